@@ -1,0 +1,42 @@
+"""The errors that mlplugins raises; the command line turns them into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MlpluginsError(Exception):
+    """Base of all errors raised on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class BadInput(MlpluginsError, ValueError):
+    """Wrong use or wrong input: refused before anything was computed (exit code 2)."""
+
+    exit_code = 2
+
+
+class MissingDependency(MlpluginsError, ImportError):
+    """An optional package is absent; the text holds the pip line (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunFailed(MlpluginsError, RuntimeError):
+    """The work started and failed (exit code 1)."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint that names the nearest valid name and all valid ones.
+
+    >>> nearest("famly", ["family", "cutoff"])
+    "did you mean 'family'? Valid: cutoff, family"
+    >>> nearest("zzz", ["family"])
+    'Valid: family'
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Valid: {', '.join(names)}"
