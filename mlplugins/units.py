@@ -6,7 +6,7 @@ into a number in X by multiplication.
 >>> round(GPA_PER_EV_A3, 6)
 160.217663
 >>> round(BOLTZMANN_EV_K * 300, 7)
-0.02585
+0.025852
 """
 
 from __future__ import annotations

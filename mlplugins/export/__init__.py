@@ -1,1 +1,1 @@
-"""TODO"""
+"""Writing a model family as one `model.pt` (metatomic)."""

@@ -1,0 +1,241 @@
+"""Any family → one metatomic `AtomisticModel` file; the only place that knows metatomic's labels."""
+
+# no postponed annotations here: metatomic compares the types of forward()
+import copy
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from ase.data import atomic_numbers
+from metatensor.torch import Labels, TensorBlock, TensorMap
+from metatomic.torch import (
+    AtomisticModel,
+    ModelCapabilities,
+    ModelMetadata,
+    ModelOutput,
+    NeighborListOptions,
+    System,
+)
+from torch import Tensor, nn
+
+from mlplugins import ops
+from mlplugins.errors import BadInput
+from mlplugins.models.base import Potential
+
+FORMAT = 1
+"""Version of the file's `mlplugins::` entries; engines refuse a newer one."""
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the file says about its model.
+
+    Attributes:
+        family: name of the model family, e.g. `nequip`.
+        elements: symbols in the order of the species index.
+        baseline: composition energy per atom of each element, eV.
+        name: title of the model.
+        details: JSON-able record (hyper-parameters, data hash, versions, …).
+        references: papers to cite for the architecture.
+    """
+
+    family: str
+    elements: List[str]
+    baseline: List[float]
+    name: str = "mlplugins model"
+    details: Dict[str, Any] = field(default_factory=dict)
+    references: List[str] = field(default_factory=list)
+
+
+class MetatomicModel(nn.Module):
+    """Adapts a family (plain tensors) to metatomic (systems, labels); TorchScript-able."""
+
+    species_of_number: Tensor
+    baseline: Tensor
+
+    def __init__(self, potential: Potential, elements: List[str], baseline: Tensor) -> None:
+        super().__init__()
+        self.potential = potential
+        self.cutoff = potential.cutoff
+        species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
+        for index, symbol in enumerate(elements):
+            species_of_number[atomic_numbers[symbol]] = index
+        self.register_buffer("species_of_number", species_of_number)
+        self.register_buffer("baseline", baseline.to(torch.float64))
+        self.options = NeighborListOptions(cutoff=potential.cutoff, full_list=True, strict=True)
+
+    def requested_neighbor_lists(self) -> List[NeighborListOptions]:
+        return [self.options]
+
+    def forward(
+        self,
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        selected_atoms: Optional[Labels] = None,
+    ) -> Dict[str, TensorMap]:
+        results: Dict[str, TensorMap] = {}
+        if "energy" not in outputs or len(systems) == 0:
+            return results
+        centers, neighbors, vectors = self._edges(systems)
+        species, system, atom = self._nodes(systems)
+        n_centers = species.shape[0]
+        if len(systems) == 1 and "mlplugins::n_centers" in systems[0].known_data():
+            n_centers = int(systems[0].get_data("mlplugins::n_centers").block(0).values[0, 0].item())
+
+        energy = self.potential(species, centers, neighbors, vectors, system, n_centers)["energy"]
+        energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
+
+        if selected_atoms is not None:
+            first = _first_atoms(systems)
+            chosen = selected_atoms.values.to(torch.long)
+            rows = first.index_select(0, chosen[:, 0]) + chosen[:, 1]
+        else:
+            rows = torch.arange(n_centers, device=energy.device)
+        energy, system, atom = energy[rows], system[rows], atom[rows]
+        results["energy"] = _energy_map(energy, system, atom, len(systems), outputs["energy"], vectors.dtype)
+        return results
+
+    def _edges(self, systems: List[System]) -> List[Tensor]:
+        """Edges of all systems, sorted by centre: centers (E,), neighbors (E,), vectors (E, 3)."""
+        centers: List[Tensor] = []
+        neighbors: List[Tensor] = []
+        vectors: List[Tensor] = []
+        offset = 0
+        for system in systems:
+            pairs = system.get_neighbor_list(self.options)
+            samples = pairs.samples.values
+            centers.append(samples[:, 0].to(torch.long) + offset)
+            neighbors.append(samples[:, 1].to(torch.long) + offset)
+            vectors.append(pairs.values.reshape(-1, 3))
+            offset += len(system)
+        i, j, v = torch.cat(centers), torch.cat(neighbors), torch.cat(vectors)
+        if bool((i[1:] < i[:-1]).any()):
+            order = torch.argsort(i, stable=True)
+            i, j, v = i[order], j[order], v[order]
+        return [i, j, v]
+
+    def _nodes(self, systems: List[System]) -> List[Tensor]:
+        """Species index, system index and atom index of every node, each (N,)."""
+        types: List[Tensor] = []
+        system_index: List[Tensor] = []
+        atom_index: List[Tensor] = []
+        for index, system in enumerate(systems):
+            n = len(system)
+            types.append(system.types.to(torch.long))
+            system_index.append(torch.full((n,), index, dtype=torch.long, device=system.device))
+            atom_index.append(torch.arange(n, device=system.device))
+        species = self.species_of_number.index_select(0, torch.cat(types))
+        return [species, torch.cat(system_index), torch.cat(atom_index)]
+
+
+def _first_atoms(systems: List[System]) -> Tensor:
+    first: List[int] = []
+    total = 0
+    for system in systems:
+        first.append(total)
+        total += len(system)
+    return torch.tensor(first, dtype=torch.long, device=systems[0].device)
+
+
+def _energy_map(
+    energy: Tensor, system: Tensor, atom: Tensor, n_systems: int, output: ModelOutput, dtype: torch.dtype
+) -> TensorMap:
+    device = energy.device
+    if output.sample_kind == "atom":
+        samples = Labels(["system", "atom"], torch.stack([system, atom], dim=1).to(torch.int32))
+        values = energy
+    else:
+        values = torch.zeros(n_systems, dtype=energy.dtype, device=device).index_add(0, system, energy)
+        samples = Labels(["system"], torch.arange(n_systems, device=device, dtype=torch.int32).reshape(-1, 1))
+    block = TensorBlock(
+        values=values.to(dtype).reshape(-1, 1),
+        samples=samples,
+        components=torch.jit.annotate(List[Labels], []),
+        properties=Labels("energy", torch.zeros(1, 1, dtype=torch.int32, device=device)),
+    )
+    return TensorMap(Labels("_", torch.zeros(1, 1, dtype=torch.int32, device=device)), [block])
+
+
+def save(
+    potential: Potential,
+    path: Path | str,
+    description: Description,
+    dtype: str = "float32",
+    portable: bool = False,
+) -> None:
+    """Write `potential` as a metatomic model file (atomically: an existing file survives a failure).
+
+    Args:
+        potential: a trained family, in any dtype; it is copied, not changed.
+        path: file to write.
+        description: elements, baseline and record stored in the file.
+        dtype: `float32` or `float64`, the precision the engines run in.
+        portable: write a file free of our ops, for engines that know nothing of mlplugins; LAMMPS then has no
+            exchange mode.
+
+    Raises:
+        BadInput: unknown dtype, or a baseline that does not match the elements.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
+    if len(description.baseline) != len(description.elements):
+        raise BadInput(
+            f"baseline: expected {len(description.elements)} values, one per element, "
+            f"got {len(description.baseline)}"
+        )
+    model = _wrap(potential, description, dtype, portable)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".pt")
+    os.close(handle)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
+            model.save(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
+    potential = copy.deepcopy(potential).to(dtype=DTYPES[dtype]).eval()
+    exchange_width = 0 if portable else potential.exchange_width
+    if exchange_width > 0:
+        ops.load()
+        potential.use_ghost_exchange()
+    module = MetatomicModel(potential, description.elements, torch.tensor(description.baseline))
+    capabilities = ModelCapabilities(
+        outputs={"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")},
+        atomic_types=[atomic_numbers[symbol] for symbol in description.elements],
+        interaction_range=potential.n_layers * potential.cutoff,
+        length_unit="angstrom",
+        supported_devices=["cpu", "cuda"],
+        dtype=dtype,
+    )
+    metadata = ModelMetadata(
+        name=description.name,
+        references={"architecture": description.references, "implementation": ["mlplugins"]},
+        extra={
+            "mlplugins::format": str(FORMAT),
+            "mlplugins::family": description.family,
+            "mlplugins::cutoff": repr(potential.cutoff),
+            "mlplugins::exchange_width": str(exchange_width),
+            "mlplugins::metadata": json.dumps(
+                {
+                    "elements": description.elements,
+                    "baseline_eV": description.baseline,
+                    "portable": portable,
+                    **description.details,
+                }
+            ),
+        },
+    )
+    return AtomisticModel(module.eval(), metadata, capabilities)

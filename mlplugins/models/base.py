@@ -1,0 +1,107 @@
+"""The contract of a model family, and the one place where forces and stress are derived from its energy.
+
+A family is one file that holds `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes
+
+| name         | shape         | meaning                                                            |
+|--------------|---------------|--------------------------------------------------------------------|
+| `species`    | (N,) int64    | index into the model's element list                                |
+| `centers`    | (E,) int64    | edge e points from centre i …                                      |
+| `neighbors`  | (E,) int64    | … to neighbour j; edges sorted by centre                           |
+| `vectors`    | (E, 3) float  | r_j − r_i + shift, Å                                               |
+| `system`     | (N,) int64    | which structure of the batch an atom belongs to                    |
+| `n_centers`  | int           | nodes ≥ n_centers are ghosts: no edges of their own, no energy     |
+| → `energy`   | (n_centers,)  | per-atom energy, eV, without composition baseline                  |
+
+and may return more per-atom quantities under their own keys. With ghosts present a family calls
+`self.exchange(h)` on its node features before each layer after the first.
+
+Files of this package and of `nn` do not postpone annotations: TorchScript reads them.
+"""
+
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+class GhostExchange(nn.Module):
+    """Fill the ghost rows of node features with their owners' values (identity outside LAMMPS' exchange mode)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.ops.mlplugins.ghost_exchange(h)
+
+
+class Potential(nn.Module):
+    """Base of all families.
+
+    Attributes:
+        cutoff: range of one layer, Å.
+        n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
+        exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
+    """
+
+    cutoff: float
+    n_layers: int
+    exchange_width: int
+
+    def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.n_layers = int(n_layers)
+        self.exchange_width = int(exchange_width)
+        self.exchange: nn.Module = nn.Identity()
+
+    def use_ghost_exchange(self) -> None:
+        """Let message passing cross domain boundaries in LAMMPS; the file then needs the op `ghost_exchange`."""
+        if self.exchange_width > 0:
+            self.exchange = GhostExchange()
+
+    def forward(
+        self,
+        species: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        vectors: Tensor,
+        system: Tensor,
+        n_centers: int,
+    ) -> Dict[str, Tensor]:
+        raise NotImplementedError("a family implements forward()")
+
+
+def energy_derivatives(
+    energy: Tensor,
+    vectors: Tensor,
+    edges: Tuple[Tensor, Tensor],
+    system: Tensor,
+    n_systems: int,
+    create_graph: bool = False,
+) -> Tuple[Tensor, Tensor]:
+    """Forces and virials from one backward pass to the edge vectors.
+
+    With g_e = ∂E/∂v_e:  F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and  ∂E/∂ε = Σ_e v_e ⊗ g_e
+    (strain r → (1 + ε) r), which divided by the volume is the stress.
+
+    Args:
+        energy: scalar or any-shape energies, eV; their sum is differentiated.
+        vectors: (E, 3) with requires_grad, Å.
+        edges: (centers, neighbors), each (E,).
+        system: (N,) structure index of each atom.
+        n_systems: number of structures.
+        create_graph: keep the graph, to train on forces.
+
+    Returns:
+        forces (N, 3) in eV/Å and ∂E/∂ε (n_systems, 3, 3) in eV, symmetric.
+    """
+    centers, neighbors = edges
+    gradients: List[Optional[Tensor]] = list(
+        torch.autograd.grad([energy.sum()], [vectors], create_graph=create_graph, allow_unused=True)
+    )
+    gradient = gradients[0]
+    if gradient is None:
+        gradient = torch.zeros_like(vectors)
+    forces = torch.zeros(system.shape[0], 3, dtype=vectors.dtype, device=vectors.device)
+    forces = forces.index_add(0, centers, gradient).index_add(0, neighbors, -gradient)
+    per_edge = vectors.unsqueeze(2) * gradient.unsqueeze(1)  # (E, 3, 3)
+    virial = torch.zeros(n_systems, 3, 3, dtype=vectors.dtype, device=vectors.device)
+    virial = virial.index_add(0, system.index_select(0, centers), per_edge)
+    return forces, 0.5 * (virial + virial.transpose(1, 2))
