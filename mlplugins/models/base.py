@@ -18,10 +18,24 @@ and may return more per-atom quantities under their own keys. With ghosts presen
 Files of this package and of `nn` do not postpone annotations: TorchScript reads them.
 """
 
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TrainingStatistics:
+    """What a family may know of its training data before the first step.
+
+    Attributes:
+        average_neighbors: mean number of edges per atom within the cutoff.
+        force_rms: root mean square of the force components, eV/Å.
+    """
+
+    average_neighbors: float
+    force_rms: float
 
 
 class GhostExchange(nn.Module):
@@ -50,6 +64,9 @@ class Potential(nn.Module):
         self.n_layers = int(n_layers)
         self.exchange_width = int(exchange_width)
         self.exchange: nn.Module = nn.Identity()
+
+    def initialise(self, statistics: TrainingStatistics) -> None:
+        """Normalise the fresh model to its training data (called once, before the first step)."""
 
     def use_ghost_exchange(self) -> None:
         """Let message passing cross domain boundaries in LAMMPS; the file then needs the op `ghost_exchange`."""

@@ -1,0 +1,168 @@
+"""NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Dict, List
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from mlplugins.errors import BadInput
+from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.nn.convolution import Convolution, SphericalHarmonics
+from mlplugins.nn.gate import Gate
+from mlplugins.nn.linear import Linear
+from mlplugins.nn.radial import BesselBasis, RadialMLP
+
+REFERENCES = ["https://doi.org/10.1038/s41467-022-29939-5"]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Parameters, named as in the paper.
+
+    Attributes:
+        cutoff: radial cutoff r_c, Å.
+        num_layers: interaction blocks.
+        l_max: highest degree of features and harmonics (0–3).
+        num_features: channels of every irrep.
+        parity: carry both parities of every degree (full O(3)); otherwise only the natural (−1)^l.
+        num_basis: Bessel functions.
+        envelope_power: p of the polynomial cutoff.
+        radial_mlp: hidden widths of the radial network.
+    """
+
+    cutoff: float = 5.0
+    num_layers: int = 3
+    l_max: int = 1
+    num_features: int = 32
+    parity: bool = False
+    num_basis: int = 8
+    envelope_power: int = 6
+    radial_mlp: List[int] = field(default_factory=lambda: [64])
+
+
+class Interaction(nn.Module):
+    """Interaction block: self-connection + (linear → convolution → linear), then the gate."""
+
+    def __init__(
+        self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int, hyperparameters: Hyperparameters
+    ) -> None:
+        super().__init__()
+        self.linear_up = Linear(irreps_in, irreps_in)
+        reachable = Convolution(irreps_in, hyperparameters.l_max, irreps_out).irreps_out
+        self.gate = Gate(o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir in reachable]))
+        self.convolution = Convolution(irreps_in, hyperparameters.l_max, self.gate.irreps_in)
+        widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp, self.convolution.n_weights]
+        self.radial = RadialMLP(widths)
+        self.linear_down = Linear(self.convolution.irreps_out, self.gate.irreps_in)
+        self.self_connection = Linear(irreps_in, self.gate.irreps_in, n_species)
+        self.irreps_out = self.gate.irreps_out
+
+    def forward(
+        self,
+        h: Tensor,
+        species: Tensor,
+        edges: List[Tensor],
+        harmonics: Tensor,
+        basis: Tensor,
+        average_neighbors: Tensor,
+    ) -> Tensor:
+        centers, neighbors = edges
+        n_centers = species.shape[0]
+        weights = self.radial(basis)  # (E, n_weights)
+        up = self.linear_up(h, species)  # (N, irreps_in.dim)
+        m = self.convolution(up, harmonics, weights, centers, neighbors, n_centers)  # (n_centers, mid.dim)
+        m = self.linear_down(m / average_neighbors.sqrt(), species)  # (n_centers, gate.dim)
+        return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
+
+
+class Model(Potential):
+    """Per-atom energies of the NequIP architecture.
+
+    >>> model = Model(["H", "O"], Hyperparameters(num_layers=2, num_features=4))
+    >>> i, j = torch.tensor([0, 1]), torch.tensor([1, 0])
+    >>> r = torch.tensor([[0.0, 0.0, 0.96], [0.0, 0.0, -0.96]], dtype=torch.float64)
+    >>> model(torch.tensor([0, 1]), i, j, r, torch.tensor([0, 0]), 2)["energy"].shape
+    torch.Size([2])
+    """
+
+    energy_scale: Tensor
+    average_neighbors: Tensor
+
+    def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
+        _validate(hyperparameters)
+        irreps = _hidden_irreps(hyperparameters)
+        super().__init__(hyperparameters.cutoff, hyperparameters.num_layers)
+        n_species = len(elements)
+        n = hyperparameters.num_features
+        self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
+        self.basis = BesselBasis(hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power)
+        self.harmonics = SphericalHarmonics(hyperparameters.l_max)
+        interactions: List[nn.Module] = []
+        h_irreps = o3.Irreps([(n, "0e")])
+        for layer in range(hyperparameters.num_layers):
+            if layer > 0:
+                self.exchange_width = max(self.exchange_width, h_irreps.dim)
+            last = layer == hyperparameters.num_layers - 1
+            interaction = Interaction(
+                h_irreps, o3.Irreps([(n, "0e")]) if last else irreps, n_species, hyperparameters
+            )
+            interactions.append(interaction)
+            h_irreps = interaction.irreps_out
+        self.interactions = nn.ModuleList(interactions)
+        self.readout = RadialMLP([n, max(n // 2, 1), 1])
+        self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
+        self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
+
+    @torch.jit.unused
+    def initialise(self, statistics: TrainingStatistics) -> None:
+        self.energy_scale.fill_(statistics.force_rms)
+        self.average_neighbors.fill_(max(statistics.average_neighbors, 1.0))
+
+    def forward(
+        self,
+        species: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        vectors: Tensor,
+        system: Tensor,
+        n_centers: int,
+    ) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
+        harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
+        basis = self.basis(r)  # (E, num_basis)
+        h = self.embedding.index_select(0, species)  # (N, num_features)
+        central = species[:n_centers]
+        for layer, interaction in enumerate(self.interactions):
+            if layer > 0:
+                h = self.exchange(_with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
+            h = interaction(h, central, [centers, neighbors], harmonics, basis, self.average_neighbors)
+        e = self.readout(h).squeeze(1)  # (n_centers,)
+        return {"energy": self.energy_scale * (e + self.shift[central])}
+
+
+def _with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:
+    n_ghosts = n_nodes - h.shape[0]
+    if n_ghosts == 0:
+        return h
+    return torch.cat([h, torch.zeros(n_ghosts, h.shape[1], dtype=h.dtype, device=h.device)])
+
+
+def _hidden_irreps(hyperparameters: Hyperparameters) -> o3.Irreps:
+    n = hyperparameters.num_features
+    degrees = range(hyperparameters.l_max + 1)
+    if hyperparameters.parity:
+        return o3.Irreps([(n, (degree, parity)) for degree in degrees for parity in (1, -1)])
+    return o3.Irreps([(n, (degree, (-1) ** degree)) for degree in degrees])
+
+
+def _validate(hyperparameters: Hyperparameters) -> None:
+    positive = {name: getattr(hyperparameters, name) for name in ("cutoff", "num_layers", "num_features")}
+    for name, value in positive.items():
+        if value <= 0:
+            raise BadInput(f"nequip: '{name}' must be positive, got {value}")
+    if not 0 <= hyperparameters.l_max <= 3:
+        raise BadInput(f"nequip: 'l_max' must be 0, 1, 2 or 3, got {hyperparameters.l_max}")

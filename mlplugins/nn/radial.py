@@ -1,0 +1,66 @@
+"""Radial basis, cutoff envelope and the network that turns distances into convolution weights."""
+
+import math
+from typing import List
+
+import torch
+from e3nn.math import normalize2mom
+from torch import Tensor, nn
+
+SILU_NORM: float = float(normalize2mom(torch.nn.functional.silu).cst)
+"""Factor that gives silu(x), x ~ N(0, 1), unit second moment."""
+
+
+def polynomial_cutoff(x: Tensor, p: int) -> Tensor:
+    """Envelope u(x) = 1 − (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) − p(p+1)/2 x^(p+2), 0 beyond x = 1.
+
+    Value, first and second derivative vanish at the cutoff (Gasteiger et al. 2020, DimeNet, eq. 8).
+
+    >>> polynomial_cutoff(torch.tensor([0.0, 1.0, 1.5]), 6)
+    tensor([1., 0., 0.])
+    """
+    a = (p + 1.0) * (p + 2.0) / 2.0
+    b = p * (p + 2.0)
+    c = p * (p + 1.0) / 2.0
+    inside = 1.0 - x**p * (a - x * (b - c * x))
+    return torch.where(x < 1.0, inside, torch.zeros_like(x))
+
+
+class BesselBasis(nn.Module):
+    """Radial basis B_n(r) = √(2/r_c) sin(b_n π r / r_c) / r, times the polynomial envelope.
+
+    (NequIP, eq. 6; the roots b_n start at n and are trained.)
+    """
+
+    def __init__(self, cutoff: float, n_basis: int = 8, envelope_power: int = 6) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.envelope_power = int(envelope_power)
+        self.prefactor = math.sqrt(2.0 / cutoff)
+        self.roots = nn.Parameter(torch.arange(1, n_basis + 1, dtype=torch.float64) * math.pi)
+
+    def forward(self, r: Tensor) -> Tensor:
+        x = r / self.cutoff  # (E,)
+        radial = self.prefactor * torch.sin(x.unsqueeze(1) * self.roots) / r.unsqueeze(1)  # (E, n_basis)
+        return radial * polynomial_cutoff(x, self.envelope_power).unsqueeze(1)
+
+
+class RadialMLP(nn.Module):
+    """Perceptron without biases, basis → weights; silu normalised so that unit variance passes through.
+
+    Without biases a zero basis (r = cutoff) gives zero weights: the potential is smooth at the cutoff.
+    """
+
+    def __init__(self, widths: List[int]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            [nn.Parameter(torch.randn(a, b, dtype=torch.float64)) for a, b in zip(widths[:-1], widths[1:])]
+        )
+        self.silu_norm = SILU_NORM
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, weight in enumerate(self.weights):
+            if index > 0:
+                x = torch.nn.functional.silu(x) * self.silu_norm
+            x = x @ (weight * (1.0 / math.sqrt(weight.shape[0])))
+        return x
