@@ -1,1 +1,1 @@
-"""TODO"""
+"""Trajectories to transport coefficients, in numpy: MSD, conductivity, Arrhenius, report."""

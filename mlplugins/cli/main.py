@@ -1,4 +1,4 @@
-"""Entry point of `mlplugins VERB …`: finds the command's file, imports only that one, maps errors to exit codes."""
+"""Entry point of `mlplugins VERB …`: finds and imports the command's file, maps errors to exit codes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Model families: one file each. A family takes plain tensors and returns per-atom quantities (see `base`)."""
+"""Model families, one file each: plain tensors in, per-atom quantities out (see `base`)."""

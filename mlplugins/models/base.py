@@ -1,6 +1,6 @@
 """The contract of a model family, and the one place where forces and stress are derived from its energy.
 
-A family is one file that holds `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes
+A family is one file with `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes
 
 | name         | shape         | meaning                                                            |
 |--------------|---------------|--------------------------------------------------------------------|
@@ -39,7 +39,7 @@ class TrainingStatistics:
 
 
 class GhostExchange(nn.Module):
-    """Fill the ghost rows of node features with their owners' values (identity outside LAMMPS' exchange mode)."""
+    """Ghost rows of node features take their owners' values (identity outside LAMMPS' exchange mode)."""
 
     def forward(self, h: Tensor) -> Tensor:
         return torch.ops.mlplugins.ghost_exchange(h)
@@ -69,7 +69,7 @@ class Potential(nn.Module):
         """Normalise the fresh model to its training data (called once, before the first step)."""
 
     def use_ghost_exchange(self) -> None:
-        """Let message passing cross domain boundaries in LAMMPS; the file then needs the op `ghost_exchange`."""
+        """Let messages cross domain boundaries in LAMMPS; the file then needs the op `ghost_exchange`."""
         if self.exchange_width > 0:
             self.exchange = GhostExchange()
 

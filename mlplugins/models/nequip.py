@@ -1,6 +1,5 @@
 """NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Dict, List
 
@@ -98,7 +97,9 @@ class Model(Potential):
         n_species = len(elements)
         n = hyperparameters.num_features
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
-        self.basis = BesselBasis(hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power)
+        self.basis = BesselBasis(
+            hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power
+        )
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         interactions: List[nn.Module] = []
         h_irreps = o3.Irreps([(n, "0e")])

@@ -15,7 +15,9 @@ class SphericalHarmonics(nn.Module):
 
     def __init__(self, l_max: int) -> None:
         super().__init__()
-        self.harmonics = o3.SphericalHarmonics(list(range(l_max + 1)), normalize=False, normalization="component")
+        self.harmonics = o3.SphericalHarmonics(
+            list(range(l_max + 1)), normalize=False, normalization="component"
+        )
 
     def forward(self, directions: Tensor) -> Tensor:
         return self.harmonics(directions)  # (E, (l_max + 1)²)
@@ -61,7 +63,13 @@ class Convolution(nn.Module):
         self.register_buffer("path_of_column", torch.cat(path_of_column))
 
     def forward(
-        self, h: Tensor, harmonics: Tensor, weights: Tensor, centers: Tensor, neighbors: Tensor, n_centers: int
+        self,
+        h: Tensor,
+        harmonics: Tensor,
+        weights: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        n_centers: int,
     ) -> Tensor:
         n_edges = centers.shape[0]
         h_j = h.index_select(0, neighbors)  # (E, irreps_in.dim)

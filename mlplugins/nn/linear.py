@@ -35,7 +35,9 @@ class Linear(nn.Module):
         super().__init__()
         self.in_blocks = blocks(irreps_in)
         self.out_blocks = blocks(irreps_out)
-        self.sources = [[i for i, (_, ir) in enumerate(irreps_in) if ir == target] for _, target in irreps_out]
+        self.sources = [
+            [i for i, (_, ir) in enumerate(irreps_in) if ir == target] for _, target in irreps_out
+        ]
         self.per_species = n_species > 0
         weights = []
         for (multiplicity, _), sources in zip(irreps_out, self.sources):

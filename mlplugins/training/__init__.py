@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training: data, loss, the gradient loop (Lightning). The only room that imports Lightning."""

@@ -1,0 +1,247 @@
+"""Conformance suite of a model family: subclass `FamilySuite`, give it a model, and pytest runs the physics.
+
+Everything is in float64; a failing test says in its docstring what the failure means.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.testing.structures import standard_structures
+
+STRUCTURES = sorted(standard_structures())
+
+
+class Inputs(NamedTuple):
+    """The tensors of the model contract for one structure."""
+
+    species: Tensor
+    centers: Tensor
+    neighbors: Tensor
+    vectors: Tensor
+    system: Tensor
+    n_centers: int
+
+
+def inputs(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype = torch.float64) -> Inputs:
+    """Contract tensors of one structure."""
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    species = torch.tensor([elements.index(symbol) for symbol in atoms.symbols])
+    return Inputs(
+        species,
+        torch.from_numpy(edges.centers),
+        torch.from_numpy(edges.neighbors),
+        torch.from_numpy(edges.vectors).to(dtype),
+        torch.zeros(len(atoms), dtype=torch.long),
+        len(atoms),
+    )
+
+
+class FamilySuite:
+    """Physics that every family owes. Override `make_model` (and `elements` if need be)."""
+
+    elements = ["Li", "S"]
+
+    def make_model(self) -> Potential:
+        """A model in float64 with generic (not all-zero) weights."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def model(self) -> Potential:
+        torch.manual_seed(0)
+        return self.make_model().to(torch.float64).eval()
+
+    @pytest.fixture(params=STRUCTURES)
+    def atoms(self, request: pytest.FixtureRequest) -> Atoms:
+        return standard_structures(self.elements)[request.param]
+
+    def energy(self, model: Potential, atoms: Atoms) -> float:
+        return float(model(*inputs(atoms, self.elements, model.cutoff))["energy"].detach().sum())
+
+    def energy_and_forces(self, model: Potential, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        x = inputs(atoms, self.elements, model.cutoff)
+        vectors = x.vectors.requires_grad_()
+        energy = model(*x)["energy"]
+        forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+        return float(energy.sum().detach()), forces.detach().numpy(), virial[0].detach().numpy()
+
+    def test_forces_are_minus_gradient(self, model: Potential, atoms: Atoms) -> None:
+        """Failure: the family detaches something, or is not differentiable where it should be."""
+        _, forces, _ = self.energy_and_forces(model, atoms)
+        direction = np.random.default_rng(1).normal(size=(len(atoms), 3))
+        slope = _richardson(lambda h: self.energy(model, _displaced(atoms, h * direction)), 1e-3)
+        expected = -np.sum(forces * direction)
+        assert slope == pytest.approx(expected, rel=1e-6, abs=1e-8)
+
+    def test_virial_is_strain_derivative(self, model: Potential, atoms: Atoms) -> None:
+        """Failure: energy depends on something else than edge vectors, or the virial has a wrong sign."""
+        _, _, virial = self.energy_and_forces(model, atoms)
+        strain = np.random.default_rng(2).normal(size=(3, 3))
+        strain = 0.5 * (strain + strain.T)
+        slope = _richardson(lambda h: self.energy(model, _strained(atoms, h * strain)), 1e-4)
+        assert slope == pytest.approx(np.sum(virial * strain), rel=1e-6, abs=1e-8)
+
+    def test_rotation_translation_inversion(self, model: Potential, atoms: Atoms) -> None:
+        """Failure: wrong Clebsch–Gordan coefficients, layout or parity."""
+        energy, forces, _ = self.energy_and_forces(model, atoms)
+        rotation = Rotation.random(random_state=3).as_matrix()
+        for matrix in (rotation, -rotation):
+            turned = atoms.copy()
+            turned.set_cell(atoms.cell.array @ matrix.T)
+            turned.positions = atoms.positions @ matrix.T + [0.3, -0.2, 0.7]
+            turned_energy, turned_forces, _ = self.energy_and_forces(model, turned)
+            assert turned_energy == pytest.approx(energy, rel=1e-10, abs=1e-10)
+            np.testing.assert_allclose(turned_forces, forces @ matrix.T, rtol=0, atol=1e-10)
+
+    def test_permutation(self, model: Potential, atoms: Atoms) -> None:
+        """Failure: the result depends on the order of the atoms."""
+        order = np.random.default_rng(4).permutation(len(atoms))
+        energy, forces, _ = self.energy_and_forces(model, atoms)
+        shuffled_energy, shuffled_forces, _ = self.energy_and_forces(model, atoms[order])
+        assert shuffled_energy == pytest.approx(energy, rel=1e-10, abs=1e-10)
+        np.testing.assert_allclose(shuffled_forces, forces[order], rtol=0, atol=1e-10)
+
+    def test_supercell_is_extensive(self, model: Potential) -> None:
+        """Failure: a normalisation depends on the size of the system."""
+        atoms = standard_structures(self.elements)["small_cell"]
+        assert self.energy(model, atoms * (2, 1, 2)) == pytest.approx(
+            4 * self.energy(model, atoms), rel=1e-10
+        )
+
+    def test_distant_fragments_add_up(self, model: Potential) -> None:
+        """Failure: atoms without common neighbours influence each other."""
+        molecule = standard_structures(self.elements)["molecule"]
+        far = molecule.copy()
+        far.translate([100.0, 0.0, 0.0])
+        total = self.energy(model, molecule + far)
+        assert total == pytest.approx(2 * self.energy(model, molecule), rel=1e-10)
+
+    def test_smooth_at_cutoff(self, model: Potential) -> None:
+        """Failure: energy or force jumps when a neighbour crosses the cutoff (NVE will drift)."""
+        symbols = (self.elements * 3)[:3]
+        step = 1e-5
+
+        def at(distance: float) -> tuple[float, np.ndarray]:
+            positions = [[0, 0, 0], [1.9, 0.4, 0], [0, 0, distance]]
+            energy, forces, _ = self.energy_and_forces(model, Atoms(symbols, positions=positions))
+            return energy, forces
+
+        (inner, inner_forces), (outer, outer_forces) = at(model.cutoff - step), at(model.cutoff + step)
+        assert abs(inner - outer) < 1e-9
+        assert np.abs(inner_forces - outer_forces).max() < 1e-6
+
+    def test_batch_equals_single(self, model: Potential) -> None:
+        """Failure: structures of one batch talk to each other."""
+        structures = list(standard_structures(self.elements).values())
+        singles = [self.energy_and_forces(model, atoms) for atoms in structures]
+        parts = [inputs(atoms, self.elements, model.cutoff) for atoms in structures]
+        first = np.cumsum([0] + [len(atoms) for atoms in structures])
+        species = torch.cat([part.species for part in parts])
+        centers = torch.cat([part.centers + offset for part, offset in zip(parts, first)])
+        neighbors = torch.cat([part.neighbors + offset for part, offset in zip(parts, first)])
+        vectors = torch.cat([part.vectors for part in parts]).requires_grad_()
+        system = torch.cat([torch.full((part.n_centers,), k) for k, part in enumerate(parts)])
+        energy = model(species, centers, neighbors, vectors, system, len(system))["energy"]
+        forces, virials = energy_derivatives(energy, vectors, (centers, neighbors), system, len(parts))
+        for k, (single_energy, single_forces, single_virial) in enumerate(singles):
+            rows = system == k
+            assert float(energy[rows].sum().detach()) == pytest.approx(single_energy, rel=1e-10, abs=1e-10)
+            np.testing.assert_allclose(forces[rows].detach().numpy(), single_forces, rtol=0, atol=1e-10)
+            np.testing.assert_allclose(virials[k].detach().numpy(), single_virial, rtol=0, atol=1e-10)
+
+    def test_scripted_equals_eager(self, model: Potential, atoms: Atoms) -> None:
+        """Failure: the family is not TorchScript-able, or scripting changes its meaning."""
+        x = inputs(atoms, self.elements, model.cutoff)
+        scripted = torch.jit.script(model)
+        np.testing.assert_allclose(
+            scripted(*x)["energy"].detach(), model(*x)["energy"].detach(), rtol=1e-12, atol=1e-12
+        )
+
+    def test_float32_stays_float32(self, model: Potential) -> None:
+        """Failure: a float64 constant promotes the computation."""
+        atoms = standard_structures(self.elements)["crystal"]
+        single = self.make_model().to(torch.float32)
+        assert (
+            single(*inputs(atoms, self.elements, model.cutoff, torch.float32))["energy"].dtype
+            == torch.float32
+        )
+
+    def test_ghosts_equal_folded(self, model: Potential) -> None:
+        """Failure: the family forgets `exchange`, or gives edges or energy to ghosts."""
+        atoms = standard_structures(self.elements)["crystal"]
+        folded = inputs(atoms, self.elements, model.cutoff)
+        ghosted, owners = _with_ghosts(folded)
+        exchange, model.exchange = model.exchange, _CopyFromOwner(owners)
+        try:
+            energy = model(*ghosted)["energy"]
+        finally:
+            model.exchange = exchange
+        assert energy.shape == (folded.n_centers,)
+        reference = model(*folded)["energy"]
+        np.testing.assert_allclose(energy.detach(), reference.detach(), rtol=0, atol=1e-10)
+
+    def test_second_derivatives(self, model: Potential) -> None:
+        """Failure: forces cannot be trained on (double backward is wrong)."""
+        atoms = standard_structures(self.elements)["small_cell"][:3]
+        atoms.pbc = False
+        x = inputs(atoms, self.elements, model.cutoff)
+
+        def total(vectors: Tensor) -> Tensor:
+            return model(x.species, x.centers, x.neighbors, vectors, x.system, x.n_centers)["energy"].sum()
+
+        vectors = x.vectors.requires_grad_()
+        assert torch.autograd.gradcheck(total, (vectors,), atol=1e-6, rtol=1e-5)
+        assert torch.autograd.gradgradcheck(total, (vectors,), atol=1e-5, rtol=1e-4)
+
+
+class _CopyFromOwner(torch.nn.Module):
+    """What LAMMPS' forward communication does, for one process."""
+
+    def __init__(self, owners: Tensor) -> None:
+        super().__init__()
+        self.owners = owners
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.index_select(0, self.owners)
+
+
+def _with_ghosts(folded: Inputs) -> tuple[Inputs, Tensor]:
+    """Replace every second edge's neighbour by a ghost of it; returns the inputs and each node's owner."""
+    n = folded.n_centers
+    neighbors = folded.neighbors.clone()
+    chosen = torch.arange(0, len(neighbors), 2)
+    owners = torch.cat([torch.arange(n), neighbors[chosen]])
+    neighbors[chosen] = n + torch.arange(len(chosen))
+    species = folded.species[owners]
+    system = torch.zeros(len(owners), dtype=torch.long)
+    return Inputs(species, folded.centers, neighbors, folded.vectors, system, n), owners
+
+
+def _richardson(f, h: float) -> float:
+    """Derivative of f at 0, fourth order: (4 D(h/2) − D(h)) / 3."""
+    coarse = (f(h) - f(-h)) / (2 * h)
+    fine = (f(h / 2) - f(-h / 2)) / h
+    return (4 * fine - coarse) / 3
+
+
+def _displaced(atoms: Atoms, displacement: np.ndarray) -> Atoms:
+    moved = atoms.copy()
+    moved.positions += displacement
+    return moved
+
+
+def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
+    deformed = atoms.copy()
+    deformation = np.eye(3) + strain
+    deformed.set_cell(atoms.cell.array @ deformation)
+    deformed.positions = atoms.positions @ deformation
+    return deformed

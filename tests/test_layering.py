@@ -1,0 +1,117 @@
+"""Imports go one way, files and functions stay small. Every import counts, lazy ones too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mlplugins
+
+ROOT = Path(mlplugins.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+EVERYWHERE = {"units", "errors", "registry", "structures"}
+ALLOWED = {
+    "cli": {
+        "cli",
+        "training",
+        "checkpoints",
+        "export",
+        "engines",
+        "analysis",
+        "simulation",
+        "checks",
+        "ops",
+        "models",
+    },
+    "training": {"training", "export", "models"},
+    "checkpoints": {"checkpoints", "models"},
+    "export": {"export", "models", "ops"},
+    "models": {"models", "nn"},
+    "nn": {"nn", "ops"},
+    "ops": {"ops"},
+    "simulation": {"simulation", "engines"},
+    "checks": {"checks", "engines", "ops"},
+    "engines": {"engines", "ops"},
+    "analysis": {"analysis"},
+    "structures": {"structures"},
+    "testing": {"testing", "models", "nn", "ops", "export", "engines", "analysis", "structures"},
+}
+FORBIDDEN_PACKAGES = {
+    "nn": {"ase", "metatomic", "metatensor", "lightning", "pydantic", "yaml"},
+    "models": {"ase", "metatomic", "metatensor", "lightning", "pydantic", "yaml"},
+    "engines": {"lightning", "e3nn"},
+    "analysis": {"torch", "lightning", "metatomic", "metatensor", "e3nn"},
+    "structures": {"lightning", "metatomic", "metatensor", "e3nn"},
+}
+
+
+def _imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import on line {node.lineno}"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _room(path: Path) -> str | None:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = _room(path)
+    if room is None:  # package root: light, imports no room eagerly except the calculator's lazy import
+        return
+    allowed = ALLOWED[room] | EVERYWHERE
+    for name in _imported(path):
+        parts = name.split(".")
+        if parts[0] == "mlplugins" and len(parts) > 1 and (ROOT / parts[1]).is_dir():
+            assert parts[1] in allowed, f"{path.relative_to(ROOT)} may not import {name}"
+        assert parts[0] not in FORBIDDEN_PACKAGES.get(room, set()), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_only_training_imports_lightning():
+    users = {_room(path) for path in FILES if any(n.split(".")[0] == "lightning" for n in _imported(path))}
+    assert users <= {"training"}
+
+
+def test_conversion_factors_live_in_units():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(name.startswith(("scipy.constants", "ase.units")) for name in _imported(path))
+    }
+    assert users == {"units.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sizes(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 500, f"{path.relative_to(ROOT)} has more than 500 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {length} lines"
+            names = [argument.arg for argument in node.args.args + node.args.kwonlyargs]
+            count = len([name for name in names if name not in ("self", "cls")])
+            assert count <= 7, f"{path.relative_to(ROOT)}:{node.lineno} {node.name} takes {count} arguments"
+
+
+def test_no_assert_validates_input():
+    for path in FILES:
+        if _room(path) == "testing":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), f"{path.relative_to(ROOT)}:{node.lineno} uses assert"
+
+
+def test_every_public_module_says_what_it_holds():
+    for path in FILES:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert docstring, f"{path.relative_to(ROOT)} has no docstring"
+        assert "TODO" not in docstring
