@@ -37,15 +37,17 @@ class Convolution(nn.Module):
     basis: Tensor
     path_of_column: Tensor
     in_blocks: List[List[int]]
-    paths_per_block: List[int]
+    in_sizes: List[int]
     columns_per_block: List[int]
+    coupling_sizes: List[int]
+    weight_sizes: List[int]
 
     def __init__(self, irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> None:
         super().__init__()
         self.in_blocks = blocks(irreps_in)
         targets = {ir for _, ir in irreps_target}
-        self.paths_per_block = []
-        self.columns_per_block = []
+        self.in_sizes = [dim * mul for _, dim, mul in self.in_blocks]
+        self.columns_per_block, self.coupling_sizes, self.weight_sizes = [], [], []
         out: List[Tuple[int, o3.Irrep]] = []
         bases: List[Tensor] = []
         path_of_column: List[Tensor] = []
@@ -54,8 +56,9 @@ class Convolution(nn.Module):
             out.extend((mul, ir_out) for _, ir_out in found)
             dims = torch.tensor([ir_out.dim for _, ir_out in found], dtype=torch.long)
             path_of_column.append(torch.repeat_interleave(torch.arange(len(found)), dims))
-            self.paths_per_block.append(len(found))
             self.columns_per_block.append(int(dims.sum()))
+            self.coupling_sizes.append(int(dims.sum()) * ir.dim)
+            self.weight_sizes.append(len(found) * mul)
             bases.append(_block_basis(ir, found, l_max))
         self.irreps_out = o3.Irreps(out)
         self.n_weights = sum(mul for mul, _ in out)
@@ -74,16 +77,16 @@ class Convolution(nn.Module):
         n_edges = centers.shape[0]
         h_j = h.index_select(0, neighbors)  # (E, irreps_in.dim)
         coupling = harmonics @ self.basis  # (E, Σ columns · (2 l1 + 1)): Clebsch–Gordan times harmonics
+        x_b = h_j.split(self.in_sizes, dim=1)
+        m_b = coupling.split(self.coupling_sizes, dim=1)
+        w_b = weights.split(self.weight_sizes, dim=1)
+        path_b = self.path_of_column.split(self.columns_per_block)
         messages: List[Tensor] = []
-        c0, k0, w0 = 0, 0, 0
-        for b, (offset, dim, mul) in enumerate(self.in_blocks):
-            columns, paths = self.columns_per_block[b], self.paths_per_block[b]
-            x = h_j[:, offset : offset + dim * mul].reshape(n_edges, dim, mul)
-            m = coupling[:, c0 : c0 + columns * dim].reshape(n_edges, columns, dim)
-            w = weights[:, w0 : w0 + paths * mul].reshape(n_edges, paths, mul)
-            w = w.index_select(1, self.path_of_column[k0 : k0 + columns])  # (E, columns, mul)
-            messages.append((torch.bmm(m, x) * w).reshape(n_edges, columns * mul))
-            c0, k0, w0 = c0 + columns * dim, k0 + columns, w0 + paths * mul
+        for b, (_, dim, mul) in enumerate(self.in_blocks):
+            m = m_b[b].reshape(n_edges, -1, dim)  # (E, columns, 2 l1 + 1)
+            x = x_b[b].reshape(n_edges, dim, mul)
+            w = w_b[b].reshape(n_edges, -1, mul).index_select(1, path_b[b])  # (E, columns, mul)
+            messages.append((torch.bmm(m, x) * w).reshape(n_edges, -1))
         message = torch.cat(messages, dim=1)  # (E, irreps_out.dim)
         summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
         return summed.index_add(0, centers, message)

@@ -27,6 +27,8 @@ class Gate(nn.Module):
     """
 
     gated_blocks: List[List[int]]
+    gate_sizes: List[int]
+    gated_sizes: List[int]
 
     def __init__(self, irreps: o3.Irreps) -> None:
         super().__init__()
@@ -34,6 +36,8 @@ class Gate(nn.Module):
         self.n_scalars = scalars.dim
         self.n_gates = gated.num_irreps
         self.gated_blocks = blocks(gated)
+        self.gate_sizes = [mul for _, _, mul in self.gated_blocks]
+        self.gated_sizes = [dim * mul for _, dim, mul in self.gated_blocks]
         self.silu_norm = SILU_NORM
         gates = o3.Irreps([(self.n_gates, "0e")]) if self.n_gates else o3.Irreps([])
         self.irreps_in = scalars + gates + gated
@@ -41,13 +45,13 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[0]
-        activated = torch.nn.functional.silu(x[:, : self.n_scalars + self.n_gates]) * self.silu_norm
-        outputs: List[Tensor] = [activated[:, : self.n_scalars]]
-        first = self.n_scalars + self.n_gates
-        gate = self.n_scalars
-        for offset, dim, mul in self.gated_blocks:
-            values = x[:, first + offset : first + offset + dim * mul].reshape(n, dim, mul)
-            gates = activated[:, gate : gate + mul].unsqueeze(1)  # (N, 1, mul)
-            outputs.append((values * gates).reshape(n, dim * mul))
-            gate += mul
+        scalars, gates, gated = x.split(
+            [self.n_scalars, self.n_gates, x.shape[1] - self.n_scalars - self.n_gates], dim=1
+        )
+        outputs: List[Tensor] = [torch.nn.functional.silu(scalars) * self.silu_norm]
+        gate_b = (torch.nn.functional.silu(gates) * self.silu_norm).split(self.gate_sizes, dim=1)
+        gated_b = gated.split(self.gated_sizes, dim=1)
+        for b, (_, dim, mul) in enumerate(self.gated_blocks):
+            v = gated_b[b].reshape(n, dim, mul)
+            outputs.append((v * gate_b[b].unsqueeze(1)).reshape(n, dim * mul))
         return torch.cat(outputs, dim=1)

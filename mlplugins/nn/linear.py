@@ -29,11 +29,13 @@ class Linear(nn.Module):
 
     in_blocks: List[List[int]]
     out_blocks: List[List[int]]
+    in_sizes: List[int]
     sources: List[List[int]]
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int = 0) -> None:
         super().__init__()
         self.in_blocks = blocks(irreps_in)
+        self.in_sizes = [dim * mul for _, dim, mul in self.in_blocks]
         self.out_blocks = blocks(irreps_out)
         self.sources = [
             [i for i, (_, ir) in enumerate(irreps_in) if ir == target] for _, target in irreps_out
@@ -49,11 +51,12 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         outputs: List[Tensor] = []
         n = x.shape[0]
+        x_b = x.split(self.in_sizes, dim=1)
         for index, weight in enumerate(self.weights):
             parts: List[Tensor] = []
             for source in self.sources[index]:
-                offset, dim, mul = self.in_blocks[source]
-                parts.append(x[:, offset : offset + dim * mul].reshape(n, dim, mul))
+                _, dim, mul = self.in_blocks[source]
+                parts.append(x_b[source].reshape(n, dim, mul))
             dim, mul = self.out_blocks[index][1], self.out_blocks[index][2]
             if len(parts) == 0:
                 outputs.append(torch.zeros(n, dim * mul, dtype=x.dtype, device=x.device))
