@@ -1,0 +1,257 @@
+"""LAMMPS text dumps (`dump custom` and `dump atom`): wrapped, scaled or unwrapped, any box, any "
+"order of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplugins.analysis.readers._text import (
+    Floats,
+    Frame,
+    ReadOptions,
+    Table,
+    Truncated,
+    open_bytes,
+    read_line,
+    read_lines,
+)
+from mlplugins.errors import BadInput
+from mlplugins.units import FS_PER_PS
+
+NAME = "LAMMPS text dump"
+TIME_FS = {"metal": FS_PER_PS, "real": 1.0}
+POSITIONS = (("xu", "yu", "zu"), ("xsu", "ysu", "zsu"), ("x", "y", "z"), ("xs", "ys", "zs"))
+IMAGES = ("ix", "iy", "iz")
+REMEDY = (
+    "write it with: dump 1 all custom 100 traj.lammpstrj id element xu yu zu, and dump_modify 1 "
+    "element Li P S"
+)
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Whether the file starts as a LAMMPS text dump."""
+    return head.lstrip().startswith(b"ITEM:")
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
+    """Yield the frames, atoms sorted by id; a frame that was cut by a killed run is dropped with a "
+    "warning."""
+    reader = _Reader(path, options)
+    with open_bytes(path, options) as stream:
+        reader.stream = stream
+        while True:
+            try:
+                frame = reader.frame()
+            except Truncated as cut:
+                options.warnings.append(
+                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
+                )
+                if not reader.resume():
+                    return
+                continue
+            if frame is None:
+                return
+            yield frame
+
+
+@dataclass
+class _Header:
+    step: int = -1
+    atoms: int = -1
+    time: float | None = None
+    bounds: list[list[float]] = field(default_factory=list)
+    bounds_line: str = ""
+    columns: list[str] = field(default_factory=list)
+
+
+class _Reader:
+    """State that lasts from frame to frame: the units, the column layout, the order of atoms."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path = path
+        self.type_map = options.type_map
+        self.stream: IO[bytes]
+        self.units: str | None = None
+        self._resume_at: int | None = None
+        self._layout: tuple[list[str], Table] | None = None
+        self._columns_seen: list[str] = []
+        self._ids: Floats = np.array([])
+        self._order: NDArray[np.intp] = np.array([], dtype=np.intp)
+        self._sorted_ids: Floats = np.array([])
+
+    def resume(self) -> bool:
+        """Go to the frame that follows a cut one (a run appended to the dump of a killed run)."""
+        if self._resume_at is None:
+            return False
+        self.stream.seek(self._resume_at)
+        self._resume_at = None
+        return True
+
+    def frame(self) -> Frame | None:
+        header = self._header()
+        if header is None:
+            return None
+        where = f"{self.path}, step {header.step}"
+        block = read_lines(self.stream, header.atoms, f"ends inside the frame of step {header.step}")
+        cut = block.find(b"ITEM:")
+        if cut >= 0:
+            self._resume_at = self.stream.tell() - len(block) + cut
+            raise Truncated(f"the frame of step {header.step} is cut by the next one")
+        return self._assemble(header, block, where)
+
+    def _line(self, what: str) -> str:
+        line = read_line(self.stream, f"ends inside {what}")
+        if not line.endswith(b"\n"):
+            raise Truncated(f"ends inside {what}")
+        return line.decode("utf-8", "replace").strip()
+
+    def _header(self) -> _Header | None:
+        header = _Header()
+        line = read_line(self.stream, "ends between two frames")
+        while line and not line.strip():
+            line = read_line(self.stream, "ends between two frames")
+        if not line:
+            return None
+        text = line.decode("utf-8", "replace").strip()
+        while True:
+            if not text.startswith("ITEM:"):
+                raise BadInput(f"{self.path}: expected a line 'ITEM: …', found '{text[:60]}'; not a {NAME}")
+            key = text.removeprefix("ITEM:").strip()
+            if key.startswith("ATOMS"):
+                header.columns = key.split()[1:]
+                return header
+            try:
+                self._item(key, header)
+            except (ValueError, IndexError) as error:
+                raise BadInput(f"{self.path}: cannot read 'ITEM: {key}' ({error})") from error
+            text = self._line("a frame header")
+
+    def _item(self, key: str, header: _Header) -> None:
+        what = f"'ITEM: {key}'"
+        if key == "UNITS":
+            self.units = self._line(what)
+            if self.units not in TIME_FS:
+                raise BadInput(
+                    f"{self.path}: LAMMPS units '{self.units}'; expected metal or real (Å); convert the dump"
+                )
+        elif key == "TIMESTEP":
+            header.step = int(self._line(what))
+        elif key == "TIME":
+            header.time = float(self._line(what))
+        elif key == "NUMBER OF ATOMS":
+            header.atoms = int(self._line(what))
+        elif key.startswith("BOX BOUNDS"):
+            header.bounds_line = key.removeprefix("BOX BOUNDS")
+            header.bounds = [[float(word) for word in self._line(what).split()] for _ in range(3)]
+        else:
+            raise BadInput(f"{self.path}: unknown '{key}' in the dump; expected a {NAME}")
+
+    def _assemble(self, header: _Header, block: bytes, where: str) -> Frame:
+        names, table = self._columns(header.columns)
+        values, elements = table.parse(block, header.atoms, where)
+        column = dict(zip(names, values.T))
+        order = self._sort(column["id"], where)
+        cell, origin, periodic = _box(header, where)
+        positions, images = _positions(column, cell, origin, np.array(periodic))
+        symbols = elements[order] if elements.size else self._from_types(column["type"][order], where)
+        factor = TIME_FS.get(self.units or "")
+        return Frame(
+            symbols=symbols,
+            positions=positions[order],
+            cell=cell,
+            images=None if images is None else images[order],
+            periodic=periodic,
+            step=header.step if header.step >= 0 else None,
+            time_fs=header.time * factor if header.time is not None and factor else None,
+        )
+
+    def _columns(self, columns: list[str]) -> tuple[list[str], Table]:
+        if self._layout is not None and self._columns_seen == columns:
+            return self._layout
+        if "id" not in columns:
+            raise BadInput(
+                f"{self.path}: the dump has no 'id' column (found: {' '.join(columns)}) and LAMMPS writes "
+                f"atoms in changing order; {REMEDY}"
+            )
+        if "element" not in columns and not ("type" in columns and self.type_map):
+            raise BadInput(
+                f"{self.path}: no element of the atoms is known (columns: {' '.join(columns)}); give the "
+                f"elements in the order of the LAMMPS types, e.g. --type-map Li P S Cl, or {REMEDY}"
+            )
+        if not any(set(axes) <= set(columns) for axes in POSITIONS):
+            raise BadInput(f"{self.path}: no positions among the columns {' '.join(columns)}; {REMEDY}")
+        # --type-map wins over the element column: LAMMPS writes 'C' where dump_modify element was forgotten
+        use_map = bool(self.type_map) and "type" in columns
+        wanted = [name for name in columns if name not in ("element",)]
+        element = None if use_map or "element" not in columns else columns.index("element")
+        table = Table(len(columns), [columns.index(name) for name in wanted], element)
+        self._columns_seen = columns
+        self._layout = (wanted, table)
+        return self._layout
+
+    def _sort(self, ids: Floats, where: str) -> NDArray[np.intp]:
+        if np.array_equal(ids, self._ids):
+            return self._order
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        if np.any(np.diff(ordered) == 0):
+            raise BadInput(f"{where}: atom id {int(ordered[:-1][np.diff(ordered) == 0][0])} appears twice")
+        if self._sorted_ids.size and not np.array_equal(ordered, self._sorted_ids):
+            raise BadInput(
+                f"{where}: {ordered.size} atoms whose ids differ from the {self._sorted_ids.size} of the "
+                "first frame; expected the same atoms in all frames (atoms lost, or a dump group that "
+                "changes)"
+            )
+        self._ids, self._order, self._sorted_ids = ids, order, ordered
+        return order
+
+    def _from_types(self, types: Floats, where: str) -> NDArray[np.str_]:
+        numbers = types.astype(int)
+        if numbers.max() > len(self.type_map) or numbers.min() < 1:
+            raise BadInput(
+                f"{where}: LAMMPS type {numbers.max()} but --type-map names {len(self.type_map)} elements "
+                f"({' '.join(self.type_map)}); give one element per type"
+            )
+        return np.array(self.type_map)[numbers - 1]
+
+
+def _box(header: _Header, where: str) -> tuple[Floats, Floats, tuple[bool, bool, bool]]:
+    """Lattice vectors (rows), origin and periodic directions of an orthogonal, triclinic or general box."""
+    words = header.bounds_line.split()
+    flags = [word for word in words if len(word) == 2 and set(word) <= set("pfsm")]
+    periodic = [flag == "pp" for flag in flags] if len(flags) == 3 else [True, True, True]
+    rows = header.bounds
+    shape = (periodic[0], periodic[1], periodic[2])
+    widths = {len(row) for row in rows}
+    if len(rows) != 3 or len(widths) != 1 or not widths <= {2, 3, 4}:
+        raise BadInput(f"{where}: cannot read the box {rows}; expected 3 lines of 2, 3 or 4 numbers")
+    bounds = np.array(rows)
+    if widths == {4}:  # 'abc origin'
+        return bounds[:, :3], bounds[:, 3], shape
+    xy, xz, yz = bounds[:, 2] if widths == {3} else (0.0, 0.0, 0.0)
+    low = bounds[:, 0] - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
+    high = bounds[:, 1] - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
+    lengths = high - low
+    return np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]), low, shape
+
+
+def _positions(
+    column: dict[str, Floats], cell: Floats, origin: Floats, periodic: NDArray[np.bool_]
+) -> tuple[Floats, Floats | None]:
+    """Cartesian positions and, if the dump holds them in any form, cell images."""
+    axes = next(axes for axes in POSITIONS if set(axes) <= set(column))
+    raw = np.stack([column[name] for name in axes], axis=1)
+    unwrapped = axes[0] in ("xu", "xsu")
+    cartesian = raw @ cell + origin if axes[0] in ("xs", "xsu") else raw
+    if unwrapped:
+        images = np.floor((cartesian - origin) @ np.linalg.inv(cell)) * periodic
+        return cartesian - images @ cell, images
+    if set(IMAGES) <= set(column):
+        return cartesian, np.stack([column[name] for name in IMAGES], axis=1)
+    return cartesian, None

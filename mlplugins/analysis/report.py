@@ -1,0 +1,295 @@
+"""The conductivity report: JSON, CSV tables, figures and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlplugins import __version__
+from mlplugins.analysis.arrhenius import ArrheniusResult
+from mlplugins.analysis.conductivity import RunResult
+from mlplugins.analysis.diffusion import Value
+from mlplugins.errors import RunFailed
+
+CSV_POINTS = 2000
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of one call.
+
+    Attributes:
+        assumptions: (name, value) of every setting that went into the numbers.
+        warnings: everything that was dropped, assumed or doubted.
+    """
+
+    species: str
+    runs: Sequence[RunResult]
+    arrhenius: ArrheniusResult | None
+    warnings: Sequence[str]
+    assumptions: Sequence[tuple[str, str]] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """The result of `--json`; all intervals are 95 %."""
+        return {
+            "species": self.species,
+            "runs": [run.as_json() for run in self.runs],
+            "arrhenius": self.arrhenius.as_json() if self.arrhenius else None,
+            "warnings": list(self.warnings),
+        }
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write msd.png, arrhenius.png, results.csv, msd.csv and report.html; return the paths."""
+    from mlplugins.analysis.plots import (
+        arrhenius_figure,
+        msd_figure,
+    )  # matplotlib only when a report is wanted
+
+    figures = {"msd.png": msd_figure(report.runs)}
+    if report.arrhenius:
+        figures["arrhenius.png"] = arrhenius_figure(report.runs, report.arrhenius)
+    contents = dict(figures)
+    contents["results.csv"] = results_csv(report).encode()
+    contents["msd.csv"] = msd_csv(report).encode()
+    contents["report.html"] = report_html(report, figures).encode()
+    return [_write(folder / name, data) for name, data in contents.items()]
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def results_csv(report: Report) -> str:
+    """One line per temperature; every quantity with its 95 % limits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = ["D_cm2_s", "sigma_tracer_mS_cm", "D_collective_cm2_s", "sigma_collective_mS_cm", "haven_ratio"]
+    columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    writer.writerow(
+        ["T_K", *columns, "fit_low_ps", "fit_high_ps", "n_ions", "volume_A3", "n_frames", "length_ps"]
+    )
+    for run in report.runs:
+        result = run.diffusion
+        values = [result.tracer, run.sigma_tracer, result.collective, run.sigma_collective, result.haven]
+        cells = [text for value in values for text in _cells(value)]
+        window = [f"{result.window.low_ps:.6g}", f"{result.window.high_ps:.6g}"]
+        size = [run.n_ions, f"{run.volume_a3:.6f}", run.n_frames, f"{run.length_ps:.6g}"]
+        writer.writerow([f"{run.temperature_k:g}", *cells, *window, *size])
+    return buffer.getvalue()
+
+
+def _cells(value: Value | None) -> list[str]:
+    return (
+        ["", "", ""]
+        if value is None
+        else [f"{number:.6g}" for number in (value.value, value.low, value.high)]
+    )
+
+
+def msd_csv(report: Report) -> str:
+    """MSD curves in long form: T, lag, tracer, its axes, collective; thinned to at most 2000 lags each."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["T_K", "lag_ps", "msd_A2", "msd_x_A2", "msd_y_A2", "msd_z_A2", "msd_collective_A2", "loglog_slope"]
+    )
+    for run in report.runs:
+        curve = run.curve
+        count = len(curve.time_ps)
+        for index in np.unique(np.linspace(0, count - 1, min(count, CSV_POINTS)).astype(int)):
+            numbers = [curve.time_ps[index], curve.tracer[index], *curve.axes[index]]
+            both = f"{curve.collective[index]:.6g}" if curve.collective is not None else ""
+            writer.writerow(
+                [
+                    f"{run.temperature_k:g}",
+                    *(f"{number:.6g}" for number in numbers),
+                    both,
+                    f"{curve.slope[index]:.4f}",
+                ]
+            )
+    return buffer.getvalue()
+
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
+th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th{border-bottom:2px solid #888;font-weight:600}th:first-child,td:first-child{text-align:left}
+.text td{text-align:left;white-space:normal}small{color:#555}img{max-width:100%;height:auto}
+.warn li{margin:.3rem 0}.warn{background:#fff6e0;border-left:4px solid #e0a000;padding:.6rem 1rem .6rem 2rem}
+.key{font-size:1.15rem;background:#eef5f9;border-left:4px solid #0b5c8a;padding:.6rem 1rem}
+"""
+
+METHODS = """Displacements between frames were accumulated in the current cell (TOR unwrapping, so that cell
+fluctuations do
+not multiply displacements [1, 2]) and the drift of the reference named above was removed. Mean squared
+displacements are
+averages over all time origins and ions, by fast Fourier transform [3]. D is the slope of MSD = c + 6Dt
+inside the fit
+window, by {estimator}. Standard errors combine the scatter between blocks of time and between ions
+(V = V<sub>time</sub> + V<sub>ion</sub> − V<sub>both</sub> [5], the limit of the block bootstrap for
+infinitely many
+replicas), are never taken below those of independent Brownian ions, and become 95 % intervals of ln D with
+Student's t.
+σ<sub>tracer</sub> = N z² e² D / (V k T) (Nernst–Einstein); σ<sub>collective</sub> is the same with the
+slope of the
+collective displacement Σ r; the Haven ratio is σ<sub>tracer</sub>/σ<sub>collective</sub>. Warnings on the
+number of hops
+follow [6]. The Arrhenius line is a weighted fit of ln D on 1/kT; D and σ at 300 K carry the prediction band
+(Student's t
+with n − 2 degrees of freedom, or the known errors, whichever is wider); σ(300 K) is the Nernst–Einstein
+value."""
+
+GLS_TEXT = """generalised least squares with the covariance of overlapping displacements of Brownian motion
+with local
+noise [4]"""
+OLS_TEXT = "ordinary least squares on all lags"
+
+REFERENCES = (
+    "S. von Bülow, J. T. Bullerjahn, G. Hummer, J. Chem. Phys. 153, 021101 (2020), 10.1063/5.0008316.",
+    "J. T. Bullerjahn, S. von Bülow, M. Heidari, J. Hénin, G. Hummer, J. Chem. Theory Comput. 19, "
+    "3406 (2023), "
+    "10.1021/acs.jctc.3c00308.",
+    "V. Calandrini, E. Pellegrini, P. Calligari, K. Hinsen, G. R. Kneller, Collection SFN 12, 201 (2011), "
+    "10.1051/sfn/201112010.",
+    "A. R. McCluskey, S. W. Coles, B. J. Morgan, J. Chem. Theory Comput. 21, 79 (2025), "
+    "10.1021/acs.jctc.4c01249; "
+    "X. Michalet, A. J. Berglund, Phys. Rev. E 85, 061916 (2012), 10.1103/PhysRevE.85.061916.",
+    "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
+    "10.1198/jbes.2010.07136.",
+    "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
+)
+
+
+def report_html(report: Report, figures: dict[str, bytes]) -> str:
+    """One page that needs no other file: results, figures, warnings, assumptions, methods."""
+    title = f"Ionic conductivity of {html.escape(report.species)}"
+    estimator = OLS_TEXT if dict(report.assumptions).get("fit") == "ols" else GLS_TEXT
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>",
+        f"<h1>{title}</h1><small>mlplugins {html.escape(__version__)}; all intervals are 95 %</small>",
+        _headline(report),
+        "<h2>Results</h2>",
+        _results_table(report.runs),
+        *(_image(name, data) for name, data in figures.items()),
+        "<h2>Warnings</h2>",
+        _warning_list(report.warnings),
+        "<h2>Fit windows and sampling</h2>",
+        _sampling_table(report.runs),
+        "<h2>Assumptions</h2>",
+        _pairs(report.assumptions),
+        f"<h2>Methods</h2><p>{METHODS.format(estimator=estimator)}</p><ol>",
+        *(f"<li>{html.escape(reference)}</li>" for reference in REFERENCES),
+        "</ol></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def span(value: Value | None, digits: int = 3) -> str:
+    """`value [low, high]` for people.
+
+    >>> span(Value(1.234e-6, 1.0e-6, 1.5e-6, 0.1))
+    '1.23e-06 [1e-06, 1.5e-06]'
+    """
+    if value is None:
+        return "–"
+    return f"{value.value:.{digits}g} [{value.low:.{digits}g}, {value.high:.{digits}g}]"
+
+
+def _headline(report: Report) -> str:
+    law = report.arrhenius
+    if law is None:
+        return ""
+    return (
+        f"<p class='key'>Ea = {span(law.activation_ev)} eV &nbsp; D(300 K) = {span(law.room_d)} cm²/s &nbsp; "
+        f"σ(300 K) = {span(law.room_sigma)} mS/cm</p>"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table class='{css}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _results_table(runs: Sequence[RunResult]) -> str:
+    header = ["T (K)", "D (cm²/s)", "σ tracer (mS/cm)", "σ collective (mS/cm)", "Haven ratio"]
+    rows = [
+        [
+            f"{run.temperature_k:g}",
+            span(run.diffusion.tracer),
+            span(run.sigma_tracer),
+            span(run.sigma_collective),
+            span(run.diffusion.haven),
+        ]
+        for run in runs
+    ]
+    return _table(header, rows)
+
+
+def _sampling_table(runs: Sequence[RunResult]) -> str:
+    header = [
+        "T (K)",
+        "runs",
+        "frames",
+        "length (ps)",
+        "ions",
+        "volume (Å³)",
+        "hops",
+        "log–log slope",
+        "time blocks",
+    ]
+    rows = [
+        [
+            f"{run.temperature_k:g}",
+            str(run.n_runs),
+            str(run.n_frames),
+            f"{run.length_ps:.5g}",
+            str(run.n_ions),
+            f"{run.volume_a3:.1f}",
+            f"{run.hops:.0f}",
+            f"{run.loglog_slope:.2f}",
+            str(run.diffusion.blocks),
+        ]
+        for run in runs
+    ]
+    reasons = [(f"{run.temperature_k:g} K", run.diffusion.window.reason) for run in runs]
+    return _table(header, rows) + "<br>" + _pairs(reasons)
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    return _table(["", ""], pairs, css="text") if pairs else ""
+
+
+def _warning_list(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return "<p>None.</p>"
+    return "<ul class='warn'>" + "".join(f"<li>{html.escape(text)}</li>" for text in warnings) + "</ul>"
+
+
+def _image(name: str, data: bytes) -> str:
+    code = base64.b64encode(data).decode("ascii")
+    return f"<p><img alt='{html.escape(name)}' src='data:image/png;base64,{code}'></p>"

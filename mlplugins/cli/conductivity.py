@@ -1,0 +1,289 @@
+"""Trajectories → MSD, diffusion coefficient, ionic conductivity, Arrhenius law, with error bars and a report.
+
+One run (several files of it are joined in order):
+    mlplugins conductivity run.lammpstrj --species Li --charge 1 --temperature 600 --timestep 2
+
+Several temperatures, in a YAML file:
+    mlplugins conductivity runs.yaml -o conductivity
+
+    species: Li
+    charge: 1
+    timestep: 2                      # fs; or in each run
+    discard_ps: 5
+    runs:
+      - {files: [600K.lammpstrj], temperature: 600}
+      - {files: [700K-a.xyz, 700K-b.xyz], temperature: 700}
+      - {files: [800K.traj], temperature: 800, interval: 50}    # MD steps per frame
+
+Two entries of the same temperature are independent runs and are pooled. Reads LAMMPS dumps, i-PI and
+extended xyz, ASE .traj, XDATCAR; also compressed. Needs times: --timestep where the file holds step numbers
+only, --interval (MD steps between frames) where it does not hold even those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlplugins.analysis.arrhenius import arrhenius
+from mlplugins.analysis.conductivity import HOP_LENGTH_A, AnalysisSettings, RunResult, analyse
+from mlplugins.analysis.linefit import ESTIMATORS
+from mlplugins.analysis.report import Report, span, write_report
+from mlplugins.analysis.trajectory import DRIFTS, ReadSettings, Trajectory, read_trajectory
+from mlplugins.cli._common import add_json, console, write_json
+from mlplugins.errors import BadInput, nearest
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+BYTES_WITH_PROGRESS = 20_000_000
+Positive = Annotated[float, Field(gt=0)]
+Steps = Annotated[int, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunConfig(_Strict):
+    """One run: its files in order and what they do not hold."""
+
+    files: Annotated[list[str], Field(min_length=1)]
+    temperature: Positive
+    timestep: Positive | None = None
+    interval: Steps | None = None
+
+
+class Config(_Strict):
+    """The YAML file of several runs."""
+
+    species: str
+    charge: float = 1.0
+    runs: Annotated[list[RunConfig], Field(min_length=1)]
+    timestep: Positive | None = None
+    interval: Steps | None = None
+    type_map: list[str] = []
+    discard_ps: Annotated[float, Field(ge=0)] = 0.0
+    fit_window: tuple[float, float] | None = None
+    fit: Literal["gls", "ols"] = "gls"
+    drift: Literal["framework", "all", "none"] = "framework"
+    hop_length: Positive = HOP_LENGTH_A
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "trajectories", nargs="+", metavar="TRAJ", help="files of ONE run in order, or one YAML file"
+    )
+    parser.add_argument("--species", help="element of the mobile ions, e.g. Li")
+    parser.add_argument("--charge", type=float, help="charge of the mobile ion in e (default 1)")
+    parser.add_argument("--temperature", type=float, metavar="K")
+    parser.add_argument(
+        "--timestep", type=float, metavar="FS", help="MD time step, where the file holds no times"
+    )
+    parser.add_argument(
+        "--interval", type=int, metavar="STEPS", help="MD steps between frames; wins over the file"
+    )
+    parser.add_argument("--type-map", nargs="+", metavar="EL", help="elements of the LAMMPS types in order")
+    parser.add_argument("--discard-ps", type=float, metavar="PS", help="equilibration left out (default 0)")
+    parser.add_argument(
+        "--fit-window", type=float, nargs=2, metavar=("LO", "HI"), help="ps (default: chosen)"
+    )
+    parser.add_argument("--fit", choices=ESTIMATORS, help="generalised (default) or ordinary least squares")
+    parser.add_argument(
+        "--drift", choices=DRIFTS, help="whose centre of mass is held fixed (default framework)"
+    )
+    parser.add_argument(
+        "--hop-length", type=float, metavar="A", help=f"for the count of hops (default {HOP_LENGTH_A:g})"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("conductivity"), metavar="DIR")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, analyse, print a table, write the report."""
+    config, base = _configuration(args)
+    screen = console()
+    settings = AnalysisSettings(
+        charge=config.charge,
+        discard_ps=config.discard_ps,
+        window_ps=config.fit_window,
+        estimator=config.fit,
+        hop_length_a=config.hop_length,
+    )
+    temperatures = sorted({entry.temperature for entry in config.runs})
+    results = []
+    for temperature in temperatures:
+        entries = [entry for entry in config.runs if entry.temperature == temperature]
+        results.append(
+            analyse([_read(entry, config, base, screen) for entry in entries], temperature, settings)
+        )
+    law, notes = arrhenius(results)
+    warnings = [*(text for result in results for text in result.warnings), *notes]
+    report = Report(config.species, results, law, warnings, _assumptions(config, base))
+    _print(screen, report)
+    paths = write_report(report, args.output)
+    write_json(args.output / "results.json", report.as_json())
+    write_json(args.json, report.as_json())
+    screen.print(f"report: {next(path for path in paths if path.suffix == '.html')}", soft_wrap=True)
+    return 0
+
+
+def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The configuration from the YAML file or from the options; options win over the file."""
+    names = (
+        "species",
+        "charge",
+        "timestep",
+        "interval",
+        "type_map",
+        "discard_ps",
+        "fit_window",
+        "fit",
+        "drift",
+        "hop_length",
+    )
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    configs = [name for name in args.trajectories if Path(name).suffix in CONFIG_SUFFIXES]
+    if not configs:
+        for name in ("species", "temperature"):
+            if getattr(args, name) is None:
+                raise BadInput(
+                    f"--{name} is missing, e.g. --species Li --charge 1 --temperature 600 --timestep 2"
+                )
+        entry = {"files": args.trajectories, "temperature": args.temperature}
+        return _validated({**given, "runs": [entry]}, "command line"), Path()
+    if len(args.trajectories) > 1:
+        raise BadInput(f"{configs[0]} is a configuration; give it alone, its 'runs' name the trajectories")
+    if args.temperature is not None:
+        raise BadInput("--temperature cannot be given with a YAML file; each of its runs has its own")
+    path = Path(configs[0])
+    return _validated({**_load(path), **given}, str(path)), path.parent
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"no such configuration: '{path}'")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a YAML file ({error})") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected keys such as species, charge, runs; found {type(content).__name__}")
+    return content
+
+
+def _validated(content: dict[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model = RunConfig if first["loc"][0] == "runs" and len(first["loc"]) > 1 else Config
+            key = str(first["loc"][-1])
+            raise BadInput(f"{source}: unknown key '{place}': {nearest(key, model.model_fields)}") from error
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        text = re.sub(r"^Field required$", "required key is missing", first["msg"])
+        raise BadInput(f"{source}: '{place}': {text}{found}") from error
+
+
+def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Trajectory:
+    files = [base / name for name in entry.files]
+    settings = ReadSettings(
+        species=config.species,
+        timestep_fs=entry.timestep or config.timestep,
+        interval=entry.interval or config.interval,
+        type_map=tuple(config.type_map),
+        drift=config.drift,
+    )
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    if size < BYTES_WITH_PROGRESS:
+        return read_trajectory(files, settings)
+    with _progress(screen) as bar:
+        task = bar.add_task(f"reading {entry.temperature:g} K", total=1.0, frames=0)
+        settings = ReadSettings(**{**settings.__dict__, "progress": _updater(bar, task)})
+        return read_trajectory(files, settings)
+
+
+def _progress(screen: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[frames]} frames"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=screen, transient=True)
+
+
+def _updater(bar: Progress, task: Any) -> Callable[[float, int], None]:
+    return lambda fraction, frames: bar.update(task, completed=fraction, frames=frames)
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    text: Callable[[RunResult], str]
+
+
+COLUMNS = (
+    _Column("T (K)", lambda run: f"{run.temperature_k:g}"),
+    _Column("D (cm²/s)", lambda run: span(run.diffusion.tracer)),
+    _Column("σ tracer (mS/cm)", lambda run: span(run.sigma_tracer)),
+    _Column("σ collective (mS/cm)", lambda run: span(run.sigma_collective)),
+    _Column("Haven ratio", lambda run: span(run.diffusion.haven, 2)),
+    _Column("fit (ps)", lambda run: f"{run.diffusion.window.low_ps:.3g}–{run.diffusion.window.high_ps:.3g}"),
+)
+
+
+def _print(screen: Console, report: Report) -> None:
+    table = Table(title=f"{report.species}: value [95 % interval]", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column.title, justify="right")
+    for result in report.runs:
+        table.add_row(*(column.text(result) for column in COLUMNS))
+    screen.print(table)
+    law = report.arrhenius
+    if law:
+        screen.print(
+            f"Ea = {span(law.activation_ev)} eV   D(300 K) = {span(law.room_d)} cm²/s   "
+            f"σ(300 K) = {span(law.room_sigma)} mS/cm",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    for text in report.warnings:
+        screen.print(f"warning: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+
+
+def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
+    files = "; ".join(
+        f"{entry.temperature:g} K: {', '.join(str(base / name) for name in entry.files)}"
+        for entry in config.runs
+    )
+    reference = {
+        "framework": f"centre of mass of all atoms but {config.species}",
+        "all": "centre of mass of all atoms",
+        "none": "none",
+    }
+    return (
+        ("files", files),
+        ("mobile species", f"{config.species}, charge {config.charge:+g} e"),
+        ("time step", f"{config.timestep:g} fs" if config.timestep else "from the files or per run"),
+        ("equilibration left out", f"{config.discard_ps:g} ps of each run"),
+        ("drift removed", reference[config.drift]),
+        ("fit", config.fit),
+        ("fit window", "chosen, see above" if config.fit_window is None else "fixed by the user"),
+        ("hop length (for warnings only)", f"{config.hop_length:g} Å"),
+        ("volume", "mean over the frames read, equilibration included"),
+        ("diffusion", "three-dimensional; no correction for the finite size of the cell"),
+    )
