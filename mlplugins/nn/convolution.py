@@ -83,10 +83,11 @@ class Convolution(nn.Module):
         path_b = self.path_of_column.split(self.columns_per_block)
         messages: List[Tensor] = []
         for b, (_, dim, mul) in enumerate(self.in_blocks):
-            m = m_b[b].reshape(n_edges, -1, dim)  # (E, columns, 2 l1 + 1)
+            columns = self.columns_per_block[b]
+            m = m_b[b].reshape(n_edges, columns, dim)
             x = x_b[b].reshape(n_edges, dim, mul)
-            w = w_b[b].reshape(n_edges, -1, mul).index_select(1, path_b[b])  # (E, columns, mul)
-            messages.append((torch.bmm(m, x) * w).reshape(n_edges, -1))
+            w = w_b[b].reshape(n_edges, self.weight_sizes[b] // mul, mul).index_select(1, path_b[b])
+            messages.append((torch.bmm(m, x) * w).reshape(n_edges, columns * mul))
         message = torch.cat(messages, dim=1)  # (E, irreps_out.dim)
         summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
         return summed.index_add(0, centers, message)
