@@ -66,6 +66,6 @@ class Linear(nn.Module):
                 if self.per_species:
                     y = torch.bmm(block, w.index_select(0, species))  # (N, 2l+1, mul)
                 else:
-                    y = torch.matmul(block.reshape(n * dim, -1), w[0])  # (N (2l+1), mul)
+                    y = torch.matmul(block.reshape(n * dim, w.shape[1]), w[0])  # (N (2l+1), mul)
                 outputs.append(y.reshape(n, dim * mul))
         return torch.cat(outputs, dim=1)

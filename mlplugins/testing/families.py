@@ -189,6 +189,18 @@ class FamilySuite:
         reference = model(*folded)["energy"]
         np.testing.assert_allclose(energy.detach(), reference.detach(), rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("n_ghosts", [0, 3])
+    def test_empty_domain(self, model: Potential, n_ghosts: int) -> None:
+        """Failure: a LAMMPS rank without atoms crashes."""
+        none = torch.zeros(0, dtype=torch.long)
+        ghosts = torch.zeros(n_ghosts, dtype=torch.long)
+        vectors = torch.zeros(0, 3, dtype=torch.float64, requires_grad=True)
+        energy = model(ghosts, none, none, vectors, ghosts, 0)["energy"]
+        assert energy.shape == (0,)
+        forces, virial = energy_derivatives(energy, vectors, (none, none), ghosts, 1)
+        assert forces.shape == (n_ghosts, 3)
+        assert float(virial.abs().max()) == 0.0
+
     def test_second_derivatives(self, model: Potential) -> None:
         """Failure: forces cannot be trained on (double backward is wrong)."""
         atoms = standard_structures(self.elements)["small_cell"][:3]
