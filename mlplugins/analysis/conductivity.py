@@ -135,6 +135,7 @@ def analyse(
     )
     unit = conductivity_ms_cm(first.n_ions * settings.charge**2, volume, temperature_k)
     curve = msd_curve(paths, collective)
+    reach = _reach_ps(curve, result, paths.longest * paths.interval_fs / FS_PER_PS)
     frames = sum(len(run) for run in paths.displacements)
     length_ps = frames * paths.interval_fs / FS_PER_PS
     travelled = 6 * result.tracer.value / CM2_S_PER_A2_PS * length_ps
@@ -153,7 +154,7 @@ def analyse(
         sigma_tracer=result.tracer.scaled(unit),
         sigma_collective=result.collective.scaled(unit) if result.collective else None,
         hops=first.n_ions * travelled / settings.hop_length_a**2,
-        loglog_slope=_window_slope(curve, result),
+        loglog_slope=_long_slope(curve, reach),
         curve=curve,
         framework_rms_a=_framework(trajectories),
         drift_a=max(float(np.linalg.norm(run.drift, axis=1).max()) for run in trajectories),
@@ -251,17 +252,19 @@ def _local_slope(time_ps: Floats, msd: Floats) -> Floats:
     return slope
 
 
-def _window_slope(curve: Curve, result: Diffusion) -> float:
-    inside = (curve.time_ps >= result.window.low_ps * 0.999) & (
-        curve.time_ps <= result.window.high_ps * 1.001
-    )
-    inside &= curve.tracer > 0
+def _reach_ps(curve: Curve, result: Diffusion, longest_ps: float) -> float:
+    """Longest lag that is well sampled: a fifth of the longest stretch, or the end of the fit window."""
+    return min(max(longest_ps / 5, result.window.high_ps), float(curve.time_ps[-1]))
+
+
+def _long_slope(curve: Curve, reach_ps: float) -> float:
+    """d ln MSD / d ln t over the last factor of four in lag; at short lags vibrations hide the diffusion."""
+    inside = (curve.time_ps >= reach_ps / 4) & (curve.time_ps <= reach_ps * 1.001) & (curve.tracer > 0)
     if inside.sum() < 2:
         return float("nan")
     points = np.unique(np.geomspace(1, inside.sum(), 20).astype(int)) - 1  # even in ln t
-    return float(
-        np.polyfit(np.log(curve.time_ps[inside][points]), np.log(curve.tracer[inside][points]), 1)[0]
-    )
+    time, msd = curve.time_ps[inside][points], curve.tracer[inside][points]
+    return float(np.polyfit(np.log(time), np.log(msd), 1)[0])
 
 
 def _framework(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -274,24 +277,25 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
     texts = []
     window, tracer = run.diffusion.window, run.diffusion.tracer
     hop = settings.hop_length_a
-    reached = float(np.interp(window.high_ps, run.curve.time_ps, run.curve.tracer))
+    reach = _reach_ps(run.curve, run.diffusion, paths.longest * paths.interval_fs / FS_PER_PS)
+    reached = float(np.interp(reach, run.curve.time_ps, run.curve.tracer))
     if tracer.value <= 0:
         texts.append(
             f"no diffusion can be measured: the MSD does not grow; D < {tracer.high:.2g} cm²/s (95 %)"
         )
     if reached < hop**2:
         texts.append(
-            f"MSD at the end of the fit window is {reached:.2g} Å², less than one hop ({hop:g} Å squared): "
-            "the slope may be vibration or rattling in a cage; run longer or hotter"
+            f"the MSD after {reach:.3g} ps is {reached:.2g} Å², less than one hop ({hop:g} Å squared): the "
+            "slope may be vibration or rattling in a cage; run longer or hotter"
         )
     if run.hops < FEW_HOPS:
         texts.append(
-            f"about {run.hops:.0f} hops of {hop:g} Å in all (fewer than {FEW_HOPS:.0f}): D is an "
-            "estimate of order"
+            f"about {run.hops:.0f} hops of {hop:g} Å in all (fewer than {FEW_HOPS:.0f}): D is an order of "
+            "magnitude at best"
         )
     if run.loglog_slope < DIFFUSIVE_SLOPE:
         texts.append(
-            f"the MSD is not diffusive in the fit window: log–log slope {run.loglog_slope:.2f} (1 = "
+            f"the MSD is not diffusive: log–log slope {run.loglog_slope:.2f} up to {reach:.3g} ps (1 = "
             "diffusive); run longer"
         )
     if not window.linear:

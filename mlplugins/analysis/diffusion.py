@@ -26,8 +26,8 @@ from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
 LEVEL = 0.95
-FLOOR_PS = 1.0
-"""Shorter lags are vibrations of the cage."""
+FLOOR_PS = 2.0
+"""Shorter lags are vibrations in the cage and jumps back."""
 SELECTION_BLOCKS = 10
 MIN_BLOCKS = 5
 MAX_BLOCKS = 20
@@ -36,6 +36,8 @@ LAGS_PER_DECADE = 12
 GLS_LAGS = 16
 OLS_LAGS = 100
 MIN_FRAMES = 20
+SELECTION_LEVEL = 0.99
+"""Two windows must differ at this level to count as different: many pairs are compared."""
 CURVED = 3.5
 """Standard errors between the two ways to fit above which a window is called curved."""
 
@@ -227,14 +229,14 @@ def _fixed_window(paths: Paths, window_ps: tuple[float, float]) -> Window:
 def choose_window(paths: Paths) -> Window:
     """The earliest window from which on all later windows give the same slope.
 
-    Candidates start at 1 ps (or a twentieth of the run) and rise; a window ends at eight times its start,
+    Candidates start at 2 ps (or a tenth of the run) and rise; a window ends at eight times its start,
     at least a twentieth and at most a fifth of the longest stretch. A candidate is taken if no later one
-    differs by more than the 95 % limit of the scatter of that difference between ten blocks of time.
+    differs by more than the 99 % limit of the scatter of that difference between ten blocks of time.
     """
     frame_ps = paths.interval_fs / FS_PER_PS
     length = paths.longest
     total_ps = length * frame_ps
-    floor = max(1, round(min(FLOOR_PS, total_ps / 20) / frame_ps))
+    floor = max(1, round(min(FLOOR_PS, total_ps / 10) / frame_ps))
     ceiling = max(floor + 4, length // 5)
     count = max(6, int(np.ceil(LAGS_PER_DECADE * np.log10(ceiling / floor))))
     lags = np.unique(np.geomspace(floor, ceiling, count).round().astype(np.intp))
@@ -247,7 +249,7 @@ def choose_window(paths: Paths) -> Window:
         part = _Blocks(data.msd[chosen], data.weights, data.runs)
         windows.append((int(lags[chosen[0]]), int(lags[chosen[-1]])))
         slopes.append(_estimate(part, lags[chosen], paths, "gls").cells.mean(axis=1))
-    limit = float(stats.t.ppf(0.975, len(data.weights) - 1))
+    limit = float(stats.t.ppf(0.5 + SELECTION_LEVEL / 2, len(data.weights) - 1))
     index = next(
         index
         for index, slope in enumerate(slopes)
@@ -257,7 +259,7 @@ def choose_window(paths: Paths) -> Window:
     linear = index < len(windows) - 1
     reason = (
         f"{low * frame_ps:.3g}–{high * frame_ps:.3g} ps: the first of {len(windows)} windows (the earliest "
-        f"from {windows[0][0] * frame_ps:.3g} ps) whose slope no later window contradicts at 95 %"
+        f"from {windows[0][0] * frame_ps:.3g} ps) whose slope no later window contradicts at 99 %"
     )
     if not linear:
         reason = (

@@ -116,7 +116,7 @@ def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> byte
         lw=1.2,
         label=f"300 K, extrapolated: {room.value:.1e} cm²/s",
     )
-    axes.set(yscale="log", xlabel="1000 / T (1/K)", ylabel=f"D({runs[0].species}) (cm²/s)")
+    axes.set(yscale="log", xlabel="1000/T (K⁻¹)", ylabel=f"D({runs[0].species}) (cm²/s)")
     axes.set_xlim(1000 * inverse[0], 1000 * inverse[-1])
     top = axes.secondary_xaxis("top", functions=(_swap, _swap))
     ticks = sorted({*temperatures.tolist(), ROOM_K})
