@@ -1,0 +1,139 @@
+"""Errors of a model on labelled structures: energy, forces, stress; table, JSON and parity plots.
+
+example:
+  mlplugins evaluate model.pt test.extxyz --plot parity.png --json errors.json
+  mlplugins evaluate model.pt run.xyz.gz --keys energy=energy_xtb forces=forces_xtb
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from rich.table import Table
+
+from mlplugins.cli import _common
+from mlplugins.engines import artifact
+from mlplugins.errors import BadInput, nearest
+from mlplugins.structures import dataset, validation
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.metrics import metrics, pairs
+
+ATOMS_PER_CALL = 512
+
+COLUMNS = {
+    "energy": ("meV_per_atom", "E"),
+    "forces": ("meV_per_A", "F"),
+    "stress": ("meV_per_A3", "σ"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mlplugins evaluate`."""
+    parser.add_argument("model", type=_common.existing_file, help="model.pt, any metatomic model")
+    parser.add_argument("data", nargs="+", help="files that ASE reads; file@:100 takes the first 100 frames")
+    parser.add_argument(
+        "--keys",
+        nargs="+",
+        default=[],
+        metavar="LABEL=NAME",
+        help="names in the files, e.g. energy=energy_xtb",
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="parity plots")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    _common.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; 0 if it worked."""
+    keys = parse_keys(args.keys)
+    files = {name: dataset.read(name, keys) for name in args.data}
+    structures = [s for part in files.values() for s in part]
+    for part in files.values():
+        validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
+    model = artifact.load(args.model, args.device)
+    predicted = _evaluate(model, structures)
+    result = metrics(structures, predicted)
+    rows = {}
+    if len(files) > 1:
+        first = 0
+        for name, part in files.items():
+            rows[name] = metrics(part, predicted[first : first + len(part)])
+            first += len(part)
+        result["files"] = rows
+    console = _common.console()
+    console.print(table({**rows, "all" if rows else args.data[0]: result}))
+    if args.plot is not None:
+        from mlplugins.training import plots
+
+        plots.parity(
+            pairs(structures, predicted), args.plot, f"{args.model.name}, {len(structures)} structures"
+        )
+        console.print(f"parity plots: {args.plot}")
+    _common.write_json(args.json, result)
+    return 0
+
+
+def parse_keys(words: Iterable[str]) -> Keys:
+    """Key mapping from `LABEL=NAME` words.
+
+    >>> parse_keys(["energy=E0"]).energy
+    'E0'
+    """
+    labels = [f.name for f in dataclasses.fields(Keys)]
+    chosen = {}
+    for word in words:
+        label, _, name = word.partition("=")
+        if not name:
+            raise BadInput(f"--keys: expected LABEL=NAME, got '{word}'")
+        if label not in labels:
+            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, labels)}")
+        chosen[label] = name
+    return Keys(**chosen)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    """Errors as a table, one row per data set."""
+    units = "meV/atom, meV/Å, meV/Å³"
+    result = Table(title=f"errors of energy, forces, stress in {units}", box=None, title_justify="left")
+    result.add_column("data")
+    result.add_column("frames", justify="right")
+    for _, title in COLUMNS.values():
+        for kind in ("MAE", "RMSE"):
+            result.add_column(f"{title} {kind}", justify="right")
+    for name, errors in rows.items():
+        cells = [name, str(errors["n_structures"])]
+        for quantity, (unit, _) in COLUMNS.items():
+            for kind in ("mae", "rmse"):
+                found = errors[quantity]
+                cells.append("–" if found is None else f"{found[f'{kind}_{unit}']:.2f}")
+        result.add_row(*cells)
+    return result
+
+
+def _evaluate(model: artifact.Artifact, structures: Sequence[Structure]) -> list[Any]:
+    """Predictions, a few structures per call so that memory stays bounded."""
+    results: list[Any] = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task("evaluating", total=len(structures))
+        for chunk in _chunks(structures):
+            results.extend(model.evaluate([s.to_atoms() for s in chunk]))
+            progress.update(task, completed=len(results))
+    return results
+
+
+def _chunks(structures: Sequence[Structure]) -> Iterable[list[Structure]]:
+    waiting: list[Structure] = []
+    atoms = 0
+    for structure in structures:
+        if waiting and atoms + len(structure) > ATOMS_PER_CALL:
+            yield waiting
+            waiting, atoms = [], 0
+        waiting.append(structure)
+        atoms += len(structure)
+    if waiting:
+        yield waiting

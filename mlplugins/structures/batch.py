@@ -1,0 +1,128 @@
+"""Structures as plain tensors: edges computed once, batches by concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from mlplugins.errors import BadInput
+from mlplugins.structures.dataset import Structure
+from mlplugins.structures.neighbors import neighbor_list
+
+
+@dataclass
+class Batch:
+    """One or more structures, N atoms, E edges, S structures.
+
+    Attributes:
+        species: (N,) int64, index into the element list.
+        centers: (E,) int64, ascending.
+        neighbors: (E,) int64.
+        vectors: (E, 3), r_j − r_i + shift, Å.
+        system: (N,) int64, structure of each atom.
+        n_atoms: (S,) number of atoms.
+        volume: (S,) cell volume, Å³; 0 where there is no stress label.
+        energy: (S,) eV, composition baseline subtracted.
+        forces: (N, 3) eV/Å.
+        stress: (S, 3, 3) eV/Å³; rows without a label are zero.
+    """
+
+    species: Tensor
+    centers: Tensor
+    neighbors: Tensor
+    vectors: Tensor
+    system: Tensor
+    n_atoms: Tensor
+    volume: Tensor
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+
+    @property
+    def n_systems(self) -> int:
+        return self.n_atoms.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device` (itself if it is there already)."""
+        if self.species.device == device:
+            return self
+        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+def single(
+    structure: Structure, elements: Sequence[str], cutoff: float, baseline: float, dtype: torch.dtype
+) -> Batch:
+    """Batch of one structure, its neighbour list included.
+
+    Args:
+        structure: the structure; absent forces become zero.
+        elements: symbols, in the order of the species index.
+        cutoff: Å.
+        baseline: composition energy of the structure, eV; subtracted in float64.
+        dtype: of all floating-point tensors.
+
+    Raises:
+        BadInput: an element that is not in `elements`.
+    """
+    n = len(structure)
+    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
+    stress, volume = np.zeros((3, 3)), 0.0
+    if structure.stress is not None and structure.volume > 0.0:
+        stress, volume = structure.stress, structure.volume
+    forces = np.zeros((n, 3)) if structure.forces is None else structure.forces
+    return Batch(
+        species=torch.from_numpy(_species(structure, elements)),
+        centers=torch.from_numpy(edges.centers),
+        neighbors=torch.from_numpy(edges.neighbors),
+        vectors=torch.tensor(edges.vectors, dtype=dtype).reshape(-1, 3),
+        system=torch.zeros(n, dtype=torch.long),
+        n_atoms=torch.tensor([n], dtype=dtype),
+        volume=torch.tensor([volume], dtype=dtype),
+        energy=torch.tensor([(structure.energy or 0.0) - baseline], dtype=dtype),
+        forces=torch.tensor(forces, dtype=dtype),
+        stress=torch.tensor(stress, dtype=dtype).unsqueeze(0),
+    )
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Join batches; atoms keep their order, edges stay sorted by centre.
+
+    >>> from mlplugins.structures.dataset import read
+    >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:2")
+    >>> parts = [single(f, ["Li", "P", "S", "Cl"], 4.0, 0.0, torch.float64) for f in frames]
+    >>> concatenate(parts).system.bincount()
+    tensor([52, 52])
+    """
+    if len(batches) == 1:
+        return batches[0]
+    centers, neighbors, system = [], [], []
+    atoms = structures = 0
+    for batch in batches:
+        centers.append(batch.centers + atoms)
+        neighbors.append(batch.neighbors + atoms)
+        system.append(batch.system + structures)
+        atoms += batch.species.shape[0]
+        structures += batch.n_systems
+    joined = {"centers": torch.cat(centers), "neighbors": torch.cat(neighbors), "system": torch.cat(system)}
+    for field in fields(Batch):
+        if field.name not in joined:
+            joined[field.name] = torch.cat([getattr(batch, field.name) for batch in batches])
+    return Batch(**joined)
+
+
+def _species(structure: Structure, elements: Sequence[str]) -> np.ndarray:
+    index_of = np.full(max(atomic_numbers.values()) + 1, -1, dtype=np.int64)
+    for index, symbol in enumerate(elements):
+        index_of[atomic_numbers[symbol]] = index
+    species = index_of[structure.numbers]
+    if (species < 0).any():
+        unknown = sorted({s for s in structure.to_atoms().symbols if s not in elements})
+        raise BadInput(
+            f"{structure.origin}: element(s) {', '.join(unknown)} not in the model's {', '.join(elements)}"
+        )
+    return species

@@ -1,0 +1,212 @@
+"""Reading labelled structures from anything ASE reads, with key mapping."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
+from numpy.typing import NDArray
+
+from mlplugins.errors import BadInput
+
+STRUCTURE_COLUMNS = {"numbers", "positions"}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of the labels in the files, looked up in the calculator's results, `info` and `arrays`.
+
+    Attributes:
+        energy: total energy, eV.
+        forces: eV/Å; None = do not read.
+        stress: eV/Å³ in ASE's sign (positive = tensile), 6 (Voigt) or 9 numbers; None = do not read.
+        virial: −V·stress in eV, as QUIP and MACE write it, 6 or 9 numbers; turned into a stress.
+    """
+
+    energy: str | None = "energy"
+    forces: str | None = "forces"
+    stress: str | None = "stress"
+    virial: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """One structure with its labels.
+
+    Attributes:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3), Å.
+        cell: (3, 3), rows are the cell vectors, Å.
+        pbc: (3,) bool.
+        energy: eV, or None.
+        forces: (N, 3) eV/Å, or None.
+        stress: (3, 3) eV/Å³ in ASE's sign, or None.
+        origin: file and frame, for messages.
+        available: names of all labels that the file holds for this frame.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+    energy: float | None = None
+    forces: NDArray[np.float64] | None = None
+    stress: NDArray[np.float64] | None = None
+    origin: str = "structure"
+    available: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float:
+        """Cell volume, Å³ (0 without a full cell)."""
+        return float(abs(np.linalg.det(self.cell)))
+
+    def to_atoms(self) -> Atoms:
+        """ASE `Atoms`, labels in a `SinglePointCalculator`."""
+        atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        labels = {"energy": self.energy, "forces": self.forces}
+        results: dict[str, Any] = {name: value for name, value in labels.items() if value is not None}
+        if self.stress is not None:
+            s = self.stress
+            results["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        return atoms
+
+
+def read(source: str | Path | Sequence[str | Path], keys: Keys | None = None) -> list[Structure]:
+    """Read one file, a glob pattern, or several of them; ASE's `file@slice` picks frames (`md.traj@::10`).
+
+    >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:2")
+    >>> len(frames), len(frames[0]), frames[0].stress.shape
+    (2, 52, (3, 3))
+
+    Raises:
+        BadInput: no such file, a format ASE does not know, a damaged file, no frames, a label of wrong shape.
+    """
+    keys = keys or Keys()
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    structures = [
+        s for item in sources for path, index in _expand(str(item)) for s in _file(path, index, keys)
+    ]
+    if not structures:
+        raise BadInput(f"{', '.join(map(str, sources))}: no frames found")
+    return structures
+
+
+def _expand(source: str) -> list[tuple[str, str]]:
+    """Files and frame slices that `source` stands for."""
+    if Path(source).is_file():
+        return [(source, ":")]
+    name, _, index = source.partition("@") if "@" in Path(source).name else (source, "", "")
+    index = index or ":"
+    if ":" not in index and not index.lstrip("-").isdigit():
+        raise BadInput(f"'{source}': expected a slice such as @:50 or @::10 after '@', got '@{index}'")
+    if Path(name).is_file():
+        return [(name, index)]
+    found = sorted(glob.glob(name))
+    if not found:
+        raise BadInput(f"no such data file: '{name}'")
+    return [(path, index) for path in found]
+
+
+def _file(path: str, index: str, keys: Keys) -> Iterator[Structure]:
+    first, step = _frame_numbers(index)
+    try:
+        frames = ase.io.read(path, index=index)
+    except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error
+        raise BadInput(
+            f"{path}: ASE cannot read it ({type(error).__name__}: {error}); "
+            "extxyz, ASE .traj and .db are formats that hold energies and forces"
+        ) from error
+    for number, atoms in enumerate(frames if isinstance(frames, list) else [frames]):
+        yield from_atoms(atoms, keys, f"{path}, frame {first + step * number}")
+
+
+def _frame_numbers(index: str) -> tuple[int, int]:
+    parts = [int(part) if part else None for part in index.split(":")]
+    return parts[0] or 0, (parts[2] if len(parts) > 2 else None) or 1
+
+
+def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure") -> Structure:
+    """Labelled structure from ASE `Atoms`; absent labels become None.
+
+    Raises:
+        BadInput: a label whose shape cannot be what its key says.
+    """
+    keys = keys or Keys()
+    labels = _labels(atoms)
+    n = len(atoms)
+    energy = _number(labels.get(keys.energy or ""), keys.energy, origin)
+    forces = labels.get(keys.forces or "")
+    if forces is not None:
+        forces = _reshaped(forces, (n, 3), f"{origin}: forces (key '{keys.forces}')")
+    stress = labels.get(keys.stress or "")
+    if stress is not None:
+        stress = _tensor(stress, f"{origin}: stress (key '{keys.stress}')")
+    elif keys.virial is not None and keys.virial in labels:
+        volume = abs(np.linalg.det(atoms.cell.array))
+        if volume < 1e-9:
+            raise BadInput(f"{origin}: a virial (key '{keys.virial}') needs a cell with a volume, got none")
+        stress = -_tensor(labels[keys.virial], f"{origin}: virial (key '{keys.virial}')") / volume
+    return Structure(
+        numbers=np.array(atoms.numbers, dtype=np.int64),
+        positions=np.array(atoms.positions, dtype=np.float64),
+        cell=np.array(atoms.cell.array, dtype=np.float64),
+        pbc=np.array(atoms.pbc, dtype=bool),
+        energy=energy,
+        forces=forces,
+        stress=stress,
+        origin=origin,
+        available=tuple(sorted(set(labels) - STRUCTURE_COLUMNS)),
+    )
+
+
+def _labels(atoms: Atoms) -> dict[str, Any]:
+    """All labels of a frame by name; the calculator's results win over `info`, `info` over `arrays`."""
+    labels: dict[str, Any] = dict(atoms.arrays)
+    for nested in ("data", "key_value_pairs"):  # ASE databases
+        if isinstance(atoms.info.get(nested), dict):
+            labels.update(atoms.info[nested])
+    labels.update(atoms.info)
+    if atoms.calc is not None:
+        labels.update({name: value for name, value in atoms.calc.results.items() if value is not None})
+    return labels
+
+
+def _number(value: Any, key: str | None, origin: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(np.asarray(value, dtype=np.float64).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{origin}: energy (key '{key}'): expected one number, got {value!r}") from error
+
+
+def _reshaped(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name}: expected numbers of shape {shape}, got {value!r}") from error
+    if array.shape != shape:
+        raise BadInput(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
+
+
+def _tensor(value: Any, name: str) -> NDArray[np.float64]:
+    array = np.asarray(value, dtype=np.float64)
+    if array.size == 6:
+        return np.asarray(voigt_6_to_full_3x3_stress(array.reshape(6)), dtype=np.float64)
+    if array.size != 9:
+        raise BadInput(f"{name}: expected 6 (xx yy zz yz xz xy) or 9 numbers, got {array.size}")
+    tensor = array.reshape(3, 3)
+    return 0.5 * (tensor + tensor.T)

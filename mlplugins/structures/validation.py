@@ -1,0 +1,209 @@
+"""Checks of labelled structures before anything is computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlplugins.errors import BadInput
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.neighbors import neighbor_list
+
+MIN_CELL_WIDTH = 1e-2
+"""Periodic cells thinner than this (Å) count as having no volume."""
+
+MIN_DISTANCE = 0.1
+"""Atoms closer than this (Å) count as being in the same place."""
+
+DIGITS = 7
+"""Decimals (Å) to which two structures must agree to be the same structure."""
+
+
+def check(structures: Sequence[Structure], keys: Keys, need_forces: bool = True) -> None:
+    """Refuse frames that cannot be learned from: labels absent or not finite, cells without volume,
+    atoms on top of each other.
+
+    Raises:
+        BadInput: naming file, frame, what was expected, what came and the remedy.
+    """
+    for structure in structures:
+        if len(structure) == 0:
+            raise BadInput(f"{structure.origin}: no atoms; remove the frame")
+        _require(structure, "energy", keys.energy, structure.energy is None)
+        if need_forces:
+            _require(structure, "forces", keys.forces, structure.forces is None)
+        _check_finite(structure)
+        _check_cell(structure)
+        _check_distances(structure)
+
+
+def check_periodicity(structures: Sequence[Structure]) -> None:
+    """Refuse a set in which some frames are periodic and others are not (isolated atoms may be either)."""
+    frames = [s for s in structures if len(s) > 1]
+    if not frames:
+        return
+    first = frames[0]
+    for structure in frames:
+        if not np.array_equal(structure.pbc, first.pbc):
+            raise BadInput(
+                f"mixed pbc: {first.origin} has pbc {_flags(first.pbc)}, {structure.origin} has "
+                f"{_flags(structure.pbc)}. Often a lost flag: correct pbc in the file. "
+                "If molecules and crystals are meant to be mixed, set data.mixed_pbc: true"
+            )
+
+
+def unique(structures: Sequence[Structure]) -> tuple[list[Structure], list[str]]:
+    """Drop repeated frames; returns the frames kept and one warning per file pair that had repeats.
+
+    Raises:
+        BadInput: the same structure with different energies or forces.
+    """
+    seen: dict[bytes, Structure] = {}
+    repeats: list[tuple[Structure, Structure]] = []
+    for structure in structures:
+        key = _fingerprint(structure)
+        other = seen.setdefault(key, structure)
+        if other is not structure:
+            _check_same_labels(other, structure)
+            repeats.append((other, structure))
+    if not repeats:
+        return list(structures), []
+    example = f"{repeats[0][1].origin} repeats {repeats[0][0].origin}"
+    return list(seen.values()), [
+        f"dropped {len(repeats)} duplicate frame(s) of the training data ({example})"
+    ]
+
+
+def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], name: str) -> None:
+    """Refuse validation or test frames that are also training frames: their errors would mean nothing."""
+    known = {_fingerprint(s): s for s in train}
+    shared = [(known[key], s) for s in held_out if (key := _fingerprint(s)) in known]
+    if shared:
+        raise BadInput(
+            f"duplicate frames: {len(shared)} {name} frame(s) are also training frames, e.g. "
+            f"{shared[0][1].origin} = {shared[0][0].origin}; remove them from one of the two"
+        )
+
+
+def outliers(residuals: ArrayLike, structures: Sequence[Structure]) -> list[str]:
+    """Warnings about labels that look like a unit mistake or a failed calculation.
+
+    Args:
+        residuals: (S,) energy minus composition baseline, eV.
+        structures: the S structures.
+    """
+    warnings: list[str] = []
+    per_atom = np.asarray(residuals, dtype=np.float64) / np.array([len(s) for s in structures])
+    deviation = np.abs(per_atom - np.median(per_atom))
+    limit = max(1.0, 20.0 * float(np.median(deviation)))
+    far = np.flatnonzero(deviation > limit)
+    if len(far):
+        worst = int(far[np.argmax(deviation[far])])
+        warnings.append(
+            f"{len(far)} frame(s) have energies more than {limit:.1f} eV/atom away from the rest, the worst "
+            f"{structures[worst].origin} ({deviation[worst]:.1f} eV/atom): another unit (expected eV), "
+            "another reference, or a failed calculation?"
+        )
+    forces = [s for s in structures if s.forces is not None and len(s) > 1]
+    if forces:
+        largest = max(forces, key=lambda s: float(np.abs(s.forces).max()))  # type: ignore[arg-type]
+        value = float(np.abs(largest.forces).max())  # type: ignore[arg-type]
+        if value > 100.0:
+            warnings.append(
+                f"{largest.origin}: force component of {value:.0f} eV/Å; expected eV/Å, not kcal/mol/Å"
+            )
+        if value < 1e-6:
+            warnings.append("all forces are zero; is the key right?")
+    return warnings
+
+
+def data_hash(structures: Iterable[Structure]) -> str:
+    """SHA-256 of structures and labels, in order.
+
+    >>> len(data_hash([]))
+    64
+    """
+    digest = hashlib.sha256()
+    for s in structures:
+        for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress):
+            digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _require(structure: Structure, what: str, key: str | None, absent: bool) -> None:
+    if absent:
+        have = ", ".join(structure.available) or "no labels at all"
+        raise BadInput(
+            f"{structure.origin}: no {what} (looked for key '{key}'); the frame holds: {have}. "
+            f"Name the right one with data.keys: {{{what}: NAME}} (or --keys {what}=NAME)"
+        )
+
+
+def _check_finite(structure: Structure) -> None:
+    for name in ("positions", "cell", "energy", "forces", "stress"):
+        value = getattr(structure, name)
+        if value is None:
+            continue
+        finite = np.isfinite(value)
+        if not finite.all():
+            where = "" if np.ndim(value) == 0 else f" at {_place(name, finite)}"
+            bad = value if np.ndim(value) == 0 else np.asarray(value)[~finite][0]
+            raise BadInput(
+                f"{structure.origin}: {name} is {bad}{where}, expected a finite number; drop the frame"
+            )
+
+
+def _place(name: str, finite: np.ndarray) -> str:
+    index = np.argwhere(~finite)[0].tolist()
+    return f"atom {index[0]}" if name in ("positions", "forces") else f"index {index}"
+
+
+def _check_cell(structure: Structure) -> None:
+    periodic = structure.cell[structure.pbc]
+    if len(periodic) == 0:
+        return
+    if float(np.linalg.svd(periodic, compute_uv=False)[-1]) < MIN_CELL_WIDTH:
+        raise BadInput(
+            f"{structure.origin}: periodic (pbc {_flags(structure.pbc)}) with a cell of zero volume, "
+            f"{structure.cell.tolist()}; correct the cell, or set pbc to F for a molecule"
+        )
+
+
+def _check_distances(structure: Structure) -> None:
+    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, 2 * MIN_DISTANCE)
+    if len(edges.centers) == 0:
+        return
+    distances = np.linalg.norm(edges.vectors, axis=1)
+    closest = int(np.argmin(distances))
+    if distances[closest] < MIN_DISTANCE:
+        raise BadInput(
+            f"{structure.origin}: atoms {edges.centers[closest]} and {edges.neighbors[closest]} are "
+            f"{distances[closest]:.3f} Å apart, expected more than {MIN_DISTANCE} Å; wrong positions or cell?"
+        )
+
+
+def _check_same_labels(a: Structure, b: Structure) -> None:
+    same_energy = abs((a.energy or 0.0) - (b.energy or 0.0)) <= 1e-3 * len(a)
+    both = a.forces is not None and b.forces is not None
+    if same_energy and (not both or np.allclose(a.forces, b.forces, atol=1e-2)):  # type: ignore[arg-type]
+        return
+    raise BadInput(
+        f"duplicate frames with different labels: {a.origin} ({a.energy} eV) and {b.origin} ({b.energy} eV) "
+        "are the same structure; two levels of theory in one set? Remove one"
+    )
+
+
+def _fingerprint(structure: Structure) -> bytes:
+    digest = hashlib.sha256()
+    digest.update(structure.numbers.tobytes() + structure.pbc.tobytes())
+    cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
+    for array in (structure.positions, cell):
+        digest.update((np.round(array, DIGITS) + 0.0).tobytes())
+    return digest.digest()
+
+
+def _flags(pbc: np.ndarray) -> str:
+    return " ".join("T" if p else "F" for p in pbc)

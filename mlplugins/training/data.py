@@ -1,0 +1,205 @@
+"""From a configuration to validated training, validation and test sets, and to the tensors a model sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from mlplugins.errors import BadInput, nearest
+from mlplugins.models import composition
+from mlplugins.models.base import TrainingStatistics
+from mlplugins.models.composition import Composition
+from mlplugins.structures import batch, dataset, validation
+from mlplugins.structures.batch import Batch
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.training.config import Configuration, DataSection
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """Validated structures of a run.
+
+    Attributes:
+        train, validation, test: structures; the latter two may be empty.
+        baseline: composition energies, in the order of the species index.
+        sha256: hash of each set.
+        warnings: what the user should know.
+    """
+
+    train: list[Structure]
+    validation: list[Structure]
+    test: list[Structure]
+    baseline: Composition
+    sha256: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def elements(self) -> list[str]:
+        return self.baseline.elements
+
+
+def load(configuration: Configuration) -> DataSets:
+    """Read, check and split the data; nothing is computed from data that fail a check.
+
+    Raises:
+        BadInput: see `mlplugins.structures.validation`; an element outside `data.elements`.
+    """
+    data = configuration.data
+    keys = Keys(**data.keys.model_dump())
+    need_forces = configuration.training.loss.forces > 0
+    train = _read(data.train, keys, need_forces)
+    held_out = None
+    if not isinstance(data.validation, float):
+        held_out = _read(data.validation, keys, need_forces)
+    test = _read(data.test, keys, need_forces) if data.test is not None else []
+    if not data.mixed_pbc:
+        validation.check_periodicity([*train, *(held_out or []), *test])
+    elements = _elements(data, train)
+    for structures in (train, held_out or [], test):
+        _check_elements(structures, elements)
+    train, warnings = validation.unique(train)
+    fraction = data.validation if isinstance(data.validation, float) else 0.0
+    if held_out is None:
+        train, held_out = _split(train, fraction, configuration.seed)
+    validation.check_disjoint(train, held_out, "validation")
+    validation.check_disjoint([*train, *held_out], test, "test")
+    baseline = _baseline(data, train, elements)
+    warnings += [baseline.note] if baseline.note else []
+    warnings += validation.outliers(_residuals(train, baseline), train)
+    warnings += _label_warnings(train, keys)
+    sets = {"train": train, "validation": held_out, "test": test}
+    hashes = {name: validation.data_hash(structures) for name, structures in sets.items() if structures}
+    return DataSets(train, held_out, test, baseline, hashes, warnings)
+
+
+def graphs(
+    structures: Sequence[Structure], baseline: Composition, cutoff: float, dtype: torch.dtype
+) -> list[Batch]:
+    """One batch of one structure each, neighbour lists computed."""
+    return [
+        batch.single(s, baseline.elements, cutoff, baseline.predict(_symbols(s)), dtype) for s in structures
+    ]
+
+
+def pack(graphs: Sequence[Batch], max_edges: int = 8192) -> list[Batch]:
+    """Join structures, in order, into batches of at most `max_edges` edges (at least one structure each)."""
+    packed: list[Batch] = []
+    waiting: list[Batch] = []
+    edges = 0
+    for graph in graphs:
+        n = graph.centers.shape[0]
+        if waiting and edges + n > max_edges:
+            packed.append(batch.concatenate(waiting))
+            waiting, edges = [], 0
+        waiting.append(graph)
+        edges += n
+    return [*packed, batch.concatenate(waiting)] if waiting else packed
+
+
+def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
+    """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy."""
+    atoms = sum(g.species.shape[0] for g in graphs)
+    edges = sum(g.centers.shape[0] for g in graphs)
+    squares = sum(float(g.forces.double().square().sum()) for g in graphs)
+    rms = float(np.sqrt(squares / (3 * atoms)))
+    if rms == 0.0:
+        rms = float(np.std([float(g.energy.sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0
+    return TrainingStatistics(average_neighbors=edges / atoms, force_rms=rms)
+
+
+def _read(source: str | list[str], keys: Keys, need_forces: bool) -> list[Structure]:
+    structures = dataset.read(source, keys)
+    validation.check(structures, keys, need_forces)
+    return structures
+
+
+def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
+    if data.elements is None:
+        numbers = sorted({int(z) for s in train for z in s.numbers})
+        return [chemical_symbols[z] for z in numbers]
+    unknown = [symbol for symbol in data.elements if symbol not in atomic_numbers]
+    if unknown:
+        raise BadInput(f"data.elements: '{unknown[0]}' is not an element; {nearest(unknown[0], ['H', 'Li'])}")
+    present = {s for structure in train for s in _symbols(structure)}
+    absent = [symbol for symbol in data.elements if symbol not in present]
+    if absent and data.baseline == "fit":
+        raise BadInput(
+            f"data.elements: no training frame holds {', '.join(absent)}; leave it out, or give data.baseline"
+        )
+    return list(dict.fromkeys(data.elements))
+
+
+def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
+    for structure in structures:
+        unknown = sorted(set(_symbols(structure)) - set(elements))
+        if unknown:
+            raise BadInput(
+                f"{structure.origin}: element(s) {', '.join(unknown)} not among the model's "
+                f"{', '.join(elements)}: add training frames that hold them, or remove the frame"
+            )
+
+
+def _split(
+    structures: list[Structure], fraction: float, seed: int
+) -> tuple[list[Structure], list[Structure]]:
+    """Random split, the same for the same seed; frames keep their order within the parts."""
+    if fraction == 0.0:
+        return structures, []
+    if len(structures) < 2:
+        raise BadInput(
+            f"{structures[0].origin}: one training frame cannot be split: set data.validation to 0 or a file"
+        )
+    n = min(max(1, round(fraction * len(structures))), len(structures) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(structures))[:n].tolist())
+    parts: tuple[list[Structure], list[Structure]] = ([], [])
+    for index, structure in enumerate(structures):
+        parts[index in chosen].append(structure)
+    return parts
+
+
+def _baseline(data: DataSection, train: Sequence[Structure], elements: list[str]) -> Composition:
+    if isinstance(data.baseline, dict):
+        absent = [symbol for symbol in elements if symbol not in data.baseline]
+        if absent:
+            raise BadInput(
+                f"data.baseline: no energy for {', '.join(absent)}; give eV per atom of each element"
+            )
+        return Composition(elements, [data.baseline[symbol] for symbol in elements], len(elements))
+    present = [z for z in elements if any(z in _symbols(s) for s in train)]
+    counts = [[Counter(_symbols(s))[z] for z in present] for s in train]
+    fitted = composition.fit(counts, [s.energy or 0.0 for s in train], present)
+    if present == elements:
+        return fitted
+    # a random split may leave a rare element without a training frame: it gets the mean
+    mean = float(np.mean([(s.energy or 0.0) / len(s) for s in train]))
+    known = dict(zip(present, fitted.energies))
+    return Composition(elements, [known.get(symbol, mean) for symbol in elements], fitted.rank)
+
+
+def _residuals(structures: Sequence[Structure], baseline: Composition) -> list[float]:
+    return [(s.energy or 0.0) - baseline.predict(_symbols(s)) for s in structures]
+
+
+def _label_warnings(structures: Sequence[Structure], keys: Keys) -> list[str]:
+    warnings = []
+    stressed = sum(s.stress is not None for s in structures)
+    if 0 < stressed < len(structures):
+        warnings.append(
+            f"{stressed} of {len(structures)} training frames have a stress; the others train without"
+        )
+    spare = sorted({k for s in structures for k in s.available if "virial" in k.lower()} - {keys.virial})
+    if stressed == 0 and spare:
+        warnings.append(
+            f"the frames hold '{spare[0]}', which is not used; if it is −V·stress in eV, "
+            f"set data.keys: {{virial: {spare[0]}}}"
+        )
+    return warnings
+
+
+def _symbols(structure: Structure) -> list[str]:
+    return [chemical_symbols[z] for z in structure.numbers]

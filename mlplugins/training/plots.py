@@ -1,0 +1,109 @@
+"""Learning curves and parity plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from mlplugins.structures.metrics import MILLI, Pairs
+
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+}
+ERRORS = {
+    "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
+    "forces_rmse_meV_per_A": "force RMSE (meV/Å)",
+    "stress_rmse_meV_per_A3": "stress RMSE (meV/Å³)",
+}
+PARITY = {
+    "energy": ("energy", "eV/atom", "meV/atom"),
+    "forces": ("force components", "eV/Å", "meV/Å"),
+    "stress": ("stress components", "eV/Å³", "meV/Å³"),
+}
+
+
+def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Path) -> None:
+    """Loss and errors per epoch, training and validation; the best epoch marked."""
+    panels = {"loss": "loss"} | {k: v for k, v in ERRORS.items() if any(f"train_{k}" in row for row in rows)}
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(len(panels))
+        for ax, (name, title) in zip(axes, panels.items()):
+            for part, color in (("train", BLUE), ("validation", ORANGE)):
+                points = [(row["epoch"], row[f"{part}_{name}"]) for row in rows if f"{part}_{name}" in row]
+                if points:
+                    x, y = zip(*points)
+                    marker = "o" if len(points) < 3 else None
+                    ax.plot(x, y, color=color, lw=1.2, label=part, marker=marker)
+            ax.axvline(best_epoch, color=GREY, lw=0.8, ls=":", label=f"best epoch, {best_epoch}")
+            ax.set(xlabel="epoch", title=title, yscale="log")
+            for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+                formatter(LogFormatter(minor_thresholds=(2, 1)))
+        axes[0].legend()
+        FigureCanvasAgg(figure).print_png(str(path))
+
+
+def parity(found: Pairs, path: Path, title: str) -> None:
+    """Prediction against label, one panel per quantity; many points become a density.
+
+    Args:
+        found: (label, prediction) of each quantity, from `mlplugins.structures.metrics.pairs`.
+        path: PNG to write.
+        title: what the structures are.
+    """
+    panels = [name for name in PARITY if name in found]
+    if not panels:
+        return
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(len(panels))
+        for ax, name in zip(axes, panels):
+            _parity_panel(ax, name, *found[name])
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        FigureCanvasAgg(figure).print_png(str(path))
+
+
+def _parity_panel(ax: Axes, name: str, label: np.ndarray, predicted: np.ndarray) -> None:
+    quantity, unit, error_unit = PARITY[name]
+    shift = float(np.mean(label)) if name == "energy" else 0.0
+    x, y = label - shift, predicted - shift
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+    margin = 0.05 * (high - low) or 1e-3
+    limits = (low - margin, high + margin)
+    ax.plot(limits, limits, color=GREY, lw=0.8, zorder=0)
+    if len(x) > 5000:
+        ax.hexbin(x, y, gridsize=80, bins="log", cmap="Blues", mincnt=1, extent=(*limits, *limits), lw=0.1)
+    else:
+        ax.plot(x, y, "o", ms=3, alpha=0.5 if len(x) > 100 else 0.9, color=BLUE, mew=0)
+    error = (y - x) * MILLI
+    text = (
+        f"MAE {_short(np.abs(error).mean())} {error_unit}\n"
+        f"RMSE {_short(np.sqrt(np.square(error).mean()))} {error_unit}\n{len(x)} values"
+    )
+    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=8)
+    origin = "" if name != "energy" else f" {'+' if shift < 0 else '−'} {abs(shift):.3f}"
+    ax.set(xlim=limits, ylim=limits, title=quantity)
+    ax.set(xlabel=f"reference{origin} ({unit})", ylabel=f"model{origin} ({unit})")
+    ax.set_aspect("equal")
+    ax.locator_params(nbins=5)
+
+
+def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(3.3 * n_panels, 3.3), dpi=150, layout="constrained")
+    axes = figure.subplots(1, n_panels, squeeze=False)
+    return figure, list(axes[0])
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
