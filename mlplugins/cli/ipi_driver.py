@@ -1,0 +1,106 @@
+"""Serve a model to a running i-PI through a socket.
+
+Example:
+  i-pi input.xml &
+  mlplugins ipi-driver model.pt init.xyz --unix water        # <ffsocket mode='unix'><address>water</address>
+  mlplugins ipi-driver model.pt init.xyz --host localhost --port 31415
+  mlplugins ipi-driver a.pt+b.pt init.xyz --unix water       # a committee: uncertainty in i-PI's extras
+
+init.xyz is the structure that i-PI starts from (any file that ASE reads; elements and periodicity are used).
+`mlplugins ipi-driver --path` prints the driver file for `i-pi-driver-py -m custom -P` and `<ffdirect>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import resources
+from pathlib import Path
+
+from mlplugins.cli._common import add_json, write_json
+from mlplugins.engines.ipi import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
+from mlplugins.errors import BadInput
+
+DRIVER = "mlplugins_driver.py"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mlplugins ipi-driver`."""
+    parser.add_argument("model", nargs="?", help="model.pt; several joined by '+' are a committee")
+    parser.add_argument("template", nargs="?", help="structure file with the atoms in i-PI's order")
+    parser.add_argument("--unix", metavar="NAME", help="name of i-PI's unix socket, its <address>")
+    parser.add_argument("--host", help="host of i-PI's TCP socket (default: localhost)")
+    parser.add_argument("--port", type=int, help="port of i-PI's TCP socket (default: 31415)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
+    parser.add_argument(
+        "--skin", type=float, default=SKIN, help="neighbour-list skin, Å (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pbc",
+        choices=("template", "true", "false"),
+        default="template",
+        help="periodicity (default: as the template says)",
+    )
+    parser.add_argument(
+        "--committee-forces", action="store_true", help="send each model's forces in the extras as well"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for i-PI (default: %(default)s)",
+    )
+    parser.add_argument("--sockets-prefix", default=SOCKETS_PREFIX, help="as i-pi -S (default: %(default)s)")
+    parser.add_argument("--path", action="store_true", help="print the path of the driver file and exit")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Connect, serve until i-PI says EXIT, print a summary."""
+    if args.path:
+        print(driver_file())
+        return 0
+    if args.model is None or args.template is None:
+        raise BadInput("expected MODEL and TEMPLATE; see `mlplugins ipi-driver --help`")
+    if args.unix and (args.host or args.port):
+        raise BadInput("--unix excludes --host and --port: choose the one in i-PI's <ffsocket mode=…>")
+    driver = MLDriver(
+        model=args.model,
+        template=args.template,
+        device=args.device,
+        skin=args.skin,
+        pbc={"true": True, "false": False}.get(args.pbc, args.pbc),
+        committee_forces=args.committee_forces,
+    )
+    host, port = args.host or "localhost", args.port or 31415
+    where = f"unix socket {args.sockets_prefix}{args.unix}" if args.unix else f"{host}:{port}"
+    first = driver.artifacts[0]
+    models = f"{len(driver.artifacts)} models, " if len(driver.artifacts) > 1 else ""
+    print(
+        f"mlplugins ipi-driver: {args.model} ({models}{first.family or first.name}, {first.dtype}, "
+        f"{first.device}), {len(driver.numbers)} atoms, at {where}",
+        flush=True,
+    )
+    try:
+        serve(driver, connect(args.unix, host, port, args.wait, args.sockets_prefix))
+    finally:
+        per_structure = 1e3 * driver.seconds / max(driver.n_structures, 1)
+        print(
+            f"mlplugins ipi-driver: {driver.n_structures} structures in {driver.n_calls} calls, "
+            f"{driver.seconds:.1f} s, {per_structure:.2f} ms per structure",
+            flush=True,
+        )
+        write_json(
+            args.json,
+            {"n_calls": driver.n_calls, "n_structures": driver.n_structures, "seconds": driver.seconds},
+        )
+    return 0
+
+
+def driver_file() -> Path:
+    """The driver file, in an installed wheel or in a source checkout."""
+    package = Path(str(resources.files("mlplugins")))
+    for folder in (package / "ipi_drivers", package.parent / "ipi_drivers"):
+        if (folder / DRIVER).is_file():
+            return folder / DRIVER
+    raise BadInput(f"'{DRIVER}' is not in this installation: pip install --force-reinstall 'mlplugins[ipi]'")

@@ -1,0 +1,134 @@
+"""ASE calculator: any model.pt in ASE's molecular dynamics, optimisers, phonons, …"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mlplugins.engines.artifact import Committee, NeighborCache, combine, load_all
+
+SKIN = 0.5
+"""Default skin of the neighbour list, Å."""
+
+
+class MLCalculator(Calculator):
+    """Energy, forces and stress of a model.pt (any metatomic model), or of a committee of models.
+
+    Several models give their mean, and `results` then holds the sample standard deviation over them:
+    `energy_uncertainty` (eV) and `forces_uncertainty` ((N, 3), eV/Å). `committee.members` has every result.
+
+    Args:
+        model: file, or a list of files for a committee.
+        device: `cpu`, `cuda`, `cuda:1`, …
+        skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
+
+    `stresses` (per atom, models of mlplugins only) are the virials of the neighbour vectors, half to either
+    atom, over the volume of the cell with the opposite sign: they add up to `stress`, as in ASE's own LJ.
+
+    Raises:
+        BadInput: an unreadable model, an element that it does not know, …
+        RunFailed: the model gave NaN or infinity; the text names the closest pair of atoms.
+
+    >>> import tempfile
+    >>> from mlplugins.export.metatomic import Description, save
+    >>> from mlplugins.models import lennard_jones
+    >>> argon = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=0.0104, sigma=3.4))
+    >>> file = tempfile.mkdtemp() + "/model.pt"
+    >>> save(argon, file, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+
+    >>> from ase.build import bulk
+    >>> from mlplugins import MLCalculator
+    >>> atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    >>> atoms.calc = MLCalculator(file)
+    >>> round(atoms.get_potential_energy(), 4), atoms.get_stress().shape
+    (-0.3319, (6,))
+    """
+
+    implemented_properties = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+    ]
+
+    def __init__(
+        self,
+        model: str | Path | Sequence[str | Path],
+        device: str = "cpu",
+        skin: float = SKIN,
+        **kwargs: Any,
+    ) -> None:
+        self._artifacts = load_all(model, device)
+        self._lists = NeighborCache(skin)
+        self.committee: Committee | None = None
+        super().__init__(**kwargs)
+        paths = [str(artifact.path) for artifact in self._artifacts]
+        self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
+
+    @property
+    def artifacts(self) -> tuple[Any, ...]:
+        """The loaded model files (`mlplugins.engines.artifact.Artifact`)."""
+        return self._artifacts
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute all properties at once; the per-atom stresses only if asked for."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        stresses = "stresses" in properties
+        members = [artifact.evaluate([self.atoms], stresses, self._lists)[0] for artifact in self._artifacts]
+        self.committee = combine(members)
+        mean = self.committee.mean
+        results: dict[str, Any] = {
+            "energy": mean.energy,
+            "free_energy": mean.energy,
+            "forces": mean.forces,
+        }
+        if mean.energies is not None:
+            results["energies"] = mean.energies
+        if mean.stress is not None:
+            results["stress"] = full_3x3_to_voigt_6_stress(mean.stress)
+            if mean.virials is not None:
+                volume = self.atoms.get_volume()
+                results["stresses"] = full_3x3_to_voigt_6_stress(-mean.virials / volume)
+        elif "stress" in properties or stresses:
+            raise PropertyNotImplementedError(
+                "stress: this structure has no periodic cell with a volume (set atoms.cell and atoms.pbc)"
+            )
+        if len(members) > 1:
+            results["energy_uncertainty"] = self.committee.energy_spread
+            results["forces_uncertainty"] = self.committee.forces_spread
+        self.results = results
+
+    def __getstate__(self) -> dict[str, Any]:
+        # neighbour lists and TorchScript modules cannot be copied: a copy loads the same files again
+        state = self.__dict__.copy()
+        del state["_artifacts"], state["_lists"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._artifacts = load_all(self.parameters["model"], self.parameters["device"])
+        self._lists = NeighborCache(self.parameters["skin"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MLCalculator:
+        copy = type(self)(self.parameters["model"], self.parameters["device"], self.parameters["skin"])
+        copy.results = {
+            key: np.array(value) if isinstance(value, np.ndarray) else value
+            for key, value in self.results.items()
+        }
+        copy.atoms = None if self.atoms is None else self.atoms.copy()
+        copy.committee = self.committee
+        memo[id(self)] = copy
+        return copy
