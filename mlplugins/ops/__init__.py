@@ -1,1 +1,64 @@
-"""TODO"""
+"""The ops of mlplugins models: compiled (libmlplugins_ops) if built, else their plain-torch reference."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAMESPACE = "mlplugins"
+_fallback: list[object] = []  # keeps the Python definitions alive
+
+
+def load() -> str:
+    """Make `torch.ops.mlplugins.*` available; call it before `torch.jit.load`.
+
+    The compiled library is loaded if `mlplugins build` made a current one and `MLPLUGINS_OPS` is not `off`;
+    otherwise the plain-torch reference is registered under the same names. Later calls change nothing.
+
+    Returns:
+        `"compiled"` or `"reference"`.
+
+    >>> load() in ("compiled", "reference")
+    True
+    >>> import torch
+    >>> torch.ops.mlplugins.ghost_exchange(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    import torch
+
+    from mlplugins.ops import build
+
+    if _fallback:
+        return "reference"
+    library = build.ops_library()
+    if library is not None:
+        try:
+            torch.ops.load_library(str(library))
+            return "compiled"
+        except OSError as error:
+            warnings.warn(
+                f"cannot load {library}: {error}. Run `mlplugins build --force`; until then the slower "
+                "plain-torch ops are used.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    if hasattr(torch.ops.mlplugins, "ghost_exchange"):  # LAMMPS in this process brought the library
+        return "compiled"
+    _register_reference()
+    return "reference"
+
+
+def _register_reference() -> None:
+    import torch
+
+    library = torch.library.Library(_NAMESPACE, "FRAGMENT")
+    library.define("ghost_exchange(Tensor h) -> Tensor")
+    library.impl("ghost_exchange", _ghost_exchange, "CompositeImplicitAutograd")
+    _fallback.append(library)
+
+
+def _ghost_exchange(h: Tensor) -> Tensor:
+    return h.clone()

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+#include "evaluator.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <metatomic/torch.hpp>
+#include <torch/cuda.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/runtime/jit_exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <stdexcept>
+
+namespace mta = metatomic_torch;
+namespace mts = metatensor_torch;
+using torch::indexing::Slice;
+
+namespace mlplugins {
+
+namespace {
+
+constexpr int NEWEST_FORMAT = 1;    // of the mlplugins:: entries in a model file
+const char *const LENGTH_UNIT = "angstrom";
+
+std::string first_line(const std::string &text)
+{
+  return text.substr(0, text.find('\n'));
+}
+
+std::string read(const torch::Dict<std::string, std::string> &extra, const std::string &key, const std::string &otherwise)
+{
+  const auto found = extra.find("mlplugins::" + key);
+  return found == extra.end() ? otherwise : found->value();
+}
+
+mta::ModelMetadata read_metadata(const std::string &path)
+{
+  if (!std::filesystem::is_regular_file(path)) throw std::runtime_error("no such model file: '" + path + "'");
+  try {
+    return mta::read_model_metadata(path);
+  } catch (const std::exception &) {
+    throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated (" +
+                             first_line(describe_current_exception()) + "): export or copy it again");
+  }
+}
+
+/// A finite-or-not test in one pass: NaN and infinity survive a multiplication by zero.
+bool all_finite(const double *values, std::size_t count)
+{
+  double sum = 0.0;
+  for (std::size_t i = 0; i < count; i++) sum += 0.0 * values[i];
+  return sum == 0.0;
+}
+
+torch::Tensor view(const std::vector<double> &values, at::IntArrayRef shape)
+{
+  return torch::from_blob(const_cast<double *>(values.data()), shape, torch::kDouble);
+}
+
+mts::Labels labels(const std::vector<std::string> &names, const torch::Tensor &values)
+{
+  return torch::make_intrusive<mts::LabelsHolder>(names, values, metatensor::assume_unique{});
+}
+
+}    // namespace
+
+std::string describe_current_exception()
+{
+  std::string text;
+  try {
+    throw;
+  } catch (const torch::jit::JITException &error) {
+    const auto original = error.getOriginalMsg();
+    text = original ? *original : error.what();
+  } catch (const c10::Error &error) {
+    text = error.what_without_backtrace();
+  } catch (const std::exception &error) {
+    text = error.what();
+  } catch (...) {
+    text = "unknown exception";
+  }
+  // the TorchScript interpreter puts its traceback first and the reason last
+  const auto reason = text.rfind("RuntimeError: ");
+  if (reason != std::string::npos) text = text.substr(reason);
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+  return text;
+}
+
+std::string torch_release()
+{
+  const std::string config = at::show_config();
+  const std::string key = "TORCH_VERSION=";
+  const auto start = config.find(key);
+  if (start == std::string::npos) return "";
+  return config.substr(start + key.size(), config.find_first_of(", +\n", start) - start - key.size());
+}
+
+/// Everything that needs torch.
+struct Evaluator::State {
+  Settings settings;
+  ModelInfo info;
+  Result result;
+  std::unique_ptr<mts::Module> model;
+  mta::ModelCapabilities capabilities;
+  std::vector<mta::NeighborListOptions> lists;
+  torch::Dict<std::string, mta::ModelOutput> outputs;
+  std::string energy_name, uncertainty_name, forces_name, stress_name;
+  torch::ScalarType dtype = torch::kDouble;
+  torch::Device device = torch::kCPU;
+
+  // kept between steps, renewed when the sizes change
+  mts::Labels components, properties;      ///< of neighbour lists
+  mts::Labels selected;                    ///< owned atoms
+  mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
+  int64_t cached_centers = -1;
+  torch::Tensor gradients, forces, energies;    ///< what `result` points into
+
+  State(const Settings &s, int local_rank);
+  void load();
+  void pick_device(int local_rank);
+  void pick_outputs();
+  std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
+
+  torch::Tensor to_model(const torch::Tensor &values) const { return values.to(device, dtype); }
+  mta::System system(const Graph &graph, const torch::Tensor &positions, const torch::Tensor &cell) const;
+  mts::TensorBlock pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const;
+  void renew_selection(const Graph &graph);
+  mts::TensorMap run(const mta::System &system, bool select);
+  void read_energies(const mts::TensorMap &map, const Graph &graph);
+  void edge_evaluation(const Graph &graph, const Request &request);
+  void strain_evaluation(const Graph &graph, const Request &request);
+  void add_lists(const Graph &graph, const mta::System &system) const;
+  void read_direct(const Graph &graph, bool virial);
+
+  c10::impl::GenericDict last;    ///< all outputs of the last call
+};
+
+Evaluator::State::State(const Settings &s, int local_rank) :
+    settings(s), last(c10::StringType::get(), c10::AnyType::get())
+{
+  const auto metadata = read_metadata(settings.path);
+  const int format = std::stoi(read(metadata->extra, "format", "0"));
+  if (format > NEWEST_FORMAT)
+    throw std::runtime_error("'" + settings.path + "' was written by a newer mlplugins (file format " +
+                             std::to_string(format) + ", this one reads up to " + std::to_string(NEWEST_FORMAT) +
+                             "): upgrade mlplugins and run `mlplugins build`");
+  load();
+
+  info.name = metadata->name;
+  info.family = read(metadata->extra, "family", "metatomic");
+  info.exchange_width = std::stoi(read(metadata->extra, "exchange_width", "0"));
+  info.edge_model = format > 0 && !settings.direct_forces && !settings.direct_stress;
+  for (const auto &entry : metadata->references)
+    for (const std::string &reference : entry.value()) info.references.push_back(reference);
+  pick_device(local_rank);
+  pick_outputs();
+
+  components = labels({"xyz"}, torch::arange(3, torch::kInt).reshape({3, 1}).to(device));
+  properties = labels({"distance"}, torch::zeros({1, 1}, torch::kInt).to(device));
+}
+
+void Evaluator::State::load()
+{
+  torch::optional<std::string> extensions;
+  if (!settings.extensions.empty()) extensions = settings.extensions;
+  try {
+    model = std::make_unique<mts::Module>(mta::load_atomistic_model(settings.path, extensions));
+  } catch (const std::exception &) {
+    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception());
+  }
+  capabilities = model->run_method("capabilities").toCustomClass<mta::ModelCapabilitiesHolder>();
+  info.dtype = capabilities->dtype();
+  info.interaction_range = capabilities->engine_interaction_range(LENGTH_UNIT);
+  info.numbers.assign(capabilities->atomic_types.begin(), capabilities->atomic_types.end());
+  if (info.dtype != "float64" && info.dtype != "float32")
+    throw std::runtime_error("'" + settings.path + "' computes in " + info.dtype + "; expected float32 or float64");
+  dtype = info.dtype == "float64" ? torch::kDouble : torch::kFloat;
+
+  for (const auto &value : model->run_method("requested_neighbor_lists").toList()) {
+    lists.push_back(torch::IValue(value).toCustomClass<mta::NeighborListOptionsHolder>());
+    info.cutoff = std::max(info.cutoff, lists.back()->engine_cutoff(LENGTH_UNIT));
+  }
+  const auto inputs = model->get_method("requested_inputs")({}, {{"use_new_names", true}}).toGenericDict();
+  if (inputs.size() != 0)
+    throw std::runtime_error("'" + settings.path + "' needs extra inputs (first: '" +
+                             inputs.begin()->key().toStringRef() + "'), which LAMMPS does not have");
+  if (info.cutoff == 0.0) info.cutoff = std::isfinite(info.interaction_range) ? info.interaction_range : 0.0;
+}
+
+void Evaluator::State::pick_device(int local_rank)
+{
+  const std::string wanted = settings.device.substr(0, settings.device.find(':'));
+  const auto &supported = capabilities->supported_devices;
+  if (!wanted.empty() && std::find(supported.begin(), supported.end(), wanted) == supported.end())
+    throw std::runtime_error("the model does not support the device '" + settings.device + "'");
+  if (wanted == "cuda" && !torch::cuda::is_available())
+    throw std::runtime_error("device cuda: this torch (" + torch_release() +
+                             ") sees no GPU; use `device cpu`, or install a CUDA build of torch");
+  if (settings.device.empty())
+    device = torch::Device(mta::pick_device(supported, torch::nullopt));
+  else
+    device = torch::Device(settings.device);
+  if (device.is_cuda() && !device.has_index())
+    device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(local_rank % torch::cuda::device_count()));
+  model->to(device);
+  info.device = device.str();
+}
+
+/// Name of the output, honouring variants; empty if the model has none and it is not needed.
+std::string Evaluator::State::output(const std::string &quantity, const std::string &variant, bool needed) const
+{
+  torch::optional<std::string> chosen;
+  if (!variant.empty()) chosen = variant;
+  try {
+    return mta::pick_output(quantity, capabilities->outputs(), chosen);
+  } catch (const std::exception &) {
+    if (!needed) return "";
+    throw std::runtime_error("'" + settings.path + "': " + describe_current_exception());
+  }
+}
+
+void Evaluator::State::pick_outputs()
+{
+  const auto request = [this](const std::string &name, const std::string &unit, const std::string &kind) {
+    auto holder = torch::make_intrusive<mta::ModelOutputHolder>();
+    holder->set_unit(unit);
+    holder->set_sample_kind(kind);
+    outputs.insert(name, holder);
+  };
+  energy_name = output("energy", settings.variant_energy, true);
+  info.atom_energies = capabilities->outputs().at(energy_name)->sample_kind() == "atom";
+  request(energy_name, "eV", info.atom_energies ? "atom" : "system");
+  if (settings.direct_forces) {
+    forces_name = output("non_conservative_force", settings.variant_forces, true);
+    request(forces_name, "eV/A", "atom");
+  }
+  if (settings.direct_stress) {
+    stress_name = output("non_conservative_stress", settings.variant_stress, true);
+    request(stress_name, "eV/A^3", "system");
+  }
+  if (settings.uncertainty_threshold > 0.0) {
+    uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
+    if (!uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() != "atom")
+      uncertainty_name.clear();
+    if (!uncertainty_name.empty()) request(uncertainty_name, "eV", "atom");
+  }
+}
+
+mta::System Evaluator::State::system(const Graph &graph, const torch::Tensor &positions,
+                                     const torch::Tensor &cell) const
+{
+  const auto types =
+      torch::from_blob(const_cast<int32_t *>(graph.types.data()), {graph.n_nodes}, torch::kInt).to(device);
+  const auto periodic = torch::from_blob(const_cast<bool *>(graph.periodic), {3}, torch::kBool).to(device);
+  return torch::make_intrusive<mta::SystemHolder>(types, positions, cell, periodic);
+}
+
+mts::TensorBlock Evaluator::State::pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const
+{
+  const static std::vector<std::string> names = {"first_atom", "second_atom", "cell_shift_a", "cell_shift_b",
+                                                 "cell_shift_c"};
+  return torch::make_intrusive<mts::TensorBlockHolder>(
+      vectors.reshape({-1, 3, 1}), labels(names, samples.to(device)), std::vector<mts::Labels>{components}, properties);
+}
+
+/// Labels and data that name the owned atoms; their number changes only when LAMMPS rebuilds its lists.
+void Evaluator::State::renew_selection(const Graph &graph)
+{
+  if (cached_centers == graph.n_centers) return;
+  cached_centers = graph.n_centers;
+  const auto atoms = torch::arange(graph.n_centers, torch::kInt);
+  selected = labels({"system", "atom"}, torch::stack({torch::zeros_like(atoms), atoms}, 1).to(device));
+  const auto zero = torch::zeros({1, 1}, torch::kInt).to(device);
+  const auto value = torch::full({1, 1}, graph.n_centers, torch::TensorOptions().dtype(dtype).device(device));
+  const auto block = torch::make_intrusive<mts::TensorBlockHolder>(value, labels({"system"}, zero),
+                                                                   std::vector<mts::Labels>{},
+                                                                   labels({"n_centers"}, zero));
+  n_centers = torch::make_intrusive<mts::TensorMapHolder>(labels({"_"}, zero), std::vector<mts::TensorBlock>{block});
+}
+
+mts::TensorMap Evaluator::State::run(const mta::System &system, bool select)
+{
+  auto options = torch::make_intrusive<mta::ModelEvaluationOptionsHolder>();
+  options->set_length_unit(LENGTH_UNIT);
+  options->outputs = outputs;
+  if (select) options->set_selected_atoms(selected);
+  last = model->forward({std::vector<mta::System>{system}, options, settings.check_consistency}).toGenericDict();
+  return last.at(energy_name).toCustomClass<mts::TensorMapHolder>();
+}
+
+void Evaluator::State::read_energies(const mts::TensorMap &map, const Graph &graph)
+{
+  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values().detach().to(torch::kCPU, torch::kDouble);
+  energies = values.reshape({-1}).contiguous();
+  if (info.atom_energies && energies.size(0) != graph.n_centers)
+    throw std::runtime_error("the model returned " + std::to_string(energies.size(0)) + " atomic energies for " +
+                             std::to_string(graph.n_centers) + " atoms");
+  const double *e = energies.data_ptr<double>();
+  result.energy = 0.0;
+  for (int64_t i = 0; i < energies.size(0); i++) result.energy += e[i];
+  result.energies = info.atom_energies ? e : nullptr;
+  result.finite = std::isfinite(result.energy);
+
+  result.largest_uncertainty = -1.0;
+  if (!uncertainty_name.empty()) {
+    const auto spread = last.at(uncertainty_name).toCustomClass<mts::TensorMapHolder>();
+    const auto u = mts::TensorMapHolder::block_by_id(spread, 0)->values();
+    if (u.numel() > 0) result.largest_uncertainty = u.max().item<double>();
+  }
+}
+
+/// Models of ours: one backward pass to the neighbour vectors gives forces and all virials.
+void Evaluator::State::edge_evaluation(const Graph &graph, const Request &request)
+{
+  const auto n = static_cast<int64_t>(graph.n_edges);
+  const auto host = torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble);
+  auto vectors = to_model(host).detach().requires_grad_(true);
+  const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
+  const auto positions = to_model(view(graph.positions, {graph.n_nodes, 3}));
+  const auto cell = to_model(torch::from_blob(const_cast<double *>(graph.cell), {3, 3}, torch::kDouble));
+  auto atoms = system(graph, positions, cell);
+  atoms->add_neighbor_list(lists.at(0), pairs(samples, vectors));
+  const bool ghosts = graph.n_nodes > graph.n_centers;
+  // an empty rank in exchange mode still takes part in every communication
+  if ((ghosts && !request.all_centers) || request.exchange) atoms->add_data("mlplugins::n_centers", n_centers);
+
+  const auto map = run(atoms, request.all_centers);
+  read_energies(map, graph);
+  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values();
+  gradients = torch::Tensor();
+  if (values.requires_grad())
+    gradients = torch::autograd::grad({values.sum()}, {vectors}, {}, /*retain_graph=*/false, /*create_graph=*/false,
+                                      /*allow_unused=*/true)[0];
+  if (!gradients.defined()) gradients = torch::zeros({n, 3}, torch::kDouble);
+  gradients = gradients.to(torch::kCPU, torch::kDouble).contiguous();
+  result.edge_gradients = gradients.data_ptr<double>();
+  result.finite = result.finite && all_finite(result.edge_gradients, 3 * graph.n_edges);
+}
+
+/// The lists a foreign model asks for, each filtered from the longest one.
+void Evaluator::State::add_lists(const Graph &graph, const mta::System &system) const
+{
+  const auto n = static_cast<int64_t>(graph.n_edges);
+  const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
+  const auto vectors = torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble);
+  for (const auto &options : lists) {
+    std::vector<int64_t> rows;
+    const double cutoff = options->engine_cutoff(LENGTH_UNIT);
+    for (std::size_t e = 0; e < graph.n_edges; e++) {
+      const double *v = &graph.vectors[3 * e];
+      const int32_t *s = &graph.samples[5 * e];
+      if (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] >= cutoff * cutoff) continue;
+      const int32_t zero[3] = {0, 0, 0};
+      const bool second_half =
+          s[0] > s[1] || (s[0] == s[1] && std::lexicographical_compare(s + 2, s + 5, zero, zero + 3));
+      if (options->full_list() || !second_half) rows.push_back(static_cast<int64_t>(e));
+    }
+    const auto index = torch::tensor(rows, torch::kLong);
+    auto block = pairs(samples.index_select(0, index), to_model(vectors.index_select(0, index)));
+    mta::register_autograd_neighbors(system, block, settings.check_consistency);
+    system->add_neighbor_list(options, block);
+  }
+}
+
+/// Any metatomic model: gradients with respect to positions and a strain of positions and cell.
+void Evaluator::State::strain_evaluation(const Graph &graph, const Request &request)
+{
+  const bool gradient_virial = request.virial && !settings.direct_stress;
+  const auto options = torch::TensorOptions().dtype(dtype).device(device);
+  auto strain = torch::eye(3, options).requires_grad_(gradient_virial);
+  auto leaf = to_model(view(graph.positions, {graph.n_nodes, 3})).detach().requires_grad_(!settings.direct_forces);
+  auto cell = to_model(torch::from_blob(const_cast<double *>(graph.cell), {3, 3}, torch::kDouble));
+  if (gradient_virial) cell = torch::matmul(cell, strain);
+  const auto positions = gradient_virial ? torch::matmul(leaf, strain) : leaf;
+  auto atoms = system(graph, positions, cell);
+  add_lists(graph, atoms);
+
+  const auto map = run(atoms, graph.n_nodes > graph.n_centers);
+  read_energies(map, graph);
+  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values();
+  std::vector<torch::Tensor> inputs;
+  if (!settings.direct_forces) inputs.push_back(leaf);
+  if (gradient_virial) inputs.push_back(strain);
+  std::vector<torch::Tensor> grads(inputs.size());
+  if (values.requires_grad() && !inputs.empty())
+    grads = torch::autograd::grad({values.sum()}, inputs, {}, false, false, true);
+
+  std::fill_n(result.strain_gradient, 9, 0.0);
+  if (gradient_virial && grads.back().defined()) {
+    const auto host = grads.back().to(torch::kCPU, torch::kDouble).contiguous();
+    std::copy_n(host.data_ptr<double>(), 9, result.strain_gradient);
+  }
+  if (settings.direct_forces || settings.direct_stress) read_direct(graph, request.virial);
+  if (!settings.direct_forces) {
+    forces = torch::zeros({graph.n_nodes, 3}, torch::kDouble);
+    if (grads.front().defined()) forces = grads.front().to(torch::kCPU, torch::kDouble).neg().contiguous();
+  }
+  result.forces = forces.data_ptr<double>();
+  result.n_force_rows = static_cast<int>(forces.size(0));
+  result.finite = result.finite && all_finite(result.forces, 3 * static_cast<std::size_t>(forces.size(0))) &&
+      all_finite(result.strain_gradient, 9);
+}
+
+void Evaluator::State::read_direct(const Graph &graph, bool virial)
+{
+  const auto values = [this](const std::string &name) {
+    const auto map = last.at(name).toCustomClass<mts::TensorMapHolder>();
+    return mts::TensorMapHolder::block_by_id(map, 0)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+  };
+  if (settings.direct_forces) forces = values(forces_name).reshape({graph.n_centers, 3}).contiguous();
+  if (settings.direct_stress && virial) {
+    const auto stress = values(stress_name).reshape({9}).contiguous();
+    for (int k = 0; k < 9; k++) result.strain_gradient[k] = graph.volume * stress.data_ptr<double>()[k];
+  }
+}
+
+Evaluator::Evaluator(const Settings &settings, int local_rank) : state_(std::make_unique<State>(settings, local_rank))
+{
+}
+
+Evaluator::~Evaluator() = default;
+
+const ModelInfo &Evaluator::info() const
+{
+  return state_->info;
+}
+
+const Result &Evaluator::evaluate(const Graph &graph, const Request &request)
+{
+  // positions and the number of pairs change at every step: specialised graphs would be compiled again and again
+  torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
+  state_->renew_selection(graph);
+  if (state_->info.edge_model)
+    state_->edge_evaluation(graph, request);
+  else
+    state_->strain_evaluation(graph, request);
+  return state_->result;
+}
+
+}    // namespace mlplugins

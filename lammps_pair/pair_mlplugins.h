@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef LMP_PAIR_MLPLUGINS_H
+#define LMP_PAIR_MLPLUGINS_H
+
+#include "graph.h"
+
+#include "pair.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mlplugins {
+class Evaluator;
+class LammpsExchange;
+class SystemAdaptor;
+struct Result;
+struct Settings;
+}    // namespace mlplugins
+
+namespace LAMMPS_NS {
+
+/// pair_style mlplugins and pair_style metatomic: any metatomic model as a potential.
+class PairMLPlugins : public Pair {
+ public:
+  /// @param uncertainty_threshold  default of that keyword, eV per atom; negative: off
+  PairMLPlugins(LAMMPS *lmp, double uncertainty_threshold);
+  ~PairMLPlugins() override;
+
+  void settings(int narg, char **arg) override;
+  void coeff(int narg, char **arg) override;
+  void init_style() override;
+  double init_one(int i, int j) override;
+  void compute(int eflag, int vflag) override;
+
+  int pack_forward_comm(int n, int *list, double *buf, int pbc_flag, int *pbc) override;
+  void unpack_forward_comm(int n, int first, double *buf) override;
+  int pack_reverse_comm(int n, int first, double *buf) override;
+  void unpack_reverse_comm(int n, int *list, double *buf) override;
+
+ private:
+  double default_threshold_;
+  std::unique_ptr<mlplugins::Settings> settings_;
+  std::unique_ptr<mlplugins::Evaluator> evaluator_;
+  std::unique_ptr<mlplugins::SystemAdaptor> adaptor_;
+  std::unique_ptr<mlplugins::LammpsExchange> exchange_;
+  mlplugins::Mode mode_ = mlplugins::Mode::fold;
+  bool ghost_edges_ = false;      ///< ghost mode of a model with more than one layer
+  double energy_unit_ = 1.0;      ///< eV in the energy unit of the run
+  std::vector<int> numbers_;      ///< atomic number of each type, 0: not seen by the model
+
+  void allocate();
+  void choose_mode();
+  void announce();
+  void check_run();
+  void check_masses();
+  void warn_about_ghosts();
+  void refuse_unsupported();
+  void add_results(const mlplugins::Result &result);
+  void add_node_forces(const mlplugins::Result &result);
+  template <class Work> std::string attempt(Work &&work);
+  bool ghosts_told_ = false;
+};
+
+}    // namespace LAMMPS_NS
+
+#endif
