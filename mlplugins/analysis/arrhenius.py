@@ -33,8 +33,8 @@ class Arrhenius:
     """Fit of ln D = ln D0 − Ea x, x = 1/kT in 1/eV.
 
     >>> temperatures = np.array([500.0, 600.0, 700.0])
-    >>> law = Arrhenius.fit(temperatures, 1e-3 * np.exp(-0.3 / (BOLTZMANN_EV_K * temperatures)), np.full(3,
-    0.1))
+    >>> values = 1e-3 * np.exp(-0.3 / (BOLTZMANN_EV_K * temperatures))
+    >>> law = Arrhenius.fit(temperatures, values, np.full(3, 0.1))
     >>> round(law.activation_ev, 10), round(law.prefactor / 1e-3, 10)
     (0.3, 1.0)
     """

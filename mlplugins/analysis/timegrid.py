@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from mlplugins.errors import BadInput
 
 CANDIDATES = 6
+GOOD_SHARE = 0.4
+"""The commonest spacing is taken if one stretch without a gap covers this part of the time."""
 TIME_TOLERANCE = 1e-3
 
 
@@ -35,7 +37,7 @@ class TimeGrid:
 def uniform_grid(
     steps: Sequence[int], times_fs: Sequence[float | None], timestep_fs: float | None
 ) -> TimeGrid:
-    """Choose the spacing that keeps the longest stretch; frames off the grid are dropped, gaps split the run.
+    """Choose the spacing between frames; frames off the grid are dropped, gaps split the run.
 
     Args:
         steps: MD step of each frame, rising.
@@ -48,15 +50,16 @@ def uniform_grid(
     """
     numbers = np.asarray(steps, dtype=np.int64)
     differences = np.diff(numbers)
-    best: tuple[int, int, NDArray[np.intp]] | None = None
+    span = int(numbers[-1] - numbers[0])
+    choices: list[tuple[int, int, NDArray[np.intp]]] = []
     for interval, _ in Counter(differences.tolist()).most_common(CANDIDATES):
         frames = _on_grid(numbers, interval)
-        length = max(stop - start for start, stop in _segments(numbers[frames], interval)) * interval
-        if best is None or (length, -interval) > (best[0], -best[1]):
-            best = (length, interval, frames)
-    if best is None:
+        longest = max(stop - start - 1 for start, stop in _segments(numbers[frames], interval)) * interval
+        choices.append((longest, interval, frames))
+    if not choices:
         raise BadInput(f"{len(numbers)} frame(s); a displacement needs at least two")
-    _, interval, frames = best
+    good = [choice for choice in choices if choice[0] >= GOOD_SHARE * span]
+    _, interval, frames = good[0] if good else max(choices, key=lambda choice: choice[0])
     kept = numbers[frames]
     segments = _segments(kept, interval)
     warnings = _warnings(numbers, kept, interval, segments)

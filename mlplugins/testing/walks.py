@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -104,15 +105,21 @@ def write_lammps_dump(
     """Write an orthogonal system in the form of `dump custom`, rows shuffled as LAMMPS does in parallel."""
     random = np.random.default_rng(3)
     inside, images = system.wrapped().positions, system.images()
+    names = columns.split()
+    count = len(system.symbols)
+    formats = {"id": "%d", "element": "%s", "ix": "%d", "iy": "%d", "iz": "%d"}
+    frame_format = (" ".join(formats.get(name, "%.8f") for name in names) + "\n") * count
+    elements = np.array(system.symbols, dtype=object)
     with open(path, "w", encoding="utf-8") as stream:
         for number, cell in enumerate(system.cells):
             bounds = "\n".join(f"0 {length:.8f}" for length in np.diag(cell))
-            stream.write(f"ITEM: TIMESTEP\n{number * every}\nITEM: NUMBER OF ATOMS\n{len(system.symbols)}\n")
+            stream.write(f"ITEM: TIMESTEP\n{number * every}\nITEM: NUMBER OF ATOMS\n{count}\n")
             stream.write(f"ITEM: BOX BOUNDS pp pp pp\n{bounds}\nITEM: ATOMS {columns}\n")
-            for atom in random.permutation(len(system.symbols)):
-                values = {"id": str(atom + 1), "element": system.symbols[atom]}
-                for axis, name in enumerate("xyz"):
-                    values[name] = f"{inside[number, atom, axis]:.8f}"
-                    values[f"i{name}"] = f"{images[number, atom, axis]:.0f}"
-                    values[f"{name}u"] = f"{system.positions[number, atom, axis]:.8f}"
-                stream.write(" ".join(values[column] for column in columns.split()) + "\n")
+            values: dict[str, Any] = {"id": np.arange(1, count + 1), "element": elements}
+            for axis, name in enumerate("xyz"):
+                values[name] = inside[number, :, axis]
+                values[f"i{name}"] = images[number, :, axis]
+                values[f"{name}u"] = system.positions[number, :, axis]
+            order = random.permutation(count)
+            rows = zip(*(values[name][order].tolist() for name in names))
+            stream.write(frame_format % tuple(value for row in rows for value in row))

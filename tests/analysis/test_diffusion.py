@@ -1,0 +1,162 @@
+"""D, D_σ and the Haven ratio of walks whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
+from mlplugins.errors import BadInput
+from mlplugins.testing.walks import LatticeWalk
+
+
+def paths_of(*displacements, interval_fs=100.0):
+    return Paths(displacements, [[(0, len(run))] for run in displacements], interval_fs)
+
+
+def standard_error(value):
+    return value.value * value.relative_error
+
+
+def test_lattice_walk_within_three_standard_errors():
+    walk = LatticeWalk(frames=5000, ions=60, rate=0.4)
+    result = diffusion(paths_of(walk.displacements()))
+    assert abs(result.tracer.value - walk.exact_cm2_s) < 3 * standard_error(result.tracer)
+    assert result.tracer.relative_error < 0.05
+    assert result.haven.low < 1 < result.haven.high
+    for axis in result.axes:
+        assert abs(axis.value - walk.exact_cm2_s) < 3 * standard_error(axis)
+    # MSD = 6 σ² + 6 D t for rattling of variance σ² per axis
+    assert result.intercept_a2 == pytest.approx(6 * walk.vibration**2, abs=0.15)
+
+
+def test_all_ions_together_conduct_n_times_better():
+    one = LatticeWalk(frames=4000, ions=1).displacements()
+    result = diffusion(paths_of(np.repeat(one, 8, axis=1)))
+    assert result.collective.value == pytest.approx(8 * result.tracer.value, rel=1e-9)
+    assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
+
+
+def test_a_fixed_window_and_ordinary_least_squares_is_the_textbook_slope():
+    walk = LatticeWalk(frames=600, ions=10).displacements()
+    result = diffusion(paths_of(walk), (2.0, 10.0), "ols")
+    lags = np.arange(20, 101)
+    msd = [((walk[lag:] - walk[:-lag]) ** 2).sum(axis=2).mean() for lag in lags]
+    slope = np.polyfit(lags * 0.1, msd, 1)[0]
+    # equal weights of blocks whose sizes differ by one origin
+    assert result.tracer.value == pytest.approx(slope / 6 * 1e-4, rel=1e-2)
+    assert result.window.reason == "fixed by the user to 2–10 ps"
+
+
+def test_motion_along_one_axis_is_seen_there():
+    walk = LatticeWalk(frames=3000, ions=40, rate=0.6)
+    moved = walk.displacements() * np.array([0.0, 0.0, 1.0])
+    x, y, z = diffusion(paths_of(moved)).axes
+    assert x.value == y.value == 0
+    assert abs(z.value - walk.exact_cm2_s) < 3 * standard_error(z)
+
+
+def test_two_runs_pool_into_a_smaller_error():
+    first = LatticeWalk(frames=2000, ions=40, seed=1)
+    second = LatticeWalk(frames=2000, ions=40, seed=2)
+    alone = diffusion(paths_of(first.displacements())).tracer
+    both = diffusion(paths_of(first.displacements(), second.displacements())).tracer
+    assert both.relative_error < alone.relative_error
+    assert abs(both.value - first.exact_cm2_s) < 3 * standard_error(both)
+
+
+def test_pairs_never_cross_a_gap():
+    walk = LatticeWalk(frames=2000, ions=20)
+    moved = walk.displacements()
+    moved[1000:] += 1e4  # a displacement that nobody knows
+    whole = diffusion(Paths([moved], [[(0, 1000), (1000, 2000)]], 100.0)).tracer
+    assert abs(whole.value - walk.exact_cm2_s) < 3 * standard_error(whole)
+
+
+def test_the_window_starts_after_the_cage():
+    """Ions in a soft cage (relaxation 5 ps) whose centre diffuses: early slopes are too large."""
+    random = np.random.default_rng(2)
+    frames, ions, memory = 20000, 50, np.exp(-0.1 / 5.0)
+    cage = np.zeros((frames, ions, 3))
+    for frame in range(1, frames):
+        kick = np.sqrt(1 - memory**2) * random.normal(size=(ions, 3))
+        cage[frame] = memory * cage[frame - 1] + kick
+    walk = LatticeWalk(frames=frames, ions=ions, hop=1.0, rate=0.6, vibration=0.0)
+    paths = paths_of(walk.displacements() + cage)
+    assert choose_window(paths).low_ps > 6
+    tracer = diffusion(paths).tracer
+    assert tracer.low < walk.exact_cm2_s < tracer.high
+
+
+def test_ions_that_do_not_move_give_zero_and_an_upper_limit():
+    rattle = 0.3 * np.random.default_rng(0).normal(size=(1500, 30, 3))
+    result = diffusion(paths_of(rattle)).tracer
+    assert result.low < 2e-7
+    assert result.high < 1e-6
+    frozen = diffusion(paths_of(np.zeros((200, 3, 3))))
+    assert frozen.tracer.value == 0
+    assert frozen.tracer.high < 1e-12
+    assert frozen.haven is None
+
+
+def test_variance_is_the_limit_of_the_two_way_bootstrap():
+    """Resample time blocks, ions, and single cells by hand: V = V_time + V_ion − V_both."""
+    from mlplugins.analysis import diffusion as module
+
+    walk = LatticeWalk(frames=3000, ions=15, rate=0.5)
+    uneven = walk.displacements() * np.linspace(0.4, 1.6, 15)[:, None]  # ions that stay different
+    paths = paths_of(uneven)
+    lags = module.window_lags(paths, choose_window(paths))
+    data = module._block_data(paths, lags, 10)
+    estimate = module._estimate(data, lags, paths, "gls")
+    cells, blocks, ions = estimate.cells, *estimate.cells.shape
+    random = np.random.default_rng(1)
+    replicas = 20_000
+    by_time = random.multinomial(blocks, np.full(blocks, 1 / blocks), replicas) @ cells.mean(axis=1) / blocks
+    by_ion = random.multinomial(ions, np.full(ions, 1 / ions), replicas) @ cells.mean(axis=0) / ions
+    count = cells.size
+    by_cell = random.multinomial(count, np.full(count, 1 / count), replicas) @ cells.ravel() / count
+    assert estimate.time == pytest.approx(by_time.var() * blocks / (blocks - 1), rel=0.05)
+    assert estimate.ions == pytest.approx(by_ion.var() - by_cell.var(), rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        ((5.0, 2.0), "expected 0 ≤ LO < HI ≤ 19.5 ps"),
+        ((0.0, 90.0), "--fit-window 0 90 ps"),
+        ((1.0, 1.1), "three"),
+    ],
+)
+def test_impossible_windows_are_refused(window, text):
+    with pytest.raises(BadInput, match=text.replace(".", r"\.")):
+        diffusion(paths_of(LatticeWalk(frames=200, ions=3).displacements()), window)
+
+
+def test_too_few_frames_are_refused():
+    with pytest.raises(BadInput, match="needs at least 20"):
+        diffusion(paths_of(np.zeros((15, 2, 3))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [1, 4])
+def test_intervals_cover_the_truth(together):
+    """120 walks; with `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
+
+    Outside the limits with probability below 1e-3 if the true coverage is 95 %.
+    """
+    walks = 120
+    inside = np.zeros(3)
+    for seed in range(walks):
+        walk = LatticeWalk(frames=1200, ions=24 // together, rate=0.3, seed=seed, vibration=0.0)
+        ions = np.repeat(walk.displacements(), together, axis=1)
+        ions += 0.3 * np.random.default_rng(seed + 10_000).normal(size=ions.shape)
+        result = diffusion(paths_of(ions))
+        truth = walk.exact_cm2_s
+        inside += [
+            result.tracer.low < truth < result.tracer.high,
+            result.collective.low < together * truth < result.collective.high,
+            result.haven is not None and result.haven.low < 1 / together < result.haven.high,
+        ]
+    print(f"coverage of the 95 % intervals of D*, D_σ, H: {inside / walks}")
+    lowest = stats.binom.ppf(1e-3, walks, 0.95) / walks
+    assert (inside / walks >= max(lowest, 0.85)).all(), inside / walks
