@@ -396,12 +396,12 @@ class _Joiner:
 
 
 def _wrapped(frame: Frame) -> _Previous:
-    """Positions inside the cell, except where images say how often an atom has left it."""
-    if frame.images is not None:
-        return _Previous(frame.positions, frame.images, frame.cell)
-    fractional = frame.positions @ np.linalg.inv(frame.cell)
-    fractional -= np.floor(fractional) * np.array(frame.periodic)
-    return _Previous(fractional @ frame.cell, None, frame.cell)
+    """Positions inside the cell; where the file says so, with the images that were taken off."""
+    origin = 0.0 if frame.origin is None else frame.origin
+    fractional = (frame.positions - origin) @ np.linalg.inv(frame.cell)
+    outside = np.floor(fractional) * np.array(frame.periodic)
+    images = None if frame.images is None else frame.images + outside
+    return _Previous(frame.positions - outside @ frame.cell, images, frame.cell)
 
 
 def _formula(symbols: NDArray[np.str_]) -> str:

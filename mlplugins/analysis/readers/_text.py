@@ -37,6 +37,7 @@ class Frame:
         step: MD step number, if the file holds it.
         time_fs: time, if the file holds it.
         bead: path-integral bead, if the file holds it.
+        origin: corner of the cell (3,), Å; None is zero.
     """
 
     symbols: NDArray[np.str_]
@@ -47,6 +48,7 @@ class Frame:
     step: int | None = None
     time_fs: float | None = None
     bead: int | None = None
+    origin: Floats | None = None
 
 
 @dataclass

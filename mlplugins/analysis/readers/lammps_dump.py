@@ -158,7 +158,7 @@ class _Reader:
         column = dict(zip(names, values.T))
         order = self._sort(column["id"], where)
         cell, origin, periodic = _box(header, where)
-        positions, images = _positions(column, cell, origin, np.array(periodic))
+        positions, images = _positions(column, cell, origin)
         symbols = elements[order] if elements.size else self._from_types(column["type"][order], where)
         factor = TIME_FS.get(self.units or "")
         return Frame(
@@ -169,6 +169,7 @@ class _Reader:
             periodic=periodic,
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
+            origin=origin,
         )
 
     def _columns(self, columns: list[str]) -> tuple[list[str], Table]:
@@ -241,17 +242,13 @@ def _box(header: _Header, where: str) -> tuple[Floats, Floats, tuple[bool, bool,
     return np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]), low, shape
 
 
-def _positions(
-    column: dict[str, Floats], cell: Floats, origin: Floats, periodic: NDArray[np.bool_]
-) -> tuple[Floats, Floats | None]:
-    """Cartesian positions and, if the dump holds them in any form, cell images."""
+def _positions(column: dict[str, Floats], cell: Floats, origin: Floats) -> tuple[Floats, Floats | None]:
+    """Cartesian positions and, if the dump holds them in any form, the cell images to add."""
     axes = next(axes for axes in POSITIONS if set(axes) <= set(column))
     raw = np.stack([column[name] for name in axes], axis=1)
-    unwrapped = axes[0] in ("xu", "xsu")
     cartesian = raw @ cell + origin if axes[0] in ("xs", "xsu") else raw
-    if unwrapped:
-        images = np.floor((cartesian - origin) @ np.linalg.inv(cell)) * periodic
-        return cartesian - images @ cell, images
+    if axes[0] in ("xu", "xsu"):
+        return cartesian, np.zeros_like(cartesian)
     if set(IMAGES) <= set(column):
         return cartesian, np.stack([column[name] for name in IMAGES], axis=1)
     return cartesian, None

@@ -31,7 +31,7 @@ LENGTH_A = {"angstrom": 1.0, "atomic_unit": A_PER_BOHR, "bohr": A_PER_BOHR, "nan
 CELL = re.compile(r"CELL[(\[{](abcABC|H|GENH)[)\]}]:\s*((?:[-+0-9.Ee]+\s+){5,8}[-+0-9.Ee]+)")
 QUANTITY = re.compile(r"(\w+)\{(\w*)\}")
 POSITION_NAMES = ("positions", "x_centroid", "x")
-NEXT_FRAME = re.compile(rb"(?:^|\n)( *\d+ *\n[^\n]*(?:CELL[(\[{]|Lattice=))")
+NEXT_FRAME = re.compile(rb"(?:^|\n)( *\d+ *\n)")  # a line with nothing but a count
 INTEGER = re.compile(r"\b(Step|Bead):\s*(-?\d+)")
 
 
