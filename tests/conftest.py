@@ -1,0 +1,31 @@
+"""Fixtures for all tests: the native build, the reference data, quiet threads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlplugins.ops import build
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def native_build():
+    """The compiled plug-in; a test that needs it fails, not skips, if it cannot be built."""
+    build.build()
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """Folder of the reference data sets."""
+    folder = os.environ.get("MLPLUGINS_REFERENCE_DATA")
+    if not folder:
+        pytest.skip("reference data not here: MLPLUGINS_REFERENCE_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def li6ps5cl() -> Path:
+    """This project's own PBE data set."""
+    return ROOT / "examples" / "data" / "li6ps5cl_pbe"
