@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.diffusion import LEVEL, Value
@@ -85,8 +85,8 @@ class Arrhenius:
     def half_width(self, unit_variance: Floats | float) -> Floats | float:
         """Half of the 95 % interval of a quantity whose variance is `unit_variance` for s² = 1."""
         freedom = self.points - 2
-        t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * np.sqrt(self.chi_square / freedom)
-        z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+        t = float(special.stdtrit(freedom, 0.5 + LEVEL / 2)) * np.sqrt(self.chi_square / freedom)
+        z = float(special.ndtri(0.5 + LEVEL / 2))
         return max(float(t), z) * np.sqrt(unit_variance)
 
     def predict(self, temperatures_k: Floats, prediction: bool = True) -> tuple[Floats, Floats, Floats]:
@@ -174,7 +174,7 @@ def _extrapolation(temperatures: Floats, law: Arrhenius) -> list[str]:
             "is not in the error bar"
         )
     freedom = law.points - 2
-    if stats.chi2.sf(law.chi_square, freedom) < SCATTER_PROBABILITY:
+    if special.chdtrc(freedom, law.chi_square) < SCATTER_PROBABILITY:
         texts.append(
             f"the points scatter about the Arrhenius line more than their errors (reduced χ² = "
             f"{law.chi_square / freedom:.1f}): perhaps two slopes or a phase change; the intervals "

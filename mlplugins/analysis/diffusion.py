@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from mlplugins.analysis.linefit import LineWeights, line_weights
 from mlplugins.analysis.msd import block_msd, collective_displacement
@@ -249,7 +249,7 @@ def choose_window(paths: Paths) -> Window:
         part = _Blocks(data.msd[chosen], data.weights, data.runs)
         windows.append((int(lags[chosen[0]]), int(lags[chosen[-1]])))
         slopes.append(_estimate(part, lags[chosen], paths, "gls").cells.mean(axis=1))
-    limit = float(stats.t.ppf(0.5 + SELECTION_LEVEL / 2, len(data.weights) - 1))
+    limit = float(special.stdtrit(len(data.weights) - 1, 0.5 + SELECTION_LEVEL / 2))
     index = next(
         index
         for index, slope in enumerate(slopes)
@@ -325,8 +325,8 @@ def _difference(first: Floats, second: Floats, weights: Floats) -> float:
 def _interval(value: float, variance: float, model: float, blocks: int) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit "
     "means something."""
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, max(blocks - 1, 1)))
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    t = float(special.stdtrit(max(blocks - 1, 1), 0.5 + LEVEL / 2))
+    z = float(special.ndtri(0.5 + LEVEL / 2))
     half = max(t * np.sqrt(variance), z * np.sqrt(model))
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + half), 0.0), float("inf"))
@@ -345,7 +345,7 @@ def _value(estimate: _Estimate, other: _Estimate | None, unit: float, blocks: in
     if first.value <= 0:
         return Value(first.value, low, high, first.relative_error)
     widest = max(high / first.value, first.value / low if low > 0 else float("inf"))
-    return Value(first.value, low, high, float(np.log(widest)) / float(stats.norm.ppf(0.5 + LEVEL / 2)))
+    return Value(first.value, low, high, float(np.log(widest)) / float(special.ndtri(0.5 + LEVEL / 2)))
 
 
 def _axes(data: _Blocks, line: LineWeights, unit: float, blocks: int) -> tuple[Value, Value, Value]:

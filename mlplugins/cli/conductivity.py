@@ -185,7 +185,8 @@ def _validated(content: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is also a missing one: name the misspelling
+        first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             model = RunConfig if first["loc"][0] == "runs" and len(first["loc"]) > 1 else Config
