@@ -23,7 +23,6 @@ from metatomic.torch import (
 )
 from torch import Tensor, nn
 
-from mlplugins import ops
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 
@@ -208,9 +207,8 @@ def save(
 def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
     potential = copy.deepcopy(potential).to(dtype=DTYPES[dtype]).eval()
     exchange_width = 0 if portable else potential.exchange_width
-    if exchange_width > 0:
-        ops.load()
-        potential.use_ghost_exchange()
+    if not portable:
+        potential.use_native_ops()
     module = MetatomicModel(potential, description.elements, torch.tensor(description.baseline))
     capabilities = ModelCapabilities(
         outputs={"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")},

@@ -24,6 +24,9 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from mlplugins.nn.convolution import Convolution
+from mlplugins.nn.exchange import GhostExchange
+
 
 @dataclass(frozen=True)
 class TrainingStatistics:
@@ -36,13 +39,6 @@ class TrainingStatistics:
 
     average_neighbors: float
     force_rms: float
-
-
-class GhostExchange(nn.Module):
-    """Ghost rows of node features take their owners' values (identity outside LAMMPS' exchange mode)."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.ops.mlplugins.ghost_exchange(h)
 
 
 class Potential(nn.Module):
@@ -65,13 +61,21 @@ class Potential(nn.Module):
         self.exchange_width = int(exchange_width)
         self.exchange: nn.Module = nn.Identity()
 
+    @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
         """Normalise the fresh model to its training data (called once, before the first step)."""
 
-    def use_ghost_exchange(self) -> None:
-        """Let messages cross domain boundaries in LAMMPS; the file then needs the op `ghost_exchange`."""
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """Switch to the ops of the native library: fused kernels, and messages that cross domain boundaries.
+
+        Without the library the ops' plain-torch references run under the same names.
+        """
         if self.exchange_width > 0:
             self.exchange = GhostExchange()
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                module.use_native_ops()
 
     def forward(
         self,

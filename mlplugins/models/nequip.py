@@ -68,11 +68,10 @@ class Interaction(nn.Module):
         basis: Tensor,
         average_neighbors: Tensor,
     ) -> Tensor:
-        centers, neighbors = edges
         n_centers = species.shape[0]
         weights = self.radial(basis)  # (E, n_weights)
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
-        m = self.convolution(up, harmonics, weights, centers, neighbors, n_centers)  # (n_centers, mid.dim)
+        m = self.convolution(up, harmonics, weights, edges, n_centers)  # (n_centers, mid.dim)
         m = self.linear_down(m / average_neighbors.sqrt(), species)  # (n_centers, gate.dim)
         return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
 

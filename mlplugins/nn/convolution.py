@@ -7,7 +7,9 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from mlplugins import ops
 from mlplugins.nn.linear import blocks
+from mlplugins.ops import reference
 
 
 class SphericalHarmonics(nn.Module):
@@ -23,6 +25,28 @@ class SphericalHarmonics(nn.Module):
         return self.harmonics(directions)  # (E, (l_max + 1)²)
 
 
+class TensorProduct(nn.Module):
+    """The sum over neighbours in plain torch."""
+
+    def forward(
+        self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int, tables: List[Tensor]
+    ) -> Tensor:
+        return reference.convolution(h, y, w, edges, n_centers, tables)
+
+
+class NativeTensorProduct(nn.Module):
+    """The same through the op `mlplugins::convolution`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ops.load()
+
+    def forward(
+        self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int, tables: List[Tensor]
+    ) -> Tensor:
+        return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+
+
 class Convolution(nn.Module):
     """m_i = Σ_{j ∈ N(i)} R(r_ij) ⊙ (h_j ⊗ Y(r̂_ij))   (NequIP, eq. 4; the "uvu" tensor product).
 
@@ -34,63 +58,38 @@ class Convolution(nn.Module):
         n_weights: radial weights per edge, Σ over paths of the channels.
     """
 
-    basis: Tensor
-    path_of_column: Tensor
-    in_blocks: List[List[int]]
-    in_sizes: List[int]
-    columns_per_block: List[int]
-    coupling_sizes: List[int]
-    weight_sizes: List[int]
+    paths: Tensor
+    entries: Tensor
+    values: Tensor
 
     def __init__(self, irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> None:
         super().__init__()
-        self.in_blocks = blocks(irreps_in)
         targets = {ir for _, ir in irreps_target}
-        self.in_sizes = [dim * mul for _, dim, mul in self.in_blocks]
-        self.columns_per_block, self.coupling_sizes, self.weight_sizes = [], [], []
         out: List[Tuple[int, o3.Irrep]] = []
-        bases: List[Tensor] = []
-        path_of_column: List[Tensor] = []
-        for mul, ir in irreps_in:
-            found = _paths(ir, l_max, targets)
-            out.extend((mul, ir_out) for _, ir_out in found)
-            dims = torch.tensor([ir_out.dim for _, ir_out in found], dtype=torch.long)
-            path_of_column.append(torch.repeat_interleave(torch.arange(len(found)), dims))
-            self.columns_per_block.append(int(dims.sum()))
-            self.coupling_sizes.append(int(dims.sum()) * ir.dim)
-            self.weight_sizes.append(len(found) * mul)
-            bases.append(_block_basis(ir, found, l_max))
+        paths: List[List[int]] = []
+        entries: List[Tuple[int, int, float]] = []
+        result, weight, coupling = 0, 0, 0
+        for (offset, dim, mul), (_, ir) in zip(blocks(irreps_in), irreps_in):
+            for degree, ir_out in _paths(ir, l_max, targets):
+                out.append((mul, ir_out))
+                paths.append([offset, result, weight, coupling, mul, dim, ir_out.dim])
+                entries.extend(_coupling(ir.l, degree, ir_out.l, coupling))
+                result += mul * ir_out.dim
+                weight += mul
+                coupling += dim * ir_out.dim
         self.irreps_out = o3.Irreps(out)
-        self.n_weights = sum(mul for mul, _ in out)
-        self.register_buffer("basis", torch.cat(bases, dim=1))  # ((l_max+1)², Σ_blocks columns · (2 l1 + 1))
-        self.register_buffer("path_of_column", torch.cat(path_of_column))
+        self.n_weights = weight
+        self.register_buffer("paths", torch.tensor(paths, dtype=torch.long))
+        self.register_buffer("entries", torch.tensor([entry[:2] for entry in entries], dtype=torch.long))
+        self.register_buffer("values", torch.tensor([entry[2] for entry in entries], dtype=torch.float64))
+        self.product: nn.Module = TensorProduct()
 
-    def forward(
-        self,
-        h: Tensor,
-        harmonics: Tensor,
-        weights: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        n_centers: int,
-    ) -> Tensor:
-        n_edges = centers.shape[0]
-        h_j = h.index_select(0, neighbors)  # (E, irreps_in.dim)
-        coupling = harmonics @ self.basis  # (E, Σ columns · (2 l1 + 1)): Clebsch–Gordan times harmonics
-        x_b = h_j.split(self.in_sizes, dim=1)
-        m_b = coupling.split(self.coupling_sizes, dim=1)
-        w_b = weights.split(self.weight_sizes, dim=1)
-        path_b = self.path_of_column.split(self.columns_per_block)
-        messages: List[Tensor] = []
-        for b, (_, dim, mul) in enumerate(self.in_blocks):
-            columns = self.columns_per_block[b]
-            m = m_b[b].reshape(n_edges, columns, dim)
-            x = x_b[b].reshape(n_edges, dim, mul)
-            w = w_b[b].reshape(n_edges, self.weight_sizes[b] // mul, mul).index_select(1, path_b[b])
-            messages.append((torch.bmm(m, x) * w).reshape(n_edges, columns * mul))
-        message = torch.cat(messages, dim=1)  # (E, irreps_out.dim)
-        summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
-        return summed.index_add(0, centers, message)
+    def use_native_ops(self) -> None:
+        """Compute with the op of the native library."""
+        self.product = NativeTensorProduct()
+
+    def forward(self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
+        return self.product(h, y, w, edges, n_centers, [self.paths, self.entries, self.values])
 
 
 def _paths(ir: o3.Irrep, l_max: int, targets: set) -> List[Tuple[int, o3.Irrep]]:
@@ -103,14 +102,10 @@ def _paths(ir: o3.Irrep, l_max: int, targets: set) -> List[Tuple[int, o3.Irrep]]
     ]
 
 
-def _block_basis(ir: o3.Irrep, paths: List[Tuple[int, o3.Irrep]], l_max: int) -> Tensor:
-    """Matrix ((l_max+1)², columns · (2 l1 + 1)) that turns harmonics into the coupling of one input block."""
-    couplings = []
-    for degree, ir_out in paths:
-        cg = o3.wigner_3j(ir.l, degree, ir_out.l, dtype=torch.float64) * math.sqrt(ir_out.dim)
-        padded = torch.zeros((l_max + 1) ** 2, ir_out.dim, ir.dim, dtype=torch.float64)
-        padded[degree**2 : (degree + 1) ** 2] = cg.permute(1, 2, 0)  # (2 l2 + 1, 2 l3 + 1, 2 l1 + 1)
-        couplings.append(padded)
-    if not couplings:
-        return torch.zeros((l_max + 1) ** 2, 0, dtype=torch.float64)
-    return torch.cat(couplings, dim=1).reshape((l_max + 1) ** 2, -1)
+def _coupling(l1: int, l2: int, l3: int, offset: int) -> List[Tuple[int, int, float]]:
+    """Nonzero coefficients √(2 l3 + 1) C_ijk as (offset + k (2 l1 + 1) + i, index of harmonic j, value)."""
+    cg = o3.wigner_3j(l1, l2, l3, dtype=torch.float64) * math.sqrt(2 * l3 + 1)
+    return [
+        (offset + k * (2 * l1 + 1) + i, l2**2 + j, float(cg[i, j, k]))
+        for i, j, k in torch.nonzero(cg.abs() > 1e-12).tolist()
+    ]

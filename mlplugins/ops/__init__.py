@@ -54,7 +54,13 @@ def load() -> str:
 def _register_reference() -> None:
     import torch
 
+    from mlplugins.ops import reference
+
     library = torch.library.Library(_NAMESPACE, "FRAGMENT")
+    library.define(
+        "convolution(Tensor h, Tensor y, Tensor w, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor"
+    )
+    library.impl("convolution", reference.convolution, "CompositeImplicitAutograd")
     library.define("ghost_exchange(Tensor h) -> Tensor")
     library.impl("ghost_exchange", _ghost_exchange, "CompositeImplicitAutograd")
     _fallback.append(library)

@@ -1,0 +1,53 @@
+"""Plain-torch reference of the native ops: the oracle of their tests, and what runs without the library.
+
+TorchScript-able, so that `mlplugins export --portable` can write files free of our ops.
+"""
+
+from typing import List
+
+import torch
+from torch import Tensor
+
+
+def convolution(
+    h: Tensor,
+    y: Tensor,
+    w: Tensor,
+    edges: List[Tensor],
+    n_centers: int,
+    tables: List[Tensor],
+) -> Tensor:
+    """m_i = Σ_{e: centre i} w_e ⊙ (h_{neighbour(e)} ⊗ y_e): the "uvu" tensor product, summed by centre.
+
+    Args:
+        h: (N, D) node features in ir_mul order.
+        y: (E, J) harmonics.
+        w: (E, W) radial weights, one per path and channel.
+        edges: centers (E,) int64, ascending, and neighbors (E,) int64.
+        n_centers: rows of the result.
+        tables: paths (P, 7) int64, one row per path: its offsets in h, result, w and coupling, then channels,
+            2 l1 + 1, 2 l3 + 1; entries (C, 2) int64 and values (C,), the Clebsch–Gordan coefficients:
+            coupling[target] += value · y[harmonic] for rows (target, harmonic).
+
+    Returns:
+        (n_centers, Σ_paths channels · (2 l3 + 1)).
+    """
+    centers, neighbors = edges[0], edges[1]
+    entries, values = tables[1], tables[2]
+    table: List[List[int]] = tables[0].tolist()
+    n_edges = centers.shape[0]
+    last = table[-1]
+    n_coupling = last[3] + last[5] * last[6]
+    basis = torch.zeros(y.shape[1], n_coupling, dtype=y.dtype, device=y.device)
+    basis = basis.index_put([entries[:, 1], entries[:, 0]], values)
+    coupling = y @ basis  # (E, Σ_paths (2 l3 + 1)(2 l1 + 1))
+    h_j = h.index_select(0, neighbors)  # (E, D)
+    messages: List[Tensor] = []
+    for source, _, weight, offset, channels, d1, d3 in table:
+        m = coupling[:, offset : offset + d3 * d1].reshape(n_edges, d3, d1)
+        x = h_j[:, source : source + d1 * channels].reshape(n_edges, d1, channels)
+        r = w[:, weight : weight + channels].unsqueeze(1)  # (E, 1, channels)
+        messages.append((torch.bmm(m, x) * r).reshape(n_edges, d3 * channels))
+    message = torch.cat(messages, dim=1)  # (E, result)
+    summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
+    return summed.index_add(0, centers, message)

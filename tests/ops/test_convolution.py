@@ -1,0 +1,138 @@
+"""The native convolution against its plain-torch reference: values, all derivatives, bad input."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from e3nn import o3
+from hypothesis import HealthCheck, given, settings
+
+from mlplugins import ops
+from mlplugins.nn.convolution import Convolution
+from mlplugins.ops import reference
+
+pytestmark = pytest.mark.usefixtures("compiled")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+@pytest.fixture(scope="module")
+def compiled(native_build):
+    if ops.load() != "compiled":
+        pytest.fail("the native library is built but not loaded: run this test in a process of its own")
+
+
+def _case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    layer = Convolution(o3.Irreps(irreps), l_max, o3.Irreps(irreps)).to(dtype)
+    n_nodes = n_centers + n_ghosts
+    centers = torch.randint(0, max(n_centers, 1), (n_edges,), generator=generator).sort().values
+    neighbors = torch.randint(0, max(n_nodes, 1), (n_edges,), generator=generator)
+    shapes = [(n_nodes, o3.Irreps(irreps).dim), (n_edges, (l_max + 1) ** 2), (n_edges, layer.n_weights)]
+    h, y, w = (torch.randn(shape, dtype=dtype, generator=generator, requires_grad=True) for shape in shapes)
+    return h, y, w, [centers, neighbors], n_centers, [layer.paths, layer.entries, layer.values]
+
+
+def _all_derivatives(function, case, seed=1):
+    """Value, gradients with respect to h, y, w, and the gradients of a random mix of those."""
+    h, y, w, edges, n_centers, tables = case
+    generator = torch.Generator().manual_seed(seed)
+    out = function(h, y, w, edges, n_centers, tables)
+    g = torch.randn(out.shape, dtype=out.dtype, generator=generator, requires_grad=True)
+    first = torch.autograd.grad(out, (h, y, w), g, create_graph=True)
+    mix = sum((torch.randn(d.shape, dtype=d.dtype, generator=generator) * d).sum() for d in first)
+    second = torch.autograd.grad(mix, (g, h, y, w))
+    return [out, *first, *second]
+
+
+def _assert_equal(case):
+    expected = _all_derivatives(reference.convolution, case)
+    got = _all_derivatives(torch.ops.mlplugins.convolution, case)
+    names = ("out", "dh", "dy", "dw", "ddg", "ddh", "ddy", "ddw")
+    for name, a, b in zip(names, got, expected):
+        scale = float(b.detach().abs().max()) if b.numel() else 1.0
+        error = float((a - b).detach().abs().max()) if b.numel() else 0.0
+        assert a.shape == b.shape, name
+        assert error <= TOLERANCE[b.dtype] * max(scale, 1.0), f"{name}: {error} of {scale}"
+
+
+irreps = st.lists(
+    st.tuples(st.integers(1, 37), st.integers(0, 3), st.sampled_from([1, -1])), min_size=1, max_size=4
+).map(lambda rows: o3.Irreps([(mul, (degree, parity)) for mul, degree, parity in rows]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(irreps, st.integers(0, 3), st.integers(0, 6), st.integers(0, 4), st.integers(0, 40), st.booleans())
+def test_equals_reference_for_random_shapes(irreps, l_max, n_centers, n_ghosts, n_edges, double):
+    n_edges = n_edges if n_centers else 0
+    dtype = torch.float64 if double else torch.float32
+    _assert_equal(_case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "irreps", ["16x0e+16x1o", "128x0e+64x1o+32x2e", "9x0e+9x0o+9x1e+9x1o+9x2e+9x2o+9x3e+9x3o"]
+)
+def test_equals_reference_for_real_layers(irreps, dtype):
+    _assert_equal(_case(irreps, 3 if "3e" in irreps else 2, 20, 5, 900, dtype))
+
+
+def test_two_threads_equal_one_and_repeat_bit_by_bit():
+    case = _case("32x0e+32x1o+32x2e", 2, 60, 10, 3000, torch.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        twice = [_all_derivatives(torch.ops.mlplugins.convolution, case) for _ in range(2)]
+        _assert_equal(case)
+    finally:
+        torch.set_num_threads(before)
+    for a, b in zip(*twice):
+        assert torch.equal(a, b)
+
+
+def test_gradcheck():
+    h, y, w, edges, n_centers, tables = _case("3x0e+2x1o", 1, 3, 1, 7)
+
+    def function(h, y, w):
+        return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+
+    assert torch.autograd.gradcheck(function, (h, y, w))
+    assert torch.autograd.gradgradcheck(function, (h, y, w))
+
+
+@pytest.mark.parametrize("function", ["unsorted", "neighbor", "center", "dtype", "rows", "width", "degree"])
+def test_bad_input_is_refused(function):
+    h, y, w, (centers, neighbors), n_centers, tables = _case("4x0e+4x1o", 1, 5, 2, 20)
+    match = {
+        "unsorted": "sorted by centre",
+        "neighbor": "is not a node",
+        "center": "is not below",
+        "dtype": "one dtype",
+        "rows": "one row of y and w per edge",
+        "width": "shorter than path",
+        "degree": "degrees above 3",
+    }[function]
+    if function == "unsorted":
+        centers = centers.flip(0)
+    elif function == "neighbor":
+        neighbors = neighbors + 7
+    elif function == "center":
+        n_centers = 2
+    elif function == "dtype":
+        y = y.float()
+    elif function == "rows":
+        w = w[:-1]
+    elif function == "width":
+        h = h[:, :-1]
+    else:
+        tables = [torch.where(tables[0] == 3, 9, tables[0]), *tables[1:]]
+    with pytest.raises(RuntimeError, match=match):
+        torch.ops.mlplugins.convolution(h, y, w, [centers, neighbors], n_centers, tables)
+
+
+def test_scripted():
+    layer = Convolution(o3.Irreps("4x0e+4x1o"), 1, o3.Irreps("4x0e+4x1o")).double()
+    h, y, w, edges, n_centers, _ = _case("4x0e+4x1o", 1, 5, 2, 20)
+    expected = layer(h, y, w, edges, n_centers)
+    layer.use_native_ops()
+    torch.testing.assert_close(
+        torch.jit.script(layer)(h, y, w, edges, n_centers), expected, rtol=0, atol=1e-12
+    )
