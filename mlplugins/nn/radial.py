@@ -60,7 +60,9 @@ class RadialMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, weight in enumerate(self.weights):
+            gain = 1.0 / math.sqrt(weight.shape[0])
             if index > 0:
-                x = torch.nn.functional.silu(x) * self.silu_norm
-            x = x @ (weight * (1.0 / math.sqrt(weight.shape[0])))
+                x = torch.nn.functional.silu(x)
+                gain *= self.silu_norm  # in the weights: they are smaller than x
+            x = x @ (weight * gain)
         return x
