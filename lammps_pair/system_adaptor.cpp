@@ -151,7 +151,10 @@ void SystemAdaptor::scatter_edges(const double *gradients, const Accumulators &o
       for (int b = 0; b < 3; b++) w[3 * a + b] = -out.scale * v[a] * g[b];
     if (out.atom_virial) {
       const double symmetric[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
-      for (int k = 0; k < 6; k++) out.atom_virial[neighbour][k] += symmetric[k];
+      for (int k = 0; k < 6; k++) {
+        out.atom_virial[centre][k] += 0.5 * symmetric[k];
+        out.atom_virial[neighbour][k] += 0.5 * symmetric[k];
+      }
     }
     if (out.centroid_virial) {
       const double full[9] = {w[0], w[4], w[8], w[1], w[2], w[5], w[3], w[6], w[7]};

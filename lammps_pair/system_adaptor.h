@@ -36,7 +36,8 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
                       bool ghost_edges);
 
   /// Add forces F_centre += g, F_neighbour -= g and virials -v ⊗ g from the gradients g = dE/dv of each edge.
-  /// Per-atom virials belong to the neighbour: then Σ W_n · v_n is the potential part of the heat flux.
+  /// The 6-component per-atom virial halves each edge between its ends, as stock pair styles do; the 9-component
+  /// one belongs to the neighbour: then Σ W_n · v_n is the potential part of the heat flux (one-layer models).
   void scatter_edges(const double *gradients, const Accumulators &out) const;
 
   /// Number of owned atoms the model sees.

