@@ -34,7 +34,7 @@ COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins evaluate`."""
-    parser.add_argument("model", type=_common.existing_file, help="model.pt, any metatomic model")
+    parser.add_argument("model", help="model.pt, any metatomic model")
     parser.add_argument("data", nargs="+", help="files that ASE reads; file@:100 takes the first 100 frames")
     parser.add_argument(
         "--keys",
@@ -50,12 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 if it worked."""
+    path = _common.existing_file(args.model)
     keys = parse_keys(args.keys)
     files = {name: dataset.read(name, keys) for name in args.data}
     structures = [s for part in files.values() for s in part]
     for part in files.values():
         validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
-    model = artifact.load(args.model, args.device)
+    model = artifact.load(path, args.device)
     predicted = _evaluate(model, structures)
     result = metrics(structures, predicted)
     rows = {}
@@ -70,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         from mlplugins.training import plots
 
-        plots.parity(
-            pairs(structures, predicted), args.plot, f"{args.model.name}, {len(structures)} structures"
-        )
+        plots.parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
         console.print(f"parity plots: {args.plot}")
     _common.write_json(args.json, result)
     return 0

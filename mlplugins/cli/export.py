@@ -18,7 +18,7 @@ from mlplugins.export.metatomic import DTYPES, Description, save
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins export`."""
-    parser.add_argument("checkpoint", type=_common.existing_file, help="checkpoint.ckpt of mlplugins train")
+    parser.add_argument("checkpoint", help="checkpoint.ckpt of mlplugins train")
     parser.add_argument("-o", "--output", type=Path, default=Path("model.pt"), help="default: model.pt")
     parser.add_argument(
         "--dtype", choices=sorted(DTYPES), help="precision of the engines; default: as trained"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
-    checkpoint = native.read(args.checkpoint)
+    checkpoint = native.read(_common.existing_file(args.checkpoint))
     dtype = args.dtype or checkpoint.details["configuration"]["training"]["dtype"]
     description = Description(
         family=checkpoint.family,

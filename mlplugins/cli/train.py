@@ -49,7 +49,7 @@ STEP_A = 1e-4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins train`."""
-    parser.add_argument("config", type=_common.existing_file, metavar="CONFIG.yaml")
+    parser.add_argument("config", metavar="CONFIG.yaml")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="default: the name of the config file"
     )
@@ -61,8 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 if the model was written."""
-    configuration = config.load(args.config)
-    directory = args.output or Path(args.config.stem)
+    path = _common.existing_file(args.config)
+    configuration = config.load(path)
+    directory = args.output or Path(path.stem)
     console = Console(quiet=_is_helper())
     with Display(console) as display:
         trained = train(configuration, directory, display, args.restart)
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     trained.metrics["finite_differences"] = finite_differences(trained)
     results.write_json(directory / "metrics.json", trained.metrics)
     console.print(_table(trained.metrics))
-    console.print(_summary(trained.metrics, directory))
+    console.print(_summary(trained.metrics, directory), highlight=False, soft_wrap=True)
     _common.write_json(args.json, trained.metrics)
     return 0
 
@@ -149,7 +150,9 @@ class Display:
         if not self.console.is_terminal and (row["seconds"] - self.printed > 10 or row["epoch"] == epochs):
             self.printed = row["seconds"]
             self.console.print(
-                f"epoch {row['epoch']:.0f}/{epochs}  {text}  {self._left(row, epochs)}", highlight=False
+                f"epoch {row['epoch']:.0f}/{epochs}  {text}  {self._left(row, epochs)}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def note(self, text: str) -> None:

@@ -209,7 +209,8 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
     exchange_width = 0 if portable else potential.exchange_width
     if not portable:
         potential.use_native_ops()
-    module = MetatomicModel(potential, description.elements, torch.tensor(description.baseline))
+    baseline = torch.tensor(description.baseline, dtype=torch.float64)
+    module = MetatomicModel(potential, description.elements, baseline)
     capabilities = ModelCapabilities(
         outputs={"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")},
         atomic_types=[atomic_numbers[symbol] for symbol in description.elements],

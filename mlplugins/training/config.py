@@ -208,7 +208,10 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     mlplugins.errors.BadInput: c.yaml: model: unknown key 'cutof': did you mean 'cutoff'? Valid: cutoff, \
 envelope_power, family, l_max, num_basis, num_features, num_layers, parity, radial_mlp
     """
-    cls = models.family(family).Hyperparameters
+    try:
+        cls = models.family(family).Hyperparameters
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
     valid = [f.name for f in fields(cls)]
     for name in values:
         if name not in valid:

@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from mlplugins.cli.main import main
+from mlplugins.export.metatomic import Description, save
+from mlplugins.models import lennard_jones
+
+
+@pytest.fixture
+def model(tmp_path):
+    potential = lennard_jones.Model(
+        ["Ar"], lennard_jones.Hyperparameters(epsilon=0.05, sigma=3.4, cutoff=6.0)
+    )
+    save(potential, tmp_path / "model.pt", Description("lennard-jones", ["Ar"], [-2.0]), "float64")
+    return tmp_path / "model.pt"
+
+
+def dimer(r: float, energy_shift: float = 0.0, force_shift: float = 0.0) -> Atoms:
+    """Dimer whose labels are off the model's (within the plain range, r < 4.8 Å) by known amounts."""
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, r]])
+    x6 = (3.4 / r) ** 6
+    energy = 4 * 0.05 * (x6 * x6 - x6) - 4.0
+    slope = 4 * 0.05 * (-12 * x6 * x6 + 6 * x6) / r
+    forces = np.array([[0, 0, slope], [0, 0, -slope]]) + force_shift
+    atoms.calc = SinglePointCalculator(atoms, energy=energy + energy_shift, forces=forces)
+    return atoms
+
+
+def evaluate(tmp_path, *words) -> dict:
+    assert main(["evaluate", *map(str, words), "--json", str(tmp_path / "e.json")]) == 0
+    return json.loads((tmp_path / "e.json").read_text())
+
+
+def test_errors_are_the_known_offsets(model, tmp_path):
+    write(tmp_path / "a.extxyz", [dimer(3.7, 0.02, 0.1), dimer(4.1, -0.06, -0.3)])
+    result = evaluate(tmp_path, model, tmp_path / "a.extxyz")
+    assert set(result) == {"n_structures", "energy", "forces", "stress"}
+    assert result["n_structures"] == 2
+    assert result["stress"] is None
+    energy, forces = result["energy"], result["forces"]
+    assert energy["mae_meV_per_atom"] == pytest.approx(20.0, abs=1e-4)
+    assert energy["rmse_meV_per_atom"] == pytest.approx(np.sqrt((10**2 + 30**2) / 2), abs=1e-4)
+    assert forces["mae_meV_per_A"] == pytest.approx(200.0, abs=1e-4)
+    assert forces["rmse_meV_per_A"] == pytest.approx(np.sqrt((100**2 + 300**2) / 2), abs=1e-4)
+
+
+def test_several_files_and_a_picture(model, tmp_path, capsys):
+    write(tmp_path / "a.extxyz", [dimer(3.7, 0.02)])
+    write(tmp_path / "b.extxyz", [dimer(3.9), dimer(4.0)])
+    picture = tmp_path / "parity.png"
+    files = [tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
+    result = evaluate(tmp_path, model, *files, "--plot", picture)
+    assert result["n_structures"] == 3
+    assert result["energy"]["mae_meV_per_atom"] == pytest.approx(10.0 / 3, abs=1e-4)
+    assert result["files"][str(files[1])]["energy"]["mae_meV_per_atom"] == pytest.approx(0.0, abs=1e-4)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "meV/atom" in capsys.readouterr().out
+
+
+def test_numbers_equal_those_of_the_training_run(li6ps5cl, tmp_path):
+    """A failure means that the exported model is not the trained one, or that the two report other errors."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"data: {{train: '{li6ps5cl}/train.extxyz@:6', validation: 0.2, test: {li6ps5cl}/test.extxyz}}\n"
+        "model: {family: nequip, cutoff: 4.0, num_layers: 2, num_features: 4, radial_mlp: [8]}\n"
+        "training: {epochs: 1, batch_size: 2, dtype: float64, devices: 1}\n"
+    )
+    assert main(["train", str(config), "-o", str(tmp_path / "run")]) == 0
+    expected = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    result = evaluate(tmp_path, tmp_path / "run" / "model.pt", li6ps5cl / "test.extxyz")
+    assert result["n_structures"] == expected["n_structures"] == 9
+    for quantity in ("energy", "forces", "stress"):
+        assert result[quantity] == pytest.approx(expected[quantity], rel=1e-6)
+
+
+def test_key_mapping_and_energies_alone(model, tmp_path):
+    atoms = dimer(3.8, 0.03)
+    atoms.info["E_ref"] = atoms.get_potential_energy()
+    atoms.calc = None
+    write(tmp_path / "a.extxyz", atoms)
+    result = evaluate(tmp_path, model, tmp_path / "a.extxyz", "--keys", "energy=E_ref")
+    assert result["energy"]["mae_meV_per_atom"] == pytest.approx(15.0, abs=1e-4)
+    assert result["forces"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--keys", "enrgy=E"], "unknown label 'enrgy': did you mean 'energy'?"),
+        (["--keys", "energy"], "expected LABEL=NAME, got 'energy'"),
+        (
+            ["--keys", "energy=E0"],
+            "frame 0: no energy (looked for key 'E0'); the frame holds: energy, forces",
+        ),
+        (["--device", "gpu"], "device"),
+    ],
+)
+def test_wrong_use_is_refused(model, tmp_path, capsys, words, text):
+    write(tmp_path / "a.extxyz", [dimer(3.7)])
+    assert main(["evaluate", str(model), str(tmp_path / "a.extxyz"), *words]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_foreign_element_and_missing_files(model, tmp_path, capsys):
+    atoms = dimer(3.7)
+    atoms.symbols[0] = "Kr"
+    write(tmp_path / "a.extxyz", atoms)
+    assert main(["evaluate", str(model), str(tmp_path / "a.extxyz")]) == 2
+    assert "Kr" in capsys.readouterr().err
+    assert main(["evaluate", str(model), str(tmp_path / "nowhere.xyz")]) == 2
+    assert "no such data file" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "nowhere.pt"), str(tmp_path / "a.extxyz")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert read(tmp_path / "a.extxyz").symbols[0] == "Kr"

@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.io import write
+
+from mlplugins.checkpoints import native
+from mlplugins.cli.main import main
+from mlplugins.engines import artifact
+from mlplugins.errors import BadInput
+from mlplugins.training import checkpoint
+
+from ..training.argon import CONFIG, argon
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    write(folder / "train.extxyz", argon(8, 0))
+    write(folder / "test.extxyz", argon(2, 1))
+    (folder / "c.yaml").write_text(CONFIG.format(epochs=2, more="ema: 0.9"))
+    assert main(["train", str(folder / "c.yaml"), "-o", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_export_equals_the_model_of_the_run(run, tmp_path):
+    output = tmp_path / "again.pt"
+    assert (
+        main(["export", str(run / "checkpoint.ckpt"), "-o", str(output), "--json", str(tmp_path / "e.json")])
+        == 0
+    )
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.2, seed=0)
+    first, again = (artifact.load(p).evaluate([atoms])[0] for p in (run / "model.pt", output))
+    assert again.energy == first.energy
+    np.testing.assert_array_equal(again.forces, first.forces)
+    assert json.loads((tmp_path / "e.json").read_text())["dtype"] == "float64"
+    assert artifact.load(output).record["hyperparameters"]["num_features"] == 4
+
+
+def test_dtype_and_portable(run, tmp_path):
+    output = tmp_path / "m.pt"
+    words = ["-o", str(output), "--dtype", "float32", "--portable"]
+    assert main(["export", str(run / "checkpoint.ckpt"), *words]) == 0
+    model = artifact.load(output)
+    assert (model.dtype, model.record["portable"]) == ("float32", True)
+
+
+def test_reader_and_writer_agree_on_the_format():
+    assert native.FORMAT == checkpoint.FORMAT
+
+
+def test_wrong_files_are_refused(run, tmp_path, capsys):
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((run / "checkpoint.ckpt").read_bytes()[:1000])
+    assert main(["export", str(broken)]) == 2
+    assert "not a readable checkpoint, or truncated" in capsys.readouterr().err
+    torch.save({"model_state_dict": {}}, broken)
+    with pytest.raises(BadInput, match="foreign checkpoints go to `mlplugins convert`"):
+        native.read(broken)
+    content = torch.load(run / "checkpoint.ckpt", weights_only=True)
+    torch.save({**content, "format": 2}, broken)
+    with pytest.raises(BadInput, match="checkpoint format 2, this mlplugins reads up to 1"):
+        native.read(broken)
+    torch.save({**content, "hyperparameters": {**content["hyperparameters"], "num_features": 5}}, broken)
+    with pytest.raises(BadInput, match="the weights do not fit this version's 'nequip'"):
+        native.read(broken)
+    with pytest.raises(BadInput, match="no such checkpoint"):
+        native.read(tmp_path / "nowhere.ckpt")
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"format": 1, "family": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(BadInput, match="not a readable checkpoint"):
+        native.read(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "executed").exists()

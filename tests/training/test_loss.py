@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+
+from mlplugins.models import nequip
+from mlplugins.models.base import TrainingStatistics
+from mlplugins.structures import batch
+from mlplugins.structures.dataset import from_atoms
+from mlplugins.structures.metrics import metrics
+from mlplugins.training.config import LossSection
+from mlplugins.training.loss import EnergyForces, ErrorSums, Predicted, Residuals, loss, residuals
+
+from .argon import argon
+
+
+@pytest.fixture
+def case():
+    torch.manual_seed(0)
+    hyperparameters = nequip.Hyperparameters(cutoff=5.5, num_layers=2, num_features=4, radial_mlp=[8])
+    model = nequip.Model(["Ar"], hyperparameters)
+    model.initialise(TrainingStatistics(40.0, 0.5))
+    structures = [from_atoms(a) for a in argon(3, 2)]
+    return (
+        model,
+        structures,
+        batch.concatenate([batch.single(s, ["Ar"], 5.5, 0.0, torch.float64) for s in structures]),
+    )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossSection(energy=1, forces=0, stress=0),
+        LossSection(energy=0, forces=1, stress=0),
+        LossSection(energy=0, forces=0, stress=1),
+        LossSection(energy=1, forces=10, stress=5, huber=0.05),
+    ],
+)
+def test_gradient_of_the_loss_is_its_finite_difference(case, weights):
+    """A failure means that training follows a wrong gradient (the double backward of forces or stress)."""
+    model, _, b = case
+    module = EnergyForces(model)
+
+    def value():
+        return loss(residuals(module(b, True), b), weights)
+
+    value().backward()
+    rng = np.random.default_rng(0)
+    step = 1e-6
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue
+        direction = torch.from_numpy(rng.normal(size=parameter.shape))
+        with torch.no_grad():
+            parameter += step * direction
+        up = value().item()
+        with torch.no_grad():
+            parameter -= 2 * step * direction
+        down = value().item()
+        with torch.no_grad():
+            parameter += step * direction
+        slope = float((parameter.grad * direction).sum())
+        scale = float(parameter.grad.norm() * direction.norm())
+        assert (up - down) / (2 * step) == pytest.approx(slope, abs=1e-6 * scale + 1e-9), name
+
+
+def test_loss_is_the_formula():
+    errors = Residuals(
+        energy=torch.tensor([0.1, -0.3]),
+        forces=torch.tensor([[0.2, 0.0, 0.0], [0.0, -0.4, 0.0]]),
+        virial=torch.full((1, 3, 3), 0.5),
+        stress=torch.zeros(1, 3, 3),
+    )
+    weights = LossSection(energy=2, forces=3, stress=4)
+    expected = 2 * (0.01 + 0.09) / 2 + 3 * (0.04 + 0.16) / 6 + 4 * 0.25
+    assert loss(errors, weights).item() == pytest.approx(expected, rel=1e-6)
+    huber = loss(errors, LossSection(energy=1, forces=0, stress=0, huber=0.2)).item()
+    assert huber == pytest.approx((0.01 + 0.2 * (2 * 0.3 - 0.2)) / 2, rel=1e-6)
+
+
+def test_energy_counts_per_atom_and_stress_as_virial_per_atom(case):
+    model, structures, b = case
+    predicted = EnergyForces(model)(b, False)
+    errors = residuals(predicted, b)
+    s = structures[1]
+    assert errors.energy[1].item() == pytest.approx(
+        (predicted.energy[1].item() - s.energy) / len(s), rel=1e-12
+    )
+    expected = (predicted.virial[1].numpy() - s.volume * s.stress) / len(s)
+    np.testing.assert_allclose(errors.virial[1].numpy(), expected, atol=1e-12)
+
+
+def test_structures_without_stress_do_not_enter_the_stress_term(case):
+    _, structures, b = case
+    b.volume[1] = 0.0
+    wrong = Predicted(b.energy, b.forces, torch.zeros(3, 3, 3, dtype=torch.float64))
+    errors = residuals(wrong, b)
+    assert errors.stress.shape == (2, 3, 3)
+    np.testing.assert_allclose(errors.stress[1].numpy(), -structures[2].stress, atol=1e-12)
+    b.volume[:] = 0.0
+    assert loss(residuals(wrong, b), LossSection(energy=0, forces=0, stress=1)).item() == 0.0
+
+
+def test_running_sums_agree_with_the_metrics_of_evaluate(case):
+    model, structures, b = case
+    module = EnergyForces(model)
+    predicted = module(b, False)
+    sums = ErrorSums()
+    for s in structures:
+        one = batch.single(s, ["Ar"], 5.5, 0.0, torch.float64)
+        errors = residuals(module(one, False), one)
+        sums.add(errors, loss(errors, LossSection()))
+    summary = sums.summary()
+
+    class One:
+        def __init__(self, k, s):
+            rows = b.system == k
+            self.energy = predicted.energy[k].item()
+            self.forces = predicted.forces[rows].numpy()
+            self.stress = predicted.virial[k].numpy() / s.volume
+
+    expected = metrics(structures, [One(k, s) for k, s in enumerate(structures)])
+    for quantity in ("energy", "forces", "stress"):
+        for name, value in expected[quantity].items():
+            assert summary[f"{quantity}_{name}"] == pytest.approx(value, rel=1e-9)
