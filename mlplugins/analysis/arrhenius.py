@@ -142,7 +142,7 @@ def arrhenius(runs: Sequence[RunResult]) -> tuple[ArrheniusResult | None, list[s
     warnings = [
         f"{run.temperature_k:g} K: left out of the Arrhenius fit (no measurable diffusion)"
         for run in runs
-        if run not in usable
+        if run not in usable and len(runs) > 1
     ]
     temperatures = np.array([run.temperature_k for run in usable])
     if len(np.unique(temperatures)) < MIN_POINTS:

@@ -63,7 +63,7 @@ def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
     """A short line of slope 1, below the data."""
     curve = runs[0].curve
     end = float(curve.time_ps[-1])
-    times = np.array([end / 12, end / 1.5])
+    times = np.array([end / 6, end / 1.5])
     inside = (curve.time_ps >= times[0]) & (curve.time_ps <= times[1])
     if not inside.any():
         return

@@ -32,6 +32,12 @@ def report():
     return Report("Li", runs, law, [*notes, "a < b & c"], (("fit", "gls"), ("files", "<a&b>.dump")))
 
 
+@pytest.fixture(scope="module")
+def folder(report, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "new" / "out"
+    return path, write_report(report, path)
+
+
 class Strict(HTMLParser):
     """Collects tags; every opened tag has to be closed in order."""
 
@@ -49,22 +55,22 @@ class Strict(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_all_files_and_no_other(report, tmp_path):
-    paths = write_report(report, tmp_path / "new" / "out")
+def test_all_files_and_no_other(folder):
+    path, paths = folder
     names = {"msd.png", "arrhenius.png", "results.csv", "msd.csv", "report.html"}
-    assert {path.name for path in paths} == names
-    assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == names
+    assert {written.name for written in paths} == names
+    assert {written.name for written in path.iterdir()} == names
 
 
-def test_page_is_self_contained_and_complete(report, tmp_path):
-    page = next(path for path in write_report(report, tmp_path) if path.suffix == ".html").read_text()
+def test_page_is_self_contained_and_complete(report, folder):
+    page = (folder[0] / "report.html").read_text()
     parser = Strict()
     parser.feed(page)
     assert parser.open == []
     assert len(parser.sources) == 2
     for source, name in zip(parser.sources, ("msd.png", "arrhenius.png")):
         assert (
-            base64.b64decode(source.removeprefix("data:image/png;base64,")) == (tmp_path / name).read_bytes()
+            base64.b64decode(source.removeprefix("data:image/png;base64,")) == (folder[0] / name).read_bytes()
         )
     assert "http" not in re.sub(r"data:[^']*", "", page)
     assert "a &lt; b &amp; c" in page
@@ -76,24 +82,22 @@ def test_page_is_self_contained_and_complete(report, tmp_path):
     assert "generalised least squares" in page
 
 
-def test_tables_hold_the_numbers(report, tmp_path):
-    write_report(report, tmp_path)
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+def test_tables_hold_the_numbers(report, folder):
+    rows = list(csv.DictReader(io.StringIO((folder[0] / "results.csv").read_text())))
     assert [row["T_K"] for row in rows] == ["500", "600", "700"]
     for row, run in zip(rows, report.runs):
         assert float(row["D_cm2_s"]) == pytest.approx(run.diffusion.tracer.value, rel=1e-5)
         assert float(row["sigma_collective_mS_cm_high"]) == pytest.approx(run.sigma_collective.high, rel=1e-5)
-    curve = list(csv.DictReader(io.StringIO((tmp_path / "msd.csv").read_text())))
+    curve = list(csv.DictReader(io.StringIO((folder[0] / "msd.csv").read_text())))
     assert len(curve) == 3 * 299
     assert float(curve[0]["lag_ps"]) == pytest.approx(0.1)
     total = sum(float(curve[7][f"msd_{axis}_A2"]) for axis in "xyz")
     assert float(curve[7]["msd_A2"]) == pytest.approx(total, rel=1e-4)
 
 
-def test_figures_are_drawn(report, tmp_path):
-    write_report(report, tmp_path)
+def test_figures_are_drawn(folder):
     for name in ("msd.png", "arrhenius.png"):
-        image = matplotlib.image.imread(tmp_path / name)
+        image = matplotlib.image.imread(folder[0] / name)
         assert min(image.shape[:2]) >= 800
         ink = (image[..., :3].min(axis=2) < 0.7).mean()
         assert 0.005 < ink < 0.3

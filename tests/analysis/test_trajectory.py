@@ -67,7 +67,7 @@ def test_rigid_drift_is_removed(system, tmp_path):
 @pytest.mark.parametrize("columns", [WRAPPED, UNWRAPPED, "id element x y z ix iy iz"])
 def test_a_breathing_cell_does_not_make_the_host_diffuse(tmp_path, columns):
     """Ions far from home in a cell that changes by ±2 %: the pitfall multiplies what they have travelled."""
-    walk = LatticeWalk(frames=3000, ions=30, rate=1.5, frame_ps=0.1)
+    walk = LatticeWalk(frames=3000, ions=20, rate=1.5, frame_ps=0.1)
     still = crystal(walk)
     breathing = still.breathing(0.02, 37.0)
     run = read_trajectory([dump(breathing, tmp_path / "b.dump", columns=columns)], SETTINGS)
@@ -80,7 +80,7 @@ def test_a_breathing_cell_does_not_make_the_host_diffuse(tmp_path, columns):
     limit = 20 * 0.02 * 2 * np.pi / 37 + 0.02 * np.abs(exact).max()
     assert np.abs(np.diff(run.displacements, axis=0) - exact).max() < limit
     naive = np.diff(lithium(breathing), axis=0)
-    assert np.abs(naive - exact).max() > 1.5 * limit
+    assert np.abs(naive - exact).max() > 1.2 * limit
 
 
 def test_triclinic_cells_and_ase_files(tmp_path):

@@ -147,12 +147,13 @@ BAD_CONFIGS = [
 
 
 @pytest.mark.parametrize(("old", "new", "text"), BAD_CONFIGS)
-def test_bad_configurations_are_refused(series, capsys, old, new, text):
-    series.write_text(series.read_text().replace(old, new, 1))
+def test_bad_configurations_are_refused(tmp_path, capsys, old, new, text):
+    good = "species: Li\ncharge: 1\ntimestep: 2\nruns:\n  - {files: [data/0.dump], temperature: 500}\n"
+    (tmp_path / "runs.yaml").write_text(good.replace(old, new, 1))
     assert main(["conductivity", "runs.yaml"]) == 2
     message = capsys.readouterr().err
     assert re.search(text, message), message
-    assert not (series.parent / "conductivity").exists()
+    assert not (tmp_path / "conductivity").exists()
 
 
 @pytest.mark.parametrize(
