@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
 
@@ -13,24 +15,37 @@ NO_CELL_A = 1000.0
 """Edge of the cell that i-PI is given along directions that have none, Å."""
 
 
-def upright(atoms: Atoms) -> Atoms:
-    """The structure turned so that its cell is as i-PI wants it: a along x, b in the xy plane, none missing.
+class Upright(NamedTuple):
+    """A structure in i-PI's orientation.
+
+    Attributes:
+        atoms: a along x, b in the xy plane, no cell vector missing.
+        rotation: (3, 3), `atoms.positions = given.positions @ rotation`.
+    """
+
+    atoms: Atoms
+    rotation: NDArray[np.float64]
+
+
+def upright(given: Atoms) -> Upright:
+    """Turn a structure so that i-PI can hold its cell; missing cell vectors become long ones.
 
     Raises:
         BadInput: a left-handed cell.
 
-    >>> upright(Atoms("H", cell=[[0, 2, 0], [-2, 0, 0], [0, 0, 2]], pbc=True)).cell.array.tolist()
+    >>> cell = [[0, 2, 0], [-2, 0, 0], [0, 0, 2]]
+    >>> upright(Atoms("H", cell=cell, pbc=True)).atoms.cell.array.tolist()
     [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
     """
-    turned = atoms.copy()
-    for k in np.flatnonzero(~atoms.cell.array.any(axis=1)):
-        turned.cell[k] = NO_CELL_A * atoms.cell.complete()[k]
-    if turned.cell.handedness < 0:
+    atoms = given.copy()
+    for k in np.flatnonzero(~given.cell.array.any(axis=1)):
+        atoms.cell[k] = NO_CELL_A * given.cell.complete()[k]
+    if atoms.cell.handedness < 0:
         raise BadInput("i-PI needs a right-handed cell: exchange two cell vectors")
-    cell, rotation = turned.cell.standard_form()
-    turned.set_cell(cell)
-    turned.set_positions(turned.positions @ rotation.T)
-    return turned
+    cell, back = atoms.cell.standard_form()
+    atoms.set_cell(cell)
+    atoms.set_positions(atoms.positions @ back.T)
+    return Upright(atoms, back.T)
 
 
 def write_xyz(path: Path, atoms: Atoms) -> None:

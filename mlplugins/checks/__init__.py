@@ -1,0 +1,1 @@
+"""Is a model file physical, and is it the same in every engine?"""

@@ -1,0 +1,271 @@
+"""Physics that every potential must obey: derivatives, symmetries, locality, smoothness, conservation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.velocitydistribution import Stationary
+from ase.md.verlet import VelocityVerlet
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, Check, limits
+from mlplugins.engines.artifact import Artifact, Results
+from mlplugins.engines.ase import MLCalculator
+from mlplugins.errors import MlpluginsError
+from mlplugins.units import FS_PER_PS
+
+Array = NDArray[np.float64]
+
+ATOMS_PER_CALL = 600
+RATTLE_A = 0.02
+DIFFERENCES = 1e-6  # relative, of finite differences
+STEP_A, STRAIN = {"float64": 5e-4, "float32": 1e-2}, {"float64": 2e-4, "float32": 2e-3}
+STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
+"""Five-point first derivative: (step, weight)."""
+SINGLE_COORDINATES, DIRECTIONS = 8, 4
+FORCE_FLOOR, STRESS_FLOOR = 0.1, 1e-3  # eV/Å, eV/Å³: below these, deviations count absolutely
+NVE_TIMESTEP_FS, NVE_TEMPERATURE_K = 0.5, 300.0
+NVE_LARGEST = 256
+
+
+class PhysicsChecks:
+    """All checks of one structure.
+
+    Args:
+        model: the loaded file.
+        atoms: structure.
+        label: its name in the rows.
+    """
+
+    def __init__(self, model: Artifact, atoms: Atoms, label: str) -> None:
+        self.model = model
+        self.atoms = atoms
+        self.label = label
+        self.random = np.random.default_rng(0)
+        self.rattled = atoms.copy()
+        self.rattled.positions += RATTLE_A * self.random.standard_normal((len(atoms), 3))
+        self.reference = model.evaluate([self.rattled])[0]
+        self.limits = limits(model, self.reference)
+
+    def checks(self, nve_steps: int) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
+        """(name, function that gives rows) of everything that makes sense for the structure."""
+        yield "finite differences of forces", self.forces
+        if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
+            yield "finite differences of stress", self.stress
+        yield "symmetry", self.symmetry
+        yield "isolated atoms", self.isolated_atoms
+        yield "extensivity", self.extensivity
+        yield "smoothness at the cutoff", self.cutoff
+        if nve_steps > 0 and 1 < len(self.atoms) <= NVE_LARGEST:
+            yield "NVE drift", lambda: self.nve(nve_steps)
+
+    def run(self, nve_steps: int, report: Callable[[str], None]) -> list[Check]:
+        """Run all checks; a model that fails inside one makes that row fail."""
+        rows: list[Check] = []
+        for name, function in self.checks(nve_steps):
+            report(name)
+            try:
+                rows += function()
+            except MlpluginsError as error:
+                rows.append(self._row(name, np.nan, 0.0, "", note=str(error)))
+        return rows
+
+    def forces(self) -> list[Check]:
+        """F = −dE/dr along some coordinates and some directions in which all atoms move."""
+        n = len(self.atoms)
+        chosen = self.random.choice(3 * n, min(SINGLE_COORDINATES, 3 * n), replace=False)
+        collective = self.random.standard_normal((DIRECTIONS, 3 * n))
+        collective /= np.linalg.norm(collective, axis=1, keepdims=True)
+        directions = np.concatenate([np.eye(3 * n)[chosen], collective])
+        step = STEP_A[self.model.dtype]
+        moved = []
+        for direction in directions:
+            for k, _ in STENCIL:
+                atoms = self.rattled.copy()
+                atoms.positions += k * step * direction.reshape(n, 3)
+                moved.append(atoms)
+        slopes = self._derivatives(moved, step)
+        expected = -directions @ self.reference.forces.ravel()
+        scale = max(np.abs(expected).max(), FORCE_FLOOR)
+        return [self._relative("forces = -dE/dr", slopes - expected, scale, step)]
+
+    def stress(self) -> list[Check]:
+        """σ = (1/V) dE/dε, six components."""
+        reference = self.reference.stress
+        if reference is None:
+            return []
+        step = STRAIN[self.model.dtype]
+        pairs = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
+        strained = []
+        for a, b in pairs:
+            strain = np.zeros((3, 3))
+            strain[a, b] += 0.5
+            strain[b, a] += 0.5
+            for k, _ in STENCIL:
+                atoms = self.rattled.copy()
+                atoms.set_cell(atoms.cell @ (np.eye(3) + k * step * strain), scale_atoms=False)
+                atoms.positions = self.rattled.positions @ (np.eye(3) + k * step * strain)
+                strained.append(atoms)
+        slopes = self._derivatives(strained, step) / self.rattled.get_volume()
+        expected = np.array([reference[a, b] for a, b in pairs])
+        scale = max(np.abs(expected).max(), STRESS_FLOOR)
+        volume = self.rattled.get_volume()
+        return [self._relative("stress = dE/dε/V", slopes - expected, scale, step * volume)]
+
+    def symmetry(self) -> list[Check]:
+        """Rotation (also of forces), inversion, translation, permutation."""
+        base = self.rattled
+        n = len(base)
+        rotations = Rotation.random(3, random_state=1).as_matrix()
+        order = self.random.permutation(n)
+        shift = self.random.uniform(-2, 2, 3)
+        variants = [_transformed(base, rotation) for rotation in rotations]
+        variants += [_transformed(base, -np.eye(3)), base.copy(), base[order]]
+        variants[4].positions += shift
+        reference, *results = self._evaluate([base, *variants])
+        turned = results[:3]
+        energies = [abs(_difference(result, reference)) / n for result in results]
+        energies[5] = abs(results[5].energy - reference.energy) / n
+        rotated = max(np.abs(r.forces - reference.forces @ q.T).max() for r, q in zip(turned, rotations))
+        permuted = np.abs(results[5].forces - reference.forces[order]).max()
+        translated = np.abs(results[4].forces - reference.forces).max()
+        lim_energy, lim = self.limits.same_energy, self.limits.same_force
+        return [
+            self._row("rotation: energy", max(energies[:3]), lim_energy, ENERGY_UNIT),
+            self._row("rotation: forces", rotated, lim, FORCE_UNIT),
+            self._row("inversion: energy", energies[3], lim_energy, ENERGY_UNIT),
+            self._row("translation: energy", energies[4], lim_energy, ENERGY_UNIT),
+            self._row("translation: forces", translated, lim, FORCE_UNIT),
+            self._row("permutation: energy", energies[5], lim_energy, ENERGY_UNIT),
+            self._row("permutation: forces", permuted, lim, FORCE_UNIT),
+        ]
+
+    def isolated_atoms(self) -> list[Check]:
+        """One atom in vacuum: finite energy, no force."""
+        symbols = sorted(set(self.atoms.get_chemical_symbols()))
+        results = self._evaluate([Atoms(symbol, [[0.0, 0.0, 0.0]]) for symbol in symbols])
+        force = max(np.abs(result.forces).max() for result in results)
+        finite = all(np.isfinite(result.energy) for result in results)
+        energies = ", ".join(f"{s} {r.energy:.6g} eV" for s, r in zip(symbols, results))
+        value = force if finite else np.nan
+        return [self._row("isolated atoms: force", value, 1e-10, FORCE_UNIT, note=energies)]
+
+    def extensivity(self) -> list[Check]:
+        """Twice the crystal, or two molecules out of range, have twice the energy and the same forces."""
+        base = self.rattled
+        if base.pbc.any():
+            axis = int(np.argmax(base.pbc))
+            repeats = [1, 1, 1]
+            repeats[axis] = 2
+            double = base.repeat(repeats)
+        else:
+            double = base.copy()
+            other = base.copy()
+            other.positions[:, 0] += np.ptp(base.positions[:, 0]) + 2 * self.model.interaction_range + 10.0
+            double += other
+        one, two = self._evaluate([base, double])
+        energy = abs(two.energy - 2 * one.energy) / len(double)
+        force = np.abs(two.forces - np.concatenate([one.forces, one.forces])).max()
+        lim_energy, lim = self.limits.same_energy, self.limits.same_force
+        return [
+            self._row("extensivity: energy", energy, lim_energy, ENERGY_UNIT),
+            self._row("extensivity: forces", force, lim, FORCE_UNIT),
+        ]
+
+    def cutoff(self) -> list[Check]:
+        """Energy and force are continuous where a neighbour enters, alone and beside a third atom.
+
+        The jump is extrapolated from ±δ and ±2δ, so that a finite slope does not count as a jump.
+        """
+        cutoff = self.model.cutoff
+        if cutoff <= 0:
+            return []
+        delta = 1e-4 if self.model.dtype == "float64" else 1e-3
+        clusters: list[Atoms] = []
+        symbols = sorted(set(self.atoms.get_chemical_symbols()))
+        pairs = [(a, b) for k, a in enumerate(symbols) for b in symbols[k:]]
+        for a, b in pairs:
+            for third in (False, True):
+                for k in (-2, -1, 1, 2):
+                    clusters.append(_cluster((a, b), cutoff, k * delta, third))
+        results = self._evaluate(clusters)
+        energy = force = 0.0
+        for start in range(0, len(results), 4):
+            far_in, in_, out, far_out = results[start : start + 4]
+            e = 2 * _difference(in_, out) - _difference(far_in, far_out)
+            f = 2 * (in_.forces - out.forces) - (far_in.forces - far_out.forces)
+            energy, force = max(energy, abs(e)), max(force, np.abs(f).max())
+        note = f"at {cutoff:g} Å"
+        return [
+            self._row("cutoff: jump of energy", energy, self.limits.jump_energy, "eV", note=note),
+            self._row("cutoff: jump of force", force, self.limits.jump_force, FORCE_UNIT, note=note),
+        ]
+
+    def nve(self, steps: int) -> list[Check]:
+        """Linear drift of the total energy in a short NVE run (the first quarter is left out)."""
+        atoms = self.rattled.copy()
+        atoms.calc = MLCalculator(self.model.path, device=self.model.device)
+        thermal = np.sqrt(atoms.get_masses()[:, None] * units.kB * NVE_TEMPERATURE_K)
+        atoms.set_momenta(self.random.standard_normal((len(atoms), 3)) * thermal)
+        Stationary(atoms)
+        energies: list[float] = []
+        dynamics = VelocityVerlet(atoms, NVE_TIMESTEP_FS * units.fs)
+        dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
+        dynamics.run(steps)
+        used = np.array(energies[len(energies) // 4 :]) / len(atoms)
+        time = np.arange(len(used)) * NVE_TIMESTEP_FS / FS_PER_PS
+        drift = abs(np.polyfit(time, used, 1)[0]) if np.isfinite(used).all() else np.nan
+        spread = f"spread {np.ptp(used):.1e} eV/atom"
+        note = f"{steps} steps of {NVE_TIMESTEP_FS:g} fs from {NVE_TEMPERATURE_K:g} K, {spread}"
+        return [self._row("NVE drift", drift, self.limits.drift, "eV/atom/ps", note=note)]
+
+    def _evaluate(self, structures: Sequence[Atoms]) -> list[Results]:
+        results: list[Results] = []
+        at_once = max(1, ATOMS_PER_CALL // max(len(s) for s in structures))
+        for start in range(0, len(structures), at_once):
+            results += self.model.evaluate(structures[start : start + at_once])
+        return results
+
+    def _derivatives(self, moved: Sequence[Atoms], step: float) -> Array:
+        results = self._evaluate(moved)
+        slopes = []
+        for start in range(0, len(results), len(STENCIL)):
+            group = results[start : start + len(STENCIL)]
+            slopes.append(sum(w * _difference(r, group[0]) for (_, w), r in zip(STENCIL, group)) / step)
+        return np.array(slopes)
+
+    def _relative(self, name: str, deviation: Array, scale: float, step: float) -> Check:
+        limit = (
+            DIFFERENCES if self.model.dtype == "float64" else 1e-3 + 2 * self.limits.rounding / (step * scale)
+        )
+        return self._row(name, float(np.abs(deviation).max() / scale), limit, "relative")
+
+    def _row(self, name: str, value: float, limit: float, unit: str, note: str = "") -> Check:
+        return Check(name, "ase", 1, float(value), limit, unit, self.label, note)
+
+
+def _difference(a: Results, b: Results) -> float:
+    """E_a − E_b of the same atoms, as a sum over atoms: less round-off than the difference of two totals."""
+    if a.energies is None or b.energies is None:
+        return a.energy - b.energy
+    return float((a.energies - b.energies).sum())
+
+
+def _transformed(atoms: Atoms, matrix: Array) -> Atoms:
+    """Positions and cell multiplied by an orthogonal matrix."""
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ matrix.T, scale_atoms=False)
+    turned.positions = atoms.positions @ matrix.T
+    return turned
+
+
+def _cluster(symbols: tuple[str, str], cutoff: float, offset: float, third: bool) -> Atoms:
+    positions = [[0.0, 0.0, 0.0], [cutoff + offset, 0.0, 0.0]]
+    names = list(symbols)
+    if third:
+        positions.append([0.5 * cutoff, 0.45 * cutoff, 0.1 * cutoff])
+        names.append(symbols[0])
+    return Atoms(names, positions)

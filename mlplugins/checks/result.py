@@ -1,0 +1,127 @@
+"""One row of `mlplugins check`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplugins.engines.artifact import Artifact
+
+ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = "eV/atom", "eV/Å", "eV/Å³"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measured deviation and what it may be at most.
+
+    Attributes:
+        name: what was compared.
+        engine: `ase`, `lammps`, `ipi`.
+        ranks: MPI ranks.
+        value: deviation; NaN if it could not be measured.
+        limit: largest deviation that passes.
+        unit: of value and limit.
+        structure: which one.
+        note: why it failed and the remedy, or a detail (mode, largest deviation).
+    """
+
+    name: str
+    engine: str
+    ranks: int
+    value: float
+    limit: float
+    unit: str
+    structure: str = ""
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the deviation is finite and within the limit."""
+        return math.isfinite(self.value) and self.value <= self.limit
+
+    def record(self) -> dict[str, Any]:
+        """As the JSON file holds it."""
+        return {
+            "name": self.name,
+            "engine": self.engine,
+            "ranks": self.ranks,
+            "value": float(self.value),
+            "limit": float(self.limit),
+            "unit": self.unit,
+            "passed": self.passed,
+            "structure": self.structure,
+            "note": self.note,
+        }
+
+
+class Evaluated(Protocol):
+    """Results of a structure, from any engine."""
+
+    @property
+    def energy(self) -> float: ...
+    @property
+    def forces(self) -> NDArray[np.float64]: ...
+    @property
+    def stress(self) -> NDArray[np.float64] | None: ...
+    @property
+    def energies(self) -> NDArray[np.float64] | None: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What round-off allows, by the precision of the model.
+
+    float64: the limits of the design. float32, with ε = 1.2e-7: the file returns per-atom energies e in
+    float32 (composition baseline included), forces are sums of some hundred terms of the size of the largest
+    force F: energies ε (50 eV + 2 max|e|), forces 500 ε (1 eV/Å + F), stress 500 ε (0.05 eV/Å³ + σ). A finite
+    difference of energies rounded that way, over a step h, is off by ε max|e| √N / h.
+
+    Attributes:
+        energy: eV/atom, between engines and between equivalent structures.
+        force: eV/Å, between engines.
+        stress: eV/Å³, between engines.
+        same_energy: eV/atom, between equivalent structures.
+        same_force: eV/Å, between equivalent structures.
+        jump_energy: eV, at the cutoff.
+        jump_force: eV/Å, at the cutoff.
+        drift: eV/atom/ps of a short NVE run, in which the integrator's own oscillation is larger than drift.
+        rounding: eV, of a total energy.
+    """
+
+    energy: float
+    force: float
+    stress: float
+    same_energy: float
+    same_force: float
+    jump_energy: float
+    jump_force: float
+    drift: float
+    rounding: float
+
+
+def limits(model: Artifact, result: Evaluated) -> Limits:
+    """Limits for a model, and results of that size."""
+    if model.dtype == "float64":
+        return Limits(1e-8, 1e-8, 1e-8, 1e-10, 1e-10, 1e-9, 1e-7, 1e-3, 0.0)
+    epsilon = float(np.finfo(np.float32).eps)
+    n = len(result.forces)
+    atomic = abs(result.energy) / n if result.energies is None else float(np.abs(result.energies).max())
+    energy = epsilon * (50 + 2 * atomic)
+    force = 500 * epsilon * (1.0 + float(np.abs(result.forces).max()))
+    stress = 0.0 if result.stress is None else float(np.abs(result.stress).max())
+    rounding = epsilon * (1 + atomic) * np.sqrt(n)
+    return Limits(
+        energy,
+        force,
+        500 * epsilon * (0.05 + stress),
+        energy,
+        force,
+        energy * n,
+        force,
+        1e-3 + rounding / n,
+        rounding,
+    )

@@ -1,0 +1,118 @@
+"""Molecular dynamics in LAMMPS, i-PI or ASE: writes the host's own input files and runs them, resumable.
+
+Example:
+  mlplugins simulate md.yaml -o runs             # then: mlplugins conductivity runs/conductivity.yaml
+  mlplugins simulate md.yaml --engine ipi
+  mlplugins simulate md.yaml --write-only        # only the input files, to edit and run by hand
+
+md.yaml:
+  model: model.pt
+  structure: Li6PS5Cl.extxyz       # or FILE@INDEX; any file that ASE reads
+  engine: lammps                   # lammps | ipi | ase
+  ensemble: nvt                    # nve | nvt | npt
+  temperatures: [700, 850, 1000]   # K
+  seeds: [1]
+  timestep: 2.0                    # fs
+  equilibration: {steps: 1000, npt_steps: 0}    # npt_steps: find the mean cell first
+  steps: 20000                     # production
+  dump_interval: 10                # steps between frames
+  thermostat: {kind: csvr, time_constant: 100}  # csvr | nose-hoover | langevin; fs
+  barostat: {coupling: iso, time_constant: 1000}
+  pressure: 0.0                    # GPa
+  supercell: [1, 1, 1]
+  mobile: {species: Li, charge: 1}              # for conductivity.yaml
+  ranks: 1                         # MPI ranks of one run (LAMMPS)
+  parallel: 1                      # runs at the same time
+
+The same command continues a campaign that was killed and skips runs that are finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlplugins.cli._common import add_json, console, write_json
+from mlplugins.simulation import campaign as campaigns
+from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
+from mlplugins.simulation.config import load
+from mlplugins.simulation.plan import Campaign, Run, plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mlplugins simulate`."""
+    parser.add_argument("config", type=Path, help="campaign, YAML (see above)")
+    parser.add_argument("--engine", choices=("lammps", "ipi", "ase"), help="instead of the file's engine")
+    parser.add_argument("--write-only", action="store_true", help="write the input files, run nothing")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("simulation"), metavar="DIR", help="default: %(default)s"
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, write, run; 1 if a run failed."""
+    out = console()
+    campaign = plan(load(args.config, args.engine), args.output.resolve())
+    if args.write_only:
+        campaigns.write(campaign)
+        for item in campaign.runs:
+            out.print(f"{escape(str(item.directory))}: sh run.sh", soft_wrap=True)
+        write_json(
+            args.json, {"directory": str(campaign.directory), "runs": [item.name for item in campaign.runs]}
+        )
+        return 0
+    outcomes = _simulate(campaign, out)
+    _print(campaign, outcomes, out)
+    write_json(args.json, {"directory": str(campaign.directory), "runs": [asdict(item) for item in outcomes]})
+    return 0 if all(item.state == "finished" for item in outcomes) else 1
+
+
+def _simulate(campaign: Campaign, out: Console) -> list[Outcome]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, transient=not out.is_terminal) as bars:
+        total = bars.add_task(
+            f"{len(campaign.runs)} runs, {campaign.config.engine}",
+            total=campaign.config.total_steps * len(campaign.runs),
+        )
+        tasks: dict[str, TaskID] = {}
+        steps: dict[str, int] = {}
+
+        def show(item: Run, step: int) -> None:
+            if item.name not in tasks:
+                tasks[item.name] = bars.add_task(
+                    f"  {item.name}", total=item.config.total_steps, completed=step
+                )
+            steps[item.name] = step
+            bars.update(tasks[item.name], completed=step)
+            bars.update(total, completed=sum(steps.values()))
+
+        return campaigns.simulate(campaign, show)
+
+
+def _print(campaign: Campaign, outcomes: list[Outcome], out: Console) -> None:
+    table = Table("run", "state", "steps")
+    for item in outcomes:
+        colour = "green" if item.state == "finished" else "red"
+        table.add_row(item.run, f"[{colour}]{item.state}[/]", f"{item.step} of {item.total_steps}")
+    out.print(table)
+    for item in outcomes:
+        if item.state == "failed":
+            out.print(f"[red]{item.run}[/]: {escape(item.message)}", soft_wrap=True)
+            for line in item.last_lines:
+                out.print(f"    {escape(line)}", soft_wrap=True)
+    ready = campaign.directory.parent / CONDUCTIVITY
+    if all(item.state == "finished" for item in outcomes):
+        out.print(f"next: mlplugins conductivity {escape(str(ready))}", soft_wrap=True)

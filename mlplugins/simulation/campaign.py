@@ -1,0 +1,248 @@
+"""Running a campaign: at most `parallel` runs at a time, each resumable, with a status file and an ETA."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlplugins.errors import BadInput
+from mlplugins.simulation import host as hosts
+from mlplugins.simulation.host import Host
+from mlplugins.simulation.plan import Campaign, Run, conductivity_inputs
+from mlplugins.simulation.process import RunningStage
+
+STATUS, LOCK, CONDUCTIVITY = "status.json", ".lock", "conductivity.yaml"
+POLL_S = 0.25
+STATUS_EVERY_S = 5.0
+LOCK_WAIT_S = 15.0
+
+Progress = Callable[[Run, int], None]
+
+
+@dataclass
+class Outcome:
+    """How a run ended; `status.json` holds the same.
+
+    Attributes:
+        state: `written`, `running`, `finished` or `failed`.
+        step: last step seen, of `total_steps` (equilibration included).
+        message: why it failed.
+        last_lines: what the host said last.
+    """
+
+    run: str
+    engine: str
+    state: str
+    step: int
+    total_steps: int
+    message: str = ""
+    last_lines: list[str] = field(default_factory=list)
+
+
+def write(campaign: Campaign) -> Host:
+    """Write the input files of all runs (existing runs are left as they are) and `conductivity.yaml`.
+
+    Raises:
+        BadInput: an existing run was made with other settings, or is in use by another process.
+    """
+    engine = campaign.config.engine
+    host = hosts.load(engine)
+    for run in campaign.runs:
+        host.require(run)
+    for run in campaign.runs:
+        _refuse_difference(campaign, run)
+    for run in campaign.runs:
+        if (run.directory / STATUS).is_file():
+            continue
+        run.directory.mkdir(parents=True, exist_ok=True)
+        host.write(run)
+        outcome = Outcome(run.name, engine, "written", 0, run.config.total_steps)
+        _save(campaign, run, outcome)
+    trajectories = [host.trajectories(run) for run in campaign.runs]
+    for base in (
+        campaign.directory.parent,
+        campaign.directory,
+    ):  # the newest campaign, and that of this engine
+        _write_text(base / CONDUCTIVITY, conductivity_inputs(campaign, trajectories, base))
+    return host
+
+
+def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
+    """Write the input files and run what is not finished yet; a run that fails does not stop the others.
+
+    Args:
+        campaign: from `plan.plan`.
+        progress: called with a run and its step, a few times a second.
+    """
+    host = write(campaign)
+    with contextlib.ExitStack() as stack:
+        locks = {run.name: stack.enter_context(_locked(run)) for run in campaign.runs}
+        waiting = [_Worker(campaign, host, run, locks[run.name]) for run in campaign.runs]
+        active: list[_Worker] = []
+        done: list[_Worker] = []
+        try:
+            while waiting or active:
+                while waiting and len(active) < campaign.config.parallel:
+                    active.append(waiting.pop(0))
+                    active[-1].start()
+                for worker in list(active):
+                    worker.advance()
+                    progress(worker.run, worker.outcome.step)
+                    if worker.outcome.state != "running":
+                        active.remove(worker)
+                        done.append(worker)
+                if active:
+                    time.sleep(POLL_S)
+        finally:
+            for worker in active:
+                worker.stop()
+    order = [run.name for run in campaign.runs]
+    return sorted((worker.outcome for worker in done), key=lambda outcome: order.index(outcome.run))
+
+
+class _Worker:
+    """One run on its way: starts stage after stage, keeps `status.json`."""
+
+    def __init__(self, campaign: Campaign, host: Host, run: Run, lock: int) -> None:
+        self.run = run
+        self._campaign = campaign
+        self._host = host
+        self._lock = lock
+        self._stage: RunningStage | None = None
+        self._saved = 0.0
+        total = run.config.total_steps
+        self.outcome = Outcome(run.name, campaign.config.engine, "running", host.steps_done(run), total)
+
+    def start(self) -> None:
+        """Start the first stage that is not complete; `finished` if there is none."""
+        self._next()
+
+    def advance(self) -> None:
+        """Look at the running stage; go on to the next when it has ended."""
+        if self._stage is None:
+            return
+        status = self._stage.poll()
+        self.outcome.step = self._host.steps_done(self.run)
+        if status is None:
+            if time.monotonic() - self._saved > STATUS_EVERY_S:
+                self._save()
+        elif status != 0:
+            self._fail(f"{self._stage.stage.name}: the host ended with status {status}")
+        else:
+            self._next(after=self._stage.stage.name)
+
+    def stop(self) -> None:
+        """Interrupted: stop the host in order; the run can be continued."""
+        if self._stage is not None:
+            self._stage.stop()
+            self.outcome.step = self._host.steps_done(self.run)
+            self._save()
+
+    def _next(self, after: str | None = None) -> None:
+        stage = self._host.next_stage(self.run)
+        if stage is None:
+            self._stage = None
+            self.outcome.state, self.outcome.step = "finished", self.outcome.total_steps
+        elif after is not None and stage.name.split(" from ")[0] == after.split(" from ")[0]:
+            self._fail(f"{after}: the host ended before its last step")
+            return
+        else:
+            self._stage = RunningStage(stage, self.run.directory, self._lock)
+        self._save()
+
+    def _fail(self, message: str) -> None:
+        self._stage = None
+        self.outcome.state = "failed"
+        self.outcome.message = f"{message}, at step {self.outcome.step} of {self.outcome.total_steps}"
+        self.outcome.last_lines = self._host.failure(self.run)
+        self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        _save(self._campaign, self.run, self.outcome)
+
+
+def _save(campaign: Campaign, run: Run, outcome: Outcome) -> None:
+    record = {
+        **asdict(outcome),
+        "temperature_K": run.temperature,
+        "seed": run.seed,
+        "settings": campaign.settings(),
+    }
+    _write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
+
+
+def _refuse_difference(campaign: Campaign, run: Run) -> None:
+    path = run.directory / STATUS
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError) as error:
+        raise BadInput(f"'{path}' is not a status file of mlplugins: move '{run.directory}' away") from error
+    now = json.loads(json.dumps(campaign.settings()))
+    different = sorted(_differences(before, now))
+    if different:
+        raise BadInput(
+            f"'{run.directory}' was made with other settings: {'; '.join(different)}. "
+            "Put the old settings back to continue it, or choose another directory with -o"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 64 else text[:12] + "…"
+
+
+@contextlib.contextmanager
+def _locked(run: Run) -> Iterator[int]:
+    """An exclusive lock on the run's directory, which the host's processes inherit."""
+    descriptor = os.open(run.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = (
+        time.monotonic() + LOCK_WAIT_S
+    )  # engines of a killed command end in order, which takes a moment
+    try:
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise BadInput(
+                    f"'{run.directory}' is in use: another `mlplugins simulate`, or an engine it left, "
+                    f"still runs there (`fuser {run.directory / LOCK}` names it); wait for it or end it"
+                )
+            time.sleep(POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)

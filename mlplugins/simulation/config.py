@@ -1,0 +1,178 @@
+"""The YAML of `mlplugins simulate`, validated: an unknown key is refused with the nearest valid one."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mlplugins.errors import BadInput, nearest
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) else value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Thermostat(_Strict):
+    """Thermostat of the production run.
+
+    `csvr` (stochastic velocity rescaling, Bussi 2007) exists in all three engines and leaves diffusion alone;
+    `nose-hoover` is a chain of length 3 (LAMMPS, ASE); `langevin` thermalises every mode but slows diffusion.
+    """
+
+    kind: Literal["csvr", "nose-hoover", "langevin"] = "csvr"
+    time_constant: Positive = 100.0  # fs
+
+
+class Barostat(_Strict):
+    """Barostat of `ensemble: npt` and of the NPT equilibration."""
+
+    coupling: Literal["iso", "aniso"] = "iso"
+    time_constant: Positive = 1000.0  # fs
+
+
+class Equilibration(_Strict):
+    """Before production: `npt_steps` to find the mean cell, which is kept, then `steps` of Langevin NVT."""
+
+    steps: Annotated[int, Field(ge=0)] = 1000
+    npt_steps: Annotated[int, Field(ge=0)] = 0
+    time_constant: Positive = 100.0  # fs, Langevin
+
+
+class Mobile(_Strict):
+    """The ion whose conductivity is wanted; goes into `conductivity.yaml`."""
+
+    species: str
+    charge: float
+
+
+class SimulationConfig(_Strict):
+    """A campaign: every temperature with every seed, in one engine.
+
+    >>> SimulationConfig(model="model.pt", structure="a.cif", temperatures=600, steps=100).temperatures
+    [600.0]
+    """
+
+    model: Path
+    structure: str  # a file readable by ASE, or file@index
+    engine: Literal["lammps", "ipi", "ase"] = "lammps"
+    ensemble: Literal["nve", "nvt", "npt"] = "nvt"
+    temperatures: Annotated[list[Positive], BeforeValidator(_as_list), Field(min_length=1)]  # K
+    seeds: Annotated[list[Seed], BeforeValidator(_as_list), Field(min_length=1)] = [1]
+    timestep: Positive = 2.0  # fs
+    steps: Count
+    equilibration: Equilibration = Equilibration()
+    thermostat: Thermostat = Thermostat()
+    barostat: Barostat = Barostat()
+    pressure: float = 0.0  # GPa
+    supercell: tuple[Count, Count, Count] = (1, 1, 1)
+    dump_interval: Count = 10  # steps
+    log_interval: Count = 100  # steps
+    restart_interval: Count = 1000  # steps
+    mobile: Mobile | None = None
+    ranks: Count = 1
+    parallel: Count = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimulationConfig:
+        for name in ("temperatures", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"'{name}' holds a value twice: {values}")
+        if self.steps < self.dump_interval:
+            raise ValueError(
+                f"'steps' ({self.steps}) is smaller than 'dump_interval' ({self.dump_interval}): "
+                "no frame would be written"
+            )
+        if self.ranks > 1 and self.engine != "lammps":
+            raise ValueError(
+                f"'ranks': engine {self.engine} runs on 1 rank, got {self.ranks}; use engine lammps"
+            )
+        if self.thermostat.kind == "nose-hoover" and self.engine == "ipi":
+            raise ValueError("'thermostat.kind': i-PI has no nose-hoover; use csvr or langevin")
+        if self.barostat.coupling == "aniso" and self.engine != "lammps":
+            raise ValueError(f"'barostat.coupling': aniso needs engine lammps, got {self.engine}; use iso")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """All steps of one run, equilibration included."""
+        return self.equilibration.npt_steps + self.equilibration.steps + self.steps
+
+    @property
+    def needs_pressure(self) -> bool:
+        """Whether any stage changes the cell."""
+        return self.ensemble == "npt" or self.equilibration.npt_steps > 0
+
+
+def load(path: Path, engine: str | None = None) -> SimulationConfig:
+    """Read a campaign; paths in it are relative to the file.
+
+    Args:
+        path: the YAML file.
+        engine: overrides the file's engine.
+
+    Raises:
+        BadInput: no such file, not YAML, unknown or ill-typed keys (all of them are named).
+    """
+    if not path.is_file():
+        raise BadInput(f"no such configuration file: '{path}'")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{path}: expected keys and values (model: …, structure: …), got {type(content).__name__}"
+        )
+    if engine is not None:
+        content["engine"] = engine
+    try:
+        config = SimulationConfig.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(_sentences(error))) from None
+    base = path.resolve().parent
+    name, at, index = config.structure.rpartition("@")
+    file, suffix = (name, at + index) if at else (config.structure, "")
+    return config.model_copy(update={"model": base / config.model, "structure": str(base / file) + suffix})
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    sentences = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            valid = _fields_at(item["loc"][:-1])
+            sentences.append(f"unknown key '{key}': {nearest(str(item['loc'][-1]), valid)}")
+        elif item["type"] == "missing":
+            sentences.append(f"missing key '{key}'")
+        elif item["type"] == "value_error":
+            sentences.append(str(item["msg"]).removeprefix("Value error, "))
+        else:
+            message = str(item["msg"])
+            sentences.append(f"'{key}': {message[0].lower()}{message[1:]}, got {item['input']!r}")
+    return sentences
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the (nested) model at a place of the configuration."""
+    model: type[BaseModel] = SimulationConfig
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,125 @@
+"""Host output files: last lines, last step of a table, cutting trajectories back to a restart point."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+TAIL_BYTES = 65536
+
+
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The end of a text file, empty if there is no file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - size))
+            return stream.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last non-empty lines of a text file."""
+    return [line.rstrip() for line in tail(path).splitlines() if line.strip()][-count:]
+
+
+def last_table_step(path: Path) -> int:
+    """First column of the last complete line that holds numbers only (a thermo or property table), else 0."""
+    text = tail(path)
+    for line in reversed(text[: text.rfind("\n") + 1].splitlines()):
+        words = line.split()
+        if len(words) > 2 and all(_is_number(word) for word in words):
+            return int(float(words[0]))
+    return 0
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def table(path: Path) -> NDArray[np.float64]:
+    """The rows of numbers of a table, (rows, columns); a last line without its end is left out."""
+    text = path.read_text(encoding="utf-8")
+    rows = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
+    return np.array([[float(w) for w in row] for row in rows if row and all(map(_is_number, row))])
+
+
+def cut_table(path: Path, before: int) -> None:
+    """Remove from a table the rows whose first column is `before` or more, and a last row cut short."""
+    if not path.is_file():
+        return
+    keep = 0
+    with path.open("rb") as stream:
+        while (line := stream.readline()).endswith(b"\n"):
+            word = line.split()[0].decode() if line.split() else "#"
+            if _is_number(word) and float(word) >= before:
+                break
+            keep = stream.tell()
+    os.truncate(path, keep)
+
+
+def cut_frames(path: Path, kind: str, before: int) -> None:
+    """Remove from a trajectory the frames of step `before` and later, and a last frame that is not whole.
+
+    Args:
+        path: the trajectory; nothing is done if it does not exist.
+        kind: `lammps` (text dump) or `ipi` (xyz).
+        before: first step that will be written again.
+    """
+    if not path.is_file():
+        return
+    scan = {"lammps": _lammps_frames, "ipi": _ipi_frames}[kind]
+    keep = 0
+    for step, end in scan(path):
+        if step >= before:
+            break
+        keep = end
+    if keep < path.stat().st_size:
+        os.truncate(path, keep)
+
+
+def _lammps_frames(path: Path) -> Iterator[tuple[int, int]]:
+    """(step, end in bytes) of every whole frame of a LAMMPS text dump."""
+    with path.open("rb") as stream:
+        step, atoms = -1, -1
+        while line := stream.readline():
+            if line.startswith(b"ITEM: TIMESTEP"):
+                step = _integer(stream.readline())
+            elif line.startswith(b"ITEM: NUMBER OF ATOMS"):
+                atoms = _integer(stream.readline())
+            elif line.startswith(b"ITEM: ATOMS"):
+                if step < 0 or atoms < 0 or not _skip(stream, atoms):
+                    return
+                yield step, stream.tell()
+                step, atoms = -1, -1
+
+
+def _ipi_frames(path: Path) -> Iterator[tuple[int, int]]:
+    """(step, end in bytes) of every whole frame of an i-PI xyz file."""
+    with path.open("rb") as stream:
+        while line := stream.readline():
+            atoms = _integer(line)
+            found = re.search(rb"Step:\s*(\d+)", stream.readline())
+            if atoms < 0 or found is None or not _skip(stream, atoms):
+                return
+            yield int(found.group(1)), stream.tell()
+
+
+def _integer(line: bytes) -> int:
+    return int(line) if line.strip().isdigit() and line.endswith(b"\n") else -1
+
+
+def _skip(stream: BinaryIO, lines: int) -> bool:
+    """Read lines; whether all were there."""
+    return all(stream.readline().endswith(b"\n") for _ in range(lines))

@@ -1,0 +1,258 @@
+"""LAMMPS: data file, deck and restart files of a run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mlplugins.engines import lammps as engine
+from mlplugins.errors import RunFailed
+from mlplugins.simulation.files import cut_frames, last_lines, last_table_step
+from mlplugins.simulation.plan import Run
+from mlplugins.simulation.process import Command, Stage
+from mlplugins.units import BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
+
+DATA, DECK, RESUME = "data.lmp", "in.lmp", "resume.lmp"
+TRAJECTORY, LOG, SCREEN, FINISHED = "trajectory.lammpstrj", "log.lammps", "screen.out", "finished"
+RESTARTS = re.compile(r"restart\.(\d+)")
+KEPT_RESTARTS = 2
+BAR_PER_GPA = BAR_PER_EV_A3 / GPA_PER_EV_A3
+
+BECOME_LAMMPS = (
+    "import os, sys; from lammps.executable import ROOT_DIR; "
+    "os.execv(os.path.join(ROOT_DIR, 'lmp'), ['lmp', *sys.argv[1:]])"
+)
+"""What the script `lmp` does, without a process in between that a signal could end alone."""
+
+THERMOSTAT_REASON = {
+    "csvr": (
+        "# csvr (stochastic velocity rescaling, Bussi 2007): canonical, one global scaling: diffusion\n"
+        "# stays as in NVE; i-PI calls it svr and ASE Bussi, so that the three engines sample alike"
+    ),
+    "nose-hoover": "# Nose-Hoover chain of length 3: canonical and deterministic, diffusion as in NVE",
+    "langevin": "# Langevin: its friction slows diffusion; not for D or conductivity",
+}
+
+
+def require(run: Run) -> None:
+    """Refuse if LAMMPS is not installed or the plug-in is not built."""
+    engine.require(ranks=run.config.ranks)
+
+
+def trajectories(run: Run) -> list[Path]:
+    """The files that hold the production frames, in order."""
+    return [run.directory / TRAJECTORY]
+
+
+def write(run: Run) -> None:
+    """Write data file, deck and the command line (run.sh)."""
+    engine.write_data(run.directory / DATA, run.atoms, run.elements)
+    (run.directory / DECK).write_text(deck(run), encoding="utf-8")
+    ranks = f"mpiexec -n {run.config.ranks} " if run.config.ranks > 1 else ""
+    (run.directory / "run.sh").write_text(
+        f'#!/bin/sh\n# {run.title}\ncd "$(dirname "$0")"\nexport OMP_NUM_THREADS=1\n'
+        f"exec {ranks}lmp -in {DECK} -log none\n",
+        encoding="utf-8",
+    )
+
+
+def next_stage(run: Run) -> Stage | None:
+    """What to start now; None if the run is complete. Cuts the trajectory back to the restart file used."""
+    directory = run.directory
+    if (directory / FINISHED).is_file():
+        return None
+    restart = _newest_restart(directory)
+    if restart is None:
+        for name in (TRAJECTORY, LOG, SCREEN):
+            (directory / name).unlink(missing_ok=True)
+        return _stage(run, DECK, "from the start")
+    step = _step(restart)
+    cut_frames(directory / TRAJECTORY, "lammps", before=step)
+    (directory / RESUME).write_text(deck(run, restart.name, step), encoding="utf-8")
+    return _stage(run, RESUME, f"from step {step}")
+
+
+def steps_done(run: Run) -> int:
+    """Last step in the log; also removes restart files that are no longer needed."""
+    for old in _restarts(run.directory)[KEPT_RESTARTS:]:
+        old.unlink(missing_ok=True)
+    if (run.directory / FINISHED).is_file():
+        return run.config.total_steps
+    return last_table_step(run.directory / LOG)
+
+
+def failure(run: Run) -> list[str]:
+    """What the host said last."""
+    screen = last_lines(run.directory / SCREEN, 40)
+    errors = [line for line in screen if "ERROR" in line or "rror:" in line]
+    return (
+        errors[-3:] + last_lines(run.directory / LOG, 5) if errors else last_lines(run.directory / SCREEN, 8)
+    )
+
+
+def deck(run: Run, restart: str | None = None, step: int = 0) -> str:
+    """The deck of a run, from the start or from a restart file written at `step`."""
+    config = run.config
+    n_npt = config.equilibration.npt_steps
+    n_equilibration = n_npt + config.equilibration.steps
+    sections = [_head(run, restart), _output(run)]
+    if n_npt > 0 and step < n_npt:
+        sections.append(_npt_section(run))
+    if step < n_equilibration and config.equilibration.steps > 0:
+        sections.append(_equilibration_section(run, n_equilibration))
+    sections.append(_production_section(run, restart is not None and step >= n_equilibration))
+    return "\n".join(sections)
+
+
+def _head(run: Run, restart: str | None) -> str:
+    config = run.config
+    periodic = " ".join("p" if flag else "s" for flag in run.atoms.pbc)
+    if restart is None:
+        create = f"create {run.temperature:g} {run.seed} mom yes rot no dist gaussian"
+        start = f"read_data       {DATA}\nvelocity        all {create}"
+    else:
+        start = f"read_restart    {restart}"
+    settings = (
+        "" if restart else f"atom_style      atomic\natom_modify     map yes\nboundary        {periodic}\n"
+    )
+    return (
+        f"# {run.title}\n"
+        f"units           metal\n{settings}{start}\n"
+        f"pair_style      mlplugins {engine.quoted(config.model)} device {config.device}\n"
+        f"pair_coeff      * * {' '.join(run.elements)}\n"
+        f"neighbor        1.0 bin\n"
+        f"neigh_modify    every 1 delay 0 check yes\n"
+        f"timestep        {config.timestep / FS_PER_PS:g}   # ps\n"
+    )
+
+
+def _output(run: Run) -> str:
+    return (
+        f"log             {LOG} append\n"
+        "thermo_style    custom step time temp pe etotal econserve press vol\n"
+        "thermo_modify   flush yes lost error\n"
+        f"thermo          {run.config.log_interval}\n"
+    )
+
+
+def _npt_section(run: Run) -> str:
+    """NPT, then the mean cell of its second half."""
+    config = run.config
+    n = config.equilibration.npt_steps
+    sample = max(n // 2, 1)
+    cell = run.atoms.cell.standard_form()[0].array  # lower triangular, as LAMMPS wants it
+    tilts = ("xy", "xz", "yz") if np.abs(cell[[1, 2, 2], [0, 0, 1]]).max() > 1e-8 else ()
+    names = ("lx", "ly", "lz", *tilts)
+    lines = [
+        f"# NPT for {n} steps; the mean cell of the second half is kept",
+        *(f"variable        mean_{name} equal {name}" for name in names),
+        f"fix             heat all {_langevin(run, config.equilibration.time_constant)}",
+        f"fix             integrate all nph {_pressure(run)}",
+        f"fix             cell all ave/time 1 {sample} {n} " + " ".join(f"v_mean_{name}" for name in names),
+        f"run             {n}",
+        *(f"variable        {name}0 equal $(f_cell[{i}]:%.10f)" for i, name in enumerate(names, 1)),
+        "unfix           cell",
+        "unfix           heat",
+        "unfix           integrate",
+    ]
+    axes = [f"{a} final 0.0 ${{l{a}0}}" for a in "xyz"] + [f"{tilt} final ${{{tilt}0}}" for tilt in tilts]
+    lines.append(f"change_box      all {' '.join(axes)} remap units box")
+    return "\n".join(lines) + "\n"
+
+
+def _equilibration_section(run: Run, until: int) -> str:
+    return (
+        "# equilibration: Langevin brings energy to every mode\n"
+        f"restart         {run.config.restart_interval} restart.*\n"
+        f"fix             heat all {_langevin(run, run.config.equilibration.time_constant)}\n"
+        "fix             integrate all nve\n"
+        f"run             {until} upto\n"
+        "unfix           heat\nunfix           integrate\n"
+    )
+
+
+def _production_section(run: Run, resumed: bool) -> str:
+    config = run.config
+    append = " append yes" if resumed else ""
+    still = "" if resumed else "velocity        all zero linear   # the centre of mass rests\n"
+    return (
+        f"# production\n{still}"
+        f"restart         {config.restart_interval} restart.*\n"
+        f"{_integrator(run)}\n"
+        f"dump            trajectory all custom {config.dump_interval} {TRAJECTORY} id element xu yu zu\n"
+        f"dump_modify     trajectory element {' '.join(run.elements)} sort id format float %.6f "
+        f"time yes units yes flush yes{append}\n"
+        f"run             {config.total_steps} upto\n"
+        f'print           "$(step)" file {FINISHED} screen no\n'
+    )
+
+
+def _integrator(run: Run) -> str:
+    config = run.config
+    move = f"nph {_pressure(run)}" if config.ensemble == "npt" else "nve"
+    if config.ensemble == "nve":
+        return "fix             integrate all nve"
+    kind, tau = config.thermostat.kind, _ps(config.thermostat.time_constant)
+    reason = THERMOSTAT_REASON[kind]
+    if kind == "nose-hoover":
+        style = (
+            f"npt temp {_temperatures(run)} {tau} {_pressure(run)}"
+            if config.ensemble == "npt"
+            else (f"nvt temp {_temperatures(run)} {tau}")
+        )
+        return f"{reason}\nfix             integrate all {style} tchain 3"
+    heat = (
+        f"temp/csvr {_temperatures(run)} {tau} {run.seed}"
+        if kind == "csvr"
+        else _langevin(run, config.thermostat.time_constant)
+    )
+    return f"{reason}\nfix             integrate all {move}\nfix             heat all {heat}"
+
+
+def _langevin(run: Run, time_constant: float) -> str:
+    return f"langevin {_temperatures(run)} {_ps(time_constant)} {run.seed} zero yes"
+
+
+def _temperatures(run: Run) -> str:
+    return f"{run.temperature:g} {run.temperature:g}"
+
+
+def _pressure(run: Run) -> str:
+    bar = f"{run.config.pressure * BAR_PER_GPA:g}"
+    return f"{run.config.barostat.coupling} {bar} {bar} {_ps(run.config.barostat.time_constant)}"
+
+
+def _ps(time_fs: float) -> str:
+    return f"{time_fs / FS_PER_PS:g}"
+
+
+def _stage(run: Run, deck_name: str, how: str) -> Stage:
+    arguments, environment = engine.command(ranks=run.config.ranks)
+    launcher = (*arguments[:-1], sys.executable, "-c", BECOME_LAMMPS)
+    leader = Command((*launcher, "-in", deck_name, "-log", "none"), SCREEN, environment)
+    return Stage(f"lammps {how}", leader)
+
+
+def _restarts(directory: Path) -> list[Path]:
+    """Restart files, newest first."""
+    found = [path for path in directory.glob("restart.*") if RESTARTS.fullmatch(path.name)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(restart: Path) -> int:
+    match = RESTARTS.fullmatch(restart.name)
+    if match is None:
+        raise RunFailed(f"not a restart file: '{restart}'")
+    return int(match.group(1))
+
+
+def _newest_restart(directory: Path) -> Path | None:
+    """The newest restart file that LAMMPS can read whole (a kill may have cut the last one)."""
+    for path in _restarts(directory):
+        if engine.restart_is_readable(path):
+            return path
+        path.unlink()
+    return None
