@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlplugins.errors import RunFailed
+from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch, concatenate
 from mlplugins.training.config import TrainingSection
@@ -95,7 +95,7 @@ class Parts:
 
 
 def fit(parts: Parts, store: Store, observer: Observer) -> Outcome:
-    """Train `parts.potential` in place; it ends with the best averaged weights.
+    """Train `parts.potential` in place; it ends with the best averaged weights, on native ops on a CPU.
 
     Raises:
         RunFailed: the loss is no longer finite, or a checkpoint cannot be written.
@@ -162,6 +162,9 @@ class _Run:
         settings = self.parts.settings
         self.settings = settings
         self.potential = self.parts.potential.to(self.fabric.device).train()
+        if self.fabric.device.type == "cpu":
+            self.potential.use_native_ops()
+            self.potential.exchange = nn.Identity()  # no ghosts here; the op has no second derivative
         self.average = MovingAverage(self.potential, settings.ema)
         self.averaged = EnergyForces(self.average.module)  # type: ignore[arg-type]
         self.raw_optimizer = _optimizer(self.potential, settings)
@@ -288,9 +291,10 @@ class _Run:
         return max(done, self.counters.wall_s / (60.0 * self.settings.max_minutes))
 
     def _out_of_time(self) -> bool:
+        if self.settings.max_minutes is None:
+            return False
         self._tick()
-        limit = self.settings.max_minutes
-        return limit is not None and self.counters.wall_s >= 60.0 * limit
+        return self.counters.wall_s >= 60.0 * self.settings.max_minutes
 
     def _tick(self) -> None:
         now = (time.perf_counter(), time.process_time())
@@ -360,7 +364,13 @@ class _Run:
         if state is None:
             self.store.log([], restart=True)
             return
-        self.potential.load_state_dict(state["weights"])
+        try:
+            self.potential.load_state_dict(state["weights"])
+        except RuntimeError as error:
+            raise BadInput(
+                "the checkpoint was written by a version whose model has other weights: continue with that "
+                f"version, or begin anew with --restart ({str(error).splitlines()[-1].strip()})"
+            ) from error
         self.average.module.load_state_dict(state["average"])
         self.raw_optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])

@@ -70,7 +70,9 @@ def train(
         potential.to(dtype), graphs["train"], graphs["validation"], configuration.training, configuration.seed
     )
     outcome = fit(parts, store, observer)
-    potential = potential.cpu()
+    trained_weights = potential.state_dict()
+    potential = build(configuration, sets).to(dtype)  # on plain ops again, so that exports can choose
+    potential.load_state_dict(trained_weights)
     description = _description(configuration, sets, potential, outcome)
     report = _report(configuration, sets, potential, outcome)
     trained = Trained(potential, description, report, sets, outcome.is_main)

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -46,6 +47,15 @@ def test_dtype_and_portable(run, tmp_path):
     assert main(["export", str(run / "checkpoint.ckpt"), *words]) == 0
     model = artifact.load(output)
     assert (model.dtype, model.record["portable"]) == ("float32", True)
+    assert "ops.mlplugins" not in _code(output)
+    assert "ops.mlplugins" in _code(run / "model.pt")
+
+
+def _code(path) -> str:
+    """TorchScript source of a model file; custom ops appear as ops.NAMESPACE.NAME."""
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if "/code/" in n and n.endswith(".py")]
+        return "\n".join(archive.read(n).decode() for n in names)
 
 
 def test_reader_and_writer_agree_on_the_format():

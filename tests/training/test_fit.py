@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mlplugins.errors import RunFailed
+from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures import batch
@@ -146,3 +146,11 @@ def test_packing_keeps_order_and_limits_edges():
     assert sum(b.n_systems for b in packed) == len(graphs)
     assert len(packed) > 1
     torch.testing.assert_close(torch.cat([b.energy for b in packed]), torch.cat([g.energy for g in graphs]))
+
+
+def test_checkpoint_of_another_model_version_is_refused():
+    p, store = parts(epochs=1), Memory()
+    fit(p, store, store)
+    del store.state["weights"]["shift"]
+    with pytest.raises(BadInput, match="other weights: .*--restart .*shift"):
+        fit(parts(epochs=2), store, store)
