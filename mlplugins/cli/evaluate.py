@@ -11,14 +11,16 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from ase.data import chemical_symbols
 from rich.progress import Progress
 from rich.table import Table
 
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
-from mlplugins.errors import BadInput, nearest
+from mlplugins.errors import BadInput, MissingDependency, nearest
 from mlplugins.structures import dataset, validation
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.metrics import metrics, pairs
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for part in files.values():
         validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
     model = artifact.load(path, args.device)
+    _require_known_elements(structures, model.elements)
     predicted = _evaluate(model, structures)
     result = metrics(structures, predicted)
     rows = {}
@@ -69,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
     console = _common.console()
     console.print(table({**rows, "all" if rows else args.data[0]: result}))
     if args.plot is not None:
-        from mlplugins.training import plots
-
-        plots.parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
+        _plots().parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
         console.print(f"parity plots: {args.plot}")
     _common.write_json(args.json, result)
     return 0
@@ -114,10 +115,31 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
     return result
 
 
+def _require_known_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
+    for structure in structures:
+        unknown = sorted({chemical_symbols[z] for z in structure.numbers} - set(elements))
+        if unknown:
+            raise BadInput(
+                f"{structure.origin}: the model does not know {', '.join(unknown)}; "
+                f"it knows {', '.join(elements)}"
+            )
+
+
+def _plots() -> ModuleType:
+    try:
+        from mlplugins.training import plots
+    except ModuleNotFoundError as missing:
+        raise MissingDependency(
+            f"--plot needs the package '{missing.name}': pip install 'mlplugins[analysis]'"
+        ) from missing
+    return plots
+
+
 def _evaluate(model: artifact.Artifact, structures: Sequence[Structure]) -> list[Any]:
     """Predictions, a few structures per call so that memory stays bounded."""
     results: list[Any] = []
-    with Progress(transient=True) as progress:
+    console = _common.console()
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=len(structures))
         for chunk in _chunks(structures):
             results.extend(model.evaluate([s.to_atoms() for s in chunk]))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import glob
+import gzip
+import lzma
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +128,8 @@ def _expand(source: str) -> list[tuple[str, str]]:
 def _file(path: str, index: str, keys: Keys) -> Iterator[Structure]:
     first, step = _frame_numbers(index)
     try:
-        frames = ase.io.read(path, index=index)
+        with _uncompressed(path) as plain:
+            frames = ase.io.read(plain, index=index)
     except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error
         raise BadInput(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}); "
@@ -130,6 +137,21 @@ def _file(path: str, index: str, keys: Keys) -> Iterator[Structure]:
         ) from error
     for number, atoms in enumerate(frames if isinstance(frames, list) else [frames]):
         yield from_atoms(atoms, keys, f"{path}, frame {first + step * number}")
+
+
+@contextmanager
+def _uncompressed(path: str) -> Iterator[str]:
+    """The file, unpacked if need be: ASE seeks in it, which takes minutes in a long compressed file."""
+    source = Path(path)
+    unpack: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(source.suffix)
+    if unpack is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / source.stem
+        with unpack(source, "rb") as packed, plain.open("wb") as stream:
+            shutil.copyfileobj(packed, stream)
+        yield str(plain)
 
 
 def _frame_numbers(index: str) -> tuple[int, int]:

@@ -173,7 +173,10 @@ def _check_cell(structure: Structure) -> None:
 
 
 def _check_distances(structure: Structure) -> None:
-    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, 2 * MIN_DISTANCE)
+    # one atom per cell of the search grid; a range of MIN_DISTANCE would need a huge grid
+    extent = np.maximum(np.ptp(structure.positions, axis=0), 1.0)
+    reach = max(2 * MIN_DISTANCE, float(np.cbrt(extent.prod() / len(structure))))
+    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, reach)
     if len(edges.centers) == 0:
         return
     distances = np.linalg.norm(edges.vectors, axis=1)

@@ -111,7 +111,7 @@ def test_foreign_element_and_missing_files(model, tmp_path, capsys):
     atoms.symbols[0] = "Kr"
     write(tmp_path / "a.extxyz", atoms)
     assert main(["evaluate", str(model), str(tmp_path / "a.extxyz")]) == 2
-    assert "Kr" in capsys.readouterr().err
+    assert "a.extxyz, frame 0: the model does not know Kr; it knows Ar" in capsys.readouterr().err
     assert main(["evaluate", str(model), str(tmp_path / "nowhere.xyz")]) == 2
     assert "no such data file" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "nowhere.pt"), str(tmp_path / "a.extxyz")]) == 2

@@ -113,6 +113,10 @@ def test_labels_of_wrong_shape_are_refused(frames, results, text):
 def test_missing_damaged_and_empty_files(frames, tmp_path):
     with pytest.raises(BadInput, match="no such data file: 'nowhere.xyz'"):
         read("nowhere.xyz")
+    packed = tmp_path / "broken.xyz.gz"
+    packed.write_bytes(gzip.compress(b"1\n\nAr 0 0 0\n" * 1000)[:-20])
+    with pytest.raises(BadInput, match=r"broken.xyz.gz: ASE cannot read it \(EOFError"):
+        read(packed)
     broken = tmp_path / "broken.extxyz"
     broken.write_text("12\nnot enough\nAr 0 0 0\n")
     with pytest.raises(BadInput, match=r"broken.extxyz: ASE cannot read it"):

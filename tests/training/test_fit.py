@@ -1,5 +1,6 @@
 import pytest
 import torch
+from ase import Atoms
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models import nequip
@@ -138,6 +139,16 @@ def test_without_validation_the_last_average_counts():
     assert outcome.counters.best_epoch == 2
     average = torch.cat([store.state["average"][n].ravel() for n, _ in p.potential.named_parameters()])
     torch.testing.assert_close(weights(p), average, rtol=0, atol=0)
+
+
+def test_isolated_atoms_train_along():
+    p, store = parts(epochs=20), Memory()
+    atom = from_atoms(Atoms("Ar", info={"energy": 0.3}))
+    alone = batch.single(atom, ["Ar"], 5.5, 0.0, torch.float64)
+    p = Parts(p.potential, [*p.train, alone, alone, alone], [alone], p.settings)
+    outcome = fit(p, store, store)
+    errors = [row["validation_energy_mae_meV_per_atom"] for row in outcome.history]
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_packing_keeps_order_and_limits_edges():
