@@ -73,11 +73,11 @@ def test_exported_model_reproduces_the_validation_of_the_log(project, tmp_path):
 @pytest.mark.slow
 def test_kill_and_start_again_gives_the_same_result(project, tmp_path):
     """kill -9 twice in the middle; the third start ends with the weights of an undisturbed run."""
-    config = project(epochs=40, more="checkpoint_seconds: 0.0, ema: 0.95")
+    config = project(epochs=24, more="checkpoint_seconds: 0.0, ema: 0.95")
     train(config, tmp_path / "whole")
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "mlplugins.cli.main", "train", str(config), "-o", str(out)]
-    for wanted in (5, 17):
+    for wanted in (4, 11):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while _rows(out / "log.csv") < wanted and process.poll() is None and time.monotonic() < deadline:
@@ -93,7 +93,7 @@ def test_kill_and_start_again_gives_the_same_result(project, tmp_path):
     assert metrics(out)["test"]["forces"] == pytest.approx(
         metrics(tmp_path / "whole")["test"]["forces"], rel=1e-9
     )
-    assert _rows(out / "log.csv") == 40
+    assert _rows(out / "log.csv") == 24
 
 
 @pytest.mark.slow
