@@ -25,6 +25,11 @@ from mlplugins.errors import BadInput, RunFailed
 
 Array = NDArray[np.float64]
 
+FARTHEST = 1e8
+"""Largest coordinate that is accepted, Å: beyond it neighbour lists lose digits, and then overflow."""
+
+BLOWN_UP = "a simulation has blown up before (look at its time step and its starting structure)"
+
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
 
 
@@ -141,7 +146,8 @@ def prepare(source: StructureLike, index: int) -> Prepared:
     """Check a structure and turn it into plain arrays.
 
     Raises:
-        BadInput: no atoms, positions or cell that are not finite, or periodic cell vectors without a volume.
+        BadInput: no atoms, or periodic cell vectors without a volume.
+        RunFailed: positions or cell that are not finite, as after a simulation has blown up.
     """
     numbers = np.array(source.numbers, dtype=np.int32)
     positions = np.array(source.positions, dtype=np.float64, order="C").reshape(-1, 3)
@@ -152,14 +158,14 @@ def prepare(source: StructureLike, index: int) -> Prepared:
             f"structure {index}: expected one position per atom, "
             f"got {len(numbers)} atomic numbers and {len(positions)} positions"
         )
-    if not np.isfinite(positions).all():
-        atom = int(np.argmax(~np.isfinite(positions).all(axis=1)))
-        raise BadInput(
-            f"structure {index}: position of atom {atom} is not finite: {positions[atom]}; if this is a "
-            "simulation, it has blown up before (look at the time step and the starting structure)"
+    if not np.abs(positions).max() < FARTHEST:
+        atom = int(np.argmin((np.abs(positions) < FARTHEST).all(axis=1)))
+        raise RunFailed(
+            f"structure {index}: position of atom {atom} is not finite or out of bounds: "
+            f"{positions[atom]} Å; {BLOWN_UP}"
         )
     if not np.isfinite(cell).all():
-        raise BadInput(f"structure {index}: the cell is not finite: {cell.tolist()}")
+        raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
     volume = None
     if pbc.any():
         volume = float(abs(np.linalg.det(cell))) or None

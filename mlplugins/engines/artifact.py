@@ -96,8 +96,8 @@ class Artifact:
             lists: neighbour lists to reuse between calls; None builds them anew.
 
         Raises:
-            BadInput: an element that the model does not know, positions not finite, an impossible cell.
-            RunFailed: the model failed, or gave NaN or infinity.
+            BadInput: an element that the model does not know, an impossible cell.
+            RunFailed: positions that are not finite; the model failed, or gave NaN or infinity.
 
         >>> import tempfile
         >>> from mlplugins.export.metatomic import Description, save

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
+import os
 import re
 import socket
 import sys
@@ -11,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from ase.io import read
@@ -179,13 +182,52 @@ class HostedDriver(MLDriver):
             _stop_process(error)
 
 
-def _stop_process(error: MlpluginsError) -> None:
+def _stop_process(error: MlpluginsError) -> NoReturn:
     message = f"mlplugins: error: {error}"
     print(message, file=sys.stderr, flush=True)
-    if threading.current_thread() is not threading.main_thread():
-        stop = {"status": "bad", "message": message}
-        threading.Thread(target=softexit.trigger, kwargs=stop, daemon=True).start()
+    if threading.current_thread() is threading.main_thread():
+        _close_drivers_socket()
+    else:
+        threading.Thread(target=_stop_ipi, args=(message, error.exit_code), daemon=True).start()
     raise SystemExit(error.exit_code)
+
+
+def _stop_ipi(message: str, code: int) -> None:
+    if not softexit.hard_exit:  # i-PI as a library (a notebook): leave the process alone
+        softexit.trigger(status="bad", message=message)
+        return
+    softexit.hard_exit = False  # i-PI's own hard exit reports success whatever happened
+    atexit.register(_leave, code)
+    softexit.cleanup("bad", message)  # writes RESTART, closes force fields
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    with softexit.lock:  # held while RESTART is written
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _close_drivers_socket() -> None:
+    """Close the socket of `i-pi-driver-py`, which is a local variable of its loop."""
+    frame = sys._getframe()
+    while frame is not None:
+        connection = frame.f_locals.get("sock")
+        if isinstance(connection, socket.socket):
+            _close(connection)
+            return
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _close(connection: socket.socket) -> None:
+    # i-PI sends GETFORCE along with POSDATA. Closing with that unread resets the connection, and i-PI 3.3.1
+    # then waits for ever; after an orderly end it reports that the client died.
+    connection.settimeout(0.0)
+    with contextlib.suppress(OSError):
+        while connection.recv(65536):
+            pass
+    connection.close()
 
 
 def _paths(model: str) -> list[str]:
@@ -241,14 +283,7 @@ def connect(
     deadline = time.monotonic() + wait
     while True:
         try:
-            if unix:
-                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                connection.connect(prefix + unix)
-            else:
-                connection = socket.create_connection((host, port), timeout=max(wait, 1.0))
-                connection.settimeout(None)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
+            return _connect_unix(prefix + unix) if unix else _connect_tcp(host, port)
         except OSError as error:
             if time.monotonic() >= deadline:
                 raise RunFailed(
@@ -258,6 +293,22 @@ def connect(
             time.sleep(0.1)
 
 
+def _connect_unix(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_tcp(host: str, port: int) -> socket.socket:
+    connection = socket.create_connection((host, port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 def serve(driver: MLDriver, connection: socket.socket) -> None:
     """Answer i-PI's requests until it says EXIT.
 
@@ -265,14 +316,15 @@ def serve(driver: MLDriver, connection: socket.socket) -> None:
         RunFailed: i-PI closed the connection without a word.
         MlpluginsError: an evaluation failed; the connection is closed, so that i-PI notices.
     """
-    with connection:
-        try:
-            _Client(driver, connection).loop()
-        except OSError as error:
-            raise RunFailed(
-                f"lost i-PI after {driver.n_calls} evaluations ({error.strerror or error}): it stopped, or "
-                "was killed; its own output says why"
-            ) from error
+    try:
+        _Client(driver, connection).loop()
+    except OSError as error:
+        raise RunFailed(
+            f"lost i-PI after {driver.n_calls} evaluations ({error.strerror or error}): it stopped, or "
+            "was killed; its own output says why"
+        ) from error
+    finally:
+        _close(connection)
 
 
 class _Client:

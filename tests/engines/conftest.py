@@ -13,6 +13,8 @@ from ase.build import bulk
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import lennard_jones
 
+from .lammps_tools import write_nequip
+
 EPSILON, SIGMA, CUTOFF, ONSET = 0.0104, 3.4, 6.5, 0.8
 
 
@@ -40,6 +42,17 @@ def argon_committee(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three models that differ in ε: energies and forces scale with it."""
     folder = tmp_path_factory.mktemp("committee")
     return [write_lennard_jones(folder / f"{k}.pt", epsilon=EPSILON * (1 + 0.1 * k)) for k in range(3)]
+
+
+@pytest.fixture(scope="session")
+def passing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of message passing, float64, elements Ar and Kr."""
+    return write_nequip(tmp_path_factory.mktemp("passing") / "passing.pt")
+
+
+@pytest.fixture(scope="session")
+def passing_model32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nequip(tmp_path_factory.mktemp("passing32") / "passing32.pt", "float32")
 
 
 def crystal(repeat: int = 2) -> Atoms:

@@ -346,11 +346,14 @@ def test_impossible_structures(argon_model):
         model.evaluate([flat])
     lost = crystal()
     lost.positions[5, 1] = np.nan
-    with pytest.raises(BadInput, match="structure 0: position of atom 5 is not finite"):
+    with pytest.raises(RunFailed, match="structure 0: position of atom 5 is not finite"):
+        model.evaluate([lost])
+    lost.positions[5, 1] = 1e11  # overflows the cell shifts, which gave a wrong energy in silence
+    with pytest.raises(RunFailed, match="position of atom 5 is not finite or out of bounds"):
         model.evaluate([lost])
     endless = crystal()
     endless.cell[0, 0] = np.inf
-    with pytest.raises(BadInput, match="cell is not finite"):
+    with pytest.raises(RunFailed, match="cell is not finite"):
         model.evaluate([endless])
     with pytest.raises(BadInput, match="0 atomic numbers"):
         model.evaluate([Atoms()])

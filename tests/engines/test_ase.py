@@ -130,7 +130,7 @@ def test_cell_relaxation(argon_model):
     atoms.calc = MLCalculator(argon_model)
     assert np.abs(atoms.get_stress()).max() > 1e-4
     assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=100)
-    assert np.abs(atoms.get_stress()).max() < 1e-6
+    assert np.abs(atoms.get_stress()).max() < 1e-5
     assert atoms.cell.angles() == pytest.approx([90, 90, 90], abs=0.1)
     assert np.ptp(atoms.cell.lengths()) < 0.01
 
