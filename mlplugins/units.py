@@ -23,6 +23,9 @@ EV_PER_HARTREE = constants.value("Hartree energy in eV")
 A_PER_BOHR = constants.value("Bohr radius") / constants.angstrom
 EV_PER_KCAL_MOL = constants.calorie * 1000 / constants.N_A / constants.e
 
+COULOMB_EV_A = constants.e / (4 * constants.pi * constants.epsilon_0) / constants.angstrom
+"""e²/(4πε₀) in eV Å."""
+
 GPA_PER_EV_A3 = constants.e / constants.angstrom**3 / constants.giga
 BAR_PER_EV_A3 = constants.e / constants.angstrom**3 / constants.bar
 

@@ -13,6 +13,7 @@ from mlplugins.nn.convolution import Convolution, SphericalHarmonics
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
+from mlplugins.nn.zbl import ZBL
 
 REFERENCES = ["https://doi.org/10.1038/s41467-022-29939-5"]
 
@@ -30,6 +31,7 @@ class Hyperparameters:
         num_basis: Bessel functions.
         envelope_power: p of the polynomial cutoff.
         radial_mlp: hidden widths of the radial network.
+        zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
     """
 
     cutoff: float = 5.0
@@ -40,6 +42,7 @@ class Hyperparameters:
     num_basis: int = 8
     envelope_power: int = 6
     radial_mlp: List[int] = field(default_factory=lambda: [64])
+    zbl: bool = False
 
 
 class Interaction(nn.Module):
@@ -113,6 +116,7 @@ class Model(Potential):
             h_irreps = interaction.irreps_out
         self.interactions = nn.ModuleList(interactions)
         self.readout = RadialMLP([n, max(n // 2, 1), 1])
+        self.repulsion = ZBL(elements) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
@@ -141,7 +145,10 @@ class Model(Potential):
                 h = self.exchange(_with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, [centers, neighbors], harmonics, basis, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
-        return {"energy": self.energy_scale * (e + self.shift[central])}
+        energy = self.energy_scale * (e + self.shift[central])
+        if self.repulsion is not None:
+            energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
+        return {"energy": energy}
 
 
 def _with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:

@@ -29,6 +29,11 @@ class TestNequipDegreeThree(FamilySuite):
         return _model(self.elements, num_layers=2, l_max=3)
 
 
+class TestNequipWithRepulsion(FamilySuite):
+    def make_model(self):
+        return _model(self.elements, num_layers=1, l_max=1, zbl=True)
+
+
 class TestInvariantNequip(FamilySuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=0)
