@@ -49,12 +49,39 @@ mta::ModelMetadata read_metadata(const std::string &path)
   }
 }
 
-/// A finite-or-not test in one pass: NaN and infinity survive a multiplication by zero.
+/// The model file, or the module of the last call if nothing changed: reading takes a second, and `clear` or a
+/// repeated `pair_style` would pay it again.
+std::shared_ptr<mts::Module> load_module(const Settings &settings)
+{
+  static std::string last_key;
+  static std::shared_ptr<mts::Module> last;
+  const auto path = std::filesystem::canonical(settings.path);
+  const auto written = std::filesystem::last_write_time(path).time_since_epoch().count();
+  const std::string key = path.string() + '\n' + std::to_string(written) + '\n' +
+      std::to_string(std::filesystem::file_size(path)) + '\n' + settings.extensions + '\n' + settings.device;
+  if (last && key == last_key) return last;
+  last.reset();
+  torch::optional<std::string> extensions;
+  if (!settings.extensions.empty()) extensions = settings.extensions;
+  try {
+    last = std::make_shared<mts::Module>(mta::load_atomistic_model(settings.path, extensions));
+  } catch (const std::exception &) {
+    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception());
+  }
+  last_key = key;
+  return last;
+}
+
+/// NaN and infinity survive a multiplication by zero; several sums, so that the compiler can vectorise.
 bool all_finite(const double *values, std::size_t count)
 {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < count; i++) sum += 0.0 * values[i];
-  return sum == 0.0;
+  constexpr std::size_t width = 8;
+  double sums[width] = {};
+  std::size_t i = 0;
+  for (; i + width <= count; i += width)
+    for (std::size_t k = 0; k < width; k++) sums[k] += 0.0 * values[i + k];
+  for (; i < count; i++) sums[0] += 0.0 * values[i];
+  return std::all_of(sums, sums + width, [](double sum) { return sum == 0.0; });
 }
 
 torch::Tensor view(const std::vector<double> &values, at::IntArrayRef shape)
@@ -105,7 +132,7 @@ struct Evaluator::State {
   Settings settings;
   ModelInfo info;
   Result result;
-  std::unique_ptr<mts::Module> model;
+  std::shared_ptr<mts::Module> model;
   mta::ModelCapabilities capabilities;
   std::vector<mta::NeighborListOptions> lists;
   torch::Dict<std::string, mta::ModelOutput> outputs;
@@ -131,6 +158,7 @@ struct Evaluator::State {
   mts::TensorBlock pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const;
   void renew_selection(const Graph &graph);
   mts::TensorMap run(const mta::System &system, bool select);
+  torch::Tensor by_atom(const mts::TensorBlock &block, const Graph &graph) const;
   void read_energies(const mts::TensorMap &map, const Graph &graph);
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);
@@ -166,13 +194,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
 
 void Evaluator::State::load()
 {
-  torch::optional<std::string> extensions;
-  if (!settings.extensions.empty()) extensions = settings.extensions;
-  try {
-    model = std::make_unique<mts::Module>(mta::load_atomistic_model(settings.path, extensions));
-  } catch (const std::exception &) {
-    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception());
-  }
+  model = load_module(settings);
   capabilities = model->run_method("capabilities").toCustomClass<mta::ModelCapabilitiesHolder>();
   info.dtype = capabilities->dtype();
   info.interaction_range = capabilities->engine_interaction_range(LENGTH_UNIT);
@@ -293,16 +315,27 @@ mts::TensorMap Evaluator::State::run(const mta::System &system, bool select)
   return last.at(energy_name).toCustomClass<mts::TensorMapHolder>();
 }
 
+/// Rows of a per-atom output in the order of the nodes; ours come in that order, others may come in any.
+torch::Tensor Evaluator::State::by_atom(const mts::TensorBlock &block, const Graph &graph) const
+{
+  const auto values = block->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+  const auto rows = values.reshape({values.size(0), values.numel() / std::max<int64_t>(values.size(0), 1)});
+  if (rows.size(0) != graph.n_centers)
+    throw std::runtime_error("the model returned values for " + std::to_string(rows.size(0)) +
+                             " atoms instead of the " + std::to_string(graph.n_centers) + " that were selected");
+  if (info.edge_model) return rows;
+  const auto atoms = block->samples()->column("atom").to(torch::kCPU, torch::kLong);
+  return torch::zeros_like(rows).index_copy(0, atoms, rows);
+}
+
 void Evaluator::State::read_energies(const mts::TensorMap &map, const Graph &graph)
 {
-  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values().detach().to(torch::kCPU, torch::kDouble);
-  energies = values.reshape({-1}).contiguous();
-  if (info.atom_energies && energies.size(0) != graph.n_centers)
-    throw std::runtime_error("the model returned " + std::to_string(energies.size(0)) + " atomic energies for " +
-                             std::to_string(graph.n_centers) + " atoms");
+  const auto block = mts::TensorMapHolder::block_by_id(map, 0);
+  energies = info.atom_energies ? by_atom(block, graph)
+                                : block->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
   const double *e = energies.data_ptr<double>();
   result.energy = 0.0;
-  for (int64_t i = 0; i < energies.size(0); i++) result.energy += e[i];
+  for (int64_t i = 0; i < energies.numel(); i++) result.energy += e[i];
   result.energies = info.atom_energies ? e : nullptr;
   result.finite = std::isfinite(result.energy);
 
@@ -408,13 +441,12 @@ void Evaluator::State::strain_evaluation(const Graph &graph, const Request &requ
 
 void Evaluator::State::read_direct(const Graph &graph, bool virial)
 {
-  const auto values = [this](const std::string &name) {
-    const auto map = last.at(name).toCustomClass<mts::TensorMapHolder>();
-    return mts::TensorMapHolder::block_by_id(map, 0)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+  const auto block = [this](const std::string &name) {
+    return mts::TensorMapHolder::block_by_id(last.at(name).toCustomClass<mts::TensorMapHolder>(), 0);
   };
-  if (settings.direct_forces) forces = values(forces_name).reshape({graph.n_centers, 3}).contiguous();
+  if (settings.direct_forces) forces = by_atom(block(forces_name), graph);
   if (settings.direct_stress && virial) {
-    const auto stress = values(stress_name).reshape({9}).contiguous();
+    const auto stress = block(stress_name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
     for (int k = 0; k < 9; k++) result.strain_gradient[k] = graph.volume * stress.data_ptr<double>()[k];
   }
 }

@@ -298,7 +298,7 @@ def run_structure(
     """
     require(ranks)
     folder = Path(directory)
-    elements = sorted(set(atoms.symbols), key=lambda symbol: atomic_numbers[symbol])
+    elements = type_order(atoms)
     box = write_data(folder / DATA, atoms, elements, velocities)
     lines = [*deck_head(Path(model).resolve(), elements, box.boundary, keywords), *commands]
     (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -323,37 +323,65 @@ def evaluate(
         per_atom: also per-atom energies and virials.
         directory: keep the files here; otherwise a temporary one.
     """
-    columns = "id fx fy fz" + (
-        " c_energies" + "".join(f" c_virials[{k}]" for k in range(1, 7)) if per_atom else ""
-    )
+    return evaluate_all(model, [atoms], ranks, keywords, per_atom, directory)[0]
+
+
+def evaluate_all(
+    model: Path | str,
+    structures: Sequence[Atoms],
+    ranks: int = 1,
+    keywords: str = "",
+    per_atom: bool = False,
+    directory: Path | str | None = None,
+) -> list[Evaluation]:
+    """`evaluate` for several structures in one run of `lmp`, whose start costs more than a small structure."""
+    require(ranks)
+    path = Path(model).resolve()
+    with _folder(directory) as folder:
+        lines: list[str] = []
+        boxes = []
+        for k, atoms in enumerate(structures):
+            elements = type_order(atoms)
+            boxes.append(write_data(folder / f"{k}.{DATA}", atoms, elements))
+            lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, keywords, f"{k}.{DATA}")]
+            lines += _static_commands(f"{k}.{DUMP}", per_atom)
+        (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tables = run(folder / DECK, ranks).tables
+        rows = [read_dump(folder / f"{k}.{DUMP}") for k in range(len(structures))]
+    return [_evaluation(*parts) for parts in zip(structures, boxes, tables, rows)]
+
+
+def type_order(atoms: Atoms) -> list[str]:
+    """Elements of a structure in the order of the atom types of its data file: by atomic number."""
+    return sorted(set(atoms.symbols), key=lambda symbol: atomic_numbers[symbol])
+
+
+def _static_commands(dump: str, per_atom: bool) -> list[str]:
+    columns = "id fx fy fz"
     commands = [
         "compute p all pressure NULL virial",
         "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]",
         "thermo_modify format float %.17g",
     ]
     if per_atom:
+        columns += " c_energies" + "".join(f" c_virials[{k}]" for k in range(1, 7))
         commands += ["compute energies all pe/atom", "compute virials all stress/atom NULL"]
-    commands += [
-        f"dump forces all custom 1 {DUMP} {columns}",
-        "dump_modify forces format float %.17g sort id",
-        "run 0",
-    ]
-    with _folder(directory) as folder:
-        finished, box = run_structure(model, atoms, commands, folder, ranks, keywords)
-        table = finished.tables[-1]
-        rows = read_dump(folder / DUMP)
+    commands.append(f"dump forces all custom 1 {dump} {columns}")
+    return [*commands, "dump_modify forces format float %.17g sort id", "run 0"]
+
+
+def _evaluation(atoms: Atoms, box: Box, table: dict[str, Array], rows: Array) -> Evaluation:
+    """From LAMMPS' frame and units to those of the structure."""
     back = box.rotation.T
-    stress = None
+    stress = energies = virials = None
     if all(atoms.pbc):
         pressure = np.array([table[f"c_p[{k}]"][-1] for k in range(1, 7)])
         stress = back.T @ _matrix(-pressure / NKTV2P_METAL) @ back
-    energies = virials = None
-    if per_atom:
+    if rows.shape[1] > 4:
         energies = rows[:, 4]
         # compute stress/atom gives −virial in bar Å³
-        virials = np.array([back.T @ _matrix(-row / NKTV2P_METAL) @ back for row in rows[:, 5:11]]).reshape(
-            -1, 3, 3
-        )
+        matrices = [back.T @ _matrix(-row / NKTV2P_METAL) @ back for row in rows[:, 5:11]]
+        virials = np.array(matrices).reshape(-1, 3, 3)
     return Evaluation(float(table["PotEng"][-1]), rows[:, 1:4] @ back, stress, energies, virials)
 
 

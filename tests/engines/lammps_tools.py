@@ -1,0 +1,82 @@
+"""What the LAMMPS tests share: models, decks, and running `lmp` without looking at its success."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+
+from mlplugins.engines import lammps
+from mlplugins.export.metatomic import Description, save
+from mlplugins.models import nequip
+
+TIMEOUT_S = 120
+
+
+def write_nequip(
+    path: Path, dtype: str = "float64", layers: int = 2, elements: Sequence[str] = ("Ar", "Kr")
+) -> Path:
+    """A message-passing model with random weights; the interaction range is layers × 5 Å."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        parameters = nequip.Hyperparameters(cutoff=5.0, num_layers=layers, num_features=4)
+        model = nequip.Model(list(elements), parameters)
+    baseline = [-1.0 - k for k in range(len(elements))]
+    save(model, path, Description("nequip", list(elements), baseline), dtype)
+    return path
+
+
+def start(
+    folder: Path,
+    lines: Sequence[str],
+    ranks: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a deck whatever comes of it; a hang fails the test."""
+    (folder / "in.test").write_text("\n".join(lines) + "\n")
+    command, extra = lammps.command(ranks)
+    return subprocess.run(
+        [*command, "-in", "in.test", "-log", "log.lammps"],
+        cwd=folder,
+        env={**os.environ, **extra, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+
+def thermo(folder: Path, lines: Sequence[str], ranks: int = 1) -> list[dict[str, np.ndarray]]:
+    """Thermo tables of a deck that must succeed."""
+    result = start(folder, lines, ranks)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return lammps.read_log(folder / "log.lammps")
+
+
+def deck(
+    folder: Path,
+    model: Path,
+    atoms: Atoms,
+    keywords: str = "",
+    elements: Sequence[str] | None = None,
+    velocities: np.ndarray | None = None,
+) -> list[str]:
+    """First lines of a deck for `atoms`; the data file is written."""
+    elements = list(elements or lammps.type_order(atoms))
+    box = lammps.write_data(folder / lammps.DATA, atoms, elements, velocities)
+    return lammps.deck_head(model, elements, box.boundary, keywords)
+
+
+def velocities(atoms: Atoms, temperature: float, seed: int = 3) -> np.ndarray:
+    """Maxwell velocities without drift, Å/fs."""
+    random = np.random.default_rng(seed).normal(size=(len(atoms), 3))
+    moving = atoms.copy()
+    moving.set_momenta(random * np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None])
+    moving.set_momenta(moving.get_momenta() - moving.get_momenta().mean(0))
+    return moving.get_velocities() * units.fs
