@@ -55,6 +55,8 @@ class Artifact:
         extensions: TorchScript extensions that the file needs.
         outputs: name of each output → its unit.
         references: papers to cite, by kind.
+        devices: kinds of device that the model supports.
+        exchange_width: widest feature row exchanged between layers by LAMMPS' exchange mode; 0 = none.
         n_parameters: number of parameters.
         per_atom: whether the energy comes per atom.
     """
@@ -72,6 +74,8 @@ class Artifact:
     extensions: tuple[str, ...]
     outputs: dict[str, str]
     references: dict[str, list[str]]
+    devices: tuple[str, ...]
+    exchange_width: int
     n_parameters: int
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
@@ -209,6 +213,8 @@ def load(path: str | Path, device: str = "cpu", output: str | None = None) -> Ar
         extensions=extensions,
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
         references=dict(loaded.metadata().references),
+        devices=tuple(capabilities.supported_devices),
+        exchange_width=int(extra.get("mlplugins::exchange_width", "0")),
         n_parameters=sum(p.numel() for p in loaded.parameters()),
         per_atom=ours or capabilities.outputs[energy].sample_kind == "atom",
         _model=EdgeGradientModel(loaded.module, lists[0], dtype, target)
