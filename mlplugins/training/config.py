@@ -202,11 +202,11 @@ def parse(content: Any, source: str) -> Configuration:
 def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     """The family's `Hyperparameters` from plain values.
 
-    >>> hyperparameters("nequip", {"cutof": 5.0}, "c.yaml: model")
-    Traceback (most recent call last):
-    ...
-    mlplugins.errors.BadInput: c.yaml: model: unknown key 'cutof': did you mean 'cutoff'? Valid: cutoff, \
-envelope_power, family, l_max, num_basis, num_features, num_layers, parity, radial_mlp
+    >>> hyperparameters("nequip", {"cutoff": 4.5}, "c.yaml: model").cutoff
+    4.5
+
+    Raises:
+        BadInput: an unknown family, an unknown or ill-typed key.
     """
     try:
         cls = models.family(family).Hyperparameters
