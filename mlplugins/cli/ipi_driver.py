@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins ipi-driver`."""
     parser.add_argument("model", nargs="?", help="model.pt; several joined by '+' are a committee")
     parser.add_argument("template", nargs="?", help="structure file with the atoms in i-PI's order")
-    parser.add_argument("--unix", metavar="NAME", help="name of i-PI's unix socket, its <address>")
+    parser.add_argument("-u", "--unix", metavar="NAME", help="name of i-PI's unix socket, its <address>")
     parser.add_argument("--host", help="host of i-PI's TCP socket (default: localhost)")
     parser.add_argument("--port", type=int, help="port of i-PI's TCP socket (default: 31415)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")

@@ -169,8 +169,12 @@ def prepare(source: StructureLike, index: int) -> Prepared:
     volume = None
     if pbc.any():
         volume = float(abs(np.linalg.det(cell))) or None
-        periodic = cell[pbc]
-        if not np.linalg.det(periodic @ periodic.T) > 1e-12:
+        if volume is None or volume < 1e-6:
+            periodic = cell[pbc]
+            flat = not np.linalg.det(periodic @ periodic.T) > 1e-12
+        else:
+            flat = False
+        if flat:
             raise BadInput(
                 f"structure {index}: the cell has no volume along its periodic directions "
                 f"(pbc = {pbc.tolist()}, cell = {cell.tolist()}); set pbc=False or give a cell"
@@ -202,8 +206,8 @@ class EdgeGradientModel:
             lists.pairs(place, structure, self._options.cutoff, True)
             for place, structure in enumerate(structures)
         ]
-        exact = torch.cat([v for _, v in pairs])  # (E, 3) float64
-        vectors = exact.to(self._device, self._dtype).requires_grad_()
+        exact = pairs[0][1] if len(pairs) == 1 else torch.cat([v for _, v in pairs])  # (E, 3) float64
+        vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         parts = vectors.split([len(v) for _, v in pairs])
         systems = [
             self._system(structure, labels, part)
@@ -236,7 +240,7 @@ class EdgeGradientModel:
         gradients = gradient.split([len(v) for _, v in pairs])
         results = []
         for structure, (labels, v), e, g in zip(structures, pairs, energies, gradients):
-            i, j = labels[:, 0].long(), labels[:, 1].long()
+            i, j = labels[:, :2].long().unbind(dim=1)
             forces = _sum_over(i, g, len(e)) - _sum_over(j, g, len(e))
             per_atom: Array | None = None
             if virials:

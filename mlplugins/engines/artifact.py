@@ -79,7 +79,7 @@ class Artifact:
     n_parameters: int
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
-    _types: np.ndarray = field(repr=False)
+    _known: np.ndarray = field(repr=False)
 
     @property
     def n_layers(self) -> int | None:
@@ -130,7 +130,7 @@ class Artifact:
         return results
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
-        unknown = ~np.isin(structure.numbers, self._types)
+        unknown = ~self._known[np.clip(structure.numbers, -1, len(self._known) - 1)]  # −1 is the last, False
         if not unknown.any():
             return
         atoms = np.flatnonzero(unknown)
@@ -220,7 +220,7 @@ def load(path: str | Path, device: str = "cpu", output: str | None = None) -> Ar
         _model=EdgeGradientModel(loaded.module, lists[0], dtype, target)
         if ours
         else GeneralModel(loaded, energy, dtype, target),
-        _types=np.array(capabilities.atomic_types, dtype=np.int32),
+        _known=np.isin(np.arange(max(capabilities.atomic_types) + 2), capabilities.atomic_types),
     )
 
 

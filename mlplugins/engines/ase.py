@@ -112,6 +112,19 @@ class MLCalculator(Calculator):
             results["forces_uncertainty"] = self.committee.forces_spread
         self.results = results
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed among the quantities that a model sees."""
+        old = self.atoms
+        if old is None or len(old) != len(atoms):
+            return list(all_changes)
+        pairs = {
+            "positions": (atoms.positions, old.positions),
+            "numbers": (atoms.numbers, old.numbers),
+            "cell": (atoms.cell.array, old.cell.array),
+            "pbc": (atoms.pbc, old.pbc),
+        }
+        return [name for name, (new, before) in pairs.items() if not np.array_equal(new, before)]
+
     def export_properties(self) -> Properties:
         """ASE's own properties (the uncertainties are not among those it knows)."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -475,3 +476,24 @@ def test_the_plain_model_file_in_another_precision(processes, tmp_path):
     expected = load(path).evaluate([crystal()])[0]
     assert properties(tmp_path)["potential"][0] == pytest.approx(expected.energy, abs=1e-7)
     assert drift(tmp_path, 32) < 1e-4
+
+
+@pytest.mark.slow
+def test_example_inputs(processes, argon_model, tmp_path):
+    """The XML files beside the driver run as they are, with a model.pt and an init.xyz."""
+    write_input(tmp_path, "")
+    head = (tmp_path / "init.xyz").read_text()
+    (tmp_path / "init.xyz").write_text(head.replace(" positions{angstrom} cell{angstrom}", ""))
+    shutil.copy(argon_model, tmp_path / "model.pt")
+    for source in driver_file().parent.iterdir():
+        if source.is_file():
+            shutil.copy(source, tmp_path)
+    finish(processes.start(BIN / "i-pi", "ffdirect.xml"))
+    volume = read_output(tmp_path / "npt.out")[0]["volume"]
+    assert volume[0] == pytest.approx(crystal().get_volume(), rel=1e-6)
+    server = processes.start(BIN / "i-pi", "-S", processes.prefix, "socket.xml")
+    output = finish(processes.driver("model.pt", "--unix", "mlplugins"))
+    assert "in 21 calls" in output
+    finish(server)
+    energy = load(argon_model).evaluate([crystal()])[0].energy
+    assert read_output(tmp_path / "nvt.out")[0]["potential"][0] == pytest.approx(energy, rel=1e-7)
