@@ -37,6 +37,9 @@ CM2_S_PER_A2_FS = CM2_S_PER_A2_PS * FS_PER_PS
 
 MS_CM_PER_S_CM = 1000.0
 
+ASE_TIME_PER_FS = constants.femto / (constants.angstrom * (constants.atomic_mass / constants.e) ** 0.5)
+"""fs to ASE's time unit Å √(u/eV)."""
+
 A_FS_PER_ATOMIC_VELOCITY = A_PER_BOHR / (constants.value("atomic unit of time") / constants.femto)
 
 

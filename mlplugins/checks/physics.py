@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, Check, limits
 from mlplugins.engines.artifact import Artifact, Results
 from mlplugins.engines.ase import MLCalculator
 from mlplugins.errors import MlpluginsError
-from mlplugins.units import FS_PER_PS
+from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS
 
 Array = NDArray[np.float64]
 
@@ -208,11 +208,11 @@ class PhysicsChecks:
         """Linear drift of the total energy in a short NVE run (the first quarter is left out)."""
         atoms = self.rattled.copy()
         atoms.calc = MLCalculator(self.model.path, device=self.model.device)
-        thermal = np.sqrt(atoms.get_masses()[:, None] * units.kB * NVE_TEMPERATURE_K)
+        thermal = np.sqrt(atoms.get_masses()[:, None] * BOLTZMANN_EV_K * NVE_TEMPERATURE_K)
         atoms.set_momenta(self.random.standard_normal((len(atoms), 3)) * thermal)
         Stationary(atoms)
         energies: list[float] = []
-        dynamics = VelocityVerlet(atoms, NVE_TIMESTEP_FS * units.fs)
+        dynamics = VelocityVerlet(atoms, NVE_TIMESTEP_FS * ASE_TIME_PER_FS)
         dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
         dynamics.run(steps)
         used = np.array(energies[len(energies) // 4 :]) / len(atoms)

@@ -21,7 +21,7 @@ md.yaml:
   pressure: 0.0                    # GPa
   supercell: [1, 1, 1]
   mobile: {species: Li, charge: 1}              # for conductivity.yaml
-  ranks: 1                         # MPI ranks of one run (LAMMPS)
+  ranks: 1                         # MPI ranks of one run (LAMMPS); threads: 1 of each
   parallel: 1                      # runs at the same time
 
 The same command continues a campaign that was killed and skips runs that are finished.
@@ -30,6 +30,7 @@ The same command continues a campaign that was killed and skips runs that are fi
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import Campaign, Run, plan
+
+LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,10 +90,12 @@ def _simulate(campaign: Campaign, out: Console) -> list[Outcome]:
             f"{len(campaign.runs)} runs, {campaign.config.engine}",
             total=campaign.config.total_steps * len(campaign.runs),
         )
+        printed = time.monotonic()
         tasks: dict[str, TaskID] = {}
         steps: dict[str, int] = {}
 
         def show(item: Run, step: int) -> None:
+            nonlocal printed
             if item.name not in tasks:
                 tasks[item.name] = bars.add_task(
                     f"  {item.name}", total=item.config.total_steps, completed=step
@@ -98,6 +103,11 @@ def _simulate(campaign: Campaign, out: Console) -> list[Outcome]:
             steps[item.name] = step
             bars.update(tasks[item.name], completed=step)
             bars.update(total, completed=sum(steps.values()))
+            if not out.is_terminal and time.monotonic() - printed > LINE_EVERY_S:
+                printed = time.monotonic()
+                task = bars.tasks[total]
+                left = "?" if task.time_remaining is None else f"{task.time_remaining:.0f}"
+                out.print(f"{task.completed:.0f} of {task.total:.0f} steps, {left} s left")
 
         return campaigns.simulate(campaign, show)
 

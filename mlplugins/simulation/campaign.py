@@ -21,6 +21,8 @@ from mlplugins.simulation.process import RunningStage
 
 STATUS, LOCK, CONDUCTIVITY = "status.json", ".lock", "conductivity.yaml"
 POLL_S = 0.25
+BLOWN_UP = 20.0
+"""A logged temperature this many times the wanted one ends a run."""
 STATUS_EVERY_S = 5.0
 LOCK_WAIT_S = 15.0
 
@@ -131,7 +133,14 @@ class _Worker:
             return
         status = self._stage.poll()
         self.outcome.step = self._host.steps_done(self.run)
-        if status is None:
+        hottest = self._host.hottest(self.run)
+        if hottest > BLOWN_UP * self.run.temperature:
+            self._stage.stop()
+            self._fail(
+                f"a temperature of {hottest:.3g} K: the run has blown up (look at the time step, the "
+                "starting structure and the model)"
+            )
+        elif status is None:
             if time.monotonic() - self._saved > STATUS_EVERY_S:
                 self._save()
         elif status != 0:

@@ -83,8 +83,9 @@ class SimulationConfig(_Strict):
     log_interval: Count = 100  # steps
     restart_interval: Count = 1000  # steps
     mobile: Mobile | None = None
-    ranks: Count = 1
-    parallel: Count = 1
+    ranks: Count = 1  # of one run, LAMMPS
+    threads: Count = 1  # per rank; ranks × threads × parallel beyond the cores is several times slower
+    parallel: Count = 1  # runs at the same time
     device: Literal["cpu", "cuda"] = "cpu"
 
     @model_validator(mode="after")

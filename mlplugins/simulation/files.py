@@ -34,10 +34,15 @@ def last_table_step(path: Path) -> int:
     """First column of the last complete line that holds numbers only (a thermo or property table), else 0."""
     text = tail(path)
     for line in reversed(text[: text.rfind("\n") + 1].splitlines()):
-        words = line.split()
-        if len(words) > 2 and all(_is_number(word) for word in words):
-            return int(float(words[0]))
+        if is_row(line):
+            return int(float(line.split()[0]))
     return 0
+
+
+def is_row(line: str) -> bool:
+    """Whether a line is a row of a table: three numbers or more, nothing else."""
+    words = line.split()
+    return len(words) > 2 and all(map(_is_number, words))
 
 
 def _is_number(word: str) -> bool:
@@ -53,6 +58,14 @@ def table(path: Path) -> NDArray[np.float64]:
     text = path.read_text(encoding="utf-8")
     rows = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
     return np.array([[float(w) for w in row] for row in rows if row and all(map(_is_number, row))])
+
+
+def largest(path: Path, column: int) -> float:
+    """Largest value of a column among the last rows of a table; NaN counts as infinite, no rows as 0."""
+    text = tail(path)
+    lines = text[: text.rfind("\n") + 1].splitlines()[len(text) >= TAIL_BYTES :]  # the first may be cut
+    values = [float(line.split()[column]) for line in lines if is_row(line)]
+    return max((value if value == value else np.inf for value in values), default=0.0)
 
 
 def cut_table(path: Path, before: int) -> None:

@@ -27,6 +27,9 @@ class Host(Protocol):
     def steps_done(self, run: Run) -> int:
         """How far the run is, of `run.config.total_steps`."""
 
+    def hottest(self, run: Run) -> float:
+        """Highest temperature in the last part of the log, K; infinite if it is not a number."""
+
     def failure(self, run: Run) -> list[str]:
         """The host's last words."""
 

@@ -21,7 +21,7 @@ from mlplugins.simulation.config import Mobile, SimulationConfig
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 """Ions taken as the mobile ones if the configuration names none (the first that the structure holds)."""
 
-NOT_PHYSICS = ("temperatures", "seeds", "parallel", "mobile", "engine")
+NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine")
 """Keys that do not change what one existing run is."""
 
 
@@ -100,8 +100,8 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     unknown = sorted(set(atoms.get_chemical_symbols()) - set(model.elements))
     if unknown:
         raise BadInput(
-            f"structure '{config.structure}' holds {', '.join(unknown)}, which '{config.model.name}' does not "
-            f"know; it knows {', '.join(model.elements)}"
+            f"structure '{config.structure}' holds {', '.join(unknown)}, which '{config.model.name}' "
+            f"does not know; it knows {', '.join(model.elements)}"
         )
     _check_cell(config, atoms)
     supercell = atoms.repeat(config.supercell)

@@ -34,6 +34,11 @@ class Command:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+def threads(count: int) -> dict[str, str]:
+    """Environment for that many OpenMP threads."""
+    return {"OMP_NUM_THREADS": str(count)}
+
+
 @dataclass(frozen=True)
 class Stage:
     """What runs next: `leader` decides when the stage is over and whether it succeeded; `servants` serve it.

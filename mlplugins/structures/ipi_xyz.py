@@ -34,8 +34,8 @@ def upright(given: Atoms) -> Upright:
         BadInput: a left-handed cell.
 
     >>> cell = [[0, 2, 0], [-2, 0, 0], [0, 0, 2]]
-    >>> upright(Atoms("H", cell=cell, pbc=True)).atoms.cell.array.tolist()
-    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+    >>> upright(Atoms("H", cell=cell, pbc=True)).atoms.cell[0].tolist()
+    [2.0, 0.0, 0.0]
     """
     atoms = given.copy()
     for k in np.flatnonzero(~given.cell.array.any(axis=1)):

@@ -9,11 +9,12 @@ from pathlib import Path
 import ase.io
 
 from mlplugins.errors import BadInput
-from mlplugins.simulation.files import last_lines, last_table_step
+from mlplugins.simulation.files import largest, last_lines, last_table_step
 from mlplugins.simulation.plan import Run
-from mlplugins.simulation.process import Command, Stage
+from mlplugins.simulation.process import Command, Stage, threads
 
 START, SCRIPT = "start.extxyz", "run.py"
+TEMPERATURE_COLUMN = 1
 TRAJECTORY, LOG, SCREEN, FINISHED = "trajectory.traj", "md.log", "screen.out", "finished"
 
 PRODUCTION = {
@@ -87,7 +88,7 @@ def mtk(tau):
 
 
 def go(make, name, every, first, steps):
-    """Run `steps` steps (numbered from `first`), frames in `name`; continue from the frames that are there."""
+    """Run `steps` steps (numbered from `first`), frames in `name`; continue from frames that are there."""
     done = frames(name)
     at = (len(done) - 1) * every if len(done) else 0
     if len(done):
@@ -178,7 +179,7 @@ def write(run: Run) -> None:
     ase.io.write(run.directory / START, run.atoms, format="extxyz")
     (run.directory / SCRIPT).write_text(script(run), encoding="utf-8")
     (run.directory / "run.sh").write_text(
-        f'#!/bin/sh\n# {run.title}\ncd "$(dirname "$0")"\nexport OMP_NUM_THREADS=1\n'
+        f'#!/bin/sh\n# {run.title}\ncd "$(dirname "$0")"\nexport OMP_NUM_THREADS={run.config.threads}\n'
         f"exec {shlex.quote(sys.executable)} {SCRIPT}\n",
         encoding="utf-8",
     )
@@ -190,7 +191,7 @@ def next_stage(run: Run) -> Stage | None:
         return None
     done = steps_done(run)
     how = f"from step {done}" if done else "from the start"
-    return Stage(f"ase {how}", Command((sys.executable, SCRIPT), SCREEN))
+    return Stage(f"ase {how}", Command((sys.executable, SCRIPT), SCREEN, threads(run.config.threads)))
 
 
 def steps_done(run: Run) -> int:
@@ -200,9 +201,14 @@ def steps_done(run: Run) -> int:
     return last_table_step(run.directory / LOG)
 
 
+def hottest(run: Run) -> float:
+    """Highest temperature in the last part of the log, K."""
+    return largest(run.directory / LOG, TEMPERATURE_COLUMN)
+
+
 def failure(run: Run) -> list[str]:
     """What the host said last."""
-    return last_lines(run.directory / SCREEN, 4)
+    return last_lines(run.directory / SCREEN, 3) + last_lines(run.directory / LOG, 1)
 
 
 def script(run: Run) -> str:

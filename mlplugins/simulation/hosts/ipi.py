@@ -14,16 +14,16 @@ import numpy as np
 
 from mlplugins.engines import ipi as engine
 from mlplugins.errors import MissingDependency
-from mlplugins.simulation.files import cut_frames, cut_table, last_lines, last_table_step, table
+from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
 from mlplugins.simulation.plan import Run
-from mlplugins.simulation.process import Command, Stage
+from mlplugins.simulation.process import Command, Stage, threads
 from mlplugins.structures.ipi_xyz import upright, write_xyz
 
 START, MEAN_CELL, TEMPLATE = "init.xyz", "mean_cell.xyz", "template.extxyz"
 NPT, EQUILIBRATION, PRODUCTION = "npt", "equilibration", "simulation"
 SCREEN, DRIVER_SCREEN = "screen.out", "driver.out"
 KEPT_CHECKPOINTS = 2
-VOLUME_COLUMN = 7  # of the properties below
+TEMPERATURE_COLUMN, VOLUME_COLUMN = 3, 7  # of the properties below
 
 THERMOSTATS = {"csvr": "svr", "langevin": "langevin"}
 REASON = {
@@ -51,7 +51,12 @@ def write(run: Run) -> None:
     stages = _stages(run)
     for stage in stages:
         (run.directory / f"{stage}.xml").write_text(xml(run, stage), encoding="utf-8")
-    lines = ["#!/bin/sh", f"# {run.title}", 'cd "$(dirname "$0")"', "export OMP_NUM_THREADS=1"]
+    lines = [
+        "#!/bin/sh",
+        f"# {run.title}",
+        'cd "$(dirname "$0")"',
+        f"export OMP_NUM_THREADS={run.config.threads}",
+    ]
     for stage in stages:
         lines += [
             f"i-pi {stage}.xml &",
@@ -94,10 +99,15 @@ def steps_done(run: Run) -> int:
     return done
 
 
+def hottest(run: Run) -> float:
+    """Highest temperature in the last part of the logs, K."""
+    return max(largest(run.directory / f"{stage}.out", TEMPERATURE_COLUMN) for stage in _stages(run))
+
+
 def failure(run: Run) -> list[str]:
     """What the driver and the host said last."""
     driver = [line for line in last_lines(run.directory / DRIVER_SCREEN, 20) if "error" in line.lower()]
-    return driver[-1:] + last_lines(run.directory / SCREEN, 5)
+    return driver[-1:] + last_lines(run.directory / SCREEN, 3)
 
 
 def xml(run: Run, stage: str) -> str:
@@ -127,8 +137,8 @@ def xml(run: Run, stage: str) -> str:
 <simulation verbosity='medium'>
   <output prefix='{stage}'>
     <properties filename='out' stride='{config.log_interval if stage != NPT else 10}'> [ step,
-      time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_md{{electronvolt}}, potential{{electronvolt}},
-      pressure_md{{megapascal}}, volume{{angstrom3}} ] </properties>
+      time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_md{{electronvolt}},
+      potential{{electronvolt}}, pressure_md{{megapascal}}, volume{{angstrom3}} ] </properties>
 {positions}    <checkpoint filename='chk' stride='{config.restart_interval}' overwrite='False'/>
     <checkpoint filename='end' stride='{steps}' overwrite='True'/>
   </output>
@@ -198,7 +208,7 @@ def _stage(run: Run, source: str, how: str) -> Stage:
     return Stage(
         f"i-PI {how}",
         Command((sys.executable, _program(), source), SCREEN),
-        (Command(driver, DRIVER_SCREEN),),
+        (Command(driver, DRIVER_SCREEN, threads(run.config.threads)),),
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from mlplugins.engines import lammps as engine
 from mlplugins.errors import RunFailed
-from mlplugins.simulation.files import cut_frames, last_lines, last_table_step
+from mlplugins.simulation.files import cut_frames, is_row, largest, last_lines, last_table_step
 from mlplugins.simulation.plan import Run
 from mlplugins.simulation.process import Command, Stage
 from mlplugins.units import BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
 
 DATA, DECK, RESUME = "data.lmp", "in.lmp", "resume.lmp"
+TEMPERATURE_COLUMN = 2
 TRAJECTORY, LOG, SCREEN, FINISHED = "trajectory.lammpstrj", "log.lammps", "screen.out", "finished"
 RESTARTS = re.compile(r"restart\.(\d+)")
 KEPT_RESTARTS = 2
@@ -53,7 +54,7 @@ def write(run: Run) -> None:
     (run.directory / DECK).write_text(deck(run), encoding="utf-8")
     ranks = f"mpiexec -n {run.config.ranks} " if run.config.ranks > 1 else ""
     (run.directory / "run.sh").write_text(
-        f'#!/bin/sh\n# {run.title}\ncd "$(dirname "$0")"\nexport OMP_NUM_THREADS=1\n'
+        f'#!/bin/sh\n# {run.title}\ncd "$(dirname "$0")"\nexport OMP_NUM_THREADS={run.config.threads}\n'
         f"exec {ranks}lmp -in {DECK} -log none\n",
         encoding="utf-8",
     )
@@ -84,13 +85,17 @@ def steps_done(run: Run) -> int:
     return last_table_step(run.directory / LOG)
 
 
+def hottest(run: Run) -> float:
+    """Highest temperature in the last part of the log, K."""
+    return largest(run.directory / LOG, TEMPERATURE_COLUMN)
+
+
 def failure(run: Run) -> list[str]:
     """What the host said last."""
     screen = last_lines(run.directory / SCREEN, 40)
-    errors = [line for line in screen if "ERROR" in line or "rror:" in line]
-    return (
-        errors[-3:] + last_lines(run.directory / LOG, 5) if errors else last_lines(run.directory / SCREEN, 8)
-    )
+    errors = [line for line in screen if "ERROR" in line or line.startswith("Last input")]
+    rows = [line for line in last_lines(run.directory / LOG, 40) if is_row(line)]
+    return [*dict.fromkeys(errors), *rows[-2:]] if errors else screen[-8:]
 
 
 def deck(run: Run, restart: str | None = None, step: int = 0) -> str:
@@ -230,7 +235,7 @@ def _ps(time_fs: float) -> str:
 
 
 def _stage(run: Run, deck_name: str, how: str) -> Stage:
-    arguments, environment = engine.command(ranks=run.config.ranks)
+    arguments, environment = engine.command(run.config.ranks, run.config.threads)
     launcher = (*arguments[:-1], sys.executable, "-c", BECOME_LAMMPS)
     leader = Command((*launcher, "-in", deck_name, "-log", "none"), SCREEN, environment)
     return Stage(f"lammps {how}", leader)

@@ -1,0 +1,83 @@
+import json
+import os
+import subprocess
+import sys
+
+import ase.io
+import pytest
+from ase.build import bulk
+
+from mlplugins.cli.main import main
+
+from ..simulation.argon import write_model as write_argon
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("check")
+    write_argon(folder / "model.pt")
+    write_argon(folder / "cliff.pt", onset=1 - 1e-7)
+    crystal = bulk("Ar", "fcc", a=5.3, cubic=True)
+    ase.io.write(folder / "a.extxyz", [crystal, bulk("Ar", "fcc", a=5.4)])
+    ase.io.write(folder / "nacl.extxyz", bulk("NaCl", "rocksalt", a=5.6))
+    return folder
+
+
+def test_passes_and_writes_json(folder, capsys):
+    result = folder / "check.json"
+    words = ["check", f"{folder}/model.pt", f"{folder}/a.extxyz", "--engines", "ase", "--nve-steps", "20"]
+    assert main([*words, "--json", str(result)]) == 0
+    content = json.loads(result.read_text())
+    assert content["passed"] is True
+    assert {row["structure"] for row in content["checks"]} == {"a.extxyz@0", "a.extxyz@1"}
+    for row in content["checks"]:
+        assert set(row) == {
+            "name", "engine", "ranks", "value", "limit", "unit", "passed", "structure", "note",
+        }  # fmt: skip
+    assert "checks passed" in capsys.readouterr().out
+
+
+def test_a_bad_model_gives_1_and_names_the_check(folder, capsys):
+    words = ["check", f"{folder}/cliff.pt", f"{folder}/a.extxyz@0", "--engines", "ase", "--nve-steps", "0"]
+    assert main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("cutoff: jump of energy" in line and "FAILED" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["model.pt", "none.xyz"], "no such structure file"),
+        (["none.pt", "a.extxyz"], "no such model file"),
+        (["model.pt", "nacl.extxyz"], "the model does not know Cl, Na; it knows Ar"),
+        (["model.pt", "a.extxyz@7"], "ASE cannot read it"),
+        (["model.pt", "a.extxyz", "--engines", "ase,lamps"], "did you mean 'lammps'?"),
+        (["model.pt", "a.extxyz", "--engines", ""], "expected some of"),
+        (["model.pt", "a.extxyz", "--ranks", "0"], "--ranks"),
+        (["model.pt", "a.extxyz", "--engines", "ase", "--md"], "--md runs in LAMMPS"),
+    ],
+)
+def test_wrong_use_gives_2(folder, monkeypatch, capsys, words, text):
+    monkeypatch.chdir(folder)
+    assert main(["check", *words]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_an_engine_that_is_not_built_is_a_failed_row_with_the_remedy(folder, tmp_path):
+    environment = {**os.environ, "MLPLUGINS_CACHE": str(tmp_path / "empty")}
+    words = ["check", "model.pt", "a.extxyz@0", "--engines", "ase,lammps", "--nve-steps", "0", "--ranks", "1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "mlplugins.cli.main", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stderr
+    assert "run `mlplugins build`" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("native_build")
+def test_all_engines(folder):
+    assert main(["check", f"{folder}/model.pt", f"{folder}/a.extxyz", "--nve-steps", "20", "--md"]) == 0

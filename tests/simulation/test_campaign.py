@@ -1,0 +1,169 @@
+"""Campaigns in the real engines: run, repeat, kill and continue, fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from mlplugins.analysis.trajectory import read_frames
+from mlplugins.errors import BadInput
+from mlplugins.simulation import campaign as campaigns
+from mlplugins.simulation import host
+from mlplugins.simulation.config import load
+from mlplugins.simulation.plan import plan
+
+from .argon import write_campaign, write_model
+
+pytestmark = pytest.mark.usefixtures("native_build")
+ENGINES = [
+    "lammps",
+    pytest.param("ase", marks=pytest.mark.slow),
+    pytest.param("ipi", marks=pytest.mark.slow),
+]
+
+
+def _plan(path, folder, engine):
+    return plan(load(path, engine), folder / "out")
+
+
+def _positions(campaign, run):
+    """(frames, atoms, 3), Å, as the analysis reads them; steps must be there once each and in order."""
+    [file] = host.load(campaign.config.engine).trajectories(run)
+    frames = list(read_frames(file))
+    steps = [frame.step for frame in frames if frame.step is not None]
+    assert set(np.diff(steps)) <= {run.config.dump_interval}
+    return np.array([frame.positions for frame in frames])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_campaign_runs_once_and_only_once(tmp_path, engine):
+    path = write_campaign(tmp_path, temperatures=[60, 100], parallel=2)
+    campaign = _plan(path, tmp_path, engine)
+    outcomes = campaigns.simulate(campaign)
+    assert [(o.run, o.state, o.step) for o in outcomes] == [
+        ("T0060_seed1", "finished", 140),
+        ("T0100_seed1", "finished", 140),
+    ]
+    for run in campaign.runs:
+        positions = _positions(campaign, run)
+        assert len(positions) == 21
+        centres = positions.mean(axis=1)  # equal masses
+        np.testing.assert_allclose(centres, centres[:1].repeat(21, axis=0), atol=1e-4)
+        status = json.loads((run.directory / "status.json").read_text())
+        assert (status["state"], status["temperature_K"]) == ("finished", run.temperature)
+    written = {p: p.stat().st_mtime_ns for run in campaign.runs for p in run.directory.glob("tra*")}
+    assert [o.state for o in campaigns.simulate(campaign)] == ["finished", "finished"]
+    assert written == {p: p.stat().st_mtime_ns for p in written}
+
+
+def _step(directory):
+    try:
+        return json.loads((directory / "status.json").read_text())["step"]
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "ranks"), [("lammps", 1), ("lammps", 2), ("ase", 1), ("ipi", 1)])
+def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    steps = 8000 if ranks == 1 and engine == "lammps" else 1500
+    path = write_campaign(
+        tmp_path, steps=steps, dump_interval=10, log_interval=10, restart_interval=50, ranks=ranks
+    )
+    campaign = _plan(path, tmp_path, engine)
+    [run] = campaign.runs
+    command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
+    one = host.load(engine)
+    deadline = time.monotonic() + 120
+    while one.steps_done(run) < 40 + steps / 4 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert _step(run.directory) < 40 + steps
+    before = one.trajectories(run)[0].read_bytes()
+    [outcome] = campaigns.simulate(campaign)
+    assert (outcome.state, outcome.message) == ("finished", "")
+    # what was there before the last restart file is kept, and nothing is missing or twice
+    after = one.trajectories(run)[0].read_bytes()
+    assert after[: len(before) // 2] == before[: len(before) // 2] or engine == "ase"
+    positions = _positions(campaign, run)
+    assert len(positions) == steps // 10 + 1
+    hops = np.abs(np.diff(positions, axis=0)).max(axis=(1, 2))
+    assert hops.max() < 4 * np.median(hops)
+
+
+def test_changed_settings_are_refused_by_name(tmp_path):
+    path = write_campaign(tmp_path)
+    campaigns.write(_plan(path, tmp_path, "lammps"))
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**settings, "timestep": 2.0, "thermostat": {"time_constant": 50}}))
+    with pytest.raises(BadInput) as refusal:
+        campaigns.write(_plan(path, tmp_path, "lammps"))
+    text = str(refusal.value)
+    assert "thermostat.time_constant was 100.0, is 50.0; timestep was 4.0, is 2.0" in text
+    assert "choose another directory" in text
+
+
+def test_a_changed_model_is_refused(tmp_path):
+    path = write_campaign(tmp_path)
+    campaigns.write(_plan(path, tmp_path, "lammps"))
+    write_model(tmp_path / "model.pt", epsilon=0.02)
+    with pytest.raises(BadInput, match="model_sha256 was"):
+        campaigns.write(_plan(path, tmp_path, "lammps"))
+
+
+def test_more_temperatures_can_be_added(tmp_path):
+    path = write_campaign(tmp_path)
+    campaigns.write(_plan(path, tmp_path, "lammps"))
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**settings, "temperatures": [100, 120], "parallel": 2}))
+    campaigns.write(_plan(path, tmp_path, "lammps"))
+    assert (tmp_path / "out/lammps/T0120_seed1/in.lmp").is_file()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_blows_up_says_where(tmp_path, engine):
+    path = write_campaign(tmp_path, timestep=400.0)
+    [outcome] = campaigns.simulate(_plan(path, tmp_path, engine))
+    assert outcome.state == "failed"
+    assert f"at step {outcome.step} of 140" in outcome.message
+    assert any("ERROR" in line or "error" in line or line.split()[0].isdigit() for line in outcome.last_lines)
+
+
+def test_two_commands_in_one_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaigns, "LOCK_WAIT_S", 0.3)
+    campaign = _plan(write_campaign(tmp_path), tmp_path, "lammps")
+    campaigns.write(campaign)
+    with campaigns._locked(campaign.runs[0]), pytest.raises(BadInput, match="is in use"):
+        campaigns.simulate(campaign)
+
+
+def test_a_missing_build_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    campaign = _plan(write_campaign(tmp_path), tmp_path, "lammps")
+    monkeypatch.setenv("MLPLUGINS_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(BadInput, match="run `mlplugins build`"):
+        campaigns.simulate(campaign)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_restart_file_cut_by_a_kill_is_not_used(tmp_path):
+    path = write_campaign(tmp_path)
+    campaign = _plan(path, tmp_path, "lammps")
+    campaigns.simulate(campaign)
+    folder = campaign.runs[0].directory
+    (folder / "finished").unlink()
+    newest = folder / "restart.140"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    stage = host.load("lammps").next_stage(campaign.runs[0])
+    assert stage is not None
+    assert stage.name == "lammps from step 120"
+    assert "read_restart    restart.120" in (folder / "resume.lmp").read_text()
