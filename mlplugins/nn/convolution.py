@@ -79,9 +79,12 @@ class Convolution(nn.Module):
                 coupling += dim * ir_out.dim
         self.irreps_out = o3.Irreps(out)
         self.n_weights = weight
-        self.register_buffer("paths", torch.tensor(paths, dtype=torch.long))
-        self.register_buffer("entries", torch.tensor([entry[:2] for entry in entries], dtype=torch.long))
-        self.register_buffer("values", torch.tensor([entry[2] for entry in entries], dtype=torch.float64))
+        index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
+        values = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
+        # constants of the architecture, not weights: checkpoints do without them
+        self.register_buffer("paths", torch.tensor(paths, dtype=torch.long), persistent=False)
+        self.register_buffer("entries", index, persistent=False)
+        self.register_buffer("values", values, persistent=False)
         self.product: nn.Module = TensorProduct()
 
     def use_native_ops(self) -> None:
