@@ -176,17 +176,7 @@ def load(path: str | Path, device: str = "cpu", output: str | None = None) -> Ar
     extra = _check_format(path)
     ops.load()
     target = _device(device)
-    try:
-        with warnings.catch_warnings(), torch_state():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            loaded = load_atomistic_model(str(path))
-    except Exception as error:
-        raise BadInput(
-            f"'{path}' does not load: {_last_line(error)}. It was written with torch {versions['torch']} and "
-            f"metatomic {versions['metatomic']}; here are torch {torch.__version__} and metatomic "
-            f"{metatomic_version}: install the file's versions (or newer), or export the model again"
-        ) from error
+    loaded = _open(path, versions)
     capabilities = loaded.capabilities()
     if target.type not in capabilities.supported_devices:
         supported = ", ".join(capabilities.supported_devices)
@@ -291,6 +281,20 @@ def _check_format(path: Path) -> dict[str, str]:
             f"reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the model again here"
         )
     return extra
+
+
+def _open(path: Path, versions: dict[str, str]) -> Any:
+    try:
+        with warnings.catch_warnings(), torch_state():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            return load_atomistic_model(str(path))
+    except Exception as error:
+        raise BadInput(
+            f"'{path}' does not load: {_last_line(error)}. It was written with torch {versions['torch']} and "
+            f"metatomic {versions['metatomic']}; here are torch {torch.__version__} and metatomic "
+            f"{metatomic_version}: install the file's versions (or newer), or export the model again"
+        ) from error
 
 
 def _device(device: str) -> torch.device:

@@ -178,15 +178,15 @@ def drift(folder: Path, n_atoms: int) -> float:
 
 
 def test_unix_socket_nve(processes, argon_model, tmp_path):
-    write_input(tmp_path, socket_forcefield("unix", "a"), steps=250)
+    write_input(tmp_path, socket_forcefield("unix", "a"), steps=120)
     server = processes.ipi()
     output = finish(processes.driver(argon_model, "--unix", "a", "--json", "summary.json"))
     finish(server)
     assert_first_step_is_ases(tmp_path, argon_model)
     assert drift(tmp_path, 32) < 1e-5
     assert "lennard-jones, float64, cpu), 32 atoms, at unix socket" in output
-    assert "251 structures in 251 calls" in output
-    assert json.loads((tmp_path / "summary.json").read_text())["n_structures"] == 251
+    assert "121 structures in 121 calls" in output
+    assert json.loads((tmp_path / "summary.json").read_text())["n_structures"] == 121
 
 
 @pytest.mark.slow
@@ -217,7 +217,7 @@ def test_stock_driver_program(processes, argon_model, tmp_path, mode):
     assert_first_step_is_ases(tmp_path, argon_model)
 
 
-@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("threaded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ffdirect_nve(processes, argon_model, tmp_path, threaded):
     write_input(tmp_path, direct_forcefield(str(argon_model), threaded=threaded), steps=20)
     finish(processes.ipi())
