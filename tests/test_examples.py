@@ -14,6 +14,7 @@ from ase.io import read
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+TEST_SET = "data/li6ps5cl_pbe/test.extxyz"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native_build")]
 
 
@@ -45,10 +46,10 @@ def examples(tmp_path_factory):
 
 
 def test_training_learns_something(examples):
-    output = _run("mlplugins evaluate potential/model.pt data/li6ps5cl_pbe/test.extxyz --json errors.json", examples)
+    output = _run(f"mlplugins evaluate potential/model.pt {TEST_SET} --json errors.json", examples)
     errors = json.loads((examples / "errors.json").read_text())
     assert errors["n_structures"] == 9
-    frames = read(examples / "data/li6ps5cl_pbe/test.extxyz", index=":")
+    frames = read(examples / TEST_SET, index=":")
     zero_force_mae = 1000 * np.mean([np.abs(atoms.get_forces()).mean() for atoms in frames])
     assert errors["forces"]["mae_meV_per_A"] < 0.5 * zero_force_mae, output
 
