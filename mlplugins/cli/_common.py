@@ -17,7 +17,9 @@ from mlplugins.errors import BadInput
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`, the machine-readable result."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON (see docs/json.md)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the result as JSON (see docs/json.md)"
+    )
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
@@ -33,6 +35,8 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
 
 
 def _finite(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
