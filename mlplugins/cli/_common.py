@@ -52,7 +52,7 @@ def console() -> Console:
 
 
 def existing_file(text: str) -> Path:
-    """argparse type: a file that exists, else a clear refusal.
+    """The path of a file that exists (to be called in `run`: argparse would hide the text).
 
     >>> existing_file("no/such/file")
     Traceback (most recent call last):
