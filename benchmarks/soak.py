@@ -53,15 +53,16 @@ def resident_mb() -> float:
 
 def soak(args: argparse.Namespace, engine: str, folder: Path) -> bool:
     """Run one engine; whether its memory stayed."""
-    config = SimulationConfig(
-        model=Path(args.model).resolve(),
-        structure=str(Path(args.structure).resolve()),
-        engine=engine,
-        temperatures=[args.temperature],
-        steps=args.steps,
-        equilibration={"steps": 0},
-        dump_interval=100,
-    )
+    settings = {
+        "model": Path(args.model).resolve(),
+        "structure": str(Path(args.structure).resolve()),
+        "engine": engine,
+        "temperatures": args.temperature,
+        "steps": args.steps,
+        "equilibration": {"steps": 0},
+        "dump_interval": 100,
+    }
+    config = SimulationConfig.model_validate(settings)
     samples: list[tuple[int, float]] = []
     [outcome] = simulate(plan(config, folder), lambda run, step: sample(run, step, samples))
     if outcome.state != "finished":

@@ -27,7 +27,7 @@ STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 """Five-point first derivative: (step, weight)."""
 SINGLE_COORDINATES, DIRECTIONS = 8, 4
 FORCE_FLOOR, STRESS_FLOOR = 0.1, 1e-3  # eV/Å, eV/Å³: below these, deviations count absolutely
-NVE_TIMESTEP_FS, NVE_TEMPERATURE_K = 0.5, 300.0
+NVE_TIMESTEPS_FS, NVE_TEMPERATURE_K = (0.5, 0.125, 0.03125), 300.0
 NVE_LARGEST = 256
 
 
@@ -205,22 +205,34 @@ class PhysicsChecks:
         ]
 
     def nve(self, steps: int) -> list[Check]:
-        """Linear drift of the total energy in a short NVE run (the first quarter is left out)."""
+        """Linear drift of the total energy in a short NVE run (the first quarter is left out).
+
+        The integrator's own error vanishes with the time step, a force that is no gradient does not: a run
+        that drifts is repeated with shorter steps before it counts.
+        """
+        for timestep in NVE_TIMESTEPS_FS:
+            row = self._nve(steps, timestep)
+            if row.passed:
+                break
+        return [row]
+
+    def _nve(self, steps: int, timestep: float) -> Check:
+        random = np.random.default_rng(0)
         atoms = self.rattled.copy()
         atoms.calc = MLCalculator(self.model.path, device=self.model.device)
         thermal = np.sqrt(atoms.get_masses()[:, None] * BOLTZMANN_EV_K * NVE_TEMPERATURE_K)
-        atoms.set_momenta(self.random.standard_normal((len(atoms), 3)) * thermal)
+        atoms.set_momenta(random.standard_normal((len(atoms), 3)) * thermal)
         Stationary(atoms)
         energies: list[float] = []
-        dynamics = VelocityVerlet(atoms, NVE_TIMESTEP_FS * ASE_TIME_PER_FS)
+        dynamics = VelocityVerlet(atoms, timestep * ASE_TIME_PER_FS)
         dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
         dynamics.run(steps)
         used = np.array(energies[len(energies) // 4 :]) / len(atoms)
-        time = np.arange(len(used)) * NVE_TIMESTEP_FS / FS_PER_PS
-        drift = abs(np.polyfit(time, used, 1)[0]) if np.isfinite(used).all() else np.nan
-        spread = f"spread {np.ptp(used):.1e} eV/atom"
-        note = f"{steps} steps of {NVE_TIMESTEP_FS:g} fs from {NVE_TEMPERATURE_K:g} K, {spread}"
-        return [self._row("NVE drift", drift, self.limits.drift, "eV/atom/ps", note=note)]
+        time = np.arange(len(used)) * timestep / FS_PER_PS
+        drift = abs(np.polyfit(time, used - used[0], 1)[0]) if np.isfinite(used).all() else np.nan
+        start = f"{steps} steps of {timestep:g} fs from {NVE_TEMPERATURE_K:g} K"
+        note = f"{start}, spread {np.ptp(used):.1e} eV/atom"
+        return self._row("NVE drift", drift, self.limits.drift, "eV/atom/ps", note=note)
 
     def _evaluate(self, structures: Sequence[Atoms]) -> list[Results]:
         results: list[Results] = []

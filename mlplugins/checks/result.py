@@ -120,7 +120,7 @@ def limits(model: Artifact, result: Evaluated) -> Limits:
         500 * epsilon * (0.05 + stress),
         energy,
         force,
-        energy * n,
+        3 * energy,
         force,
         1e-3 + rounding / n,
         rounding,
