@@ -334,7 +334,7 @@ def evaluate_all(
     per_atom: bool = False,
     directory: Path | str | None = None,
 ) -> list[Evaluation]:
-    """`evaluate` for several structures in one run of `lmp`, whose start costs more than a small structure."""
+    """`evaluate` for several structures in one run of `lmp`, which starts slowly."""
     require(ranks)
     path = Path(model).resolve()
     with _folder(directory) as folder:
