@@ -133,6 +133,7 @@ struct Evaluator::State {
   ModelInfo info;
   Result result;
   std::shared_ptr<mts::Module> model;
+  torch::jit::Module inner;                ///< the model without metatomic's wrapper
   mta::ModelCapabilities capabilities;
   std::vector<mta::NeighborListOptions> lists;
   torch::Dict<std::string, mta::ModelOutput> outputs;
@@ -157,9 +158,9 @@ struct Evaluator::State {
   mta::System system(const Graph &graph, const torch::Tensor &positions, const torch::Tensor &cell) const;
   mts::TensorBlock pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const;
   void renew_selection(const Graph &graph);
-  mts::TensorMap run(const mta::System &system, bool select);
+  mts::TensorBlock run(const mta::System &system, bool select);
   torch::Tensor by_atom(const mts::TensorBlock &block, const Graph &graph) const;
-  void read_energies(const mts::TensorMap &map, const Graph &graph);
+  void read_energies(const mts::TensorBlock &block, const Graph &graph);
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);
   void add_lists(const Graph &graph, const mta::System &system) const;
@@ -230,6 +231,7 @@ void Evaluator::State::pick_device(int local_rank)
   if (device.is_cuda() && !device.has_index())
     device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(local_rank % torch::cuda::device_count()));
   model->to(device);
+  inner = model->attr("module").toModule();
   info.device = device.str();
 }
 
@@ -305,14 +307,23 @@ void Evaluator::State::renew_selection(const Graph &graph)
   n_centers = torch::make_intrusive<mts::TensorMapHolder>(labels({"_"}, zero), std::vector<mts::TensorBlock>{block});
 }
 
-mts::TensorMap Evaluator::State::run(const mta::System &system, bool select)
+mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)
 {
+  const auto energy = [this] {
+    return mts::TensorMapHolder::block_by_id(last.at(energy_name).toCustomClass<mts::TensorMapHolder>(), 0);
+  };
+  const std::vector<mta::System> systems = {system};
+  if (info.edge_model && !settings.check_consistency) {
+    // ours are in Å and eV, and their elements were checked: metatomic's wrapper has nothing to do
+    last = inner.forward({systems, outputs, select ? torch::IValue(selected) : torch::IValue()}).toGenericDict();
+    return energy();
+  }
   auto options = torch::make_intrusive<mta::ModelEvaluationOptionsHolder>();
   options->set_length_unit(LENGTH_UNIT);
   options->outputs = outputs;
   if (select) options->set_selected_atoms(selected);
-  last = model->forward({std::vector<mta::System>{system}, options, settings.check_consistency}).toGenericDict();
-  return last.at(energy_name).toCustomClass<mts::TensorMapHolder>();
+  last = model->forward({systems, options, settings.check_consistency}).toGenericDict();
+  return energy();
 }
 
 /// Rows of a per-atom output in the order of the nodes; ours come in that order, others may come in any.
@@ -328,9 +339,8 @@ torch::Tensor Evaluator::State::by_atom(const mts::TensorBlock &block, const Gra
   return torch::zeros_like(rows).index_copy(0, atoms, rows);
 }
 
-void Evaluator::State::read_energies(const mts::TensorMap &map, const Graph &graph)
+void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph &graph)
 {
-  const auto block = mts::TensorMapHolder::block_by_id(map, 0);
   energies = info.atom_energies ? by_atom(block, graph)
                                 : block->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
   const double *e = energies.data_ptr<double>();
@@ -352,7 +362,7 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
 {
   const auto n = static_cast<int64_t>(graph.n_edges);
   const auto host = torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble);
-  auto vectors = to_model(host).detach().requires_grad_(true);
+  auto vectors = to_model(host).requires_grad_(true);
   const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
   const auto positions = to_model(view(graph.positions, {graph.n_nodes, 3}));
   const auto cell = to_model(torch::from_blob(const_cast<double *>(graph.cell), {3, 3}, torch::kDouble));
@@ -362,9 +372,9 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
   // an empty rank in exchange mode still takes part in every communication
   if ((ghosts && !request.all_centers) || request.exchange) atoms->add_data("mlplugins::n_centers", n_centers);
 
-  const auto map = run(atoms, request.all_centers);
-  read_energies(map, graph);
-  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values();
+  const auto block = run(atoms, request.all_centers);
+  read_energies(block, graph);
+  const auto values = block->values();
   gradients = torch::Tensor();
   if (values.requires_grad())
     gradients = torch::autograd::grad({values.sum()}, {vectors}, {}, /*retain_graph=*/false, /*create_graph=*/false,
@@ -413,9 +423,9 @@ void Evaluator::State::strain_evaluation(const Graph &graph, const Request &requ
   auto atoms = system(graph, positions, cell);
   add_lists(graph, atoms);
 
-  const auto map = run(atoms, graph.n_nodes > graph.n_centers);
-  read_energies(map, graph);
-  const auto values = mts::TensorMapHolder::block_by_id(map, 0)->values();
+  const auto block = run(atoms, graph.n_nodes > graph.n_centers);
+  read_energies(block, graph);
+  const auto values = block->values();
   std::vector<torch::Tensor> inputs;
   if (!settings.direct_forces) inputs.push_back(leaf);
   if (gradient_virial) inputs.push_back(strain);

@@ -16,11 +16,13 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
+#include "platform.h"
 #include "update.h"
 #include "utils.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 
@@ -250,6 +252,18 @@ void PairMLPlugins::warn_about_ghosts()
                    atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
 }
 
+/// One rank alone may fail: error->all would wait for the others. MPI_Abort can overtake the message on its way
+/// through the launcher, so with several ranks it is sent ahead.
+void PairMLPlugins::stop(const std::string &reason)
+{
+  if (comm->nprocs > 1) {
+    fprintf(stderr, "ERROR on proc %d: Pair style mlplugins: %s\n", comm->me, reason.c_str());
+    fflush(stderr);
+    platform::usleep(500000);
+  }
+  error->one(FLERR, "Pair style mlplugins: {}", reason);
+}
+
 void PairMLPlugins::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
@@ -268,12 +282,10 @@ void PairMLPlugins::compute(int eflag, int vflag)
     const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
     result = &evaluator_->evaluate(graph, request);
   });
-  // one rank alone may fail: error->all would wait for the others
-  if (!problem.empty())
-    error->one(FLERR, "Pair style mlplugins: the model failed at step {}: {}", update->ntimestep, problem);
+  if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));
   if (!result->finite)
-    error->one(FLERR, "Pair style mlplugins: energy or forces are not finite at step {} (atoms too close, or far "
-               "outside the model's training data)", update->ntimestep);
+    stop(fmt::format("energy or forces are not finite at step {} (atoms too close, or far outside the model's "
+                     "training data)", update->ntimestep));
   if (settings_->uncertainty_threshold > 0.0 && result->largest_uncertainty > settings_->uncertainty_threshold)
     error->warning(FLERR, "step {}: the uncertainty of an atomic energy is {:.4g} eV, above the threshold of {:.4g} eV",
                    update->ntimestep, result->largest_uncertainty, settings_->uncertainty_threshold);

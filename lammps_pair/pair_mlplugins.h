@@ -56,6 +56,7 @@ class PairMLPlugins : public Pair {
   void check_masses();
   void warn_about_ghosts();
   void refuse_unsupported();
+  [[noreturn]] void stop(const std::string &reason);
   void add_results(const mlplugins::Result &result);
   void add_node_forces(const mlplugins::Result &result);
   template <class Work> std::string attempt(Work &&work);

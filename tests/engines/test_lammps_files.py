@@ -10,6 +10,7 @@ from ase.io import read
 
 from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.ops import build
 from mlplugins.units import BAR_PER_EV_A3
 
 from .conftest import STRUCTURES
@@ -119,6 +120,22 @@ def test_a_path_with_blanks(native_build, tmp_path, argon_model):
     model.write_bytes(argon_model.read_bytes())
     atoms = STRUCTURES["molecule"]()
     assert lammps.evaluate(model, atoms).energy == pytest.approx(lammps.evaluate(argon_model, atoms).energy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nvt.in", "relax.in", "ranks.in", "combined.in"])
+def test_shipped_decks(native_build, tmp_path, argon_model, name):
+    """The decks in lammps_pair/decks run as they are."""
+    atoms = STRUCTURES["crystal"]()
+    lammps.write_data(tmp_path / "atoms.lmp", atoms, ["Ar"])
+    (tmp_path / "model.pt").write_bytes(argon_model.read_bytes())
+    deck = tmp_path / name
+    deck.write_text((build.plugin_sources() / "decks" / name).read_text())
+    finished = lammps.run(
+        deck, ranks=2 if name == "ranks.in" else 1, arguments=["-var", "elements", "Ar", "-var", "n", "10"]
+    )
+    assert finished.tables
+    assert all(np.isfinite(column).all() for table in finished.tables for column in table.values())
 
 
 @pytest.mark.slow
