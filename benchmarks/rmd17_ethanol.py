@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-MODEL = {
+MODEL = {"family": "nequip", "cutoff": 4.0, "num_layers": 3, "l_max": 2, "num_features": 32, "radial_mlp": [64]}
     "family": "nequip",
     "cutoff": 4.0,
     "num_layers": 3,
@@ -26,7 +26,7 @@ MODEL = {
     "num_features": 32,
     "radial_mlp": [64],
 }
-TRAINING = {"epochs": 1200, "batch_size": 5, "lr": 0.01, "ema": 0.999, "loss": {"energy": 1, "forces": 100}}
+TRAINING = {"epochs": 700, "batch_size": 5, "lr": 0.01, "loss": {"energy": 1, "forces": 100}}
 
 
 def main() -> int:
