@@ -14,6 +14,7 @@ def test_drift_of_a_line():
     assert np.isnan(drift(steps, np.where(steps > 50, np.nan, 1.0), 2.0, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_build")
 def test_argon_conserves_energy_on_one_rank_and_on_two(tmp_path):
     model = artifact.load(write_model(tmp_path / "model.pt"))

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import ase.io
 import pytest
@@ -63,18 +60,11 @@ def test_wrong_use_gives_2(folder, monkeypatch, capsys, words, text):
     assert text in capsys.readouterr().err
 
 
-def test_an_engine_that_is_not_built_is_a_failed_row_with_the_remedy(folder, tmp_path):
-    environment = {**os.environ, "MLPLUGINS_CACHE": str(tmp_path / "empty")}
-    words = ["check", "model.pt", "a.extxyz@0", "--engines", "ase,lammps", "--nve-steps", "0", "--ranks", "1"]
-    run = subprocess.run(
-        [sys.executable, "-m", "mlplugins.cli.main", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1, run.stderr
-    assert "run `mlplugins build`" in run.stdout
+def test_an_engine_that_is_not_built_is_a_failed_row_with_the_remedy(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLPLUGINS_CACHE", str(tmp_path / "empty"))
+    words = ["check", f"{folder}/model.pt", f"{folder}/a.extxyz@1", "--engines", "lammps", "--ranks", "1"]
+    assert main([*words, "--nve-steps", "0"]) == 1
+    assert "run `mlplugins build`" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def _step(directory):
 @pytest.mark.parametrize(("engine", "ranks"), [("lammps", 1), ("lammps", 2), ("ase", 1), ("ipi", 1)])
 def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    steps = 8000 if ranks == 1 and engine == "lammps" else 1500
+    steps = {("lammps", 1): 8000, ("lammps", 2): 1500, ("ase", 1): 1000, ("ipi", 1): 600}[engine, ranks]
     path = write_campaign(
         tmp_path, steps=steps, dump_interval=10, log_interval=10, restart_interval=50, ranks=ranks
     )
