@@ -18,14 +18,7 @@ from pathlib import Path
 
 import yaml
 
-MODEL = {"family": "nequip", "cutoff": 4.0, "num_layers": 3, "l_max": 2, "num_features": 32, "radial_mlp": [64]}
-    "family": "nequip",
-    "cutoff": 4.0,
-    "num_layers": 3,
-    "l_max": 3,
-    "num_features": 32,
-    "radial_mlp": [64],
-}
+MODEL = {"family": "nequip", "cutoff": 4.0, "num_layers": 3, "l_max": 2, "num_features": 32}
 TRAINING = {"epochs": 700, "batch_size": 5, "lr": 0.01, "loss": {"energy": 1, "forces": 100}}
 
 
