@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -258,19 +259,24 @@ def run(
     deck = Path(deck)
     line, extra = command(ranks, threads)
     line = (*line, "-in", deck.name, "-log", LOG, *arguments)
-    try:
-        result = subprocess.run(
-            line,
-            cwd=deck.parent,
-            env={**os.environ, **extra},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"LAMMPS did not finish {deck} within {timeout:g} s") from error
+    with subprocess.Popen(
+        line,
+        cwd=deck.parent,
+        env={**os.environ, **extra},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # `lmp` is a script: its child must end with it
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RunFailed(f"LAMMPS did not finish {deck} within {timeout:g} s") from error
+            raise
+    result = subprocess.CompletedProcess(line, process.returncode, output, errors)
     if result.returncode != 0:
         raise RunFailed(f"LAMMPS stopped in {deck} (exit code {result.returncode}): {_reason(result)}")
     return Run(deck.parent, read_log(deck.parent / LOG), result.stdout)

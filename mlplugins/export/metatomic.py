@@ -6,6 +6,8 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.ops.build import OPS_LIBRARY
 
 FORMAT = 1
 """Version of the file's `mlplugins::` entries; engines refuse a newer one."""
@@ -197,11 +200,24 @@ def save(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
-            model.save(temporary)
+            with _recorded_extensions(portable):
+                model.save(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _recorded_extensions(portable: bool) -> Iterator[None]:
+    """metatomic records every library the process happens to have loaded; the file needs at most our ops."""
+    loaded = torch.ops.loaded_libraries
+    others = {path for path in loaded if portable or not path.endswith(OPS_LIBRARY)}
+    loaded.difference_update(others)
+    try:
+        yield
+    finally:
+        loaded.update(others)
 
 
 def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:

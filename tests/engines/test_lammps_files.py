@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -146,3 +149,13 @@ def test_timeout(native_build, tmp_path, argon_model):
     (tmp_path / "in.lmp").write_text("\n".join(lines))
     with pytest.raises(RunFailed, match="did not finish"):
         lammps.run(tmp_path / "in.lmp", timeout=8)
+    assert not [link for link in Path("/proc").glob("[0-9]*/cwd") if _target(link) == str(tmp_path)], (
+        "lmp runs on"
+    )
+
+
+def _target(link):
+    try:
+        return os.readlink(link)
+    except OSError:  # ended meanwhile
+        return ""

@@ -129,6 +129,22 @@ def test_metadata(model_file, potential):
     assert record["hyperparameters"] == {"num_features": 4}
 
 
+@pytest.mark.parametrize("portable", [False, True])
+def test_only_our_library_is_recorded(potential, tmp_path, portable):
+    """An unrelated library in the process must not become a warning in every engine."""
+    compiled = ops.load() == "compiled"
+    torch.ops.loaded_libraries.add("/nowhere/libunrelated.so")
+    try:
+        save(potential, tmp_path / "model.pt", DESCRIPTION, portable=portable)
+        assert "/nowhere/libunrelated.so" in torch.ops.loaded_libraries
+    finally:
+        torch.ops.loaded_libraries.discard("/nowhere/libunrelated.so")
+    files = {"extensions": ""}
+    torch.jit.load(tmp_path / "model.pt", _extra_files=files)
+    names = [extension["name"] for extension in json.loads(files["extensions"])]
+    assert names == (["mlplugins_ops"] if compiled and not portable else [])
+
+
 def test_portable_file_runs_without_mlplugins(potential, tmp_path):
     path = tmp_path / "portable.pt"
     save(potential, path, DESCRIPTION, "float64", portable=True)
