@@ -30,7 +30,7 @@ def _run(command, folder, timeout=300):
 def _shorten(path, **replacements):
     text = path.read_text()
     for key, value in replacements.items():
-        text, count = re.subn(rf"\b{key}: .*", f"{key}: {value}", text, count=1)
+        text, count = re.subn(rf"(?m)^( *){key}: .*", rf"\g<1>{key}: {value}", text, count=1)
         assert count == 1, f"{path.name} has no key '{key}'"
     path.write_text(text)
 

@@ -212,7 +212,9 @@ def save(
 def _recorded_extensions(portable: bool) -> Iterator[None]:
     """metatomic records every library the process happens to have loaded; the file needs at most our ops."""
     loaded = torch.ops.loaded_libraries
-    others = {path for path in loaded if portable or not path.endswith(OPS_LIBRARY)}
+    # a newer build may have replaced ours under a long training
+    ours = {path for path in loaded if path.endswith(OPS_LIBRARY) and os.path.exists(path) and not portable}
+    others = set(loaded) - ours
     loaded.difference_update(others)
     try:
         yield
