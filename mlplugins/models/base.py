@@ -24,7 +24,6 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.exchange import GhostExchange
 
 
@@ -74,7 +73,7 @@ class Potential(nn.Module):
         if self.exchange_width > 0:
             self.exchange = GhostExchange()
         for module in self.modules():
-            if isinstance(module, Convolution):
+            if module is not self and hasattr(module, "use_native_ops"):
                 module.use_native_ops()
 
     def forward(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
-from mlplugins.nn.convolution import Convolution, SphericalHarmonics
+from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
@@ -53,11 +53,10 @@ class Interaction(nn.Module):
     ) -> None:
         super().__init__()
         self.linear_up = Linear(irreps_in, irreps_in)
-        reachable = Convolution(irreps_in, hyperparameters.l_max, irreps_out).irreps_out
+        reachable = reachable_irreps(irreps_in, hyperparameters.l_max, irreps_out)
         self.gate = Gate(o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir in reachable]))
-        self.convolution = Convolution(irreps_in, hyperparameters.l_max, self.gate.irreps_in)
-        widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp, self.convolution.n_weights]
-        self.radial = RadialMLP(widths)
+        widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp]
+        self.convolution = Convolution(irreps_in, hyperparameters.l_max, self.gate.irreps_in, widths)
         self.linear_down = Linear(self.convolution.irreps_out, self.gate.irreps_in)
         self.self_connection = Linear(irreps_in, self.gate.irreps_in, n_species)
         self.irreps_out = self.gate.irreps_out
@@ -72,9 +71,8 @@ class Interaction(nn.Module):
         average_neighbors: Tensor,
     ) -> Tensor:
         n_centers = species.shape[0]
-        weights = self.radial(basis)  # (E, n_weights)
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
-        m = self.convolution(up, harmonics, weights, edges, n_centers)  # (n_centers, mid.dim)
+        m = self.convolution(up, harmonics, basis, edges, n_centers)  # (n_centers, mid.dim)
         m = self.linear_down(m / average_neighbors.sqrt(), species)  # (n_centers, gate.dim)
         return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
 

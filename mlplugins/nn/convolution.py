@@ -1,7 +1,7 @@
 """The equivariant convolution: gather neighbours, tensor product with harmonics, sum over the neighbours."""
 
 import math
-from typing import List, Tuple
+from typing import List, Set, Tuple
 
 import torch
 from e3nn import o3
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlplugins import ops
 from mlplugins.nn.linear import blocks
+from mlplugins.nn.radial import RadialMLP
 from mlplugins.ops import reference
 
 
@@ -51,7 +52,13 @@ class Convolution(nn.Module):
     """m_i = Σ_{j ∈ N(i)} R(r_ij) ⊙ (h_j ⊗ Y(r̂_ij))   (NequIP, eq. 4; the "uvu" tensor product).
 
     A path joins an input irrep l1, a harmonic l2 and an output irrep l3; each path has its own weight per
-    channel and edge, and its own block in the output.
+    channel and edge, made from the radial basis by the perceptron R, and its own block in the output.
+
+    Args:
+        irreps_in: irreps of h.
+        l_max: degree of the harmonics.
+        irreps_target: only paths into these irreps are kept.
+        radial_widths: radial basis functions, then the hidden widths of R.
 
     Attributes:
         irreps_out: one block per path, in path order (grouped by input block).
@@ -62,7 +69,9 @@ class Convolution(nn.Module):
     entries: Tensor
     values: Tensor
 
-    def __init__(self, irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> None:
+    def __init__(
+        self, irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps, radial_widths: List[int]
+    ) -> None:
         super().__init__()
         targets = {ir for _, ir in irreps_target}
         out: List[Tuple[int, o3.Irrep]] = []
@@ -79,6 +88,7 @@ class Convolution(nn.Module):
                 coupling += dim * ir_out.dim
         self.irreps_out = o3.Irreps(out)
         self.n_weights = weight
+        self.radial = RadialMLP([*radial_widths, weight])
         index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
         values = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
         # constants of the architecture, not weights: checkpoints do without them
@@ -91,11 +101,18 @@ class Convolution(nn.Module):
         """Compute with the op of the native library."""
         self.product = NativeTensorProduct()
 
-    def forward(self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
+    def forward(self, h: Tensor, y: Tensor, basis: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
+        w = self.radial(basis)  # (E, n_weights)
         return self.product(h, y, w, edges, n_centers, [self.paths, self.entries, self.values])
 
 
-def _paths(ir: o3.Irrep, l_max: int, targets: set) -> List[Tuple[int, o3.Irrep]]:
+def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:
+    """Those of `irreps_target` that products of `irreps_in` with harmonics up to `l_max` reach."""
+    targets = {ir for _, ir in irreps_target}
+    return {ir_out for _, ir in irreps_in for _, ir_out in _paths(ir, l_max, targets)}
+
+
+def _paths(ir: o3.Irrep, l_max: int, targets: Set[o3.Irrep]) -> List[Tuple[int, o3.Irrep]]:
     """Pairs (harmonic degree, output irrep) that `ir` can reach within `targets`."""
     return [
         (degree, ir_out)

@@ -22,7 +22,7 @@ def compiled(native_build):
 
 def _case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    layer = Convolution(o3.Irreps(irreps), l_max, o3.Irreps(irreps)).to(dtype)
+    layer = Convolution(o3.Irreps(irreps), l_max, o3.Irreps(irreps), [4]).to(dtype)
     n_nodes = n_centers + n_ghosts
     centers = torch.randint(0, max(n_centers, 1), (n_edges,), generator=generator).sort().values
     neighbors = torch.randint(0, max(n_nodes, 1), (n_edges,), generator=generator)
@@ -129,10 +129,10 @@ def test_bad_input_is_refused(function):
 
 
 def test_scripted():
-    layer = Convolution(o3.Irreps("4x0e+4x1o"), 1, o3.Irreps("4x0e+4x1o")).double()
-    h, y, w, edges, n_centers, _ = _case("4x0e+4x1o", 1, 5, 2, 20)
-    expected = layer(h, y, w, edges, n_centers)
+    layer = Convolution(o3.Irreps("4x0e+4x1o"), 1, o3.Irreps("4x0e+4x1o"), [4]).double()
+    h, y, _, edges, n_centers, _ = _case("4x0e+4x1o", 1, 5, 2, 20)
+    basis = torch.randn(20, 4, dtype=torch.float64)
+    expected = layer(h, y, basis, edges, n_centers)
     layer.use_native_ops()
-    torch.testing.assert_close(
-        torch.jit.script(layer)(h, y, w, edges, n_centers), expected, rtol=0, atol=1e-12
-    )
+    got = torch.jit.script(layer)(h, y, basis, edges, n_centers)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
