@@ -61,6 +61,11 @@ def _register_reference() -> None:
         "convolution(Tensor h, Tensor y, Tensor w, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor"
     )
     library.impl("convolution", reference.convolution, "CompositeImplicitAutograd")
+    library.define(
+        "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) "
+        "-> Tensor"
+    )
+    library.impl("symmetric_contraction", reference.symmetric_contraction, "CompositeImplicitAutograd")
     library.define("ghost_exchange(Tensor h) -> Tensor")
     library.impl("ghost_exchange", _ghost_exchange, "CompositeImplicitAutograd")
     _fallback.append(library)

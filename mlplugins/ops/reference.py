@@ -51,3 +51,30 @@ def convolution(
     message = torch.cat(messages, dim=1)  # (E, result)
     summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
     return summed.index_add(0, centers, message)
+
+
+def symmetric_contraction(
+    x: Tensor, coefficients: Tensor, species: Tensor, monomials: Tensor, n_out: int
+) -> Tensor:
+    """B_nk = Σ_m c_{z(n),m} x_{n,i1} x_{n,i2} x_{n,i3}, m = (k, i1, i2, i3), for each channel by itself.
+
+    Args:
+        x: (N, D·C) node features, component-major.
+        coefficients: (S, M, C), by species, monomial and channel.
+        species: (N,) int64, below S.
+        monomials: (M, 4) int64: output component k < `n_out`, then one to three components of x, then -1.
+        n_out: components of the result.
+
+    Returns:
+        (N, n_out·C).
+    """
+    n, channels = x.shape[0], coefficients.shape[2]
+    n_in = x.shape[1] // channels
+    one = torch.ones(n, 1, channels, dtype=x.dtype, device=x.device)  # stands for the inputs -1
+    padded = torch.cat([x.reshape(n, n_in, channels), one], dim=1)
+    value = coefficients.index_select(0, species)  # (N, M, C)
+    for order in range(1, 4):
+        i = monomials[:, order]
+        value = value * padded.index_select(1, torch.where(i < 0, n_in, i))
+    zeros = torch.zeros(n, n_out, channels, dtype=x.dtype, device=x.device)
+    return zeros.index_add(1, monomials[:, 0], value).reshape(n, n_out * channels)
