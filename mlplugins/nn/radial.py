@@ -40,9 +40,11 @@ class BesselBasis(nn.Module):
         self.roots = nn.Parameter(torch.arange(1, n_basis + 1, dtype=torch.float64) * math.pi)
 
     def forward(self, r: Tensor) -> Tensor:
-        x = r / self.cutoff  # (E,)
-        radial = self.prefactor * torch.sin(x.unsqueeze(1) * self.roots) / r.unsqueeze(1)  # (E, n_basis)
-        return radial * polynomial_cutoff(x, self.envelope_power).unsqueeze(1)
+        return self.waves(r) * polynomial_cutoff(r / self.cutoff, self.envelope_power).unsqueeze(1)
+
+    def waves(self, r: Tensor) -> Tensor:
+        """The Bessel functions without the envelope, (E, n_basis)."""
+        return self.prefactor * torch.sin((r / self.cutoff).unsqueeze(1) * self.roots) / r.unsqueeze(1)
 
 
 class RadialMLP(nn.Module):

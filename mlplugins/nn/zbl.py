@@ -1,6 +1,6 @@
 """Universal screened nuclear repulsion, which keeps atoms apart where no training frame did."""
 
-from typing import List
+from typing import List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,22 @@ from mlplugins.elements import atomic_number, covalent_radius
 from mlplugins.nn.radial import polynomial_cutoff
 from mlplugins.units import COULOMB_EV_A
 
+UNIVERSAL = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
+"""Terms (c, b) of φ(x) = Σ c exp(−b x)."""
+ROUNDED = ((0.1818, 3.2), (0.5099, 0.9423), (0.2802, 0.4028), (0.02817, 0.2016))
+"""The same as MACE rounds them."""
+
 
 class ZBL(nn.Module):
     """E_i = ½ Σ_j u(r/(R_i + R_j)) Z_i Z_j e²/(4πε₀ r) φ(r/a),  a = 0.4685 Å / (Z_i^0.23 + Z_j^0.23).
 
     φ is the universal screening function of Ziegler, Biersack and Littmark (1985); the polynomial envelope u
     ends the repulsion at the sum of the covalent radii, where the learnt energy takes over.
+
+    Args:
+        elements: symbols, in the order of the species index.
+        envelope_power: p of the envelope.
+        screening: terms of φ.
 
     >>> zbl = ZBL(["Li"])
     >>> r = torch.tensor([1.0, 2.6], dtype=torch.float64)
@@ -27,8 +37,17 @@ class ZBL(nn.Module):
     screening_length: Tensor
     range: Tensor
 
-    def __init__(self, elements: List[str]) -> None:
+    screening: List[Tuple[float, float]]
+
+    def __init__(
+        self,
+        elements: List[str],
+        envelope_power: int = 6,
+        screening: Sequence[Tuple[float, float]] = UNIVERSAL,
+    ) -> None:
         super().__init__()
+        self.envelope_power = int(envelope_power)
+        self.screening = list(screening)
         z = torch.tensor([atomic_number(symbol) for symbol in elements], dtype=torch.float64)
         radius = torch.tensor([covalent_radius(symbol) for symbol in elements], dtype=torch.float64)
         self.register_buffer("charge_product", COULOMB_EV_A * z[:, None] * z[None, :])  # (S, S), eV Å
@@ -41,13 +60,10 @@ class ZBL(nn.Module):
     def pair_energy(self, i: Tensor, j: Tensor, r: Tensor) -> Tensor:
         """Energy (E,) of pairs of species i, j at distance r, eV."""
         x = r / self.screening_length[i, j]
-        screening = (
-            0.18175 * torch.exp(-3.1998 * x)
-            + 0.50986 * torch.exp(-0.94229 * x)
-            + 0.28022 * torch.exp(-0.4029 * x)
-            + 0.02817 * torch.exp(-0.20162 * x)
-        )
-        envelope = polynomial_cutoff(r / self.range[i, j], 6)
+        screening = torch.zeros_like(x)
+        for coefficient, decay in self.screening:
+            screening = screening + coefficient * torch.exp(-decay * x)
+        envelope = polynomial_cutoff(r / self.range[i, j], self.envelope_power)
         return envelope * self.charge_product[i, j] / r * screening
 
     def forward(
