@@ -64,8 +64,20 @@ class Linear(nn.Module):
                 block = torch.cat(parts, dim=2)  # (N, 2l+1, fan in)
                 w = weight * (1.0 / math.sqrt(weight.shape[1]))
                 if self.per_species:
-                    y = torch.bmm(block, w.index_select(0, species))  # (N, 2l+1, mul)
+                    y = by_species(block, w, species)  # (N, 2l+1, mul)
                 else:
                     y = torch.matmul(block.reshape(n * dim, w.shape[1]), w[0])  # (N (2l+1), mul)
                 outputs.append(y.reshape(n, dim * mul))
         return torch.cat(outputs, dim=1)
+
+
+def by_species(x: Tensor, w: Tensor, species: Tensor) -> Tensor:
+    """y_i = x_i W_{z_i} for x (N, d, a), W (S, a, b): one product per element, no copy of W per atom."""
+    if x.shape[0] == 0:
+        return torch.matmul(x, w[0])  # no rows, and still part of the graph
+    y = torch.zeros(x.shape[0], x.shape[1], w.shape[2], dtype=x.dtype, device=x.device)
+    for z in range(w.shape[0]):
+        rows = (species == z).nonzero().squeeze(1)
+        if rows.shape[0] > 0:
+            y = y.index_copy(0, rows, torch.matmul(x.index_select(0, rows), w[z]))
+    return y
