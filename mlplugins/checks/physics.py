@@ -183,7 +183,7 @@ class PhysicsChecks:
         cutoff = self.model.cutoff
         if cutoff <= 0:
             return []
-        delta = 1e-4 if self.model.dtype == "float64" else 1e-3
+        delta = 1e-5 if self.model.dtype == "float64" else 1e-3  # a quadratic onset is no jump either
         clusters: list[Atoms] = []
         symbols = sorted(set(self.atoms.get_chemical_symbols()))
         pairs = [(a, b) for k, a in enumerate(symbols) for b in symbols[k:]]
