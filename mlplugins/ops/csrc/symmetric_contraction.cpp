@@ -73,9 +73,9 @@ void check(const Tables &tables, const Tensor &x, const Tensor &c)
   TORCH_CHECK(tables.n_out >= 0, "symmetric_contraction: n_out must not be negative");
   TORCH_CHECK(c.size(2) > 0 && x.size(1) % c.size(2) == 0, "symmetric_contraction: the width of x (", x.size(1),
               ") is not a multiple of the channels of the coefficients (", c.size(2), ")");
-  constexpr int64_t limit = std::numeric_limits<int16_t>::max();    // slots and terms are counted in 32 bits
-  TORCH_CHECK(x.size(1) / c.size(2) <= limit && tables.n_out <= limit,
-              "symmetric_contraction: too many components");
+  // everything is counted in 32 bits, and tables go over all pairs of components
+  TORCH_CHECK(x.size(1) / c.size(2) <= 4096 && tables.n_out <= 4096 && c.size(1) <= std::numeric_limits<int32_t>::max(),
+              "symmetric_contraction: more than 4096 components");
 }
 
 /// The monomials in nested form, see Polynomial.
@@ -303,6 +303,7 @@ void save(AutogradContext *context, const Tables &tables, variable_list tensors)
 {
   tensors.insert(tensors.end(), {tables.species, tables.monomials});
   context->save_for_backward(tensors);
+  context->set_materialize_grads(false);
   context->saved_data["n_out"] = tables.n_out;
 }
 
@@ -345,12 +346,12 @@ class Backward : public torch::autograd::Function<Backward> {
     const auto saved = context->get_saved_variables();
     const Tables tables = saved_tables(context, saved, 3);
     const Tensor &g = saved[0], &x = saved[1], &c = saved[2], none;
-    const Tensor dx = along[0].defined() ? along[0] : at::zeros_like(x);
-    const Tensor dc = along[1].defined() && along[1].sizes() == c.sizes() ? along[1] : Tensor();
+    const Tensor dx = along[0], dc = along[1].defined() && along[1].sizes() == c.sizes() ? along[1] : none;
+    if (!dx.defined() && !dc.defined()) return variable_list(7);
     variable_list d;
     if (at::GradMode::is_enabled())
-      d = DoubleBackward::apply(dx, dc.defined() ? dc : at::zeros_like(c), g, x, c, tables.species, tables.monomials,
-                                tables.n_out);
+      d = DoubleBackward::apply(dx.defined() ? dx : at::zeros_like(x), dc.defined() ? dc : at::zeros_like(c), g, x, c,
+                                tables.species, tables.monomials, tables.n_out);
     else
       d = double_backward_any(tables, {g, x, c}, {dx, dc}, context->needs_input_grad(2));
     return {d[0], d[1], d[2], none, none, none, none};
@@ -373,6 +374,7 @@ class Forward : public torch::autograd::Function<Forward> {
     const Tables tables = saved_tables(context, saved, 2);
     const Tensor &x = saved[0], &c = saved[1], none;
     const bool coefficients = context->needs_input_grad(1);
+    if (!g[0].defined()) return variable_list(5);
     variable_list d;
     if (at::GradMode::is_enabled())
       d = Backward::apply(g[0], x, c, tables.species, tables.monomials, tables.n_out, coefficients);
