@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mlplugins.nn.zbl import ZBL
+from mlplugins.nn.zbl import ROUNDED, ZBL
 
 
 def test_value_against_an_independent_evaluation():
@@ -26,3 +26,13 @@ def test_ends_at_the_sum_of_covalent_radii():
     inside, outside = zbl.pair_energy(i, j, r).tolist()
     assert 0.0 < inside < 1e-6
     assert outside == 0.0
+
+
+def test_other_constants_and_envelope_are_used():
+    zbl = ZBL(["Si"], envelope_power=5, screening=ROUNDED)
+    none, r = torch.zeros(1, dtype=torch.long), torch.tensor([1.5], dtype=torch.float64)
+    x = 1.5 / (2 * 1.11)
+    rounded = float(zbl.pair_energy(none, none, r)) / (1 - 21 * x**5 + 35 * x**6 - 15 * x**7)
+    exact = float(ZBL(["Si"]).pair_energy(none, none, r)) / (1 - 28 * x**6 + 48 * x**7 - 21 * x**8)
+    assert rounded == pytest.approx(exact, rel=1e-3)
+    assert rounded != pytest.approx(exact, rel=1e-6)
