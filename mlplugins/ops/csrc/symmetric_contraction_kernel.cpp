@@ -71,7 +71,11 @@ template <typename T, typename Number, int Block> struct Sweep {
     delete[] c;
   }
 
-  int filled(int64_t first) const { return share.n_nodes - first < Block ? (int) (share.n_nodes - first) : Block; }
+  /// Nodes of the block that starts at `first`.
+  int filled(int64_t first) const
+  {
+    return share.n_nodes - first < Block ? (int) (share.n_nodes - first) : Block;
+  }
 
   /// The values of the nodes from `first` on; nodes that are missing in the last block count as zero.
   void set_values(int64_t first)
