@@ -223,7 +223,7 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
 
 
 def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
-    potential = copy.deepcopy(potential).to(dtype=DTYPES[dtype]).eval()
+    potential = copy.deepcopy(potential).to(dtype=DTYPES[dtype]).eval().requires_grad_(False)
     exchange_width = 0 if portable else potential.exchange_width
     if not portable:
         potential.use_native_ops()

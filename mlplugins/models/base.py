@@ -24,7 +24,10 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from mlplugins.errors import BadInput
+from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.exchange import GhostExchange
+from mlplugins.nn.radial import ScaledDistance
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,26 @@ class Potential(nn.Module):
         if self.exchange_width > 0:
             self.exchange = GhostExchange()
         for module in self.modules():
-            if module is not self and hasattr(module, "use_native_ops"):
-                module.use_native_ops()
+            switch = getattr(module, "use_native_ops", None)
+            if module is not self and callable(switch):
+                switch()
+
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
+        """Replace every radial network by a cubic table of `n_knots` knots: faster, never exact.
+
+        Raises:
+            BadInput: the family has no radial networks of the distance alone, or too few knots.
+        """
+        convolutions = [module for module in self.modules() if isinstance(module, Convolution)]
+        basis = getattr(self, "basis", None)
+        if not convolutions or basis is None:
+            raise BadInput(f"radial tables: {type(self).__module__} has no radial network to tabulate")
+        if n_knots < 16:
+            raise BadInput(f"radial tables: expected 16 knots or more, got {n_knots}")
+        for convolution in convolutions:
+            convolution.use_radial_table(basis, self.cutoff, n_knots)
+        self.add_module("basis", ScaledDistance(self.cutoff))
 
     def forward(
         self,

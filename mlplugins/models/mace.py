@@ -168,10 +168,11 @@ class Model(Potential):
         n, n_species = hyperparameters.num_channels, len(elements)
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
         self.envelope_power = hyperparameters.envelope_power
-        self.basis = BesselBasis(
+        self.basis: nn.Module = BesselBasis(
             hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power
         )
-        self.transform = TRANSFORMS[hyperparameters.distance_transform](elements)
+        transform = TRANSFORMS[hyperparameters.distance_transform]
+        self.transform = transform(elements) if transform is not None else None
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         scalars = _natural(n, 0)
         linear_up: List[nn.Module] = []
@@ -203,6 +204,18 @@ class Model(Potential):
             if isinstance(module, Interaction):
                 module.average_neighbors.fill_(max(statistics.average_neighbors, 1.0))
 
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
+        density = any(
+            isinstance(module, Interaction) and module.density is not None for module in self.modules()
+        )
+        if self.transform is not None or density:
+            raise BadInput(
+                "radial tables: with a distance transform or density normalisation, mace has radial "
+                "functions of more than the distance; use the exact model"
+            )
+        super().use_radial_tables(n_knots)
+
     def forward(
         self,
         species: Tensor,
@@ -215,8 +228,11 @@ class Model(Potential):
         r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
         edges = [centers, neighbors]
         harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
-        envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power)
-        basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)  # (E, num_basis)
+        if self.transform is None:
+            basis = self.basis(r)  # (E, num_basis)
+        else:
+            envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power)
+            basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)  # type: ignore[operator]
         central = species[:n_centers]
         e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)

@@ -97,7 +97,7 @@ class Model(Potential):
         n_species = len(elements)
         n = hyperparameters.num_features
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
-        self.basis = BesselBasis(
+        self.basis: nn.Module = BesselBasis(
             hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power
         )
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)

@@ -1,7 +1,7 @@
 """The equivariant convolution: gather neighbours, tensor product with harmonics, sum over the neighbours."""
 
 import math
-from typing import List, Set, Tuple
+from typing import Dict, List, Set, Tuple
 
 import torch
 from e3nn import o3
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mlplugins import ops
 from mlplugins.nn.linear import blocks
-from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.radial import RadialMLP, RadialTable
 from mlplugins.ops import reference
 
 
@@ -27,25 +27,50 @@ class SphericalHarmonics(nn.Module):
 
 
 class TensorProduct(nn.Module):
-    """The sum over neighbours in plain torch."""
+    """The sum over neighbours in plain torch; `radial` is (basis, matrices), or (r / r_c, [table])."""
+
+    def __init__(self, tabulated: bool = False) -> None:
+        super().__init__()
+        self.tabulated = tabulated
 
     def forward(
-        self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int, tables: List[Tensor]
+        self,
+        h: Tensor,
+        y: Tensor,
+        radial: Tuple[Tensor, List[Tensor]],
+        edges: List[Tensor],
+        n_centers: int,
+        tables: List[Tensor],
     ) -> Tensor:
-        return reference.convolution(h, y, w, edges, n_centers, tables)
+        x, weights = radial
+        if self.tabulated:
+            return reference.table_convolution(h, y, x.squeeze(1), weights[0], edges, n_centers, tables)
+        return reference.radial_convolution(h, y, x, weights, edges, n_centers, tables)
 
 
 class NativeTensorProduct(nn.Module):
-    """The same through the op `mlplugins::convolution`."""
+    """The same through the ops of the native library, where the radial weights never leave the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, tabulated: bool = False) -> None:
         super().__init__()
         ops.load()
+        self.tabulated = tabulated
 
     def forward(
-        self, h: Tensor, y: Tensor, w: Tensor, edges: List[Tensor], n_centers: int, tables: List[Tensor]
+        self,
+        h: Tensor,
+        y: Tensor,
+        radial: Tuple[Tensor, List[Tensor]],
+        edges: List[Tensor],
+        n_centers: int,
+        tables: List[Tensor],
     ) -> Tensor:
-        return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+        x, weights = radial
+        if self.tabulated:
+            return torch.ops.mlplugins.table_convolution(
+                h, y, x.squeeze(1), weights[0], edges, n_centers, tables
+            )
+        return torch.ops.mlplugins.radial_convolution(h, y, x, weights, edges, n_centers, tables)
 
 
 class Convolution(nn.Module):
@@ -77,18 +102,22 @@ class Convolution(nn.Module):
         out: List[Tuple[int, o3.Irrep]] = []
         paths: List[List[int]] = []
         entries: List[Tuple[int, int, float]] = []
-        result, weight, coupling = 0, 0, 0
+        couplings: Dict[Tuple[int, int, int], int] = {}  # paths of equal degrees share their matrix
+        result, weight, size = 0, 0, 0
         for (offset, dim, mul), (_, ir) in zip(blocks(irreps_in), irreps_in):
             for degree, ir_out in _paths(ir, l_max, targets):
                 out.append((mul, ir_out))
-                paths.append([offset, result, weight, coupling, mul, dim, ir_out.dim])
-                entries.extend(_coupling(ir.l, degree, ir_out.l, coupling))
+                degrees = (ir.l, degree, ir_out.l)
+                if degrees not in couplings:
+                    couplings[degrees] = size
+                    entries.extend(_coupling(*degrees, size))
+                    size += dim * ir_out.dim
+                paths.append([offset, result, weight, couplings[degrees], mul, dim, ir_out.dim])
                 result += mul * ir_out.dim
                 weight += mul
-                coupling += dim * ir_out.dim
         self.irreps_out = o3.Irreps(out)
         self.n_weights = weight
-        self.radial = RadialMLP([*radial_widths, weight])
+        self.radial: nn.Module = RadialMLP([*radial_widths, weight])
         index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
         values = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
         # constants of the architecture, not weights: checkpoints do without them
@@ -99,11 +128,16 @@ class Convolution(nn.Module):
 
     def use_native_ops(self) -> None:
         """Compute with the op of the native library."""
-        self.product = NativeTensorProduct()
+        self.product = NativeTensorProduct(isinstance(self.radial, RadialTable))
+
+    def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
+        """Replace the radial network by a cubic table of R(basis(r)); forward then takes r / r_c (E, 1)."""
+        self.radial = RadialTable(basis, self.radial, cutoff, n_knots)
+        self.product = TensorProduct(tabulated=True)
 
     def forward(self, h: Tensor, y: Tensor, basis: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
-        w = self.radial(basis)  # (E, n_weights)
-        return self.product(h, y, w, edges, n_centers, [self.paths, self.entries, self.values])
+        radial = (basis, self.radial.matrices())  # type: ignore[operator]
+        return self.product(h, y, radial, edges, n_centers, [self.paths, self.entries, self.values])
 
 
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:

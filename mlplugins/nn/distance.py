@@ -3,22 +3,12 @@
 Each is a module for some elements; forward(r, species, edges) takes edges [centers, neighbors].
 """
 
-from typing import Dict, List, Type
+from typing import Dict, List, Optional, Type
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins.elements import covalent_radius
-
-
-class Identity(nn.Module):
-    """x = r."""
-
-    def __init__(self, elements: List[str]) -> None:
-        super().__init__()
-
-    def forward(self, r: Tensor, species: Tensor, edges: List[Tensor]) -> Tensor:
-        return r
 
 
 class Agnesi(nn.Module):
@@ -70,7 +60,7 @@ class Soft(nn.Module):
         return low + (r - low) * step
 
 
-TRANSFORMS: Dict[str, Type[nn.Module]] = {"none": Identity, "agnesi": Agnesi, "soft": Soft}
+TRANSFORMS: Dict[str, Optional[Type[nn.Module]]] = {"none": None, "agnesi": Agnesi, "soft": Soft}
 
 
 def _sum_of_radii(elements: List[str]) -> Tensor:

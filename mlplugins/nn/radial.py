@@ -1,11 +1,14 @@
 """Radial basis, cutoff envelope and the network that turns distances into convolution weights."""
 
+import copy
 import math
 from typing import List
 
 import torch
 from e3nn.math import normalize2mom
 from torch import Tensor, nn
+
+from mlplugins.ops.reference import perceptron
 
 SILU_NORM: float = float(normalize2mom(torch.nn.functional.silu).cst)
 """Factor that gives silu(x), x ~ N(0, 1), unit second moment."""
@@ -60,11 +63,51 @@ class RadialMLP(nn.Module):
         )
         self.silu_norm = SILU_NORM
 
-    def forward(self, x: Tensor) -> Tensor:
+    def matrices(self) -> List[Tensor]:
+        """The matrices of the layers, gains included."""
+        scaled: List[Tensor] = []
         for index, weight in enumerate(self.weights):
             gain = 1.0 / math.sqrt(weight.shape[0])
             if index > 0:
-                x = torch.nn.functional.silu(x)
-                gain *= self.silu_norm  # in the weights: they are smaller than x
-            x = x @ (weight * gain)
-        return x
+                gain *= self.silu_norm
+            scaled.append(weight * gain)
+        return scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return perceptron(x, self.matrices())
+
+
+class ScaledDistance(nn.Module):
+    """x = r / r_c, (E, 1): what radial tables are functions of."""
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+
+    def forward(self, r: Tensor) -> Tensor:
+        return (r / self.cutoff).unsqueeze(1)
+
+
+class RadialTable(nn.Module):
+    """Cubic Hermite table of radial weights w(x), x = r / r_c; never exact.
+
+    Attributes:
+        knots: (K, 2, W), value and slope dw/dx · step at x = k / (K − 1).
+    """
+
+    knots: Tensor
+
+    def __init__(self, basis: nn.Module, radial: nn.Module, cutoff: float, n_knots: int) -> None:
+        super().__init__()
+        x = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64)
+        x[0] = 0.01 / (n_knots - 1)  # bases divide by r; no pair of atoms is in the first interval
+        network = copy.deepcopy(nn.ModuleList([basis, radial])).double().requires_grad_(False)
+        value, slope = torch.autograd.functional.jvp(
+            lambda s: network[1](network[0](s * cutoff)), (x,), (torch.ones_like(x),)
+        )
+        dtype = next(radial.parameters()).dtype
+        self.register_buffer("knots", torch.stack([value, slope / (n_knots - 1)], dim=1).to(dtype))
+
+    def matrices(self) -> List[Tensor]:
+        """The one table."""
+        return [self.knots]

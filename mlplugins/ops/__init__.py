@@ -57,17 +57,25 @@ def _register_reference() -> None:
     from mlplugins.ops import reference
 
     library = torch.library.Library(_NAMESPACE, "FRAGMENT")
-    library.define(
-        "convolution(Tensor h, Tensor y, Tensor w, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor"
-    )
-    library.impl("convolution", reference.convolution, "CompositeImplicitAutograd")
-    library.define(
-        "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) "
-        "-> Tensor"
-    )
-    library.impl("symmetric_contraction", reference.symmetric_contraction, "CompositeImplicitAutograd")
-    library.define("ghost_exchange(Tensor h) -> Tensor")
-    library.impl("ghost_exchange", _ghost_exchange, "CompositeImplicitAutograd")
+    for schema, function in (
+        ("convolution(Tensor h, Tensor y, Tensor w, {graph})", reference.convolution),
+        (
+            "radial_convolution(Tensor h, Tensor y, Tensor basis, Tensor[] weights, {graph})",
+            reference.radial_convolution,
+        ),
+        (
+            "table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, {graph})",
+            reference.table_convolution,
+        ),
+        (
+            "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, "
+            "int n_out)",
+            reference.symmetric_contraction,
+        ),
+        ("ghost_exchange(Tensor h)", _ghost_exchange),
+    ):
+        library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables") + " -> Tensor")
+        library.impl(schema.partition("(")[0], function, "CompositeImplicitAutograd")
     _fallback.append(library)
 
 

@@ -36,8 +36,7 @@ def convolution(
     entries, values = tables[1], tables[2]
     table: List[List[int]] = tables[0].tolist()
     n_edges = centers.shape[0]
-    last = table[-1]
-    n_coupling = last[3] + last[5] * last[6]
+    n_coupling = int((tables[0][:, 3] + tables[0][:, 5] * tables[0][:, 6]).max())
     basis = torch.zeros(y.shape[1], n_coupling, dtype=y.dtype, device=y.device)
     basis = basis.index_put([entries[:, 1], entries[:, 0]], values)
     coupling = y @ basis  # (E, Σ_paths (2 l3 + 1)(2 l1 + 1))
@@ -51,6 +50,62 @@ def convolution(
     message = torch.cat(messages, dim=1)  # (E, result)
     summed = torch.zeros(n_centers, message.shape[1], dtype=message.dtype, device=message.device)
     return summed.index_add(0, centers, message)
+
+
+def perceptron(x: Tensor, weights: List[Tensor]) -> Tensor:
+    """silu(… silu(x W_0) …) W_last, (E, W_last.shape[1])."""
+    for index, weight in enumerate(weights):
+        if index > 0:
+            x = torch.nn.functional.silu(x)
+        x = x @ weight
+    return x
+
+
+def radial_convolution(
+    h: Tensor,
+    y: Tensor,
+    basis: Tensor,
+    weights: List[Tensor],
+    edges: List[Tensor],
+    n_centers: int,
+    tables: List[Tensor],
+) -> Tensor:
+    """`convolution` with w = perceptron(basis, weights), basis (E, B)."""
+    return convolution(h, y, perceptron(basis, weights), edges, n_centers, tables)
+
+
+def interpolate(x: Tensor, knots: Tensor) -> Tensor:
+    """Cubic Hermite interpolation between knots at x = 0, 1/(K−1), …, 1; zero from x = 1 on.
+
+    Args:
+        x: (E,)
+        knots: (K, 2, W), value and slope · step at each knot.
+
+    Returns:
+        (E, W).
+    """
+    last = knots.shape[0] - 1
+    place = x.clamp(0, 1) * last
+    knot = place.detach().floor().clamp_max(last - 1).to(torch.long)
+    t = (place - knot).unsqueeze(1)
+    a, b = knots.index_select(0, knot), knots.index_select(0, knot + 1)  # (E, 2, W)
+    rise = t * t * (3 - 2 * t)
+    w = (1 - rise) * a[:, 0] + rise * b[:, 0]
+    w = w + t * (1 - t) * (1 - t) * a[:, 1] + t * t * (t - 1) * b[:, 1]
+    return torch.where((x < 1).unsqueeze(1), w, torch.zeros_like(w))
+
+
+def table_convolution(
+    h: Tensor,
+    y: Tensor,
+    x: Tensor,
+    knots: Tensor,
+    edges: List[Tensor],
+    n_centers: int,
+    tables: List[Tensor],
+) -> Tensor:
+    """`convolution` with w = interpolate(x, knots), x (E,)."""
+    return convolution(h, y, interpolate(x, knots), edges, n_centers, tables)
 
 
 def symmetric_contraction(

@@ -1,100 +1,106 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled once per instruction set; MLPLUGINS_ISA names the namespace. Nothing but plain loops may live here:
-// an inline function of a library, compiled for AVX-512, could be picked by the linker for everybody.
+// Compiled once per instruction set; MLPLUGINS_ISA names the tables at the end of the file.
 
 #include "convolution_kernel.h"
-
-#define CONCAT_(a, b) a##b
-#define CONCAT(a, b) CONCAT_(a, b)
+#include "perceptron.h"
+#include "vectors.h"
 
 namespace mlplugins {
 namespace {
 
-template <typename T> struct Lanes {
-  static constexpr int count = MLPLUGINS_VECTOR_BYTES / sizeof(T);
-  typedef T type __attribute__((vector_size(MLPLUGINS_VECTOR_BYTES)));
-};
-template <typename T> using Vector = typename Lanes<T>::type;
+/// Edges whose operands stay in the first-level cache while all paths pass over them.
+constexpr int GROUP = 8;
 
-template <typename T> inline Vector<T> load(const T *from, int n)
-{
-  Vector<T> v;
-  if (n == Lanes<T>::count) {
-    __builtin_memcpy(&v, from, sizeof(v));
-  } else {
-    v = Vector<T>{};
-    for (int k = 0; k < n; k++) v[k] = from[k];
-  }
-  return v;
-}
-
-template <typename T> inline void store(T *to, const Vector<T> &v, int n)
-{
-  if (n == Lanes<T>::count) {
-    __builtin_memcpy(to, &v, sizeof(v));
-  } else {
-    for (int k = 0; k < n; k++) to[k] = v[k];
-  }
-}
-
-/// M = Σ_j C_j y_j for all paths of one edge.
+/// M for all paths of one edge.
 template <typename T> inline void couple(const Convolution<T> &c, const T *y, T *m)
 {
-  for (int64_t k = 0; k < c.coupling_size; k++) m[k] = T(0);
-  for (int64_t k = 0; k < c.n_entries; k++) m[c.entries[k].target] += c.entries[k].value * y[c.entries[k].harmonic];
-}
-
-/// out_k[u] += w[u] Σ_i M_ki x_i[u]
-template <typename T, int D1, int D3>
-inline void forward_path(const T *m, const T *x, const T *w, T *out, int channels)
-{
-  for (int u = 0; u < channels; u += Lanes<T>::count) {
-    const int n = channels - u < Lanes<T>::count ? channels - u : Lanes<T>::count;
-    Vector<T> xi[D1];
-    const Vector<T> wu = load(w + u, n);
-    for (int i = 0; i < D1; i++) xi[i] = load(x + i * channels + u, n) * wu;
-    for (int k = 0; k < D3; k++) {
-      Vector<T> sum = load(out + k * channels + u, n);
-      for (int i = 0; i < D1; i++) sum += m[k * D1 + i] * xi[i];
-      store(out + k * channels + u, sum, n);
+  for (int64_t p = 0; p < c.n_couplings; p++) {
+    const Coupling<T> &q = c.couplings[p];
+    for (int64_t k = 0; k < q.size; k += Lanes<T>::count) {
+      Vector<T> sum = {};
+      for (int64_t j = 0; j < q.n_harmonics; j++) sum += y[q.harmonic + j] * load(q.values + j * q.size + k);
+      store(m + q.target + k, sum);
     }
   }
 }
 
-/// Gradients of one path and edge: gm (per lane), gx (accumulated), gw (written).
-template <typename T, int D1, int D3>
-inline void backward_path(const T *m, const T *x, const T *w, const T *g, Vector<T> *gm, T *gx, T *gw, int channels)
+/// Up to GROUP edges of one centre.
+template <typename T> struct Group {
+  int size;
+  const T *x[GROUP], *w[GROUP], *m[GROUP];    // sender row, weights, coupling
+};
+
+/// Lanes u … u + n of: out_k[u] += Σ_e w_e[u] Σ_i M_e,ki x_e,i[u]
+template <typename T, int D1, int D3, bool WHOLE>
+inline void forward_lanes(const Group<T> &group, const Path &p, T *out, int u, int rest)
 {
-  for (int u = 0; u < channels; u += Lanes<T>::count) {
-    const int n = channels - u < Lanes<T>::count ? channels - u : Lanes<T>::count;
-    const Vector<T> wu = load(w + u, n);
-    Vector<T> xi[D1], pulled[D1];
+  const int n = WHOLE ? Lanes<T>::count : rest, channels = p.channels;
+  Vector<T> sum[D3];
+  for (int k = 0; k < D3; k++) sum[k] = load(out + k * channels + u, n);
+  for (int e = 0; e < group.size; e++) {
+    const T *x = group.x[e] + p.input + u, *m = group.m[e] + p.coupling;
+    const Vector<T> w = load(group.w[e] + p.weight + u, n);
+    Vector<T> wx[D1];
+    for (int i = 0; i < D1; i++) wx[i] = load(x + i * channels, n) * w;
+    for (int k = 0; k < D3; k++)
+      for (int i = 0; i < D1; i++) sum[k] += m[k * D1 + i] * wx[i];
+  }
+  for (int k = 0; k < D3; k++) store(out + k * channels + u, sum[k], n);
+}
+
+template <typename T, int D1, int D3> void forward_path(const Group<T> &group, const Path &p, T *out)
+{
+  int u = 0;
+  for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
+    forward_lanes<T, D1, D3, true>(group, p, out, u, 0);
+  if (u < p.channels) forward_lanes<T, D1, D3, false>(group, p, out, u, p.channels - u);
+}
+
+/// Operands and results of the backward pass of one edge.
+template <typename T> struct Pull {
+  const T *m, *x, *w, *g;
+  Vector<T> *gm;    // accumulated, per lane
+  T *gx, *gw;       // accumulated, written; or null
+};
+
+template <typename T, int D1, int D3, bool WHOLE>
+inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, int u, int rest)
+{
+  const int n = WHOLE ? Lanes<T>::count : rest, channels = p.channels;
+  const T *m = edge.m + p.coupling, *x = edge.x + p.input + u, *g = edge.g + p.output + u;
+  const Vector<T> w = load(edge.w + p.weight + u, n);
+  Vector<T> xi[D1], pulled[D1] = {};
+  for (int i = 0; i < D1; i++) xi[i] = load(x + i * channels, n);
+  for (int k = 0; k < D3; k++) {
+    const Vector<T> gk = load(g + k * channels, n);
+    const Vector<T> wg = w * gk;
     for (int i = 0; i < D1; i++) {
-      xi[i] = load(x + i * channels + u, n);
-      pulled[i] = Vector<T>{};
+      pulled[i] += m[k * D1 + i] * gk;
+      gm[k * D1 + i] += wg * xi[i];
     }
-    for (int k = 0; k < D3; k++) {
-      const Vector<T> gk = load(g + k * channels + u, n);
-      const Vector<T> wg = wu * gk;
-      for (int i = 0; i < D1; i++) {
-        pulled[i] += m[k * D1 + i] * gk;
-        gm[k * D1 + i] += wg * xi[i];
-      }
-    }
-    Vector<T> along = Vector<T>{};
-    for (int i = 0; i < D1; i++) along += pulled[i] * xi[i];
-    if (gw) store(gw + u, along, n);
-    if (gx)
-      for (int i = 0; i < D1; i++) {
-        T *target = gx + i * channels + u;
-        store(target, Vector<T>(load(target, n) + wu * pulled[i]), n);
-      }
   }
+  Vector<T> along = {};
+  for (int i = 0; i < D1; i++) along += pulled[i] * xi[i];
+  if (edge.gw) store(edge.gw + p.weight + u, along, n);
+  if (edge.gx)
+    for (int i = 0; i < D1; i++) {
+      T *target = edge.gx + p.input + u + i * channels;
+      store(target, Vector<T>(load(target, n) + w * pulled[i]), n);
+    }
 }
 
-template <typename T> using ForwardPath = void (*)(const T *, const T *, const T *, T *, int);
-template <typename T>
-using BackwardPath = void (*)(const T *, const T *, const T *, const T *, Vector<T> *, T *, T *, int);
+template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, const Path &p)
+{
+  Vector<T> gm[D3 * D1] = {};
+  int u = 0;
+  for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
+    backward_lanes<T, D1, D3, true>(edge, p, gm, u, 0);
+  if (u < p.channels) backward_lanes<T, D1, D3, false>(edge, p, gm, u, p.channels - u);
+  for (int k = 0; k < D3 * D1; k++) edge.gm[p.coupling + k] += gm[k];
+}
+
+template <typename T> using ForwardPath = void (*)(const Group<T> &, const Path &, T *);
+template <typename T> using BackwardPath = void (*)(const Pull<T> &, const Path &);
 
 #define TABLE(f)                                                                                               \
   {{f<T, 1, 1>, f<T, 1, 3>, f<T, 1, 5>, f<T, 1, 7>},                                                           \
@@ -102,66 +108,200 @@ using BackwardPath = void (*)(const T *, const T *, const T *, const T *, Vector
    {f<T, 5, 1>, f<T, 5, 3>, f<T, 5, 5>, f<T, 5, 7>},                                                           \
    {f<T, 7, 1>, f<T, 7, 3>, f<T, 7, 5>, f<T, 7, 7>}}
 
+/// Weights of the edges, a block at a time.
+template <typename T> class RadialBlock {
+ public:
+  explicit RadialBlock(const Convolution<T> &c) : c(c)
+  {
+    if (c.radial.rows) return;
+    // the weights of a block stay in the second-level cache
+    size = (int64_t) (1 << 17) / (int64_t) (sizeof(T) * c.w_width) / ROWS * ROWS;
+    size = size < ROWS ? ROWS : size > 10 * ROWS ? 10 * ROWS : size;
+    if (c.radial.perceptron) {
+      perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size);
+    } else {
+      memory = new T[2 * size * c.w_width];
+    }
+  }
+  ~RadialBlock()
+  {
+    delete perceptron;
+    delete[] memory;
+  }
+  RadialBlock(const RadialBlock &) = delete;
+  RadialBlock &operator=(const RadialBlock &) = delete;
+
+  int64_t size = 64, stride = 0;
+  const T *w = nullptr;
+
+  /// Weights of edges [first, first + n) in `w`.
+  void fill(int64_t first, int64_t n, bool slopes)
+  {
+    stride = c.w_width;
+    if (c.radial.rows) {
+      w = c.radial.rows + first * stride;
+    } else if (perceptron) {
+      stride = perceptron->stride();
+      w = perceptron->forward(c.radial.x + first * c.radial.perceptron->widths[0], n, slopes);
+    } else {
+      for (int64_t e = 0; e < n; e++) interpolate(c.radial.x[first + e], memory + e * stride);
+      w = memory;
+    }
+  }
+
+  /// Where the gradient of the block's weights goes; null if it is not wanted.
+  T *gradient(int64_t first, T *to) const
+  {
+    if (!to || c.radial.rows) return to ? to + first * c.w_width : nullptr;
+    return perceptron ? perceptron->output_gradient() : memory + size * c.w_width;
+  }
+
+  /// From gradient() to the gradient of x.
+  void pull(int64_t first, int64_t n, T *to)
+  {
+    if (!to || c.radial.rows) return;
+    if (perceptron) return perceptron->pull(to + first * c.radial.perceptron->widths[0], n);
+    for (int64_t e = 0; e < n; e++)
+      to[first + e] = slope(c.radial.x[first + e], memory + (size + e) * c.w_width);
+  }
+
+ private:
+  const Convolution<T> &c;
+  BlockPerceptron<T> *perceptron = nullptr;
+  T *memory = nullptr;
+
+  /// Knot to the left of x, and the place t ∈ [0, 1] within its interval; null beyond the last knot.
+  const T *interval(T x, T *t) const
+  {
+    const int64_t last = c.radial.table->n_knots - 1;
+    const T place = (x > T(0) ? x : T(0)) * T(last);
+    if (!(place < T(last))) return nullptr;
+    const int64_t knot = (int64_t) place;
+    *t = place - T(knot);
+    return c.radial.table->knots + knot * 2 * c.w_width;
+  }
+
+  void interpolate(T x, T *to) const
+  {
+    T t;
+    const T *v0 = interval(x, &t);
+    const int64_t width = c.w_width;
+    if (!v0) {
+      for (int64_t k = 0; k < width; k++) to[k] = T(0);
+      return;
+    }
+    const T *s0 = v0 + width, *v1 = v0 + 2 * width, *s1 = v0 + 3 * width;
+    const T b = t * t * (T(3) - T(2) * t), a = T(1) - b, p = t * (T(1) - t) * (T(1) - t), q = t * t * (t - T(1));
+    for (int64_t k = 0; k < width; k++) to[k] = a * v0[k] + b * v1[k] + p * s0[k] + q * s1[k];
+  }
+
+  /// Σ_k g_k dw_k/dx
+  T slope(T x, const T *g) const
+  {
+    T t;
+    const T *v0 = interval(x, &t);
+    if (!v0) return T(0);
+    const int64_t width = c.w_width;
+    const T *s0 = v0 + width, *v1 = v0 + 2 * width, *s1 = v0 + 3 * width;
+    const T b = T(6) * t * (T(1) - t), p = (T(1) - t) * (T(1) - T(3) * t), q = t * (T(3) * t - T(2));
+    Vector<T> sum = {};
+    for (int64_t k = 0; k < width; k += Lanes<T>::count) {
+      const int n = width - k < Lanes<T>::count ? (int) (width - k) : Lanes<T>::count;
+      const Vector<T> dw =
+          b * (load(v1 + k, n) - load(v0 + k, n)) + p * load(s0 + k, n) + q * load(s1 + k, n);
+      sum += load(g + k, n) * dw;
+    }
+    T total = T(0);
+    for (int lane = 0; lane < Lanes<T>::count; lane++) total += sum[lane];
+    return total * T(c.radial.table->n_knots - 1);
+  }
+};
+
 template <typename T> void forward(const Convolution<T> &c, int64_t first, int64_t last, T *out)
 {
   static const ForwardPath<T> table[4][4] = TABLE(forward_path);
-  T *m = new T[c.coupling_size];
-  for (int64_t center = first; center < last; center++) {
-    T *row = out + center * c.out_width;
-    for (int64_t k = 0; k < c.out_width; k++) row[k] = T(0);
-    for (int64_t e = c.rows[center]; e < c.rows[center + 1]; e++) {
-      couple(c, c.y + e * c.y_width, m);
-      const T *x = c.h + c.neighbors[e] * c.h_width;
-      const T *w = c.w + e * c.w_width;
+  RadialBlock<T> radial(c);
+  T *coupling = new T[c.coupling_size * GROUP];
+  for (int64_t k = first * c.out_width; k < last * c.out_width; k++) out[k] = T(0);
+  const int64_t end = c.rows[last];
+  int64_t center = first;
+  for (int64_t start = c.rows[first]; start < end; start += radial.size) {
+    const int64_t stop = start + radial.size < end ? start + radial.size : end;
+    radial.fill(start, stop - start, false);
+    for (int64_t e = start; e < stop;) {
+      while (c.rows[center + 1] <= e) center++;
+      const int64_t limit = c.rows[center + 1] < stop ? c.rows[center + 1] : stop;
+      Group<T> group;
+      group.size = (int) (limit - e < GROUP ? limit - e : GROUP);
+      for (int k = 0; k < group.size; k++) {
+        group.x[k] = c.h + c.neighbors[e + k] * c.h_width;
+        group.w[k] = radial.w + (e + k - start) * radial.stride;
+        group.m[k] = coupling + k * c.coupling_size;
+        couple(c, c.y + (e + k) * c.y_width, coupling + k * c.coupling_size);
+      }
       for (int64_t k = 0; k < c.n_paths; k++) {
         const Path &p = c.paths[k];
-        table[p.d1 / 2][p.d3 / 2](m + p.coupling, x + p.input, w + p.weight, row + p.output, p.channels);
+        table[p.d1 / 2][p.d3 / 2](group, p, out + center * c.out_width + p.output);
       }
+      e += group.size;
     }
   }
-  delete[] m;
+  delete[] coupling;
+}
+
+/// gy_j = Σ_k values[j, k] Σ_lanes gm[target + k]
+template <typename T> inline void pull_harmonics(const Convolution<T> &c, const Vector<T> *gm, T *to)
+{
+  constexpr int V = Lanes<T>::count;
+  for (int64_t j = 0; j < c.y_width; j++) to[j] = T(0);
+  for (int64_t p = 0; p < c.n_couplings; p++) {
+    const Coupling<T> &q = c.couplings[p];
+    Vector<T> along[LANES] = {};    // one per harmonic
+    for (int64_t k = 0; k < q.size; k += V) {
+      const Vector<T> sums = sum_lanes<T, V / 2>(gm + q.target + k);
+      for (int64_t j = 0; j < q.n_harmonics; j++) along[j] += sums * load(q.values + j * q.size + k);
+    }
+    for (int64_t first = 0; first < q.n_harmonics; first += V) {
+      const Vector<T> sums = sum_lanes<T, V / 2>(along + first);
+      for (int64_t j = first; j < q.n_harmonics && j < first + V; j++) to[q.harmonic + j] += sums[j - first];
+    }
+  }
 }
 
 template <typename T>
 void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &gradients)
 {
   static const BackwardPath<T> table[4][4] = TABLE(backward_path);
+  RadialBlock<T> radial(c);
   T *m = new T[c.coupling_size];
   Vector<T> *gm = new Vector<T>[c.coupling_size];
-  Vector<T> *gy = new Vector<T>[c.y_width];
-  for (int64_t center = first; center < last; center++) {
-    const T *row = g + center * c.out_width;
-    for (int64_t e = c.rows[center]; e < c.rows[center + 1]; e++) {
+  const int64_t end = c.rows[last];
+  int64_t center = first;
+  for (int64_t start = c.rows[first]; start < end; start += radial.size) {
+    const int64_t stop = start + radial.size < end ? start + radial.size : end;
+    radial.fill(start, stop - start, true);
+    T *gw = radial.gradient(start, gradients.w);
+    for (int64_t e = start; e < stop; e++) {
+      while (c.rows[center + 1] <= e) center++;
       couple(c, c.y + e * c.y_width, m);
       for (int64_t k = 0; k < c.coupling_size; k++) gm[k] = Vector<T>{};
-      const T *x = c.h + c.neighbors[e] * c.h_width;
-      const T *w = c.w + e * c.w_width;
-      T *gx = gradients.h ? gradients.h + c.neighbors[e] * c.h_width : nullptr;
-      T *gw = gradients.w ? gradients.w + e * c.w_width : nullptr;
-      for (int64_t k = 0; k < c.n_paths; k++) {
-        const Path &p = c.paths[k];
-        table[p.d1 / 2][p.d3 / 2](m + p.coupling, x + p.input, w + p.weight, row + p.output, gm + p.coupling,
-                                  gx ? gx + p.input : nullptr, gw ? gw + p.weight : nullptr, p.channels);
-      }
-      if (!gradients.y) continue;
-      for (int64_t j = 0; j < c.y_width; j++) gy[j] = Vector<T>{};
-      for (int64_t k = 0; k < c.n_entries; k++) gy[c.entries[k].harmonic] += c.entries[k].value * gm[c.entries[k].target];
-      T *to = gradients.y + e * c.y_width;
-      for (int64_t j = 0; j < c.y_width; j++) {
-        T sum = T(0);
-        for (int lane = 0; lane < Lanes<T>::count; lane++) sum += gy[j][lane];
-        to[j] = sum;
-      }
+      const int64_t sender = c.neighbors[e] * c.h_width;
+      const Pull<T> edge{m, c.h + sender, radial.w + (e - start) * radial.stride, g + center * c.out_width, gm,
+                         gradients.h ? gradients.h + sender : nullptr, gw ? gw + (e - start) * radial.stride : nullptr};
+      for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
+      if (gradients.y) pull_harmonics(c, gm, gradients.y + e * c.y_width);
     }
+    radial.pull(start, stop - start, gradients.w);
   }
   delete[] m;
   delete[] gm;
-  delete[] gy;
 }
 
 }    // namespace
 
-extern const Kernels<float> CONCAT(float_kernels_, MLPLUGINS_ISA) = {forward<float>, backward<float>};
-extern const Kernels<double> CONCAT(double_kernels_, MLPLUGINS_ISA) = {forward<double>, backward<double>};
+extern const Kernels<float> MLPLUGINS_CONCAT(float_kernels_, MLPLUGINS_ISA) = {forward<float>, backward<float>, pack<float>,
+                                                                     PANEL<float>};
+extern const Kernels<double> MLPLUGINS_CONCAT(double_kernels_, MLPLUGINS_ISA) = {forward<double>, backward<double>, pack<double>,
+                                                                       PANEL<double>};
 
 }    // namespace mlplugins

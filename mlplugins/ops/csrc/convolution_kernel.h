@@ -13,37 +13,68 @@ struct Path {
   int64_t input;      ///< offset of the input block in a row of h
   int64_t output;     ///< offset of the output block in a row of the result
   int64_t weight;     ///< offset of the path's weights in a row of w
-  int64_t coupling;   ///< offset of its (2 l3 + 1, 2 l1 + 1) matrix in an edge's coupling
+  int64_t coupling;   ///< offset of its (2 l3 + 1, 2 l1 + 1) matrix in an edge's coupling, a multiple of LANES
   int32_t channels;
   int32_t d1, d3;     ///< 2 l1 + 1, 2 l3 + 1
 };
 
-/// coupling[target] += value · y[harmonic]
-template <typename T> struct CouplingEntry {
-  int32_t target, harmonic;
-  T value;
+/// Numbers in the widest vector of all instruction sets: what is padded to it suits every kernel.
+constexpr int LANES = 16;
+
+/// One matrix of an edge's coupling: M[target + k] = Σ_j values[j, k] y[harmonic + j] for j < n_harmonics, k < size.
+template <typename T> struct Coupling {
+  int64_t target, harmonic, n_harmonics, size;    // target and size are multiples of LANES
+  const T *values;
+};
+
+constexpr int MAX_LAYERS = 8;
+
+/// Radial weights w = silu(… silu(x W_0) …) W_last, made block by block inside the convolution.
+template <typename T> struct Perceptron {
+  int n_layers;                     ///< matrices
+  int64_t widths[MAX_LAYERS + 1];
+  const T *forward[MAX_LAYERS];     ///< W_l, packed
+  const T *backward[MAX_LAYERS];    ///< its transpose, packed
+};
+
+/// Radial weights by cubic Hermite interpolation in x ∈ [0, 1], zero beyond; rows (value, slope · step) per knot.
+template <typename T> struct Table {
+  const T *knots;    ///< (n_knots, 2, width)
+  int64_t n_knots;
+};
+
+/// Where the weights of the edges come from: the one that is not null.
+template <typename T> struct Radial {
+  const T *rows;    ///< (E, w_width)
+  const Perceptron<T> *perceptron;
+  const Table<T> *table;
+  const T *x;       ///< (E, widths[0]) for the perceptron, (E) for the table
 };
 
 /// A convolution m_i = Σ_e w_e (h_j ⊗ y_e); edges are sorted by centre, `rows` delimits them.
 template <typename T> struct Convolution {
   const Path *paths;
   int64_t n_paths;
-  const CouplingEntry<T> *entries;
-  int64_t n_entries, coupling_size;
+  const Coupling<T> *couplings;
+  int64_t n_couplings, coupling_size;
   int64_t h_width, y_width, w_width, out_width;
   const int64_t *rows, *neighbors;
-  const T *h, *y, *w;
+  const T *h, *y;
+  Radial<T> radial;
 };
 
-/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, `y` and `w` are written.
+/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, `y` and `w` (of what `radial` reads: its
+/// rows or x) are written.
 template <typename T> struct Gradients {
   T *h, *y, *w;
 };
 
-/// The two passes over centres [first, last).
+/// The two passes over centres [first, last), and the layout of a perceptron's matrices.
 template <typename T> struct Kernels {
   void (*forward)(const Convolution<T> &, int64_t first, int64_t last, T *out);
   void (*backward)(const Convolution<T> &, int64_t first, int64_t last, const T *g, const Gradients<T> &);
+  void (*pack)(const T *matrix, int64_t k, int64_t n, bool transposed, T *to);
+  int64_t panel;    ///< columns of a packed matrix are filled up to a multiple of it
 };
 
 /// The kernels for the processor at hand (AVX-512, AVX2 or neither).

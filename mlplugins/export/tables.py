@@ -1,0 +1,100 @@
+"""Radial tables at export: cubic interpolation in place of radial networks, with the error it makes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk
+from numpy.typing import NDArray
+
+from mlplugins.elements import covalent_radius
+from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.structures.neighbors import neighbor_list
+
+
+@dataclass(frozen=True)
+class TableError:
+    """What tables cost, in float64 and apart from round-off.
+
+    Attributes:
+        n_knots: knots of every table.
+        force_eV_A: largest difference of a force component, eV/Å.
+        relative_force: the same over the largest force component.
+        energy_meV_per_atom: largest difference of a structure's energy, meV/atom.
+    """
+
+    n_knots: int
+    force_eV_A: float
+    relative_force: float
+    energy_meV_per_atom: float
+
+    def __str__(self) -> str:
+        return (
+            f"radial tables of {self.n_knots} knots: force error {self.force_eV_A:.1e} eV/Å "
+            f"({self.relative_force:.1e} of the largest force), "
+            f"energy error {self.energy_meV_per_atom:.1e} meV/atom"
+        )
+
+
+def tabulated(
+    potential: Potential, elements: Sequence[str], n_knots: int, structures: Sequence[Atoms] = ()
+) -> tuple[Potential, TableError]:
+    """A copy of `potential` with radial tables, and its error on `structures`.
+
+    Args:
+        potential: a family with radial networks of the distance alone.
+        elements: symbols, in the order of the species index.
+        n_knots: knots between r = 0 and the cutoff.
+        structures: where the error is measured; without any, on rattled crystals of the model's elements.
+
+    Raises:
+        BadInput: the family has nothing to tabulate, or too few knots.
+    """
+    exact = copy.deepcopy(potential).double().eval().requires_grad_(False)
+    table = copy.deepcopy(exact)
+    table.use_radial_tables(n_knots)
+    worst, largest, worst_energy = 0.0, 0.0, 0.0
+    for atoms in structures or samples(elements):
+        energy, forces = _evaluate(exact, elements, atoms)
+        table_energy, table_forces = _evaluate(table, elements, atoms)
+        worst = max(worst, float(np.abs(table_forces - forces).max()))
+        largest = max(largest, float(np.abs(forces).max()))
+        worst_energy = max(worst_energy, abs(table_energy - energy) / len(atoms))
+    error = TableError(n_knots, worst, worst / largest if largest else 0.0, 1e3 * worst_energy)
+    return table.to(next(potential.parameters()).dtype), error
+
+
+def samples(elements: Sequence[str]) -> list[Atoms]:
+    """Rattled fcc crystals of up to ten of the elements, compressed and expanded, 32 atoms each.
+
+    >>> [len(atoms) for atoms in samples(["Li", "S"])]
+    [32, 32, 32]
+    """
+    generator = np.random.default_rng(0)
+    chosen = list(elements)[:: max(1, len(elements) // 10)]
+    diameter = 2 * float(np.mean([covalent_radius(symbol) for symbol in chosen]))
+    structures = []
+    for stretch in (0.95, 1.1, 1.3):
+        atoms = bulk("Cu", "fcc", a=np.sqrt(2) * diameter * stretch, cubic=True) * (2, 2, 2)
+        atoms.symbols = generator.choice(chosen, len(atoms))
+        atoms.positions += generator.normal(0, 0.05 * diameter, atoms.positions.shape)
+        structures.append(atoms)
+    return structures
+
+
+def _evaluate(
+    potential: Potential, elements: Sequence[str], atoms: Atoms
+) -> tuple[float, NDArray[np.float64]]:
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, potential.cutoff)
+    species = torch.tensor([list(elements).index(symbol) for symbol in atoms.symbols])
+    centers, neighbors = torch.from_numpy(edges.centers), torch.from_numpy(edges.neighbors)
+    vectors = torch.from_numpy(edges.vectors).double().requires_grad_()
+    system = torch.zeros(len(atoms), dtype=torch.long)
+    energy = potential(species, centers, neighbors, vectors, system, len(atoms))["energy"]
+    forces, _ = energy_derivatives(energy, vectors, (centers, neighbors), system, 1)
+    return float(energy.detach().sum()), forces.detach().numpy()

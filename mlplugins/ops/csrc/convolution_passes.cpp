@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Checks, tables and threads around the kernels of the convolution.
+
+#include "convolution.h"
+#include "convolution_kernel.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+namespace mlplugins {
+
+using at::Tensor;
+
+extern const Kernels<float> float_kernels_generic, float_kernels_avx2, float_kernels_avx512;
+extern const Kernels<double> double_kernels_generic, double_kernels_avx2, double_kernels_avx512;
+
+template <> const Kernels<float> &kernels<float>()
+{
+#ifdef MLPLUGINS_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return float_kernels_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return float_kernels_avx2;
+#endif
+  return float_kernels_generic;
+}
+
+template <> const Kernels<double> &kernels<double>()
+{
+#ifdef MLPLUGINS_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return double_kernels_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return double_kernels_avx2;
+#endif
+  return double_kernels_generic;
+}
+
+Graph Graph::of(at::TensorList edges, int64_t n_centers, at::TensorList tables)
+{
+  TORCH_CHECK(edges.size() == 2, "convolution: edges are (centers, neighbors), got ", edges.size(), " tensors");
+  TORCH_CHECK(tables.size() == 3, "convolution: tables are (paths, entries, values), got ", tables.size(), " tensors");
+  return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2]};
+}
+
+namespace {
+
+void check_weights(const RadialInput &radial)
+{
+  if (radial.kind == RadialInput::rows) return;
+  if (radial.kind == RadialInput::table) {
+    TORCH_CHECK(radial.weights.size() == 1 && radial.weights[0].dim() == 3 && radial.weights[0].size(0) >= 2 &&
+                    radial.weights[0].size(1) == 2,
+                "convolution: expected a table (knots, 2, weights) of two knots or more");
+    return;
+  }
+  const int64_t n = (int64_t) radial.weights.size();
+  TORCH_CHECK(n >= 1 && n <= MAX_LAYERS, "convolution: the perceptron has ", n, " matrices, expected 1 to ", MAX_LAYERS);
+  int64_t width = radial.x.size(1);
+  for (const Tensor &matrix : radial.weights) {
+    TORCH_CHECK(matrix.dim() == 2 && matrix.size(0) == width && matrix.size(1) > 0,
+                "convolution: a matrix of the perceptron has ", matrix.sizes(), " entries, expected ", width, " rows");
+    width = matrix.size(1);
+  }
+}
+
+int64_t weights_per_edge(const RadialInput &radial)
+{
+  if (radial.kind == RadialInput::rows) return radial.x.size(1);
+  return radial.weights.back().size(radial.kind == RadialInput::table ? 2 : 1);
+}
+
+}    // namespace
+
+void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
+{
+  const Tensor &x = radial.x;
+  const int64_t n_edges = graph.centers.size(0);
+  TORCH_CHECK(h.dim() == 2 && y.dim() == 2 && x.dim() == (radial.kind == RadialInput::table ? 1 : 2),
+              "convolution: h, y and the radial input must have two dimensions (one for a table)");
+  TORCH_CHECK(graph.neighbors.size(0) == n_edges && y.size(0) == n_edges && x.size(0) == n_edges,
+              "convolution: expected one row of y and w per edge (", n_edges, "), got ", y.size(0), " and ", x.size(0));
+  TORCH_CHECK(h.scalar_type() == y.scalar_type() && h.scalar_type() == x.scalar_type() &&
+                  h.scalar_type() == graph.values.scalar_type(),
+              "convolution: h, y, w and the coefficients must have one dtype");
+  TORCH_CHECK(h.scalar_type() == at::kFloat || h.scalar_type() == at::kDouble,
+              "convolution: expected float32 or float64, got ", h.scalar_type());
+  TORCH_CHECK(graph.centers.scalar_type() == at::kLong && graph.neighbors.scalar_type() == at::kLong,
+              "convolution: edges must be int64");
+  for (const Tensor &t : {y, x, graph.centers, graph.neighbors, graph.paths, graph.entries, graph.values})
+    TORCH_CHECK(t.device() == h.device(), "convolution: all tensors must be on one device, got ", h.device(), " and ",
+                t.device());
+  for (const Tensor &t : radial.weights)
+    TORCH_CHECK(t.device() == h.device() && t.scalar_type() == h.scalar_type(),
+                "convolution: the radial weights must have the dtype and the device of h");
+  TORCH_CHECK(graph.paths.dim() == 2 && graph.paths.size(1) == 7 && graph.paths.size(0) > 0 &&
+                  graph.entries.dim() == 2 && graph.entries.size(1) == 2 &&
+                  graph.values.size(0) == graph.entries.size(0),
+              "convolution: malformed tables");
+  check_weights(radial);
+}
+
+namespace {
+
+/// The radial weights in the form of the kernels; owns what they point to.
+template <typename T> class PreparedRadial {
+ public:
+  explicit PreparedRadial(const RadialInput &input) : x(input.x.contiguous())
+  {
+    if (input.kind == RadialInput::table) {
+      owned.push_back(input.weights[0].contiguous());
+      table = {owned[0].template data_ptr<T>(), owned[0].size(0)};
+    } else if (input.kind == RadialInput::perceptron) {
+      pack(input.weights);
+    }
+    const T *data = x.template data_ptr<T>();
+    const bool is_rows = input.kind == RadialInput::rows, is_table = input.kind == RadialInput::table;
+    radial = {is_rows ? data : nullptr, is_rows || is_table ? nullptr : &perceptron, is_table ? &table : nullptr, data};
+  }
+  PreparedRadial(const PreparedRadial &) = delete;
+  PreparedRadial &operator=(const PreparedRadial &) = delete;
+
+  Radial<T> radial;
+
+ private:
+  Tensor x;
+  std::vector<Tensor> owned;
+  Perceptron<T> perceptron;
+  Table<T> table;
+
+  void pack(const std::vector<Tensor> &matrices)
+  {
+    const Kernels<T> &k = kernels<T>();
+    const auto padded = [&](int64_t n) { return (n + k.panel - 1) / k.panel * k.panel; };
+    perceptron.n_layers = (int) matrices.size();
+    perceptron.widths[0] = x.size(1);
+    for (int l = 0; l < perceptron.n_layers; l++) {
+      const Tensor matrix = matrices[l].contiguous();
+      const int64_t a = matrix.size(0), b = matrix.size(1);
+      perceptron.widths[l + 1] = b;
+      for (const bool transposed : {false, true}) {
+        owned.push_back(at::empty({transposed ? b * padded(a) : a * padded(b)}, matrix.options()));
+        T *to = owned.back().template data_ptr<T>();
+        k.pack(matrix.template data_ptr<T>(), transposed ? b : a, transposed ? a : b, transposed, to);
+        (transposed ? perceptron.backward : perceptron.forward)[l] = to;
+      }
+    }
+  }
+};
+
+/// The op's arguments in the form of the kernels; owns what they point to.
+template <typename T> class Prepared {
+ public:
+  std::vector<int64_t> rows;
+  Tensor h, y, neighbors;
+  int64_t out_width = 0;
+  Convolution<T> convolution;
+
+  Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input)
+      : h(h_.contiguous()), y(y_.contiguous()), neighbors(graph.neighbors.contiguous()), radial(input),
+        w_width(weights_per_edge(input))
+  {
+    set_rows(graph);
+    set_tables(graph);
+    convolution = {paths.data(), (int64_t) paths.size(), couplings.data(), (int64_t) couplings.size(), coupling_size,
+                   h.size(1), y.size(1), w_width, out_width, rows.data(), neighbors.template data_ptr<int64_t>(),
+                   h.template data_ptr<T>(), y.template data_ptr<T>(), radial.radial};
+  }
+
+ private:
+  std::vector<Path> paths;
+  std::vector<Coupling<T>> couplings;
+  std::vector<std::vector<T>> matrices;
+  PreparedRadial<T> radial;
+  int64_t w_width, coupling_size = 0;
+
+  void set_rows(const Graph &graph)
+  {
+    const Tensor sorted = graph.centers.contiguous();
+    const int64_t *center = sorted.data_ptr<int64_t>(), *neighbor = neighbors.data_ptr<int64_t>();
+    const int64_t n_edges = sorted.size(0), n_nodes = h.size(0);
+    rows.assign(graph.n_centers + 1, 0);
+    int64_t previous = 0;
+    for (int64_t e = 0; e < n_edges; e++) {
+      TORCH_CHECK(center[e] >= previous, "convolution: edges must be sorted by centre (edge ", e, ")");
+      TORCH_CHECK(center[e] < graph.n_centers, "convolution: centre ", center[e], " of edge ", e, " is not below ",
+                  graph.n_centers);
+      TORCH_CHECK(neighbor[e] >= 0 && neighbor[e] < n_nodes, "convolution: neighbour ", neighbor[e], " of edge ", e,
+                  " is not a node (", n_nodes, ")");
+      previous = center[e];
+      rows[previous + 1]++;
+    }
+    for (int64_t i = 0; i < graph.n_centers; i++) rows[i + 1] += rows[i];
+  }
+
+  void set_tables(const Graph &graph)
+  {
+    const Tensor table = graph.paths.contiguous();
+    const int64_t *p = table.data_ptr<int64_t>();
+    std::map<int64_t, int64_t> sizes;    // entries of the coupling by the offset of their matrix
+    for (int64_t k = 0; k < table.size(0); k++, p += 7) {
+      const Path path{p[0], p[1], p[2], p[3], (int32_t) p[4], (int32_t) p[5], (int32_t) p[6]};
+      TORCH_CHECK(path.d1 > 0 && path.d1 <= 7 && path.d1 % 2 && path.d3 > 0 && path.d3 <= 7 && path.d3 % 2,
+                  "convolution: degrees above 3 are not supported");
+      TORCH_CHECK(path.input >= 0 && path.output >= 0 && path.weight >= 0 && path.coupling >= 0 && path.channels > 0,
+                  "convolution: malformed path ", k);
+      TORCH_CHECK(path.input + path.d1 * path.channels <= h.size(1) && path.weight + path.channels <= w_width,
+                  "convolution: the rows of h or w are shorter than path ", k, " needs");
+      const int64_t size = sizes.emplace(path.coupling, path.d1 * path.d3).first->second;
+      TORCH_CHECK(size == path.d1 * path.d3, "convolution: malformed path ", k);
+      out_width = std::max(out_width, path.output + path.d3 * path.channels);
+      paths.push_back(path);
+    }
+    set_couplings(graph, sizes);
+  }
+
+  /// Matrices of the coupling, each between a few harmonics and one block of entries.
+  void set_couplings(const Graph &graph, const std::map<int64_t, int64_t> &sizes)
+  {
+    const Tensor index = graph.entries.contiguous(), value = graph.values.contiguous();
+    const int64_t *i = index.data_ptr<int64_t>();
+    const T *v = value.template data_ptr<T>();
+    std::map<int64_t, int64_t> padded;
+    for (const auto &[offset, size] : sizes) {
+      int64_t low = y.size(1), high = 0;
+      for (int64_t k = 0; k < index.size(0); k++) {
+        TORCH_CHECK(i[2 * k] >= 0 && i[2 * k + 1] >= 0 && i[2 * k + 1] < y.size(1),
+                    "convolution: y has too few harmonics");
+        if (i[2 * k] < offset || i[2 * k] >= offset + size) continue;
+        low = std::min(low, i[2 * k + 1]), high = std::max(high, i[2 * k + 1] + 1);
+      }
+      TORCH_CHECK(high - low <= LANES, "convolution: degrees above 3 are not supported");
+      const int64_t n = std::max<int64_t>(high - low, 0), width = (size + LANES - 1) / LANES * LANES;
+      matrices.emplace_back(n * width, T(0));
+      for (int64_t k = 0; k < index.size(0); k++)
+        if (i[2 * k] >= offset && i[2 * k] < offset + size)
+          matrices.back()[(i[2 * k + 1] - low) * width + i[2 * k] - offset] += v[k];
+      couplings.push_back({coupling_size, n > 0 ? low : 0, n, width, nullptr});
+      padded[offset] = coupling_size;
+      coupling_size += width;
+    }
+    for (size_t k = 0; k < couplings.size(); k++) couplings[k].values = matrices[k].data();
+    for (Path &path : paths) path.coupling = padded[path.coupling];
+  }
+};
+
+/// Centres are dealt out in equal shares of edges, one per thread.
+template <typename F> void over_centers(const std::vector<int64_t> &rows, const F &pass)
+{
+  const int64_t n = (int64_t) rows.size() - 1;
+  const int threads = rows.back() < 512 || at::in_parallel_region() ? 1 : at::get_num_threads();
+  if (threads == 1) return pass(0, 0, n);
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      const auto bound = [&](int64_t k) {
+        if (k == 0) return int64_t(0);
+        if (k == threads) return n;
+        return (int64_t) (std::lower_bound(rows.begin(), rows.end() - 1, rows.back() * k / threads) - rows.begin());
+      };
+      pass(t, bound(t), bound(t + 1));
+    }
+  });
+}
+
+template <typename T>
+Tensor forward_pass(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
+{
+  const Prepared<T> p(graph, h, y, radial);
+  Tensor out = at::empty({graph.n_centers, p.out_width}, h.options());
+  over_centers(p.rows, [&](int64_t, int64_t first, int64_t last) {
+    kernels<T>().forward(p.convolution, first, last, out.data_ptr<T>());
+  });
+  return out;
+}
+
+template <typename T>
+std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                                  const RadialInput &radial, std::array<bool, 3> wanted)
+{
+  const Prepared<T> p(graph, h, y, radial);
+  const Tensor g_rows = g.contiguous();
+  TORCH_CHECK(g_rows.size(0) == graph.n_centers && g_rows.size(1) == p.out_width, "convolution: wrong gradient shape");
+  const bool parallel = p.rows.back() >= 512 && !at::in_parallel_region();
+  const int64_t threads = parallel ? at::get_num_threads() : 1;
+  // one copy per thread: no atomics, and the same bits for a given number of threads
+  Tensor gh = wanted[0] ? at::zeros({threads, h.size(0), h.size(1)}, h.options()) : Tensor();
+  Tensor gy = wanted[1] ? at::zeros_like(p.y) : Tensor();
+  Tensor gx = wanted[2] ? at::zeros_like(radial.x, at::MemoryFormat::Contiguous) : Tensor();
+  over_centers(p.rows, [&](int64_t thread, int64_t first, int64_t last) {
+    const Gradients<T> to{wanted[0] ? gh.data_ptr<T>() + thread * h.numel() : nullptr,
+                          wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gx.data_ptr<T>() : nullptr};
+    kernels<T>().backward(p.convolution, first, last, g_rows.data_ptr<T>(), to);
+  });
+  if (wanted[0]) gh = threads == 1 ? gh.select(0, 0) : gh.sum(0);
+  return {gh, gy, gx};
+}
+
+}    // namespace
+
+Tensor convolve(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
+{
+  check(graph, h, y, radial);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return h.scalar_type() == at::kFloat ? forward_pass<float>(graph, h, y, radial)
+                                       : forward_pass<double>(graph, h, y, radial);
+}
+
+std::vector<Tensor> convolve_backward(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                                      const RadialInput &radial, std::array<bool, 3> wanted)
+{
+  check(graph, h, y, radial);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return h.scalar_type() == at::kFloat ? backward_pass<float>(graph, g, h, y, radial, wanted)
+                                       : backward_pass<double>(graph, g, h, y, radial, wanted);
+}
+
+}    // namespace mlplugins

@@ -1,0 +1,158 @@
+"""Convolutions that make their radial weights in the kernel, against the plain-torch reference."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from e3nn import o3
+from hypothesis import HealthCheck, given, settings
+
+from mlplugins import ops
+from mlplugins.nn.convolution import Convolution
+from mlplugins.ops import reference
+
+pytestmark = pytest.mark.usefixtures("compiled")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+KINDS = ["perceptron", "table"]
+
+
+@pytest.fixture(scope="module")
+def compiled(native_build):
+    if ops.load() != "compiled":
+        pytest.fail("the native library is built but not loaded: run this test in a process of its own")
+
+
+def _case(kind, irreps, l_max, sizes, widths, dtype=torch.float64):
+    """Arguments of the op; `sizes` are centres, ghosts, edges."""
+    n_centers, n_ghosts, n_edges = sizes
+    generator = torch.Generator().manual_seed(0)
+    irreps = o3.Irreps(irreps)
+    layer = Convolution(irreps, l_max, irreps, widths).to(dtype)
+    n_nodes = n_centers + n_ghosts
+    centers = torch.randint(0, max(n_centers, 1), (n_edges,), generator=generator).sort().values
+    neighbors = torch.randint(0, max(n_nodes, 1), (n_edges,), generator=generator)
+
+    def normal(*shape):
+        return torch.randn(shape, dtype=dtype, generator=generator).requires_grad_()
+
+    h, y = normal(n_nodes, irreps.dim), normal(n_edges, (l_max + 1) ** 2)
+    if kind == "table":
+        x = (1.1 * torch.rand(n_edges, dtype=dtype, generator=generator)).requires_grad_()
+        weights = normal(19, 2, layer.n_weights).detach()
+    else:
+        x = normal(n_edges, widths[0])
+        weights = [matrix.detach() for matrix in layer.radial.matrices()]
+    return h, y, x, weights, [centers, neighbors], n_centers, [layer.paths, layer.entries, layer.values]
+
+
+def _op(kind):
+    native, plain = torch.ops.mlplugins.radial_convolution, reference.radial_convolution
+    if kind == "table":
+        native, plain = torch.ops.mlplugins.table_convolution, reference.table_convolution
+    return native, plain
+
+
+def _derivatives(function, case, create_graph):
+    """Value and gradients with respect to h, y, x; with a graph, also those of a random mix of them."""
+    h, y, x, *rest = case
+    generator = torch.Generator().manual_seed(1)
+    out = function(h, y, x, *rest)
+    g = torch.randn(out.shape, dtype=out.dtype, generator=generator, requires_grad=True)
+    first = torch.autograd.grad(out, (h, y, x), g, create_graph=create_graph)
+    if not create_graph:
+        return [out, *first]
+    mix = sum((torch.randn(d.shape, dtype=d.dtype, generator=generator) * d).sum() for d in first)
+    return [out, *first, *torch.autograd.grad(mix, (g, h, y, x))]
+
+
+def _assert_equal(kind, case, create_graph):
+    native, plain = _op(kind)
+    expected, got = _derivatives(plain, case, create_graph), _derivatives(native, case, create_graph)
+    for name, a, b in zip(("out", "dh", "dy", "dx", "ddg", "ddh", "ddy", "ddx"), got, expected):
+        scale = float(b.detach().abs().max()) if b.numel() else 1.0
+        error = float((a - b).detach().abs().max()) if b.numel() else 0.0
+        assert a.shape == b.shape, name
+        assert error <= TOLERANCE[b.dtype] * max(scale, 1.0), f"{name}: {error} of {scale}"
+
+
+irreps = st.lists(
+    st.tuples(st.integers(1, 37), st.integers(0, 3), st.sampled_from([1, -1])), min_size=1, max_size=3
+).map(lambda rows: o3.Irreps([(mul, (degree, parity)) for mul, degree, parity in rows]))
+sizes = st.tuples(st.integers(1, 6), st.integers(0, 4), st.integers(0, 150))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(irreps, st.integers(0, 3), sizes, st.lists(st.integers(1, 40), min_size=1, max_size=4), st.booleans())
+def test_equals_reference_for_random_shapes(kind, irreps, l_max, sizes, widths, double):
+    dtype = torch.float64 if double else torch.float32
+    case = _case(kind, irreps, l_max, sizes, widths, dtype)
+    for create_graph in (False, True):
+        _assert_equal(kind, case, create_graph)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("irreps", "l_max"),
+    [("128x0e+64x1o+32x2e", 2), ("32x0e+32x1o+32x2e+32x3o", 3), ("16x0e+16x0o+16x1e+16x1o", 2)],
+)
+def test_equals_reference_for_real_layers(kind, irreps, l_max, dtype):
+    case = _case(kind, irreps, l_max, (20, 5, 900), [8, 64, 64], dtype)
+    _assert_equal(kind, case, create_graph=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty(kind):
+    for sizes in ((0, 0, 0), (0, 3, 0), (4, 0, 0)):
+        _assert_equal(kind, _case(kind, "4x0e+4x1o", 1, sizes, [3, 5]), create_graph=True)
+
+
+def test_gradients_reach_the_parameters():
+    h, y, x, weights, *rest = _case("perceptron", "8x0e+8x1o", 2, (5, 0, 40), [4, 16])
+    gradients = []
+    for function in _op("perceptron"):
+        parameters = [matrix.clone().requires_grad_() for matrix in weights]
+        out = function(h, y, x, parameters, *rest)
+        (force,) = torch.autograd.grad(out.pow(2).sum(), y, create_graph=True)
+        gradients.append(torch.autograd.grad(force.pow(2).sum(), parameters))
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_threads_equal_one_and_repeat_bit_by_bit(kind):
+    case = _case(kind, "32x0e+32x1o", 2, (60, 10, 3000), [8, 32], torch.float32)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            results.append(_derivatives(_op(kind)[0], case, create_graph=False))
+    finally:
+        torch.set_num_threads(before)
+    for one, two, again in zip(*results):
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5 * float(one.detach().abs().max()))
+        assert torch.equal(two, again)
+
+
+def test_extreme_activations_stay_finite():
+    h, y, x, weights, *rest = _case("perceptron", "4x0e", 0, (3, 0, 20), [4, 8, 8])
+    case = (h, y, (1e4 * x.detach()).requires_grad_(), weights, *rest)
+    _assert_equal("perceptron", case, create_graph=False)
+
+
+def test_bad_input_is_refused():
+    h, y, x, weights, edges, n_centers, tables = _case("perceptron", "4x0e+4x1o", 1, (5, 0, 20), [4, 8])
+    op = torch.ops.mlplugins.radial_convolution
+    with pytest.raises(RuntimeError, match="perceptron has 0 matrices"):
+        op(h, y, x, [], edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="expected 4 rows"):
+        op(h, y, x, weights[1:], edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="dtype and the device of h"):
+        op(h, y, x, [matrix.float() for matrix in weights], edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="one row of y and w per edge"):
+        op(h, y, x[:-1], weights, edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="shorter than path"):
+        op(h, y, x, [weights[0], weights[1][:, :-1]], edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="expected a table"):
+        torch.ops.mlplugins.table_convolution(h, y, x[:, 0], weights[0], edges, n_centers, tables)
