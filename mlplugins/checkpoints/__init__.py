@@ -1,1 +1,43 @@
-"""Checkpoint formats: one file each, from a file to a model and its description."""
+"""Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
+
+from pathlib import Path
+from types import ModuleType
+
+from mlplugins import registry
+from mlplugins.checkpoints import unpickle
+from mlplugins.errors import BadInput
+
+NOT_FORMATS = ("native", "unpickle")
+
+
+def formats() -> list[str]:
+    """Names of the foreign formats.
+
+    >>> "sevennet" in formats()
+    True
+    """
+    return registry.available(__name__, NOT_FORMATS)
+
+
+def reader(path: Path) -> ModuleType:
+    """The file of the format that recognises `path` by its content.
+
+    Raises:
+        BadInput: no such file, damaged, or no format recognises it.
+    """
+    if not path.is_file():
+        raise BadInput(f"no such checkpoint: '{path}'")
+    for name in formats():
+        module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
+        if module.recognises(path):
+            return module
+    contents = unpickle.names(path)  # damaged files are refused here, with the reason
+    if {"family", "format", "hyperparameters"} <= contents.strings:
+        raise BadInput(f"{path}: a checkpoint of `mlplugins train`; use `mlplugins export`")
+    if any(name.startswith("__torch__.metatomic") for name in contents.imports):
+        raise BadInput(f"{path}: already a metatomic model, which every engine here runs as it is")
+    roots = sorted({name.partition(".")[0] for name in contents.imports} - {"collections", "_codecs"})
+    raise BadInput(
+        f"{path}: not a checkpoint of a known format ({', '.join(formats())}); "
+        f"it was written with {', '.join(roots) or 'plain Python objects'}"
+    )

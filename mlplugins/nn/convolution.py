@@ -62,6 +62,7 @@ class Convolution(nn.Module):
 
     Attributes:
         irreps_out: one block per path, in path order (grouped by input block).
+        sources: input block and degree of the harmonic of every path.
         n_weights: radial weights per edge, Σ over paths of the channels.
     """
 
@@ -74,13 +75,16 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         targets = {ir for _, ir in irreps_target}
+        parity = _harmonics_parity(irreps_in, irreps_target)
         out: List[Tuple[int, o3.Irrep]] = []
         paths: List[List[int]] = []
+        self.sources: List[Tuple[int, int]] = []
         entries: List[Tuple[int, int, float]] = []
         result, weight, coupling = 0, 0, 0
-        for (offset, dim, mul), (_, ir) in zip(blocks(irreps_in), irreps_in):
-            for degree, ir_out in _paths(ir, l_max, targets):
+        for block, ((offset, dim, mul), (_, ir)) in enumerate(zip(blocks(irreps_in), irreps_in)):
+            for degree, ir_out in _paths(ir, l_max, targets, parity):
                 out.append((mul, ir_out))
+                self.sources.append((block, degree))
                 paths.append([offset, result, weight, coupling, mul, dim, ir_out.dim])
                 entries.extend(_coupling(ir.l, degree, ir_out.l, coupling))
                 result += mul * ir_out.dim
@@ -109,15 +113,21 @@ class Convolution(nn.Module):
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:
     """Those of `irreps_target` that products of `irreps_in` with harmonics up to `l_max` reach."""
     targets = {ir for _, ir in irreps_target}
-    return {ir_out for _, ir in irreps_in for _, ir_out in _paths(ir, l_max, targets)}
+    parity = _harmonics_parity(irreps_in, irreps_target)
+    return {ir_out for _, ir in irreps_in for _, ir_out in _paths(ir, l_max, targets, parity)}
 
 
-def _paths(ir: o3.Irrep, l_max: int, targets: Set[o3.Irrep]) -> List[Tuple[int, o3.Irrep]]:
+def _harmonics_parity(irreps_in: o3.Irreps, irreps_target: o3.Irreps) -> int:
+    """−1, or 1 where everything is even: a model without parity, whose harmonics count as even too."""
+    return -1 if any(ir.p == -1 for _, ir in irreps_in + irreps_target) else 1
+
+
+def _paths(ir: o3.Irrep, l_max: int, targets: Set[o3.Irrep], parity: int) -> List[Tuple[int, o3.Irrep]]:
     """Pairs (harmonic degree, output irrep) that `ir` can reach within `targets`."""
     return [
         (degree, ir_out)
         for degree in range(l_max + 1)
-        for ir_out in ir * o3.Irrep(degree, (-1) ** degree)
+        for ir_out in ir * o3.Irrep(degree, parity**degree)
         if ir_out in targets
     ]
 
