@@ -1,5 +1,6 @@
 """Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
 
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -31,13 +32,23 @@ def reader(path: Path) -> ModuleType:
         module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
         if module.recognises(path):
             return module
+    if _is_torchscript(path):
+        raise BadInput(
+            f"{path}: a TorchScript program, not a checkpoint; if `mlplugins info` knows it as a metatomic "
+            "model, it runs here as it is"
+        )
     contents = unpickle.names(path)  # damaged files are refused here, with the reason
     if {"family", "format", "hyperparameters"} <= contents.strings:
         raise BadInput(f"{path}: a checkpoint of `mlplugins train`; use `mlplugins export`")
-    if any(name.startswith("__torch__.metatomic") for name in contents.imports):
-        raise BadInput(f"{path}: already a metatomic model, which every engine here runs as it is")
     roots = sorted({name.partition(".")[0] for name in contents.imports} - {"collections", "_codecs"})
     raise BadInput(
         f"{path}: not a checkpoint of a known format ({', '.join(formats())}); "
         f"it was written with {', '.join(roots) or 'plain Python objects'}"
     )
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())

@@ -154,8 +154,8 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
             values = ", ".join(f"{name}: {supported!r}" for name, supported in SUPPORTED.items())
             raise BadInput(
                 f"{path}: the option '{option}: {config[option]!r}' is not supported (only {value!r}); "
-                "supported are SevenNet-0, l3i5 and models with bessel basis, poly_cut or XPLOR cutoff, nequip or "
-                f"linear self-connection, with or without parity, l ≤ 3, and {values}"
+                "supported are SevenNet-0, l3i5 and models with bessel basis, poly_cut or XPLOR cutoff, "
+                f"nequip or linear self-connection, with or without parity, l ≤ 3, and {values}"
             )
     if "version" not in config or "_type_map" not in config:
         raise BadInput(f"{path}: a checkpoint of SevenNet without 'version' or '_type_map'")

@@ -75,7 +75,7 @@ def test_a_malicious_checkpoint_is_refused(tmp_path, capsys):
 def test_a_model_is_not_a_checkpoint(tmp_path, capsys):
     assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt")]) == 0
     assert main(["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]) == 2
-    assert "already a metatomic model" in capsys.readouterr().err
+    assert "a TorchScript program, not a checkpoint" in capsys.readouterr().err
 
 
 def test_elements_that_the_model_lacks(tmp_path, capsys):

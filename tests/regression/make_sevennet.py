@@ -2,7 +2,7 @@
 
     python -m venv env && env/bin/pip install torch sevenn==0.13.0
     env/bin/python make_sevennet.py released OUTPUT      # the checkpoints inside the wheel
-    env/bin/python make_sevennet.py small OUTPUT         # random models with this version of sevenn
+    env/bin/python make_sevennet.py small OUTPUT         # random models (all of SMALL, or those named)
 
 The old order of weights and the old sign convention of e3nn come from an older pair of packages:
 
@@ -54,6 +54,13 @@ SMALL = {
         "cutoff_function": {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
         "self_connection_type": "linear",
     },
+    "solid": {  # the harmonics of the SevenNet-0 of May 2024
+        "irreps_manual": ["4x0e", "4x0e+3x1e+2x2e", "4x0e"],
+        "num_convolution_layer": 2,
+        "lmax": 2,
+        "is_parity": False,
+        "_normalize_sph": False,
+    },
     "parity": {  # sevenn's defaults, deep enough for odd scalars
         "channel": 4,
         "lmax": 2,
@@ -84,7 +91,7 @@ def structures(elements: list[str]) -> dict[str, Atoms]:
     n = len(elements)
     side = int(np.ceil(n ** (1 / 3)))
     grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[:n]
-    gas = Atoms(elements, 3.4 * grid + random.uniform(-0.4, 0.4, (n, 3)), cell=[3.4 * side] * 3, pbc=True)
+    gas = Atoms(elements, 2.9 * grid + random.uniform(-0.4, 0.4, (n, 3)), cell=[2.9 * side] * 3, pbc=True)
     return {"molecule": ethanol, "crystal": salt, "triclinic": triclinic, "gas": gas}
 
 
@@ -101,9 +108,9 @@ def double(calculator: SevenNetCalculator, atoms: Atoms) -> dict[str, np.ndarray
     """The same of the model in double precision."""
     model = calculator.model.double()
     data = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, calculator.cutoff))
-    edges = unlabeled_atoms_to_graph(atoms, calculator.cutoff)[KEY.EDGE_VEC]
-    data[KEY.EDGE_VEC] = torch.tensor(edges, dtype=torch.float64)
-    data[KEY.CELL_VOLUME] = data[KEY.CELL_VOLUME].double()
+    vectors = unlabeled_atoms_to_graph(atoms, calculator.cutoff)[KEY.EDGE_VEC]  # still in float64
+    data[KEY.EDGE_VEC] = torch.tensor(vectors, dtype=torch.float64)
+    data[KEY.CELL_VOLUME] = torch.tensor(abs(np.linalg.det(atoms.cell.array)), dtype=torch.float64)
     output = model(data)
     # the sum of the energies in float64, without the total's rounding
     result = {"energy": output[KEY.ATOMIC_ENERGY].sum(), "forces": output[KEY.PRED_FORCE]}
@@ -123,47 +130,52 @@ def refresh_couplings(model: torch.nn.Module) -> None:
             buffer.copy_(sign * exact)
 
 
+def evaluate(checkpoint: str, elements: list[str], precision: int) -> dict[str, np.ndarray]:
+    """Outputs for all structures, as `structure/quantity32` or `structure/quantity64`."""
+    calculator = SevenNetCalculator(checkpoint, device="cpu")
+    function = stock
+    original = torch.Tensor.float
+    if precision == 64:
+        function = double
+        calculator.model.double()
+        with torch.no_grad():
+            refresh_couplings(calculator.model)
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]  # of the one-hot
+    arrays = {}
+    for name, atoms in structures(elements).items():
+        arrays |= {f"{name}/{key}{precision}": value for key, value in function(calculator, atoms).items()}
+    torch.Tensor.float = original  # type: ignore[method-assign]
+    return arrays
+
+
 def outputs(checkpoint: Path, elements: list[str]) -> dict[str, np.ndarray]:
     """All reference arrays of one checkpoint, with the structures."""
-    calculator = SevenNetCalculator(str(checkpoint), device="cpu")
-    arrays: dict[str, np.ndarray] = {
-        "versions": np.array([sevenn.__version__, e3nn.__version__, torch.__version__])
-    }
-    chosen = structures(elements)
-    for name, atoms in chosen.items():
-        arrays |= {f"{name}/{key}32": value for key, value in stock(calculator, atoms).items()}
+    versions = [sevenn.__version__, e3nn.__version__, torch.__version__]
+    arrays: dict[str, np.ndarray] = {"versions": np.array(versions)}
+    for name, atoms in structures(elements).items():
         arrays[f"{name}/numbers"] = atoms.numbers
         arrays[f"{name}/positions"] = atoms.positions
         arrays[f"{name}/cell"] = atoms.cell.array
         arrays[f"{name}/pbc"] = atoms.pbc
-    calculator.model.double()
-    with torch.no_grad():
-        refresh_couplings(calculator.model)
-    # the one-hot encoding is made float32 by name
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
-    for name, atoms in chosen.items():
-        arrays |= {f"{name}/{key}64": value for key, value in double(calculator, atoms).items()}
+    for precision in (32, 64):
+        arrays |= evaluate(str(checkpoint), elements, precision)
     return arrays
 
 
 def make_released(folder: Path) -> None:
     """References of the checkpoints inside the wheel."""
     root = Path(sevenn.__file__).parent / "pretrained_potentials"
-    original = torch.Tensor.float
     for name, relative in RELEASED.items():
-        torch.Tensor.float = original  # type: ignore[method-assign]
         symbols = sorted(
             torch.load(root / relative, map_location="cpu", weights_only=False)["config"]["chemical_species"]
         )
         np.savez_compressed(folder / f"{name}.npz", **outputs(root / relative, symbols))
 
 
-def make_small(folder: Path) -> None:
+def make_small(folder: Path, *names: str) -> None:
     """Random models, as sevenn's trainer saves them, and their references."""
     version = sevenn.__version__.replace(".", "")
-    original = torch.Tensor.float
-    for name, options in SMALL.items():
-        torch.Tensor.float = original  # type: ignore[method-assign]
+    for name, options in ((name, SMALL[name]) for name in names or SMALL):
         torch.manual_seed(3)
         numbers = Atoms(ELEMENTS).numbers
         random = np.random.default_rng(5)
@@ -181,6 +193,7 @@ def make_small(folder: Path) -> None:
             "shift": random.normal(-3, 1, len(ELEMENTS)).tolist(),
             "scale": random.uniform(0.5, 1.5, len(ELEMENTS)).tolist(),
             "conv_denominator": [4.0, 5.0, 6.0, 7.0],
+            "scheduler_param": {"gamma": 0.99},
             "device": "cpu",
             **options,
         }
@@ -192,4 +205,4 @@ def make_small(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"released": make_released, "small": make_small}[sys.argv[1]](Path(sys.argv[2]))
+    {"released": make_released, "small": make_small}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -57,10 +57,10 @@ def stored(name: str, structure: str) -> tuple[Atoms, dict[str, np.ndarray]]:
     return atoms, own
 
 
-def evaluate(checkpoint, atoms: Atoms, dtype: torch.dtype) -> dict[str, np.ndarray]:
-    """Energy, forces and stress (Voigt) of the family as read, in plain torch."""
-    model = checkpoint.potential.to(dtype)
-    x = inputs(atoms, checkpoint.elements, model.cutoff, dtype)
+def evaluate(checkpoint, atoms: Atoms) -> dict[str, np.ndarray]:
+    """Energy, forces and stress (Voigt) of the family as read: plain torch, float64."""
+    model = checkpoint.potential
+    x = inputs(atoms, checkpoint.elements, model.cutoff)
     vectors = x.vectors.requires_grad_()
     energy = model(x.species, x.centers, x.neighbors, vectors, x.system, x.n_centers)["energy"]
     forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
@@ -72,14 +72,23 @@ def evaluate(checkpoint, atoms: Atoms, dtype: torch.dtype) -> dict[str, np.ndarr
     return result
 
 
-def check(result: dict, own: dict[str, np.ndarray]) -> None:
-    """Against sevenn in float64: 1e-10; against sevenn as it is, float32: what its own round-off allows."""
+def assert_double(result: dict, own: dict[str, np.ndarray]) -> None:
+    """Against sevenn cast to float64."""
     for quantity, value in result.items():
-        double, single = own[f"{quantity}64"], own[f"{quantity}32"]
-        size = np.abs(double).max()
-        np.testing.assert_allclose(value, double, rtol=0, atol=1e-10 * size, err_msg=quantity)
-        relative = 1e-6 if quantity == "energy" else 1e-5
-        np.testing.assert_allclose(value, single, rtol=0, atol=relative * size, err_msg=quantity)
+        expected = own[f"{quantity}64"]
+        atol = 1e-10 * np.abs(expected).max()
+        np.testing.assert_allclose(value, expected, rtol=0, atol=atol, err_msg=quantity)
+
+
+def assert_single(quantity: str, value, own: dict[str, np.ndarray]) -> None:
+    """float32 against sevenn in float64: within 1e-6, or where sevenn is not, within 4 times its error.
+
+    (Forces and stress are sums over edges that nearly cancel.)
+    """
+    exact = own[f"{quantity}64"]
+    size = np.abs(exact).max()
+    theirs = np.abs(own[f"{quantity}32"] - exact).max()
+    np.testing.assert_allclose(value, exact, rtol=0, atol=max(1e-6 * size, 4 * theirs), err_msg=quantity)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -87,7 +96,7 @@ def check(result: dict, own: dict[str, np.ndarray]) -> None:
 def test_small_models(name, structure):
     checkpoint = sevennet.read(HERE / f"{name}.pth")
     atoms, own = stored(name, structure)
-    check(evaluate(checkpoint, atoms, torch.float64), own)
+    assert_double(evaluate(checkpoint, atoms), own)
 
 
 @pytest.mark.slow
@@ -96,29 +105,26 @@ def test_small_models(name, structure):
 def test_released_models(released, name, structure):
     checkpoint = sevennet.read(released / RELEASED[name])
     atoms, own = stored(name, structure)
-    check(evaluate(checkpoint, atoms, torch.float64), own)
+    assert_double(evaluate(checkpoint, atoms), own)
     assert len(checkpoint.elements) == 89
 
 
-def assert_single(value, own, quantity):
-    """Both in float32: each is a few units in the last place of the largest value away from the truth."""
-    double, single = own[f"{quantity}64"], own[f"{quantity}32"]
-    size = np.abs(double).max()
-    relative = 1e-6 if quantity == "energy" else 1e-5
-    np.testing.assert_allclose(value, single, rtol=0, atol=relative * size, err_msg=quantity)
+def assert_file(path: Path, name: str) -> None:
+    """A converted file in float32, as the engines evaluate it."""
+    model = artifact.load(path)
+    for structure in STRUCTURES:
+        atoms, own = stored(name, structure)
+        result = model.evaluate([atoms])[0]
+        assert_single("energy", result.energy, own)
+        assert_single("forces", result.forces, own)
+        if atoms.pbc.all():
+            assert_single("stress", result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], own)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("name", SMALL)
-def test_converted_small_models_in_float32(name, structure, tmp_path):
-    """Through the command line and the file that the engines read."""
-    atoms, own = stored(name, structure)
+def test_converted_small_models(name, tmp_path):
     assert main(["convert", str(HERE / f"{name}.pth"), "-o", str(tmp_path / "m.pt")]) == 0
-    result = artifact.load(tmp_path / "m.pt").evaluate([atoms])[0]
-    assert_single(result.energy, own, "energy")
-    assert_single(result.forces, own, "forces")
-    if atoms.pbc.all():
-        assert_single(result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], own, "stress")
+    assert_file(tmp_path / "m.pt", name)
 
 
 @pytest.mark.slow
@@ -126,16 +132,13 @@ def test_converted_small_models_in_float32(name, structure, tmp_path):
 def test_converted_released_models(released, name, tmp_path):
     path = released / RELEASED[name]
     assert main(["convert", str(path), "-o", str(tmp_path / "m.pt")]) == 0
+    assert_file(tmp_path / "m.pt", name)
     words = ["-o", str(tmp_path / "few.pt"), "--elements", "S", "Cl", "Li", "P"]
     assert main(["convert", str(path), *words]) == 0
-    model, few = artifact.load(tmp_path / "m.pt"), artifact.load(tmp_path / "few.pt")
-    for structure in STRUCTURES:
-        atoms, own = stored(name, structure)
-        result = model.evaluate([atoms])[0]
-        assert_single(result.energy, own, "energy")
-        assert_single(result.forces, own, "forces")
-    atoms, _ = stored(name, "triclinic")
-    assert few.evaluate([atoms])[0].energy == pytest.approx(model.evaluate([atoms])[0].energy, rel=1e-6)
+    atoms, own = stored(name, "triclinic")
+    result = artifact.load(tmp_path / "few.pt").evaluate([atoms])[0]
+    assert_single("energy", result.energy, own)
+    assert_single("forces", result.forces, own)
     assert (tmp_path / "few.pt").stat().st_size < (tmp_path / "m.pt").stat().st_size
 
 
