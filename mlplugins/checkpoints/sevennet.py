@@ -68,6 +68,9 @@ DEFAULTS = {
     "irreps_manual": False,
 }
 
+NEWEST = (0, 13)
+"""Newest known version of sevenn: another order of weights would give other energies unnoticed."""
+
 SORTED_SINCE = (0, 11, 0)
 """From this version of sevenn on the radial weights follow the sorted output irreps."""
 
@@ -141,7 +144,7 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
                 "file": path.name,
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "version": str(config["version"]),
-                "epoch": content.get("epoch"),
+                "epoch": content["epoch"] if isinstance(content.get("epoch"), int) else None,
             },
         },
         references=REFERENCES,
@@ -159,6 +162,11 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
             )
     if "version" not in config or "_type_map" not in config:
         raise BadInput(f"{path}: a checkpoint of SevenNet without 'version' or '_type_map'")
+    if _version(config)[:2] > NEWEST:
+        raise BadInput(
+            f"{path}: written by sevenn {config['version']}; this mlplugins knows checkpoints "
+            f"of sevenn up to {'.'.join(map(str, NEWEST))}: upgrade mlplugins"
+        )
 
 
 def _elements(path: Path, config: dict[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:

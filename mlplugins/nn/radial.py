@@ -34,8 +34,8 @@ def xplor_cutoff(x: Tensor, onset: float) -> Tensor:
 
     Value and first derivative are continuous (X-PLOR's switching function; SevenNet's option `XPLOR`).
 
-    >>> xplor_cutoff(torch.tensor([0.5, 0.9, 1.0, 1.5]), 0.9)
-    tensor([1., 1., 0., 0.])
+    >>> xplor_cutoff(torch.tensor([0.5, 1.0, 1.5]), 0.9)
+    tensor([1., 0., 0.])
     """
     x2, a2 = x * x, onset * onset
     switch = (1.0 - x2) ** 2 * (1.0 + 2.0 * x2 - 3.0 * a2) / (1.0 - a2) ** 3

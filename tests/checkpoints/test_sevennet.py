@@ -85,6 +85,7 @@ def test_element_filter_refuses(elements, text):
         ({"act_gate": {"e": "ssp", "o": "tanh"}}, "'act_gate"),
         ({"interaction_type": "mace"}, "supported are SevenNet-0, l3i5 and models with bessel"),
         ({"_model_type": "new"}, "'_model_type: 'new''"),
+        ({"version": "0.14.1"}, "written by sevenn 0.14.1; this mlplugins knows .* up to 0.13: upgrade"),
         ({"lmax_edge": 1}, "'lmax_edge: 1' differs from 'lmax: 2'"),
         ({"radial_basis": {"radial_basis_name": "gaussian"}}, "radial basis 'gaussian' with cutoff 'XPLOR'"),
         ({"cutoff_function": {"cutoff_function_name": "cosine"}}, "with cutoff 'cosine' is not supported"),
