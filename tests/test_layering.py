@@ -24,7 +24,7 @@ ALLOWED = {
         "models",
     },
     "training": {"training", "export", "models"},
-    "checkpoints": {"checkpoints", "models"},
+    "checkpoints": {"checkpoints", "models", "nn"},
     "export": {"export", "models", "ops"},
     "models": {"models", "nn"},
     "nn": {"nn", "ops"},
