@@ -1,1 +1,54 @@
-"""Checkpoint formats: one file each, from a file to a model and its description."""
+"""Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
+
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+from mlplugins import registry
+from mlplugins.checkpoints import unpickle
+from mlplugins.errors import BadInput
+
+NOT_FORMATS = ("native", "unpickle")
+
+
+def formats() -> list[str]:
+    """Names of the foreign formats.
+
+    >>> "sevennet" in formats()
+    True
+    """
+    return registry.available(__name__, NOT_FORMATS)
+
+
+def reader(path: Path) -> ModuleType:
+    """The file of the format that recognises `path` by its content.
+
+    Raises:
+        BadInput: no such file, damaged, or no format recognises it.
+    """
+    if not path.is_file():
+        raise BadInput(f"no such checkpoint: '{path}'")
+    for name in formats():
+        module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
+        if module.recognises(path):
+            return module
+    if _is_torchscript(path):
+        raise BadInput(
+            f"{path}: a TorchScript program, not a checkpoint; if `mlplugins info` knows it as a metatomic "
+            "model, it runs here as it is"
+        )
+    contents = unpickle.names(path)  # damaged files are refused here, with the reason
+    if {"family", "format", "hyperparameters"} <= contents.strings:
+        raise BadInput(f"{path}: a checkpoint of `mlplugins train`; use `mlplugins export`")
+    roots = sorted({name.partition(".")[0] for name in contents.imports} - {"collections", "_codecs"})
+    raise BadInput(
+        f"{path}: not a checkpoint of a known format ({', '.join(formats())}); "
+        f"it was written with {', '.join(roots) or 'plain Python objects'}"
+    )
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())

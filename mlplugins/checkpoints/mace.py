@@ -31,7 +31,7 @@ from mlplugins.models import mace
 from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import BesselBasis, RadialMLP
+from mlplugins.nn.radial import RadialMLP
 from mlplugins.nn.zbl import ROUNDED
 
 COULOMB_EV_A = 14.3996
@@ -275,7 +275,7 @@ def _element_map(linear: Linear, source: _Source, name: str) -> None:
 
 
 def _interaction(interaction: mace.Interaction, source: _Source, prefix: str) -> None:
-    _radial_network(cast(RadialMLP, interaction.convolution.radial), source, f"{prefix}.conv_tp_weights")
+    _radial_network(interaction.convolution.radial, source, f"{prefix}.conv_tp_weights")
     _reorder_paths(interaction.convolution)
     _linear(interaction.linear, source, f"{prefix}.linear.weight")
     if interaction.density is not None:
@@ -292,7 +292,7 @@ def _radial_network(network: RadialMLP, source: _Source, prefix: str) -> None:
 def _reorder_paths(convolution: Convolution) -> None:
     """Columns of the last radial weight: from the home order, sorted by output irrep, to ours."""
     blocks = list(convolution.irreps_out)
-    weight = cast(RadialMLP, convolution.radial).weights[-1]
+    weight = convolution.radial.weights[-1]
     home = sorted(range(len(blocks)), key=lambda path: (blocks[path].ir.l, path))
     columns = weight.split([blocks[path].mul for path in home], dim=1)
     by_path = dict(zip(home, columns))
@@ -366,7 +366,7 @@ def _readout(readout: RadialMLP, source: _Source, prefix: str, n_heads: int, hea
 
 
 def _radial_basis(model: mace.Model, source: _Source) -> None:
-    basis = cast(BesselBasis, model.basis)
+    basis = model.basis
     roots = source.take("radial_embedding.bessel_fn.bessel_weights", basis.roots.numel())
     basis.roots.copy_(roots.view(-1) * model.cutoff)
     prefix = "radial_embedding.distance_transform"

@@ -25,6 +25,8 @@ DIFFERENCES = 1e-6  # relative, of finite differences
 STEP_A, STRAIN = {"float64": 5e-4, "float32": 1e-2}, {"float64": 2e-4, "float32": 2e-3}
 STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 """Five-point first derivative: (step, weight)."""
+CUTOFF_WEIGHTS = (3.0, -3.0, 1.0)
+"""Extrapolation of f(δ), f(2δ), f(3δ) to δ = 0, exact for parabolas."""
 SINGLE_COORDINATES, DIRECTIONS = 8, 4
 FORCE_FLOOR, STRESS_FLOOR = 0.1, 1e-3  # eV/Å, eV/Å³: below these, deviations count absolutely
 NVE_TIMESTEPS_FS, NVE_TEMPERATURE_K = (0.5, 0.125, 0.03125), 300.0
@@ -133,10 +135,12 @@ class PhysicsChecks:
         permuted = np.abs(results[5].forces - reference.forces[order]).max()
         translated = np.abs(results[4].forces - reference.forces).max()
         lim_energy, lim = self.limits.same_energy, self.limits.same_force
+        no_parity = self.model.record.get("hyperparameters", {}).get("parity") == "even"
+        mirrored = (np.inf, "without parity by construction") if no_parity else (lim_energy, "")
         return [
             self._row("rotation: energy", max(energies[:3]), lim_energy, ENERGY_UNIT),
             self._row("rotation: forces", rotated, lim, FORCE_UNIT),
-            self._row("inversion: energy", energies[3], lim_energy, ENERGY_UNIT),
+            self._row("inversion: energy", energies[3], mirrored[0], ENERGY_UNIT, note=mirrored[1]),
             self._row("translation: energy", energies[4], lim_energy, ENERGY_UNIT),
             self._row("translation: forces", translated, lim, FORCE_UNIT),
             self._row("permutation: energy", energies[5], lim_energy, ENERGY_UNIT),
@@ -178,7 +182,7 @@ class PhysicsChecks:
     def cutoff(self) -> list[Check]:
         """Energy and force are continuous where a neighbour enters, alone and beside a third atom.
 
-        The jump is extrapolated from ±δ and ±2δ, so that a finite slope does not count as a jump.
+        The jump is extrapolated from ±δ, ±2δ and ±3δ, so that finite slope and curvature do not count as one.
         """
         cutoff = self.model.cutoff
         if cutoff <= 0:
@@ -189,15 +193,15 @@ class PhysicsChecks:
         pairs = [(a, b) for k, a in enumerate(symbols) for b in symbols[k:]]
         for a, b in pairs:
             for third in (False, True):
-                for k in (-2, -1, 1, 2):
+                for k in (1, -1, 2, -2, 3, -3):
                     clusters.append(_cluster((a, b), cutoff, k * delta, third))
         results = self._evaluate(clusters)
         energy = force = 0.0
-        for start in range(0, len(results), 4):
-            far_in, in_, out, far_out = results[start : start + 4]
-            e = 2 * _difference(in_, out) - _difference(far_in, far_out)
-            f = 2 * (in_.forces - out.forces) - (far_in.forces - far_out.forces)
-            energy, force = max(energy, abs(e)), max(force, np.abs(f).max())
+        for start in range(0, len(results), 6):
+            steps = [results[start + k : start + k + 2] for k in (0, 2, 4)]
+            e = np.dot(CUTOFF_WEIGHTS, [_difference(out, in_) for out, in_ in steps])
+            f = sum(w * (out.forces - in_.forces) for w, (out, in_) in zip(CUTOFF_WEIGHTS, steps))
+            energy, force = max(energy, abs(float(e))), max(force, float(np.abs(f).max()))
         note = f"at {cutoff:g} Å"
         return [
             self._row("cutoff: jump of energy", energy, self.limits.jump_energy, "eV", note=note),

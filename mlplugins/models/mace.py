@@ -168,7 +168,7 @@ class Model(Potential):
         n, n_species = hyperparameters.num_channels, len(elements)
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
         self.envelope_power = hyperparameters.envelope_power
-        self.basis: nn.Module = BesselBasis(
+        self.basis = BesselBasis(
             hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power
         )
         transform = TRANSFORMS[hyperparameters.distance_transform]
@@ -232,7 +232,7 @@ class Model(Potential):
             basis = self.basis(r)  # (E, num_basis)
         else:
             envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power)
-            basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)  # type: ignore[operator]
+            basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)
         central = species[:n_centers]
         e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)

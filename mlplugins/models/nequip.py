@@ -1,7 +1,7 @@
 """NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List
+from typing import Dict, List, Literal
 
 import torch
 from e3nn import o3
@@ -26,22 +26,31 @@ class Hyperparameters:
         cutoff: radial cutoff r_c, Å.
         num_layers: interaction blocks.
         l_max: highest degree of features and harmonics (0–3).
-        num_features: channels of every irrep.
-        parity: carry both parities of every degree (full O(3)); otherwise only the natural (−1)^l.
+        num_features: channels of every irrep, or of every degree (a list of l_max + 1).
+        parity: carry both parities of every degree (full O(3)), otherwise only the natural (−1)^l; `even` is
+            the SO(3) model of SevenNet: every irrep and harmonic counts as even, mirror images may differ.
         num_basis: Bessel functions.
         envelope_power: p of the polynomial cutoff.
+        xplor_onset: start of the XPLOR cutoff, Å, which then replaces the polynomial one.
         radial_mlp: hidden widths of the radial network.
+        solid_harmonics: r^l Y_lm(r̂) instead of Y_lm(r̂), as in SevenNet-0 of May 2024.
+        self_connection: `species` (weights per element, as in the paper) or `linear` (shared by all).
+        readout_mlp: hidden widths of the readout; empty: linear. Default: half the scalar channels.
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
     """
 
     cutoff: float = 5.0
     num_layers: int = 3
     l_max: int = 1
-    num_features: int = 32
-    parity: bool = False
+    num_features: int | List[int] = 32
+    parity: bool | Literal["even"] = False
     num_basis: int = 8
     envelope_power: int = 6
+    xplor_onset: float | None = None
     radial_mlp: List[int] = field(default_factory=lambda: [64])
+    solid_harmonics: bool = False
+    self_connection: Literal["species", "linear"] = "species"
+    readout_mlp: List[int] | None = None
     zbl: bool = False
 
 
@@ -52,13 +61,15 @@ class Interaction(nn.Module):
         self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int, hyperparameters: Hyperparameters
     ) -> None:
         super().__init__()
+        self.irreps_in = irreps_in
         self.linear_up = Linear(irreps_in, irreps_in)
         reachable = reachable_irreps(irreps_in, hyperparameters.l_max, irreps_out)
         self.gate = Gate(o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir in reachable]))
         widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp]
         self.convolution = Convolution(irreps_in, hyperparameters.l_max, self.gate.irreps_in, widths)
         self.linear_down = Linear(self.convolution.irreps_out, self.gate.irreps_in)
-        self.self_connection = Linear(irreps_in, self.gate.irreps_in, n_species)
+        shared = hyperparameters.self_connection == "linear"
+        self.self_connection = Linear(irreps_in, self.gate.irreps_in, 0 if shared else n_species)
         self.irreps_out = self.gate.irreps_out
 
     def forward(
@@ -95,12 +106,16 @@ class Model(Potential):
         irreps = _hidden_irreps(hyperparameters)
         super().__init__(hyperparameters.cutoff, hyperparameters.num_layers)
         n_species = len(elements)
-        n = hyperparameters.num_features
+        n = _features(hyperparameters)[0]
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
-        self.basis: nn.Module = BesselBasis(
-            hyperparameters.cutoff, hyperparameters.num_basis, hyperparameters.envelope_power
+        self.basis = BesselBasis(
+            hyperparameters.cutoff,
+            hyperparameters.num_basis,
+            hyperparameters.envelope_power,
+            hyperparameters.xplor_onset,
         )
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
+        self.solid_harmonics = hyperparameters.solid_harmonics
         interactions: List[nn.Module] = []
         h_irreps = o3.Irreps([(n, "0e")])
         for layer in range(hyperparameters.num_layers):
@@ -113,10 +128,11 @@ class Model(Potential):
             interactions.append(interaction)
             h_irreps = interaction.irreps_out
         self.interactions = nn.ModuleList(interactions)
-        self.readout = RadialMLP([n, max(n // 2, 1), 1])
+        hidden = hyperparameters.readout_mlp
+        self.readout = RadialMLP([n, *([max(n // 2, 1)] if hidden is None else hidden), 1])
         self.repulsion = ZBL(elements) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
-        self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("energy_scale", torch.ones(n_species, dtype=torch.float64))
         self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
 
     @torch.jit.unused
@@ -134,7 +150,8 @@ class Model(Potential):
         n_centers: int,
     ) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
+        directions = vectors if self.solid_harmonics else vectors / r.unsqueeze(1)
+        harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
         basis = self.basis(r)  # (E, num_basis)
         h = self.embedding.index_select(0, species)  # (N, num_features)
         central = species[:n_centers]
@@ -143,7 +160,7 @@ class Model(Potential):
                 h = self.exchange(_with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, [centers, neighbors], harmonics, basis, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
-        energy = self.energy_scale * (e + self.shift[central])
+        energy = self.energy_scale[central] * (e + self.shift[central])
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
         return {"energy": energy}
@@ -156,18 +173,39 @@ def _with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:
     return torch.cat([h, torch.zeros(n_ghosts, h.shape[1], dtype=h.dtype, device=h.device)])
 
 
-def _hidden_irreps(hyperparameters: Hyperparameters) -> o3.Irreps:
+def _features(hyperparameters: Hyperparameters) -> List[int]:
+    """Channels of every degree."""
     n = hyperparameters.num_features
-    degrees = range(hyperparameters.l_max + 1)
+    return list(n) if isinstance(n, list) else [n] * (hyperparameters.l_max + 1)
+
+
+def _hidden_irreps(hyperparameters: Hyperparameters) -> o3.Irreps:
+    channels = list(enumerate(_features(hyperparameters)))
+    if hyperparameters.parity == "even":
+        return o3.Irreps([(n, (degree, 1)) for degree, n in channels])
     if hyperparameters.parity:
-        return o3.Irreps([(n, (degree, parity)) for degree in degrees for parity in (1, -1)])
-    return o3.Irreps([(n, (degree, (-1) ** degree)) for degree in degrees])
+        return o3.Irreps([(n, (degree, parity)) for degree, n in channels for parity in (1, -1)])
+    return o3.Irreps([(n, (degree, (-1) ** degree)) for degree, n in channels])
 
 
 def _validate(hyperparameters: Hyperparameters) -> None:
-    positive = {name: getattr(hyperparameters, name) for name in ("cutoff", "num_layers", "num_features")}
+    h = hyperparameters
+    if not 0 <= h.l_max <= 3:
+        raise BadInput(f"nequip: 'l_max' must be 0, 1, 2 or 3, got {h.l_max}")
+    if isinstance(h.num_features, list) and len(h.num_features) != h.l_max + 1:
+        raise BadInput(
+            f"nequip: 'num_features' must be one number or l_max + 1 = {h.l_max + 1}, one per degree, "
+            f"got {h.num_features}"
+        )
+    positive = {"cutoff": h.cutoff, "num_layers": h.num_layers, "num_features": min(_features(h))}
     for name, value in positive.items():
         if value <= 0:
             raise BadInput(f"nequip: '{name}' must be positive, got {value}")
-    if not 0 <= hyperparameters.l_max <= 3:
-        raise BadInput(f"nequip: 'l_max' must be 0, 1, 2 or 3, got {hyperparameters.l_max}")
+    if h.xplor_onset is not None and not 0 < h.xplor_onset < h.cutoff:
+        raise BadInput(
+            f"nequip: 'xplor_onset' must lie between 0 and the cutoff ({h.cutoff} Å), got {h.xplor_onset}"
+        )
+    if h.parity not in (True, False, "even"):
+        raise BadInput(f"nequip: 'parity' must be true, false or 'even', got {h.parity!r}")
+    if h.self_connection not in ("species", "linear"):
+        raise BadInput(f"nequip: 'self_connection' must be 'species' or 'linear', got '{h.self_connection}'")

@@ -87,6 +87,7 @@ class Convolution(nn.Module):
 
     Attributes:
         irreps_out: one block per path, in path order (grouped by input block).
+        sources: input block and degree of the harmonic of every path.
         n_weights: radial weights per edge, Σ over paths of the channels.
     """
 
@@ -99,14 +100,17 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         targets = {ir for _, ir in irreps_target}
+        parity = _harmonics_parity(irreps_in, irreps_target)
         out: List[Tuple[int, o3.Irrep]] = []
         paths: List[List[int]] = []
+        self.sources: List[Tuple[int, int]] = []
         entries: List[Tuple[int, int, float]] = []
         couplings: Dict[Tuple[int, int, int], int] = {}  # paths of equal degrees share their matrix
         result, weight, size = 0, 0, 0
-        for (offset, dim, mul), (_, ir) in zip(blocks(irreps_in), irreps_in):
-            for degree, ir_out in _paths(ir, l_max, targets):
+        for block, ((offset, dim, mul), (_, ir)) in enumerate(zip(blocks(irreps_in), irreps_in)):
+            for degree, ir_out in _paths(ir, l_max, targets, parity):
                 out.append((mul, ir_out))
+                self.sources.append((block, degree))
                 degrees = (ir.l, degree, ir_out.l)
                 if degrees not in couplings:
                     couplings[degrees] = size
@@ -117,7 +121,7 @@ class Convolution(nn.Module):
                 weight += mul
         self.irreps_out = o3.Irreps(out)
         self.n_weights = weight
-        self.radial: nn.Module = RadialMLP([*radial_widths, weight])
+        self.radial = RadialMLP([*radial_widths, weight])
         index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
         values = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
         # constants of the architecture, not weights: checkpoints do without them
@@ -132,26 +136,32 @@ class Convolution(nn.Module):
 
     def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
         """Replace the radial network by a cubic table of R(basis(r)); forward then takes r / r_c (E, 1)."""
-        self.radial = RadialTable(basis, self.radial, cutoff, n_knots)
+        self.add_module("radial", RadialTable(basis, self.radial, cutoff, n_knots))
         self.product = TensorProduct(tabulated=True)
 
     def forward(self, h: Tensor, y: Tensor, basis: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
-        radial = (basis, self.radial.matrices())  # type: ignore[operator]
+        radial = (basis, self.radial.matrices())
         return self.product(h, y, radial, edges, n_centers, [self.paths, self.entries, self.values])
 
 
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:
     """Those of `irreps_target` that products of `irreps_in` with harmonics up to `l_max` reach."""
     targets = {ir for _, ir in irreps_target}
-    return {ir_out for _, ir in irreps_in for _, ir_out in _paths(ir, l_max, targets)}
+    parity = _harmonics_parity(irreps_in, irreps_target)
+    return {ir_out for _, ir in irreps_in for _, ir_out in _paths(ir, l_max, targets, parity)}
 
 
-def _paths(ir: o3.Irrep, l_max: int, targets: Set[o3.Irrep]) -> List[Tuple[int, o3.Irrep]]:
+def _harmonics_parity(irreps_in: o3.Irreps, irreps_target: o3.Irreps) -> int:
+    """−1, or 1 where everything is even: a model without parity, whose harmonics count as even too."""
+    return -1 if any(ir.p == -1 for _, ir in irreps_in + irreps_target) else 1
+
+
+def _paths(ir: o3.Irrep, l_max: int, targets: Set[o3.Irrep], parity: int) -> List[Tuple[int, o3.Irrep]]:
     """Pairs (harmonic degree, output irrep) that `ir` can reach within `targets`."""
     return [
         (degree, ir_out)
         for degree in range(l_max + 1)
-        for ir_out in ir * o3.Irrep(degree, (-1) ** degree)
+        for ir_out in ir * o3.Irrep(degree, parity**degree)
         if ir_out in targets
     ]
 

@@ -1,4 +1,4 @@
-"""Equivariant gate: scalars through silu, every other irrep scaled by a silu of its own gate scalar."""
+"""Equivariant gate: scalars through silu or tanh, other irreps scaled by a silu of their own gate scalar."""
 
 from typing import List, Tuple
 
@@ -7,23 +7,24 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.nn.linear import blocks
-from mlplugins.nn.radial import SILU_NORM
+from mlplugins.nn.radial import SILU_NORM, TANH_NORM
 
 
 def split(irreps: o3.Irreps) -> Tuple[o3.Irreps, o3.Irreps]:
-    """The even scalars of `irreps`, and the rest (which needs gates)."""
-    scalar = o3.Irrep("0e")
-    scalars = o3.Irreps([(mul, ir) for mul, ir in irreps if ir == scalar])
-    gated = o3.Irreps([(mul, ir) for mul, ir in irreps if ir != scalar])
+    """The scalars of `irreps`, even ones first, and the rest (which needs gates)."""
+    scalars = o3.Irreps([(mul, ir) for p in (1, -1) for mul, ir in irreps if (ir.l, ir.p) == (0, p)])
+    gated = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l > 0])
     return scalars, gated
 
 
 class Gate(nn.Module):
-    """h = (silu(s), silu(g) ⊙ v) for inputs s ⊕ g ⊕ v, one gate scalar g per channel of v.
+    """h = (silu(s), tanh(p), silu(g) ⊙ v) for inputs s ⊕ p ⊕ g ⊕ v, one gate scalar g per channel of v.
+
+    (NequIP, "Nonlinearity": silu for even scalars s and gates g, the odd tanh for odd scalars p.)
 
     Attributes:
         irreps_in: scalars + gates + gated, what the preceding linear map must produce.
-        irreps_out: `irreps`, sorted as scalars, then the rest.
+        irreps_out: `irreps`, sorted as even scalars, odd scalars, then the rest.
     """
 
     gated_blocks: List[List[int]]
@@ -33,22 +34,25 @@ class Gate(nn.Module):
     def __init__(self, irreps: o3.Irreps) -> None:
         super().__init__()
         scalars, gated = split(irreps)
-        self.n_scalars = scalars.dim
+        self.n_even = scalars.count(o3.Irrep("0e"))
+        self.n_odd = scalars.dim - self.n_even
         self.n_gates = gated.num_irreps
         self.gated_blocks = blocks(gated)
         self.gate_sizes = [mul for _, _, mul in self.gated_blocks]
         self.gated_sizes = [dim * mul for _, dim, mul in self.gated_blocks]
         self.silu_norm = SILU_NORM
+        self.tanh_norm = TANH_NORM
         gates = o3.Irreps([(self.n_gates, "0e")]) if self.n_gates else o3.Irreps([])
         self.irreps_in = scalars + gates + gated
         self.irreps_out = scalars + gated
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[0]
-        scalars, gates, gated = x.split(
-            [self.n_scalars, self.n_gates, x.shape[1] - self.n_scalars - self.n_gates], dim=1
-        )
-        outputs: List[Tensor] = [torch.nn.functional.silu(scalars) * self.silu_norm]
+        rest = x.shape[1] - self.n_even - self.n_odd - self.n_gates
+        even, odd, gates, gated = x.split([self.n_even, self.n_odd, self.n_gates, rest], dim=1)
+        outputs: List[Tensor] = [torch.nn.functional.silu(even) * self.silu_norm]
+        if self.n_odd > 0:
+            outputs.append(torch.tanh(odd) * self.tanh_norm)
         gate_b = (torch.nn.functional.silu(gates) * self.silu_norm).split(self.gate_sizes, dim=1)
         gated_b = gated.split(self.gated_sizes, dim=1)
         for b, (_, dim, mul) in enumerate(self.gated_blocks):

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import List
+from typing import List, Optional
 
 import torch
 from e3nn.math import normalize2mom
@@ -12,6 +12,9 @@ from mlplugins.ops.reference import perceptron
 
 SILU_NORM: float = float(normalize2mom(torch.nn.functional.silu).cst)
 """Factor that gives silu(x), x ~ N(0, 1), unit second moment."""
+
+TANH_NORM: float = float(normalize2mom(torch.tanh).cst)
+"""The same for tanh(x)."""
 
 
 def polynomial_cutoff(x: Tensor, p: int) -> Tensor:
@@ -29,21 +32,54 @@ def polynomial_cutoff(x: Tensor, p: int) -> Tensor:
     return torch.where(x < 1.0, inside, torch.zeros_like(x))
 
 
+def xplor_cutoff(x: Tensor, onset: float) -> Tensor:
+    """Envelope u(x) = (1 − x²)² (1 + 2x² − 3a²) / (1 − a²)³ for a < x < 1, 1 below a, 0 beyond 1.
+
+    Value and first derivative are continuous (X-PLOR's switching function; SevenNet's option `XPLOR`).
+
+    >>> xplor_cutoff(torch.tensor([0.5, 1.0, 1.5]), 0.9)
+    tensor([1., 0., 0.])
+    """
+    x2, a2 = x * x, onset * onset
+    switch = (1.0 - x2) ** 2 * (1.0 + 2.0 * x2 - 3.0 * a2) / (1.0 - a2) ** 3
+    switch = torch.where(x < 1.0, switch, torch.zeros_like(x))
+    return torch.where(x < onset, torch.ones_like(x), switch)
+
+
 class BesselBasis(nn.Module):
-    """Radial basis B_n(r) = √(2/r_c) sin(b_n π r / r_c) / r, times the polynomial envelope.
+    """Radial basis B_n(r) = √(2/r_c) sin(b_n π r / r_c) / r, times an envelope.
 
     (NequIP, eq. 6; the roots b_n start at n and are trained.)
+
+    Args:
+        cutoff: r_c, Å.
+        n_basis: number of functions.
+        envelope_power: p of the polynomial envelope.
+        xplor_onset: where the XPLOR envelope starts, Å; it then replaces the polynomial one.
     """
 
-    def __init__(self, cutoff: float, n_basis: int = 8, envelope_power: int = 6) -> None:
+    def __init__(
+        self,
+        cutoff: float,
+        n_basis: int = 8,
+        envelope_power: int = 6,
+        xplor_onset: Optional[float] = None,
+    ) -> None:
         super().__init__()
         self.cutoff = float(cutoff)
         self.envelope_power = int(envelope_power)
+        self.xplor = xplor_onset is not None
+        self.onset = 0.0 if xplor_onset is None else float(xplor_onset) / self.cutoff
         self.prefactor = math.sqrt(2.0 / cutoff)
         self.roots = nn.Parameter(torch.arange(1, n_basis + 1, dtype=torch.float64) * math.pi)
 
     def forward(self, r: Tensor) -> Tensor:
-        return self.waves(r) * polynomial_cutoff(r / self.cutoff, self.envelope_power).unsqueeze(1)
+        x = r / self.cutoff  # (E,)
+        if self.xplor:
+            envelope = xplor_cutoff(x, self.onset)
+        else:
+            envelope = polynomial_cutoff(x, self.envelope_power)
+        return self.waves(r) * envelope.unsqueeze(1)
 
     def waves(self, r: Tensor) -> Tensor:
         """The Bessel functions without the envelope, (E, n_basis)."""

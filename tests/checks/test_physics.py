@@ -104,6 +104,21 @@ def test_a_defect_is_found(model, change, expected):
     assert _failed(Defective(model, change), _crystal()) >= expected
 
 
+def test_mirror_images_of_a_model_without_parity_are_only_reported(model):
+    def change(atoms, result):
+        handed = np.sign(np.linalg.det(atoms.cell.array))
+        return _extra_energy(result, np.full(len(atoms), 1e-3 * handed))
+
+    defective = Defective(model, change)
+    assert "inversion: energy" in _failed(defective, _crystal())
+    defective.record = {"hyperparameters": {"parity": "even"}}
+    assert "inversion: energy" not in _failed(defective, _crystal())
+    rows = PhysicsChecks(defective, _crystal(), "x").symmetry()
+    (row,) = [row for row in rows if row.name == "inversion: energy"]
+    assert row.value == pytest.approx(2e-3)
+    assert row.note == "without parity by construction"
+
+
 def test_a_cliff_at_the_cutoff_is_found(tmp_path):
     cliff = artifact.load(write_model(tmp_path / "cliff.pt", onset=1 - 1e-7))
     assert "cutoff: jump of energy" in _failed(cliff, _crystal())

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.testing.families import FamilySuite
+from mlplugins.testing.families import FamilySuite, inputs
 
 
 def _model(elements, **options):
@@ -29,6 +31,28 @@ class TestNequipDegreeThree(FamilySuite):
         return _model(self.elements, num_layers=2, l_max=3)
 
 
+class TestNequipWithoutParity(FamilySuite):
+    """All options of SevenNet-0."""
+
+    mirror_images_are_equal = False
+
+    def make_model(self):
+        options = {"parity": "even", "self_connection": "linear", "readout_mlp": [], "xplor_onset": 4.0}
+        return _model(self.elements, num_layers=3, l_max=2, **{**options, "num_features": [4, 3, 2]})
+
+
+class TestNequipWithOddScalars(FamilySuite):
+    def make_model(self):
+        model = _model(self.elements, num_layers=4, l_max=1, parity=True, num_features=[3, 2])
+        assert "0o" in model.interactions[2].irreps_out
+        return model
+
+
+class TestNequipWithSolidHarmonics(FamilySuite):
+    def make_model(self):
+        return _model(self.elements, num_layers=2, l_max=2, solid_harmonics=True)
+
+
 class TestNequipWithRepulsion(FamilySuite):
     def make_model(self):
         return _model(self.elements, num_layers=1, l_max=1, zbl=True)
@@ -43,7 +67,7 @@ def test_initialise_scales_the_energy():
     torch.manual_seed(0)
     model = nequip.Model(["Li"], nequip.Hyperparameters())
     model.initialise(TrainingStatistics(average_neighbors=20.0, force_rms=0.5))
-    assert float(model.energy_scale) == 0.5
+    assert model.energy_scale.tolist() == [0.5]
     assert float(model.average_neighbors) == 20.0
 
 
@@ -57,8 +81,25 @@ def test_one_layer_never_exchanges():
     [
         ({"l_max": 4}, "'l_max' must be 0, 1, 2 or 3, got 4"),
         ({"cutoff": -1.0}, "'cutoff' must be positive, got -1.0"),
+        ({"num_features": [4, 0]}, "'num_features' must be positive, got 0"),
+        ({"num_features": [4, 4, 4]}, r"one number or l_max \+ 1 = 2, one per degree, got \[4, 4, 4\]"),
+        ({"xplor_onset": 6.0}, r"between 0 and the cutoff \(5.0 Å\), got 6.0"),
+        ({"parity": "odd"}, "'parity' must be true, false or 'even', got 'odd'"),
+        ({"self_connection": "none"}, "'self_connection' must be 'species' or 'linear', got 'none'"),
     ],
 )
 def test_bad_hyperparameters_are_refused(options, text):
     with pytest.raises(BadInput, match=text):
         nequip.Model(["Li"], nequip.Hyperparameters(**options))
+
+
+def test_only_the_even_model_tells_mirror_images_apart():
+    """Four atoms in a chiral arrangement; paths such as (1, 1, 1) make pseudoscalars where all is even."""
+    positions = np.array([[0, 0, 0], [1.9, 0.2, 0], [0.1, 2.1, 0.3], [0.3, 0.4, 2.4]])
+    atoms = Atoms("LiSLiS", positions=positions)
+    mirrored = Atoms("LiSLiS", positions=-positions)
+    for parity, different in ((True, False), (False, False), ("even", True)):
+        torch.manual_seed(0)
+        model = _model(["Li", "S"], num_layers=3, l_max=1, parity=parity)
+        left, right = (model(*inputs(a, ["Li", "S"], 4.5))["energy"].sum() for a in (atoms, mirrored))
+        assert bool((left - right).abs() > 1e-7) == different

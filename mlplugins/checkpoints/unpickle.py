@@ -1,0 +1,281 @@
+"""Restricted unpickler of torch files: builds tensors, containers and named stubs, and executes nothing.
+
+A pickle is a program: it may import any function and call it. Here every name that it imports resolves to a
+constructor of this file (tensors, containers) or to a `Stub`, a passive record of the name and its arguments.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlplugins.errors import BadInput
+
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values()}
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""First bytes of the files that torch.save wrote before torch 1.6."""
+
+
+class Names(NamedTuple):
+    """What a file mentions: the names that it imports (`module.name`) and its strings."""
+
+    imports: frozenset[str]
+    strings: frozenset[str]
+
+
+class Stub:
+    """An object of a foreign class, as data: `name`, constructor arguments, state, items; it does nothing.
+
+    Attributes:
+        name: `module.qualname` of the foreign class or function.
+        arguments: positional arguments of its construction.
+        state: what pickle would have given to `__setstate__`.
+        items: elements, if it was a list or a dictionary.
+    """
+
+    name = ""
+    arguments: tuple[Any, ...]
+    state: Any
+    items: list[Any]
+
+    def __new__(cls, *arguments: Any) -> Stub:
+        """All there is to do: pickle does not call `__init__` on every way to an object."""
+        stub = super().__new__(cls)
+        stub.arguments, stub.state, stub.items = arguments, None, []
+        return stub
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def append(self, item: Any) -> None:
+        """Pickle's way to fill a list."""
+        self.items.append(item)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items.append((key, value))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class _Constructor:
+    """A function that pickle may call; pickle's BUILD cannot change it."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("state for a function")
+
+
+@dataclass
+class _Storage:
+    """The bytes of a tensor storage, with its dtype."""
+
+    data: bytearray = field(repr=False)
+    dtype: torch.dtype
+
+
+def names(path: Path | str) -> Names:
+    """Imports and strings of a torch file, read without building anything.
+
+    Raises:
+        BadInput: not a file of torch.save, or truncated.
+    """
+    imports: set[str] = set()
+    recent: list[str] = []
+    with _archive(Path(path)) as archive:
+        program = _program(archive, Path(path))
+    try:
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name in ("GLOBAL", "INST"):
+                imports.add(str(argument).replace(" ", ".", 1))
+            elif opcode.name == "STACK_GLOBAL":
+                imports.add(".".join(recent[-2:]))
+            elif isinstance(argument, str):
+                recent.append(argument)
+    except Exception as error:  # pickletools raises whatever a broken program leads it to
+        raise BadInput(f"{path}: the pickle inside is broken ({error})") from error
+    return Names(frozenset(imports), frozenset(recent))
+
+
+def load(path: Path | str, allowed: Callable[[str], bool]) -> Any:
+    """The content of a torch file; foreign classes become `Stub`s if `allowed(name)`, else an error.
+
+    Args:
+        path: file written by torch.save (zip format, torch ≥ 1.6).
+        allowed: decides by `module.name` which foreign classes may appear, as stubs.
+
+    Raises:
+        BadInput: not such a file, truncated, or a class or function that is not allowed (it is named).
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"weight": torch.ones(2)}, f"{folder}/a.pth")
+    ...     load(f"{folder}/a.pth", lambda name: False)
+    {'weight': tensor([1., 1.])}
+    """
+    path = Path(path)
+    with _archive(path) as archive:
+        program = _program(archive, path)
+        unpickler = _Unpickler(archive, program, allowed)
+        try:
+            return unpickler.load()
+        except _NotAllowed as error:
+            raise BadInput(f"{path}: {error}; nothing of it was executed") from error
+        except Exception as error:  # a broken or hostile program may raise anything
+            raise BadInput(f"{path}: not a readable checkpoint, or truncated ({error})") from error
+
+
+class _NotAllowed(pickle.UnpicklingError):
+    pass
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        raise BadInput(f"no such checkpoint: '{path}'")
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        with path.open("rb") as stream:
+            legacy = stream.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
+        if legacy:
+            raise BadInput(
+                f"{path}: written in the format of torch < 1.6; load and save it once with a newer torch"
+            ) from error
+        raise BadInput(f"{path}: not a checkpoint of torch.save, or truncated ({error})") from error
+
+
+def _program(archive: zipfile.ZipFile, path: Path) -> bytes:
+    entries = [info for info in archive.infolist() if info.filename.count("/") == 1]
+    programs = [info for info in entries if info.filename.endswith("/data.pkl")]
+    if len(programs) != 1:
+        raise BadInput(f"{path}: a zip file, but not one of torch.save (no data.pkl)")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise BadInput(f"{path}: compressed entries, which torch.save never writes")
+    if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+        raise BadInput(f"{path}: entries larger than the file, which torch.save never writes")
+    try:
+        for info in entries:
+            if info.filename.endswith("/byteorder") and archive.read(info) != b"little":
+                raise BadInput(f"{path}: written on a big-endian machine")
+        return archive.read(programs[0])
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise BadInput(f"{path}: damaged or truncated ({error})") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, program: bytes, allowed: Callable[[str], bool]) -> None:
+        super().__init__(io.BytesIO(program), encoding="utf-8")
+        self.archive = archive
+        self.root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).split("/")[0]
+        self.allowed = allowed
+        self.known: dict[str, Any] = {}
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What the pickle gets for an import: never the import itself."""
+        full = f"{module}.{name}"
+        if full not in self.known:
+            self.known[full] = self._resolve(module, name, full)
+        return self.known[full]
+
+    def _resolve(self, module: str, name: str, full: str) -> Any:
+        if full in CONSTRUCTORS:
+            return _Constructor(CONSTRUCTORS[full])
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if self.allowed(full):
+            return type(name.rpartition(".")[2] or "Stub", (Stub,), {"name": full})
+        raise _NotAllowed(f"the file contains '{full}', which this reader does not know")
+
+    def persistent_load(self, identity: Any) -> Any:
+        """A storage, from its entry in the archive."""
+        kind, dtype, key, _, n_elements = identity
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f"unknown persistent object {kind!r} of {dtype!r}")
+        if key not in self.storages:
+            data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+            if len(data) != int(n_elements) * dtype.itemsize:
+                raise pickle.UnpicklingError(f"storage {key} has {len(data)} bytes for {n_elements} {dtype}")
+            self.storages[str(key)] = _Storage(data, dtype)
+        return self.storages[key]
+
+
+def _tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    """torch._utils._rebuild_tensor_v2, with its bounds checked."""
+    if not isinstance(storage, _Storage) or len(size) != len(stride):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    n = len(storage.data) // storage.dtype.itemsize
+    if min((offset, *size, *stride), default=0) < 0:
+        raise pickle.UnpicklingError("a tensor with negative sizes")
+    if math.prod(size) == 0:
+        return torch.empty(size, dtype=storage.dtype)
+    if offset + sum((k - 1) * s for k, s in zip(size, stride)) >= n or math.prod(size) > n:
+        raise pickle.UnpicklingError(f"a tensor of size {size} in a storage of {n} elements")
+    flat = torch.frombuffer(storage.data, dtype=storage.dtype)
+    return flat.as_strided(size, stride, offset)
+
+
+def _parameter(tensor: Tensor, *_: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return tensor
+
+
+def _text(text: str, encoding: str = "latin1") -> bytes:
+    """_codecs.encode, which old pickles use for bytes."""
+    return str(text).encode("latin1" if encoding == "latin1" else "utf-8")
+
+
+def _ordered(*arguments: Any) -> collections.OrderedDict[Any, Any]:
+    return collections.OrderedDict(*arguments)
+
+
+CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.Size": lambda *sizes: tuple(*sizes),
+    "torch.device": lambda *parts: ":".join(str(part) for part in parts),
+    "collections.OrderedDict": _ordered,
+    "builtins.set": lambda *items: set(*items),
+    "__builtin__.set": lambda *items: set(*items),
+    "builtins.slice": lambda *bounds: slice(*bounds),
+    "__builtin__.slice": lambda *bounds: slice(*bounds),
+    "builtins.complex": lambda *parts: complex(*parts),
+    "_codecs.encode": _text,
+}
+"""The only functions that a pickle can reach."""

@@ -1,0 +1,93 @@
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlplugins.cli.main import main
+from mlplugins.engines import artifact
+
+SMALL = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
+
+
+def test_convert(tmp_path, capsys):
+    output, record = tmp_path / "m.pt", tmp_path / "m.json"
+    words = ["-o", str(output), "--json", str(record), "--dtype", "float64", "--elements", "Li", "P", "S"]
+    assert main(["convert", str(SMALL), *words]) == 0
+    text = capsys.readouterr().out
+    assert "SevenNet (version 0.13.0), Li P S, cutoff 4.7 Å, 3 layers" in text
+    assert f"{output}: nequip, float64" in text
+    result = json.loads(record.read_text())
+    assert result["elements"] == ["Li", "P", "S"]
+    assert (result["cutoff_A"], result["layers"], result["dtype"]) == (4.7, 3, "float64")
+    model = artifact.load(output)
+    assert (model.dtype, model.elements) == ("float64", ("Li", "P", "S"))
+    assert model.record["source"]["sha256"] == result["source"]["sha256"]
+
+
+def test_default_output_and_portable(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(SMALL), "--portable"]) == 0
+    assert artifact.load(tmp_path / "model.pt").record["portable"] is True
+
+
+def test_the_format_is_found_by_content(tmp_path):
+    shutil.copy(SMALL, tmp_path / "anything.model")
+    assert main(["convert", str(tmp_path / "anything.model"), "-o", str(tmp_path / "m.pt")]) == 0
+
+
+def test_wrong_files_are_refused(tmp_path, capsys):
+    output = tmp_path / "m.pt"
+    bad = tmp_path / "bad.pth"
+
+    def refused(text):
+        assert main(["convert", str(bad), "-o", str(output)]) == 2
+        assert text in capsys.readouterr().err
+        assert not output.exists()
+
+    refused("no such file")
+    bad.write_bytes(SMALL.read_bytes()[:5000])
+    refused("not a checkpoint of torch.save, or truncated")
+    torch.save({"weights": torch.ones(3)}, bad)
+    refused("not a checkpoint of a known format (sevennet")
+    torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
+    refused("use `mlplugins export`")
+
+
+def test_a_malicious_checkpoint_is_refused(tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    # with the words of a SevenNet checkpoint, so that its reader takes it
+    content = {"model_state_dict": {}, "config": {"_type_map": {}, "chemical_species": [Evil()]}}
+    with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(content, protocol=2))
+    assert main(["convert", str(tmp_path / "evil.pth"), "-o", str(tmp_path / "m.pt")]) == 2
+    assert "system', which this reader does not know; nothing of it was executed" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_model_is_not_a_checkpoint(tmp_path, capsys):
+    assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt")]) == 0
+    assert main(["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]) == 2
+    assert "a TorchScript program, not a checkpoint" in capsys.readouterr().err
+
+
+def test_elements_that_the_model_lacks(tmp_path, capsys):
+    words = ["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--elements", "Li", "Uuo"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "Uuo" in error
+    assert "knows C Cl H Li" in error
+
+
+@pytest.mark.parametrize("words", [["--dtype", "float16"], ["--elements"]])
+def test_wrong_words(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["convert", str(SMALL), *words])
+    assert error.value.code == 2
