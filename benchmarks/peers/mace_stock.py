@@ -1,31 +1,16 @@
-"""The stock MACE package as a peer: builds models with fixed seeds, writes their weights, and times them.
+"""The stock MACE package as a peer (`serve.py`): models of fixed seeds, their weights, their time.
 
-Runs in an environment with mace-torch (it cannot share one with e3nn >= 0.5), never imports mlplugins:
+Runs in an environment with mace-torch (it cannot share one with e3nn ≥ 0.5):
 
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python benchmarks/peers/mace_stock.py --model medium \
-        --structures water.extxyz --dtype float32 --threads 1 [--write medium.npz]
-
-It prints `ready`, then answers each line on stdin with one of JSON: another process can alternate with it.
-
-| command | answer |
-|---|---|
-| `use K` | takes structure K of the file (0 at the start): number of atoms and edges |
-| `time N` | `cpu_s`, `wall_s`: N values each for energy + forces, neighbour list included |
-| `train N` | the same for energy + forces + backward of a force loss to the weights (graph built once) |
-| `forces` | `energy` (eV) and `forces` (eV/Å) |
-| `rss` | peak resident memory of the process so far, MiB |
-| `quit` | |
+    python benchmarks/peers/mace_stock.py water.extxyz --model medium --dtype float32 [--write medium.npz]
 """
-
-from __future__ import annotations
 
 import argparse
 import json
 import os
-import resource
-import sys
-import time
 from pathlib import Path
+
+from serve import Peer, pin, serve
 
 STOCK = {
     "medium": {"hidden_irreps": "128x0e+128x1o", "max_ell": 3, "r_max": 6.0, "num_bessel": 10},
@@ -88,84 +73,55 @@ def write(path, model, config, **arrays):
     np.savez_compressed(path, config=np.array(json.dumps(config)), **state, **arrays)
 
 
-class Peer:
-    """Answers the commands for one model."""
+class Stock(Peer):
+    """mace-torch's own calculator."""
 
     def __init__(self, model, frames, dtype):
         from mace.calculators import MACECalculator
 
-        self.frames = frames
-        self.atoms = frames[0]
+        super().__init__(frames)
         self.calculator = MACECalculator(models=model, device="cpu", default_dtype=dtype)
 
-    def use(self, index):
-        self.atoms = self.frames[index]
-        batch = self.calculator._atoms_to_batch(self.atoms)
-        return {"n_atoms": len(self.atoms), "n_edges": int(batch["edge_index"].shape[1])}
+    def evaluate(self, atoms):
+        self.calculator.calculate(atoms)
+        return self.calculator.results["energy"], self.calculator.results["forces"]
 
-    def time(self, n):
-        return _timed(lambda: self.calculator.calculate(self.atoms), n)
-
-    def train(self, n):
+    def training_step(self, atoms):
         model = self.calculator.models[0]
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        batch = self.calculator._atoms_to_batch(self.atoms)
+        batch = self.calculator._atoms_to_batch(atoms)
 
         def step():
             model.zero_grad(set_to_none=True)
             out = model(batch.clone().to_dict(), training=True, compute_force=True)
             (out["forces"].square().mean() + out["energy"].square().mean()).backward()
 
-        return _timed(step, n)
-
-    def forces(self, _):
-        self.calculator.calculate(self.atoms)
-        results = self.calculator.results
-        return {"energy": float(results["energy"]), "forces": results["forces"].tolist()}
-
-    def rss(self, _):
-        return {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _timed(function, n):
-    cpu, wall = [], []
-    for _ in range(n):
-        start = time.process_time(), time.perf_counter()
-        function()
-        cpu.append(time.process_time() - start[0])
-        wall.append(time.perf_counter() - start[1])
-    return {"cpu_s": cpu, "wall_s": wall}
+        return step
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("frames", help="extxyz file with H and O")
     parser.add_argument("--model", choices=sorted(STOCK), default="medium")
-    parser.add_argument("--structures", type=Path, required=True, help="extxyz file with H and O")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="npz file for configuration and weights")
-    arguments = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch is imported
-        os.environ[name] = str(arguments.threads)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the package prints must not mix with the answers
+    args = parser.parse_args()
+    pin(args.threads)
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # e3nn 0.4.4 cannot be imported without
 
-    import ase.io
-    import torch
+    def make():
+        import ase.io
+        import torch
 
-    torch.set_num_threads(arguments.threads)
-    model, config = build(STOCK[arguments.model], arguments.seed, arguments.dtype)
-    if arguments.write:
-        write(arguments.write, model, config)
-    peer = Peer(model, ase.io.read(arguments.structures, ":"), arguments.dtype)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        command, *values = line.split()
-        if command == "quit":
-            break
-        answer = getattr(peer, command)(int(values[0]) if values else None)
-        print(json.dumps(answer), file=answers, flush=True)
+        torch.set_num_threads(args.threads)
+        model, config = build(STOCK[args.model], 0, args.dtype)
+        if args.write:
+            write(args.write, model, config)
+        return Stock(model, ase.io.read(args.frames, ":"), args.dtype)
+
+    serve(make)
 
 
 if __name__ == "__main__":

@@ -103,14 +103,14 @@ class Convolution(nn.Module):
         parity = _harmonics_parity(irreps_in, irreps_target)
         out: List[Tuple[int, o3.Irrep]] = []
         paths: List[List[int]] = []
-        self.sources: List[Tuple[int, int]] = []
+        sources: List[Tuple[int, int]] = []
         entries: List[Tuple[int, int, float]] = []
         couplings: Dict[Tuple[int, int, int], int] = {}  # paths of equal degrees share their matrix
         result, weight, size = 0, 0, 0
         for block, ((offset, dim, mul), (_, ir)) in enumerate(zip(blocks(irreps_in), irreps_in)):
             for degree, ir_out in _paths(ir, l_max, targets, parity):
                 out.append((mul, ir_out))
-                self.sources.append((block, degree))
+                sources.append((block, degree))
                 degrees = (ir.l, degree, ir_out.l)
                 if degrees not in couplings:
                     couplings[degrees] = size
@@ -120,6 +120,7 @@ class Convolution(nn.Module):
                 result += mul * ir_out.dim
                 weight += mul
         self.irreps_out = o3.Irreps(out)
+        self.sources = sources
         self.n_weights = weight
         self.radial = RadialMLP([*radial_widths, weight])
         index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
