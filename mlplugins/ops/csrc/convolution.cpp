@@ -45,6 +45,7 @@ class Backward : public torch::autograd::Function<Backward> {
                                const Tensor &paths, const Tensor &entries, const Tensor &values)
   {
     const Graph graph{centers, neighbors, n_centers, paths, entries, values};
+    context->set_materialize_grads(false);
     save(context, graph, {g, h, y, w});
     return convolve_backward(graph, g, h, y, {RadialInput::rows, w, {}}, {true, true, true});
   }
@@ -56,24 +57,23 @@ class Backward : public torch::autograd::Function<Backward> {
     const auto saved = context->get_saved_variables();
     const Tensor &g = saved[0], &h = saved[1], &y = saved[2], &w = saved[3];
     const Graph graph = saved_graph(context, saved, 4);
-    Tensor gg, gh, gy, gw;
-    if (v[0].defined()) {
-      gg = sum(gg, forward_of(graph, v[0], y, w));
-      const auto d = backward_of(graph, g, v[0], y, w);
-      gy = sum(gy, d[1]), gw = sum(gw, d[2]);
-    }
-    if (v[1].defined()) {
-      gg = sum(gg, forward_of(graph, h, v[1], w));
-      const auto d = backward_of(graph, g, h, v[1], w);
-      gh = sum(gh, d[0]), gw = sum(gw, d[2]);
-    }
-    if (v[2].defined()) {
-      gg = sum(gg, forward_of(graph, h, y, v[2]));
-      const auto d = backward_of(graph, g, h, y, v[2]);
-      gh = sum(gh, d[0]), gy = sum(gy, d[1]);
+    const bool recorded = at::GradMode::is_enabled();
+    const std::array<bool, 4> needs{recorded || context->needs_input_grad(0), recorded || context->needs_input_grad(1),
+                                    recorded || context->needs_input_grad(2), recorded || context->needs_input_grad(3)};
+    Tensor gg, gd[3];
+    for (int k = 0; k < 3; k++) {    // the k-th of h, y, w gives way to its direction
+      if (!v[k].defined()) continue;
+      const Tensor &hk = k == 0 ? v[0] : h, &yk = k == 1 ? v[1] : y, &wk = k == 2 ? v[2] : w;
+      const RadialInput rows{RadialInput::rows, wk, {}};
+      if (needs[0]) gg = sum(gg, recorded ? forward_of(graph, hk, yk, wk) : convolve(graph, hk, yk, rows));
+      const std::array<bool, 3> wanted{k != 0 && needs[1], k != 1 && needs[2], k != 2 && needs[3]};
+      if (!wanted[0] && !wanted[1] && !wanted[2]) continue;
+      const auto d = recorded ? backward_of(graph, g, hk, yk, wk) : convolve_backward(graph, g, hk, yk, rows, wanted);
+      for (int m = 0; m < 3; m++)
+        if (wanted[m]) gd[m] = sum(gd[m], d[m]);
     }
     const Tensor none;
-    return {gg, gh, gy, gw, none, none, none, none, none, none};
+    return {gg, gd[0], gd[1], gd[2], none, none, none, none, none, none};
   }
 };
 

@@ -59,7 +59,7 @@ template <typename T, int D1, int D3> void forward_path(const Group<T> &group, c
 /// Operands and results of the backward pass of one edge.
 template <typename T> struct Pull {
   const T *m, *x, *w, *g;
-  Vector<T> *gm;    // accumulated, per lane
+  Vector<T> *gm;    // of the coupling, per lane
   T *gx, *gw;       // accumulated, written; or null
 };
 
@@ -89,14 +89,27 @@ inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, in
     }
 }
 
-template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, const Path &p)
+template <typename T, int D1, int D3> inline void backward_channels(const Pull<T> &edge, const Path &p, Vector<T> *gm)
 {
-  Vector<T> gm[D3 * D1] = {};
   int u = 0;
   for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
     backward_lanes<T, D1, D3, true>(edge, p, gm, u, 0);
   if (u < p.channels) backward_lanes<T, D1, D3, false>(edge, p, gm, u, p.channels - u);
-  for (int k = 0; k < D3 * D1; k++) edge.gm[p.coupling + k] += gm[k];
+}
+
+template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, const Path &p)
+{
+  constexpr int size = D3 * D1;
+  Vector<T> *to = edge.gm + p.coupling;
+  if constexpr (size > 12) {    // more than the registers hold: work in place
+    if (p.first)
+      for (int k = 0; k < size; k++) to[k] = Vector<T>{};
+    backward_channels<T, D1, D3>(edge, p, to);
+  } else {
+    Vector<T> gm[size] = {};
+    backward_channels<T, D1, D3>(edge, p, gm);
+    for (int k = 0; k < size; k++) to[k] = p.first ? gm[k] : to[k] + gm[k];
+  }
 }
 
 template <typename T> using ForwardPath = void (*)(const Group<T> &, const Path &, T *);
@@ -120,7 +133,8 @@ template <typename T> class RadialBlock {
     if (c.radial.perceptron) {
       perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size);
     } else {
-      memory = new T[2 * size * c.w_width];
+      size = GROUP;
+      memory = new T[3 * size * c.w_width];    // weights, their slopes, their gradients
     }
   }
   ~RadialBlock()
@@ -144,7 +158,8 @@ template <typename T> class RadialBlock {
       stride = perceptron->stride();
       w = perceptron->forward(c.radial.x + first * c.radial.perceptron->widths[0], n, slopes);
     } else {
-      for (int64_t e = 0; e < n; e++) interpolate(c.radial.x[first + e], memory + e * stride);
+      for (int64_t e = 0; e < n; e++)
+        interpolate(first + e, memory + e * stride, slopes ? memory + (size + e) * stride : nullptr);
       w = memory;
     }
   }
@@ -153,7 +168,7 @@ template <typename T> class RadialBlock {
   T *gradient(int64_t first, T *to) const
   {
     if (!to || c.radial.rows) return to ? to + first * c.w_width : nullptr;
-    return perceptron ? perceptron->output_gradient() : memory + size * c.w_width;
+    return perceptron ? perceptron->output_gradient() : memory + 2 * size * c.w_width;
   }
 
   /// From gradient() to the gradient of x.
@@ -162,7 +177,7 @@ template <typename T> class RadialBlock {
     if (!to || c.radial.rows) return;
     if (perceptron) return perceptron->pull(to + first * c.radial.perceptron->widths[0], n);
     for (int64_t e = 0; e < n; e++)
-      to[first + e] = slope(c.radial.x[first + e], memory + (size + e) * c.w_width);
+      to[first + e] = dot(memory + (size + e) * stride, memory + (2 * size + e) * stride);
   }
 
  private:
@@ -170,50 +185,50 @@ template <typename T> class RadialBlock {
   BlockPerceptron<T> *perceptron = nullptr;
   T *memory = nullptr;
 
-  /// Knot to the left of x, and the place t ∈ [0, 1] within its interval; null beyond the last knot.
-  const T *interval(T x, T *t) const
+  /// Place of an edge's x among the knots: k + t between the knots k and k + 1.
+  T place(int64_t edge) const
   {
-    const int64_t last = c.radial.table->n_knots - 1;
-    const T place = (x > T(0) ? x : T(0)) * T(last);
-    if (!(place < T(last))) return nullptr;
-    const int64_t knot = (int64_t) place;
-    *t = place - T(knot);
-    return c.radial.table->knots + knot * 2 * c.w_width;
+    const T x = c.radial.x[edge], last = T(c.radial.table->n_knots - 1);
+    return x > T(0) ? (x < T(1) ? x * last : last) : T(0);
   }
 
-  void interpolate(T x, T *to) const
+  /// w(x) and, if `slope` is not null, dw/dx; both zero beyond the last knot.
+  void interpolate(int64_t edge, T *w, T *slope) const
   {
-    T t;
-    const T *v0 = interval(x, &t);
-    const int64_t width = c.w_width;
-    if (!v0) {
-      for (int64_t k = 0; k < width; k++) to[k] = T(0);
+    const int64_t last = c.radial.table->n_knots - 1, width = c.w_width;
+    const T place = this->place(edge);
+    const T *next = c.radial.table->knots;    // a table is larger than the cache: fetch the next edge's rows ahead
+    if (edge + 1 < c.rows[c.n_centers]) next += (int64_t) this->place(edge + 1) * 2 * width;
+    if (!(place < T(last))) {
+      for (int64_t k = 0; k < width; k++) w[k] = T(0);
+      for (int64_t k = 0; slope && k < width; k++) slope[k] = T(0);
       return;
     }
-    const T *s0 = v0 + width, *v1 = v0 + 2 * width, *s1 = v0 + 3 * width;
-    const T b = t * t * (T(3) - T(2) * t), a = T(1) - b, p = t * (T(1) - t) * (T(1) - t), q = t * t * (t - T(1));
-    for (int64_t k = 0; k < width; k++) to[k] = a * v0[k] + b * v1[k] + p * s0[k] + q * s1[k];
-  }
-
-  /// Σ_k g_k dw_k/dx
-  T slope(T x, const T *g) const
-  {
-    T t;
-    const T *v0 = interval(x, &t);
-    if (!v0) return T(0);
-    const int64_t width = c.w_width;
-    const T *s0 = v0 + width, *v1 = v0 + 2 * width, *s1 = v0 + 3 * width;
-    const T b = T(6) * t * (T(1) - t), p = (T(1) - t) * (T(1) - T(3) * t), q = t * (T(3) * t - T(2));
-    Vector<T> sum = {};
+    const int64_t knot = (int64_t) place;
+    const T t = place - T(knot), u = T(1) - t;
+    const T *v0 = c.radial.table->knots + knot * 2 * width;
+    const T rise = t * t * (T(3) - T(2) * t), p = t * u * u, q = -t * t * u;
+    const T steep = T(last) * T(6) * t * u, dp = T(last) * u * (T(1) - T(3) * t), dq = T(last) * t * (T(3) * t - T(2));
     for (int64_t k = 0; k < width; k += Lanes<T>::count) {
       const int n = width - k < Lanes<T>::count ? (int) (width - k) : Lanes<T>::count;
-      const Vector<T> dw =
-          b * (load(v1 + k, n) - load(v0 + k, n)) + p * load(s0 + k, n) + q * load(s1 + k, n);
-      sum += load(g + k, n) * dw;
+      for (int row = 0; row < 4; row++) __builtin_prefetch(next + row * width + k);
+      const Vector<T> a = load(v0 + k, n), s0 = load(v0 + width + k, n), s1 = load(v0 + 3 * width + k, n);
+      const Vector<T> step = load(v0 + 2 * width + k, n) - a;
+      store(w + k, Vector<T>(a + rise * step + p * s0 + q * s1), n);
+      if (slope) store(slope + k, Vector<T>(steep * step + dp * s0 + dq * s1), n);
+    }
+  }
+
+  T dot(const T *a, const T *b) const
+  {
+    Vector<T> sum = {};
+    for (int64_t k = 0; k < c.w_width; k += Lanes<T>::count) {
+      const int n = c.w_width - k < Lanes<T>::count ? (int) (c.w_width - k) : Lanes<T>::count;
+      sum += load(a + k, n) * load(b + k, n);
     }
     T total = T(0);
     for (int lane = 0; lane < Lanes<T>::count; lane++) total += sum[lane];
-    return total * T(c.radial.table->n_knots - 1);
+    return total;
   }
 };
 
@@ -256,7 +271,9 @@ template <typename T> inline void pull_harmonics(const Convolution<T> &c, const 
   for (int64_t j = 0; j < c.y_width; j++) to[j] = T(0);
   for (int64_t p = 0; p < c.n_couplings; p++) {
     const Coupling<T> &q = c.couplings[p];
-    Vector<T> along[LANES] = {};    // one per harmonic
+    const int64_t rows = (q.n_harmonics + V - 1) / V * V;
+    Vector<T> along[MAX_HARMONICS];    // one per harmonic
+    for (int64_t j = 0; j < rows; j++) along[j] = Vector<T>{};
     for (int64_t k = 0; k < q.size; k += V) {
       const Vector<T> sums = sum_lanes<T, V / 2>(gm + q.target + k);
       for (int64_t j = 0; j < q.n_harmonics; j++) along[j] += sums * load(q.values + j * q.size + k);
@@ -274,7 +291,7 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
   static const BackwardPath<T> table[4][4] = TABLE(backward_path);
   RadialBlock<T> radial(c);
   T *m = new T[c.coupling_size];
-  Vector<T> *gm = new Vector<T>[c.coupling_size];
+  Vector<T> *gm = new Vector<T>[c.coupling_size]();
   const int64_t end = c.rows[last];
   int64_t center = first;
   for (int64_t start = c.rows[first]; start < end; start += radial.size) {
@@ -284,7 +301,6 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
     for (int64_t e = start; e < stop; e++) {
       while (c.rows[center + 1] <= e) center++;
       couple(c, c.y + e * c.y_width, m);
-      for (int64_t k = 0; k < c.coupling_size; k++) gm[k] = Vector<T>{};
       const int64_t sender = c.neighbors[e] * c.h_width;
       const Pull<T> edge{m, c.h + sender, radial.w + (e - start) * radial.stride, g + center * c.out_width, gm,
                          gradients.h ? gradients.h + sender : nullptr, gw ? gw + (e - start) * radial.stride : nullptr};

@@ -13,17 +13,18 @@ struct Path {
   int64_t input;      ///< offset of the input block in a row of h
   int64_t output;     ///< offset of the output block in a row of the result
   int64_t weight;     ///< offset of the path's weights in a row of w
-  int64_t coupling;   ///< offset of its (2 l3 + 1, 2 l1 + 1) matrix in an edge's coupling, a multiple of LANES
+  int64_t coupling;   ///< offset of its (2 l3 + 1, 2 l1 + 1) matrix in an edge's coupling
   int32_t channels;
   int32_t d1, d3;     ///< 2 l1 + 1, 2 l3 + 1
+  bool first;         ///< no path before it uses the same matrix
 };
 
-/// Numbers in the widest vector of all instruction sets: what is padded to it suits every kernel.
-constexpr int LANES = 16;
+constexpr int MAX_HARMONICS = 16;    // 2 l + 1 would do; tables may couple all harmonics up to l = 3
 
-/// One matrix of an edge's coupling: M[target + k] = Σ_j values[j, k] y[harmonic + j] for j < n_harmonics, k < size.
+/// Those matrices of an edge's coupling that depend on the same harmonics:
+/// M[target + k] = Σ_j values[j, k] y[harmonic + j] for j < n_harmonics, k < size; size is a multiple of the lanes.
 template <typename T> struct Coupling {
-  int64_t target, harmonic, n_harmonics, size;    // target and size are multiples of LANES
+  int64_t target, harmonic, n_harmonics, size;
   const T *values;
 };
 
@@ -57,7 +58,7 @@ template <typename T> struct Convolution {
   int64_t n_paths;
   const Coupling<T> *couplings;
   int64_t n_couplings, coupling_size;
-  int64_t h_width, y_width, w_width, out_width;
+  int64_t n_centers, h_width, y_width, w_width, out_width;
   const int64_t *rows, *neighbors;
   const T *h, *y;
   Radial<T> radial;
@@ -74,7 +75,7 @@ template <typename T> struct Kernels {
   void (*forward)(const Convolution<T> &, int64_t first, int64_t last, T *out);
   void (*backward)(const Convolution<T> &, int64_t first, int64_t last, const T *g, const Gradients<T> &);
   void (*pack)(const T *matrix, int64_t k, int64_t n, bool transposed, T *to);
-  int64_t panel;    ///< columns of a packed matrix are filled up to a multiple of it
+  int64_t panel;    ///< columns of a packed matrix are filled up to a multiple of it: two vectors
 };
 
 /// The kernels for the processor at hand (AVX-512, AVX2 or neither).

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <utility>
 #include <vector>
 
 namespace mlplugins {
@@ -163,7 +165,7 @@ template <typename T> class Prepared {
     set_rows(graph);
     set_tables(graph);
     convolution = {paths.data(), (int64_t) paths.size(), couplings.data(), (int64_t) couplings.size(), coupling_size,
-                   h.size(1), y.size(1), w_width, out_width, rows.data(), neighbors.template data_ptr<int64_t>(),
+                   graph.n_centers, h.size(1), y.size(1), w_width, out_width, rows.data(), neighbors.template data_ptr<int64_t>(),
                    h.template data_ptr<T>(), y.template data_ptr<T>(), radial.radial};
   }
 
@@ -199,7 +201,7 @@ template <typename T> class Prepared {
     const int64_t *p = table.data_ptr<int64_t>();
     std::map<int64_t, int64_t> sizes;    // entries of the coupling by the offset of their matrix
     for (int64_t k = 0; k < table.size(0); k++, p += 7) {
-      const Path path{p[0], p[1], p[2], p[3], (int32_t) p[4], (int32_t) p[5], (int32_t) p[6]};
+      const Path path{p[0], p[1], p[2], p[3], (int32_t) p[4], (int32_t) p[5], (int32_t) p[6], true};
       TORCH_CHECK(path.d1 > 0 && path.d1 <= 7 && path.d1 % 2 && path.d3 > 0 && path.d3 <= 7 && path.d3 % 2,
                   "convolution: degrees above 3 are not supported");
       TORCH_CHECK(path.input >= 0 && path.output >= 0 && path.weight >= 0 && path.coupling >= 0 && path.channels > 0,
@@ -214,13 +216,13 @@ template <typename T> class Prepared {
     set_couplings(graph, sizes);
   }
 
-  /// Matrices of the coupling, each between a few harmonics and one block of entries.
+  /// Matrices that depend on the same harmonics stand side by side and are made together.
   void set_couplings(const Graph &graph, const std::map<int64_t, int64_t> &sizes)
   {
     const Tensor index = graph.entries.contiguous(), value = graph.values.contiguous();
-    const int64_t *i = index.data_ptr<int64_t>();
+    const int64_t *i = index.data_ptr<int64_t>(), lanes = kernels<T>().panel / 2;
     const T *v = value.template data_ptr<T>();
-    std::map<int64_t, int64_t> padded;
+    std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> groups;    // by their harmonics [low, high)
     for (const auto &[offset, size] : sizes) {
       int64_t low = y.size(1), high = 0;
       for (int64_t k = 0; k < index.size(0); k++) {
@@ -229,18 +231,30 @@ template <typename T> class Prepared {
         if (i[2 * k] < offset || i[2 * k] >= offset + size) continue;
         low = std::min(low, i[2 * k + 1]), high = std::max(high, i[2 * k + 1] + 1);
       }
-      TORCH_CHECK(high - low <= LANES, "convolution: degrees above 3 are not supported");
-      const int64_t n = std::max<int64_t>(high - low, 0), width = (size + LANES - 1) / LANES * LANES;
+      groups[{low < high ? low : 0, low < high ? high : 0}].push_back(offset);
+    }
+    std::map<int64_t, int64_t> moved;
+    for (const auto &[harmonics, offsets] : groups) {
+      const int64_t n = harmonics.second - harmonics.first;
+      TORCH_CHECK(n <= MAX_HARMONICS, "convolution: degrees above 3 are not supported");
+      int64_t used = 0;
+      for (const int64_t offset : offsets) moved[offset] = coupling_size + used, used += sizes.at(offset);
+      const int64_t width = (used + lanes - 1) / lanes * lanes;
       matrices.emplace_back(n * width, T(0));
-      for (int64_t k = 0; k < index.size(0); k++)
-        if (i[2 * k] >= offset && i[2 * k] < offset + size)
-          matrices.back()[(i[2 * k + 1] - low) * width + i[2 * k] - offset] += v[k];
-      couplings.push_back({coupling_size, n > 0 ? low : 0, n, width, nullptr});
-      padded[offset] = coupling_size;
+      for (const int64_t offset : offsets)
+        for (int64_t k = 0; k < index.size(0); k++)
+          if (i[2 * k] >= offset && i[2 * k] < offset + sizes.at(offset))
+            matrices.back()[(i[2 * k + 1] - harmonics.first) * width + moved[offset] - coupling_size + i[2 * k] -
+                            offset] += v[k];
+      couplings.push_back({coupling_size, harmonics.first, n, width, nullptr});
       coupling_size += width;
     }
     for (size_t k = 0; k < couplings.size(); k++) couplings[k].values = matrices[k].data();
-    for (Path &path : paths) path.coupling = padded[path.coupling];
+    std::set<int64_t> seen;
+    for (Path &path : paths) {
+      path.coupling = moved[path.coupling];
+      path.first = seen.insert(path.coupling).second;
+    }
   }
 };
 
