@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-full test test-fast lint bench clean
+.PHONY: demo demo-full test test-fast lint bench sanitize clean
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
 
@@ -23,8 +23,30 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready
+# mlplugins and the stock packages, each in an environment of its own, with the same weights
+ENVS := benchmarks/.envs
+bench: $(VENV)/.ready $(ENVS)/mace/.ready $(ENVS)/sevenn/.ready
+	$(BIN)/python benchmarks/lammps_overhead.py
 	$(BIN)/python benchmarks/engine_overhead.py
+	$(BIN)/python benchmarks/speed.py --json benchmarks/speed.json
+	$(BIN)/python benchmarks/speed.py --threads 2 --atoms 192 --cases mace-medium sevennet-0 --no-training
+	$(BIN)/python benchmarks/lammps_ranks.py
+
+$(ENVS)/mace/.ready: PACKAGE := mace-torch==0.3.16
+$(ENVS)/sevenn/.ready: PACKAGE := sevenn==0.13.0
+$(ENVS)/%/.ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==$(TORCH)
+	$(@D)/bin/python -m pip install --quiet $(PACKAGE)
+	touch $@
+
+# the tests of the ops with every access to memory checked
+sanitize: export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
+sanitize: export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
+sanitize: $(VENV)/.ready
+	$(BIN)/mlplugins build
+	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+		$(BIN)/python -m pytest tests/ops -p no:cacheprovider --deselect tests/ops/test_build.py
 
 # torch first: a CPU build, so that nothing pulls CUDA packages
 $(VENV)/.ready: pyproject.toml constraints.txt

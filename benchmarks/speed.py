@@ -3,11 +3,11 @@
     python benchmarks/speed.py [--cases mace-medium sevennet-0 …] [--atoms 24 192 1536] [--threads 1]
                                [--dtypes float32 float64] [--rounds 5] [--json speed.json]
 
-`make bench` creates the environments of the stock packages in benchmarks/.envs and runs this. Every package has
-a process of its own (benchmarks/peers), with pinned threads; in every round each evaluates the same water once,
-neighbour list included. Given are medians of process CPU time (1 thread) or wall time (more), with quartiles,
-and the ratio of the medians. "exact" computes the stock function, "tables" interpolates the radial networks
-(1025 knots). Forces are compared first, on the same structure.
+`make bench` creates the environments of the stock packages in benchmarks/.envs and runs this. Every package
+has a process of its own (benchmarks/peers), with pinned threads; in every round each evaluates the same water
+once, neighbour list included. Given are medians of process CPU time (1 thread) or wall time (more), with
+quartiles, and the ratio of the medians. "exact" computes the stock function, "tables" interpolates the radial
+networks (1025 knots). Forces are compared first, on the same structure.
 """
 
 from __future__ import annotations
@@ -191,8 +191,9 @@ def run_case(name: str, dtype: str, args: argparse.Namespace, frames: Path) -> l
                     {"case": name, "dtype": dtype, "threads": args.threads, "atoms": n_atoms} | row
                 )
                 records[-1]["variant"] = variant
+                spread = f"({row['low']:.1f} – {row['high']:.1f})"
                 print(
-                    f"  {n_atoms:5d} atoms  {variant:7s} {row['ms']:9.1f} ms ({row['low']:.1f} – {row['high']:.1f})"
+                    f"  {n_atoms:5d} atoms  {variant:7s} {row['ms']:9.1f} ms {spread}"
                     f"  {row['ratio']:6.1f}×   forces {row['force_error']:.1e}",
                     flush=True,
                 )

@@ -2,16 +2,16 @@
 
 A peer prints one line of JSON when it is ready, and then answers each line of its input with one:
 
-| line      | answer                                                                        |
-|-----------|-------------------------------------------------------------------------------|
-| `use K`   | takes structure K of the file: `n_atoms`                                      |
+| line      | answer                                                                         |
+|-----------|--------------------------------------------------------------------------------|
+| `use K`   | takes structure K of the file: `n_atoms`                                       |
 | `time N`  | N evaluations of energy and forces, neighbour list included: `cpu_s`, `wall_s` |
 | `train N` | N training steps on forces (graph ready, no update of the weights): the same   |
-| `forces`  | `energy` (eV), `forces` (eV/Å)                                                |
-| `rss`     | `peak_MiB`, the largest resident memory so far                                |
+| `forces`  | `energy` (eV), `forces` (eV/Å)                                                 |
+| `rss`     | `peak_MiB`, the largest resident memory so far                                 |
 
-Atoms move by 1e-4 Å before every evaluation, so that nothing is cached. No import of mlplugins here: peers run
-in the environments of their packages.
+Atoms move by 1e-4 Å before every evaluation, so that nothing is cached. Nothing here imports mlplugins:
+peers run in the environments of their packages.
 """
 
 import json
@@ -50,7 +50,9 @@ class Peer:
             energy, forces = self.evaluate(self.atoms)
             return {"energy": float(energy), "forces": forces.tolist()}
         if command == "rss":
-            with open("/proc/self/status", encoding="ascii") as status:  # ru_maxrss counts the parent before exec
+            with open(
+                "/proc/self/status", encoding="ascii"
+            ) as status:  # ru_maxrss counts the parent before exec
                 (line,) = [line for line in status if line.startswith("VmHWM")]
             return {"peak_MiB": int(line.split()[1]) / 1024}
         raise ValueError(f"unknown request '{command}'")

@@ -156,6 +156,7 @@ template <typename T> class Prepared {
   std::vector<int64_t> rows;
   Tensor h, y, neighbors;
   int64_t out_width = 0;
+  bool covers_weights;    // every weight belongs to a path: its gradient is written
   Convolution<T> convolution;
 
   Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input)
@@ -214,6 +215,9 @@ template <typename T> class Prepared {
       paths.push_back(path);
     }
     set_couplings(graph, sizes);
+    std::vector<bool> used(w_width, false);
+    for (const Path &path : paths) std::fill_n(used.begin() + path.weight, path.channels, true);
+    covers_weights = std::find(used.begin(), used.end(), false) == used.end();
   }
 
   /// Matrices that depend on the same harmonics stand side by side and are made together.
@@ -298,8 +302,12 @@ std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Ten
   const int64_t threads = parallel ? at::get_num_threads() : 1;
   // one copy per thread: no atomics, and the same bits for a given number of threads
   Tensor gh = wanted[0] ? at::zeros({threads, h.size(0), h.size(1)}, h.options()) : Tensor();
-  Tensor gy = wanted[1] ? at::zeros_like(p.y) : Tensor();
-  Tensor gx = wanted[2] ? at::zeros_like(radial.x, at::MemoryFormat::Contiguous) : Tensor();
+  Tensor gy = wanted[1] ? at::empty_like(p.y) : Tensor();
+  Tensor gx;
+  if (wanted[2]) {
+    gx = at::empty_like(radial.x, at::MemoryFormat::Contiguous);
+    if (radial.kind == RadialInput::rows && !p.covers_weights) gx.zero_();
+  }
   over_centers(p.rows, [&](int64_t thread, int64_t first, int64_t last) {
     const Gradients<T> to{wanted[0] ? gh.data_ptr<T>() + thread * h.numel() : nullptr,
                           wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gx.data_ptr<T>() : nullptr};
