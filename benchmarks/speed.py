@@ -166,6 +166,27 @@ def training(processes: dict[str, Process], index: int, clock: str) -> dict[str,
     return result
 
 
+def necessary_flops(source: str, n_atoms: int) -> float:
+    """Multiplications and additions of radial networks and tensor products, energy and forces, one evaluation.
+
+    Forward, and backward to the inputs: twice the forward for the tensor product, once for the networks.
+    """
+    from ours import potential_of
+
+    from mlplugins.nn.convolution import Convolution
+    from mlplugins.structures.neighbors import neighbor_list
+
+    atoms, potential = water(n_atoms // 3), potential_of(source).potential
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, potential.cutoff)
+    per_edge = 0.0
+    for layer in potential.modules():
+        if isinstance(layer, Convolution):
+            channels, d1, d3 = layer.paths[:, 4:7].unbind(1)
+            per_edge += 2 * 2 * sum(weight.numel() for weight in layer.radial.weights)
+            per_edge += 3 * 2 * float((channels * d1 * d3).sum())
+    return per_edge * len(edges.centers)
+
+
 def gemm_peak(dtype: torch.dtype) -> float:
     """GF/s of a large matrix product."""
     n = 2048
@@ -178,15 +199,18 @@ def gemm_peak(dtype: torch.dtype) -> float:
     return 2e-9 * n**3 / best
 
 
-def run_case(name: str, dtype: str, args: argparse.Namespace, frames: Path) -> list[dict]:
+def run_case(name: str, dtype: str, args: argparse.Namespace, frames: Path, peak: float) -> list[dict]:
     clock = "cpu_s" if args.threads == 1 else "wall_s"
     records = []
     with tempfile.TemporaryDirectory() as folder:
         print(f"{name} {dtype}, {args.threads} thread(s)", flush=True)
-        processes, _ = start(CASES[name], dtype, args.threads, frames, Path(folder))
+        processes, source = start(CASES[name], dtype, args.threads, frames, Path(folder))
         for index, n_atoms in enumerate(args.atoms):
             rounds = args.rounds if n_atoms < 1000 else max(1, args.rounds // 3)
-            for variant, row in compare(processes, index, rounds, clock).items():
+            rows = compare(processes, index, rounds, clock)
+            share = necessary_flops(source, n_atoms) / (1e6 * rows["exact"]["ms"]) / peak
+            rows["exact"]["share_of_gemm"] = share
+            for variant, row in rows.items():
                 records.append(
                     {"case": name, "dtype": dtype, "threads": args.threads, "atoms": n_atoms} | row
                 )
@@ -197,6 +221,7 @@ def run_case(name: str, dtype: str, args: argparse.Namespace, frames: Path) -> l
                     f"  {row['ratio']:6.1f}×   forces {row['force_error']:.1e}",
                     flush=True,
                 )
+            print(f"  necessary work of the exact model: {100 * share:.0f} % of the matrix product's speed")
         memory = {variant: process.ask("rss")["peak_MiB"] for variant, process in processes.items()}
         print("  peak memory, MiB: " + ", ".join(f"{key} {value:.0f}" for key, value in memory.items()))
         records.append({"case": name, "dtype": dtype, "threads": args.threads, "peak_MiB": memory})
@@ -239,7 +264,7 @@ def main() -> None:
             for dtype in args.dtypes:
                 if dtype == "float64" and CASES[name].package == "sevenn":
                     continue  # its graph is fixed to float32
-                records += run_case(name, dtype, args, frames)
+                records += run_case(name, dtype, args, frames, peaks[dtype])
                 if args.json:
                     args.json.write_text(json.dumps(records, indent=1) + "\n")
 
