@@ -1,9 +1,9 @@
 """Eight replicas in one call against one by one: CPU time of `Artifact.evaluate`, as for the beads of i-PI.
 
-    OMP_NUM_THREADS=1 python benchmarks/batches.py [--model model.pt] [--atoms 24 192] [--replicas 8] [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/batches.py [--model model.pt] [--atoms 24 192] [--replicas 8]
 
-The replicas are rattled water, so the model must know H and O; without --model an untrained MACE of 64 channels
-is written. Both ways take turns; the results are compared.
+The replicas are rattled water, so the model must know H and O; without --model an untrained MACE of 64
+channels is written. Both ways take turns; the results are compared.
 """
 
 from __future__ import annotations

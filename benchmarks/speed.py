@@ -167,7 +167,7 @@ def training(processes: dict[str, Process], index: int, clock: str) -> dict[str,
 
 
 def necessary_flops(source: str, n_atoms: int) -> float:
-    """Multiplications and additions of radial networks and tensor products, energy and forces, one evaluation.
+    """Multiplications and additions of radial networks and tensor products, for energy and forces.
 
     Forward, and backward to the inputs: twice the forward for the tensor product, once for the networks.
     """
