@@ -146,6 +146,7 @@ struct Evaluator::State {
   mts::Labels selected;                    ///< owned atoms
   mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
   int64_t cached_centers = -1;
+  bool selection_heeded = false;           ///< a total energy was seen to change with the selection
   torch::Tensor gradients, forces, energies;    ///< what `result` points into
 
   State(const Settings &s, int local_rank);
@@ -156,6 +157,7 @@ struct Evaluator::State {
 
   torch::Tensor to_model(const torch::Tensor &values) const { return values.to(device, dtype); }
   mta::System system(const Graph &graph, const torch::Tensor &positions, const torch::Tensor &cell) const;
+  void require_selection(const mta::System &system);
   mts::TensorBlock pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const;
   void renew_selection(const Graph &graph);
   mts::TensorBlock run(const mta::System &system, bool select);
@@ -326,6 +328,18 @@ mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)
   return energy();
 }
 
+/// A total energy says nothing of the atoms it counts: it must change when ghosts are left out.
+void Evaluator::State::require_selection(const mta::System &system)
+{
+  const torch::NoGradGuard guard;
+  const double all = run(system, false)->values().sum().item<double>();
+  const double owned = run(system, true)->values().sum().item<double>();
+  if (all == owned && all != 0.0)
+    throw std::runtime_error("the model has a total energy only and ignores the selection of atoms: with ghost atoms it "
+                             "would count them; run it on one rank in mode fold");
+  selection_heeded = all != owned;
+}
+
 /// Rows of a per-atom output in the order of the nodes; ours come in that order, others may come in any.
 torch::Tensor Evaluator::State::by_atom(const mts::TensorBlock &block, const Graph &graph) const
 {
@@ -423,7 +437,9 @@ void Evaluator::State::strain_evaluation(const Graph &graph, const Request &requ
   auto atoms = system(graph, positions, cell);
   add_lists(graph, atoms);
 
-  const auto block = run(atoms, graph.n_nodes > graph.n_centers);
+  const bool select = graph.n_nodes > graph.n_centers;
+  if (select && !info.atom_energies && !selection_heeded) require_selection(atoms);
+  const auto block = run(atoms, select);
   read_energies(block, graph);
   const auto values = block->values();
   std::vector<torch::Tensor> inputs;

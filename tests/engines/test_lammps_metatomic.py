@@ -63,6 +63,16 @@ def test_model_that_ignores_the_selection_is_refused_with_ghosts(tmp_path, two_l
     assert "instead of the 32 that were selected" in result.stdout
 
 
+def test_total_energy_that_ignores_the_selection_is_refused_with_ghosts(tmp_path):
+    model = tmp_path / "total.pt"
+    general_model.write(model, per_atom=False, bohr_and_hartree=False)
+    result = start(tmp_path, [*deck(tmp_path, model, crystal(), "mode ghost"), "run 0"])
+    assert result.returncode == 1
+    assert "total energy only and ignores the selection" in result.stdout
+    result = start(tmp_path, [*deck(tmp_path, model, crystal(), "mode fold"), "run 0"])
+    assert result.returncode == 0
+
+
 def test_published_deck(tmp_path, argon_model):
     """The upstream manual's sample, with argon."""
     lines = [
