@@ -1,4 +1,4 @@
-"""Every architecture in the engines: MACE with repulsion, converted SevenNet, radial tables, plain-torch ops."""
+"""MACE, converted SevenNet, radial tables and plain-torch ops through the engines."""
 
 from __future__ import annotations
 
