@@ -223,7 +223,9 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
 
 
 def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
-    potential = copy.deepcopy(potential).to(dtype=DTYPES[dtype]).eval().requires_grad_(False)
+    potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
+    potential.freeze()  # before the weights are rounded
+    potential.to(dtype=DTYPES[dtype])
     exchange_width = 0 if portable else potential.exchange_width
     if not portable:
         potential.use_native_ops()

@@ -81,6 +81,17 @@ class Potential(nn.Module):
                 switch()
 
     @torch.jit.unused
+    def freeze(self) -> None:
+        """Compute once what depends on the weights alone: same function, faster, for inference only.
+
+        The weights then mean something else than in training: freeze a copy.
+        """
+        for module in self.modules():
+            fold = getattr(module, "freeze", None)
+            if module is not self and callable(fold):
+                fold()
+
+    @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
         """Replace every radial network by a cubic table of `n_knots` knots: faster, never exact.
 

@@ -108,6 +108,8 @@ class SymmetricContraction(nn.Module):
     torch.Size([5, 8])
     """
 
+    __constants__ = ["frozen"]
+
     coefficients: Tensor
     monomials: Tensor
 
@@ -147,10 +149,12 @@ class SymmetricContraction(nn.Module):
         """Compute with the op of the native library."""
         self.polynomial = NativePolynomial()
 
+    @torch.jit.unused
     def freeze(self) -> None:
-        """Fold weights and bases once and for all: later changes of the weights have no effect."""
+        """Fold weights and bases once and for all, and forget both: for inference."""
         with torch.no_grad():
             self.coefficients, self.monomials = self.fold()
+        self.paths = nn.ModuleList()
         self.frozen = True
 
     def fold(self) -> Tuple[Tensor, Tensor]:

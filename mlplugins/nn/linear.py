@@ -27,6 +27,8 @@ class Linear(nn.Module):
     With `n_species` > 0 every element has its own weights (NequIP's self-connection).
     """
 
+    __constants__ = ["frozen"]
+
     in_blocks: List[List[int]]
     out_blocks: List[List[int]]
     in_sizes: List[int]
@@ -47,6 +49,17 @@ class Linear(nn.Module):
             shape = (max(n_species, 1), fan_in, multiplicity)
             weights.append(nn.Parameter(torch.randn(shape, dtype=torch.float64)))
         self.weights = nn.ParameterList(weights)
+        self.frozen = False
+
+    @torch.jit.unused
+    def freeze(self) -> None:
+        """Multiply 1/√(fan in) into the weights, once and for all: for inference."""
+        if self.frozen:
+            return
+        with torch.no_grad():
+            for weight in self.weights:
+                weight.mul_(1.0 / math.sqrt(max(weight.shape[1], 1)))
+        self.frozen = True
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         outputs: List[Tensor] = []
@@ -62,7 +75,7 @@ class Linear(nn.Module):
                 outputs.append(torch.zeros(n, dim * mul, dtype=x.dtype, device=x.device))
             else:
                 block = torch.cat(parts, dim=2)  # (N, 2l+1, fan in)
-                w = weight * (1.0 / math.sqrt(weight.shape[1]))
+                w = weight if self.frozen else weight * (1.0 / math.sqrt(weight.shape[1]))
                 if self.per_species:
                     y = by_species(block, w, species)  # (N, 2l+1, mul)
                 else:

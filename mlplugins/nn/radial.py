@@ -92,21 +92,35 @@ class RadialMLP(nn.Module):
     Without biases a zero basis (r = cutoff) gives zero weights: the potential is smooth at the cutoff.
     """
 
+    __constants__ = ["frozen"]
+
     def __init__(self, widths: List[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
             [nn.Parameter(torch.randn(a, b, dtype=torch.float64)) for a, b in zip(widths[:-1], widths[1:])]
         )
         self.silu_norm = SILU_NORM
+        self.frozen = False
+
+    @torch.jit.unused
+    def freeze(self) -> None:
+        """Multiply the gains into the weights, once and for all: for inference."""
+        with torch.no_grad():
+            for weight, matrix in zip(self.weights, self.matrices()):
+                weight.copy_(matrix)
+        self.frozen = True
 
     def matrices(self) -> List[Tensor]:
         """The matrices of the layers, gains included."""
         scaled: List[Tensor] = []
         for index, weight in enumerate(self.weights):
-            gain = 1.0 / math.sqrt(weight.shape[0])
-            if index > 0:
-                gain *= self.silu_norm
-            scaled.append(weight * gain)
+            if self.frozen:
+                scaled.append(weight)
+            else:
+                gain = 1.0 / math.sqrt(weight.shape[0])
+                if index > 0:
+                    gain *= self.silu_norm
+                scaled.append(weight * gain)
         return scaled
 
     def forward(self, x: Tensor) -> Tensor:

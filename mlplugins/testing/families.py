@@ -5,20 +5,24 @@ Everything is in float64; a failing test says in its docstring what the failure 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from scipy.spatial.transform import Rotation
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlplugins.models.base import Potential, energy_derivatives
 from mlplugins.structures.neighbors import neighbor_list
 from mlplugins.testing.structures import standard_structures
 
 STRUCTURES = sorted(standard_structures())
+CORE_STRUCTURES = ("crystal", "molecule", "small_cell")
+"""What the fast tests of a variant run on: many edges, no cell, edges to one's own images."""
 
 
 class Inputs(NamedTuple):
@@ -47,7 +51,10 @@ def inputs(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype 
 
 
 class FamilySuite:
-    """Physics that every family owes. Override `make_model` (and `elements` if need be)."""
+    """Physics that every family owes. Override `make_model` (and `elements` if need be).
+
+    The tests of one class share one model; a test that changes it fails.
+    """
 
     elements = ["Li", "S"]
     mirror_images_are_equal = True
@@ -57,9 +64,11 @@ class FamilySuite:
         raise NotImplementedError
 
     @pytest.fixture
-    def model(self) -> Potential:
-        torch.manual_seed(0)
-        return self.make_model().to(torch.float64).eval()
+    def model(self) -> Iterator[Potential]:
+        model = _model_of(self)
+        before = _versions(model)
+        yield model
+        assert _versions(model) == before, "the test changed the model that the tests of its class share"
 
     @pytest.fixture(params=STRUCTURES)
     def atoms(self, request: pytest.FixtureRequest) -> Atoms:
@@ -68,7 +77,7 @@ class FamilySuite:
     def energy(self, model: Potential, atoms: Atoms) -> float:
         return float(model(*inputs(atoms, self.elements, model.cutoff))["energy"].detach().sum())
 
-    def energy_and_forces(self, model: Potential, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+    def energy_and_forces(self, model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
         x = inputs(atoms, self.elements, model.cutoff)
         vectors = x.vectors.requires_grad_()
         energy = model(*x)["energy"]
@@ -159,13 +168,26 @@ class FamilySuite:
             np.testing.assert_allclose(forces[rows].detach().numpy(), single_forces, rtol=0, atol=1e-10)
             np.testing.assert_allclose(virials[k].detach().numpy(), single_virial, rtol=0, atol=1e-10)
 
-    def test_scripted_equals_eager(self, model: Potential, atoms: Atoms) -> None:
+    def test_scripted_equals_eager(self, model: Potential) -> None:
         """Failure: the family is not TorchScript-able, or scripting changes its meaning."""
-        x = inputs(atoms, self.elements, model.cutoff)
         scripted = torch.jit.script(model)
-        np.testing.assert_allclose(
-            scripted(*x)["energy"].detach(), model(*x)["energy"].detach(), rtol=1e-12, atol=1e-12
-        )
+        with torch.jit.optimized_execution(False):
+            for name, atoms in standard_structures(self.elements).items():
+                x = inputs(atoms, self.elements, model.cutoff)
+                expected = model(*x)["energy"].detach()
+                np.testing.assert_allclose(
+                    scripted(*x)["energy"].detach(), expected, rtol=1e-12, atol=1e-12, err_msg=name
+                )
+
+    def test_optimised_script_equals_eager(self, model: Potential) -> None:
+        """Failure: energy or forces change once TorchScript has seen a few structures and fused kernels."""
+        scripted = torch.jit.script(copy.deepcopy(model).requires_grad_(False))
+        for name, atoms in [*standard_structures(self.elements).items()] * 2:
+            energy, forces, virial = self.energy_and_forces(model, atoms)
+            got_energy, got_forces, got_virial = self.energy_and_forces(scripted, atoms)
+            assert got_energy == pytest.approx(energy, rel=1e-10, abs=1e-10), name
+            np.testing.assert_allclose(got_forces, forces, rtol=0, atol=1e-10, err_msg=name)
+            np.testing.assert_allclose(got_virial, virial, rtol=0, atol=1e-9, err_msg=name)
 
     def test_float32_stays_float32(self, model: Potential) -> None:
         """Failure: a float64 constant promotes the computation."""
@@ -214,6 +236,39 @@ class FamilySuite:
         vectors = x.vectors.requires_grad_()
         assert torch.autograd.gradcheck(total, (vectors,), atol=1e-6, rtol=1e-5)
         assert torch.autograd.gradgradcheck(total, (vectors,), atol=1e-5, rtol=1e-4)
+
+
+class VariantSuite(FamilySuite):
+    """`FamilySuite` for an option of a family: all of it, the costly part among the slow tests."""
+
+    @pytest.fixture(
+        params=[
+            name if name in CORE_STRUCTURES else pytest.param(name, marks=pytest.mark.slow)
+            for name in STRUCTURES
+        ]
+    )
+    def atoms(self, request: pytest.FixtureRequest) -> Atoms:
+        return standard_structures(self.elements)[request.param]
+
+    @pytest.mark.slow
+    def test_optimised_script_equals_eager(self, model: Potential) -> None:
+        super().test_optimised_script_equals_eager(model)
+
+
+_models: dict[type, Potential] = {}
+
+
+def _model_of(suite: FamilySuite) -> Potential:
+    if type(suite) not in _models:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            _models[type(suite)] = suite.make_model().to(torch.float64).eval()
+    return _models[type(suite)]
+
+
+def _versions(model: nn.Module) -> list[tuple[str, int]]:
+    """Name and number of in-place changes of every tensor."""
+    return [(name, tensor._version) for name, tensor in model.state_dict(keep_vars=True).items()]
 
 
 class _CopyFromOwner(torch.nn.Module):

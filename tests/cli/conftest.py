@@ -1,22 +1,49 @@
 """A small training project in a folder of its own."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from ase.io import write
 
+from mlplugins.cli.main import main
+from mlplugins.training import plots
+
 from ..training.argon import CONFIG, argon
 
 
-@pytest.fixture
-def project(tmp_path: Path):
+def make_project(folder: Path):
     """`project(epochs, more, name)` writes a configuration beside train.extxyz and test.extxyz."""
-    write(tmp_path / "train.extxyz", argon(16, 0))
-    write(tmp_path / "test.extxyz", argon(4, 1))
+    write(folder / "train.extxyz", argon(16, 0))
+    write(folder / "test.extxyz", argon(4, 1))
 
     def write_config(epochs: int = 3, more: str = "ema: 0.9", name: str = "config.yaml") -> Path:
-        path = tmp_path / name
+        path = folder / name
         path.write_text(CONFIG.format(epochs=epochs, more=more))
         return path
 
     return write_config
+
+
+@pytest.fixture
+def project(tmp_path: Path):
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """A project with the run of four epochs in `run`, and what the run printed; copy it to go on from it."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = make_project(folder)(epochs=4)
+    printed = StringIO()
+    with redirect_stdout(printed):
+        assert main(["train", str(config), "-o", str(folder / "run"), "--json", str(folder / "o.json")]) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def without_pictures(monkeypatch) -> None:
+    """Half of the time of a tiny run goes into its pictures; `finished` has them."""
+    for name in ("learning_curves", "parity"):
+        monkeypatch.setattr(plots, name, lambda *_, **__: None)

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,9 +31,9 @@ def metrics(directory) -> dict:
     return json.loads((directory / "metrics.json").read_text())
 
 
-def test_a_run_leaves_model_metrics_log_and_pictures(project, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(project(epochs=3), out, "--json", str(tmp_path / "same.json")) == 0
+def test_a_run_leaves_model_metrics_log_and_pictures(finished):
+    folder, printed = finished
+    out = folder / "run"
     assert {p.name for p in out.iterdir()} == {
         "model.pt",
         "checkpoint.ckpt",
@@ -42,7 +43,7 @@ def test_a_run_leaves_model_metrics_log_and_pictures(project, tmp_path, capsys):
         "parity.png",
     }
     result = metrics(out)
-    assert (result["epochs"], result["steps"], result["stopped"]) == (3, 12, "all epochs done")
+    assert (result["epochs"], result["steps"], result["stopped"]) == (4, 16, "all epochs done")
     assert [result[part]["n_structures"] for part in ("train", "validation", "test")] == [12, 4, 4]
     assert result["n_parameters"] > 0
     assert result["configuration"]["training"]["batch_size"] == 3
@@ -50,19 +51,17 @@ def test_a_run_leaves_model_metrics_log_and_pictures(project, tmp_path, capsys):
     assert len(result["data_sha256"]["train"]) == 64
     assert result["finite_differences"]["max_error_meV_per_A"] < 1e-3
     assert result["finite_differences"]["max_force_meV_per_A"] > 1
-    assert json.loads((tmp_path / "same.json").read_text())["test"] == result["test"]
+    assert json.loads((folder / "o.json").read_text())["test"] == result["test"]
     with (out / "log.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert float(rows[-1]["validation_stress_rmse_meV_per_A3"]) > 0
-    printed = capsys.readouterr().out
     assert "ready for ASE, LAMMPS and i-PI" in printed
 
 
-def test_exported_model_reproduces_the_validation_of_the_log(project, tmp_path):
+def test_exported_model_reproduces_the_validation_of_the_log(finished):
     """What is exported is what was validated: the averaged weights of the best epoch."""
-    out = tmp_path / "run"
-    train(project(epochs=4), out)
+    out = finished[0] / "run"
     result = metrics(out)
     with (out / "log.csv").open() as stream:
         row = list(csv.DictReader(stream))[result["best_epoch"] - 1]
@@ -132,11 +131,12 @@ def test_two_processes_train_together(project, tmp_path):
     assert done.stdout.count("ready for ASE, LAMMPS and i-PI") == 1
 
 
-def test_a_longer_run_continues_and_another_configuration_is_refused(project, tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_a_longer_run_continues_and_another_configuration_is_refused(project, finished, tmp_path):
     out = tmp_path / "run"
-    train(project(epochs=2), out)
-    assert train(project(epochs=3), out) == 0
-    assert metrics(out)["epochs"] == 3
+    shutil.copytree(finished[0] / "run", out)
+    assert train(project(epochs=5), out) == 0
+    assert (metrics(out)["epochs"], _rows(out / "log.csv")) == (5, 5)
     other = project(epochs=3, more="ema: 0.5", name="other.yaml")
     assert train(other, out) == 2
     assert train(other, out, "--restart") == 0
@@ -144,10 +144,10 @@ def test_a_longer_run_continues_and_another_configuration_is_refused(project, tm
     assert (out / "checkpoint.old.ckpt").exists()
 
 
-def test_other_data_are_refused(project, tmp_path, capsys):
+def test_other_data_are_refused(project, finished, tmp_path, capsys):
     out = tmp_path / "run"
-    config = project(epochs=2)
-    train(config, out)
+    config = project(epochs=4)
+    shutil.copytree(finished[0] / "run", out)
     frames = read(tmp_path / "train.extxyz", ":")
     write(tmp_path / "train.extxyz", frames[1:])
     assert train(config, out) == 2
@@ -215,6 +215,7 @@ def test_bad_data_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_energies_alone_are_enough_if_forces_have_no_weight(project, tmp_path):
     frames = read(tmp_path / "train.extxyz", ":")
     _without_forces(frames)
@@ -239,6 +240,7 @@ def test_output_folder_that_is_a_file(project, tmp_path, capsys):
     assert "output folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_export_dtype_and_portable(project, tmp_path):
     config = project()
     config.write_text(config.read_text() + "export: {dtype: float32, portable: true}\n")

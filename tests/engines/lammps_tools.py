@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from ase import Atoms, units
 
+from mlplugins import MLCalculator
 from mlplugins.engines import lammps
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import nequip
 
 TIMEOUT_S = 120
+TOLERANCE = 1e-8  # eV/atom, eV/Å, eV/Å³
 
 
 def write_nequip(
@@ -117,3 +120,23 @@ def velocities(atoms: Atoms, temperature: float, seed: int = 3) -> np.ndarray:
     moving.set_momenta(random * np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None])
     moving.set_momenta(moving.get_momenta() - moving.get_momenta().mean(0))
     return moving.get_velocities() * units.fs
+
+
+def assert_parity(model: Path, cases: dict[str, Atoms], ranks: int, keywords: str, tolerance: float) -> None:
+    """LAMMPS and ASE agree: energies, forces, stress and per-atom quantities."""
+    results = lammps.evaluate_all(model, list(cases.values()), ranks, keywords, per_atom=True)
+    calculator = MLCalculator(model)
+    for (name, atoms), result in zip(cases.items(), results):
+        atoms.calc = calculator
+        energies = atoms.get_potential_energies()
+        np.testing.assert_allclose(
+            result.energy / len(atoms), energies.mean(), rtol=0, atol=tolerance, err_msg=name
+        )
+        np.testing.assert_allclose(result.forces, atoms.get_forces(), rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(result.energies, energies, rtol=0, atol=tolerance, err_msg=name)
+        assert result.energies.sum() == pytest.approx(result.energy, abs=tolerance * len(atoms)), name
+        if all(atoms.pbc):
+            stress = atoms.get_stress(voigt=False)
+            np.testing.assert_allclose(result.stress, stress, rtol=0, atol=tolerance, err_msg=name)
+            total = -result.virials.sum(0) / atoms.get_volume()
+            np.testing.assert_allclose(total, result.stress, rtol=0, atol=1e-12, err_msg=name)

@@ -47,12 +47,17 @@ def python(folder: Path, script: str, **changes: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.fixture(scope="module")
+def energy(native_build, passing_model):
+    return lammps.evaluate(passing_model, crystal()).energy
+
+
 @pytest.fixture
-def prepared(tmp_path, passing_model):
+def prepared(tmp_path, passing_model, energy):
     """A folder with a deck, and the energy it must print."""
     lines = [*deck(tmp_path, passing_model, crystal()), "run 0"]
     (tmp_path / "in.test").write_text("\n".join(lines) + "\n")
-    return tmp_path, lammps.evaluate(passing_model, crystal()).energy
+    return tmp_path, energy
 
 
 def test_lmp_without_any_variable(prepared):

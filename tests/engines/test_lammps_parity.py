@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -23,11 +21,10 @@ from .conftest import (
     triclinic,
     write_lennard_jones,
 )
-from .lammps_tools import deck, start, thermo, velocities, write_nequip
+from .lammps_tools import TOLERANCE, assert_parity, deck, start, thermo, velocities, write_nequip
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
-TOLERANCE = 1e-8  # eV/atom, eV/Å, eV/Å³
 MODES = [(1, "fold"), (1, "ghost"), (1, "exchange"), (2, "ghost"), (2, "exchange")]
 
 
@@ -43,25 +40,6 @@ def hard_structures() -> dict[str, Atoms]:
     """The ones where the modes differ most."""
     names = ("triclinic", "slab", "molecule", "small_cell", "mixed crystal", "mixed small_cell")
     return {name: atoms for name, atoms in structures().items() if name in names}
-
-
-def assert_parity(model: Path, cases: dict[str, Atoms], ranks: int, keywords: str, tolerance: float) -> None:
-    results = lammps.evaluate_all(model, list(cases.values()), ranks, keywords, per_atom=True)
-    calculator = MLCalculator(model)
-    for (name, atoms), result in zip(cases.items(), results):
-        atoms.calc = calculator
-        energies = atoms.get_potential_energies()
-        np.testing.assert_allclose(
-            result.energy / len(atoms), energies.mean(), rtol=0, atol=tolerance, err_msg=name
-        )
-        np.testing.assert_allclose(result.forces, atoms.get_forces(), rtol=0, atol=tolerance, err_msg=name)
-        np.testing.assert_allclose(result.energies, energies, rtol=0, atol=tolerance, err_msg=name)
-        assert result.energies.sum() == pytest.approx(result.energy, abs=tolerance * len(atoms)), name
-        if all(atoms.pbc):
-            stress = atoms.get_stress(voigt=False)
-            np.testing.assert_allclose(result.stress, stress, rtol=0, atol=tolerance, err_msg=name)
-            total = -result.virials.sum(0) / atoms.get_volume()
-            np.testing.assert_allclose(total, result.stress, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_lennard_jones_on_one_rank(argon_model):

@@ -4,7 +4,7 @@ import torch
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.testing.families import FamilySuite
+from mlplugins.testing.families import FamilySuite, VariantSuite
 
 
 def _model(elements, **options):
@@ -19,19 +19,19 @@ class TestMace(FamilySuite):
         return _model(self.elements)
 
 
-class TestMaceDegreeThree(FamilySuite):
+class TestMaceDegreeThree(VariantSuite):
     def make_model(self):
         return _model(self.elements, l_max=3, max_L=2, correlation=2, num_channels=2)
 
 
-class TestMaceThreeLayersWithRepulsion(FamilySuite):
+class TestMaceThreeLayersWithRepulsion(VariantSuite):
     def make_model(self):
         return _model(
             self.elements, num_interactions=3, l_max=1, max_L=0, zbl=True, interaction_first="RealAgnostic"
         )
 
 
-class TestMaceDensityAgnesi(FamilySuite):
+class TestMaceDensityAgnesi(VariantSuite):
     def make_model(self):
         return _model(
             self.elements,
@@ -43,7 +43,7 @@ class TestMaceDensityAgnesi(FamilySuite):
         )
 
 
-class TestMaceSoftOneLayer(FamilySuite):
+class TestMaceSoftOneLayer(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_interactions=1, distance_transform="soft")
 

@@ -6,7 +6,7 @@ from ase import Atoms
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.testing.families import FamilySuite, inputs
+from mlplugins.testing.families import FamilySuite, VariantSuite, inputs
 
 
 def _model(elements, **options):
@@ -21,17 +21,17 @@ class TestNequip(FamilySuite):
         return _model(self.elements, num_layers=3, l_max=2)
 
 
-class TestNequipWithParity(FamilySuite):
+class TestNequipWithParity(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=1, parity=True)
 
 
-class TestNequipDegreeThree(FamilySuite):
+class TestNequipDegreeThree(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=3)
 
 
-class TestNequipWithoutParity(FamilySuite):
+class TestNequipWithoutParity(VariantSuite):
     """All options of SevenNet-0."""
 
     mirror_images_are_equal = False
@@ -41,24 +41,24 @@ class TestNequipWithoutParity(FamilySuite):
         return _model(self.elements, num_layers=3, l_max=2, **{**options, "num_features": [4, 3, 2]})
 
 
-class TestNequipWithOddScalars(FamilySuite):
+class TestNequipWithOddScalars(VariantSuite):
     def make_model(self):
         model = _model(self.elements, num_layers=4, l_max=1, parity=True, num_features=[3, 2])
         assert "0o" in model.interactions[2].irreps_out
         return model
 
 
-class TestNequipWithSolidHarmonics(FamilySuite):
+class TestNequipWithSolidHarmonics(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=2, solid_harmonics=True)
 
 
-class TestNequipWithRepulsion(FamilySuite):
+class TestNequipWithRepulsion(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=1, l_max=1, zbl=True)
 
 
-class TestInvariantNequip(FamilySuite):
+class TestInvariantNequip(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=0)
 

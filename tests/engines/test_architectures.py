@@ -1,0 +1,146 @@
+"""MACE, converted SevenNet, radial tables and plain-torch ops through the engines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import write
+
+from mlplugins import MLCalculator
+from mlplugins.checkpoints import sevennet
+from mlplugins.checks.engines import SinglePoint, in_ipi
+from mlplugins.engines import artifact
+from mlplugins.export.metatomic import Description, save
+from mlplugins.export.tables import tabulated
+from mlplugins.models import mace
+from mlplugins.models.base import TrainingStatistics
+from mlplugins.testing.families import inputs
+from mlplugins.testing.structures import standard_structures
+
+from .lammps_tools import TOLERANCE, assert_parity
+
+pytestmark = pytest.mark.usefixtures("native_build")
+
+CHECKPOINT = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
+ELEMENTS = {"mace": ["K", "Rb"], "mace with tables": ["K", "Rb"], "sevennet": ["Na", "Cl"]}
+SHIFTS = [-1.0, -2.5]
+
+
+def small_mace() -> mace.Model:
+    """Two layers, vectors between them, and ZBL that reaches the atoms of the test structures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        parameters = mace.Hyperparameters(
+            cutoff=5.0, num_channels=4, l_max=2, radial_mlp=[8], readout_mlp=4, zbl=True
+        )
+        model = mace.Model(ELEMENTS["mace"], parameters).double()
+    model.initialise(TrainingStatistics(average_neighbors=12.0, force_rms=0.8))
+    return model
+
+
+def potential(name: str) -> torch.nn.Module:
+    if name == "sevennet":
+        return sevennet.read(CHECKPOINT, ELEMENTS[name]).potential
+    return small_mace() if name == "mace" else tabulated(small_mace(), ELEMENTS[name], 65)[0]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("architectures")
+    found = {}
+    for name, elements in ELEMENTS.items():
+        found[name] = folder / f"{name.replace(' ', '_')}.pt"
+        family = "nequip" if name == "sevennet" else "mace"
+        save(potential(name), found[name], Description(family, elements, SHIFTS), "float64")
+    return found
+
+
+def structures(name: str) -> dict[str, Atoms]:
+    """A triclinic cell, and one whose atoms see their own images."""
+    standard = standard_structures(ELEMENTS[name])
+    return {key: standard[key] for key in ("triclinic", "small_cell")}
+
+
+def test_the_repulsion_acts_in_the_test_structures():
+    model = small_mace()
+    for atoms in structures("mace").values():
+        x = inputs(atoms, ELEMENTS["mace"], model.cutoff)
+        r = torch.linalg.vector_norm(x.vectors, dim=1)
+        repulsion = model.repulsion(x.species, x.centers, x.neighbors, r, x.n_centers)
+        assert float(repulsion.min()) > 1e-3
+
+
+@pytest.mark.parametrize("name", list(ELEMENTS))
+def test_lammps_on_two_ranks(files, name):
+    """One structure: TorchScript optimises, for seconds, at the second."""
+    cases = {"triclinic": structures(name)["triclinic"]}
+    assert_parity(files[name], cases, 2, "mode exchange", TOLERANCE)
+
+
+def test_lammps_on_one_rank(files):
+    cases = {"small cell": structures("mace")["small_cell"]}
+    assert_parity(files["mace"], cases, 1, "mode fold", TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ELEMENTS))
+@pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (1, "exchange"), (2, "exchange"), (2, "ghost")])
+def test_lammps_in_every_mode(files, name, ranks, mode):
+    assert_parity(files[name], structures(name), ranks, f"mode {mode}", TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ELEMENTS))
+def test_ipi(files, name):
+    model = artifact.load(files[name])
+    cases = list(structures(name).values())
+    for atoms, got in zip(cases, in_ipi(model, cases)):
+        assert isinstance(got, SinglePoint), got
+        atoms.calc = MLCalculator(model)
+        assert got.energy == pytest.approx(atoms.get_potential_energy(), abs=TOLERANCE * len(atoms))
+        np.testing.assert_allclose(got.forces, atoms.get_forces(), rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(got.stress, atoms.get_stress(voigt=False), rtol=0, atol=TOLERANCE)
+
+
+EVALUATE = """
+import sys
+import numpy as np
+from ase.io import read
+from mlplugins import MLCalculator, ops
+assert ops.load() == "reference"
+for name in sys.argv[1:]:
+    atoms = read(name + ".traj")
+    atoms.calc = MLCalculator(name + ".pt")
+    np.savez(name + ".npz", atoms.get_potential_energies(), atoms.get_forces(), atoms.get_stress())
+"""
+
+
+def test_without_the_compiled_ops(files):
+    """The same files in a process with MLPLUGINS_OPS=off: plain torch under the names of the ops."""
+    stems = {name: path.with_suffix("") for name, path in files.items()}
+    for name, stem in stems.items():
+        write(f"{stem}.traj", structures(name)["triclinic"])
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EVALUATE, *map(str, stems.values())],
+        env={**os.environ, "MLPLUGINS_OPS": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    for name, stem in stems.items():
+        atoms = structures(name)["triclinic"]
+        atoms.calc = MLCalculator(files[name])
+        expected = (atoms.get_potential_energies(), atoms.get_forces(), atoms.get_stress())
+        with np.load(f"{stem}.npz") as arrays:
+            for key, array in zip(arrays.files, expected, strict=True):
+                np.testing.assert_allclose(arrays[key], array, rtol=0, atol=TOLERANCE, err_msg=name)
+                assert np.abs(array).max() > 1e-4

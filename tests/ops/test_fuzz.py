@@ -1,0 +1,81 @@
+"""Broken arguments never end the process: the compiled ops refuse them, or agree with the reference."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("native_build")
+
+PROGRAM = Path(__file__).with_name("fuzz_ops.py")
+OPS = [
+    "convolution",
+    "radial_convolution",
+    "table_convolution",
+    "symmetric_contraction",
+    "ghost_exchange",
+]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def search(folder: Path, examples: int, names: list[str]) -> None:
+    log = folder / "cases.txt"
+    result = run(PROGRAM, log, str(examples), *names)
+    cases = log.read_text().splitlines() if log.exists() else []
+    last = cases[-1] if cases else "none"
+    assert result.returncode == 0, f"exit {result.returncode}, last case {last}\n{result.stderr[-3000:]}"
+    assert len(cases) >= 0.9 * examples
+
+
+def test_every_op(tmp_path):
+    search(tmp_path, 250, OPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+def test_longer(tmp_path, op):
+    search(tmp_path, 50 if op == "ghost_exchange" else 1500, [op])
+
+
+KNOWN = {
+    "an offset near 2**63 overflows in the check of the paths": [
+        ("convolution", [(8, "entry", 6)]),
+        ("convolution", [(8, "entry", 14)]),
+        ("convolution", [(8, "entry", 22)]),
+    ],
+    "edges with two dimensions are read as if they had one": [
+        ("convolution", [(4, "two columns", 0)]),
+        ("convolution", [(5, "two columns", 0)]),
+    ],
+    "coefficients with two dimensions are read as if they had one": [
+        ("convolution", [(10, "two columns", 0)])
+    ],
+}
+REFUSED = """
+import sys
+sys.path.insert(0, {folder!r})
+import fuzz_ops
+fuzz_ops.ops.load()
+print(all([fuzz_ops.refused(*case) for case in {cases!r}]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="checks that the wrapper of the kernels lacks")
+@pytest.mark.parametrize("what", list(KNOWN))
+def test_known(what):
+    """Once one of these passes, it goes, and `known` in fuzz_ops.py need not skip it."""
+    result = run("-c", REFUSED.format(folder=str(PROGRAM.parent), cases=KNOWN[what]))
+    assert (result.returncode, result.stdout.strip()) == (0, "True"), result.stderr[-500:]
