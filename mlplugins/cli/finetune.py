@@ -94,7 +94,14 @@ def base_reader(path: Path) -> Reader:
 
 def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
     tuned, forgetting = metrics["finetune"], metrics["forgetting"]
-    console.print(_references(tuned["references"]))
+    report = tuned["references"]
+    console.print(
+        f"energy references (rank {report['rank']} for {report['n_elements']} elements; labels − base, RMS "
+        f"{report['rms_before_meV_per_atom']:.1f} → {report['rms_after_meV_per_atom']:.1f} meV/atom)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(_references(report))
     rows = {}
     for name in ("train", "validation", "test"):
         if name in tuned["base_errors"]:
@@ -114,12 +121,8 @@ def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
 
 def _references(report: dict[str, Any]) -> Table:
     """Energy references per element, old and new."""
-    title = (
-        f"energy references, eV per atom (rank {report['rank']} for {report['n_elements']} elements; RMS "
-        f"{report['rms_before_meV_per_atom']:.1f} → {report['rms_after_meV_per_atom']:.1f} meV/atom)"
-    )
-    result = Table(title=title, box=None, title_justify="left")
-    result.add_column("element")
+    result = Table(box=None)
+    result.add_column("eV per atom")
     for name in ("base", "fine-tuned", "change"):
         result.add_column(name, justify="right")
     for symbol, row in report["elements"].items():

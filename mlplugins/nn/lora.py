@@ -55,9 +55,13 @@ def attach(model: nn.Module, rank: int, alpha: float) -> None:
 
 def merge(model: nn.Module) -> None:
     """Replace every W by W + (α/r) A B: the model has its own architecture again."""
-    for weights, name in list(_weights(model)):
+    found = list(_weights(model))
+    for weights, name in found:
         if parametrize.is_parametrized(weights, name):
             parametrize.remove_parametrizations(weights, name)
+    for weights, _ in found:
+        for name in sorted(weights._parameters, key=int):  # TorchScript goes by this order
+            weights._parameters[name] = weights._parameters.pop(name)
 
 
 def _weights(model: nn.Module) -> Iterator[Tuple[nn.Module, str]]:

@@ -182,8 +182,15 @@ def _record(task: Task, made: Plan) -> Record:
         name: data.graphs(structures, task.sets.baseline, cutoff, dtype)
         for name, structures in named_sets(task.sets).items()
     }
+    origin = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
     return Record(
-        task.configuration, task.sets, graphs, made.family, made.hyperparameters, task.base.references
+        task.configuration,
+        task.sets,
+        graphs,
+        made.family,
+        made.hyperparameters,
+        task.base.references,
+        {"finetune": origin},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ class Record:
         graphs: of every set, by name, at the cutoff of the model that is written.
         family, hyperparameters: of the model that is written.
         references: papers to cite for its architecture.
+        details: more for the description of the exported file.
     """
 
     configuration: RunConfiguration
@@ -112,6 +113,7 @@ class Record:
     family: str
     hyperparameters: dict[str, Any]
     references: list[str]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def finished(record: Record, directory: Path, potential: Potential, outcome: Outcome) -> Trained:
@@ -203,6 +205,7 @@ def _description(record: Record, potential: Potential, outcome: Outcome) -> Desc
             "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
             "configuration": record.configuration.model_dump(mode="json"),
             "versions": results.versions(),
+            **record.details,
         },
         references=record.references,
     )
