@@ -23,7 +23,7 @@ ALLOWED = {
         "ops",
         "models",
     },
-    "training": {"training", "export", "models"},
+    "training": {"training", "export", "models", "nn"},
     "checkpoints": {"checkpoints", "models", "nn"},
     "export": {"export", "models", "ops"},
     "models": {"models", "nn"},

@@ -10,6 +10,9 @@ from mlplugins.errors import BadInput
 
 NOT_FORMATS = ("native", "unpickle")
 
+NATIVE = {"family", "format", "hyperparameters"}
+"""Strings that our own checkpoints hold."""
+
 
 def formats() -> list[str]:
     """Names of the foreign formats.
@@ -38,13 +41,24 @@ def reader(path: Path) -> ModuleType:
             "model, it runs here as it is"
         )
     contents = unpickle.names(path)  # damaged files are refused here, with the reason
-    if {"family", "format", "hyperparameters"} <= contents.strings:
+    if contents.strings >= NATIVE:
         raise BadInput(f"{path}: a checkpoint of `mlplugins train`; use `mlplugins export`")
     roots = sorted({name.partition(".")[0] for name in contents.imports} - {"collections", "_codecs"})
     raise BadInput(
         f"{path}: not a checkpoint of a known format ({', '.join(formats())}); "
         f"it was written with {', '.join(roots) or 'plain Python objects'}"
     )
+
+
+def is_native(path: Path) -> bool:
+    """Whether the file is a checkpoint of `mlplugins train` or `finetune`.
+
+    Raises:
+        BadInput: no such file, or damaged.
+    """
+    if not path.is_file():
+        raise BadInput(f"no such checkpoint: '{path}'")
+    return not _is_torchscript(path) and unpickle.names(path).strings >= NATIVE
 
 
 def _is_torchscript(path: Path) -> bool:

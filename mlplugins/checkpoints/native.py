@@ -1,4 +1,4 @@
-"""Checkpoints of `mlplugins train`: the model with its best averaged weights, and what it was trained on."""
+"""Checkpoints of `mlplugins train` and `finetune`: the best averaged weights, and what they learned from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.nn import lora
 
 FORMAT = 1
 """Newest format that this version reads."""
@@ -53,7 +55,7 @@ def read(path: Path | str) -> Checkpoint:
     dtype = torch.float32 if content["configuration"]["training"]["dtype"] == "float32" else torch.float64
     potential = potential.to(dtype)
     try:
-        potential.load_state_dict(weights)
+        _load(potential, weights, content.get("adapter"))
     except RuntimeError as error:
         raise BadInput(
             f"{path}: the weights do not fit this version's '{content['family']}' "
@@ -75,6 +77,23 @@ def read(path: Path | str) -> Checkpoint:
         },
         references=list(getattr(family, "REFERENCES", [])),
     )
+
+
+def _load(potential: Potential, weights: dict[str, Tensor], adapter: dict[str, Any] | None) -> None:
+    """Weights of a model, or of what fine-tuning added to its base."""
+    if adapter is None:
+        potential.load_state_dict(weights)
+    elif adapter["kind"] == "lora":
+        lora.attach(potential, adapter["rank"], adapter["alpha"])
+        potential.load_state_dict(weights)
+        lora.merge(potential)
+    else:
+        terms = {
+            f"terms.{k}.{name}": value
+            for k, part in enumerate((adapter["base"], weights))
+            for name, value in part.items()
+        }
+        potential.load_state_dict(terms)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     path = _common.existing_file(args.config)
     configuration = config.load(path)
     directory = args.output or Path(path.stem)
-    console = Console(quiet=_is_helper())
+    console = Console(quiet=is_helper())
     with Display(console) as display:
         trained = train(configuration, directory, display, args.restart)
     if not trained.is_main:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     trained.metrics["finite_differences"] = finite_differences(trained)
     results.write_json(directory / "metrics.json", trained.metrics)
     console.print(_table(trained.metrics))
-    console.print(_summary(trained.metrics, directory), highlight=False, soft_wrap=True)
+    console.print(summary(trained.metrics, directory), highlight=False, soft_wrap=True)
     _common.write_json(args.json, trained.metrics)
     return 0
 
@@ -174,7 +174,7 @@ def _errors(row: dict[str, float]) -> str:
     return f"{part} MAE: energy {energy:.3g} meV/atom, forces {forces:.3g} meV/Å"
 
 
-def _is_helper() -> bool:
+def is_helper() -> bool:
     """Whether this process is not the first one of a parallel run."""
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
@@ -185,7 +185,8 @@ def _table(metrics: dict[str, Any]) -> Table:
     return table({name: metrics[name] for name in ("train", "validation", "test") if metrics[name]})
 
 
-def _summary(metrics: dict[str, Any], directory: Path) -> str:
+def summary(metrics: dict[str, Any], directory: Path) -> str:
+    """How the run ended, and where its model is."""
     check = metrics["finite_differences"]
     return (
         f"{metrics['stopped']}; best epoch {metrics['best_epoch']} of {metrics['epochs']}, "

@@ -4,7 +4,7 @@ from types import ModuleType
 
 from mlplugins import registry
 
-NOT_FAMILIES = ("base", "composition", "sum")
+NOT_FAMILIES = ("base", "composition")
 
 
 def families() -> list[str]:

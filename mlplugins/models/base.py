@@ -88,8 +88,21 @@ class Potential(nn.Module):
         """
         for module in self.modules():
             fold = getattr(module, "freeze", None)
-            if module is not self and callable(fold):
+            if not isinstance(module, Potential) and callable(fold):
                 fold()
+
+    @torch.jit.unused
+    def set_exchange(self, exchange: nn.Module) -> None:
+        """Let the family, and every family within it, exchange its features by `exchange`."""
+        for module in self.modules():
+            if isinstance(module, Potential):
+                module.exchange = exchange
+
+    @torch.jit.unused
+    def stage(self, name: str) -> int:
+        """Where the parameter or buffer `name` belongs: 0 embedding and radial basis, 1 … n_layers its layer,
+        n_layers + 1 the head (readouts, shifts and scales of the energy)."""
+        return 0
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:

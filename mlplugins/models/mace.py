@@ -205,6 +205,13 @@ class Model(Potential):
                 module.average_neighbors.fill_(max(statistics.average_neighbors, 1.0))
 
     @torch.jit.unused
+    def stage(self, name: str) -> int:
+        part = name.split(".")
+        if part[0] in ("shift", "energy_scale") or part[2:3] == ["readout"]:
+            return self.n_layers + 1
+        return int(part[1]) + 1 if part[0] in ("linear_up", "layers") else 0
+
+    @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
         density = any(
             isinstance(module, Interaction) and module.density is not None for module in self.modules()

@@ -140,6 +140,13 @@ class Model(Potential):
         self.energy_scale.fill_(statistics.force_rms)
         self.average_neighbors.fill_(max(statistics.average_neighbors, 1.0))
 
+    @torch.jit.unused
+    def stage(self, name: str) -> int:
+        part = name.split(".")
+        if part[0] == "interactions":
+            return int(part[1]) + 1
+        return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale") else 0
+
     def forward(
         self,
         species: Tensor,

@@ -30,6 +30,7 @@ class Batch:
         energy: (S,) eV, composition baseline subtracted.
         forces: (N, 3) eV/Å.
         stress: (S, 3, 3) eV/Å³; rows without a label are zero.
+        weight: (S,) factor of the structure in the loss.
     """
 
     species: Tensor
@@ -42,6 +43,7 @@ class Batch:
     energy: Tensor
     forces: Tensor
     stress: Tensor
+    weight: Tensor
 
     @property
     def n_systems(self) -> int:
@@ -86,6 +88,7 @@ def single(
         energy=torch.tensor([(structure.energy or 0.0) - baseline], dtype=dtype),
         forces=torch.tensor(forces, dtype=dtype),
         stress=torch.tensor(stress, dtype=dtype).unsqueeze(0),
+        weight=torch.ones(1, dtype=dtype),
     )
 
 

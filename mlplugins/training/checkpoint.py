@@ -26,6 +26,10 @@ MAY_CHANGE = {
     "data.train",
     "data.validation",
     "data.test",
+    "base.checkpoint",
+    "base.data",
+    "finetune.data",
+    "finetune.structures",
     "export.dtype",
     "export.portable",
 }

@@ -151,7 +151,16 @@ class ExportSection(Section):
     portable: bool = False
 
 
-class Configuration(Section):
+class RunConfiguration(Section):
+    """What a training and a fine-tuning run have in common."""
+
+    data: DataSection
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Configuration(RunConfiguration):
     """All of a training run; defaults for everything but `data.train` and `model.family`.
 
     >>> text = {"data": {"train": "md.extxyz"}, "model": {"family": "nequip", "cutoff": 4.5}}
@@ -159,11 +168,7 @@ class Configuration(Section):
     4.5
     """
 
-    data: DataSection
     model: ModelSection
-    training: TrainingSection = TrainingSection()
-    export: ExportSection = ExportSection()
-    seed: Annotated[int, Field(ge=0)] = 0
 
     @property
     def hyperparameters(self) -> Any:
@@ -180,7 +185,7 @@ def load(path: Path) -> Configuration:
     configuration = parse(read_yaml(path), str(path))
     data = configuration.data
     found = {
-        name: _located(value, path.parent)
+        name: located(value, path.parent)
         for name in ("train", "validation", "test")
         if isinstance(value := getattr(data, name), str | list)
     }
@@ -194,7 +199,7 @@ def parse(content: Any, source: str) -> Configuration:
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
-        raise BadInput(f"{source}: " + "; ".join(_sentences(error, Configuration))) from error
+        raise BadInput(f"{source}: " + "; ".join(sentences(error, Configuration))) from error
     hyperparameters(configuration.model.family, configuration.model.model_extra or {}, f"{source}: model")
     return configuration
 
@@ -220,7 +225,7 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
         # JSON mode: strict types, but whole numbers pass as floats and lists as any sequence
         return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except (ValidationError, TypeError) as error:
-        reasons = _sentences(error, None) if isinstance(error, ValidationError) else [str(error)]
+        reasons = sentences(error, None) if isinstance(error, ValidationError) else [str(error)]
         raise BadInput(f"{where}: " + "; ".join(reasons)) from error
 
 
@@ -252,17 +257,18 @@ _FLOAT = re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.(in
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-def _located(value: str | list[str], folder: Path) -> str | list[str]:
+def located(value: str | list[str], folder: Path) -> str | list[str]:
+    """Data files that lie in `folder`, else as they are named."""
     if isinstance(value, list):
-        return [str(_located(item, folder)) for item in value]
+        return [str(located(item, folder)) for item in value]
     name = value.partition("@")[0]
     beside = folder / name
     return str(folder / value) if beside.exists() or any(folder.glob(name)) else value
 
 
-def _sentences(error: ValidationError, root: type[BaseModel] | None) -> list[str]:
+def sentences(error: ValidationError, root: type[BaseModel] | None) -> list[str]:
     """One sentence per wrong key."""
-    sentences: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for item in error.errors():
         section, path = root, []
         for part in item["loc"]:
@@ -271,8 +277,8 @@ def _sentences(error: ValidationError, root: type[BaseModel] | None) -> list[str
             path.append(str(part))
             section = _section(section, str(part))
         name = ".".join(path) or "model"
-        sentences.setdefault(name, []).append(_reason(item, root, path))
-    return [f"{name}: {' or '.join(dict.fromkeys(reasons))}" for name, reasons in sentences.items()]
+        found.setdefault(name, []).append(_reason(item, root, path))
+    return [f"{name}: {' or '.join(dict.fromkeys(reasons))}" for name, reasons in found.items()]
 
 
 def _reason(item: Any, root: type[BaseModel] | None, path: list[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from mlplugins.models.composition import Composition
 from mlplugins.structures import batch, dataset, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.training.config import Configuration, DataSection
+from mlplugins.training.config import Configuration, DataSection, RunConfiguration
+
+Label = Callable[[list[Structure]], list[Structure]]
+"""Gives structures other labels."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,47 @@ class DataSets:
         return self.baseline.elements
 
 
+class Split(NamedTuple):
+    """Checked structures of the three sets, the elements of the training frames, and what the user should
+    know."""
+
+    train: list[Structure]
+    validation: list[Structure]
+    test: list[Structure]
+    elements: list[str]
+    warnings: list[str]
+
+
 def load(configuration: Configuration) -> DataSets:
     """Read, check and split the data; nothing is computed from data that fail a check.
 
     Raises:
         BadInput: see `mlplugins.structures.validation`; an element outside `data.elements`.
     """
+    parts = split(configuration)
+    baseline = _baseline(configuration.data, parts.train, parts.elements)
+    warnings = parts.warnings + ([baseline.note] if baseline.note else [])
+    return data_sets(parts, baseline, warnings)
+
+
+def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataSets:
+    """The sets with a baseline; energies far from it are warned about."""
+    warnings = warnings + validation.outliers(_residuals(parts.train, baseline), parts.train)
+    sets = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    hashes = {name: validation.data_hash(structures) for name, structures in sets.items() if structures}
+    return DataSets(parts.train, parts.validation, parts.test, baseline, hashes, warnings)
+
+
+def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
+    """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
     keys = Keys(**data.keys.model_dump())
     need_forces = configuration.training.loss.forces > 0
-    train = _read(data.train, keys, need_forces)
+    train = _read(data.train, keys, need_forces, label)
     held_out = None
     if not isinstance(data.validation, float):
-        held_out = _read(data.validation, keys, need_forces)
-    test = _read(data.test, keys, need_forces) if data.test is not None else []
+        held_out = _read(data.validation, keys, need_forces, label)
+    test = _read(data.test, keys, need_forces, label) if data.test is not None else []
     if not data.mixed_pbc:
         validation.check_periodicity([*train, *(held_out or []), *test])
     elements = _elements(data, train)
@@ -65,16 +96,10 @@ def load(configuration: Configuration) -> DataSets:
     train, warnings = validation.unique(train)
     fraction = data.validation if isinstance(data.validation, float) else 0.0
     if held_out is None:
-        train, held_out = _split(train, fraction, configuration.seed)
+        train, held_out = _divide(train, fraction, configuration.seed)
     validation.check_disjoint(train, held_out, "validation")
     validation.check_disjoint([*train, *held_out], test, "test")
-    baseline = _baseline(data, train, elements)
-    warnings += [baseline.note] if baseline.note else []
-    warnings += validation.outliers(_residuals(train, baseline), train)
-    warnings += _label_warnings(train, keys)
-    sets = {"train": train, "validation": held_out, "test": test}
-    hashes = {name: validation.data_hash(structures) for name, structures in sets.items() if structures}
-    return DataSets(train, held_out, test, baseline, hashes, warnings)
+    return Split(train, held_out, test, elements, warnings + _label_warnings(train, keys))
 
 
 def graphs(
@@ -82,7 +107,7 @@ def graphs(
 ) -> list[Batch]:
     """One batch of one structure each, neighbour lists computed."""
     return [
-        batch.single(s, baseline.elements, cutoff, baseline.predict(_symbols(s)), dtype) for s in structures
+        batch.single(s, baseline.elements, cutoff, baseline.predict(symbols(s)), dtype) for s in structures
     ]
 
 
@@ -112,8 +137,11 @@ def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
     return TrainingStatistics(average_neighbors=edges / atoms, force_rms=rms)
 
 
-def _read(source: str | list[str], keys: Keys, need_forces: bool) -> list[Structure]:
+def _read(
+    source: str | list[str], keys: Keys, need_forces: bool, label: Label | None = None
+) -> list[Structure]:
     structures = dataset.read(source, keys)
+    structures = structures if label is None else label(structures)
     validation.check(structures, keys, need_forces)
     return structures
 
@@ -125,7 +153,7 @@ def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
     unknown = [symbol for symbol in data.elements if symbol not in atomic_numbers]
     if unknown:
         raise BadInput(f"data.elements: '{unknown[0]}' is not an element; {nearest(unknown[0], ['H', 'Li'])}")
-    present = {s for structure in train for s in _symbols(structure)}
+    present = {s for structure in train for s in symbols(structure)}
     absent = [symbol for symbol in data.elements if symbol not in present]
     if absent and data.baseline == "fit":
         raise BadInput(
@@ -136,7 +164,7 @@ def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
 
 def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
     for structure in structures:
-        unknown = sorted(set(_symbols(structure)) - set(elements))
+        unknown = sorted(set(symbols(structure)) - set(elements))
         if unknown:
             raise BadInput(
                 f"{structure.origin}: element(s) {', '.join(unknown)} not among the model's "
@@ -144,7 +172,7 @@ def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) ->
             )
 
 
-def _split(
+def _divide(
     structures: list[Structure], fraction: float, seed: int
 ) -> tuple[list[Structure], list[Structure]]:
     """Random split, the same for the same seed; frames keep their order within the parts."""
@@ -170,8 +198,8 @@ def _baseline(data: DataSection, train: Sequence[Structure], elements: list[str]
                 f"data.baseline: no energy for {', '.join(absent)}; give eV per atom of each element"
             )
         return Composition(elements, [data.baseline[symbol] for symbol in elements], len(elements))
-    present = [z for z in elements if any(z in _symbols(s) for s in train)]
-    counts = [[Counter(_symbols(s))[z] for z in present] for s in train]
+    present = [z for z in elements if any(z in symbols(s) for s in train)]
+    counts = [[Counter(symbols(s))[z] for z in present] for s in train]
     fitted = composition.fit(counts, [s.energy or 0.0 for s in train], present)
     if present == elements:
         return fitted
@@ -182,7 +210,7 @@ def _baseline(data: DataSection, train: Sequence[Structure], elements: list[str]
 
 
 def _residuals(structures: Sequence[Structure], baseline: Composition) -> list[float]:
-    return [(s.energy or 0.0) - baseline.predict(_symbols(s)) for s in structures]
+    return [(s.energy or 0.0) - baseline.predict(symbols(s)) for s in structures]
 
 
 def _label_warnings(structures: Sequence[Structure], keys: Keys) -> list[str]:
@@ -201,5 +229,6 @@ def _label_warnings(structures: Sequence[Structure], keys: Keys) -> list[str]:
     return warnings
 
 
-def _symbols(structure: Structure) -> list[str]:
+def symbols(structure: Structure) -> list[str]:
+    """Element symbol of every atom."""
     return [chemical_symbols[z] for z in structure.numbers]

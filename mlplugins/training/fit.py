@@ -164,7 +164,7 @@ class _Run:
         self.potential = self.parts.potential.to(self.fabric.device).train()
         if self.fabric.device.type == "cpu":
             self.potential.use_native_ops()
-            self.potential.exchange = nn.Identity()  # no ghosts here; the op has no second derivative
+            self.potential.set_exchange(nn.Identity())  # no ghosts here; the op has no second derivative
         self.average = MovingAverage(self.potential, settings.ema)
         self.averaged = EnergyForces(self.average.module)  # type: ignore[arg-type]
         self.raw_optimizer = _optimizer(self.potential, settings)

@@ -1,6 +1,7 @@
 """The loss of gradient training, and the running error sums that are logged.
 
-L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩,   ⟨⟩ over structures, force components, stress components.
+L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩,   ⟨⟩ over structures, force components, stress components,
+each term of which is multiplied by the weight of its structure (1 unless replayed).
 
 The stress enters as the virial per atom, so that energy and stress weights compare the same unit (eV/atom);
 w_F/w_E is in Å². With `huber` = δ the square of an error x becomes δ (2|x| − δ) beyond |x| = δ.
@@ -55,12 +56,14 @@ class EnergyForces(nn.Module):
 
 class Residuals(NamedTuple):
     """Prediction minus label: energy per atom (S,), forces (N, 3), and, of the S' structures that have a
-    stress label, virial per atom and stress (S', 3, 3)."""
+    stress label, virial per atom and stress (S', 3, 3). `weights`: those of their structures, broadcastable,
+    for energy, forces and virial; empty: 1."""
 
     energy: Tensor
     forces: Tensor
     virial: Tensor
     stress: Tensor
+    weights: tuple[Tensor, ...] = ()
 
 
 def residuals(predicted: Predicted, batch: Batch) -> Residuals:
@@ -74,6 +77,11 @@ def residuals(predicted: Predicted, batch: Batch) -> Residuals:
         predicted.forces - batch.forces,
         stress * volume / n_atoms,
         stress,
+        (
+            batch.weight,
+            batch.weight.index_select(0, batch.system).unsqueeze(1),
+            batch.weight.index_select(0, labelled).reshape(-1, 1, 1),
+        ),
     )
 
 
@@ -85,9 +93,12 @@ def loss(errors: Residuals, weights: LossSection) -> Tensor:
         (weights.forces, errors.forces),
         (weights.stress, errors.virial),
     )
-    for weight, error in terms:
+    for index, (weight, error) in enumerate(terms):
         if weight > 0 and error.numel() > 0:
-            total = total + weight * _penalty(error, weights.huber).mean()
+            penalty = _penalty(error, weights.huber)
+            if errors.weights:
+                penalty = penalty * errors.weights[index]
+            total = total + weight * penalty.mean()
     return total
 
 

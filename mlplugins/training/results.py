@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import platform
@@ -36,8 +37,11 @@ def predict(
     potential: Potential, structures: Sequence[Structure], graphs: Sequence[Batch], baseline: Composition
 ) -> list[Predicted]:
     """Energies (baseline added), forces and stress of structures whose batches are `graphs`."""
-    module = EnergyForces(potential)
     device = next(potential.parameters()).device
+    if device.type == "cpu":
+        potential = copy.deepcopy(potential)
+        potential.use_native_ops()
+    module = EnergyForces(potential)
     rows: list[Predicted] = []
     for batch in pack(graphs):
         predicted = module(batch.to(device), False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
 from mlplugins.training import checkpoint, data, plots, results
-from mlplugins.training.config import Configuration
+from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Observer, Outcome, Parts, Row, fit
 
@@ -55,12 +55,15 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
-    store = Files(directory, configuration, sets, restart)
     dtype = DTYPES[configuration.training.dtype]
+    family = configuration.model.family
     graphs = {
-        name: data.graphs(getattr(sets, name), sets.baseline, potential.cutoff, dtype)
-        for name in ("train", "validation", "test")
+        name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
+        for name, structures in named_sets(sets).items()
     }
+    references = list(getattr(models.family(family), "REFERENCES", []))
+    record = Record(configuration, sets, graphs, family, asdict(configuration.hyperparameters), references)
+    store = Files(directory, record, restart)
     potential.initialise(data.statistics(graphs["train"]))
     store.prepare()
     for warning in sets.warnings:
@@ -73,12 +76,7 @@ def train(
     trained_weights = potential.state_dict()
     potential = build(configuration, sets).to(dtype)  # on plain ops again, so that exports can choose
     potential.load_state_dict(trained_weights)
-    description = _description(configuration, sets, potential, outcome)
-    report = _report(configuration, sets, potential, outcome)
-    trained = Trained(potential, description, report, sets, outcome.is_main)
-    if outcome.is_main:
-        _write(directory, configuration, trained, graphs, outcome.history)
-    return trained
+    return finished(record, directory, potential, outcome)
 
 
 def build(configuration: Configuration, sets: DataSets) -> Potential:
@@ -96,22 +94,70 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
     return potential
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run before its first step.
+
+    Attributes:
+        configuration: all of it.
+        sets: the data.
+        graphs: of every set, by name, at the cutoff of the model that is written.
+        family, hyperparameters: of the model that is written.
+        references: papers to cite for its architecture.
+        details: more for the description of the exported file.
+    """
+
+    configuration: RunConfiguration
+    sets: DataSets
+    graphs: dict[str, list[Batch]]
+    family: str
+    hyperparameters: dict[str, Any]
+    references: list[str]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def finished(record: Record, directory: Path, potential: Potential, outcome: Outcome) -> Trained:
+    """Write the results of a run: model.pt, metrics.json and the plots.
+
+    Args:
+        record: the run.
+        directory: where to.
+        potential: the trained model, on plain ops.
+        outcome: of `fit`.
+    """
+    description = _description(record, potential, outcome)
+    report = _report(record, potential, outcome)
+    trained = Trained(potential, description, report, record.sets, outcome.is_main)
+    if outcome.is_main:
+        _write(directory, trained, record, outcome.history)
+    return trained
+
+
 class Files:
-    """Checkpoint and log of a run in its directory (the `Store` of `fit`)."""
+    """Checkpoint and log of a run in its directory (the `Store` of `fit`).
+
+    Args:
+        directory: of the run.
+        record: the run.
+        restart: set an old checkpoint aside and begin anew.
+        more: further entries of the checkpoint.
+    """
 
     def __init__(
-        self, directory: Path, configuration: Configuration, sets: DataSets, restart: bool = False
+        self, directory: Path, record: Record, restart: bool = False, more: dict[str, Any] | None = None
     ) -> None:
         self.path = directory / CHECKPOINT
         self.restart = restart
+        sets = record.sets
         self.identity: dict[str, Any] = {
-            "family": configuration.model.family,
+            "family": record.family,
             "elements": sets.elements,
             "baseline": sets.baseline.energies,
-            "hyperparameters": asdict(configuration.hyperparameters),
-            "configuration": configuration.model_dump(mode="json"),
+            "hyperparameters": record.hyperparameters,
+            "configuration": record.configuration.model_dump(mode="json"),
             "sha256": sets.sha256,
             "versions": results.versions(),
+            **(more or {}),
         }
         stress = any(s.stress is not None for s in sets.train)
         self.columns = results.log_columns(stress)
@@ -145,33 +191,30 @@ class Files:
         results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns)
 
 
-def _description(
-    configuration: Configuration, sets: DataSets, potential: Potential, outcome: Outcome
-) -> Description:
-    family = models.family(configuration.model.family)
+def _description(record: Record, potential: Potential, outcome: Outcome) -> Description:
+    sets = record.sets
     return Description(
-        family=configuration.model.family,
+        family=record.family,
         elements=sets.elements,
         baseline=sets.baseline.energies,
-        name=f"{configuration.model.family} for {'-'.join(sets.elements)}",
+        name=f"{record.family} for {'-'.join(sets.elements)}",
         details={
-            "hyperparameters": asdict(configuration.hyperparameters),
+            "hyperparameters": record.hyperparameters,
             "n_parameters": results.n_parameters(potential),
             "best_epoch": outcome.counters.best_epoch,
             "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
-            "configuration": configuration.model_dump(mode="json"),
+            "configuration": record.configuration.model_dump(mode="json"),
             "versions": results.versions(),
+            **record.details,
         },
-        references=list(getattr(family, "REFERENCES", [])),
+        references=record.references,
     )
 
 
-def _report(
-    configuration: Configuration, sets: DataSets, potential: Potential, outcome: Outcome
-) -> dict[str, Any]:
-    counters = outcome.counters
+def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str, Any]:
+    counters, sets = outcome.counters, record.sets
     return {
-        "family": configuration.model.family,
+        "family": record.family,
         "elements": sets.elements,
         "n_parameters": results.n_parameters(potential),
         "best_epoch": counters.best_epoch,
@@ -185,24 +228,18 @@ def _report(
         "data_sha256": sets.sha256,
         "warnings": sets.warnings,
         "versions": results.versions(),
-        "configuration": configuration.model_dump(mode="json"),
+        "configuration": record.configuration.model_dump(mode="json"),
     }
 
 
-def _write(
-    directory: Path,
-    configuration: Configuration,
-    trained: Trained,
-    graphs: dict[str, list[Batch]],
-    history: Sequence[Row],
-) -> None:
+def _write(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> None:
     """model.pt, metrics.json (errors of every set filled in) and the plots."""
-    sets, report = trained.sets, trained.metrics
-    for name in ("train", "validation", "test"):
-        structures: list[Structure] = getattr(sets, name)
+    sets, report, settings = trained.sets, trained.metrics, record.configuration.export
+    for name, structures in named_sets(sets).items():
         report[name] = None
         if structures:
-            predicted = results.predict(trained.potential, structures, graphs[name], sets.baseline)
+            graphs = record.graphs[name]
+            predicted = results.predict(trained.potential, structures, graphs, sets.baseline)
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
     plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
@@ -210,7 +247,11 @@ def _write(
     plots.parity(
         pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
     )
-    settings = configuration.export
-    dtype = settings.dtype or configuration.training.dtype
+    dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.description, dtype, settings.portable)
     results.write_json(directory / "metrics.json", report)
+
+
+def named_sets(sets: DataSets) -> dict[str, list[Structure]]:
+    """The structures of every set by its name."""
+    return {"train": sets.train, "validation": sets.validation, "test": sets.test}

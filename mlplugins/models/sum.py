@@ -1,0 +1,103 @@
+"""Sum of families: E = Σ_k E_k, e.g. a universal model and a small correction to it.
+
+One neighbour list serves all terms, with the largest cutoff; each term sees the edges within its own.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from mlplugins import models
+from mlplugins.errors import BadInput
+from mlplugins.models.base import Potential, TrainingStatistics
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The `terms`: one mapping each, with `family` and that family's own hyper-parameters."""
+
+    terms: List[Dict[str, Any]] = field(default_factory=list)
+
+
+class Model(Potential):
+    """Sum of the per-atom energies of its terms.
+
+    >>> from mlplugins.models import lennard_jones
+    >>> terms = [{"family": "lennard-jones", "cutoff": 5.0}, {"family": "lennard-jones", "cutoff": 4.0}]
+    >>> model = Model(["Ar"], Hyperparameters(terms))
+    >>> model.cutoff, model.n_layers
+    (5.0, 1)
+
+    Raises:
+        BadInput: fewer than two terms, an unknown family, or hyper-parameters that it refuses.
+    """
+
+    def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
+        if len(hyperparameters.terms) < 2:
+            raise BadInput(f"sum: expected two 'terms' or more, got {len(hyperparameters.terms)}")
+        terms = [_term(elements, dict(term)) for term in hyperparameters.terms]
+        cutoff = max(term.cutoff for term in terms)
+        reach = max(term.n_layers * term.cutoff for term in terms)
+        # round-off must not add a layer
+        super().__init__(cutoff, math.ceil(reach / cutoff - 1e-9), max(t.exchange_width for t in terms))
+        self.terms = nn.ModuleList(terms)
+        self.cutoffs: List[float] = [term.cutoff for term in terms]
+
+    @torch.jit.unused
+    def initialise(self, statistics: TrainingStatistics) -> None:
+        for term in self.potentials():
+            # the neighbours of a uniform density
+            neighbors = statistics.average_neighbors * (term.cutoff / self.cutoff) ** 3
+            term.initialise(TrainingStatistics(neighbors, statistics.force_rms))
+
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
+        for term in self.potentials():
+            term.use_radial_tables(n_knots)
+
+    @torch.jit.unused
+    def stage(self, name: str) -> int:
+        _, index, rest = name.split(".", 2)
+        term = self.potentials()[int(index)]
+        stage = term.stage(rest)
+        return self.n_layers + 1 if stage > term.n_layers else stage
+
+    @torch.jit.unused
+    def potentials(self) -> List[Potential]:
+        """The terms."""
+        return [term for term in self.terms if isinstance(term, Potential)]
+
+    def forward(
+        self,
+        species: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        vectors: Tensor,
+        system: Tensor,
+        n_centers: int,
+    ) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
+        energy = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
+        for index, term in enumerate(self.terms):
+            i, j, v = centers, neighbors, vectors
+            if self.cutoffs[index] < self.cutoff:
+                kept = torch.nonzero(r < self.cutoffs[index]).squeeze(1)
+                i, j, v = i.index_select(0, kept), j.index_select(0, kept), v.index_select(0, kept)
+            energy = energy + term(species, i, j, v, system, n_centers)["energy"]
+        return {"energy": energy}
+
+
+def _term(elements: List[str], values: Dict[str, Any]) -> Potential:
+    name = values.pop("family", None)
+    if not isinstance(name, str):
+        raise BadInput("sum: every term needs a 'family'")
+    family = models.family(name)
+    try:
+        hyperparameters = family.Hyperparameters(**values)
+    except TypeError as error:
+        raise BadInput(f"sum: term '{name}': {error}") from error
+    model: Potential = family.Model(elements, hyperparameters)
+    return model

@@ -1,0 +1,231 @@
+"""A whole fine-tuning run: base, data, references, strategy, fit, forgetting, files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ase.data import atomic_numbers
+
+from mlplugins.errors import BadInput
+from mlplugins.export.metatomic import DTYPES
+from mlplugins.models.base import Potential
+from mlplugins.structures import dataset, validation
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.metrics import metrics
+from mlplugins.training import data, forgetting, references, results
+from mlplugins.training.data import DataSets, Split
+from mlplugins.training.finetune_config import FinetuneConfiguration, Replay
+from mlplugins.training.fit import Observer, Parts, fit
+from mlplugins.training.references import References
+from mlplugins.training.run import Files, Record, Trained, finished, named_sets
+from mlplugins.training.strategies import Base, Plan, Task, plan
+
+Reader = Callable[[list[str] | None], Base]
+"""Reads the base with these elements only, or with all."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
+
+    base: Base
+    parts: Split
+    base_set: list[Structure]
+    replay: list[Structure]
+
+
+def finetune(
+    configuration: FinetuneConfiguration,
+    read: Reader,
+    directory: Path,
+    observer: Observer,
+    restart: bool = False,
+) -> Trained:
+    """Fine-tune as configured, or continue what `directory` holds, and write what `train` writes.
+
+    Args:
+        configuration: base, strategy, data.
+        read: reads the base.
+        directory: where results go.
+        observer: told of the progress.
+        restart: begin anew although `directory` holds a run.
+
+    Raises:
+        BadInput: wrong data, an element that the base lacks, or a directory that holds another run.
+        RunFailed: training diverged, or a file could not be written.
+    """
+    inputs = _inputs(configuration, read)
+    fitted = _references(configuration, inputs)
+    task = Task(configuration, inputs.base, _sets(configuration, inputs, fitted), inputs.replay)
+    base_set = inputs.base_set or _probes(inputs)
+    made = plan(task)
+    record = _record(task, made)
+    store = Files(directory, record, restart, {"adapter": made.adapter})
+    store.prepare()
+    for warning in task.sets.warnings:
+        observer.note(warning)
+    trainable, total = _counts(made)
+    observer.note(
+        f"strategy {configuration.finetune.strategy}: {trainable} of {total} parameters are trained, on "
+        f"{len(made.train)} frames"
+    )
+    parts = Parts(made.potential, made.train, made.validation, configuration.training, configuration.seed)
+    outcome = fit(parts, store, observer)
+    trained = finished(record, directory, made.finish(made.potential.state_dict()), outcome)
+    if trained.is_main:
+        trained.metrics["finetune"] = _report(task, made, fitted)
+        trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
+        results.write_json(directory / "metrics.json", trained.metrics)
+    return trained
+
+
+def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
+    """Read all files; a frame that the base cannot describe is refused by name."""
+    whole = read(None)
+    elements = whole.composition.elements
+    options = configuration.options
+    replayed: list[Structure] = []
+    if isinstance(options, Replay):
+        if options.data is not None:
+            replayed = _labelled_frames(configuration, options.data, options.keys.model_dump())
+        else:
+            replayed = dataset.read(options.structures or [])
+    base_set: list[Structure] = []
+    if configuration.base.data is not None:
+        base_set = _labelled_frames(
+            configuration, configuration.base.data, configuration.base.keys.model_dump()
+        )
+    label = None
+    if configuration.strategy == "distill":
+        teacher = forgetting.double(whole.potential)
+
+        def label(frames: list[Structure]) -> list[Structure]:
+            _check_elements(frames, elements)
+            return forgetting.labelled(teacher, frames, whole.composition)
+
+    parts = data.split(configuration, label)
+    frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
+    _check_elements(frames, elements)
+    chosen = _chosen(configuration, whole, frames)
+    return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
+
+
+def _labelled_frames(
+    configuration: FinetuneConfiguration, source: str | list[str], keys: dict[str, Any]
+) -> list[Structure]:
+    frames = dataset.read(source, Keys(**keys))
+    validation.check(frames, Keys(**keys), configuration.training.loss.forces > 0)
+    return frames
+
+
+def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> None:
+    for frame in frames:
+        unknown = sorted(set(data.symbols(frame)) - set(elements))
+        if unknown:
+            raise BadInput(
+                f"{frame.origin}: element(s) {', '.join(unknown)} that the base does not know; it knows "
+                f"{' '.join(sorted(elements))}: choose another base, or remove the frame"
+            )
+
+
+def _chosen(configuration: FinetuneConfiguration, base: Base, frames: Sequence[Structure]) -> list[str]:
+    """Elements that the fine-tuned model keeps."""
+    wanted, known = configuration.base.elements, base.composition.elements
+    native = base.source["format"] == "mlplugins"
+    present = {symbol for frame in frames for symbol in data.symbols(frame)}
+    if isinstance(wanted, list):
+        if native:
+            raise BadInput("base.elements: a checkpoint of mlplugins keeps its elements; leave this key out")
+        missing = sorted(present - set(wanted))
+        if missing:
+            raise BadInput(f"base.elements: the data hold {', '.join(missing)}, which the list leaves out")
+        return list(wanted)
+    if native or wanted == "all":
+        return known
+    return sorted(present, key=lambda symbol: int(atomic_numbers[symbol]))
+
+
+def _references(configuration: FinetuneConfiguration, inputs: Inputs) -> References:
+    base, frames, given = inputs.base, inputs.parts.train, configuration.data.baseline
+    if configuration.strategy == "distill":  # the student learns total energies: references as in `train`
+        predicted = [base.composition.predict(data.symbols(s)) for s in frames]
+    else:
+        found = forgetting.evaluate(forgetting.double(base.potential), frames, base.composition)
+        predicted = [p.energy for p in found]
+    return references.refit(frames, predicted, base.composition, given if isinstance(given, dict) else None)
+
+
+def _sets(configuration: FinetuneConfiguration, inputs: Inputs, fitted: References) -> DataSets:
+    notes = [] if configuration.strategy == "distill" else fitted.warnings
+    sets = data.data_sets(inputs.parts, fitted.composition, [*inputs.parts.warnings, *notes])
+    hashes = {**sets.sha256, "base": inputs.base.source["sha256"]}
+    if inputs.replay:
+        hashes["replay"] = validation.data_hash(inputs.replay)
+    return replace(sets, sha256=hashes)
+
+
+def _probes(inputs: Inputs) -> list[Structure]:
+    base = inputs.base
+    frames = forgetting.probes(inputs.parts.train)
+    return forgetting.labelled(forgetting.double(base.potential), frames, base.composition)
+
+
+def _record(task: Task, made: Plan) -> Record:
+    cutoff = made.potential.cutoff
+    if task.configuration.strategy == "delta":
+        cutoff = max(cutoff, task.base.potential.cutoff)
+    dtype = DTYPES[task.configuration.training.dtype]
+    graphs = {
+        name: data.graphs(structures, task.sets.baseline, cutoff, dtype)
+        for name, structures in named_sets(task.sets).items()
+    }
+    origin = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
+    return Record(
+        task.configuration,
+        task.sets,
+        graphs,
+        made.family,
+        made.hyperparameters,
+        task.base.references,
+        {"finetune": origin},
+    )
+
+
+def _counts(made: Plan) -> tuple[int, int]:
+    """Trained parameters, and those of the exported model's trained part."""
+    return results.n_parameters(made.potential), sum(p.numel() for p in made.potential.parameters())
+
+
+def _report(task: Task, made: Plan, fitted: References) -> dict[str, Any]:
+    configuration = task.configuration
+    trainable, total = _counts(made)
+    before: dict[str, Any] = {}
+    base = forgetting.double(task.base.potential)
+    for name, frames in named_sets(task.sets).items():
+        if frames and configuration.strategy != "distill":
+            before[name] = metrics(frames, forgetting.evaluate(base, frames, task.sets.baseline))
+    return {
+        "strategy": configuration.finetune.strategy,
+        "options": configuration.options.model_dump(mode="json"),
+        "base": {"family": task.base.family, **task.base.source},
+        "n_trained_parameters": trainable,
+        "n_parameters_with_frozen": total,
+        "n_train_frames": len(made.train),
+        "references": fitted.report,
+        "base_errors": before,
+    }
+
+
+def _forgetting(
+    task: Task, potential: Potential, base_set: Sequence[Structure], labelled: bool
+) -> dict[str, Any]:
+    """Errors on the base set before and after; energies with the references of the base."""
+    old = task.base.composition
+    return {
+        "set": "base.data" if labelled else "rattled copies of training frames, labelled by the base",
+        "before": forgetting.errors(forgetting.double(task.base.potential), base_set, old),
+        "after": forgetting.errors(potential, base_set, old),
+    }

@@ -1,0 +1,231 @@
+"""The fine-tuning configuration: that of `train`, with the base model and a strategy in place of a family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlplugins.errors import BadInput, nearest
+from mlplugins.training.config import (
+    Count,
+    KeySection,
+    ModelSection,
+    Positive,
+    RunConfiguration,
+    Section,
+    Weight,
+    hyperparameters,
+    located,
+    read_yaml,
+    sentences,
+)
+
+LEARNING_RATES = {
+    "full": 2e-3,
+    "heads": 5e-3,
+    "freeze": 2e-3,
+    "lora": 5e-3,
+    "replay": 2e-3,
+    "delta": 1e-2,
+    "distill": 1e-2,
+}
+"""Learning rate of every strategy where the configuration names none."""
+
+EPOCHS = 50
+"""Epochs where the configuration names none."""
+
+OWN_MODEL = ("delta", "distill")
+"""Strategies that train a new model, described by the section `model`."""
+
+
+class BaseSection(Section):
+    """The model to start from.
+
+    Attributes:
+        checkpoint: `checkpoint.ckpt` of this package or a foreign checkpoint.
+        elements: of a foreign model, what is kept: `data` (those of all data named here), `all`, or symbols.
+        data: labelled frames on which forgetting is measured, at the base's level of theory; without it,
+            rattled copies of the training frames, labelled by the base.
+        keys: names of the labels in `data`.
+    """
+
+    checkpoint: str
+    elements: Literal["data", "all"] | list[str] = "data"
+    data: str | list[str] | None = None
+    keys: KeySection = KeySection()
+
+
+class NoOptions(Section):
+    """Strategies `full`, `heads`, `delta`."""
+
+
+class Freeze(Section):
+    """Strategy `freeze:N`; `layers` = N."""
+
+    layers: Annotated[int, Field(ge=0)]
+
+
+class Lora(Section):
+    """Strategy `lora`: rank r, and α of the factor α/r (default: the rank)."""
+
+    rank: Count = 8
+    alpha: Positive | None = None
+
+
+class Replay(Section):
+    """Strategy `replay`.
+
+    Attributes:
+        data: labelled frames of what the base was trained on, at its level of theory, or
+        structures: frames that the base itself labels.
+        keys: names of the labels in `data`.
+        weight: factor of these frames in the loss.
+    """
+
+    data: str | list[str] | None = None
+    structures: str | list[str] | None = None
+    keys: KeySection = KeySection()
+    weight: Weight = 1.0
+
+
+OPTIONS: dict[str, type[Section]] = {
+    "full": NoOptions,
+    "heads": NoOptions,
+    "freeze": Freeze,
+    "lora": Lora,
+    "replay": Replay,
+    "delta": NoOptions,
+    "distill": NoOptions,
+}
+"""The strategies with their options."""
+
+SPELLINGS = [f"{name}:N" if name == "freeze" else name for name in OPTIONS]
+
+
+class FinetuneSection(BaseModel):
+    """The strategy; all other keys are its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    strategy: str
+
+
+class FinetuneConfiguration(RunConfiguration):
+    """All of a fine-tuning run; `model` is the new model of `delta` and `distill`.
+
+    >>> content = {"data": {"train": "md.extxyz"}, "base": {"checkpoint": "base.ckpt"}}
+    >>> configuration = parse({**content, "finetune": {"strategy": "freeze:2"}}, "config.yaml")
+    >>> configuration.strategy, configuration.options.layers, configuration.training.lr
+    ('freeze', 2, 0.002)
+    """
+
+    base: BaseSection
+    finetune: FinetuneSection
+    model: ModelSection | None = None
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy."""
+        return self.finetune.strategy.partition(":")[0]
+
+    @property
+    def options(self) -> Any:
+        """Options of the strategy, one of `OPTIONS`."""
+        return _options(self.finetune, "finetune")
+
+
+def load(path: Path) -> FinetuneConfiguration:
+    """Read and validate a configuration; files are sought beside it, then where the command runs.
+
+    Raises:
+        BadInput: not YAML, a key that is unknown, missing or ill-typed, an unknown strategy, or an option of
+            another one.
+    """
+    configuration = parse(read_yaml(path), str(path))
+    sections = {
+        "data": ("train", "validation", "test"),
+        "base": ("checkpoint", "data"),
+        "finetune": ("data", "structures"),
+    }
+    update = {}
+    for name, keys in sections.items():
+        section = getattr(configuration, name)
+        found = {
+            key: located(value, path.parent)
+            for key in keys
+            if isinstance(value := getattr(section, key, None), str | list)
+        }
+        update[name] = section.model_copy(update=found)
+    return configuration.model_copy(update=update)
+
+
+def parse(content: Any, source: str) -> FinetuneConfiguration:
+    """Validate a configuration that was read from `source` (a name for the messages)."""
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{source}: expected a mapping with 'data', 'base' and 'finetune', got {type(content).__name__}"
+        )
+    try:
+        configuration = FinetuneConfiguration.model_validate(_with_defaults(content))
+    except ValidationError as error:
+        raise BadInput(f"{source}: " + "; ".join(sentences(error, FinetuneConfiguration))) from error
+    _options(configuration.finetune, f"{source}: finetune")
+    _check_model(configuration, source)
+    if configuration.data.elements is not None:
+        raise BadInput(f"{source}: data.elements: the base has the elements; say base.elements")
+    return configuration
+
+
+def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    """Epochs and learning rate where none are given."""
+    section, training = content.get("finetune"), content.get("training") or {}
+    strategy = section.get("strategy") if isinstance(section, dict) else None
+    if not isinstance(training, dict) or not isinstance(strategy, str):
+        return content
+    rate = LEARNING_RATES.get(strategy.partition(":")[0])
+    defaults = {"epochs": EPOCHS} | ({"lr": rate} if rate is not None else {})
+    return {**content, "training": {**defaults, **training}}
+
+
+def _options(section: FinetuneSection, where: str) -> Any:
+    name, colon, number = section.strategy.partition(":")
+    if name not in OPTIONS or bool(colon) != (name == "freeze"):
+        raise BadInput(f"{where}: unknown strategy '{section.strategy}': {nearest(name, SPELLINGS)}")
+    given = dict(section.model_extra or {})
+    options = OPTIONS[name]
+    for key in given:
+        if key in options.model_fields and key != "layers":
+            continue
+        owners = [other for other, cls in OPTIONS.items() if key in cls.model_fields and key != "layers"]
+        if owners:
+            raise BadInput(f"{where}: '{key}' is an option of '{', '.join(owners)}', not of '{name}'")
+        valid = ["strategy", *options.model_fields] if name != "freeze" else ["strategy"]
+        raise BadInput(f"{where}: unknown key '{key}': {nearest(key, valid)}")
+    if name == "freeze":
+        if not number.isdigit():
+            raise BadInput(f"{where}: strategy 'freeze:N' needs a number of layers, got '{section.strategy}'")
+        given["layers"] = int(number)
+    try:
+        found = options.model_validate(given)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(sentences(error, options))) from error
+    if isinstance(found, Replay) and (found.data is None) == (found.structures is None):
+        raise BadInput(
+            f"{where}: replay needs either 'data' (labelled frames of the base's data) or 'structures' "
+            "(frames that the base labels)"
+        )
+    return found
+
+
+def _check_model(configuration: FinetuneConfiguration, source: str) -> None:
+    model, strategy = configuration.model, configuration.strategy
+    if strategy in OWN_MODEL:
+        if model is None:
+            raise BadInput(f"{source}: model: '{strategy}' trains a new model: give its family")
+        hyperparameters(model.family, model.model_extra or {}, f"{source}: model")
+    elif model is not None:
+        raise BadInput(
+            f"{source}: model: '{strategy}' trains the base's model; only {' and '.join(OWN_MODEL)} take one"
+        )

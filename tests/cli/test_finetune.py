@@ -1,0 +1,117 @@
+"""`mlplugins finetune` from native and foreign checkpoints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read, write
+
+from mlplugins import MLCalculator
+from mlplugins.cli.main import main
+from mlplugins.export.metatomic import Description, save
+
+from ..training import toy
+
+SEVENNET = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
+TEXT = """
+base: {{checkpoint: {base}}}
+finetune: {{{finetune}}}
+data: {{train: train.extxyz, validation: 0.25, test: test.extxyz}}
+training: {{epochs: {epochs}, batch_size: 3, lr: 0.001, devices: 1, dtype: float64}}
+"""
+
+
+def metrics(directory) -> dict:
+    return json.loads((directory / "metrics.json").read_text())
+
+
+def config(folder, base, finetune="strategy: full", epochs=2, name="tune.yaml"):
+    path = folder / name
+    path.write_text(TEXT.format(base=base, finetune=finetune, epochs=epochs))
+    return path
+
+
+@pytest.fixture
+def native_base(project, tmp_path):
+    """A checkpoint of `mlplugins train` on argon."""
+    assert main(["train", str(project(epochs=2)), "-o", str(tmp_path / "base")]) == 0
+    return tmp_path / "base" / "checkpoint.ckpt"
+
+
+def test_from_our_own_checkpoint(native_base, tmp_path, capsys):
+    out = tmp_path / "run"
+    path = config(tmp_path, native_base)
+    assert main(["finetune", str(path), "-o", str(out), "--json", str(tmp_path / "same.json")]) == 0
+    names = {"model.pt", "checkpoint.ckpt", "metrics.json", "log.csv", "learning.png", "parity.png"}
+    assert {p.name for p in out.iterdir()} == names
+    result = metrics(out)
+    assert result["finetune"]["strategy"] == "full"
+    assert result["finetune"]["base"]["format"] == "mlplugins"
+    assert result["finetune"]["base_errors"]["test"]["n_structures"] == 4
+    assert result["forgetting"]["before"]["n_structures"] == result["forgetting"]["after"]["n_structures"]
+    assert json.loads((tmp_path / "same.json").read_text())["forgetting"] == result["forgetting"]
+    printed = capsys.readouterr().out
+    for words in ("test, base", "base set, after", "energy references", "ready for ASE, LAMMPS and i-PI"):
+        assert words in printed
+    # extended, and then itself a base
+    assert main(["finetune", str(config(tmp_path, native_base, epochs=3)), "-o", str(out)]) == 0
+    assert metrics(out)["epochs"] == 3
+    chained = config(tmp_path, out / "checkpoint.ckpt", "strategy: heads", epochs=1)
+    assert main(["finetune", str(chained), "-o", str(tmp_path / "second")]) == 0
+    assert main(["export", str(out / "checkpoint.ckpt"), "-o", str(tmp_path / "again.pt")]) == 0
+
+
+@pytest.fixture
+def lithium_sulphide(tmp_path):
+    """Frames labelled by the toy model (its elements renamed), far from what SevenNet's checkpoint says."""
+    for name, n, seed in (("train", 8, 0), ("test", 3, 1)):
+        frames = [s.to_atoms() for s in toy.labelled(toy.base().potential, toy.frames(n, seed))]
+        for atoms in frames:
+            atoms.symbols = ["Li" if symbol == "Ne" else "S" for symbol in atoms.symbols]
+        write(tmp_path / f"{name}.extxyz", frames)
+    return tmp_path
+
+
+def test_from_a_foreign_checkpoint_with_the_elements_of_the_data(lithium_sulphide):
+    folder = lithium_sulphide
+    assert main(["finetune", str(config(folder, SEVENNET, epochs=1)), "-o", str(folder / "run")]) == 0
+    result = metrics(folder / "run")
+    assert result["elements"] == ["Li", "S"]
+    assert result["finetune"]["base"]["format"] == "SevenNet"
+    assert result["finite_differences"]["max_error_meV_per_A"] < 1e-2
+    errors = []
+    for atoms in read(folder / "test.extxyz", ":"):
+        labels, atoms.calc = atoms.get_forces(), MLCalculator(folder / "run" / "model.pt")
+        errors.append(np.abs(atoms.get_forces() - labels).mean())
+    assert 1000 * np.mean(errors) == pytest.approx(result["test"]["forces"]["mae_meV_per_A"], rel=1e-9)
+    path = config(folder, f"{SEVENNET}, elements: all", "strategy: heads", epochs=1)
+    assert main(["finetune", str(path), "-o", str(folder / "all")]) == 0
+    assert len(metrics(folder / "all")["elements"]) == 8
+
+
+def test_bad_input_is_refused_before_anything_is_written(lithium_sulphide, capsys):
+    folder, out = lithium_sulphide, lithium_sulphide / "run"
+
+    def refused(path, *words):
+        assert main(["finetune", str(path), "-o", str(out)]) == 2
+        error = capsys.readouterr().err
+        for word in words:
+            assert word in error
+        assert not out.exists()
+
+    refused(config(folder, "nothing.pth"), "no such checkpoint: 'nothing.pth'")
+    refused(config(folder, folder / "train.extxyz"), "train.extxyz")
+    refused(config(folder, SEVENNET, "strategy: frozen"), "unknown strategy 'frozen'", "Valid: ")
+    refused(config(folder, SEVENNET, "strategy: heads, rank: 3"), "'rank' is an option of 'lora'")
+    refused(config(folder, SEVENNET, "strategy: freeze:9"), "the base has 3 layers")
+    refused(config(folder, f"{SEVENNET}, elements: [Li, P]"), "the data hold S, which the list leaves out")
+    refused(config(folder, SEVENNET, "strategy: replay, structures: no.xyz"), "no such data file: 'no.xyz'")
+    model = folder / "model.pt"
+    potential = toy.base().potential
+    save(potential, model, Description("nequip", toy.ELEMENTS, [0.0, 0.0]), "float64")
+    refused(config(folder, model), "not a checkpoint")
+    frames = [s.to_atoms() for s in toy.labelled(potential, toy.frames(4, 0))]
+    write(folder / "train.extxyz", frames)
+    write(folder / "test.extxyz", [s.to_atoms() for s in toy.labelled(potential, toy.frames(2, 1))])
+    refused(config(folder, SEVENNET), "train.extxyz, frame 0", "Ar, Ne that the base does not know")

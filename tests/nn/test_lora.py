@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from mlplugins.errors import BadInput
+from mlplugins.models import lennard_jones, mace, nequip
+from mlplugins.nn import lora
+from mlplugins.testing.families import inputs
+from mlplugins.testing.structures import standard_structures
+
+ELEMENTS = ["Li", "S"]
+MODELS = {
+    "nequip": lambda: nequip.Model(ELEMENTS, nequip.Hyperparameters(num_layers=2, num_features=6)),
+    "mace": lambda: mace.Model(ELEMENTS, mace.Hyperparameters(num_channels=4, l_max=1, correlation=2)),
+}
+
+
+def _energy(model):
+    atoms = standard_structures(ELEMENTS)["crystal"]
+    return model(*inputs(atoms, ELEMENTS, 5.0))["energy"].detach()
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_merged_equals_unmerged_and_has_the_base_architecture(family):
+    torch.manual_seed(0)
+    model = MODELS[family]()
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    before = _energy(model)
+    lora.attach(model, rank=2, alpha=3.0)
+    torch.testing.assert_close(_energy(model), before, rtol=0, atol=0)  # B = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.1)
+    updated = _energy(model)
+    assert float((updated - before).abs().max()) > 1e-3
+    lora.merge(model)
+    torch.testing.assert_close(_energy(model), updated, rtol=0, atol=1e-12)
+    assert list(model.state_dict()) == list(base)
+    torch.testing.assert_close(_energy(torch.jit.script(model.eval())), updated, rtol=0, atol=1e-12)
+
+
+def test_only_the_factors_are_trained_and_the_update_has_the_rank():
+    torch.manual_seed(0)
+    model = MODELS["nequip"]()
+    lora.attach(model, rank=2, alpha=1.0)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained
+    assert all(name.endswith((".0.a", ".0.b")) for name in trained)
+    weights = model.interactions[0].linear_up.weights
+    before = weights.parametrizations["0"].original.clone()
+    weights.parametrizations["0"][0].b.data.normal_()
+    update = (weights[0] - before)[0]
+    assert int(torch.linalg.matrix_rank(update)) == 2
+
+
+def test_refusals():
+    with pytest.raises(BadInput, match="rank must be 1 or more, got 0"):
+        lora.attach(MODELS["nequip"](), 0, 1.0)
+    with pytest.raises(BadInput, match="no linear maps"):
+        lora.attach(lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters()), 2, 1.0)
