@@ -1,415 +1,273 @@
-"""MACE models of the mace-torch package: their weights on the family of this package.
+"""MACE models (`.model` of the package mace-torch) → the family `mace`.
 
-What differs between the two, all absorbed here:
+The file is a pickle of the whole network. Its modules come out of the restricted unpickler as records of what
+they held; the code inside (TorchScript programs of e3nn, graphs of torch.fx) is left alone. From the records
+follow the architecture, also where old files do not state it, and the weights, which `_mace_weights` maps.
 
-| | mace-torch | here |
-|---|---|---|
-| feature rows | mul_ir | ir_mul (weights are the same, only activations differ) |
-| radial weights | paths sorted by output irrep | paths grouped by input irrep |
-| element-dependent maps | 1/√(channels · elements) | 1/√channels |
-| product basis | any spanning set of symmetric tensors, kept in the file | an orthonormal basis, recomputed |
-| energy | scale · (Σ readouts + ZBL) + shift | scale · (Σ readouts + shift) + ZBL |
-| heads | all | one |
+Paper: Batatia et al., NeurIPS 2022, arXiv 2206.07697.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import cast
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import torch
-from ase.data import chemical_symbols
+import numpy as np
 from e3nn import o3
-from torch import Tensor, nn
+from torch import Tensor
 
+from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints._mace_weights import HomeConfig, from_state
 from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
-from mlplugins.models import mace
-from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
-from mlplugins.nn.convolution import Convolution
-from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import RadialMLP
-from mlplugins.nn.zbl import ROUNDED
 
-COULOMB_EV_A = 14.3996
-"""e²/(4πε₀) as mace-torch rounds it, eV Å: kept, for equal energies."""
-SCREENING_A = 0.529
-"""Bohr radius as mace-torch rounds it, Å."""
-SPAN_TOLERANCE = 1e-5
-"""Coefficients of order one: float32 files have rounded ones, another convention would be off by 0.1."""
-CONSTANTS = re.compile(
-    r"(^(atomic_numbers|r_max|num_interactions)$"
-    r"|bessel_fn\.(r_max|prefactor)$|cutoff_fn\.(p|r_max)$"
-    r"|\.(output_mask|bias)$|conv_tp\.weight$|weights(_max|_\d+)_zeroed$|_w3j_\d_\d_\d$)"
-)
-"""Entries of a state that hold no weights."""
+__all__ = ["HomeConfig", "from_state", "read", "recognises"]
+
+RECORDS = ("mace.modules.", "mace.tools.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
+"""Modules of the classes that may appear, as records."""
+ACCELERATORS = ("cuequivariance", "openequivariance")
+GRAPH = "torch.fx.graph_module.reduce_graph_module"
+RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
+TRANSFORM = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
+MAX_MODULES = 20_000
+"""A model has some hundred modules; a forged file could have one contain itself."""
 
 
-@dataclass(frozen=True)
-class HomeConfig:
-    """Architecture of a mace-torch model, with that package's own names.
-
-    Attributes:
-        model_cls: class of the model.
-        interaction_cls_first, interaction_cls: classes of the first and the later interaction blocks.
-        hidden_irreps: such as "128x0e+128x1o".
-        MLP_irreps: hidden irreps of the last readout, for one head.
-        distance_transform: "None", "Agnesi" or "Soft".
-    """
-
-    r_max: float
-    num_bessel: int
-    num_polynomial_cutoff: int
-    max_ell: int
-    interaction_cls: str
-    interaction_cls_first: str
-    num_interactions: int
-    hidden_irreps: str
-    MLP_irreps: str
-    atomic_numbers: Sequence[int]
-    avg_num_neighbors: float
-    correlation: int
-    radial_MLP: Sequence[int] = (64, 64, 64)
-    model_cls: str = "ScaleShiftMACE"
-    radial_type: str = "bessel"
-    distance_transform: str = "None"
-    pair_repulsion: bool = False
-    gate: str = "silu"
-    heads: Sequence[str] = field(default_factory=lambda: ["Default"])
-    readout_cls: str = "NonLinearReadoutBlock"
-    apply_cutoff: bool = True
-    edge_irreps: str | None = None
-    embedding_specs: object = None
-    use_so3: bool = False
-    use_last_readout_only: bool = False
-    keep_last_layer_irreps: bool = False
-
-
-def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
-    """The hyper-parameters here of a mace-torch architecture.
-
-    Raises:
-        BadInput: an option that this package does not have.
-    """
-    hidden = o3.Irreps(config.hidden_irreps)
-    channels = hidden.count("0e")
-    natural = o3.Irreps([(channels, (degree, (-1) ** degree)) for degree in range(hidden.lmax + 1)])
-    mlp = o3.Irreps(config.MLP_irreps)
-    edge = o3.Irreps(config.edge_irreps) if config.edge_irreps is not None else hidden
-    _require("hidden_irreps", config.hidden_irreps, hidden == natural, "equal channels of 0e, 1o, 2e, …")
-    _require("MLP_irreps", config.MLP_irreps, mlp.dim == mlp.count("0e") > 0, "scalars (0e) only")
-    _require("edge_irreps", config.edge_irreps, edge == hidden, "the hidden irreps")
-    fixed: dict[str, tuple[object, ...]] = {
-        "model_cls": ("ScaleShiftMACE", "MACE"),
-        "radial_type": ("bessel",),
-        "gate": ("silu",),
-        "readout_cls": ("NonLinearReadoutBlock",),
-        "apply_cutoff": (True,),
-        "embedding_specs": (None,),
-        "use_so3": (False,),
-        "use_last_readout_only": (False,),
-        "keep_last_layer_irreps": (False,),
-        "distance_transform": ("None", "Agnesi", "Soft"),
-    }
-    for name, valid in fixed.items():
-        value = getattr(config, name)
-        _require(name, value, value in valid, " or ".join(str(choice) for choice in valid))
-    kinds = {f"{kind}InteractionBlock": kind for kind in mace.INTERACTIONS}
-    for name in ("interaction_cls_first", "interaction_cls"):
-        value = getattr(config, name)
-        _require(name, value, value in kinds, " or ".join(kinds))
-    return mace.Hyperparameters(
-        cutoff=float(config.r_max),
-        num_interactions=int(config.num_interactions),
-        num_channels=int(channels),
-        max_L=int(hidden.lmax),
-        l_max=int(config.max_ell),
-        correlation=int(config.correlation),
-        num_basis=int(config.num_bessel),
-        envelope_power=int(config.num_polynomial_cutoff),
-        radial_mlp=[int(width) for width in config.radial_MLP],
-        readout_mlp=int(mlp.dim),
-        interaction_first=kinds[config.interaction_cls_first],
-        interaction=kinds[config.interaction_cls],
-        distance_transform=config.distance_transform.lower(),
-        zbl=bool(config.pair_repulsion),
+def recognises(path: Path | str) -> bool:
+    """Whether the file holds objects of mace-torch, or weights named as its weights are."""
+    try:
+        names = unpickle.names(path)
+    except BadInput:
+        return False
+    return any(name.startswith("mace.") for name in names.imports) or any(
+        name.endswith("interactions.0.linear_up.weight") for name in names.strings
     )
 
 
-def from_state(config: HomeConfig, state: Mapping[str, Tensor], head: str | None = None) -> Checkpoint:
-    """A potential with the weights of a mace-torch model.
+def read(path: Path | str, elements: list[str] | None = None, head: str | None = None) -> Checkpoint:
+    """Read a model; no code in the file is run, mace-torch is not needed.
 
     Args:
-        config: its architecture.
-        state: its `state_dict()`, every entry; the precision of the result is that of the weights.
-        head: which head of several, by name.
+        path: the `.model` file.
+        elements: keep only these (symbols); default: all that the model knows.
+        head: which head of several; default: the only one, or the one called "Default".
+
+    Returns:
+        The model as family `mace` in the precision of its weights, with the energies of the isolated atoms
+        as composition energies.
 
     Raises:
-        BadInput: an unknown option, a head that must be chosen or does not exist, entries that are missing,
-            left over or of another shape, coupling coefficients of another convention.
+        BadInput: not such a file, truncated, weights alone, an unsupported option (named), an unknown element
+            or head, or a head that must be chosen.
     """
-    parameters = hyperparameters(config)
-    elements = [_symbol(int(number)) for number in config.atomic_numbers]
-    source = _Source(state)
-    which = _head_index(config.heads, head)
-    with torch.random.fork_rng(devices=[]):
-        model = mace.Model(elements, parameters)
-    with torch.no_grad():
-        weight = source.take("node_embedding.linear.weight", model.embedding.numel())
-        model.embedding.copy_(weight.view(model.embedding.shape) / math.sqrt(len(elements)))
-        for index, (linear_up, layer) in enumerate(_layers(model)):
-            _linear(linear_up, source, f"interactions.{index}.linear_up.weight")
-            _interaction(layer.interaction, source, f"interactions.{index}")
-            layer.interaction.average_neighbors.fill_(float(config.avg_num_neighbors))
-            if layer.residual is not None:
-                _element_map(layer.residual, source, f"interactions.{index}.skip_tp.weight")
-            _contraction(layer.contraction, source, f"products.{index}.symmetric_contractions")
-            _linear(layer.linear, source, f"products.{index}.linear.weight")
-            _readout(layer.readout, source, f"readouts.{index}", len(config.heads), which)
-        _radial_basis(model, source)
-        baseline = _energies(model, config, source, which)
-    source.finish()
-    return Checkpoint(
-        potential=model.to(source.dtype).eval(),
-        family="mace",
-        elements=elements,
-        baseline=baseline,
-        details={
-            "hyperparameters": asdict(parameters),
-            "n_parameters": sum(p.numel() for p in model.parameters()),
-            "home": {**asdict(config), "head": config.heads[which]},
-        },
-        references=list(mace.REFERENCES),
+    path = Path(path)
+    accelerators = [name for name in unpickle.names(path).imports if name.startswith(ACCELERATORS)]
+    if accelerators:
+        raise BadInput(
+            f"{path}: saved for an accelerator ('{sorted(accelerators)[0]}'); convert it first with "
+            "`mace_cueq_to_e3nn` or `mace_oeq_to_e3nn` of mace-torch"
+        )
+    content = unpickle.load(path, lambda name: name.startswith(RECORDS))
+    if not isinstance(content, Stub):
+        raise BadInput(
+            f"{path}: weights of MACE without the architecture (a state_dict, or a checkpoint of "
+            "mace_run_train); convert the `.model` file that mace_run_train writes"
+        )
+    try:
+        state = dict(_tensors(content))
+        config = _config(content, state)
+        checkpoint = from_state(config, state, head, elements)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise BadInput(f"{path}: not an intact model of MACE ({type(error).__name__}: {error})") from error
+    source = {
+        "format": "MACE",
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "version": None,  # the files do not say
+        "head": checkpoint.details["home"]["head"] if len(config.heads) > 1 else None,
+    }
+    return replace(checkpoint, details={**checkpoint.details, "source": source})
+
+
+def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
+    """The architecture, from classes, attributes and shapes."""
+    fields, radial = _fields(model), _child(model, "radial_embedding")
+    interactions, products, readouts = (
+        _children(_child(model, name)) for name in ("interactions", "products", "readouts")
+    )
+    heads = [str(name) for name in fields.get("heads", ["Default"])]
+    hidden = [_irreps(_fields(_child(product, "linear"))["irreps_out"]) for product in products]
+    prefix = "interactions.0.conv_tp_weights.layer"
+    layers = [name for name in state if name.startswith(prefix)]
+    agnostic = {bool(_fields(product).get("use_agnostic_product", False)) for product in products}
+    return HomeConfig(
+        model_cls=_class(model),
+        r_max=float(state["r_max"]),
+        num_bessel=state[layers[0]].shape[0],
+        num_polynomial_cutoff=int(state["radial_embedding.cutoff_fn.p"]),
+        max_ell=int(_fields(_child(model, "spherical_harmonics"))["_lmax"]),
+        interaction_cls_first=_class(interactions[0]),
+        interaction_cls=_one(
+            "interaction_cls", [_class(block) for block in interactions[1:] or interactions]
+        ),
+        num_interactions=len(interactions),
+        hidden_irreps=str(hidden[0]),
+        keep_last_layer_irreps=len(hidden) > 1 and hidden[-1].lmax > 0,
+        MLP_irreps=_readout_irreps(readouts[-1], len(heads)),
+        readout_cls=_class(readouts[-1]) if len(interactions) > 1 else "NonLinearReadoutBlock",
+        use_last_readout_only=len(interactions) > 1 and len(readouts) == 1,
+        atomic_numbers=[int(number) for number in state["atomic_numbers"]],
+        avg_num_neighbors=_one(
+            "avg_num_neighbors", [_number(_fields(block)["avg_num_neighbors"]) for block in interactions]
+        ),
+        correlation=_one("correlation", list(_correlations(products))),
+        radial_MLP=[state[name].shape[1] for name in layers[:-1]],
+        radial_type=_renamed(_class(_child(radial, "bessel_fn")), RADIAL),
+        distance_transform=(
+            _renamed(_class(_child(radial, "distance_transform")), TRANSFORM)
+            if "distance_transform" in _fields(radial)["_modules"]
+            else "None"
+        ),
+        pair_repulsion="pair_repulsion_fn" in fields["_modules"],
+        gate=_one("gate", list(_gates(readouts[-1])) or ["silu"]),
+        radial_gate=_one("radial_gate", [gate for block in interactions for gate in _gates(block)]),
+        heads=heads,
+        apply_cutoff=bool(_fields(radial).get("apply_cutoff", True)),
+        edge_irreps=_edge_irreps(interactions),
+        embedding_specs=(
+            list(fields.get("embedding_specs", {})) if "joint_embedding" in fields["_modules"] else None
+        ),
+        use_so3=bool(fields.get("use_so3", False)),
+        use_agnostic_product=_one("use_agnostic_product", sorted(agnostic)),
     )
 
 
-class _Source:
-    """The home state; every entry is taken once, in float64."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self.state = dict(state)
-        self.taken: set[str] = set()
-        precisions = {tensor.dtype for name, tensor in state.items() if name.endswith("linear_up.weight")}
-        if precisions not in ({torch.float32}, {torch.float64}):
-            raise BadInput(
-                "MACE state: expected weights named 'interactions.….linear_up.weight' in float32 or float64, "
-                f"found {sorted(str(precision) for precision in precisions) or 'none'}"
-            )
-        self.dtype: torch.dtype = precisions.pop()
-
-    def take(self, name: str, size: int | None = None) -> Tensor:
-        if name not in self.state:
-            raise BadInput(f"MACE state: no entry '{name}'; the configuration does not fit the weights")
-        tensor = self.state[name].detach().to("cpu", torch.float64)
-        if size is not None and tensor.numel() != size:
-            raise BadInput(f"MACE state: '{name}' has {tensor.numel()} values, expected {size}")
-        self.taken.add(name)
-        return tensor
-
-    def finish(self) -> None:
-        """Refuse what was not understood, and coupling coefficients of another sign or scale."""
-        for name, tensor in self.state.items():
-            match = re.search(r"_w3j_(\d)_(\d)_(\d)$", name)
-            if match:
-                degrees = [int(degree) for degree in match.groups()]
-                ours = o3.wigner_3j(*degrees, dtype=torch.float64)
-                if not torch.allclose(tensor.to(torch.float64), ours, rtol=0, atol=1e-6):
-                    raise BadInput(
-                        f"MACE state: '{name}' differs from this package's Clebsch–Gordan coefficients"
-                    )
-        rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
-        if rest:
-            raise BadInput(f"MACE state: entries without a place in this architecture: {', '.join(rest)}")
+def _fields(module: Any) -> dict[str, Any]:
+    """Attributes of a module in the file."""
+    if not isinstance(module, Stub):
+        raise TypeError(f"{module!r} is not a module")
+    fields = module.arguments[0] if module.name == GRAPH else module.state
+    if not isinstance(fields, dict) or not isinstance(fields.get("_modules"), dict):
+        raise TypeError(f"{module!r} is not a module")
+    return fields
 
 
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise BadInput(f"MACE: '{name}' is {value}; this package reads models with {expected}")
+def _child(module: Stub, name: str) -> Stub:
+    child: Stub = _fields(module)["_modules"][name]
+    return child
 
 
-def _symbol(number: int) -> str:
-    if not 0 < number < len(chemical_symbols):
-        raise BadInput(f"MACE: {number} is not an atomic number")
-    return str(chemical_symbols[number])
+def _children(module: Stub) -> list[Stub]:
+    return [child for child in _fields(module)["_modules"].values() if child is not None]
 
 
-def _head_index(heads: Sequence[str], head: str | None) -> int:
-    if head is None:
-        if len(heads) != 1:
-            raise BadInput(f"MACE: the model has the heads {', '.join(heads)}; choose one")
-        return 0
-    if head not in heads:
-        raise BadInput(f"MACE: no head '{head}'; the model has {', '.join(heads)}")
-    return list(heads).index(head)
+def _modules(root: Stub) -> Iterator[tuple[str, Stub]]:
+    """All modules below `root` and itself, with their dotted names, parents first."""
+    waiting = [("", root)]
+    for _ in range(MAX_MODULES):
+        if not waiting:
+            return
+        prefix, module = waiting.pop()
+        yield prefix, module
+        children = _fields(module)["_modules"].items()
+        waiting += [(f"{prefix}{name}.", child) for name, child in children if child is not None][::-1]
+    raise ValueError(f"more than {MAX_MODULES} modules")
 
 
-def _layers(model: mace.Model) -> list[tuple[Linear, mace.Layer]]:
-    return [(cast(Linear, up), cast(mace.Layer, layer)) for up, layer in zip(model.linear_up, model.layers)]
+def _tensors(root: Stub) -> Iterator[tuple[str, Tensor]]:
+    """The entries of the model's `state_dict()`, without those inside compiled code."""
+    for prefix, module in _modules(root):
+        fields = _fields(module)
+        unsaved = fields.get("_non_persistent_buffers_set", ())
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in fields.get(kind, {}).items():
+                if tensor is not None and name not in unsaved:
+                    if not isinstance(tensor, Tensor):
+                        raise TypeError(f"'{prefix}{name}' is not a tensor")
+                    yield f"{prefix}{name}", tensor
 
 
-def _copy(module: nn.Module, name: str, value: Tensor) -> None:
-    getattr(module, name).copy_(value)
+def _class(module: Stub) -> str:
+    """Name of a class without its module."""
+    _fields(module)
+    return module.name.rpartition(".")[2]
 
 
-def _linear(linear: Linear, source: _Source, name: str) -> None:
-    """Blocks of the flat home weight: one per output irrep, fan in × channels."""
-    flat = source.take(name, sum(weight.numel() for weight in linear.weights))
-    start = 0
-    for weight in linear.weights:
-        weight.copy_(flat[start : start + weight.numel()].view(weight.shape))
-        start += weight.numel()
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    return names.get(name, name)
 
 
-def _element_map(linear: Linear, source: _Source, name: str) -> None:
-    """Home order is channels in × elements × channels out; its norm counts the elements as fan in."""
-    flat = source.take(name, sum(weight.numel() for weight in linear.weights))
-    start = 0
-    for weight in linear.weights:
-        n_elements, n_in, n_out = weight.shape
-        block = flat[start : start + weight.numel()].view(n_in, n_elements, n_out)
-        weight.copy_(block.transpose(0, 1) / math.sqrt(n_elements))
-        start += weight.numel()
+def _one(name: str, values: list[Any]) -> Any:
+    """The value that all blocks must share."""
+    if any(value != values[0] for value in values):
+        shown = ", ".join(str(value) for value in values)
+        raise BadInput(f"MACE: '{name}' differs between the layers ({shown}); expected one value for all")
+    return values[0]
 
 
-def _interaction(interaction: mace.Interaction, source: _Source, prefix: str) -> None:
-    _radial_network(interaction.convolution.radial, source, f"{prefix}.conv_tp_weights")
-    _reorder_paths(interaction.convolution)
-    _linear(interaction.linear, source, f"{prefix}.linear.weight")
-    if interaction.density is not None:
-        _radial_network(interaction.density, source, f"{prefix}.density_fn")
-    if interaction.element_mix is not None:
-        _element_map(interaction.element_mix, source, f"{prefix}.skip_tp.weight")
+def _irreps(value: Any) -> o3.Irreps:
+    """Irreps, written as a string or as e3nn's nested tuples."""
+    if isinstance(value, str):
+        return o3.Irreps(value)
+    irreps = []
+    for mul_ir in _plain(value):
+        mul, ir = _plain(mul_ir)
+        degree, parity = _plain(ir)
+        irreps.append((int(mul), (int(degree), int(parity))))
+    return o3.Irreps(irreps)
 
 
-def _radial_network(network: RadialMLP, source: _Source, prefix: str) -> None:
-    for index, weight in enumerate(network.weights):
-        weight.copy_(source.take(f"{prefix}.layer{index}.weight", weight.numel()).view(weight.shape))
+def _plain(value: Any) -> tuple[Any, ...]:
+    """The tuple that a record of a tuple's subclass was made of."""
+    if isinstance(value, Stub):
+        (value,) = value.arguments
+    return tuple(value)
 
 
-def _reorder_paths(convolution: Convolution) -> None:
-    """Columns of the last radial weight: from the home order, sorted by output irrep, to ours."""
-    blocks = list(convolution.irreps_out)
-    weight = convolution.radial.weights[-1]
-    home = sorted(range(len(blocks)), key=lambda path: (blocks[path].ir.l, path))
-    columns = weight.split([blocks[path].mul for path in home], dim=1)
-    by_path = dict(zip(home, columns))
-    weight.copy_(torch.cat([by_path[path] for path in range(len(blocks))], dim=1))
+def _number(value: Any) -> float:
+    """A number, also as a tensor or as a record of a numpy scalar."""
+    if isinstance(value, Stub):
+        kind, data = value.arguments
+        code = str(kind.arguments[0])
+        if not value.name.endswith(".scalar") or code not in ("f4", "f8", "i4", "i8"):
+            raise TypeError(f"{value!r} is not a number")
+        return float(np.frombuffer(data, dtype="<" + code)[0])
+    return float(value)
 
 
-def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str) -> None:
-    """Weights of our basis that give the polynomials of the home one, by least squares (exact)."""
-    paths = [cast(Paths, path) for path in contraction.paths]
-    offset = 0
-    for k, (_, ir) in enumerate(contraction.irreps_out):
-        components = range(offset, offset + ir.dim)
-        own = [path for path in paths if int(path.monomials[0, 0]) in components]
-        weights = _home_weights(source, f"{prefix}.contractions.{k}")
-        for order, weight in weights.items():
-            name = f"{prefix}.contractions.{k}.U_matrix_{order}"
-            matching = [path for path in own if int((path.monomials[0, 1:] >= 0).sum()) == order]
-            _product_weights(matching, source, name, weight, offset)
-        offset += ir.dim
+def _gates(root: Stub) -> Iterator[str]:
+    """Names of the activation functions within a block."""
+    for _, module in _modules(root):
+        if module.name == "e3nn.math._normalize_activation.normalize2mom":
+            yield str(_fields(module)["f"].name).removeprefix("torch.nn.functional.")
 
 
-def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
-    """Order → weights (species, η, channels): the highest order stands apart, the others descend."""
-    lower: list[Tensor] = []
-    while f"{name}.weights.{len(lower)}" in source.state:
-        lower.append(source.take(f"{name}.weights.{len(lower)}"))
-    highest = source.take(f"{name}.weights_max")
-    return {len(lower) + 1 - index: weight for index, weight in enumerate([highest, *lower])}
+def _correlations(products: list[Stub]) -> Iterator[int]:
+    for product in products:
+        contractions = _child(_child(product, "symmetric_contractions"), "contractions")
+        for contraction in _children(contractions):
+            yield 1 + len(_fields(_child(contraction, "weights"))["_parameters"])
 
 
-def _product_weights(paths: list[Paths], source: _Source, name: str, weight: Tensor, offset: int) -> None:
-    """Least squares for one output irrep and order; `offset`: its first component in the result."""
-    u = source.take(name)
-    if u.dim() == int(name[-1]) + 1:  # scalars have no component axis
-        u = u.unsqueeze(0)
-    if not bool(u.any()):  # an order that cannot reach this irrep
-        return
-    monomials, basis = monomial_basis(u)
-    if len(paths) != 1:
-        raise BadInput(f"MACE state: '{name}' reaches an irrep that the product basis here does not")
-    target = paths[0].weight
-    shape = (target.shape[0], basis.shape[0], target.shape[2])
-    if tuple(weight.shape) not in (shape, (1, *shape[1:])):
-        raise BadInput(f"MACE state: weights of '{name}' are {tuple(weight.shape)}, expected {shape}")
-    rows = {tuple(row): i for i, row in enumerate(paths[0].monomials.tolist())}
-    home = [rows.setdefault((row[0] + offset, *row[1:]), len(rows)) for row in monomials.tolist()]
-    wanted = torch.zeros(len(rows), basis.shape[0], dtype=torch.float64)
-    wanted[home] = basis.T
-    available = torch.zeros(len(rows), target.shape[1], dtype=torch.float64)
-    available[: paths[0].basis.shape[1]] = paths[0].basis.T
-    solution = torch.linalg.lstsq(available, wanted).solution  # (η, η_home)
-    error = float((available @ solution - wanted).abs().max())
-    if error > SPAN_TOLERANCE:
-        raise BadInput(f"MACE state: '{name}' is not spanned by the product basis here ({error:.1e})")
-    target.copy_(torch.einsum("eh,shc->sec", solution, weight))
+def _readout_irreps(readout: Stub, n_heads: int) -> str:
+    """Hidden irreps of the last readout for one head; scalars of any number if it has none."""
+    if "hidden_irreps" not in _fields(readout):
+        return "1x0e"
+    irreps = _irreps(_fields(readout)["hidden_irreps"])
+    return str(o3.Irreps([(mul // n_heads, ir) for mul, ir in irreps]))
 
 
-def _readout(readout: RadialMLP, source: _Source, prefix: str, n_heads: int, head: int) -> None:
-    if len(readout.weights) == 1:
-        weight = readout.weights[0]
-        home = source.take(f"{prefix}.linear.weight", weight.numel() * n_heads)
-        weight.copy_(home.view(-1, n_heads)[:, head : head + 1])
-        return
-    first, second = readout.weights
-    width = second.shape[0]
-    own = slice(head * width, (head + 1) * width)
-    home = source.take(f"{prefix}.linear_1.weight", first.numel() * n_heads)
-    first.copy_(home.view(first.shape[0], -1)[:, own])
-    home = source.take(f"{prefix}.linear_2.weight", width * n_heads**2)
-    second.copy_(home.view(-1, n_heads)[own, head : head + 1] / math.sqrt(n_heads))
-
-
-def _radial_basis(model: mace.Model, source: _Source) -> None:
-    basis = model.basis
-    roots = source.take("radial_embedding.bessel_fn.bessel_weights", basis.roots.numel())
-    basis.roots.copy_(roots.view(-1) * model.cutoff)
-    prefix = "radial_embedding.distance_transform"
-    if model.transform is not None:
-        names = [name for name in ("a", "q", "p", "alpha") if name in dict(model.transform.named_buffers())]
-        for name in names:
-            _copy(model.transform, name, source.take(f"{prefix}.{name}", 1).view(()))
-        radius = _per_element(model, source, f"{prefix}.covalent_radii")
-        factor = 0.5 if "a" in names else 1.0
-        _copy(model.transform, "range", factor * (radius[:, None] + radius[None, :]))
-
-
-def _energies(model: mace.Model, config: HomeConfig, source: _Source, head: int) -> list[float]:
-    """Scale, shift and repulsion; returns the atomic energies."""
-    scale, shift = 1.0, 0.0
-    if config.model_cls == "ScaleShiftMACE":
-        scale = float(source.take("scale_shift.scale").view(-1).expand(len(config.heads))[head])
-        shift = float(source.take("scale_shift.shift").view(-1).expand(len(config.heads))[head])
-    model.energy_scale.fill_(scale)
-    model.shift.fill_(shift / scale)
-    if model.repulsion is not None:
-        _repulsion(model, model.repulsion, source, scale)
-    n_heads, n_elements = len(config.heads), len(config.atomic_numbers)
-    energies = source.take("atomic_energies_fn.atomic_energies", n_heads * n_elements)
-    return [float(energy) for energy in energies.view(n_heads, n_elements)[head]]
-
-
-def _repulsion(model: mace.Model, repulsion: nn.Module, source: _Source, scale: float) -> None:
-    prefix = "pair_repulsion_fn"
-    terms = torch.tensor([coefficient for coefficient, _ in ROUNDED], dtype=torch.float64)
-    if not torch.allclose(source.take(f"{prefix}.c", len(ROUNDED)), terms, rtol=0, atol=1e-6):
-        raise BadInput(f"MACE state: '{prefix}.c' are not the screening constants {terms.tolist()}")
-    if int(source.take(f"{prefix}.p", 1)) != model.envelope_power:
-        raise BadInput(f"MACE state: '{prefix}.p' differs from the envelope's power {model.envelope_power}")
-    z = torch.tensor(source.state["atomic_numbers"].tolist(), dtype=torch.float64)
-    z_power = z ** source.take(f"{prefix}.a_exp", 1).view(())
-    length = source.take(f"{prefix}.a_prefactor", 1).view(()) * SCREENING_A
-    radius = _per_element(model, source, f"{prefix}.covalent_radii")
-    _copy(repulsion, "charge_product", scale * COULOMB_EV_A * z[:, None] * z[None, :])
-    _copy(repulsion, "screening_length", length / (z_power[:, None] + z_power[None, :]))
-    _copy(repulsion, "range", radius[:, None] + radius[None, :])
-
-
-def _per_element(model: mace.Model, source: _Source, name: str) -> Tensor:
-    """Rows of a table over the periodic system."""
-    return source.take(name)[source.state["atomic_numbers"].long()]
+def _edge_irreps(interactions: list[Stub]) -> str | None:
+    """Irreps of the features that are sent, if they are not those of the nodes."""
+    for block in interactions:
+        fields = _fields(block)
+        edge = fields.get("edge_irreps")
+        if edge is not None and _irreps(edge) != _irreps(fields["node_feats_irreps"]):
+            return str(_irreps(edge))
+    return None

@@ -11,16 +11,11 @@ makes is measured on rattled crystals of the model's elements (or on --structure
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
-import ase.io
-
 from mlplugins.checkpoints import native
-from mlplugins.cli import _common
+from mlplugins.cli import _common, _tables
 from mlplugins.export.metatomic import DTYPES, Description, save
-from mlplugins.export.tables import tabulated
-from mlplugins.models.base import Potential
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,35 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="free of mlplugins' ops, for engines that know nothing of them",
     )
-    add_tables(parser)
+    _tables.add_arguments(parser)
     _common.add_json(parser)
-
-
-def add_tables(parser: argparse.ArgumentParser) -> None:
-    """Arguments of radial tables, for all commands that write a model."""
-    parser.add_argument(
-        "--radial-tables", type=int, metavar="KNOTS", help="cubic radial tables, e.g. 1025 knots (not exact)"
-    )
-    parser.add_argument(
-        "--structures", metavar="FILE", help="structures to measure the error of --radial-tables on"
-    )
-
-
-def tabulate(potential: Potential, elements: list[str], args: argparse.Namespace) -> tuple[Potential, dict]:
-    """The potential, with tables if they are asked for, and their record for the file."""
-    if args.radial_tables is None:
-        return potential, {}
-    structures = ase.io.read(_common.existing_file(args.structures), ":") if args.structures else []
-    potential, error = tabulated(potential, elements, args.radial_tables, structures)
-    _common.console().print(str(error))
-    return potential, {"radial_tables": asdict(error)}
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
     checkpoint = native.read(_common.existing_file(args.checkpoint))
     dtype = args.dtype or checkpoint.details["configuration"]["training"]["dtype"]
-    potential, tables = tabulate(checkpoint.potential, checkpoint.elements, args)
+    potential, tables = _tables.apply(checkpoint.potential, checkpoint.elements, args)
     description = Description(
         family=checkpoint.family,
         elements=checkpoint.elements,

@@ -1,17 +1,22 @@
 import json
+import lzma
 import os
 import pickle
 import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.io import write
 
 from mlplugins.cli.main import main
 from mlplugins.engines import artifact
 
 SMALL = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
+TWO_HEADS = SMALL.parent / "data" / "mace_two_heads.model.xz"
 
 
 def test_convert(tmp_path, capsys):
@@ -35,6 +40,35 @@ def test_default_output_and_portable(tmp_path, monkeypatch):
     assert artifact.load(tmp_path / "model.pt").record["portable"] is True
 
 
+def test_heads(tmp_path, capsys):
+    path, output = tmp_path / "two.model", tmp_path / "m.pt"
+    path.write_bytes(lzma.decompress(TWO_HEADS.read_bytes()))
+    assert main(["convert", str(path), "-o", str(output)]) == 2
+    assert "has the heads a, b; choose one (`mlplugins convert --head`)" in capsys.readouterr().err
+    assert main(["convert", str(path), "-o", str(output), "--head", "b", "--elements", "O"]) == 0
+    assert "two.model: MACE, head 'b', O, cutoff 4 Å, 2 layers" in capsys.readouterr().out
+    assert artifact.load(output).record["source"]["head"] == "b"
+    assert main(["convert", str(SMALL), "-o", str(output), "--head", "b"]) == 2
+    assert "--head b" in capsys.readouterr().err
+
+
+def test_radial_tables(tmp_path, capsys):
+    exact, tables, record = (tmp_path / name for name in ("e.pt", "t.pt", "t.json"))
+    words = ["convert", str(SMALL), "--dtype", "float64", "-o"]
+    assert main([*words, str(exact)]) == 0
+    structures = tmp_path / "s.xyz"
+    write(structures, bulk("NaCl", "rocksalt", a=5.6).repeat(2))
+    more = ["--radial-tables", "257", "--structures", str(structures), "--json", str(record)]
+    assert main([*words, str(tables), *more]) == 0
+    assert "radial tables of 257 knots: force error" in capsys.readouterr().out
+    error = json.loads(record.read_text())["radial_tables"]
+    assert artifact.load(tables).record["radial_tables"] == error
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    first, second = (artifact.load(path).evaluate([atoms])[0] for path in (exact, tables))
+    assert 0 < np.abs(second.forces - first.forces).max() < 1e-4 * np.abs(first.forces).max()
+
+
 def test_the_format_is_found_by_content(tmp_path):
     shutil.copy(SMALL, tmp_path / "anything.model")
     assert main(["convert", str(tmp_path / "anything.model"), "-o", str(tmp_path / "m.pt")]) == 0
@@ -53,7 +87,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     bad.write_bytes(SMALL.read_bytes()[:5000])
     refused("not a checkpoint of torch.save, or truncated")
     torch.save({"weights": torch.ones(3)}, bad)
-    refused("not a checkpoint of a known format (mace, sevennet)")
+    refused("not a checkpoint of a known format (mace, sevennet")
     torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
     refused("use `mlplugins export`")
 

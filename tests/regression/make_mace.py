@@ -5,13 +5,23 @@ Run in an environment with mace-torch==0.3.16 (which pins e3nn==0.4.4), never wi
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python tests/regression/make_mace.py
 
 Each `data/mace_NAME.npz` holds configuration, state and the home package's energy, forces and stress of the
-structures in `data/structures.npz`.
+structures in `data/structures.npz`. `data/mace_NAME.model.xz` is the whole model as that package saves it;
+for these the outputs in the other precision are stored, too.
+
+The cases of OLD come from mace-torch==0.3.3, whose files lack what came later (heads, distance transforms,
+repulsion, …), as those of the first published models do:
+
+    PYTHONPATH=folder_with_mace_torch_0.3.3 TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 \\
+        python tests/regression/make_mace.py old
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
+import lzma
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +84,17 @@ CASES = {
         "correlation": 2,
     },
     "float32": {"correlation": 2},
+    "last_readout_one_product": {
+        "use_last_readout_only": True,
+        "use_agnostic_product": True,
+        "num_interactions": 3,
+        "hidden_irreps": "2x0e+2x1o",
+        "correlation": 2,
+    },
 }
+OLD = {"old": {"correlation": 2, "interaction_cls_first": "RealAgnosticInteractionBlock"}}
+FILES = ("density_agnesi_zbl", "float32", "last_readout_one_product", "old", "two_heads")
+"""Cases of which the whole model is kept."""
 
 
 def structures():
@@ -90,10 +110,13 @@ def structures():
     return [crystal, molecule, Atoms("O", positions=[[0.0, 0.0, 0.0]])]
 
 
-def results(model, frames, dtype, head):
+def results(path, frames, dtype, head):
+    import torch
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(models=model, device="cpu", default_dtype=dtype, head=head)
+    torch.set_default_dtype(getattr(torch, dtype))  # the mask of several heads takes it
+    options = {} if head is None else {"head": head}
+    calculator = MACECalculator(model_paths=str(path), device="cpu", default_dtype=dtype, **options)
     arrays = {}
     for index, atoms in enumerate(frames):
         calculator.calculate(atoms, properties=["energy", "forces", "stress"])
@@ -106,7 +129,11 @@ def results(model, frames, dtype, head):
 
 def main():
     import torch
+    from mace.modules.models import MACE
 
+    known = inspect.signature(MACE).parameters
+    for name in [name for name in mace_stock.DEFAULTS if name not in known and name != "model_cls"]:
+        del mace_stock.DEFAULTS[name]
     FOLDER.mkdir(exist_ok=True)
     frames = structures()
     fields = {}
@@ -116,7 +143,8 @@ def main():
         fields[f"{index}/cell"] = atoms.cell.array
         fields[f"{index}/pbc"] = atoms.pbc
     np.savez_compressed(FOLDER / "structures.npz", **fields)
-    for seed, (name, options) in enumerate(CASES.items()):
+    cases = OLD if sys.argv[1:] == ["old"] else CASES
+    for seed, (name, options) in enumerate(cases.items()):
         dtype = "float32" if name == "float32" else "float64"
         model, config = mace_stock.build({**COMMON, **options}, seed=seed, dtype=dtype)
         with torch.no_grad():  # what training may have changed, away from the defaults
@@ -127,8 +155,17 @@ def main():
         versions = {
             package: importlib.metadata.version(package) for package in ("mace-torch", "e3nn", "torch")
         }
-        head = config["heads"][-1]
-        arrays = results(model, frames, dtype, head)
+        head = config.get("heads", ["Default"])[-1]
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / f"mace_{name}.model"
+            torch.save(model, whole)
+            head_or_none = head if "heads" in config else None
+            arrays = results(whole, frames, dtype, head_or_none)
+            if name in FILES:
+                other = "float64" if dtype == "float32" else "float32"
+                more = results(whole, frames, other, head_or_none)
+                arrays.update({f"{other}/{key}": value for key, value in more.items()})
+                (FOLDER / f"{whole.name}.xz").write_bytes(lzma.compress(whole.read_bytes()))
         path = FOLDER / f"mace_{name}.npz"
         mace_stock.write(path, model, config, head=np.array(head), versions=np.array(str(versions)), **arrays)
         print(

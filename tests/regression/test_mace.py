@@ -1,6 +1,9 @@
 """Same numbers as mace-torch, from data that make_mace.py wrote with that package."""
 
 import json
+import lzma
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +11,16 @@ import pytest
 import torch
 from ase import Atoms
 
+from mlplugins.checkpoints import mace
 from mlplugins.checkpoints.mace import HomeConfig, from_state
+from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
 from mlplugins.models.base import energy_derivatives
 from mlplugins.testing.families import inputs
 
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.stem.removeprefix("mace_") for path in DATA.glob("mace_*.npz"))
+FILES = sorted(path.name.split(".")[0].removeprefix("mace_") for path in DATA.glob("mace_*.model.xz"))
 
 
 def _stored(name):
@@ -49,8 +55,19 @@ def _evaluate(checkpoint, atoms):
     return total, forces.detach().double().numpy(), virial[0].detach().double().numpy()
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Folder with the models of mace-torch, unpacked."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in FILES:
+        packed = DATA / f"mace_{name}.model.xz"
+        (folder / f"{name}.model").write_bytes(lzma.decompress(packed.read_bytes()))
+    return folder
+
+
 def test_every_case_is_there():
-    assert len(NAMES) == 7
+    assert len(NAMES) == 9
+    assert FILES == ["density_agnesi_zbl", "float32", "last_readout_one_product", "old", "two_heads"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,6 +84,80 @@ def test_energies_forces_and_stress_are_those_of_the_home_package(name):
             voigt = (virial / atoms.get_volume()).reshape(9)[[0, 4, 8, 5, 2, 1]]
             home = rest[f"stress/{index}"]
             np.testing.assert_allclose(voigt, home, rtol=0, atol=tolerance * float(np.abs(home).max()))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_gives_the_weights_of_the_state(files, name):
+    """Architecture and weights found in the file are those that the home package gave separately."""
+    config, state, rest = _stored(name)
+    head = str(rest["head"])
+    apart = from_state(config, state, head)
+    read = mace.read(files / f"{name}.model", head=head)
+    assert read.baseline == apart.baseline
+    assert read.details["hyperparameters"] == apart.details["hyperparameters"]
+    weights = read.potential.state_dict()
+    for key, value in apart.potential.state_dict().items():
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-12)
+
+
+CONVERT = """
+import sys
+for name in ("mace", "matscipy", "torch_ema", "cuequivariance"): sys.modules[name] = None
+import e3nn
+assert e3nn.__version__ != "0.4.4"
+from mlplugins.cli.main import main
+for path, head in {files!r}:
+    words = ["--head", head] if head else []
+    for dtype in ("float32", "float64") if path.endswith(("float32.model", "zbl.model")) else ("float64",):
+        code = main(["convert", path, "-o", path + "." + dtype, "--dtype", dtype, *words])
+        if code: sys.exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def converted(files):
+    """The files through the command line, in a process without mace-torch and its release of e3nn."""
+    todo = [(str(files / f"{name}.model"), "b" if name == "two_heads" else "") for name in FILES]
+    code = CONVERT.format(files=todo)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return files
+
+
+def _home(name, quantity, index):
+    """Of the home package: float64, and what it loses itself in float32."""
+    rest = _stored(name)[2]
+    plain, other = rest[f"{quantity}/{index}"], "float64" if name == "float32" else "float32"
+    changed = rest[f"{other}/{quantity}/{index}"]
+    return (changed if name == "float32" else plain), float(np.abs(changed - plain).max())
+
+
+def _assert_close(name, dtype, index, quantity, value):
+    """float64: 1e-10. float32: 1e-6, or 4 times the error of the home package where sums cancel.
+
+    A float32 file has its product basis rounded: 1e-6 in float64, too.
+    """
+    home, single = _home(name, quantity, index)
+    tolerance = (1e-6 if "float32" in (name, dtype) else 1e-10) * float(np.abs(home).max())
+    if dtype == "float32":
+        tolerance = max(tolerance, 4 * single)
+    np.testing.assert_allclose(value, home, rtol=0, atol=tolerance, err_msg=f"{quantity} of {index}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, "float64") for name in FILES), ("float32", "float32"), ("density_agnesi_zbl", "float32")],
+)
+def test_a_converted_file_gives_the_numbers_of_the_home_package(converted, name, dtype):
+    model = artifact.load(converted / f"{name}.model.{dtype}")
+    for index, atoms in enumerate(_structures()):
+        result = model.evaluate([atoms])[0]
+        _assert_close(name, dtype, index, "energy", result.energy)
+        _assert_close(name, dtype, index, "forces", result.forces)
+        if atoms.cell.rank == 3:
+            voigt = result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            _assert_close(name, dtype, index, "stress", voigt)
 
 
 def test_precision_is_that_of_the_weights():

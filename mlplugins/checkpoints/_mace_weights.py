@@ -1,0 +1,459 @@
+"""Weights of mace-torch models on the family `mace` (the files are read in `checkpoints.mace`).
+
+What differs between the two, all absorbed here:
+
+| | mace-torch | here |
+|---|---|---|
+| feature rows | mul_ir | ir_mul (weights are the same, only activations differ) |
+| radial weights | paths sorted by output irrep | paths grouped by input irrep |
+| element-dependent maps | 1/√(channels · elements) | 1/√channels |
+| product basis | any spanning set of symmetric tensors, kept in the file | an orthonormal basis, recomputed |
+| energy | scale · (Σ readouts + ZBL) + shift | scale · (Σ readouts + shift) + ZBL |
+| heads | all | one |
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import torch
+from ase.data import chemical_symbols
+from e3nn import o3
+from torch import Tensor, nn
+
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput
+from mlplugins.models import mace
+from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
+from mlplugins.nn.convolution import Convolution
+from mlplugins.nn.linear import Linear
+from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.zbl import ROUNDED
+
+COULOMB_EV_A = 14.3996
+"""e²/(4πε₀) as mace-torch rounds it, eV Å: kept, for equal energies."""
+SCREENING_A = 0.529
+"""Bohr radius as mace-torch rounds it, Å."""
+SPAN_TOLERANCE = 1e-5
+"""Coefficients of order one: float32 files have rounded ones, another convention would be off by 0.1."""
+CONSTANTS = re.compile(
+    r"(^(atomic_numbers|r_max|num_interactions)$"
+    r"|bessel_fn\.(r_max|prefactor)$|cutoff_fn\.(p|r_max)$"
+    r"|\.(output_mask|bias)$|conv_tp\.weight$|weights(_max|_\d+)_zeroed$|_w3j_\d_\d_\d$)"
+)
+"""Entries of a state that hold no weights."""
+
+
+@dataclass(frozen=True)
+class HomeConfig:
+    """Architecture of a mace-torch model, with that package's own names.
+
+    Attributes:
+        model_cls: class of the model.
+        interaction_cls_first, interaction_cls: classes of the first and the later interaction blocks.
+        hidden_irreps: such as "128x0e+128x1o".
+        MLP_irreps: hidden irreps of the last readout, for one head.
+        distance_transform: "None", "Agnesi" or "Soft".
+    """
+
+    r_max: float
+    num_bessel: int
+    num_polynomial_cutoff: int
+    max_ell: int
+    interaction_cls: str
+    interaction_cls_first: str
+    num_interactions: int
+    hidden_irreps: str
+    MLP_irreps: str
+    atomic_numbers: Sequence[int]
+    avg_num_neighbors: float
+    correlation: int
+    radial_MLP: Sequence[int] = (64, 64, 64)
+    model_cls: str = "ScaleShiftMACE"
+    radial_type: str = "bessel"
+    distance_transform: str = "None"
+    pair_repulsion: bool = False
+    gate: str = "silu"
+    radial_gate: str = "silu"
+    heads: Sequence[str] = field(default_factory=lambda: ["Default"])
+    readout_cls: str = "NonLinearReadoutBlock"
+    apply_cutoff: bool = True
+    edge_irreps: str | None = None
+    embedding_specs: object = None
+    use_so3: bool = False
+    use_agnostic_product: bool = False
+    use_last_readout_only: bool = False
+    keep_last_layer_irreps: bool = False
+
+
+def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
+    """The hyper-parameters here of a mace-torch architecture.
+
+    Raises:
+        BadInput: an option that this package does not have.
+    """
+    hidden = o3.Irreps(config.hidden_irreps)
+    channels = hidden.count("0e")
+    natural = o3.Irreps([(channels, (degree, (-1) ** degree)) for degree in range(hidden.lmax + 1)])
+    mlp = o3.Irreps(config.MLP_irreps)
+    edge = o3.Irreps(config.edge_irreps) if config.edge_irreps is not None else hidden
+    _require("hidden_irreps", config.hidden_irreps, hidden == natural, "equal channels of 0e, 1o, 2e, …")
+    _require("MLP_irreps", config.MLP_irreps, mlp.dim == mlp.count("0e") > 0, "scalars (0e) only")
+    _require("edge_irreps", config.edge_irreps, edge == hidden, "the hidden irreps")
+    fixed: dict[str, tuple[object, ...]] = {
+        "model_cls": ("ScaleShiftMACE", "MACE"),
+        "radial_type": ("bessel",),
+        "gate": ("silu",),
+        "radial_gate": ("silu",),
+        "readout_cls": ("NonLinearReadoutBlock",),
+        "apply_cutoff": (True,),
+        "embedding_specs": (None,),
+        "use_so3": (False,),
+        "keep_last_layer_irreps": (False,),
+        "distance_transform": ("None", "Agnesi", "Soft"),
+    }
+    for name, valid in fixed.items():
+        value = getattr(config, name)
+        _require(name, value, value in valid, " or ".join(str(choice) for choice in valid))
+    kinds = {f"{kind}InteractionBlock": kind for kind in mace.INTERACTIONS}
+    for name in ("interaction_cls_first", "interaction_cls"):
+        value = getattr(config, name)
+        _require(name, value, value in kinds, " or ".join(kinds))
+    return mace.Hyperparameters(
+        cutoff=float(config.r_max),
+        num_interactions=int(config.num_interactions),
+        num_channels=int(channels),
+        max_L=int(hidden.lmax),
+        l_max=int(config.max_ell),
+        correlation=int(config.correlation),
+        num_basis=int(config.num_bessel),
+        envelope_power=int(config.num_polynomial_cutoff),
+        radial_mlp=[int(width) for width in config.radial_MLP],
+        readout_mlp=int(mlp.dim),
+        interaction_first=kinds[config.interaction_cls_first],
+        interaction=kinds[config.interaction_cls],
+        distance_transform=config.distance_transform.lower(),
+        zbl=bool(config.pair_repulsion),
+    )
+
+
+def from_state(
+    config: HomeConfig,
+    state: Mapping[str, Tensor],
+    head: str | None = None,
+    elements: Sequence[str] | None = None,
+) -> Checkpoint:
+    """A potential with the weights of a mace-torch model.
+
+    Args:
+        config: its architecture.
+        state: its `state_dict()`, every entry; the precision of the result is that of the weights.
+        head: which head of several, by name; default: the only one, or the one called "Default".
+        elements: keep only these (symbols), in this order; default: all.
+
+    Raises:
+        BadInput: an unknown option, a head that must be chosen or does not exist, an unknown element, entries
+            that are missing, left over or of another shape, coupling coefficients of another convention.
+    """
+    parameters = hyperparameters(config)
+    symbols, rows = _elements(config, elements)
+    source = _Source(state, rows, len(config.atomic_numbers))
+    which = _head_index(config.heads, head)
+    with torch.random.fork_rng(devices=[]):
+        model = mace.Model(symbols, parameters)
+    with torch.no_grad():
+        n, channels = source.n_elements, model.embedding.shape[1]
+        weight = source.take("node_embedding.linear.weight", n * channels).view(n, channels)
+        model.embedding.copy_(weight[rows] / math.sqrt(n))
+        readouts = _readout_names(config)
+        for index, (linear_up, layer) in enumerate(_layers(model)):
+            _linear(linear_up, source, f"interactions.{index}.linear_up.weight")
+            _interaction(layer.interaction, source, f"interactions.{index}")
+            layer.interaction.average_neighbors.fill_(float(config.avg_num_neighbors))
+            if layer.residual is not None:
+                _element_map(layer.residual, source, f"interactions.{index}.skip_tp.weight")
+            _contraction(layer.contraction, source, f"products.{index}.symmetric_contractions")
+            _linear(layer.linear, source, f"products.{index}.linear.weight")
+            _readout(layer.readout, source, readouts[index], len(config.heads), which)
+        _radial_basis(model, source)
+        baseline = _energies(model, config, source, which)
+    source.finish()
+    return Checkpoint(
+        potential=model.to(source.dtype).eval(),
+        family="mace",
+        elements=symbols,
+        baseline=baseline,
+        details={
+            "hyperparameters": asdict(parameters),
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "home": {**asdict(config), "head": config.heads[which]},
+        },
+        references=list(mace.REFERENCES),
+    )
+
+
+class _Source:
+    """The home state; every entry is taken once, in float64.
+
+    Attributes:
+        rows: which elements of the `n_elements` at home are kept.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], rows: list[int], n_elements: int) -> None:
+        self.state = dict(state)
+        self.rows = rows
+        self.n_elements = n_elements
+        self.taken: set[str] = set()
+        precisions = {tensor.dtype for name, tensor in state.items() if name.endswith("linear_up.weight")}
+        if precisions not in ({torch.float32}, {torch.float64}):
+            raise BadInput(
+                "MACE state: expected weights named 'interactions.….linear_up.weight' in float32 or float64, "
+                f"found {sorted(str(precision) for precision in precisions) or 'none'}"
+            )
+        self.dtype: torch.dtype = precisions.pop()
+
+    def take(self, name: str, size: int | None = None) -> Tensor:
+        if name not in self.state:
+            raise BadInput(f"MACE state: no entry '{name}'; the configuration does not fit the weights")
+        tensor = self.state[name].detach().to("cpu", torch.float64)
+        if size is not None and tensor.numel() != size:
+            raise BadInput(f"MACE state: '{name}' has {tensor.numel()} values, expected {size}")
+        self.taken.add(name)
+        return tensor
+
+    def finish(self) -> None:
+        """Refuse what was not understood, and coupling coefficients of another sign or scale."""
+        for name, tensor in self.state.items():
+            match = re.search(r"_w3j_(\d)_(\d)_(\d)$", name)
+            if match:
+                degrees = [int(degree) for degree in match.groups()]
+                ours = o3.wigner_3j(*degrees, dtype=torch.float64)
+                if not torch.allclose(tensor.to(torch.float64), ours, rtol=0, atol=1e-6):
+                    raise BadInput(
+                        f"MACE state: '{name}' differs from this package's Clebsch–Gordan coefficients"
+                    )
+        rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
+        if rest:
+            raise BadInput(f"MACE state: entries without a place in this architecture: {', '.join(rest)}")
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise BadInput(f"MACE: '{name}' is {value}; this package reads models with {expected}")
+
+
+def _symbol(number: int) -> str:
+    if not 0 < number < len(chemical_symbols):
+        raise BadInput(f"MACE: {number} is not an atomic number")
+    return str(chemical_symbols[number])
+
+
+def _elements(config: HomeConfig, wanted: Sequence[str] | None) -> tuple[list[str], list[int]]:
+    """Symbols to keep and their rows in the home tables."""
+    known = [_symbol(int(number)) for number in config.atomic_numbers]
+    if wanted is None:
+        return known, list(range(len(known)))
+    unknown = [symbol for symbol in wanted if symbol not in known]
+    if unknown or not wanted or len(set(wanted)) != len(wanted):
+        raise BadInput(
+            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
+            f"it knows {' '.join(sorted(known))}"
+        )
+    return list(wanted), [known.index(symbol) for symbol in wanted]
+
+
+def _head_index(heads: Sequence[str], head: str | None) -> int:
+    if head is None:
+        if len(heads) != 1 and "Default" not in heads:
+            raise BadInput(
+                f"MACE: the model has the heads {', '.join(heads)}; choose one (`mlplugins convert --head`)"
+            )
+        return list(heads).index("Default") if "Default" in heads else 0
+    if head not in heads:
+        raise BadInput(f"MACE: no head '{head}'; the model has {', '.join(heads)}")
+    return list(heads).index(head)
+
+
+def _layers(model: mace.Model) -> list[tuple[Linear, mace.Layer]]:
+    return [(cast(Linear, up), cast(mace.Layer, layer)) for up, layer in zip(model.linear_up, model.layers)]
+
+
+def _copy(module: nn.Module, name: str, value: Tensor) -> None:
+    getattr(module, name).copy_(value)
+
+
+def _linear(linear: Linear, source: _Source, name: str) -> None:
+    """Blocks of the flat home weight: one per output irrep, fan in × channels."""
+    flat = source.take(name, sum(weight.numel() for weight in linear.weights))
+    start = 0
+    for weight in linear.weights:
+        weight.copy_(flat[start : start + weight.numel()].view(weight.shape))
+        start += weight.numel()
+
+
+def _element_map(linear: Linear, source: _Source, name: str) -> None:
+    """Home order is channels in × elements × channels out; its norm counts the elements as fan in."""
+    n = source.n_elements
+    sizes = [n * weight[0].numel() for weight in linear.weights]
+    for weight, block in zip(linear.weights, source.take(name, sum(sizes)).split(sizes)):
+        _, n_in, n_out = weight.shape
+        weight.copy_(block.view(n_in, n, n_out)[:, source.rows].transpose(0, 1) / math.sqrt(n))
+
+
+def _interaction(interaction: mace.Interaction, source: _Source, prefix: str) -> None:
+    _radial_network(interaction.convolution.radial, source, f"{prefix}.conv_tp_weights")
+    _reorder_paths(interaction.convolution)
+    _linear(interaction.linear, source, f"{prefix}.linear.weight")
+    if interaction.density is not None:
+        _radial_network(interaction.density, source, f"{prefix}.density_fn")
+    if interaction.element_mix is not None:
+        _element_map(interaction.element_mix, source, f"{prefix}.skip_tp.weight")
+
+
+def _radial_network(network: RadialMLP, source: _Source, prefix: str) -> None:
+    for index, weight in enumerate(network.weights):
+        weight.copy_(source.take(f"{prefix}.layer{index}.weight", weight.numel()).view(weight.shape))
+
+
+def _reorder_paths(convolution: Convolution) -> None:
+    """Columns of the last radial weight: from the home order, sorted by output irrep, to ours."""
+    blocks = list(convolution.irreps_out)
+    weight = convolution.radial.weights[-1]
+    home = sorted(range(len(blocks)), key=lambda path: (blocks[path].ir.l, path))
+    columns = weight.split([blocks[path].mul for path in home], dim=1)
+    by_path = dict(zip(home, columns))
+    weight.copy_(torch.cat([by_path[path] for path in range(len(blocks))], dim=1))
+
+
+def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str) -> None:
+    """Weights of our basis that give the polynomials of the home one, by least squares (exact)."""
+    paths = [cast(Paths, path) for path in contraction.paths]
+    offset = 0
+    for k, (_, ir) in enumerate(contraction.irreps_out):
+        components = range(offset, offset + ir.dim)
+        own = [path for path in paths if int(path.monomials[0, 0]) in components]
+        weights = _home_weights(source, f"{prefix}.contractions.{k}")
+        for order, weight in weights.items():
+            name = f"{prefix}.contractions.{k}.U_matrix_{order}"
+            matching = [path for path in own if int((path.monomials[0, 1:] >= 0).sum()) == order]
+            _product_weights(matching, source, name, weight, offset)
+        offset += ir.dim
+
+
+def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
+    """Order → weights (species, η, channels): the highest order stands apart, the others descend."""
+    lower: list[Tensor] = []
+    while f"{name}.weights.{len(lower)}" in source.state:
+        lower.append(source.take(f"{name}.weights.{len(lower)}"))
+    highest = source.take(f"{name}.weights_max")
+    return {len(lower) + 1 - index: weight for index, weight in enumerate([highest, *lower])}
+
+
+def _product_weights(paths: list[Paths], source: _Source, name: str, weight: Tensor, offset: int) -> None:
+    """Least squares for one output irrep and order; `offset`: its first component in the result."""
+    u = source.take(name)
+    if u.dim() == int(name[-1]) + 1:  # scalars have no component axis
+        u = u.unsqueeze(0)
+    if not bool(u.any()):  # an order that cannot reach this irrep
+        return
+    monomials, basis = monomial_basis(u)
+    if len(paths) != 1:
+        raise BadInput(f"MACE state: '{name}' reaches an irrep that the product basis here does not")
+    target = paths[0].weight
+    shape = (source.n_elements, basis.shape[0], target.shape[2])
+    if tuple(weight.shape) not in (shape, (1, *shape[1:])):  # 1: the same for all elements
+        raise BadInput(f"MACE state: weights of '{name}' are {tuple(weight.shape)}, expected {shape}")
+    if weight.shape[0] == source.n_elements:
+        weight = weight[source.rows]
+    rows = {tuple(row): i for i, row in enumerate(paths[0].monomials.tolist())}
+    home = [rows.setdefault((row[0] + offset, *row[1:]), len(rows)) for row in monomials.tolist()]
+    wanted = torch.zeros(len(rows), basis.shape[0], dtype=torch.float64)
+    wanted[home] = basis.T
+    available = torch.zeros(len(rows), target.shape[1], dtype=torch.float64)
+    available[: paths[0].basis.shape[1]] = paths[0].basis.T
+    solution = torch.linalg.lstsq(available, wanted).solution  # (η, η_home)
+    error = float((available @ solution - wanted).abs().max())
+    if error > SPAN_TOLERANCE:
+        raise BadInput(f"MACE state: '{name}' is not spanned by the product basis here ({error:.1e})")
+    target.copy_(torch.einsum("eh,shc->sec", solution, weight))
+
+
+def _readout_names(config: HomeConfig) -> list[str | None]:
+    """For every layer the name of its readout at home."""
+    n = config.num_interactions
+    if config.use_last_readout_only:
+        return [*[None] * (n - 1), "readouts.0"]
+    return [f"readouts.{index}" for index in range(n)]
+
+
+def _readout(readout: RadialMLP, source: _Source, prefix: str | None, n_heads: int, head: int) -> None:
+    if prefix is None:
+        for weight in readout.weights:
+            weight.zero_()
+        return
+    if len(readout.weights) == 1:
+        weight = readout.weights[0]
+        home = source.take(f"{prefix}.linear.weight", weight.numel() * n_heads)
+        weight.copy_(home.view(-1, n_heads)[:, head : head + 1])
+        return
+    first, second = readout.weights
+    width = second.shape[0]
+    own = slice(head * width, (head + 1) * width)
+    home = source.take(f"{prefix}.linear_1.weight", first.numel() * n_heads)
+    first.copy_(home.view(first.shape[0], -1)[:, own])
+    home = source.take(f"{prefix}.linear_2.weight", width * n_heads**2)
+    second.copy_(home.view(-1, n_heads)[own, head : head + 1] / math.sqrt(n_heads))
+
+
+def _radial_basis(model: mace.Model, source: _Source) -> None:
+    basis = model.basis
+    roots = source.take("radial_embedding.bessel_fn.bessel_weights", basis.roots.numel())
+    basis.roots.copy_(roots.view(-1) * model.cutoff)
+    prefix = "radial_embedding.distance_transform"
+    if model.transform is not None:
+        names = [name for name in ("a", "q", "p", "alpha") if name in dict(model.transform.named_buffers())]
+        for name in names:
+            _copy(model.transform, name, source.take(f"{prefix}.{name}", 1).view(()))
+        radius = _per_element(model, source, f"{prefix}.covalent_radii")
+        factor = 0.5 if "a" in names else 1.0
+        _copy(model.transform, "range", factor * (radius[:, None] + radius[None, :]))
+
+
+def _energies(model: mace.Model, config: HomeConfig, source: _Source, head: int) -> list[float]:
+    """Scale, shift and repulsion; returns the atomic energies."""
+    scale, shift = 1.0, 0.0
+    if config.model_cls == "ScaleShiftMACE":
+        scale = float(source.take("scale_shift.scale").view(-1).expand(len(config.heads))[head])
+        shift = float(source.take("scale_shift.shift").view(-1).expand(len(config.heads))[head])
+    model.energy_scale.fill_(scale)
+    model.shift.fill_(shift / scale)
+    if model.repulsion is not None:
+        _repulsion(model, model.repulsion, source, scale)
+    n_heads, n_elements = len(config.heads), len(config.atomic_numbers)
+    energies = source.take("atomic_energies_fn.atomic_energies", n_heads * n_elements)
+    return [float(energy) for energy in energies.view(n_heads, n_elements)[head, source.rows]]
+
+
+def _repulsion(model: mace.Model, repulsion: nn.Module, source: _Source, scale: float) -> None:
+    prefix = "pair_repulsion_fn"
+    terms = torch.tensor([coefficient for coefficient, _ in ROUNDED], dtype=torch.float64)
+    if not torch.allclose(source.take(f"{prefix}.c", len(ROUNDED)), terms, rtol=0, atol=1e-6):
+        raise BadInput(f"MACE state: '{prefix}.c' are not the screening constants {terms.tolist()}")
+    if int(source.take(f"{prefix}.p", 1)) != model.envelope_power:
+        raise BadInput(f"MACE state: '{prefix}.p' differs from the envelope's power {model.envelope_power}")
+    z = source.state["atomic_numbers"][source.rows].to(torch.float64)
+    z_power = z ** source.take(f"{prefix}.a_exp", 1).view(())
+    length = source.take(f"{prefix}.a_prefactor", 1).view(()) * SCREENING_A
+    radius = _per_element(model, source, f"{prefix}.covalent_radii")
+    _copy(repulsion, "charge_product", scale * COULOMB_EV_A * z[:, None] * z[None, :])
+    _copy(repulsion, "screening_length", length / (z_power[:, None] + z_power[None, :]))
+    _copy(repulsion, "range", radius[:, None] + radius[None, :])
+
+
+def _per_element(model: mace.Model, source: _Source, name: str) -> Tensor:
+    """Rows of a table over the periodic system."""
+    return source.take(name)[source.state["atomic_numbers"][source.rows].long()]

@@ -1,0 +1,227 @@
+"""Architecture, heads, elements and refusals of the reader; its numbers are tested in tests/regression."""
+
+import lzma
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+
+from mlplugins.checkpoints import mace
+from mlplugins.errors import BadInput
+from mlplugins.models.base import energy_derivatives
+from mlplugins.testing.families import inputs
+
+DATA = Path(__file__).parents[1] / "regression" / "data"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """`unpacked(name)`: path of a model of mace-torch."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def unpack(name):
+        path = folder / f"{name}.model"
+        if not path.exists():
+            path.write_bytes(lzma.decompress((DATA / f"mace_{name}.model.xz").read_bytes()))
+        return path
+
+    return unpack
+
+
+@pytest.fixture
+def forged(unpacked, tmp_path):
+    """`forged(name, old, new)`: the same file with other bytes in its pickle program."""
+
+    def forge(name, old, new):
+        path = tmp_path / "forged.model"
+        with zipfile.ZipFile(unpacked(name)) as source, zipfile.ZipFile(path, "w") as target:
+            for entry in source.namelist():
+                content = source.read(entry)
+                if entry.endswith("data.pkl"):
+                    assert old in content
+                    content = content.replace(old, new)
+                target.writestr(entry, content)
+        return path
+
+    return forge
+
+
+def evaluate(checkpoint, atoms):
+    x = inputs(atoms, checkpoint.elements, checkpoint.potential.cutoff, torch.float64)
+    vectors = x.vectors.requires_grad_()
+    energy = checkpoint.potential(*x)["energy"]
+    forces, _ = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    baseline = sum(checkpoint.baseline[int(z)] for z in x.species)
+    return float(energy.detach().sum()) + baseline, forces.detach().numpy()
+
+
+def test_description(unpacked):
+    checkpoint = mace.read(unpacked("density_agnesi_zbl"))
+    assert checkpoint.family == "mace"
+    assert checkpoint.elements == ["H", "O", "S"]
+    assert checkpoint.baseline == [-13.1, -20.5, -10.25]
+    parameters = checkpoint.details["hyperparameters"]
+    assert (parameters["interaction_first"], parameters["interaction"]) == (
+        "RealAgnosticDensity",
+        "RealAgnosticDensityResidual",
+    )
+    assert (parameters["distance_transform"], parameters["zbl"]) == ("agnesi", True)
+    assert (parameters["l_max"], parameters["max_L"], parameters["envelope_power"]) == (2, 1, 6)
+    source = checkpoint.details["source"]
+    assert (source["format"], source["head"], len(source["sha256"])) == ("MACE", None, 64)
+    assert not checkpoint.potential.training
+
+
+def test_reading_leaves_the_random_state_alone(unpacked):
+    torch.manual_seed(4)
+    expected = torch.randn(3)
+    torch.manual_seed(4)
+    mace.read(unpacked("old"))
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_a_file_of_an_early_release(unpacked):
+    """It lacks heads and the options that came later: their values are those that mean the same."""
+    home = mace.read(unpacked("old")).details["home"]
+    assert list(home["heads"]) == ["Default"]
+    assert (home["pair_repulsion"], home["distance_transform"], home["apply_cutoff"]) == (False, "None", True)
+
+
+@pytest.mark.parametrize("name", ["density_agnesi_zbl", "last_readout_one_product", "old"])
+def test_element_filter(unpacked, name):
+    """Fewer or reordered elements, the same numbers."""
+    atoms = molecule("H2O2")
+    energy, forces = evaluate(mace.read(unpacked(name)), atoms)
+    for elements in (["O", "H"], ["S", "H", "O"]):
+        part = mace.read(unpacked(name), elements)
+        assert part.elements == elements
+        changed, changed_forces = evaluate(part, atoms)
+        assert changed == pytest.approx(energy, rel=1e-13)
+        np.testing.assert_allclose(changed_forces, forces, rtol=0, atol=1e-12)
+    assert mace.read(unpacked(name), ["O"]).potential.embedding.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("elements", "text"),
+    [(["Li"], "it knows H O S"), (["O", "O"], "expected different symbols"), ([], "different symbols")],
+)
+def test_element_filter_refuses(unpacked, elements, text):
+    with pytest.raises(BadInput, match=text):
+        mace.read(unpacked("old"), elements)
+
+
+def test_heads(unpacked, forged):
+    path = unpacked("two_heads")
+    with pytest.raises(BadInput, match=r"has the heads a, b; choose one \(`mlplugins convert --head`\)"):
+        mace.read(path)
+    with pytest.raises(BadInput, match="no head 'c'; the model has a, b"):
+        mace.read(path, head="c")
+    assert mace.read(path, head="a").baseline == [-13.1, -20.5, -10.25]
+    second = mace.read(path, ["S", "O"], head="b")
+    assert second.baseline == [-2.5, -1.5]
+    assert second.details["source"]["head"] == "b"
+    renamed = forged("two_heads", b"X\x01\x00\x00\x00b", b"X\x07\x00\x00\x00Default")
+    assert mace.read(renamed).baseline == [-0.5, -1.5, -2.5]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            b"RealAgnosticDensityResidualInteractionBlock",
+            b"RealAgnosticResidualNonLinearInteractionBlock",
+            "'interaction_cls' is RealAgnosticResidualNonLinearInteractionBlock; this package reads models "
+            "with RealAgnosticInteractionBlock or RealAgnosticResidualInteractionBlock or ",
+        ),
+        (b"NonLinearReadoutBlock", b"NonLinearBiasReadoutBlock", "'readout_cls' is NonLinearBiasReadout"),
+        (b"BesselBasis", b"GaussianBasis", "'radial_type' is gaussian"),
+        (b"AgnesiTransform", b"LogTransform", "'distance_transform' is LogTransform"),
+        (b"nn.functional\nsilu", b"nn.functional\ngelu", "'(radial_)?gate' is gelu"),
+        (b"models\nScaleShiftMACE", b"models\nAtomicDipolesMACE", "'model_cls' is AtomicDipolesMACE"),
+        (
+            b"mace.modules.models\nScaleShift",
+            b"les.models\nScaleShift",
+            "contains 'les.models.ScaleShiftMACE'",
+        ),
+        (
+            b"e3nn.o3._linear\nLinear",
+            b"cuequivariance_torch\nLinear",
+            "saved for an accelerator .*mace_cueq_to",
+        ),
+        (b"scale_shift", b"scale_shaft", "no entry 'scale_shift.scale'"),
+        (b"linear_up", b"linear_uq", "MACE state: expected weights named"),
+        (b"node_embedding", b"nodX_embedding", "no entry 'node_embedding.linear.weight'"),
+    ],
+)
+def test_unsupported_options_are_named(forged, old, new, text):
+    # text in a pickle carries its length: a longer word is only possible in the name of a class
+    path = forged("density_agnesi_zbl", old, new)
+    with pytest.raises(BadInput, match=text) as error:
+        mace.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_weights_without_architecture_are_refused(tmp_path):
+    state = {"interactions.0.linear_up.weight": torch.ones(4)}
+    for content in (state, {"model": state, "epoch": 3}):
+        torch.save(content, tmp_path / "c.pt")
+        assert mace.recognises(tmp_path / "c.pt")
+        with pytest.raises(BadInput, match="without the architecture .* convert the `.model` file"):
+            mace.read(tmp_path / "c.pt")
+
+
+def test_other_files_are_not_recognised(tmp_path):
+    torch.save({"model_state_dict": {}}, tmp_path / "c.pt")
+    assert not mace.recognises(tmp_path / "c.pt")
+    assert not mace.recognises(Path(__file__))
+
+
+def test_a_hostile_file_executes_nothing(forged, tmp_path):
+    """A call put in place of the constructor of a module, and of an activation function."""
+    for old in (b"mace.modules.models\nScaleShiftMACE", b"torch.nn.functional\nsilu"):
+        path = forged("density_agnesi_zbl", old, b"posix\nsystem")
+        with pytest.raises(BadInput, match=r"contains 'posix.system'.*nothing of it was executed"):
+            mace.read(path)
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """A class that pickles as a model of mace-torch does."""
+    module = types.ModuleType("mace.modules.models")
+    kind = type("ScaleShiftMACE", (), {"__module__": module.__name__})
+    module.ScaleShiftMACE = kind
+    for name in ("mace", "mace.modules"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return kind()
+
+
+class Touches:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_forged_trees_are_refused(network, tmp_path):
+    path, target = tmp_path / "a.model", tmp_path / "executed"
+    trees = {
+        "more than 20000 modules": {"itself": network},
+        "not an intact model": {"not_a_module": 3},
+        "which this reader does not know": {"evil": Touches(target)},
+    }
+    for text, modules in trees.items():
+        network.__dict__.update(_modules=modules, _parameters={}, _buffers={})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", pickle.dumps(network, protocol=2))
+        assert mace.recognises(path)
+        with pytest.raises(BadInput, match=text):
+            mace.read(path)
+    assert not target.exists()
