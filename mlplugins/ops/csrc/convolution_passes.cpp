@@ -77,6 +77,11 @@ int64_t weights_per_edge(const RadialInput &radial)
 void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
 {
   const Tensor &x = radial.x;
+  for (const Tensor &t : {h, y, x, graph.centers, graph.neighbors, graph.paths, graph.entries, graph.values})
+    TORCH_CHECK(t.layout() == at::kStrided, "convolution: expected dense tensors, got ", t.layout());
+  TORCH_CHECK(graph.centers.dim() == 1 && graph.neighbors.dim() == 1 && graph.values.dim() == 1,
+              "convolution: centers, neighbors and coefficients must have one dimension");
+  TORCH_CHECK(graph.n_centers >= 0, "convolution: n_centers is ", graph.n_centers);
   const int64_t n_edges = graph.centers.size(0);
   TORCH_CHECK(h.dim() == 2 && y.dim() == 2 && x.dim() == (radial.kind == RadialInput::table ? 1 : 2),
               "convolution: h, y and the radial input must have two dimensions (one for a table)");
@@ -93,7 +98,7 @@ void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInp
     TORCH_CHECK(t.device() == h.device(), "convolution: all tensors must be on one device, got ", h.device(), " and ",
                 t.device());
   for (const Tensor &t : radial.weights)
-    TORCH_CHECK(t.device() == h.device() && t.scalar_type() == h.scalar_type(),
+    TORCH_CHECK(t.layout() == at::kStrided && t.device() == h.device() && t.scalar_type() == h.scalar_type(),
                 "convolution: the radial weights must have the dtype and the device of h");
   TORCH_CHECK(graph.paths.dim() == 2 && graph.paths.size(1) == 7 && graph.paths.size(0) > 0 &&
                   graph.entries.dim() == 2 && graph.entries.size(1) == 2 &&
@@ -202,6 +207,8 @@ template <typename T> class Prepared {
     const int64_t *p = table.data_ptr<int64_t>();
     std::map<int64_t, int64_t> sizes;    // entries of the coupling by the offset of their matrix
     for (int64_t k = 0; k < table.size(0); k++, p += 7) {
+      for (int field = 0; field < 7; field++)
+        TORCH_CHECK(p[field] >= 0 && p[field] < (int64_t(1) << 31), "convolution: malformed path ", k);
       const Path path{p[0], p[1], p[2], p[3], (int32_t) p[4], (int32_t) p[5], (int32_t) p[6], true};
       TORCH_CHECK(path.d1 > 0 && path.d1 <= 7 && path.d1 % 2 && path.d3 > 0 && path.d3 <= 7 && path.d3 % 2,
                   "convolution: degrees above 3 are not supported");
