@@ -179,4 +179,8 @@ def _fill_radial(
 def _fill_perceptron(perceptron: RadialMLP, weights: Weights, prefix: str) -> None:
     for k, weight in enumerate(perceptron.weights):
         home = weights.get(f"{prefix}{2 * k}.weight", *weight.shape)
+        alpha = weights.state.get(f"{prefix}{2 * k}.alpha")  # packages hold it
+        expected = (1.0 if k == 0 else GAIN) / math.sqrt(weight.shape[0])
+        if alpha is not None and abs(float(alpha) - expected) > 1e-6:
+            raise BadInput(f"nequip: the gain '{prefix}{2 * k}.alpha' is {float(alpha)}, expected {expected}")
         weight.copy_(home if k == 0 else home * (GAIN / SILU_NORM))

@@ -1,6 +1,7 @@
-"""NequIP checkpoints (`.ckpt`) of nequip ≥ 0.7 → the family `nequip`.
+"""NequIP checkpoints (`.ckpt`) and packages (`.nequip.zip`) of nequip ≥ 0.7 → the family `nequip`.
 
-A `.ckpt` is a dictionary of Lightning: configuration and weights, without code.
+A `.ckpt` is a dictionary of Lightning: configuration and weights, without code. A package holds the pickled
+network with nequip's own code, which is left alone, and the configuration as YAML.
 
 Paper: Batzner et al., Nat. Commun. 13, 2453 (2022).
 """
@@ -8,16 +9,19 @@ Paper: Batzner et al., Nat. Commun. 13, 2453 (2022).
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints._modules import tensors
 from mlplugins.checkpoints._nequip_weights import CONSTANTS, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
@@ -51,12 +55,18 @@ TRAINABLE = {
     "per_type_energy_scale_shift.shifts": "per_type_energy_shifts_trainable",
 }
 """Entries that are weights only if the option says so, and have an average only then."""
+PROGRAM, CONFIG, METADATA = "model/eager_model.pkl", "model/config.yaml", "model/package_metadata.txt"
+"""Files of a package."""
+Parts = tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]
+"""Configuration of the model, versions, weights under their full names."""
 NEWEST = (0, 19)
 """Newest known version of nequip: another order of weights would give other energies unnoticed."""
 
 
 def recognises(path: Path | str) -> bool:
-    """Whether the file is a checkpoint of nequip's training module."""
+    """Whether the file is a checkpoint of nequip's training module, or a package."""
+    if _is_package(path):
+        return True
     try:
         strings = unpickle.names(path).strings
     except BadInput:
@@ -68,7 +78,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     """Read a checkpoint; no code in the file is run, nequip is not needed.
 
     Args:
-        path: the `.ckpt` file; averaged (EMA) weights are taken where it has them.
+        path: the file; averaged (EMA) weights are taken where it has them.
         elements: keep only these (symbols); default: all that the model knows.
 
     Returns:
@@ -79,20 +89,43 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             Clebsch–Gordan coefficients that are not ours up to a sign.
     """
     path = Path(path)
-    allowed = ("omegaconf.", "numpy.", "torch.optim.", "lightning.", "pytorch_lightning.")
-    content = unpickle.load(path, lambda name: name.startswith(allowed))
     try:
-        hyperparameters = content["hyper_parameters"]
-        config = _config(hyperparameters["model"])
-        state = _state(content["state_dict"], config)
-        versions = hyperparameters["info_dict"]["versions"]
-        return _checkpoint(path, config, versions, state, elements)
+        model, versions, full = _package(path) if _is_package(path) else _training(path)
+        config = _config(model)
+        return _checkpoint(path, config, versions, _state(full, config), elements)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
+        text = str(error)
+        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise BadInput(
             f"{path}: not an intact checkpoint of nequip ≥ 0.7 ({type(error).__name__}: {error})"
         ) from error
+
+
+def _training(path: Path) -> Parts:
+    """Of a `.ckpt`."""
+    allowed = ("omegaconf.", "numpy.", "torch.optim.", "lightning.", "pytorch_lightning.")
+    content = unpickle.load(path, lambda name: name.startswith(allowed))
+    hyperparameters = content["hyper_parameters"]
+    return hyperparameters["model"], hyperparameters["info_dict"]["versions"], content["state_dict"]
+
+
+def _is_package(path: Path | str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.namelist()}
+    return {PROGRAM, METADATA, CONFIG} <= inside
+
+
+def _package(path: Path) -> Parts:
+    """Of a `.nequip.zip`."""
+    allowed = ("nequip.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
+    root = unpickle.load(path, lambda name: name.startswith(allowed), PROGRAM, ".data/{}.storage")
+    with zipfile.ZipFile(path) as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        config, metadata = (yaml.safe_load(archive.read(f"{folder}/{name}")) for name in (CONFIG, METADATA))
+    return config["training_module"]["model"], metadata["versions"], dict(tensors(root, constants=True))
 
 
 def _checkpoint(

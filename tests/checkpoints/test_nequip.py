@@ -1,5 +1,6 @@
 """Options, element filter and refusals of the reader; its numbers are tested in tests/regression."""
 
+import io
 import lzma
 import os
 import pickle
@@ -131,6 +132,49 @@ def test_other_files_are_not_recognised(checkpoint, tmp_path):
     assert not nequip.recognises(tmp_path / "c.ckpt")
     assert not nequip.recognises(Path(__file__))
     assert nequip.recognises(checkpoint("parity"))
+
+
+@pytest.fixture
+def forged(tmp_path):
+    """`forged(file, old, new)`: the package with other bytes in one of its files."""
+
+    def forge(file, old, new):
+        packed = (DATA / "nequip_average.nequip.zip.xz").read_bytes()
+        path = tmp_path / "a.nequip.zip"
+        with (
+            zipfile.ZipFile(io.BytesIO(lzma.decompress(packed))) as source,
+            zipfile.ZipFile(path, "w") as target,
+        ):
+            for entry in source.namelist():
+                content = source.read(entry)
+                if entry.endswith(file):
+                    assert old in content
+                    content = content.replace(old, new)
+                target.writestr(entry, content)
+        return path
+
+    return forge
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "text"),
+    [
+        (
+            "eager_model.pkl",
+            b"nequip.nn.mlp",
+            b"os.path.xmlpl",
+            "contains 'os.path.xmlpl.*nothing of it was ex",
+        ),
+        ("config.yaml", b"NequIPGNNModel", b"AllegroModel", "a model of 'nequip.model.AllegroModel'"),
+        ("config.yaml", b"training_module", b"training_modulo", "not an intact checkpoint of nequip"),
+        ("package_metadata.txt", b"nequip: 0.19", b"nequip: 0.21", "written by nequip 0.21"),
+    ],
+)
+def test_packages_are_refused_too(forged, file, old, new, text):
+    path = forged(file, old, new)
+    assert nequip.recognises(path)
+    with pytest.raises(BadInput, match=text):
+        nequip.read(path)
 
 
 def test_a_hostile_file_executes_nothing(tmp_path):

@@ -4,8 +4,10 @@ Run in an environment with nequip==0.19.1, never with mlplugins:
 
     python tests/regression/make_nequip.py
 
-Each `data/nequip_NAME.ckpt.xz` is the checkpoint as `nequip-train` writes it, `data/nequip_NAME.npz` what the
-package's own ASE calculator makes of it for the structures in `data/structures.npz` (from `make_mace.py`).
+For every case NAME, in `data/`: `nequip_NAME.ckpt.xz` is the checkpoint as `nequip-train` writes it,
+`nequip_NAME.nequip.zip.xz` what `nequip-package build` makes of it, less the source code inside, and
+`nequip_NAME.npz` what the package's own ASE calculator makes of the structures in `structures.npz` (from
+`make_mace.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import lzma
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import ase.io
@@ -141,6 +144,14 @@ def results(path):
     return arrays
 
 
+def without_code(package, target):
+    """The package without the sources and the second, equal network."""
+    with zipfile.ZipFile(package) as source, zipfile.ZipFile(target, "w") as small:
+        for entry in source.namelist():
+            if not entry.endswith((".py", "compile_model.pkl", "example_data.pkl")):
+                small.writestr(zipfile.ZipInfo(entry), source.read(entry))
+
+
 def main():
     for name, options in CASES.items():
         kind = "EMALightningModule" if name == "average" else "NequIPLightningModule"
@@ -153,7 +164,16 @@ def main():
             command += ["-cp", text, "-cn", "c", f"hydra.run.dir={text}/log"]
             subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
             packed = lzma.compress((folder / "best.ckpt").read_bytes())
-            arrays = results(folder / "best.ckpt")
+            package = folder / "best.nequip.zip"
+            command = [sys.executable, "-W", "ignore", "-m", "nequip.scripts.package", "build"]
+            subprocess.run([*command, "best.ckpt", package], check=True, cwd=folder)
+            arrays = results(package)
+            without_code(package, folder / "small.zip")
+            (FOLDER / f"nequip_{name}.nequip.zip.xz").write_bytes(
+                lzma.compress((folder / "small.zip").read_bytes())
+            )
+            again = results(folder / "best.ckpt")
+            assert all(np.allclose(arrays[key], again[key], rtol=0, atol=1e-12) for key in arrays)
         (FOLDER / f"nequip_{name}.ckpt.xz").write_bytes(packed)
         np.savez_compressed(FOLDER / f"nequip_{name}.npz", **arrays)
         print(name, len(packed) // 1024, "KiB", *[arrays[f"energy/{index}"] for index in range(3)])

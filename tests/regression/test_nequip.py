@@ -16,6 +16,7 @@ from mlplugins.testing.families import inputs
 
 DATA = Path(__file__).parent / "data"
 NAMES = ["average", "parity"]
+ENDINGS = ["ckpt", "nequip.zip"]
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,9 @@ def files(tmp_path_factory):
     """Folder with the checkpoints, unpacked."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in NAMES:
-        packed = (DATA / f"nequip_{name}.ckpt.xz").read_bytes()
-        (folder / f"{name}.ckpt").write_bytes(lzma.decompress(packed))
+        for ending in ENDINGS:
+            packed = (DATA / f"nequip_{name}.{ending}.xz").read_bytes()
+            (folder / f"{name}.{ending}").write_bytes(lzma.decompress(packed))
     return folder
 
 
@@ -45,9 +47,10 @@ def assert_home(name, index, results):
 
 
 @pytest.mark.parametrize("elements", [None, ["S", "H", "O"]])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", NAMES)
-def test_energies_forces_and_stress_are_those_of_the_home_package(files, name, elements):
-    checkpoint = nequip.read(files / f"{name}.ckpt", elements)
+def test_energies_forces_and_stress_are_those_of_the_home_package(files, name, ending, elements):
+    checkpoint = nequip.read(files / f"{name}.{ending}", elements)
     for index, atoms in enumerate(structures()):
         x = inputs(atoms, checkpoint.elements, checkpoint.potential.cutoff)
         vectors = x.vectors.requires_grad_()
@@ -64,7 +67,7 @@ def test_energies_forces_and_stress_are_those_of_the_home_package(files, name, e
 @pytest.mark.slow
 def test_converted_without_nequip(files):
     """Through the command line, in a process where importing the package fails."""
-    paths = [str(files / f"{name}.ckpt") for name in NAMES]
+    paths = [str(files / "average.nequip.zip"), str(files / "parity.ckpt")]
     code = (
         "import sys\n"
         "for name in ('nequip', 'hydra', 'omegaconf', 'matscipy'): sys.modules[name] = None\n"
@@ -74,8 +77,8 @@ def test_converted_without_nequip(files):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for name in NAMES:
-        model = artifact.load(files / f"{name}.ckpt.pt")
+    for path, name in zip(paths, NAMES):
+        model = artifact.load(Path(path + ".pt"))
         for index, atoms in enumerate(structures()):
             result = model.evaluate([atoms])[0]
             results = {"energy": result.energy, "forces": result.forces}
