@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints._mace_weights import HomeConfig, from_state
+from mlplugins.checkpoints._modules import child, children, fields, modules, tensors
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
@@ -30,11 +31,8 @@ __all__ = ["HomeConfig", "from_state", "read", "recognises"]
 RECORDS = ("mace.modules.", "mace.tools.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
 """Modules of the classes that may appear, as records."""
 ACCELERATORS = ("cuequivariance", "openequivariance")
-GRAPH = "torch.fx.graph_module.reduce_graph_module"
 RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 TRANSFORM = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
-MAX_MODULES = 20_000
-"""A model has some hundred modules; a forged file could have one contain itself."""
 
 
 def recognises(path: Path | str) -> bool:
@@ -78,7 +76,7 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
             "mace_run_train); convert the `.model` file that mace_run_train writes"
         )
     try:
-        state = dict(_tensors(content))
+        state = dict(tensors(content))
         config = _config(content, state)
         checkpoint = from_state(config, state, head, elements)
     except BadInput as error:
@@ -97,21 +95,21 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
 
 def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
     """The architecture, from classes, attributes and shapes."""
-    fields, radial = _fields(model), _child(model, "radial_embedding")
+    top, radial = fields(model), child(model, "radial_embedding")
     interactions, products, readouts = (
-        _children(_child(model, name)) for name in ("interactions", "products", "readouts")
+        children(child(model, name)) for name in ("interactions", "products", "readouts")
     )
-    heads = [str(name) for name in fields.get("heads", ["Default"])]
-    hidden = [_irreps(_fields(_child(product, "linear"))["irreps_out"]) for product in products]
+    heads = [str(name) for name in top.get("heads", ["Default"])]
+    hidden = [_irreps(fields(child(product, "linear"))["irreps_out"]) for product in products]
     prefix = "interactions.0.conv_tp_weights.layer"
     layers = [name for name in state if name.startswith(prefix)]
-    agnostic = {bool(_fields(product).get("use_agnostic_product", False)) for product in products}
+    agnostic = {bool(fields(product).get("use_agnostic_product", False)) for product in products}
     return HomeConfig(
         model_cls=_class(model),
         r_max=float(state["r_max"]),
         num_bessel=state[layers[0]].shape[0],
         num_polynomial_cutoff=int(state["radial_embedding.cutoff_fn.p"]),
-        max_ell=int(_fields(_child(model, "spherical_harmonics"))["_lmax"]),
+        max_ell=int(fields(child(model, "spherical_harmonics"))["_lmax"]),
         interaction_cls_first=_class(interactions[0]),
         interaction_cls=_one(
             "interaction_cls", [_class(block) for block in interactions[1:] or interactions]
@@ -124,78 +122,33 @@ def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
         use_last_readout_only=len(interactions) > 1 and len(readouts) == 1,
         atomic_numbers=[int(number) for number in state["atomic_numbers"]],
         avg_num_neighbors=_one(
-            "avg_num_neighbors", [_number(_fields(block)["avg_num_neighbors"]) for block in interactions]
+            "avg_num_neighbors", [_number(fields(block)["avg_num_neighbors"]) for block in interactions]
         ),
         correlation=_one("correlation", list(_correlations(products))),
         radial_MLP=[state[name].shape[1] for name in layers[:-1]],
-        radial_type=_renamed(_class(_child(radial, "bessel_fn")), RADIAL),
+        radial_type=_renamed(_class(child(radial, "bessel_fn")), RADIAL),
         distance_transform=(
-            _renamed(_class(_child(radial, "distance_transform")), TRANSFORM)
-            if "distance_transform" in _fields(radial)["_modules"]
+            _renamed(_class(child(radial, "distance_transform")), TRANSFORM)
+            if "distance_transform" in fields(radial)["_modules"]
             else "None"
         ),
-        pair_repulsion="pair_repulsion_fn" in fields["_modules"],
+        pair_repulsion="pair_repulsion_fn" in top["_modules"],
         gate=_one("gate", list(_gates(readouts[-1])) or ["silu"]),
         radial_gate=_one("radial_gate", [gate for block in interactions for gate in _gates(block)]),
         heads=heads,
-        apply_cutoff=bool(_fields(radial).get("apply_cutoff", True)),
+        apply_cutoff=bool(fields(radial).get("apply_cutoff", True)),
         edge_irreps=_edge_irreps(interactions),
         embedding_specs=(
-            list(fields.get("embedding_specs", {})) if "joint_embedding" in fields["_modules"] else None
+            list(top.get("embedding_specs", {})) if "joint_embedding" in top["_modules"] else None
         ),
-        use_so3=bool(fields.get("use_so3", False)),
+        use_so3=bool(top.get("use_so3", False)),
         use_agnostic_product=_one("use_agnostic_product", sorted(agnostic)),
     )
 
 
-def _fields(module: Any) -> dict[str, Any]:
-    """Attributes of a module in the file."""
-    if not isinstance(module, Stub):
-        raise TypeError(f"{module!r} is not a module")
-    fields = module.arguments[0] if module.name == GRAPH else module.state
-    if not isinstance(fields, dict) or not isinstance(fields.get("_modules"), dict):
-        raise TypeError(f"{module!r} is not a module")
-    return fields
-
-
-def _child(module: Stub, name: str) -> Stub:
-    child: Stub = _fields(module)["_modules"][name]
-    return child
-
-
-def _children(module: Stub) -> list[Stub]:
-    return [child for child in _fields(module)["_modules"].values() if child is not None]
-
-
-def _modules(root: Stub) -> Iterator[tuple[str, Stub]]:
-    """All modules below `root` and itself, with their dotted names, parents first."""
-    waiting = [("", root)]
-    for _ in range(MAX_MODULES):
-        if not waiting:
-            return
-        prefix, module = waiting.pop()
-        yield prefix, module
-        children = _fields(module)["_modules"].items()
-        waiting += [(f"{prefix}{name}.", child) for name, child in children if child is not None][::-1]
-    raise ValueError(f"more than {MAX_MODULES} modules")
-
-
-def _tensors(root: Stub) -> Iterator[tuple[str, Tensor]]:
-    """The entries of the model's `state_dict()`, without those inside compiled code."""
-    for prefix, module in _modules(root):
-        fields = _fields(module)
-        unsaved = fields.get("_non_persistent_buffers_set", ())
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in fields.get(kind, {}).items():
-                if tensor is not None and name not in unsaved:
-                    if not isinstance(tensor, Tensor):
-                        raise TypeError(f"'{prefix}{name}' is not a tensor")
-                    yield f"{prefix}{name}", tensor
-
-
 def _class(module: Stub) -> str:
     """Name of a class without its module."""
-    _fields(module)
+    fields(module)
     return module.name.rpartition(".")[2]
 
 
@@ -243,31 +196,31 @@ def _number(value: Any) -> float:
 
 def _gates(root: Stub) -> Iterator[str]:
     """Names of the activation functions within a block."""
-    for _, module in _modules(root):
+    for _, module in modules(root):
         if module.name == "e3nn.math._normalize_activation.normalize2mom":
-            yield str(_fields(module)["f"].name).removeprefix("torch.nn.functional.")
+            yield str(fields(module)["f"].name).removeprefix("torch.nn.functional.")
 
 
 def _correlations(products: list[Stub]) -> Iterator[int]:
     for product in products:
-        contractions = _child(_child(product, "symmetric_contractions"), "contractions")
-        for contraction in _children(contractions):
-            yield 1 + len(_fields(_child(contraction, "weights"))["_parameters"])
+        contractions = child(child(product, "symmetric_contractions"), "contractions")
+        for contraction in children(contractions):
+            yield 1 + len(fields(child(contraction, "weights"))["_parameters"])
 
 
 def _readout_irreps(readout: Stub, n_heads: int) -> str:
     """Hidden irreps of the last readout for one head; scalars of any number if it has none."""
-    if "hidden_irreps" not in _fields(readout):
+    if "hidden_irreps" not in fields(readout):
         return "1x0e"
-    irreps = _irreps(_fields(readout)["hidden_irreps"])
+    irreps = _irreps(fields(readout)["hidden_irreps"])
     return str(o3.Irreps([(mul // n_heads, ir) for mul, ir in irreps]))
 
 
 def _edge_irreps(interactions: list[Stub]) -> str | None:
     """Irreps of the features that are sent, if they are not those of the nodes."""
     for block in interactions:
-        fields = _fields(block)
-        edge = fields.get("edge_irreps")
-        if edge is not None and _irreps(edge) != _irreps(fields["node_feats_irreps"]):
+        own = fields(block)
+        edge = own.get("edge_irreps")
+        if edge is not None and _irreps(edge) != _irreps(own["node_feats_irreps"]):
             return str(_irreps(edge))
     return None

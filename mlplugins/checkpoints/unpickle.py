@@ -104,6 +104,18 @@ class _Storage:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where an archive has the bytes of its storages."""
+
+    archive: zipfile.ZipFile
+    root: str
+    storages: str
+
+    def bytes(self, key: str) -> bytearray:
+        return bytearray(self.archive.read(f"{self.root}/{self.storages.format(key)}"))
+
+
 def names(path: Path | str) -> Names:
     """Imports and strings of a torch file, read without building anything.
 
@@ -127,12 +139,19 @@ def names(path: Path | str) -> Names:
     return Names(frozenset(imports), frozenset(recent))
 
 
-def load(path: Path | str, allowed: Callable[[str], bool]) -> Any:
+def load(
+    path: Path | str,
+    allowed: Callable[[str], bool],
+    program: str = "data.pkl",
+    storages: str = "data/{}",
+) -> Any:
     """The content of a torch file; foreign classes become `Stub`s if `allowed(name)`, else an error.
 
     Args:
         path: file written by torch.save (zip format, torch ≥ 1.6).
         allowed: decides by `module.name` which foreign classes may appear, as stubs.
+        program: the pickle within the archive's folder.
+        storages: where in it a tensor's bytes are; torch.package has ".data/{}.storage".
 
     Raises:
         BadInput: not such a file, truncated, or a class or function that is not allowed (it is named).
@@ -145,8 +164,8 @@ def load(path: Path | str, allowed: Callable[[str], bool]) -> Any:
     """
     path = Path(path)
     with _archive(path) as archive:
-        program = _program(archive, path)
-        unpickler = _Unpickler(archive, program, allowed)
+        layout = _Layout(archive, next(iter(archive.namelist()), "").split("/")[0], storages)
+        unpickler = _Unpickler(layout, _program(archive, path, program), allowed)
         try:
             return unpickler.load()
         except _NotAllowed as error:
@@ -174,11 +193,11 @@ def _archive(path: Path) -> zipfile.ZipFile:
         raise BadInput(f"{path}: not a checkpoint of torch.save, or truncated ({error})") from error
 
 
-def _program(archive: zipfile.ZipFile, path: Path) -> bytes:
+def _program(archive: zipfile.ZipFile, path: Path, name: str = "data.pkl") -> bytes:
     entries = [info for info in archive.infolist() if info.filename.count("/") == 1]
-    programs = [info for info in entries if info.filename.endswith("/data.pkl")]
+    programs = [info for info in archive.infolist() if info.filename.partition("/")[2] == name]
     if len(programs) != 1:
-        raise BadInput(f"{path}: a zip file, but not one of torch.save (no data.pkl)")
+        raise BadInput(f"{path}: a zip file, but not one of torch.save (no {name})")
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise BadInput(f"{path}: compressed entries, which torch.save never writes")
     if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
@@ -193,10 +212,9 @@ def _program(archive: zipfile.ZipFile, path: Path) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, program: bytes, allowed: Callable[[str], bool]) -> None:
+    def __init__(self, layout: _Layout, program: bytes, allowed: Callable[[str], bool]) -> None:
         super().__init__(io.BytesIO(program), encoding="utf-8")
-        self.archive = archive
-        self.root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).split("/")[0]
+        self.layout = layout
         self.allowed = allowed
         self.known: dict[str, Any] = {}
         self.storages: dict[str, _Storage] = {}
@@ -224,11 +242,12 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, n_elements = identity
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"unknown persistent object {kind!r} of {dtype!r}")
+        key = str(key)  # torch.package counts with numbers
         if key not in self.storages:
-            data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+            data = self.layout.bytes(key)
             if len(data) != int(n_elements) * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} has {len(data)} bytes for {n_elements} {dtype}")
-            self.storages[str(key)] = _Storage(data, dtype)
+            self.storages[key] = _Storage(data, dtype)
         return self.storages[key]
 
 

@@ -25,7 +25,10 @@ from mlplugins.export.metatomic import DTYPES, Description, save
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins convert`."""
-    parser.add_argument("checkpoint", help="checkpoint of SevenNet (.pth) or model of MACE (.model)")
+    parser.add_argument(
+        "checkpoint",
+        help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip), model of MACE (.model)",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("model.pt"), help="default: model.pt")
     parser.add_argument(
         "--dtype",

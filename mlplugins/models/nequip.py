@@ -37,6 +37,8 @@ class Hyperparameters:
         self_connection: `species` (weights per element, as in the paper) or `linear` (shared by all).
         readout_mlp: hidden widths of the readout; empty: linear. Default: half the scalar channels.
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
+        num_embedding: channels of the element embedding, which the first block takes; default: as many as
+            scalar channels.
     """
 
     cutoff: float = 5.0
@@ -52,6 +54,7 @@ class Hyperparameters:
     self_connection: Literal["species", "linear"] = "species"
     readout_mlp: List[int] | None = None
     zbl: bool = False
+    num_embedding: int | None = None
 
 
 class Interaction(nn.Module):
@@ -107,7 +110,8 @@ class Model(Potential):
         super().__init__(hyperparameters.cutoff, hyperparameters.num_layers)
         n_species = len(elements)
         n = _features(hyperparameters)[0]
-        self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
+        n_embedding = hyperparameters.num_embedding or n
+        self.embedding = nn.Parameter(torch.randn(n_species, n_embedding, dtype=torch.float64))
         self.basis = BesselBasis(
             hyperparameters.cutoff,
             hyperparameters.num_basis,
@@ -117,7 +121,7 @@ class Model(Potential):
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         self.solid_harmonics = hyperparameters.solid_harmonics
         interactions: List[nn.Module] = []
-        h_irreps = o3.Irreps([(n, "0e")])
+        h_irreps = o3.Irreps([(n_embedding, "0e")])
         for layer in range(hyperparameters.num_layers):
             if layer > 0:
                 self.exchange_width = max(self.exchange_width, h_irreps.dim)
@@ -205,6 +209,8 @@ def _validate(hyperparameters: Hyperparameters) -> None:
             f"got {h.num_features}"
         )
     positive = {"cutoff": h.cutoff, "num_layers": h.num_layers, "num_features": min(_features(h))}
+    if h.num_embedding is not None:
+        positive["num_embedding"] = h.num_embedding
     for name, value in positive.items():
         if value <= 0:
             raise BadInput(f"nequip: '{name}' must be positive, got {value}")

@@ -87,7 +87,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     bad.write_bytes(SMALL.read_bytes()[:5000])
     refused("not a checkpoint of torch.save, or truncated")
     torch.save({"weights": torch.ones(3)}, bad)
-    refused("not a checkpoint of a known format (mace, sevennet")
+    refused("not a checkpoint of a known format (mace, nequip, sevennet")
     torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
     refused("use `mlplugins export`")
 

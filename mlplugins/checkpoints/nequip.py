@@ -1,0 +1,263 @@
+"""NequIP checkpoints (`.ckpt`) and packages (`.nequip.zip`) of nequip ≥ 0.7 → the family `nequip`.
+
+A `.ckpt` is a dictionary of Lightning: configuration and weights, without code. A package holds the pickled
+network with nequip's own code, which is left alone, and the configuration as YAML.
+
+Paper: Batzner et al., Nat. Commun. 13, 2453 (2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints._modules import tensors
+from mlplugins.checkpoints._nequip_weights import CONSTANTS, Weights, fill
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput
+from mlplugins.models import nequip
+
+EMBEDDING = "type_embed.embed_module.weight"
+MODELS = ("nequip.model.NequIPGNNModel", "nequip.model.PresetNequIPGNNModel")
+PRESETS: dict[str, dict[str, Any]] = {
+    "S": {"num_layers": 2, "l_max": 1, "num_features": [128, 64]},
+    "M": {"num_layers": 4, "l_max": 2, "num_features": [128, 64, 32]},
+    "L": {"num_layers": 6, "l_max": 3, "num_features": [128, 64, 32, 32]},
+    "XL": {"num_layers": 6, "l_max": 4, "num_features": [320, 96, 64, 32, 32]},
+}
+"""What `preset` of PresetNequIPGNNModel stands for, always without `parity`."""
+FIXED: dict[str, Any] = {
+    "pair_potential": None,
+    "per_edge_type_cutoff": None,
+    "categorical_graph_field_embed": None,
+    "convnet_sc": True,
+    "convnet_resnet": False,
+    "convnet_nonlinearity_type": "gate",
+    "convnet_nonlinearity_scalars": {"e": "silu", "o": "tanh"},
+    "convnet_nonlinearity_gates": {"e": "silu", "o": "tanh"},
+    "learnable_shift": False,
+    "readout_mlp_nonlinearity": "silu",
+}
+"""Options of which one value is supported, which is also nequip's default."""
+TRAINABLE = {
+    "bessel_encode.bessel_weights": "bessel_trainable",
+    "per_type_energy_scale_shift.scales": "per_type_energy_scales_trainable",
+    "per_type_energy_scale_shift.shifts": "per_type_energy_shifts_trainable",
+}
+"""Entries that are weights only if the option says so, and have an average only then."""
+PROGRAM, CONFIG, METADATA = "model/eager_model.pkl", "model/config.yaml", "model/package_metadata.txt"
+"""Files of a package."""
+Parts = tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]
+"""Configuration of the model, versions, weights under their full names."""
+NEWEST = (0, 19)
+"""Newest known version of nequip: another order of weights would give other energies unnoticed."""
+
+
+def recognises(path: Path | str) -> bool:
+    """Whether the file is a checkpoint of nequip's training module, or a package."""
+    if _is_package(path):
+        return True
+    try:
+        strings = unpickle.names(path).strings
+    except BadInput:
+        return False
+    return "hyper_parameters" in strings and any(name.endswith(EMBEDDING) for name in strings)
+
+
+def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
+    """Read a checkpoint; no code in the file is run, nequip is not needed.
+
+    Args:
+        path: the file; averaged (EMA) weights are taken where it has them.
+        elements: keep only these (symbols); default: all that the model knows.
+
+    Returns:
+        The model as family `nequip` in float64, with the shifts as composition energies.
+
+    Raises:
+        BadInput: not such a file, truncated, an unsupported option (named), an unknown element, or
+            Clebsch–Gordan coefficients that are not ours up to a sign.
+    """
+    path = Path(path)
+    try:
+        model, versions, full = _package(path) if _is_package(path) else _training(path)
+        config = _config(model)
+        return _checkpoint(path, config, versions, _state(full, config), elements)
+    except BadInput as error:
+        text = str(error)
+        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise BadInput(
+            f"{path}: not an intact checkpoint of nequip ≥ 0.7 ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _training(path: Path) -> Parts:
+    """Of a `.ckpt`."""
+    allowed = ("omegaconf.", "numpy.", "torch.optim.", "lightning.", "pytorch_lightning.")
+    content = unpickle.load(path, lambda name: name.startswith(allowed))
+    hyperparameters = content["hyper_parameters"]
+    return hyperparameters["model"], hyperparameters["info_dict"]["versions"], content["state_dict"]
+
+
+def _is_package(path: Path | str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.namelist()}
+    return {PROGRAM, METADATA, CONFIG} <= inside
+
+
+def _package(path: Path) -> Parts:
+    """Of a `.nequip.zip`."""
+    allowed = ("nequip.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
+    root = unpickle.load(path, lambda name: name.startswith(allowed), PROGRAM, ".data/{}.storage")
+    with zipfile.ZipFile(path) as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        config, metadata = (yaml.safe_load(archive.read(f"{folder}/{name}")) for name in (CONFIG, METADATA))
+    return config["training_module"]["model"], metadata["versions"], dict(tensors(root, constants=True))
+
+
+def _checkpoint(
+    path: Path,
+    config: dict[str, Any],
+    versions: Mapping[str, str],
+    state: dict[str, Tensor],
+    elements: list[str] | None,
+) -> Checkpoint:
+    version = str(versions["nequip"])
+    if _numbers(version) > NEWEST:
+        raise BadInput(
+            f"written by nequip {version}; this mlplugins knows nequip up to "
+            f"{'.'.join(map(str, NEWEST))}: upgrade mlplugins"
+        )
+    symbols, rows = _elements(config, elements)
+    hyperparameters = _hyperparameters(config, state)
+    weights = Weights(state, rows, same_signs=_numbers(str(versions["e3nn"])) >= (0, 6))
+    with torch.random.fork_rng(devices=[]):
+        model = nequip.Model(symbols, hyperparameters)
+    with torch.no_grad():
+        shift = fill(model, weights, _average_neighbors(config["avg_num_neighbors"]))
+    return Checkpoint(
+        potential=model.eval(),
+        family="nequip",
+        elements=symbols,
+        baseline=shift,
+        details={
+            "hyperparameters": asdict(hyperparameters),
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "source": {
+                "format": "NequIP",
+                "file": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "version": version,
+            },
+        },
+        references=list(nequip.REFERENCES),
+    )
+
+
+def _state(full: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights of the one model, averaged ones where there are, without their common prefix."""
+    found = [name for name in full if name.endswith(EMBEDDING)]
+    if len(found) != 1:
+        raise BadInput(f"expected one model with an embedding of the elements, found {len(found)}")
+    prefix = found[0].removesuffix(EMBEDDING)
+    own = {name.removeprefix(prefix): value for name, value in full.items() if name.startswith(prefix)}
+    averages = [name for name in full if name.startswith("ema.ema_weight_")]
+    if not averages:
+        return own
+    if not full["ema._extra_state"]["is_holding_ema_weights"]:
+        return own  # saved during validation: the model itself holds the averages
+    ordered = [full[f"ema.ema_weight_{k}"] for k in range(len(averages))]
+    constant = {name for name, option in TRAINABLE.items() if not config.get(option, False)}
+    names = [name for name in own if not CONSTANTS.search(name) and name not in constant]
+    if [own[name].shape for name in names] != [weight.shape for weight in ordered]:
+        raise BadInput("the averaged (EMA) weights do not fit the model's")
+    return {**own, **dict(zip(names, ordered))}
+
+
+def _config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options, presets resolved; unsupported ones are refused."""
+    config = {"parity": True, "l_max": 1, "num_features": 32, **model}
+    if config["_target_"] not in MODELS:
+        raise BadInput(
+            f"a model of '{config['_target_']}'; supported are {' and '.join(MODELS)} (of a model that was "
+            "fine-tuned from a package, convert a checkpoint of the original kind)"
+        )
+    if "preset" in config:
+        preset = PRESETS.get(str(config["preset"]).upper())
+        if preset is None:
+            raise BadInput(f"the preset '{config['preset']}' is unknown; known are {', '.join(PRESETS)}")
+        config = {**config, "parity": False, **preset, **model}
+    for option, value in FIXED.items():
+        if config.get(option, value) != value:
+            raise BadInput(
+                f"the option '{option}: {config[option]}' is not supported (only {value!r}); supported are "
+                "models with one cutoff, gates of silu and tanh, l_max ≤ 3, with or without parity, without "
+                "pair potential"
+            )
+    return config
+
+
+def _elements(config: Mapping[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:
+    known = [str(name) for name in config["type_names"]]
+    foreign = [name for name in known if name not in chemical_symbols[1:]]
+    if foreign:
+        raise BadInput(f"the model's types {', '.join(foreign)} are not chemical symbols: not supported")
+    if wanted is None:
+        return known, list(range(len(known)))
+    if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(known):
+        raise BadInput(
+            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
+            f"it knows {' '.join(sorted(known))}"
+        )
+    return list(wanted), [known.index(symbol) for symbol in wanted]
+
+
+def _hyperparameters(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nequip.Hyperparameters:
+    """Sizes from the weights, the rest from the configuration."""
+    n = config["num_features"]
+    readout = _widths(state, "per_atom_energy_readout.mlp_module.mlp.")
+    radial = _widths(state, "layer0_convnet.conv.edge_mlp.mlp.")
+    return nequip.Hyperparameters(
+        cutoff=float(config["r_max"]),
+        num_layers=sum(name.endswith("_convnet.conv.linear_1.weight") for name in state),
+        l_max=int(config["l_max"]),
+        num_features=int(n) if isinstance(n, int) else [int(k) for k in n],
+        parity=bool(config["parity"]),
+        num_basis=state["bessel_encode.bessel_weights"].numel(),
+        envelope_power=int(config.get("polynomial_cutoff_p", 6)),
+        radial_mlp=radial,
+        readout_mlp=readout,
+        num_embedding=int(state[EMBEDDING].shape[1]),
+    )
+
+
+def _widths(state: Mapping[str, Tensor], prefix: str) -> list[int]:
+    """Hidden widths of a perceptron."""
+    shapes = [state[name].shape for name in state if name.startswith(prefix) and name.endswith(".weight")]
+    return [int(shape[1]) for shape in shapes[:-1]]
+
+
+def _average_neighbors(value: Any) -> float:
+    values = {float(number) for number in (value.values() if isinstance(value, Mapping) else [value])}
+    if len(values) != 1:
+        raise BadInput("the option 'avg_num_neighbors' differs between the elements: not supported")
+    return values.pop()
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    """Major and minor version, e.g. (0, 19)."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
