@@ -4,10 +4,25 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlplugins.ops import build
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def torchscript_at_once(request):
+    """TorchScript specialises a model for seconds when it meets a second structure: only in slow tests.
+
+    (And where a test asks for it; engines in processes of their own always do.)
+    """
+    if "slow" in request.keywords:
+        yield
+        return
+    before = torch.jit.set_fusion_strategy([])
+    yield
+    torch.jit.set_fusion_strategy(before)
 
 
 @pytest.fixture(scope="session")
