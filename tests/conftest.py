@@ -1,13 +1,36 @@
 """Fixtures for all tests: the native build, the reference data, quiet threads."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlplugins.ops import build
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """TorchScript specialises a model for seconds when it meets a second structure: only in slow tests.
+
+    (And where a test asks for it; engines in processes of their own always do.)
+    """
+    if item.get_closest_marker("slow"):
+        return (yield)
+    before = _fusion_strategy([])
+    try:
+        return (yield)
+    finally:
+        _fusion_strategy(before)
+
+
+def _fusion_strategy(strategy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.set_fusion_strategy(strategy)
 
 
 @pytest.fixture(scope="session")

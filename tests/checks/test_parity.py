@@ -40,6 +40,13 @@ def _rows(model, structures, chosen, ranks):
     return parity(model, structures, chosen, ranks, lambda text: None)
 
 
+def test_lammps_on_two_ranks(model):
+    rows = _rows(model, [("small", _small())], ["lammps"], [2])
+    assert [row for row in rows if not row.passed] == []
+    assert {row.name.split()[0] for row in rows} == {"energy", "forces", "stress"}
+
+
+@pytest.mark.slow
 def test_lammps(model):
     rows = _rows(model, [("small", _small()), ("cluster", _cluster())], ["lammps"], [1, 2])
     assert [row for row in rows if not row.passed] == []

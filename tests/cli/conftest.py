@@ -31,7 +31,7 @@ def project(tmp_path: Path):
     return make_project(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> tuple[Path, str]:
     """A project with the run of four epochs in `run`, and what the run printed; copy it to go on from it."""
     folder = tmp_path_factory.mktemp("finished")

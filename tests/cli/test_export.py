@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from ase.io import write
 
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
@@ -13,17 +12,10 @@ from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
 from mlplugins.training import checkpoint
 
-from ..training.argon import CONFIG, argon
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    write(folder / "train.extxyz", argon(8, 0))
-    write(folder / "test.extxyz", argon(2, 1))
-    (folder / "c.yaml").write_text(CONFIG.format(epochs=2, more="ema: 0.9"))
-    assert main(["train", str(folder / "c.yaml"), "-o", str(folder / "run")]) == 0
-    return folder / "run"
+@pytest.fixture
+def run(finished):
+    return finished[0] / "run"
 
 
 def test_export_equals_the_model_of_the_run(run, tmp_path):

@@ -17,7 +17,6 @@ from .conftest import (
     STRUCTURES,
     crystal,
     molecule,
-    small_cell,
     triclinic,
     write_lennard_jones,
 )
@@ -47,8 +46,7 @@ def test_lennard_jones_on_one_rank(argon_model):
 
 
 def test_message_passing_on_two_ranks(passing_model):
-    cases = {"triclinic": triclinic(), "small cell": small_cell()}
-    assert_parity(passing_model, cases, 2, "", TOLERANCE)
+    assert_parity(passing_model, {"triclinic": triclinic()}, 2, "", TOLERANCE)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ ELEMENTS = ["Li", "S"]
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return nequip.Model(ELEMENTS, nequip.Hyperparameters(num_layers=2, num_features=8, l_max=2)).double()
+    return nequip.Model(ELEMENTS, nequip.Hyperparameters(num_layers=2, num_features=4, l_max=1)).double()
 
 
 def test_error_falls_with_the_fourth_power_of_the_knots(model):

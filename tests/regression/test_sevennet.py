@@ -156,6 +156,7 @@ def test_both_conventions_and_orders_are_covered():
     assert all(len(values) == 1 for values in signs.values())
 
 
+@pytest.mark.slow
 def test_sevenn_is_not_needed(tmp_path):
     """The same conversion in a process where importing the foreign packages fails."""
     checkpoint = str(HERE / f"{SMALL[0]}.pth")
