@@ -63,7 +63,7 @@ def finetune(
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
     record = _record(task, made)
-    store = Files(directory, record, restart, {"adapter": made.adapter})
+    store = Files(directory, record, restart, {"adapter": made.adapter, **record.details})
     store.prepare()
     for warning in task.sets.warnings:
         observer.note(warning)
