@@ -150,7 +150,7 @@ def lora(task: Task) -> Plan:
         low_rank.attach(merged, rank, alpha)
         merged.load_state_dict(state)
         low_rank.merge(merged)
-        return merged
+        return merged.requires_grad_(True).eval()
 
     adapter = {"kind": "lora", "rank": rank, "alpha": alpha}
     return replace(_of_base(task, potential), finish=finish, adapter=adapter)

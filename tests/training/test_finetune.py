@@ -108,6 +108,7 @@ def test_lora_changes_the_linear_maps_by_the_rank_and_the_shifts(folder, tmp_pat
         update = (new[name] - old[name]).reshape(-1, *old[name].shape[-2:])
         ranks = torch.linalg.matrix_rank(update, rtol=1e-8)
         assert int(ranks.max()) == 1, name
+    assert trained.metrics["n_parameters"] == sum(p.numel() for p in toy.base().potential.parameters())
     part = trained.metrics["finetune"]
     assert 0 < part["n_trained_parameters"] < part["n_parameters_with_frozen"]
 
