@@ -74,6 +74,7 @@ def read(path: Path | str) -> Checkpoint:
             "data": {"sha256": content["sha256"]},
             "configuration": content["configuration"],
             "versions": content["versions"],
+            **({"finetune": content["finetune"]} if "finetune" in content else {}),
         },
         references=list(getattr(family, "REFERENCES", [])),
     )

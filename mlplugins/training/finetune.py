@@ -63,7 +63,7 @@ def finetune(
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
     record = _record(task, made)
-    store = Files(directory, record, restart, {"adapter": made.adapter})
+    store = Files(directory, record, restart, {"adapter": made.adapter, **record.details})
     store.prepare()
     for warning in task.sets.warnings:
         observer.note(warning)
@@ -98,19 +98,22 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
         base_set = _labelled_frames(
             configuration, configuration.base.data, configuration.base.keys.model_dump()
         )
-    label = None
-    if configuration.strategy == "distill":
-        teacher = forgetting.double(whole.potential)
-
-        def label(frames: list[Structure]) -> list[Structure]:
-            _check_elements(frames, elements)
-            return forgetting.labelled(teacher, frames, whole.composition)
-
-    parts = data.split(configuration, label)
+    parts = data.split(configuration, _labels_of(whole) if configuration.strategy == "distill" else None)
     frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
     _check_elements(frames, elements)
     chosen = _chosen(configuration, whole, frames)
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
+
+
+def _labels_of(base: Base) -> data.Label:
+    """Gives frames the labels of the base."""
+    teacher = forgetting.double(base.potential)
+
+    def label(frames: list[Structure]) -> list[Structure]:
+        _check_elements(frames, base.composition.elements)
+        return forgetting.labelled(teacher, frames, base.composition)
+
+    return label
 
 
 def _labelled_frames(

@@ -23,11 +23,11 @@ from mlplugins.training.config import (
 )
 
 LEARNING_RATES = {
-    "full": 2e-3,
+    "full": 1e-3,
     "heads": 5e-3,
-    "freeze": 2e-3,
+    "freeze": 1e-3,
     "lora": 5e-3,
-    "replay": 2e-3,
+    "replay": 1e-3,
     "delta": 1e-2,
     "distill": 1e-2,
 }
@@ -70,7 +70,7 @@ class Freeze(Section):
 class Lora(Section):
     """Strategy `lora`: rank r, and α of the factor α/r (default: the rank)."""
 
-    rank: Count = 8
+    rank: Count = 4
     alpha: Positive | None = None
 
 
@@ -118,7 +118,7 @@ class FinetuneConfiguration(RunConfiguration):
     >>> content = {"data": {"train": "md.extxyz"}, "base": {"checkpoint": "base.ckpt"}}
     >>> configuration = parse({**content, "finetune": {"strategy": "freeze:2"}}, "config.yaml")
     >>> configuration.strategy, configuration.options.layers, configuration.training.lr
-    ('freeze', 2, 0.002)
+    ('freeze', 2, 0.001)
     """
 
     base: BaseSection

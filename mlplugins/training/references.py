@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplugins.errors import BadInput
 from mlplugins.models import composition
 from mlplugins.models.composition import Composition
 from mlplugins.structures.dataset import Structure
@@ -54,7 +55,13 @@ def refit(
         predicted: (S,) energies of the base with its own references, eV.
         base: its references, for all its elements.
         given: energies per element to use instead of a fit, eV.
+
+    Raises:
+        BadInput: a given energy of an element that the base lacks.
     """
+    unknown = sorted(set(given or {}) - set(base.elements))
+    if unknown:
+        raise BadInput(f"data.baseline: {', '.join(unknown)} not among the base's {', '.join(base.elements)}")
     labels = np.array([s.energy or 0.0 for s in structures])
     n_atoms = np.array([len(s) for s in structures], dtype=np.float64)
     difference = labels - np.asarray(predicted, dtype=np.float64)

@@ -131,20 +131,26 @@ def freeze(task: Task) -> Plan:
 
 
 def lora(task: Task) -> Plan:
-    """Low-rank updates of all linear maps and networks, merged into the weights at export."""
+    """Low-rank updates of all linear maps and networks, merged into the weights at export.
+
+    The shifts of the energy train along: updates of the maps move the mean energy, and hardly move it back.
+    """
     options = task.configuration.options
     rank, alpha = options.rank, options.alpha or float(options.rank)
     potential = task.copy_of_base()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.configuration.seed)
         low_rank.attach(potential, rank, alpha)
+    for name, parameter in potential.named_parameters():
+        if name.split(".")[-1] == "shift":
+            parameter.requires_grad_()
 
     def finish(state: State) -> Potential:
         merged = task.copy_of_base()
         low_rank.attach(merged, rank, alpha)
         merged.load_state_dict(state)
         low_rank.merge(merged)
-        return merged
+        return merged.requires_grad_(True).eval()
 
     adapter = {"kind": "lora", "rank": rank, "alpha": alpha}
     return replace(_of_base(task, potential), finish=finish, adapter=adapter)

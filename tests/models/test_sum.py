@@ -1,8 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from ase.io import write
 
 from mlplugins import MLCalculator
+from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import sum as sums
@@ -62,6 +66,22 @@ def test_exports_and_runs_in_the_calculator(tmp_path):
         baseline = sum({"Li": 1.0, "S": 2.0}[symbol] for symbol in atoms.symbols)
         assert atoms.get_potential_energy() == pytest.approx(expected + baseline, abs=1e-9)
         assert np.isfinite(atoms.get_stress()).all()
+
+
+@pytest.mark.slow
+def test_equal_in_lammps_on_two_ranks(native_build, tmp_path):
+    """Two terms of different cutoffs exchange their features in turn."""
+    torch.manual_seed(0)
+    model = _model(["Li", "S"], {**DEEP, "cutoff": 4.0}, {**WIDE, "num_layers": 2})
+    save(model, tmp_path / "model.pt", Description("sum", ["Li", "S"], [1.0, 2.0]), "float64")
+    atoms = standard_structures(["Li", "S"])["crystal"] * (2, 1, 1)
+    atoms.rattle(0.1, seed=1)
+    write(tmp_path / "crystal.xyz", atoms)
+    words = ["check", tmp_path / "model.pt", tmp_path / "crystal.xyz", "--engines", "ase,lammps"]
+    json_file = tmp_path / "check.json"
+    assert main([str(word) for word in [*words, "--json", json_file]]) == 0
+    compared = {row["name"] for row in json.loads(json_file.read_text())["checks"] if row["ranks"] == 2}
+    assert "forces = ASE (exchange)" in compared
 
 
 def test_stages_follow_the_terms():

@@ -8,6 +8,7 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.errors import BadInput
+from mlplugins.models import mace
 from mlplugins.training import finetune_config, forgetting
 from mlplugins.training.finetune import finetune
 
@@ -86,16 +87,28 @@ def test_exactly_the_named_stages_change(folder, tmp_path, strategy, first):
     assert trained.metrics["finetune"]["strategy"] == strategy
 
 
-def test_lora_changes_the_linear_maps_by_the_rank_and_nothing_else(folder, tmp_path):
+def test_stages_of_mace():
+    """Every layer's readout is a part of the head, the mixing before a layer a part of that layer."""
+    model = mace.Model(["Li"], mace.Hyperparameters(num_channels=2, l_max=1, max_L=1, correlation=1))
+    stages = {name: model.stage(name) for name in [*dict(model.named_parameters()), "energy_scale"]}
+    assert {name for name, stage in stages.items() if stage == 3} == {
+        name for name in stages if "readout" in name or name in ("shift", "energy_scale")
+    }
+    assert {name for name, stage in stages.items() if stage == 0} == {"embedding", "basis.roots"}
+    assert stages["linear_up.1.weights.0"] == stages["layers.1.linear.weights.0"] == 2
+
+
+def test_lora_changes_the_linear_maps_by_the_rank_and_the_shifts(folder, tmp_path):
     trained = tune(folder, tmp_path, "lora", rank=1, training={"epochs": 3})
     names = changed(trained)
-    assert names
-    assert names == {n for n in of_stages(0) if ".weights." in n}
+    maps = {n for n in of_stages(0) if ".weights." in n}
+    assert names == maps | {"shift"}
     old, new = toy.base().potential.state_dict(), trained.potential.state_dict()
-    for name in names:
+    for name in maps:
         update = (new[name] - old[name]).reshape(-1, *old[name].shape[-2:])
         ranks = torch.linalg.matrix_rank(update, rtol=1e-8)
         assert int(ranks.max()) == 1, name
+    assert trained.metrics["n_parameters"] == sum(p.numel() for p in toy.base().potential.parameters())
     part = trained.metrics["finetune"]
     assert 0 < part["n_trained_parameters"] < part["n_parameters_with_frozen"]
 
@@ -126,6 +139,7 @@ def test_checkpoint_model_and_memory_agree(folder, tmp_path, strategy):
     atoms = toy.frames(1, 9)[0].to_atoms()
     read = native.read(tmp_path / "checkpoint.ckpt")
     assert read.family == trained.description.family
+    assert read.details["finetune"] == trained.description.details["finetune"]
     structure = toy.frames(1, 9)
     references = trained.sets.baseline
     expected = forgetting.evaluate(trained.potential, structure, references)[0]

@@ -22,7 +22,7 @@ def test_every_strategy_has_options_a_rate_and_a_function():
 
 def test_defaults_depend_on_the_strategy_and_given_values_win():
     c = finetune_config.parse(MINIMAL, "c.yaml")
-    assert (c.training.epochs, c.training.lr, c.base.elements) == (50, 0.002, "data")
+    assert (c.training.epochs, c.training.lr, c.base.elements) == (50, 0.001, "data")
     assert finetune_config.parse(finetune("lora", rank=4), "c.yaml").training.lr == 0.005
     assert finetune_config.parse(finetune("lora", rank=4), "c.yaml").options.rank == 4
     c = finetune_config.parse({**finetune("heads"), "training": {"lr": 0.1, "epochs": 3}}, "c.yaml")

@@ -1,5 +1,6 @@
 import pytest
 
+from mlplugins.errors import BadInput
 from mlplugins.training import forgetting
 from mlplugins.training.references import refit
 
@@ -64,3 +65,5 @@ def test_given_energies_are_used_and_judged():
     assert found.composition.energies == [-1.5, 2.75]
     assert found.report["fitted"] is False
     assert any("with the given energies" in text for text in found.warnings)
+    with pytest.raises(BadInput, match="data.baseline: Kr not among the base's Ne, Ar"):
+        fitted(labels, {"Kr": 1.0})
