@@ -102,7 +102,7 @@ def test_ipi(files, name):
     cases = list(structures(name).values())
     for atoms, got in zip(cases, in_ipi(model, cases)):
         assert isinstance(got, SinglePoint), got
-        atoms.calc = MLCalculator(model)
+        atoms.calc = MLCalculator(files[name])
         assert got.energy == pytest.approx(atoms.get_potential_energy(), abs=TOLERANCE * len(atoms))
         np.testing.assert_allclose(got.forces, atoms.get_forces(), rtol=0, atol=TOLERANCE)
         np.testing.assert_allclose(got.stress, atoms.get_stress(voigt=False), rtol=0, atol=TOLERANCE)
