@@ -16,6 +16,7 @@ from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics
 from mlplugins.nn.distance import TRANSFORMS
+from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff
 from mlplugins.nn.zbl import ROUNDED, ZBL
@@ -247,20 +248,13 @@ class Model(Potential):
             if index == 0:  # the same for all atoms of an element, ghosts included
                 up = linear_up(self.embedding, species).index_select(0, species)  # (N, num_channels)
             else:
-                up = self.exchange(_with_ghost_rows(linear_up(h, central), species.shape[0]))
+                up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
             h, layer_energy = layer(up, h, central, edges, harmonics, basis)
             e = e + layer_energy
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
         return {"energy": energy}
-
-
-def _with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:
-    n_ghosts = n_nodes - h.shape[0]
-    if n_ghosts == 0:
-        return h
-    return torch.cat([h, torch.zeros(n_ghosts, h.shape[1], dtype=h.dtype, device=h.device)])
 
 
 def _natural(channels: int, degree: int) -> o3.Irreps:

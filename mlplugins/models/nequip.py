@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps
+from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
@@ -168,20 +169,13 @@ class Model(Potential):
         central = species[:n_centers]
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
-                h = self.exchange(_with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
+                h = self.exchange(with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, [centers, neighbors], harmonics, basis, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
         energy = self.energy_scale[central] * (e + self.shift[central])
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
         return {"energy": energy}
-
-
-def _with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:
-    n_ghosts = n_nodes - h.shape[0]
-    if n_ghosts == 0:
-        return h
-    return torch.cat([h, torch.zeros(n_ghosts, h.shape[1], dtype=h.dtype, device=h.device)])
 
 
 def _features(hyperparameters: Hyperparameters) -> List[int]:

@@ -15,3 +15,11 @@ class GhostExchange(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return torch.ops.mlplugins.ghost_exchange(h)
+
+
+def with_ghost_rows(h: Tensor, n_nodes: int) -> Tensor:
+    """Features of the centres (n_centers, D), filled up with zeros for the ghosts: (n_nodes, D)."""
+    n_ghosts = n_nodes - h.shape[0]
+    if n_ghosts == 0:
+        return h
+    return torch.cat([h, torch.zeros(n_ghosts, h.shape[1], dtype=h.dtype, device=h.device)])

@@ -212,7 +212,8 @@ class _Run:
         errors = residuals(self.model(batch, True), batch)
         value = loss(errors, settings.loss)
         self.optimizer.zero_grad()
-        self.fabric.backward(value)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.fabric.backward(value, inputs=weights)  # not to the positions, which are leaves too
         if settings.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.potential.parameters(), settings.gradient_clip)
         self.optimizer.step()
