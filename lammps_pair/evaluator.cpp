@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 #include "evaluator.h"
+#include "model_file.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -8,11 +9,9 @@
 #include <torch/cuda.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
-#include <torch/csrc/jit/runtime/jit_exception.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <limits>
 #include <stdexcept>
 
@@ -27,49 +26,10 @@ namespace {
 constexpr int NEWEST_FORMAT = 1;    // of the mlplugins:: entries in a model file
 const char *const LENGTH_UNIT = "angstrom";
 
-std::string first_line(const std::string &text)
-{
-  return text.substr(0, text.find('\n'));
-}
-
 std::string read(const torch::Dict<std::string, std::string> &extra, const std::string &key, const std::string &otherwise)
 {
   const auto found = extra.find("mlplugins::" + key);
   return found == extra.end() ? otherwise : found->value();
-}
-
-mta::ModelMetadata read_metadata(const std::string &path)
-{
-  if (!std::filesystem::is_regular_file(path)) throw std::runtime_error("no such model file: '" + path + "'");
-  try {
-    return mta::read_model_metadata(path);
-  } catch (const std::exception &) {
-    throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated (" +
-                             first_line(describe_current_exception()) + "): export or copy it again");
-  }
-}
-
-/// The model file, or the module of the last call if nothing changed: reading takes a second, and `clear` or a
-/// repeated `pair_style` would pay it again.
-std::shared_ptr<mts::Module> load_module(const Settings &settings)
-{
-  static std::string last_key;
-  static std::shared_ptr<mts::Module> last;
-  const auto path = std::filesystem::canonical(settings.path);
-  const auto written = std::filesystem::last_write_time(path).time_since_epoch().count();
-  const std::string key = path.string() + '\n' + std::to_string(written) + '\n' +
-      std::to_string(std::filesystem::file_size(path)) + '\n' + settings.extensions + '\n' + settings.device;
-  if (last && key == last_key) return last;
-  last.reset();
-  torch::optional<std::string> extensions;
-  if (!settings.extensions.empty()) extensions = settings.extensions;
-  try {
-    last = std::make_shared<mts::Module>(mta::load_atomistic_model(settings.path, extensions));
-  } catch (const std::exception &) {
-    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception());
-  }
-  last_key = key;
-  return last;
 }
 
 /// NaN and infinity survive a multiplication by zero; several sums, so that the compiler can vectorise.
@@ -95,28 +55,6 @@ mts::Labels labels(const std::vector<std::string> &names, const torch::Tensor &v
 }
 
 }    // namespace
-
-std::string describe_current_exception()
-{
-  std::string text;
-  try {
-    throw;
-  } catch (const torch::jit::JITException &error) {
-    const auto original = error.getOriginalMsg();
-    text = original ? *original : error.what();
-  } catch (const c10::Error &error) {
-    text = error.what_without_backtrace();
-  } catch (const std::exception &error) {
-    text = error.what();
-  } catch (...) {
-    text = "unknown exception";
-  }
-  // the TorchScript interpreter puts its traceback first and the reason last
-  const auto reason = text.rfind("RuntimeError: ");
-  if (reason != std::string::npos) text = text.substr(reason);
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
-  return text;
-}
 
 std::string torch_release()
 {
@@ -332,12 +270,12 @@ mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)
 void Evaluator::State::require_selection(const mta::System &system)
 {
   const torch::NoGradGuard guard;
-  const double all = run(system, false)->values().sum().item<double>();
-  const double owned = run(system, true)->values().sum().item<double>();
-  if (all == owned && all != 0.0)
+  const auto total = [&](bool select) { return run(system, select)->values().sum().item<double>(); };
+  const double all = total(false);
+  selection_heeded = all != total(true);
+  if (!selection_heeded && all != 0.0)
     throw std::runtime_error("the model has a total energy only and ignores the selection of atoms: with ghost atoms it "
                              "would count them; run it on one rank in mode fold");
-  selection_heeded = all != owned;
 }
 
 /// Rows of a per-atom output in the order of the nodes; ours come in that order, others may come in any.

@@ -33,7 +33,7 @@ def reader(path: Path) -> ModuleType:
         raise BadInput(f"no such checkpoint: '{path}'")
     for name in formats():
         module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
-        if hasattr(module, "recognises") and module.recognises(path):
+        if module.recognises(path):
             return module
     if _is_torchscript(path):
         raise BadInput(

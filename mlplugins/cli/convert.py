@@ -18,9 +18,8 @@ from pathlib import Path
 
 from mlplugins import checkpoints
 from mlplugins.checkpoints.native import Checkpoint
-from mlplugins.cli import _common, _tables
+from mlplugins.cli import _common, _model_file
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES, Description, save
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,23 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip), model of MACE (.model)",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.pt"), help="default: model.pt")
-    parser.add_argument(
-        "--dtype",
-        choices=sorted(DTYPES),
-        default="float32",
-        help="precision of the engines; default: float32",
-    )
+    _model_file.add_arguments(parser, "float32", "float32")
     parser.add_argument(
         "--elements", nargs="+", metavar="SYMBOL", help="keep only these elements; default: all of the model"
     )
     parser.add_argument("--head", metavar="NAME", help="which head of several (MACE); default: 'Default'")
-    parser.add_argument(
-        "--portable",
-        action="store_true",
-        help="free of mlplugins' ops, for engines that know nothing of them",
-    )
-    _tables.add_arguments(parser)
     _common.add_json(parser)
 
 
@@ -54,16 +41,7 @@ def run(args: argparse.Namespace) -> int:
     path = _common.existing_file(args.checkpoint)
     checkpoint = _read(path, args.elements, args.head)
     source = checkpoint.details["source"]
-    potential, tables = _tables.apply(checkpoint.potential, checkpoint.elements, args)
-    description = Description(
-        family=checkpoint.family,
-        elements=checkpoint.elements,
-        baseline=checkpoint.baseline,
-        name=f"{source['format']} ({path.name})",
-        details=checkpoint.details | tables,
-        references=checkpoint.references,
-    )
-    save(potential, args.output, description, args.dtype, args.portable)
+    tables = _model_file.write(checkpoint, f"{source['format']} ({path.name})", args.dtype, args)
     record = {
         "model": str(args.output),
         "family": checkpoint.family,

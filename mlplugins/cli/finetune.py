@@ -27,25 +27,17 @@ from rich.table import Table
 from mlplugins import checkpoints
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
-from mlplugins.cli import _common
+from mlplugins.cli import _common, train
 from mlplugins.cli.evaluate import table
-from mlplugins.cli.train import Display, finite_differences, is_helper, summary
 from mlplugins.models.composition import Composition
-from mlplugins.training import finetune_config, results
+from mlplugins.training import finetune_config
 from mlplugins.training.finetune import Reader, finetune
 from mlplugins.training.strategies import Base
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `mlplugins finetune`."""
-    parser.add_argument("config", metavar="CONFIG.yaml")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="default: the name of the config file"
-    )
-    parser.add_argument(
-        "--restart", action="store_true", help="begin anew although DIR holds a run (its checkpoint is kept)"
-    )
-    _common.add_json(parser)
+    """Arguments of `mlplugins finetune`: those of `train`."""
+    train.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,16 +45,12 @@ def run(args: argparse.Namespace) -> int:
     path = _common.existing_file(args.config)
     configuration = finetune_config.load(path)
     directory = args.output or Path(path.stem)
-    console = Console(quiet=is_helper())
+    console = Console(quiet=train.is_helper())
     reader = base_reader(Path(configuration.base.checkpoint))
-    with Display(console) as display:
+    with train.Display(console) as display:
         trained = finetune(configuration, reader, directory, display, args.restart)
-    if not trained.is_main:
-        return 0
-    trained.metrics["finite_differences"] = finite_differences(trained)
-    results.write_json(directory / "metrics.json", trained.metrics)
-    _print(console, trained.metrics, directory)
-    _common.write_json(args.json, trained.metrics)
+    if train.finish(trained, directory, args.json):
+        _print(console, trained.metrics, directory)
     return 0
 
 
@@ -116,7 +104,7 @@ def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(summary(metrics, directory), highlight=False, soft_wrap=True)
+    console.print(train.summary(metrics, directory), highlight=False, soft_wrap=True)
 
 
 def _references(report: dict[str, Any]) -> Table:

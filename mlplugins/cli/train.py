@@ -67,14 +67,19 @@ def run(args: argparse.Namespace) -> int:
     console = Console(quiet=is_helper())
     with Display(console) as display:
         trained = train(configuration, directory, display, args.restart)
-    if not trained.is_main:
-        return 0
-    trained.metrics["finite_differences"] = finite_differences(trained)
-    results.write_json(directory / "metrics.json", trained.metrics)
-    console.print(_table(trained.metrics))
-    console.print(summary(trained.metrics, directory), highlight=False, soft_wrap=True)
-    _common.write_json(args.json, trained.metrics)
+    if finish(trained, directory, args.json):
+        console.print(_table(trained.metrics))
+        console.print(summary(trained.metrics, directory), highlight=False, soft_wrap=True)
     return 0
+
+
+def finish(trained: Trained, directory: Path, json: Path | None) -> bool:
+    """Complete and write the metrics of a run; False in all processes but the first."""
+    if trained.is_main:
+        trained.metrics["finite_differences"] = finite_differences(trained)
+        results.write_json(directory / "metrics.json", trained.metrics)
+        _common.write_json(json, trained.metrics)
+    return trained.is_main
 
 
 def finite_differences(trained: Trained) -> dict[str, Any]:

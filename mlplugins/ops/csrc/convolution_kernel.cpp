@@ -124,14 +124,14 @@ template <typename T> using BackwardPath = void (*)(const Pull<T> &, const Path 
 /// Weights of the edges, a block at a time.
 template <typename T> class RadialBlock {
  public:
-  explicit RadialBlock(const Convolution<T> &c) : c(c)
+  RadialBlock(const Convolution<T> &c, bool pulls) : c(c), pulls(pulls)
   {
     if (c.radial.rows) return;
     // the weights of a block stay in the second-level cache
     size = (int64_t) (1 << 17) / (int64_t) (sizeof(T) * c.w_width) / ROWS * ROWS;
     size = size < ROWS ? ROWS : size > 10 * ROWS ? 10 * ROWS : size;
     if (c.radial.perceptron) {
-      perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size);
+      perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size, pulls);
     } else {
       size = GROUP;
       memory = new T[3 * size * c.w_width];    // weights, their slopes, their gradients
@@ -149,17 +149,17 @@ template <typename T> class RadialBlock {
   const T *w = nullptr;
 
   /// Weights of edges [first, first + n) in `w`.
-  void fill(int64_t first, int64_t n, bool slopes)
+  void fill(int64_t first, int64_t n)
   {
     stride = c.w_width;
     if (c.radial.rows) {
       w = c.radial.rows + first * stride;
     } else if (perceptron) {
       stride = perceptron->stride();
-      w = perceptron->forward(c.radial.x + first * c.radial.perceptron->widths[0], n, slopes);
+      w = perceptron->forward(c.radial.x + first * c.radial.perceptron->widths[0], n, pulls);
     } else {
       for (int64_t e = 0; e < n; e++)
-        interpolate(first + e, memory + e * stride, slopes ? memory + (size + e) * stride : nullptr);
+        interpolate(first + e, memory + e * stride, pulls ? memory + (size + e) * stride : nullptr);
       w = memory;
     }
   }
@@ -182,6 +182,7 @@ template <typename T> class RadialBlock {
 
  private:
   const Convolution<T> &c;
+  const bool pulls;    // weights are differentiated, too
   BlockPerceptron<T> *perceptron = nullptr;
   T *memory = nullptr;
 
@@ -235,14 +236,14 @@ template <typename T> class RadialBlock {
 template <typename T> void forward(const Convolution<T> &c, int64_t first, int64_t last, T *out)
 {
   static const ForwardPath<T> table[4][4] = TABLE(forward_path);
-  RadialBlock<T> radial(c);
+  RadialBlock<T> radial(c, false);
   T *coupling = new T[c.coupling_size * GROUP];
   for (int64_t k = first * c.out_width; k < last * c.out_width; k++) out[k] = T(0);
   const int64_t end = c.rows[last];
   int64_t center = first;
   for (int64_t start = c.rows[first]; start < end; start += radial.size) {
     const int64_t stop = start + radial.size < end ? start + radial.size : end;
-    radial.fill(start, stop - start, false);
+    radial.fill(start, stop - start);
     for (int64_t e = start; e < stop;) {
       while (c.rows[center + 1] <= e) center++;
       const int64_t limit = c.rows[center + 1] < stop ? c.rows[center + 1] : stop;
@@ -289,14 +290,14 @@ template <typename T>
 void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &gradients)
 {
   static const BackwardPath<T> table[4][4] = TABLE(backward_path);
-  RadialBlock<T> radial(c);
+  RadialBlock<T> radial(c, gradients.w != nullptr);
   T *m = new T[c.coupling_size];
   Vector<T> *gm = new Vector<T>[c.coupling_size]();
   const int64_t end = c.rows[last];
   int64_t center = first;
   for (int64_t start = c.rows[first]; start < end; start += radial.size) {
     const int64_t stop = start + radial.size < end ? start + radial.size : end;
-    radial.fill(start, stop - start, true);
+    radial.fill(start, stop - start);
     T *gw = radial.gradient(start, gradients.w);
     for (int64_t e = start; e < stop; e++) {
       while (c.rows[center + 1] <= e) center++;

@@ -112,13 +112,13 @@ namespace {
 /// The radial weights in the form of the kernels; owns what they point to.
 template <typename T> class PreparedRadial {
  public:
-  explicit PreparedRadial(const RadialInput &input) : x(input.x.contiguous())
+  PreparedRadial(const RadialInput &input, bool pulls) : x(input.x.contiguous())
   {
     if (input.kind == RadialInput::table) {
       owned.push_back(input.weights[0].contiguous());
       table = {owned[0].template data_ptr<T>(), owned[0].size(0)};
     } else if (input.kind == RadialInput::perceptron) {
-      pack(input.weights);
+      pack(input.weights, pulls);
     }
     const T *data = x.template data_ptr<T>();
     const bool is_rows = input.kind == RadialInput::rows, is_table = input.kind == RadialInput::table;
@@ -135,7 +135,7 @@ template <typename T> class PreparedRadial {
   Perceptron<T> perceptron;
   Table<T> table;
 
-  void pack(const std::vector<Tensor> &matrices)
+  void pack(const std::vector<Tensor> &matrices, bool pulls)
   {
     const Kernels<T> &k = kernels<T>();
     const auto padded = [&](int64_t n) { return (n + k.panel - 1) / k.panel * k.panel; };
@@ -146,6 +146,7 @@ template <typename T> class PreparedRadial {
       const int64_t a = matrix.size(0), b = matrix.size(1);
       perceptron.widths[l + 1] = b;
       for (const bool transposed : {false, true}) {
+        if (transposed && !pulls) continue;
         owned.push_back(at::empty({transposed ? b * padded(a) : a * padded(b)}, matrix.options()));
         T *to = owned.back().template data_ptr<T>();
         k.pack(matrix.template data_ptr<T>(), transposed ? b : a, transposed ? a : b, transposed, to);
@@ -164,8 +165,8 @@ template <typename T> class Prepared {
   bool covers_weights;    // every weight belongs to a path: its gradient is written
   Convolution<T> convolution;
 
-  Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input)
-      : h(h_.contiguous()), y(y_.contiguous()), neighbors(graph.neighbors.contiguous()), radial(input),
+  Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input, bool pulls)
+      : h(h_.contiguous()), y(y_.contiguous()), neighbors(graph.neighbors.contiguous()), radial(input, pulls),
         w_width(weights_per_edge(input))
   {
     set_rows(graph);
@@ -290,7 +291,7 @@ template <typename F> void over_centers(const std::vector<int64_t> &rows, const 
 template <typename T>
 Tensor forward_pass(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
 {
-  const Prepared<T> p(graph, h, y, radial);
+  const Prepared<T> p(graph, h, y, radial, false);
   Tensor out = at::empty({graph.n_centers, p.out_width}, h.options());
   over_centers(p.rows, [&](int64_t, int64_t first, int64_t last) {
     kernels<T>().forward(p.convolution, first, last, out.data_ptr<T>());
@@ -302,7 +303,7 @@ template <typename T>
 std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
                                   const RadialInput &radial, std::array<bool, 3> wanted)
 {
-  const Prepared<T> p(graph, h, y, radial);
+  const Prepared<T> p(graph, h, y, radial, wanted[2]);
   const Tensor g_rows = g.contiguous();
   TORCH_CHECK(g_rows.size(0) == graph.n_centers && g_rows.size(1) == p.out_width, "convolution: wrong gradient shape");
   const bool parallel = p.rows.back() >= 512 && !at::in_parallel_region();

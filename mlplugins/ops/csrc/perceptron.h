@@ -58,16 +58,19 @@ void multiply(const T *a, int64_t a_stride, const T *b, T *c, int64_t c_stride, 
 /// The perceptron on one block of rows at a time, with its scratch.
 template <typename T> class BlockPerceptron {
  public:
-  BlockPerceptron(const Perceptron<T> &p, int64_t block) : p(p)
+  BlockPerceptron(const Perceptron<T> &p, int64_t block, bool pulls) : p(p)
   {
     int64_t size = 0;
     for (int l = 0; l <= p.n_layers; l++) size += padded<T>(p.widths[l]);
-    memory = new T[3 * size * block]();
+    memory = new T[(pulls ? 3 : 1) * size * block]();
     T *next = memory;
     for (int l = 0; l <= p.n_layers; l++) {
       const int64_t area = padded<T>(p.widths[l]) * block;
-      value[l] = next, slope[l] = next + area, gradient[l] = next + 2 * area;
-      next += 3 * area;
+      value[l] = next;
+      next += area;
+      if (!pulls) continue;
+      slope[l] = next, gradient[l] = next + area;
+      next += 2 * area;
     }
   }
   ~BlockPerceptron() { delete[] memory; }

@@ -1,0 +1,54 @@
+"""Writing a `model.pt` from a checkpoint: the options and steps of all commands that do it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ase.io
+
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.cli import _common
+from mlplugins.export.metatomic import DTYPES, Description, save
+from mlplugins.export.tables import tabulated
+
+
+def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
+    """Output, precision (`dtype` unless given; `default` says so in words), portability, radial tables."""
+    parser.add_argument("-o", "--output", type=Path, default=Path("model.pt"), help="default: model.pt")
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES), default=dtype, help=f"precision of the engines; default: {default}"
+    )
+    parser.add_argument(
+        "--portable",
+        action="store_true",
+        help="free of mlplugins' ops, for engines that know nothing of them",
+    )
+    parser.add_argument(
+        "--radial-tables", type=int, metavar="KNOTS", help="cubic radial tables, e.g. 1025 knots (not exact)"
+    )
+    parser.add_argument(
+        "--structures", metavar="FILE", help="structures to measure the error of --radial-tables on"
+    )
+
+
+def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Write the file, with tables if they are asked for, and return their record."""
+    potential, tables = checkpoint.potential, {}
+    if args.radial_tables is not None:
+        structures = ase.io.read(_common.existing_file(args.structures), ":") if args.structures else []
+        potential, error = tabulated(potential, checkpoint.elements, args.radial_tables, structures)
+        _common.console().print(str(error), soft_wrap=True)
+        tables = {"radial_tables": asdict(error)}
+    description = Description(
+        family=checkpoint.family,
+        elements=checkpoint.elements,
+        baseline=checkpoint.baseline,
+        name=name,
+        details=checkpoint.details | tables,
+        references=checkpoint.references,
+    )
+    save(potential, args.output, description, dtype, args.portable)
+    return tables
