@@ -16,6 +16,7 @@ from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics
 from mlplugins.nn.distance import TRANSFORMS
+from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff
@@ -89,13 +90,13 @@ class Interaction(nn.Module):
         self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
 
     def forward(
-        self, up: Tensor, species: Tensor, edges: List[Tensor], harmonics: Tensor, basis: Tensor
+        self, up: Tensor, species: Tensor, edges: List[Tensor], harmonics: Tensor, radial: List[Tensor]
     ) -> Tensor:
         n_centers = species.shape[0]
-        a = self.convolution(up, harmonics, basis, edges, n_centers)  # (n_centers, Σ_paths)
+        a = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, Σ_paths)
         a = self.linear(a, species)  # (n_centers, num_channels (l_max + 1)²)
         if self.density is not None:
-            edge_density = torch.tanh(self.density(basis) ** 2)  # (E, 1)
+            edge_density = torch.tanh(self.density(radial[0]) ** 2)  # (E, 1)
             density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
             a = a / (1.0 + density.index_add(0, edges[0], edge_density))
         else:
@@ -136,9 +137,9 @@ class Layer(nn.Module):
         species: Tensor,
         edges: List[Tensor],
         harmonics: Tensor,
-        basis: Tensor,
+        radial: List[Tensor],
     ) -> Tuple[Tensor, Tensor]:
-        a = self.interaction(up, species, edges, harmonics, basis)
+        a = self.interaction(up, species, edges, harmonics, radial)
         out = self.linear(self.contraction(a, species), species)  # (n_centers, irreps_out.dim)
         if self.residual is not None:
             out = out + torch.nn.functional.pad(self.residual(h, species), [0, self.n_new])
@@ -174,6 +175,7 @@ class Model(Potential):
         )
         transform = TRANSFORMS[hyperparameters.distance_transform]
         self.transform = transform(elements) if transform is not None else None
+        self.edge_rows = EdgeRows()
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         scalars = _natural(n, 0)
         linear_up: List[nn.Module] = []
@@ -241,6 +243,7 @@ class Model(Potential):
         else:
             envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power)
             basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)
+        edges, radial = self.edge_rows(edges, vectors, r, basis)
         central = species[:n_centers]
         e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
@@ -249,7 +252,7 @@ class Model(Potential):
                 up = linear_up(self.embedding, species).index_select(0, species)  # (N, num_channels)
             else:
                 up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
-            h, layer_energy = layer(up, h, central, edges, harmonics, basis)
+            h, layer_energy = layer(up, h, central, edges, harmonics, radial)
             e = e + layer_energy
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:

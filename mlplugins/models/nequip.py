@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps
+from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.linear import Linear
@@ -82,12 +83,12 @@ class Interaction(nn.Module):
         species: Tensor,
         edges: List[Tensor],
         harmonics: Tensor,
-        basis: Tensor,
+        radial: List[Tensor],
         average_neighbors: Tensor,
     ) -> Tensor:
         n_centers = species.shape[0]
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
-        m = self.convolution(up, harmonics, basis, edges, n_centers)  # (n_centers, mid.dim)
+        m = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, mid.dim)
         m = self.linear_down(m / average_neighbors.sqrt(), species)  # (n_centers, gate.dim)
         return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
 
@@ -119,6 +120,7 @@ class Model(Potential):
             hyperparameters.envelope_power,
             hyperparameters.xplor_onset,
         )
+        self.edge_rows = EdgeRows()
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         self.solid_harmonics = hyperparameters.solid_harmonics
         interactions: List[nn.Module] = []
@@ -165,12 +167,13 @@ class Model(Potential):
         directions = vectors if self.solid_harmonics else vectors / r.unsqueeze(1)
         harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
         basis = self.basis(r)  # (E, num_basis)
+        edges, radial = self.edge_rows([centers, neighbors], vectors, r, basis)
         h = self.embedding.index_select(0, species)  # (N, num_features)
         central = species[:n_centers]
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
                 h = self.exchange(with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
-            h = interaction(h, central, [centers, neighbors], harmonics, basis, self.average_neighbors)
+            h = interaction(h, central, edges, harmonics, radial, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
         energy = self.energy_scale[central] * (e + self.shift[central])
         if self.repulsion is not None:

@@ -27,7 +27,7 @@ class SphericalHarmonics(nn.Module):
 
 
 class TensorProduct(nn.Module):
-    """The sum over neighbours in plain torch; `radial` is (basis, matrices), or (r / r_c, [table])."""
+    """The sum over neighbours in plain torch; the first of `radial` is the basis, or r / r_c for a table."""
 
     def __init__(self, tabulated: bool = False) -> None:
         super().__init__()
@@ -37,19 +37,21 @@ class TensorProduct(nn.Module):
         self,
         h: Tensor,
         y: Tensor,
-        radial: Tuple[Tensor, List[Tensor]],
+        radial: List[Tensor],
+        weights: List[Tensor],
         edges: List[Tensor],
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        x, weights = radial
         if self.tabulated:
-            return reference.table_convolution(h, y, x.squeeze(1), weights[0], edges, n_centers, tables)
-        return reference.radial_convolution(h, y, x, weights, edges, n_centers, tables)
+            w = reference.interpolate(radial[0].squeeze(1), weights[0])
+        else:
+            w = reference.perceptron(radial[0], weights)
+        return reference.convolution(h, y, w, edges, n_centers, tables)
 
 
 class NativeTensorProduct(nn.Module):
-    """The same through the ops of the native library, where the radial weights never leave the kernel."""
+    """The same through the ops of the native library; in inference the weights never leave the kernel."""
 
     def __init__(self, tabulated: bool = False) -> None:
         super().__init__()
@@ -60,17 +62,19 @@ class NativeTensorProduct(nn.Module):
         self,
         h: Tensor,
         y: Tensor,
-        radial: Tuple[Tensor, List[Tensor]],
+        radial: List[Tensor],
+        weights: List[Tensor],
         edges: List[Tensor],
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        x, weights = radial
         if self.tabulated:
-            return torch.ops.mlplugins.table_convolution(
-                h, y, x.squeeze(1), weights[0], edges, n_centers, tables
-            )
-        return torch.ops.mlplugins.radial_convolution(h, y, x, weights, edges, n_centers, tables)
+            x = radial[0].squeeze(1)
+            return torch.ops.mlplugins.table_convolution(h, y, x, weights[0], edges, n_centers, tables)
+        if len(radial) == 1:
+            w = reference.perceptron(radial[0], weights)
+            return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+        return torch.ops.mlplugins.radial_convolution(h, y, radial[1:], weights, edges, n_centers, tables)
 
 
 class Convolution(nn.Module):
@@ -136,13 +140,15 @@ class Convolution(nn.Module):
         self.product = NativeTensorProduct(isinstance(self.radial, RadialTable))
 
     def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
-        """Replace the radial network by a cubic table of R(basis(r)); forward then takes r / r_c (E, 1)."""
+        """Replace the radial network by a cubic table of R(basis(r)); the basis is then r / r_c (E, 1)."""
         self.add_module("radial", RadialTable(basis, self.radial, cutoff, n_knots))
         self.product = TensorProduct(tabulated=True)
 
-    def forward(self, h: Tensor, y: Tensor, basis: Tensor, edges: List[Tensor], n_centers: int) -> Tensor:
-        radial = (basis, self.radial.matrices())
-        return self.product(h, y, radial, edges, n_centers, [self.paths, self.entries, self.values])
+    def forward(
+        self, h: Tensor, y: Tensor, radial: List[Tensor], edges: List[Tensor], n_centers: int
+    ) -> Tensor:
+        tables = [self.paths, self.entries, self.values]
+        return self.product(h, y, radial, self.radial.matrices(), edges, n_centers, tables)
 
 
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:

@@ -58,23 +58,27 @@ def _register_reference() -> None:
 
     library = torch.library.Library(_NAMESPACE, "FRAGMENT")
     for schema, function in (
-        ("convolution(Tensor h, Tensor y, Tensor w, {graph})", reference.convolution),
+        ("convolution(Tensor h, Tensor y, Tensor w, {graph}) -> Tensor", reference.convolution),
         (
-            "radial_convolution(Tensor h, Tensor y, Tensor basis, Tensor[] weights, {graph})",
+            "radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, {graph}) -> Tensor",
             reference.radial_convolution,
         ),
         (
-            "table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, {graph})",
+            "table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, {graph}) -> Tensor",
             reference.table_convolution,
         ),
         (
+            "edge_rows(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)",
+            reference.edge_rows,
+        ),
+        (
             "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, "
-            "int n_out)",
+            "int n_out) -> Tensor",
             reference.symmetric_contraction,
         ),
-        ("ghost_exchange(Tensor h)", _ghost_exchange),
+        ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
     ):
-        library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables") + " -> Tensor")
+        library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))
         library.impl(schema.partition("(")[0], function, "CompositeImplicitAutograd")
     _fallback.append(library)
 

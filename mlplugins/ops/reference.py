@@ -3,7 +3,7 @@
 TorchScript-able, so that `mlplugins export --portable` can write files free of our ops.
 """
 
-from typing import List
+from typing import List, Tuple
 
 import torch
 from torch import Tensor
@@ -64,14 +64,30 @@ def perceptron(x: Tensor, weights: List[Tensor]) -> Tensor:
 def radial_convolution(
     h: Tensor,
     y: Tensor,
-    basis: Tensor,
+    radial: List[Tensor],
     weights: List[Tensor],
     edges: List[Tensor],
     n_centers: int,
     tables: List[Tensor],
 ) -> Tensor:
-    """`convolution` with w = perceptron(basis, weights), basis (E, B)."""
-    return convolution(h, y, perceptron(basis, weights), edges, n_centers, tables)
+    """`convolution` with w = perceptron(radial[1], weights), for inference.
+
+    Args:
+        radial: distances r (E,), functions of them (U, B), and the slopes of those (U, B). The native op
+            differentiates with respect to r, this reference through the functions.
+        edges: centers, neighbors and the row of the basis that belongs to each edge, (E,) int64.
+    """
+    w = perceptron(radial[1], weights).index_select(0, edges[2])
+    return convolution(h, y, w, edges, n_centers, tables)
+
+
+def edge_rows(centers: Tensor, neighbors: Tensor, vectors: Tensor) -> Tuple[Tensor, Tensor]:
+    """The first edge of every row of radial weights (U,) and the row of every edge (E,).
+
+    The native op gives i → j and j → i the same row; here every edge has its own.
+    """
+    own = torch.arange(centers.shape[0], device=centers.device)
+    return own, own.clone()
 
 
 def interpolate(x: Tensor, knots: Tensor) -> Tensor:

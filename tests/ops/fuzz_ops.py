@@ -40,7 +40,9 @@ def convolution(generator: torch.Generator) -> Arguments:
 def radial_convolution(generator: torch.Generator) -> Arguments:
     h, y, basis, edges, n_centers, tables, layer = _layer(generator)
     matrices = [matrix.detach() for matrix in layer.radial.matrices()]
-    return [h, y, basis, matrices, edges, n_centers, tables]
+    radial = [_normal(generator, len(y)), basis, _normal(generator, *basis.shape)]
+    row = torch.randperm(len(y), generator=generator)
+    return [h, y, radial, matrices, [*edges, row], n_centers, tables]
 
 
 def table_convolution(generator: torch.Generator) -> Arguments:
@@ -55,6 +57,21 @@ def symmetric_contraction(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 5, 12), coefficients.detach().clone(), species, monomials, layer.n_out]
 
 
+def edge_rows(generator: torch.Generator) -> Arguments:
+    *_, edges, _, _, _ = _layer(generator)
+    return [*edges, _normal(generator, len(edges[0]), 3)]
+
+
+def _lengths(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """The lengths of the edges, looked up through their rows: the same whether rows are shared or not."""
+
+    def lengths(centers: Tensor, neighbors: Tensor, vectors: Tensor) -> Tensor:
+        first, row = op(centers, neighbors, vectors)
+        return vectors.detach().norm(dim=1)[first][row]
+
+    return lengths
+
+
 def ghost_exchange(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 4, 3)]
 
@@ -64,8 +81,14 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
     "radial_convolution": (radial_convolution, reference.radial_convolution),
     "table_convolution": (table_convolution, reference.table_convolution),
     "symmetric_contraction": (symmetric_contraction, reference.symmetric_contraction),
+    "edge_rows": (edge_rows, _lengths(reference.edge_rows)),
     "ghost_exchange": (ghost_exchange, torch.clone),
 }
+
+
+def native(op: str) -> Callable[..., Tensor]:
+    compiled = getattr(torch.ops.mlplugins, op)
+    return _lengths(compiled) if op == "edge_rows" else compiled
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -208,7 +231,7 @@ def attempt(op: str, seed: int, wanted: int, changes: list[tuple[int, str, int]]
             return
     leaves = _leaves(arguments, wanted)
     try:
-        got = outcome(getattr(torch.ops.mlplugins, op), arguments, leaves)
+        got = outcome(native(op), arguments, leaves)
     except REFUSALS:
         return
     spoilt = _tables(op, arguments)
@@ -233,7 +256,7 @@ def refused(op: str, changes: list[tuple[int, str, int]]) -> bool:
     for where, how, number in changes:
         spoil(arguments, where, how, number)
     try:
-        getattr(torch.ops.mlplugins, op)(*arguments)
+        native(op)(*arguments)
     except REFUSALS:
         return True
     return False

@@ -106,7 +106,7 @@ def test_bad_input_is_refused(function):
         "neighbor": "is not a node",
         "center": "is not below",
         "dtype": "one dtype",
-        "rows": "one row of y and w per edge",
+        "rows": "one row of w per edge",
         "width": "shorter than path",
         "degree": "degrees above 3",
     }[function]

@@ -16,6 +16,7 @@ OPS = [
     "radial_convolution",
     "table_convolution",
     "symmetric_contraction",
+    "edge_rows",
     "ghost_exchange",
 ]
 
@@ -46,7 +47,7 @@ def test_every_op(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_longer(tmp_path, op):
-    search(tmp_path, 50 if op == "ghost_exchange" else 1500, [op])
+    search(tmp_path, 50 if op in ("ghost_exchange", "edge_rows") else 1500, [op])
 
 
 SUBTLE = {

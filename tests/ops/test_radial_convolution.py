@@ -35,13 +35,34 @@ def _case(kind, irreps, l_max, sizes, widths, dtype=torch.float64):
         return torch.randn(shape, dtype=dtype, generator=generator).requires_grad_()
 
     h, y = normal(n_nodes, irreps.dim), normal(n_edges, (l_max + 1) ** 2)
+    # rows of one to three edges, in any order; the derivatives are taken with respect to their lengths
+    row = (torch.arange(n_edges) // 2)[torch.randperm(n_edges, generator=generator)]
+    row[row == n_edges // 3] = 0
+    row = torch.unique(row, return_inverse=True)[1]
+    n_rows = len(torch.unique(row))
+    length = (1.1 * torch.rand(n_rows, dtype=dtype, generator=generator)).requires_grad_()
     if kind == "table":
-        x = (1.1 * torch.rand(n_edges, dtype=dtype, generator=generator)).requires_grad_()
         weights = normal(19, 2, layer.n_weights).detach()
     else:
-        x = normal(n_edges, widths[0])
         weights = [matrix.detach() for matrix in layer.radial.matrices()]
-    return h, y, x, weights, [centers, neighbors], n_centers, [layer.paths, layer.entries, layer.values]
+    return (
+        h,
+        y,
+        length,
+        weights,
+        [centers, neighbors, row],
+        n_centers,
+        [layer.paths, layer.entries, layer.values],
+    )
+
+
+def _radial(kind, length, weights, row):
+    """The radial argument of the op: one length per edge, and for the perceptron functions of it."""
+    if kind == "table":
+        return length[row]
+    waves = torch.arange(1, len(weights[0]) + 1, dtype=length.dtype)
+    values, slopes = torch.sin(length[:, None] * waves), waves * torch.cos(length[:, None] * waves)
+    return [length[row], values, slopes.detach()]
 
 
 def _op(kind):
@@ -51,11 +72,11 @@ def _op(kind):
     return native, plain
 
 
-def _derivatives(function, case, create_graph):
-    """Value and gradients with respect to h, y, x; with a graph, also those of a random mix of them."""
-    h, y, x, *rest = case
+def _derivatives(kind, function, case, create_graph):
+    """Value and gradients with respect to h, y, lengths; with a graph, also those of a random mix of them."""
+    h, y, x, weights, edges, *rest = case
     generator = torch.Generator().manual_seed(1)
-    out = function(h, y, x, *rest)
+    out = function(h, y, _radial(kind, x, weights, edges[2]), weights, edges, *rest)
     g = torch.randn(out.shape, dtype=out.dtype, generator=generator, requires_grad=True)
     first = torch.autograd.grad(out, (h, y, x), g, create_graph=create_graph)
     if not create_graph:
@@ -66,7 +87,7 @@ def _derivatives(function, case, create_graph):
 
 def _assert_equal(kind, case, create_graph):
     native, plain = _op(kind)
-    expected, got = _derivatives(plain, case, create_graph), _derivatives(native, case, create_graph)
+    expected, got = (_derivatives(kind, f, case, create_graph) for f in (plain, native))
     for name, a, b in zip(("out", "dh", "dy", "dx", "ddg", "ddh", "ddy", "ddx"), got, expected):
         scale = float(b.detach().abs().max()) if b.numel() else 1.0
         error = float((a - b).detach().abs().max()) if b.numel() else 0.0
@@ -108,15 +129,28 @@ def test_empty(kind):
 
 
 def test_gradients_reach_the_parameters():
-    h, y, x, weights, *rest = _case("perceptron", "8x0e+8x1o", 2, (5, 0, 40), [4, 16])
+    h, y, x, weights, edges, *rest = _case("perceptron", "8x0e+8x1o", 2, (5, 0, 40), [4, 16])
     gradients = []
     for function in _op("perceptron"):
         parameters = [matrix.clone().requires_grad_() for matrix in weights]
-        out = function(h, y, x, parameters, *rest)
+        out = function(h, y, _radial("perceptron", x, weights, edges[2]), parameters, edges, *rest)
         (force,) = torch.autograd.grad(out.pow(2).sum(), y, create_graph=True)
         gradients.append(torch.autograd.grad(force.pow(2).sum(), parameters))
     for a, b in zip(*gradients):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12 * float(b.abs().max()))
+
+
+def test_each_edge_has_the_gradient_of_its_own_length():
+    h, y, x, weights, edges, *rest = _case("perceptron", "8x0e+8x1o", 2, (5, 2, 40), [4, 16])
+    r = x.detach()[edges[2]].requires_grad_()
+    radial = _radial("perceptron", x.detach(), weights, edges[2])
+    out = torch.ops.mlplugins.radial_convolution(h, y, [r, *radial[1:]], weights, edges, *rest)
+    (got,) = torch.autograd.grad(out.pow(2).sum(), r)
+
+    own = [edges[0], edges[1], torch.arange(len(r))]
+    out = reference.radial_convolution(h, y, _radial("perceptron", r, weights, own[2]), weights, own, *rest)
+    (expected,) = torch.autograd.grad(out.pow(2).sum(), r)
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-12 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,7 +161,7 @@ def test_two_threads_equal_one_and_repeat_bit_by_bit(kind):
         results = []
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            results.append(_derivatives(_op(kind)[0], case, create_graph=False))
+            results.append(_derivatives(kind, _op(kind)[0], case, create_graph=False))
     finally:
         torch.set_num_threads(before)
     for one, two, again in zip(*results):
@@ -137,22 +171,32 @@ def test_two_threads_equal_one_and_repeat_bit_by_bit(kind):
 
 def test_extreme_activations_stay_finite():
     h, y, x, weights, *rest = _case("perceptron", "4x0e", 0, (3, 0, 20), [4, 8, 8])
-    case = (h, y, (1e4 * x.detach()).requires_grad_(), weights, *rest)
-    _assert_equal("perceptron", case, create_graph=False)
+    _assert_equal("perceptron", (h, y, x, [1e4 * weights[0], *weights[1:]], *rest), create_graph=False)
 
 
 def test_bad_input_is_refused():
     h, y, x, weights, edges, n_centers, tables = _case("perceptron", "4x0e+4x1o", 1, (5, 0, 20), [4, 8])
+    r, values, slopes = radial = [t.detach() for t in _radial("perceptron", x, weights, edges[2])]
     op = torch.ops.mlplugins.radial_convolution
     with pytest.raises(RuntimeError, match="perceptron has 0 matrices"):
-        op(h, y, x, [], edges, n_centers, tables)
+        op(h, y, radial, [], edges, n_centers, tables)
     with pytest.raises(RuntimeError, match="expected 4 rows"):
-        op(h, y, x, weights[1:], edges, n_centers, tables)
+        op(h, y, radial, weights[1:], edges, n_centers, tables)
     with pytest.raises(RuntimeError, match="dtype and the device of h"):
-        op(h, y, x, [matrix.float() for matrix in weights], edges, n_centers, tables)
-    with pytest.raises(RuntimeError, match="one row of y and w per edge"):
-        op(h, y, x[:-1], weights, edges, n_centers, tables)
+        op(h, y, radial, [matrix.float() for matrix in weights], edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="one distance per edge"):
+        op(h, y, [r[:-1], values, slopes], weights, edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="slopes of the basis in its own shape"):
+        op(h, y, [r, values, slopes[:-1]], weights, edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="the distances, the basis and its slopes, got 1"):
+        op(h, y, [values], weights, edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="row of the basis"):
+        op(h, y, radial, weights, edges[:2], n_centers, tables)
+    with pytest.raises(RuntimeError, match=r"row \d+ of edge \d+ is not one of"):
+        op(h, y, [r, values[:-1], slopes[:-1]], weights, edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="belongs to no edge"):
+        op(h, y, [r, *(torch.cat([t, t]) for t in radial[1:])], weights, edges, n_centers, tables)
     with pytest.raises(RuntimeError, match="shorter than path"):
-        op(h, y, x, [weights[0], weights[1][:, :-1]], edges, n_centers, tables)
+        op(h, y, radial, [weights[0], weights[1][:, :-1]], edges, n_centers, tables)
     with pytest.raises(RuntimeError, match="expected a table"):
-        torch.ops.mlplugins.table_convolution(h, y, x[:, 0], weights[0], edges, n_centers, tables)
+        torch.ops.mlplugins.table_convolution(h, y, r, weights[0], edges, n_centers, tables)

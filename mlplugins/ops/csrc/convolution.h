@@ -22,11 +22,14 @@ struct Graph {
   static Graph of(at::TensorList edges, int64_t n_centers, at::TensorList tables);
 };
 
-/// Radial weights of the edges: given row by row, or made from x by a perceptron or a table.
+/// Radial weights of the edges: given row by row, or made by a perceptron or from a table. A row may serve several
+/// edges of the same length; `row` tells which, and is undefined where every edge has its own.
 struct RadialInput {
   enum Kind { rows, perceptron, table } kind;
-  at::Tensor x;                       // rows: (E, W); perceptron: (E, B); table: (E,), 1 at the cutoff
+  at::Tensor x;                       // rows: (E, W); perceptron: basis (U, B); table: (E,), 1 at the cutoff
   std::vector<at::Tensor> weights;    // perceptron: its matrices; table: the knots (K, 2, W)
+  at::Tensor row;                     // (E,) int64
+  at::Tensor slopes;                  // perceptron: derivative of the basis with respect to the distance (U, B)
 };
 
 /// Refuse what the kernels could not compute.
@@ -35,7 +38,8 @@ void check(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const R
 /// m (n_centers, D')
 at::Tensor convolve(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const RadialInput &radial);
 
-/// Gradients of ⟨g, m⟩ with respect to h, y and radial.x, those wanted.
+/// Gradients of ⟨g, m⟩ with respect to h, y and w, those wanted; where the weights are made, the last one is with
+/// respect to the edge's distance (perceptron) or x (table), (E,).
 std::vector<at::Tensor> convolve_backward(const Graph &graph, const at::Tensor &g, const at::Tensor &h,
                                           const at::Tensor &y, const RadialInput &radial, std::array<bool, 3> wanted);
 

@@ -59,12 +59,13 @@ template <typename T, int D1, int D3> void forward_path(const Group<T> &group, c
 /// Operands and results of the backward pass of one edge.
 template <typename T> struct Pull {
   const T *m, *x, *w, *g;
-  Vector<T> *gm;    // of the coupling, per lane
-  T *gx, *gw;       // accumulated, written; or null
+  const T *slope;                 // of the weights; or null
+  Vector<T> *gm, *along_slope;    // of the coupling, of the distance: per lane
+  T *gx, *gw;                     // accumulated, written; or null
 };
 
 template <typename T, int D1, int D3, bool WHOLE>
-inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, int u, int rest)
+inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, Vector<T> &gr, int u, int rest)
 {
   const int n = WHOLE ? Lanes<T>::count : rest, channels = p.channels;
   const T *m = edge.m + p.coupling, *x = edge.x + p.input + u, *g = edge.g + p.output + u;
@@ -81,6 +82,7 @@ inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, in
   }
   Vector<T> along = {};
   for (int i = 0; i < D1; i++) along += pulled[i] * xi[i];
+  if (edge.slope) gr += along * load(edge.slope + p.weight + u, n);
   if (edge.gw) store(edge.gw + p.weight + u, along, n);
   if (edge.gx)
     for (int i = 0; i < D1; i++) {
@@ -92,9 +94,11 @@ inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, in
 template <typename T, int D1, int D3> inline void backward_channels(const Pull<T> &edge, const Path &p, Vector<T> *gm)
 {
   int u = 0;
+  Vector<T> gr = {};
   for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
-    backward_lanes<T, D1, D3, true>(edge, p, gm, u, 0);
-  if (u < p.channels) backward_lanes<T, D1, D3, false>(edge, p, gm, u, p.channels - u);
+    backward_lanes<T, D1, D3, true>(edge, p, gm, gr, u, 0);
+  if (u < p.channels) backward_lanes<T, D1, D3, false>(edge, p, gm, gr, u, p.channels - u);
+  *edge.along_slope += gr;
 }
 
 template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, const Path &p)
@@ -124,17 +128,22 @@ template <typename T> using BackwardPath = void (*)(const Pull<T> &, const Path 
 /// Weights of the edges, a block at a time.
 template <typename T> class RadialBlock {
  public:
-  RadialBlock(const Convolution<T> &c, bool pulls) : c(c), pulls(pulls)
+  RadialBlock(const Convolution<T> &c, bool slopes) : c(c), stride(c.w_width)
   {
     if (c.radial.rows) return;
     // the weights of a block stay in the second-level cache
     size = (int64_t) (1 << 17) / (int64_t) (sizeof(T) * c.w_width) / ROWS * ROWS;
     size = size < ROWS ? ROWS : size > 10 * ROWS ? 10 * ROWS : size;
     if (c.radial.perceptron) {
-      perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size, pulls);
+      perceptron = new BlockPerceptron<T>(*c.radial.perceptron, size, slopes);
+      stride = perceptron->stride();
+      w = perceptron->outputs();
+      if (slopes) slope = perceptron->output_slopes();
     } else {
       size = GROUP;
-      memory = new T[3 * size * c.w_width];    // weights, their slopes, their gradients
+      memory = new T[(slopes ? 2 : 1) * size * stride];
+      w = memory;
+      if (slopes) slope = memory + size * stride;
     }
   }
   ~RadialBlock()
@@ -145,61 +154,41 @@ template <typename T> class RadialBlock {
   RadialBlock(const RadialBlock &) = delete;
   RadialBlock &operator=(const RadialBlock &) = delete;
 
-  int64_t size = 64, stride = 0;
-  const T *w = nullptr;
+  const T *weights(int64_t k) const { return w + k * stride; }
+  const T *slopes(int64_t k) const { return slope ? slope + k * stride : nullptr; }
 
-  /// Weights of edges [first, first + n) in `w`.
-  void fill(int64_t first, int64_t n)
+  /// Weights, and their slopes, of rows row(0), …, row(n − 1).
+  template <typename Row> void fill(const Row &row, int64_t n)
   {
-    stride = c.w_width;
-    if (c.radial.rows) {
-      w = c.radial.rows + first * stride;
-    } else if (perceptron) {
-      stride = perceptron->stride();
-      w = perceptron->forward(c.radial.x + first * c.radial.perceptron->widths[0], n, pulls);
-    } else {
-      for (int64_t e = 0; e < n; e++)
-        interpolate(first + e, memory + e * stride, pulls ? memory + (size + e) * stride : nullptr);
-      w = memory;
-    }
+    if (perceptron) return perceptron->forward(c.radial.x, c.radial.slopes, row, n);
+    for (int64_t k = 0; k < n; k++)    // a table is larger than the cache: the next row's knots are fetched ahead
+      interpolate(c.radial.x[row(k)], c.radial.x[row(k + 1 < n ? k + 1 : k)], memory + k * stride,
+                  slope ? memory + (size + k) * stride : nullptr);
   }
 
-  /// Where the gradient of the block's weights goes; null if it is not wanted.
-  T *gradient(int64_t first, T *to) const
-  {
-    if (!to || c.radial.rows) return to ? to + first * c.w_width : nullptr;
-    return perceptron ? perceptron->output_gradient() : memory + 2 * size * c.w_width;
-  }
-
-  /// From gradient() to the gradient of x.
-  void pull(int64_t first, int64_t n, T *to)
-  {
-    if (!to || c.radial.rows) return;
-    if (perceptron) return perceptron->pull(to + first * c.radial.perceptron->widths[0], n);
-    for (int64_t e = 0; e < n; e++)
-      to[first + e] = dot(memory + (size + e) * stride, memory + (2 * size + e) * stride);
-  }
+  int64_t size = 64;    // rows of a block
 
  private:
   const Convolution<T> &c;
-  const bool pulls;    // weights are differentiated, too
+  int64_t stride;
+  const T *w = nullptr, *slope = nullptr;
   BlockPerceptron<T> *perceptron = nullptr;
   T *memory = nullptr;
 
-  /// Place of an edge's x among the knots: k + t between the knots k and k + 1.
-  T place(int64_t edge) const
+  /// x among the knots: k + t between the knots k and k + 1.
+  T place(T x) const
   {
-    const T x = c.radial.x[edge], last = T(c.radial.table->n_knots - 1);
+    const T last = T(c.radial.table->n_knots - 1);
     return x > T(0) ? (x < T(1) ? x * last : last) : T(0);
   }
 
   /// w(x) and, if `slope` is not null, dw/dx; both zero beyond the last knot.
-  void interpolate(int64_t edge, T *w, T *slope) const
+  void interpolate(T x, T next_x, T *w, T *slope) const
   {
     const int64_t last = c.radial.table->n_knots - 1, width = c.w_width;
-    const T place = this->place(edge);
-    const T *next = c.radial.table->knots;    // a table is larger than the cache: fetch the next edge's rows ahead
-    if (edge + 1 < c.rows[c.n_centers]) next += (int64_t) this->place(edge + 1) * 2 * width;
+    const T place = this->place(x), next_place = this->place(next_x);
+    const T *next = c.radial.table->knots;
+    if (next_place < T(last)) next += (int64_t) next_place * 2 * width;
     if (!(place < T(last))) {
       for (int64_t k = 0; k < width; k++) w[k] = T(0);
       for (int64_t k = 0; slope && k < width; k++) slope[k] = T(0);
@@ -219,18 +208,6 @@ template <typename T> class RadialBlock {
       if (slope) store(slope + k, Vector<T>(steep * step + dp * s0 + dq * s1), n);
     }
   }
-
-  T dot(const T *a, const T *b) const
-  {
-    Vector<T> sum = {};
-    for (int64_t k = 0; k < c.w_width; k += Lanes<T>::count) {
-      const int n = c.w_width - k < Lanes<T>::count ? (int) (c.w_width - k) : Lanes<T>::count;
-      sum += load(a + k, n) * load(b + k, n);
-    }
-    T total = T(0);
-    for (int lane = 0; lane < Lanes<T>::count; lane++) total += sum[lane];
-    return total;
-  }
 };
 
 template <typename T> void forward(const Convolution<T> &c, int64_t first, int64_t last, T *out)
@@ -243,7 +220,8 @@ template <typename T> void forward(const Convolution<T> &c, int64_t first, int64
   int64_t center = first;
   for (int64_t start = c.rows[first]; start < end; start += radial.size) {
     const int64_t stop = start + radial.size < end ? start + radial.size : end;
-    radial.fill(start, stop - start);
+    const T *given = c.radial.rows;
+    if (!given) radial.fill([&](int64_t k) { return c.radial.row[start + k]; }, stop - start);
     for (int64_t e = start; e < stop;) {
       while (c.rows[center + 1] <= e) center++;
       const int64_t limit = c.rows[center + 1] < stop ? c.rows[center + 1] : stop;
@@ -251,7 +229,7 @@ template <typename T> void forward(const Convolution<T> &c, int64_t first, int64
       group.size = (int) (limit - e < GROUP ? limit - e : GROUP);
       for (int k = 0; k < group.size; k++) {
         group.x[k] = c.h + c.neighbors[e + k] * c.h_width;
-        group.w[k] = radial.w + (e + k - start) * radial.stride;
+        group.w[k] = given ? given + c.radial.row[e + k] * c.w_width : radial.weights(e + k - start);
         group.m[k] = coupling + k * c.coupling_size;
         couple(c, c.y + (e + k) * c.y_width, coupling + k * c.coupling_size);
       }
@@ -286,29 +264,38 @@ template <typename T> inline void pull_harmonics(const Convolution<T> &c, const 
   }
 }
 
+template <typename T> inline T sum_of_lanes(const Vector<T> &v)
+{
+  T sum = T(0);
+  for (int lane = 0; lane < Lanes<T>::count; lane++) sum += v[lane];
+  return sum;
+}
+
 template <typename T>
-void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &gradients)
+void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &to)
 {
   static const BackwardPath<T> table[4][4] = TABLE(backward_path);
-  RadialBlock<T> radial(c, gradients.w != nullptr);
+  const Radial<T> &rows = c.radial;
+  RadialBlock<T> radial(c, to.w != nullptr);
   T *m = new T[c.coupling_size];
   Vector<T> *gm = new Vector<T>[c.coupling_size]();
-  const int64_t end = c.rows[last];
-  int64_t center = first;
-  for (int64_t start = c.rows[first]; start < end; start += radial.size) {
-    const int64_t stop = start + radial.size < end ? start + radial.size : end;
-    radial.fill(start, stop - start);
-    T *gw = radial.gradient(start, gradients.w);
-    for (int64_t e = start; e < stop; e++) {
-      while (c.rows[center + 1] <= e) center++;
-      couple(c, c.y + e * c.y_width, m);
-      const int64_t sender = c.neighbors[e] * c.h_width;
-      const Pull<T> edge{m, c.h + sender, radial.w + (e - start) * radial.stride, g + center * c.out_width, gm,
-                         gradients.h ? gradients.h + sender : nullptr, gw ? gw + (e - start) * radial.stride : nullptr};
-      for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
-      if (gradients.y) pull_harmonics(c, gm, gradients.y + e * c.y_width);
+  for (int64_t start = first; start < last; start += radial.size) {
+    const int64_t stop = start + radial.size < last ? start + radial.size : last;
+    if (!rows.rows) radial.fill([&](int64_t k) { return start + k; }, stop - start);
+    for (int64_t row = start; row < stop; row++) {
+      const T *w = rows.rows ? rows.rows + row * c.w_width : radial.weights(row - start);
+      const T *slope = rows.rows ? nullptr : radial.slopes(row - start);
+      for (int64_t e = rows.first[row]; e >= 0; e = rows.next[e]) {
+        couple(c, c.y + e * c.y_width, m);
+        const int64_t sender = c.neighbors[e] * c.h_width;
+        Vector<T> along_slope = {};
+        const Pull<T> edge{m, c.h + sender, w, g + c.centers[e] * c.out_width, slope, gm, &along_slope,
+                           to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + e * c.w_width : nullptr};
+        for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
+        if (to.y) pull_harmonics(c, gm, to.y + e * c.y_width);
+        if (slope) to.w[e] = sum_of_lanes<T>(along_slope);
+      }
     }
-    radial.pull(start, stop - start, gradients.w);
   }
   delete[] m;
   delete[] gm;

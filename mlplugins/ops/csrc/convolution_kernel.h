@@ -34,8 +34,7 @@ constexpr int MAX_LAYERS = 8;
 template <typename T> struct Perceptron {
   int n_layers;                     ///< matrices
   int64_t widths[MAX_LAYERS + 1];
-  const T *forward[MAX_LAYERS];     ///< W_l, packed
-  const T *backward[MAX_LAYERS];    ///< its transpose, packed
+  const T *matrices[MAX_LAYERS];    ///< W_l, packed
 };
 
 /// Radial weights by cubic Hermite interpolation in x ∈ [0, 1], zero beyond; rows (value, slope · step) per knot.
@@ -44,12 +43,17 @@ template <typename T> struct Table {
   int64_t n_knots;
 };
 
-/// Where the weights of the edges come from: the one that is not null.
+/// Where the weights come from: `rows`, `perceptron` or `table`, whichever is not null. Edges of the same length
+/// (i → j and j → i) share one row of weights.
 template <typename T> struct Radial {
-  const T *rows;    ///< (E, w_width)
+  const T *rows;            ///< (U, w_width)
   const Perceptron<T> *perceptron;
   const Table<T> *table;
-  const T *x;       ///< (E, widths[0]) for the perceptron, (E) for the table
+  const T *x, *slopes;      ///< perceptron: basis (U, widths[0]) and its derivative; table: place (U)
+  const int64_t *row;       ///< (E) row of an edge
+  const int64_t *first;     ///< (U) first edge of a row …
+  const int64_t *next;      ///< (E) … and the one after each; -1 ends
+  int64_t n_rows;           ///< U
 };
 
 /// A convolution m_i = Σ_e w_e (h_j ⊗ y_e); edges are sorted by centre, `rows` delimits them.
@@ -59,22 +63,23 @@ template <typename T> struct Convolution {
   const Coupling<T> *couplings;
   int64_t n_couplings, coupling_size;
   int64_t n_centers, h_width, y_width, w_width, out_width;
-  const int64_t *rows, *neighbors;
+  const int64_t *rows, *centers, *neighbors;
   const T *h, *y;
   Radial<T> radial;
 };
 
-/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, `y` and `w` (of what `radial` reads: its
-/// rows or x) are written.
+/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, the others are written: `w` is that of the
+/// weights (E, w_width) where they are given, of the distance or place (E) where they are made.
 template <typename T> struct Gradients {
   T *h, *y, *w;
 };
 
-/// The two passes over centres [first, last), and the layout of a perceptron's matrices.
+/// The forward pass over centres [first, last), the backward pass over rows of weights [first, last), and the layout
+/// of a perceptron's matrices.
 template <typename T> struct Kernels {
   void (*forward)(const Convolution<T> &, int64_t first, int64_t last, T *out);
   void (*backward)(const Convolution<T> &, int64_t first, int64_t last, const T *g, const Gradients<T> &);
-  void (*pack)(const T *matrix, int64_t k, int64_t n, bool transposed, T *to);
+  void (*pack)(const T *matrix, int64_t k, int64_t n, T *to);
   int64_t panel;    ///< columns of a packed matrix are filled up to a multiple of it: two vectors
 };
 

@@ -56,6 +56,10 @@ void check_weights(const RadialInput &radial)
                 "convolution: expected a table (knots, 2, weights) of two knots or more");
     return;
   }
+  TORCH_CHECK(!radial.slopes.defined() || (radial.slopes.sizes() == radial.x.sizes() &&
+                                           radial.slopes.scalar_type() == radial.x.scalar_type() &&
+                                           radial.slopes.device() == radial.x.device()),
+              "convolution: expected the slopes of the basis in its own shape, dtype and device");
   const int64_t n = (int64_t) radial.weights.size();
   TORCH_CHECK(n >= 1 && n <= MAX_LAYERS, "convolution: the perceptron has ", n, " matrices, expected 1 to ", MAX_LAYERS);
   int64_t width = radial.x.size(1);
@@ -64,6 +68,17 @@ void check_weights(const RadialInput &radial)
                 "convolution: a matrix of the perceptron has ", matrix.sizes(), " entries, expected ", width, " rows");
     width = matrix.size(1);
   }
+}
+
+void check_rows(const RadialInput &radial, int64_t n_edges)
+{
+  const bool own = radial.kind != RadialInput::perceptron || !radial.row.defined();
+  TORCH_CHECK(!own || radial.x.size(0) == n_edges, "convolution: expected one row of w per edge (", n_edges, "), got ",
+              radial.x.size(0));
+  if (!radial.row.defined()) return;
+  TORCH_CHECK(radial.row.layout() == at::kStrided && radial.row.dim() == 1 && radial.row.size(0) == n_edges &&
+                  radial.row.scalar_type() == at::kLong && radial.row.device() == radial.x.device(),
+              "convolution: the rows of the edges must be int64, one per edge (", n_edges, ")");
 }
 
 int64_t weights_per_edge(const RadialInput &radial)
@@ -85,8 +100,10 @@ void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInp
   const int64_t n_edges = graph.centers.size(0);
   TORCH_CHECK(h.dim() == 2 && y.dim() == 2 && x.dim() == (radial.kind == RadialInput::table ? 1 : 2),
               "convolution: h, y and the radial input must have two dimensions (one for a table)");
-  TORCH_CHECK(graph.neighbors.size(0) == n_edges && y.size(0) == n_edges && x.size(0) == n_edges,
-              "convolution: expected one row of y and w per edge (", n_edges, "), got ", y.size(0), " and ", x.size(0));
+  TORCH_CHECK(graph.neighbors.size(0) == n_edges && y.size(0) == n_edges,
+              "convolution: expected one neighbour and one row of y per edge (", n_edges, "), got ",
+              graph.neighbors.size(0), " and ", y.size(0));
+  check_rows(radial, n_edges);
   TORCH_CHECK(h.scalar_type() == y.scalar_type() && h.scalar_type() == x.scalar_type() &&
                   h.scalar_type() == graph.values.scalar_type(),
               "convolution: h, y, w and the coefficients must have one dtype");
@@ -112,17 +129,29 @@ namespace {
 /// The radial weights in the form of the kernels; owns what they point to.
 template <typename T> class PreparedRadial {
  public:
-  PreparedRadial(const RadialInput &input, bool pulls) : x(input.x.contiguous())
+  PreparedRadial(const RadialInput &input, int64_t n_edges)
   {
+    set_rows(input, n_edges);
+    x = input.x.contiguous();
     if (input.kind == RadialInput::table) {
-      owned.push_back(input.weights[0].contiguous());
-      table = {owned[0].template data_ptr<T>(), owned[0].size(0)};
+      if (input.row.defined()) x = x.index_select(0, at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong));
+      knots = input.weights[0].contiguous();
+      table = {knots.template data_ptr<T>(), knots.size(0)};
     } else if (input.kind == RadialInput::perceptron) {
-      pack(input.weights, pulls);
+      pack(input.weights);
+      if (input.slopes.defined()) slopes = input.slopes.contiguous();
     }
     const T *data = x.template data_ptr<T>();
     const bool is_rows = input.kind == RadialInput::rows, is_table = input.kind == RadialInput::table;
-    radial = {is_rows ? data : nullptr, is_rows || is_table ? nullptr : &perceptron, is_table ? &table : nullptr, data};
+    radial = {is_rows ? data : nullptr,
+              is_rows || is_table ? nullptr : &perceptron,
+              is_table ? &table : nullptr,
+              data,
+              slopes.defined() ? slopes.template data_ptr<T>() : nullptr,
+              row.data(),
+              first.data(),
+              next.data(),
+              (int64_t) first.size()};
   }
   PreparedRadial(const PreparedRadial &) = delete;
   PreparedRadial &operator=(const PreparedRadial &) = delete;
@@ -130,28 +159,49 @@ template <typename T> class PreparedRadial {
   Radial<T> radial;
 
  private:
-  Tensor x;
-  std::vector<Tensor> owned;
+  Tensor x, slopes, knots;
+  std::vector<int64_t> row, first, next;
+  std::vector<Tensor> packed;
   Perceptron<T> perceptron;
   Table<T> table;
 
-  void pack(const std::vector<Tensor> &matrices, bool pulls)
+  void set_rows(const RadialInput &input, int64_t n_edges)
+  {
+    row.resize(n_edges);
+    next.assign(n_edges, -1);
+    if (!input.row.defined()) {
+      for (int64_t e = 0; e < n_edges; e++) row[e] = e;
+      first = row;
+      return;
+    }
+    const Tensor given = input.row.contiguous();
+    std::copy_n(given.data_ptr<int64_t>(), n_edges, row.begin());
+    int64_t n_rows = input.x.size(0);
+    if (input.kind != RadialInput::perceptron) {    // as many as are used
+      n_rows = 0;
+      for (const int64_t k : row) n_rows = std::min(std::max(n_rows, k + 1), n_edges);
+    }
+    first.assign(n_rows, -1);
+    for (int64_t e = n_edges - 1; e >= 0; e--) {
+      TORCH_CHECK(row[e] >= 0 && row[e] < n_rows, "convolution: row ", row[e], " of edge ", e, " is not one of ", n_rows);
+      next[e] = first[row[e]];
+      first[row[e]] = e;
+    }
+    for (const int64_t e : first) TORCH_CHECK(e >= 0, "convolution: a row of weights belongs to no edge");
+  }
+
+  void pack(const std::vector<Tensor> &matrices)
   {
     const Kernels<T> &k = kernels<T>();
-    const auto padded = [&](int64_t n) { return (n + k.panel - 1) / k.panel * k.panel; };
     perceptron.n_layers = (int) matrices.size();
-    perceptron.widths[0] = x.size(1);
+    perceptron.widths[0] = matrices[0].size(0);
     for (int l = 0; l < perceptron.n_layers; l++) {
       const Tensor matrix = matrices[l].contiguous();
       const int64_t a = matrix.size(0), b = matrix.size(1);
       perceptron.widths[l + 1] = b;
-      for (const bool transposed : {false, true}) {
-        if (transposed && !pulls) continue;
-        owned.push_back(at::empty({transposed ? b * padded(a) : a * padded(b)}, matrix.options()));
-        T *to = owned.back().template data_ptr<T>();
-        k.pack(matrix.template data_ptr<T>(), transposed ? b : a, transposed ? a : b, transposed, to);
-        (transposed ? perceptron.backward : perceptron.forward)[l] = to;
-      }
+      packed.push_back(at::empty({a * ((b + k.panel - 1) / k.panel * k.panel)}, matrix.options()));
+      k.pack(matrix.template data_ptr<T>(), a, b, packed.back().template data_ptr<T>());
+      perceptron.matrices[l] = packed.back().template data_ptr<T>();
     }
   }
 };
@@ -160,20 +210,20 @@ template <typename T> class PreparedRadial {
 template <typename T> class Prepared {
  public:
   std::vector<int64_t> rows;
-  Tensor h, y, neighbors;
+  Tensor h, y, centers, neighbors;
   int64_t out_width = 0;
   bool covers_weights;    // every weight belongs to a path: its gradient is written
   Convolution<T> convolution;
 
-  Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input, bool pulls)
-      : h(h_.contiguous()), y(y_.contiguous()), neighbors(graph.neighbors.contiguous()), radial(input, pulls),
-        w_width(weights_per_edge(input))
+  Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input)
+      : h(h_.contiguous()), y(y_.contiguous()), centers(graph.centers.contiguous()),
+        neighbors(graph.neighbors.contiguous()), radial(input, centers.size(0)), w_width(weights_per_edge(input))
   {
     set_rows(graph);
     set_tables(graph);
     convolution = {paths.data(), (int64_t) paths.size(), couplings.data(), (int64_t) couplings.size(), coupling_size,
-                   graph.n_centers, h.size(1), y.size(1), w_width, out_width, rows.data(), neighbors.template data_ptr<int64_t>(),
-                   h.template data_ptr<T>(), y.template data_ptr<T>(), radial.radial};
+                   graph.n_centers, h.size(1), y.size(1), w_width, out_width, rows.data(),
+                   centers.template data_ptr<int64_t>(), neighbors.template data_ptr<int64_t>(), h.template data_ptr<T>(), y.template data_ptr<T>(), radial.radial};
   }
 
  private:
@@ -185,9 +235,8 @@ template <typename T> class Prepared {
 
   void set_rows(const Graph &graph)
   {
-    const Tensor sorted = graph.centers.contiguous();
-    const int64_t *center = sorted.data_ptr<int64_t>(), *neighbor = neighbors.data_ptr<int64_t>();
-    const int64_t n_edges = sorted.size(0), n_nodes = h.size(0);
+    const int64_t *center = centers.data_ptr<int64_t>(), *neighbor = neighbors.data_ptr<int64_t>();
+    const int64_t n_edges = centers.size(0), n_nodes = h.size(0);
     rows.assign(graph.n_centers + 1, 0);
     int64_t previous = 0;
     for (int64_t e = 0; e < n_edges; e++) {
@@ -270,30 +319,29 @@ template <typename T> class Prepared {
   }
 };
 
-/// Centres are dealt out in equal shares of edges, one per thread.
-template <typename F> void over_centers(const std::vector<int64_t> &rows, const F &pass)
+/// Threads worth their start for so many edges.
+int64_t threads_for(int64_t n_edges) { return n_edges < 512 || at::in_parallel_region() ? 1 : at::get_num_threads(); }
+
+/// pass(thread, bound(thread), bound(thread + 1)) in all threads.
+template <typename Bound, typename Pass> void in_threads(int64_t threads, const Bound &bound, const Pass &pass)
 {
-  const int64_t n = (int64_t) rows.size() - 1;
-  const int threads = rows.back() < 512 || at::in_parallel_region() ? 1 : at::get_num_threads();
-  if (threads == 1) return pass(0, 0, n);
+  if (threads == 1) return pass(0, bound(0), bound(1));
   at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++) {
-      const auto bound = [&](int64_t k) {
-        if (k == 0) return int64_t(0);
-        if (k == threads) return n;
-        return (int64_t) (std::lower_bound(rows.begin(), rows.end() - 1, rows.back() * k / threads) - rows.begin());
-      };
-      pass(t, bound(t), bound(t + 1));
-    }
+    for (int64_t t = begin; t < end; t++) pass(t, bound(t), bound(t + 1));
   });
 }
 
 template <typename T>
 Tensor forward_pass(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
 {
-  const Prepared<T> p(graph, h, y, radial, false);
+  const Prepared<T> p(graph, h, y, radial);
   Tensor out = at::empty({graph.n_centers, p.out_width}, h.options());
-  over_centers(p.rows, [&](int64_t, int64_t first, int64_t last) {
+  const int64_t threads = threads_for(p.rows.back());
+  const auto share = [&](int64_t k) {    // centres with an equal share of the edges
+    if (k == 0 || k == threads) return k == 0 ? int64_t(0) : graph.n_centers;
+    return (int64_t) (std::lower_bound(p.rows.begin(), p.rows.end() - 1, p.rows.back() * k / threads) - p.rows.begin());
+  };
+  in_threads(threads, share, [&](int64_t, int64_t first, int64_t last) {
     kernels<T>().forward(p.convolution, first, last, out.data_ptr<T>());
   });
   return out;
@@ -303,26 +351,29 @@ template <typename T>
 std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
                                   const RadialInput &radial, std::array<bool, 3> wanted)
 {
-  const Prepared<T> p(graph, h, y, radial, wanted[2]);
+  const Prepared<T> p(graph, h, y, radial);
   const Tensor g_rows = g.contiguous();
   TORCH_CHECK(g_rows.size(0) == graph.n_centers && g_rows.size(1) == p.out_width, "convolution: wrong gradient shape");
-  const bool parallel = p.rows.back() >= 512 && !at::in_parallel_region();
-  const int64_t threads = parallel ? at::get_num_threads() : 1;
+  const int64_t threads = threads_for(p.rows.back()), n_rows = p.convolution.radial.n_rows;
   // one copy per thread: no atomics, and the same bits for a given number of threads
   Tensor gh = wanted[0] ? at::zeros({threads, h.size(0), h.size(1)}, h.options()) : Tensor();
   Tensor gy = wanted[1] ? at::empty_like(p.y) : Tensor();
-  Tensor gx;
+  Tensor gw;
   if (wanted[2]) {
-    gx = at::empty_like(radial.x, at::MemoryFormat::Contiguous);
-    if (radial.kind == RadialInput::rows && !p.covers_weights) gx.zero_();
+    const bool given = radial.kind == RadialInput::rows;
+    TORCH_CHECK(radial.kind != RadialInput::perceptron || radial.slopes.defined(),
+                "convolution: the gradient of the distances needs the slopes of the basis");
+    gw = given && !p.covers_weights ? at::zeros_like(radial.x, at::MemoryFormat::Contiguous)
+                                    : at::empty({p.rows.back(), given ? radial.x.size(1) : 1}, h.options());
+    if (!given) gw = gw.squeeze(1);
   }
-  over_centers(p.rows, [&](int64_t thread, int64_t first, int64_t last) {
+  in_threads(threads, [&](int64_t k) { return n_rows * k / threads; }, [&](int64_t thread, int64_t first, int64_t last) {
     const Gradients<T> to{wanted[0] ? gh.data_ptr<T>() + thread * h.numel() : nullptr,
-                          wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gx.data_ptr<T>() : nullptr};
+                          wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gw.data_ptr<T>() : nullptr};
     kernels<T>().backward(p.convolution, first, last, g_rows.data_ptr<T>(), to);
   });
   if (wanted[0]) gh = threads == 1 ? gh.select(0, 0) : gh.sum(0);
-  return {gh, gy, gx};
+  return {gh, gy, gw};
 }
 
 }    // namespace

@@ -17,13 +17,13 @@ template <typename T> constexpr int PANEL = 2 * Lanes<T>::count;
 template <typename T> inline int64_t padded(int64_t columns) { return (columns + PANEL<T> - 1) / PANEL<T> * PANEL<T>; }
 inline int64_t padded_rows(int64_t rows) { return (rows + ROWS - 1) / ROWS * ROWS; }
 
-/// b (rows k, columns n), or its transpose, as panels [n / PANEL][k][PANEL], filled up with zeros.
-template <typename T> void pack(const T *b, int64_t k, int64_t n, bool transposed, T *to)
+/// b (rows k, columns n) as panels [n / PANEL][k][PANEL], filled up with zeros.
+template <typename T> void pack(const T *b, int64_t k, int64_t n, T *to)
 {
   for (int64_t panel = 0; panel < n; panel += PANEL<T>)
     for (int64_t row = 0; row < k; row++)
       for (int64_t column = panel; column < panel + PANEL<T>; column++)
-        *to++ = column >= n ? T(0) : transposed ? b[column * k + row] : b[row * n + column];
+        *to++ = column < n ? b[row * n + column] : T(0);
 }
 
 /// c = a b for packed b; `rows` is a multiple of ROWS, c has padded columns.
@@ -58,19 +58,15 @@ void multiply(const T *a, int64_t a_stride, const T *b, T *c, int64_t c_stride, 
 /// The perceptron on one block of rows at a time, with its scratch.
 template <typename T> class BlockPerceptron {
  public:
-  BlockPerceptron(const Perceptron<T> &p, int64_t block, bool pulls) : p(p)
+  BlockPerceptron(const Perceptron<T> &p, int64_t block, bool slopes) : p(p), slopes(slopes)
   {
     int64_t size = 0;
     for (int l = 0; l <= p.n_layers; l++) size += padded<T>(p.widths[l]);
-    memory = new T[(pulls ? 3 : 1) * size * block]();
+    memory = new T[(slopes ? 2 : 1) * size * block]();
     T *next = memory;
     for (int l = 0; l <= p.n_layers; l++) {
-      const int64_t area = padded<T>(p.widths[l]) * block;
-      value[l] = next;
-      next += area;
-      if (!pulls) continue;
-      slope[l] = next, gradient[l] = next + area;
-      next += 2 * area;
+      value[l] = next, slope[l] = next + size * block;
+      next += padded<T>(p.widths[l]) * block;
     }
   }
   ~BlockPerceptron() { delete[] memory; }
@@ -78,52 +74,48 @@ template <typename T> class BlockPerceptron {
   BlockPerceptron &operator=(const BlockPerceptron &) = delete;
 
   int64_t stride() const { return padded<T>(p.widths[p.n_layers]); }
-  T *output_gradient() { return gradient[p.n_layers]; }
+  const T *outputs() const { return value[p.n_layers]; }
+  const T *output_slopes() const { return slope[p.n_layers]; }
 
-  /// Outputs of `n` rows of x; with `slopes`, what `pull` needs is kept.
-  const T *forward(const T *x, int64_t n, bool slopes)
+  /// Outputs, and slopes if asked for, of rows x[row(0)], …, x[row(n − 1)].
+  template <typename Row> void forward(const T *x, const T *dx, const Row &row, int64_t n)
   {
-    const int64_t first = padded<T>(p.widths[0]);
-    for (int64_t row = 0; row < n; row++)
-      for (int64_t k = 0; k < p.widths[0]; k++) value[0][row * first + k] = x[row * p.widths[0] + k];
+    copy(x, value[0], row, n);
+    if (slopes) copy(dx, slope[0], row, n);
     for (int l = 0; l < p.n_layers; l++) {
-      multiply(value[l], padded<T>(p.widths[l]), p.forward[l], value[l + 1], padded<T>(p.widths[l + 1]),
-               padded_rows(n), p.widths[l], p.widths[l + 1]);
-      if (l + 1 < p.n_layers) activate(l + 1, n, slopes);
+      multiply_layer(value, l, n);
+      if (slopes) multiply_layer(slope, l, n);
+      if (l + 1 < p.n_layers) activate(l + 1, n);
     }
-    return value[p.n_layers];
-  }
-
-  /// From the gradient in output_gradient() to that of x.
-  void pull(T *gx, int64_t n)
-  {
-    for (int l = p.n_layers - 1; l >= 0; l--) {
-      const int64_t width = padded<T>(p.widths[l]);
-      multiply(gradient[l + 1], padded<T>(p.widths[l + 1]), p.backward[l], gradient[l], width, padded_rows(n),
-               p.widths[l + 1], p.widths[l]);
-      if (l > 0)
-        for (int64_t k = 0; k < width * n; k += Lanes<T>::count)
-          store(gradient[l] + k, Vector<T>(load(gradient[l] + k) * load(slope[l] + k)));
-    }
-    const int64_t first = padded<T>(p.widths[0]);
-    for (int64_t row = 0; row < n; row++)
-      for (int64_t k = 0; k < p.widths[0]; k++) gx[row * p.widths[0] + k] = gradient[0][row * first + k];
   }
 
  private:
   const Perceptron<T> &p;
-  T *memory, *value[MAX_LAYERS + 1], *slope[MAX_LAYERS + 1], *gradient[MAX_LAYERS + 1];
+  const bool slopes;    // along with every value its derivative with respect to the distance
+  T *memory, *value[MAX_LAYERS + 1], *slope[MAX_LAYERS + 1];
+
+  template <typename Row> void copy(const T *from, T *to, const Row &row, int64_t n) const
+  {
+    for (int64_t k = 0; k < n; k++)
+      for (int64_t b = 0; b < p.widths[0]; b++) to[k * padded<T>(p.widths[0]) + b] = from[row(k) * p.widths[0] + b];
+  }
+
+  void multiply_layer(T *const *rows, int l, int64_t n) const
+  {
+    multiply(rows[l], padded<T>(p.widths[l]), p.matrices[l], rows[l + 1], padded<T>(p.widths[l + 1]), padded_rows(n),
+             p.widths[l], p.widths[l + 1]);
+  }
 
   /// silu(z) = z s(z), silu'(z) = s + z s (1 − s)
-  void activate(int layer, int64_t n, bool slopes)
+  void activate(int layer, int64_t n)
   {
-    T *z = value[layer];
+    T *z = value[layer], *dz = slope[layer];
     for (int64_t k = 0; k < padded<T>(p.widths[layer]) * n; k += Lanes<T>::count) {
       const Vector<T> zk = load(z + k);
       const Vector<T> s = T(1) / (T(1) + exponential<T>(-zk));
       const Vector<T> y = zk * s;
       store(z + k, y);
-      if (slopes) store(slope[layer] + k, Vector<T>(s + y * (T(1) - s)));
+      if (slopes) store(dz + k, Vector<T>((s + y * (T(1) - s)) * load(dz + k)));
     }
   }
 };

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Ops mlplugins::radial_convolution and mlplugins::table_convolution: the convolution with its radial weights made
-// inside the kernel, block by block, so that no (edges × weights) tensor exists. Where gradients of the weights'
-// own parameters or second derivatives are asked for, the weights are made first and mlplugins::convolution is used.
+// inside the kernel, block by block, so that no (edges × weights) tensor exists. The weights depend on the distance
+// alone: the kernel makes their slopes beside them, so that the gradient of an edge's distance is one product, and
+// i → j and j → i share both. Where gradients of the weights' own parameters or second derivatives are asked for, the
+// weights are made first and mlplugins::convolution is used.
 
 #include "convolution.h"
 
@@ -37,44 +39,48 @@ Tensor interpolated(const Tensor &x, const Tensor &knots)
   return at::where((x < 1).unsqueeze(1), w, at::zeros_like(w));
 }
 
+/// One row per edge.
 Tensor weights_of(const RadialInput &radial)
 {
-  return radial.kind == RadialInput::table ? interpolated(radial.x, radial.weights[0])
-                                           : perceptron(radial.x, radial.weights);
+  if (radial.kind == RadialInput::table) return interpolated(radial.x, radial.weights[0]);
+  return perceptron(radial.x, radial.weights).index_select(0, radial.row);
 }
 
 class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
  public:
-  static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &x,
-                        at::TensorList weights, bool table, const Graph &graph)
+  /// `distance` is r (perceptron) or radial.x (table): what first derivatives are taken with respect to. `source` is
+  /// radial.x: what second derivatives go through.
+  static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &distance,
+                        const Tensor &source, const RadialInput &radial, const Graph &graph)
   {
-    variable_list saved{h, y, x, graph.centers, graph.neighbors, graph.paths, graph.entries, graph.values};
-    saved.insert(saved.end(), weights.begin(), weights.end());
+    variable_list saved{h,           y,           source,        radial.row,   radial.slopes, graph.centers, graph.neighbors,
+                        graph.paths, graph.entries, graph.values};
+    saved.insert(saved.end(), radial.weights.begin(), radial.weights.end());
     context->save_for_backward(saved);
     context->saved_data["n_centers"] = graph.n_centers;
-    context->saved_data["table"] = table;
-    return convolve(graph, h, y, {table ? RadialInput::table : RadialInput::perceptron, x, weights.vec()});
+    context->saved_data["table"] = radial.kind == RadialInput::table;
+    return convolve(graph, h, y, radial);
   }
 
   static variable_list backward(AutogradContext *context, variable_list g)
   {
     const auto s = context->get_saved_variables();
-    const Graph graph{s[3], s[4], context->saved_data["n_centers"].toInt(), s[5], s[6], s[7]};
+    const Graph graph{s[5], s[6], context->saved_data["n_centers"].toInt(), s[7], s[8], s[9]};
     const RadialInput radial{context->saved_data["table"].toBool() ? RadialInput::table : RadialInput::perceptron, s[2],
-                             variable_list(s.begin() + 8, s.end())};
-    variable_list d;
+                             variable_list(s.begin() + 10, s.end()), s[3], s[4]};
+    const Tensor none;
     if (at::GradMode::is_enabled()) {
-      d = differentiable(graph, g[0], s[0], s[1], radial);
-    } else {
-      d = convolve_backward(graph, g[0], s[0], s[1], radial,
-                            {context->needs_input_grad(0), context->needs_input_grad(1), context->needs_input_grad(2)});
+      const auto d = differentiable(graph, g[0], s[0], s[1], radial);
+      return {d[0], d[1], none, d[2], none, none};
     }
-    d.resize(3 + radial.weights.size() + 2);
-    return d;
+    const auto d =
+        convolve_backward(graph, g[0], s[0], s[1], radial,
+                          {context->needs_input_grad(0), context->needs_input_grad(1), context->needs_input_grad(2)});
+    return {d[0], d[1], d[2], none, none, none};
   }
 
  private:
-  /// Gradients with a graph of their own.
+  /// Gradients with a graph of their own; the last one is that of radial.x.
   static variable_list differentiable(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
                                       const RadialInput &radial)
   {
@@ -88,27 +94,44 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
   }
 };
 
-Tensor convolution_with(const Tensor &h, const Tensor &y, const RadialInput &radial, const Graph &graph)
+Tensor convolution_with(const Tensor &h, const Tensor &y, const Tensor &distance, const RadialInput &radial,
+                        const Graph &graph)
 {
   check(graph, h, y, radial);
   bool composed = !h.is_cpu();
   if (at::GradMode::is_enabled())
     for (const Tensor &matrix : radial.weights) composed |= matrix.requires_grad();
   if (composed) return convolution(h, y, weights_of(radial), graph);
-  return RadialConvolution::apply(h, y, radial.x, at::TensorList(radial.weights), radial.kind == RadialInput::table,
-                                  graph);
+  return RadialConvolution::apply(h, y, distance, radial.x, radial, graph);
 }
 
-Tensor radial_convolution(const Tensor &h, const Tensor &y, const Tensor &basis, at::TensorList weights,
+/// Rows of the basis, the third of the edges' tensors; undefined if there are two.
+Tensor rows_of(at::TensorList edges)
+{
+  TORCH_CHECK(edges.size() == 2 || edges.size() == 3, "convolution: edges are (centers, neighbors, row), got ",
+              edges.size(), " tensors");
+  return edges.size() == 3 ? edges[2] : Tensor();
+}
+
+Tensor radial_convolution(const Tensor &h, const Tensor &y, at::TensorList radial, at::TensorList weights,
                           at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
-  return convolution_with(h, y, {RadialInput::perceptron, basis, weights.vec()}, Graph::of(edges, n_centers, tables));
+  TORCH_CHECK(radial.size() == 3, "convolution: expected the distances, the basis and its slopes, got ", radial.size(),
+              " tensors");
+  const Tensor &r = radial[0], row = rows_of(edges);
+  TORCH_CHECK(row.defined(), "convolution: expected (centers, neighbors, row of the basis)");
+  TORCH_CHECK(r.layout() == at::kStrided && r.sizes() == row.sizes() && r.scalar_type() == h.scalar_type() &&
+                  r.device() == h.device(),
+              "convolution: expected one distance per edge, of the dtype and device of h");
+  return convolution_with(h, y, r, {RadialInput::perceptron, radial[1], weights.vec(), row, radial[2]},
+                          Graph::of(edges.slice(0, 2), n_centers, tables));
 }
 
 Tensor table_convolution(const Tensor &h, const Tensor &y, const Tensor &x, const Tensor &knots, at::TensorList edges,
                          int64_t n_centers, at::TensorList tables)
 {
-  return convolution_with(h, y, {RadialInput::table, x, {knots}}, Graph::of(edges, n_centers, tables));
+  return convolution_with(h, y, x, {RadialInput::table, x, {knots}, rows_of(edges), {}},
+                          Graph::of(edges.slice(0, 2), n_centers, tables));
 }
 
 /// Define the ops unless this process has them already: a second definition would end the process.
@@ -116,8 +139,8 @@ bool define()
 {
   if (c10::Dispatcher::singleton().findSchema({"mlplugins::radial_convolution", ""})) return false;
   static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("radial_convolution(Tensor h, Tensor y, Tensor basis, Tensor[] weights, Tensor[] edges, int n_centers, "
-              "Tensor[] tables) -> Tensor");
+  library.def("radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, Tensor[] edges, "
+              "int n_centers, Tensor[] tables) -> Tensor");
   library.def("table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, Tensor[] edges, int n_centers, "
               "Tensor[] tables) -> Tensor");
   const auto key = c10::DispatchKey::CompositeImplicitAutograd;
