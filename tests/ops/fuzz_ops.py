@@ -213,13 +213,14 @@ def _finite(arguments: Arguments) -> bool:
 
 
 def _tables(op: str, arguments: Arguments) -> list[Tensor]:
-    return arguments[-1] if "convolution" in op else []
+    tables = arguments[-1] if "convolution" in op else []
+    return [*tables, *arguments[4][2:]] if op == "table_convolution" else tables
 
 
 def attempt(op: str, seed: int, wanted: int, changes: list[tuple[int, str, int]]) -> None:
     """One case; raises AssertionError if the op takes what it should not, or gives something else.
 
-    Tables are made by `nn.convolution`, not by users; with spoilt ones only crashes count.
+    Tables are made by `nn.convolution` and rows by `edge_rows`, not by users; spoilt ones may only not crash.
     """
     make, plain = OPS[op]
     arguments = make(_seeded(seed))
