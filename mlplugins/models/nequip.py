@@ -89,7 +89,7 @@ class Interaction(nn.Module):
         n_centers = species.shape[0]
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
         m = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, mid.dim)
-        m = self.linear_down(m / average_neighbors.sqrt(), species)  # (n_centers, gate.dim)
+        m = self.linear_down(m, species) / average_neighbors.sqrt()  # (n_centers, gate.dim)
         return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
 
 

@@ -47,7 +47,7 @@ class EdgeRows(nn.Module):
 
     def use_native_ops(self) -> None:
         """Share the rows, as the ops of the native library can."""
-        self.rows = SharedRows()
+        self.rows = SharedRows().train(self.training)
 
     def forward(
         self, edges: List[Tensor], vectors: Tensor, r: Tensor, basis: Tensor

@@ -30,30 +30,36 @@ template <typename T> struct Group {
   const T *x[GROUP], *w[GROUP], *m[GROUP];    // sender row, weights, coupling
 };
 
-/// Lanes u … u + n of: out_k[u] += Σ_e w_e[u] Σ_i M_e,ki x_e,i[u]
-template <typename T, int D1, int D3, bool WHOLE>
-inline void forward_lanes(const Group<T> &group, const Path &p, T *out, int u, int rest)
+/// V vectors of lanes from u on: out_k[u] += Σ_e w_e[u] Σ_i M_e,ki x_e,i[u]; the last one has n lanes.
+template <typename T, int D1, int D3, int V>
+inline void forward_lanes(const Group<T> &group, const Path &p, T *out, int u, int n)
 {
-  const int n = WHOLE ? Lanes<T>::count : rest, channels = p.channels;
-  Vector<T> sum[D3];
-  for (int k = 0; k < D3; k++) sum[k] = load(out + k * channels + u, n);
+  constexpr int L = Lanes<T>::count;
+  const int channels = p.channels;
+  Vector<T> sum[V][D3];
+  for (int v = 0; v < V; v++)
+    for (int k = 0; k < D3; k++) sum[v][k] = load(out + k * channels + u + v * L, n);
   for (int e = 0; e < group.size; e++) {
-    const T *x = group.x[e] + p.input + u, *m = group.m[e] + p.coupling;
-    const Vector<T> w = load(group.w[e] + p.weight + u, n);
-    Vector<T> wx[D1];
-    for (int i = 0; i < D1; i++) wx[i] = load(x + i * channels, n) * w;
-    for (int k = 0; k < D3; k++)
-      for (int i = 0; i < D1; i++) sum[k] += m[k * D1 + i] * wx[i];
+    const T *x = group.x[e] + p.input + u, *m = group.m[e] + p.coupling, *w_e = group.w[e] + p.weight + u;
+    Vector<T> w[V];
+    for (int v = 0; v < V; v++) w[v] = load(w_e + v * L, n);
+    for (int i = 0; i < D1; i++) {
+      Vector<T> wx[V];
+      for (int v = 0; v < V; v++) wx[v] = load(x + i * channels + v * L, n) * w[v];
+      for (int k = 0; k < D3; k++)
+        for (int v = 0; v < V; v++) sum[v][k] += m[k * D1 + i] * wx[v];
+    }
   }
-  for (int k = 0; k < D3; k++) store(out + k * channels + u, sum[k], n);
+  for (int v = 0; v < V; v++)
+    for (int k = 0; k < D3; k++) store(out + k * channels + u + v * L, sum[v][k], n);
 }
 
 template <typename T, int D1, int D3> void forward_path(const Group<T> &group, const Path &p, T *out)
 {
+  constexpr int L = Lanes<T>::count;
   int u = 0;
-  for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
-    forward_lanes<T, D1, D3, true>(group, p, out, u, 0);
-  if (u < p.channels) forward_lanes<T, D1, D3, false>(group, p, out, u, p.channels - u);
+  for (; u + 2 * L <= p.channels; u += 2 * L) forward_lanes<T, D1, D3, 2>(group, p, out, u, L);
+  for (; u < p.channels; u += L) forward_lanes<T, D1, D3, 1>(group, p, out, u, p.channels - u < L ? p.channels - u : L);
 }
 
 /// Operands and results of the backward pass of one edge.
@@ -65,39 +71,48 @@ template <typename T> struct Pull {
 };
 
 template <typename T, int D1, int D3, bool WHOLE>
-inline void backward_lanes(const Pull<T> &edge, const Path &p, Vector<T> *gm, Vector<T> &gr, int u, int rest)
+inline void backward_lanes(const Pull<T> &at, int channels, Vector<T> *gm, Vector<T> &gr, int u, int rest)
 {
-  const int n = WHOLE ? Lanes<T>::count : rest, channels = p.channels;
-  const T *m = edge.m + p.coupling, *x = edge.x + p.input + u, *g = edge.g + p.output + u;
-  const Vector<T> w = load(edge.w + p.weight + u, n);
-  Vector<T> xi[D1], pulled[D1] = {};
-  for (int i = 0; i < D1; i++) xi[i] = load(x + i * channels, n);
+  const int n = WHOLE ? Lanes<T>::count : rest;
+  const Vector<T> w = load(at.w + u, n);
+  Vector<T> xi[D1], wx[D1], pulled[D1] = {};
+  for (int i = 0; i < D1; i++) {
+    xi[i] = load(at.x + i * channels + u, n);
+    wx[i] = w * xi[i];
+  }
   for (int k = 0; k < D3; k++) {
-    const Vector<T> gk = load(g + k * channels, n);
+    const Vector<T> gk = load(at.g + k * channels + u, n);
     const Vector<T> wg = w * gk;
     for (int i = 0; i < D1; i++) {
-      pulled[i] += m[k * D1 + i] * gk;
-      gm[k * D1 + i] += wg * xi[i];
+      pulled[i] += at.m[k * D1 + i] * gk;
+      gm[k * D1 + i] += D1 < D3 ? wx[i] * gk : wg * xi[i];    // the shorter of two ways
     }
   }
   Vector<T> along = {};
   for (int i = 0; i < D1; i++) along += pulled[i] * xi[i];
-  if (edge.slope) gr += along * load(edge.slope + p.weight + u, n);
-  if (edge.gw) store(edge.gw + p.weight + u, along, n);
-  if (edge.gx)
+  if (at.slope) gr += along * load(at.slope + u, n);
+  if (at.gw) store(at.gw + u, along, n);
+  if (at.gx)
     for (int i = 0; i < D1; i++) {
-      T *target = edge.gx + p.input + u + i * channels;
+      T *target = at.gx + i * channels + u;
       store(target, Vector<T>(load(target, n) + w * pulled[i]), n);
     }
 }
 
 template <typename T, int D1, int D3> inline void backward_channels(const Pull<T> &edge, const Path &p, Vector<T> *gm)
 {
+  // copies, which no store can alias: they stay in registers
+  Pull<T> at = edge;
+  const int channels = p.channels;
+  at.m += p.coupling, at.x += p.input, at.g += p.output, at.w += p.weight;
+  if (at.slope) at.slope += p.weight;
+  if (at.gx) at.gx += p.input;
+  if (at.gw) at.gw += p.weight;
   int u = 0;
   Vector<T> gr = {};
-  for (; u + Lanes<T>::count <= p.channels; u += Lanes<T>::count)
-    backward_lanes<T, D1, D3, true>(edge, p, gm, gr, u, 0);
-  if (u < p.channels) backward_lanes<T, D1, D3, false>(edge, p, gm, gr, u, p.channels - u);
+  for (; u + Lanes<T>::count <= channels; u += Lanes<T>::count)
+    backward_lanes<T, D1, D3, true>(at, channels, gm, gr, u, 0);
+  if (u < channels) backward_lanes<T, D1, D3, false>(at, channels, gm, gr, u, channels - u);
   *edge.along_slope += gr;
 }
 
@@ -110,9 +125,10 @@ template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, co
       for (int k = 0; k < size; k++) to[k] = Vector<T>{};
     backward_channels<T, D1, D3>(edge, p, to);
   } else {
-    Vector<T> gm[size] = {};
+    Vector<T> gm[size];
+    for (int k = 0; k < size; k++) gm[k] = p.first ? Vector<T>{} : to[k];
     backward_channels<T, D1, D3>(edge, p, gm);
-    for (int k = 0; k < size; k++) to[k] = p.first ? gm[k] : to[k] + gm[k];
+    for (int k = 0; k < size; k++) to[k] = gm[k];
   }
 }
 
