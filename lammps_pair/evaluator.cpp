@@ -23,7 +23,7 @@ namespace mlplugins {
 
 namespace {
 
-constexpr int NEWEST_FORMAT = 1;    // of the mlplugins:: entries in a model file
+constexpr int NEWEST_FORMAT = 2;    // of the mlplugins:: entries in a model file
 const char *const LENGTH_UNIT = "angstrom";
 
 std::string read(const torch::Dict<std::string, std::string> &extra, const std::string &key, const std::string &otherwise)
@@ -74,7 +74,9 @@ struct Evaluator::State {
   torch::jit::Module inner;                ///< the model without metatomic's wrapper
   mta::ModelCapabilities capabilities;
   std::vector<mta::NeighborListOptions> lists;
-  torch::Dict<std::string, mta::ModelOutput> outputs;
+  torch::Dict<std::string, mta::ModelOutput> outputs;         ///< of every step
+  torch::Dict<std::string, mta::ModelOutput> all_outputs;     ///< and the uncertainties
+  bool uncertain = false;                  ///< this step computes them
   std::string energy_name, uncertainty_name, forces_name, stress_name;
   torch::ScalarType dtype = torch::kDouble;
   torch::Device device = torch::kCPU;
@@ -85,7 +87,7 @@ struct Evaluator::State {
   mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
   int64_t cached_centers = -1;
   bool selection_heeded = false;           ///< a total energy was seen to change with the selection
-  torch::Tensor gradients, forces, energies;    ///< what `result` points into
+  torch::Tensor gradients, forces, energies, uncertainties;    ///< what `result` points into
 
   State(const Settings &s, int local_rank);
   void load();
@@ -123,6 +125,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   info.name = metadata->name;
   info.family = read(metadata->extra, "family", "metatomic");
   info.exchange_width = std::stoi(read(metadata->extra, "exchange_width", "0"));
+  info.by_tag = read(metadata->extra, "atom_order", "") == "tag";
   info.edge_model = format > 0 && !settings.direct_forces && !settings.direct_stress;
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
@@ -190,11 +193,13 @@ std::string Evaluator::State::output(const std::string &quantity, const std::str
 
 void Evaluator::State::pick_outputs()
 {
-  const auto request = [this](const std::string &name, const std::string &unit, const std::string &kind) {
+  const auto request = [this](const std::string &name, const std::string &unit, const std::string &kind,
+                              bool each_step = true) {
     auto holder = torch::make_intrusive<mta::ModelOutputHolder>();
     holder->set_unit(unit);
     holder->set_sample_kind(kind);
-    outputs.insert(name, holder);
+    if (each_step) outputs.insert(name, holder);
+    all_outputs.insert(name, holder);
   };
   energy_name = output("energy", settings.variant_energy, true);
   info.atom_energies = capabilities->outputs().at(energy_name)->sample_kind() == "atom";
@@ -207,12 +212,11 @@ void Evaluator::State::pick_outputs()
     stress_name = output("non_conservative_stress", settings.variant_stress, true);
     request(stress_name, "eV/A^3", "system");
   }
-  if (settings.uncertainty_threshold > 0.0) {
-    uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
-    if (!uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() != "atom")
-      uncertainty_name.clear();
-    if (!uncertainty_name.empty()) request(uncertainty_name, "eV", "atom");
-  }
+  uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
+  if (!uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() != "atom")
+    uncertainty_name.clear();
+  info.atom_uncertainties = !uncertainty_name.empty();
+  if (info.atom_uncertainties) request(uncertainty_name, "eV", "atom", settings.uncertainty_threshold > 0.0);
 }
 
 mta::System Evaluator::State::system(const Graph &graph, const torch::Tensor &positions,
@@ -253,14 +257,15 @@ mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)
     return mts::TensorMapHolder::block_by_id(last.at(energy_name).toCustomClass<mts::TensorMapHolder>(), 0);
   };
   const std::vector<mta::System> systems = {system};
+  const auto &wanted = uncertain ? all_outputs : outputs;
   if (info.edge_model && !settings.check_consistency) {
     // ours are in Å and eV, and their elements were checked: metatomic's wrapper has nothing to do
-    last = inner.forward({systems, outputs, select ? torch::IValue(selected) : torch::IValue()}).toGenericDict();
+    last = inner.forward({systems, wanted, select ? torch::IValue(selected) : torch::IValue()}).toGenericDict();
     return energy();
   }
   auto options = torch::make_intrusive<mta::ModelEvaluationOptionsHolder>();
   options->set_length_unit(LENGTH_UNIT);
-  options->outputs = outputs;
+  options->outputs = wanted;
   if (select) options->set_selected_atoms(selected);
   last = model->forward({systems, options, settings.check_consistency}).toGenericDict();
   return energy();
@@ -302,10 +307,12 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
   result.finite = std::isfinite(result.energy);
 
   result.largest_uncertainty = -1.0;
-  if (!uncertainty_name.empty()) {
+  result.uncertainties = nullptr;
+  if (info.atom_uncertainties && (uncertain || settings.uncertainty_threshold > 0.0)) {
     const auto spread = last.at(uncertainty_name).toCustomClass<mts::TensorMapHolder>();
-    const auto u = mts::TensorMapHolder::block_by_id(spread, 0)->values();
-    if (u.numel() > 0) result.largest_uncertainty = u.max().item<double>();
+    uncertainties = by_atom(mts::TensorMapHolder::block_by_id(spread, 0), graph);
+    result.uncertainties = uncertainties.data_ptr<double>();
+    if (uncertainties.numel() > 0) result.largest_uncertainty = uncertainties.max().item<double>();
   }
 }
 
@@ -431,6 +438,7 @@ const Result &Evaluator::evaluate(const Graph &graph, const Request &request)
   // positions and the number of pairs change at every step: specialised graphs would be compiled again and again
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   state_->renew_selection(graph);
+  state_->uncertain = request.uncertainty && state_->info.atom_uncertainties;
   if (state_->info.edge_model)
     state_->edge_evaluation(graph, request);
   else

@@ -37,7 +37,9 @@ struct ModelInfo {
   double interaction_range = 0.0;     ///< may be infinite
   int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never
   bool edge_model = false;            ///< one of ours: the energy depends on the neighbour vectors only
+  bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
   bool atom_energies = false;         ///< per-atom energies exist
+  bool atom_uncertainties = false;    ///< so do their uncertainties
   std::vector<int> numbers;           ///< atomic numbers it knows
   std::vector<std::string> references;
 };
@@ -46,6 +48,7 @@ struct ModelInfo {
 struct Request {
   bool virial = false;
   bool exchange = false;              ///< fill ghost features through ghost_exchange (exchange mode)
+  bool uncertainty = false;           ///< uncertainty of every atomic energy
   bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
 };
 
@@ -53,6 +56,7 @@ struct Request {
 struct Result {
   double energy = 0.0;                     ///< of the owned atoms
   const double *energies = nullptr;        ///< (n_centers), or null
+  const double *uncertainties = nullptr;   ///< (n_centers), or null
   const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
   const double *forces = nullptr;          ///< (n_force_rows, 3): other models
   int n_force_rows = 0;

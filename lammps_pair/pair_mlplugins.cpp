@@ -114,7 +114,7 @@ void PairMLPlugins::settings(int narg, char **arg)
     evaluator_ = std::make_unique<mlplugins::Evaluator>(*settings_, comm->me);
   });
   if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
-  adaptor_ = std::make_unique<mlplugins::SystemAdaptor>(lmp);
+  adaptor_ = std::make_unique<mlplugins::SystemAdaptor>(lmp, evaluator_->info().by_tag);
   choose_mode();
   if (mode_ == Mode::exchange) {
     const int width = evaluator_->info().exchange_width;
@@ -274,6 +274,7 @@ void PairMLPlugins::compute(int eflag, int vflag)
   request.virial = vflag_global;
   request.exchange = mode_ == Mode::exchange;
   request.all_centers = ghost_edges_;
+  request.uncertainty = uncertainty_flag_ != 0;
 
   const mlplugins::Result *result = nullptr;
   const auto problem = attempt([&] {
@@ -290,6 +291,35 @@ void PairMLPlugins::compute(int eflag, int vflag)
     error->warning(FLERR, "step {}: the uncertainty of an atomic energy is {:.4g} eV, above the threshold of {:.4g} eV",
                    update->ntimestep, result->largest_uncertainty, settings_->uncertainty_threshold);
   add_results(*result);
+  keep_uncertainties(*result);
+}
+
+/// `fix ID all pair N mlplugins uncertainty 1` reads them after the step.
+void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
+{
+  if (!uncertainty_flag_) return;
+  uncertainty_.assign(std::max(atom->nlocal, 1), 0.0);
+  for (int n = 0; result.uncertainties && n < adaptor_->n_centers(); n++)
+    uncertainty_[adaptor_->atom_of(n)] = std::fabs(energy_unit_) * result.uncertainties[n];
+}
+
+void *PairMLPlugins::extract(const char *name, int &dim)
+{
+  dim = 0;
+  if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
+  if (!evaluator_->info().atom_uncertainties)
+    error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of atomic energies (output energy_uncertainty)",
+               settings_->path);
+  return &uncertainty_flag_;
+}
+
+void *PairMLPlugins::extract_peratom(const char *name, int &ncol)
+{
+  ncol = 0;
+  if (strcmp(name, "uncertainty") != 0) return nullptr;
+  // without the trigger the values would be of another step, or of none
+  if (uncertainty_.size() < static_cast<std::size_t>(atom->nlocal)) uncertainty_.assign(std::max(atom->nlocal, 1), 0.0);
+  return uncertainty_.data();
 }
 
 void PairMLPlugins::add_results(const mlplugins::Result &result)

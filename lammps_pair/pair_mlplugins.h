@@ -31,6 +31,8 @@ class PairMLPlugins : public Pair {
   void coeff(int narg, char **arg) override;
   void init_style() override;
   double init_one(int i, int j) override;
+  void *extract(const char *name, int &dim) override;
+  void *extract_peratom(const char *name, int &ncol) override;
   void compute(int eflag, int vflag) override;
 
   int pack_forward_comm(int n, int *list, double *buf, int pbc_flag, int *pbc) override;
@@ -46,6 +48,8 @@ class PairMLPlugins : public Pair {
   std::unique_ptr<mlplugins::LammpsExchange> exchange_;
   mlplugins::Mode mode_ = mlplugins::Mode::fold;
   bool ghost_edges_ = false;      ///< ghost mode of a model with more than one layer
+  int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
+  std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
   double energy_unit_ = 1.0;      ///< eV in the energy unit of the run
   std::vector<int> numbers_;      ///< atomic number of each type, 0: not seen by the model
 
@@ -58,6 +62,7 @@ class PairMLPlugins : public Pair {
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
   void add_results(const mlplugins::Result &result);
+  void keep_uncertainties(const mlplugins::Result &result);
   void add_node_forces(const mlplugins::Result &result);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;

@@ -26,7 +26,7 @@ const Graph &SystemAdaptor::update(const NeighList &list, const std::vector<int>
     n_all_ = n_all;
   }
   update_nodes(numbers, mode);
-  update_edges(list, cutoff, ghost_edges);
+  update_edges(list, cutoff);
   return graph_;
 }
 
@@ -40,9 +40,11 @@ void SystemAdaptor::rebuild(const NeighList &list, const std::vector<int> &numbe
   for (int i = 0; i < n_seen; i++) {
     if (i == atom->nlocal) graph_.n_centers = static_cast<int>(atoms_.size());
     if (numbers[atom->type[i]] == 0) continue;
-    nodes_[i] = static_cast<int>(atoms_.size());
     atoms_.push_back(i);
   }
+  const bool by_tag = by_tag_ && mode == Mode::fold;
+  if (by_tag) std::sort(atoms_.begin(), atoms_.end(), [this](int a, int b) { return atom->tag[a] < atom->tag[b]; });
+  for (std::size_t n = 0; n < atoms_.size(); n++) nodes_[atoms_[n]] = static_cast<int>(n);
   if (n_seen == atom->nlocal) graph_.n_centers = static_cast<int>(atoms_.size());
   graph_.n_nodes = static_cast<int>(atoms_.size());
   if (mode == Mode::fold) fold_ghosts();
@@ -52,6 +54,9 @@ void SystemAdaptor::rebuild(const NeighList &list, const std::vector<int> &numbe
   std::size_t capacity = 0;    // every pair of the list, skin included
   const int inum = list.inum + (ghost_edges ? list.gnum : 0);
   for (int ii = 0; ii < inum; ii++) capacity += list.numneigh[list.ilist[ii]];
+  centers_.assign(list.ilist, list.ilist + inum);
+  if (by_tag)    // edges stay sorted by centre
+    std::sort(centers_.begin(), centers_.end(), [this](int a, int b) { return nodes_[a] < nodes_[b]; });
   graph_.samples.resize(5 * capacity);
   graph_.vectors.resize(3 * capacity);
 }
@@ -95,15 +100,13 @@ void SystemAdaptor::update_nodes(const std::vector<int> &numbers, Mode mode)
   }
 }
 
-void SystemAdaptor::update_edges(const NeighList &list, double cutoff, bool ghost_edges)
+void SystemAdaptor::update_edges(const NeighList &list, double cutoff)
 {
   const double cutoff_squared = cutoff * cutoff;
   const double *const *x = atom->x;
-  const int inum = list.inum + (ghost_edges ? list.gnum : 0);
   int32_t *sample = graph_.samples.data();
   double *vector = graph_.vectors.data();
-  for (int ii = 0; ii < inum; ii++) {
-    const int i = list.ilist[ii];
+  for (const int i : centers_) {
     if (nodes_[i] < 0) continue;
     const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
     const int *neighbors = list.firstneigh[i];

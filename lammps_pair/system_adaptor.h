@@ -26,7 +26,8 @@ struct Accumulators {
 /// Translates between LAMMPS' atoms and neighbour list and the model's graph.
 class SystemAdaptor : protected LAMMPS_NS::Pointers {
  public:
-  explicit SystemAdaptor(LAMMPS_NS::LAMMPS *lmp) : Pointers(lmp) {}
+  /// @param by_tag  number the nodes by atom ID (mode fold): what models of whole molecules need
+  SystemAdaptor(LAMMPS_NS::LAMMPS *lmp, bool by_tag) : Pointers(lmp), by_tag_(by_tag) {}
 
   /// Fill the graph with all pairs closer than `cutoff`. What only changes when LAMMPS rebuilds its neighbour
   /// list is kept between rebuilds.
@@ -48,8 +49,10 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
   int node_of(int i) const { return nodes_[i]; }
 
  private:
+  const bool by_tag_;
   Graph graph_;
   std::vector<int> atoms_;      ///< node → LAMMPS atom
+  std::vector<int> centers_;    ///< LAMMPS atoms with edges, in the order of their edges
   std::vector<int> nodes_;      ///< LAMMPS atom (owned and ghost) → node
   std::vector<int> shifts_;     ///< (atoms, 3) cell shift of each LAMMPS atom against its node
   LAMMPS_NS::bigint built_ = -1;           ///< neighbour list the maps belong to: step of its build …
@@ -58,7 +61,7 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
   void rebuild(const LAMMPS_NS::NeighList &list, const std::vector<int> &numbers, Mode mode, bool ghost_edges);
   void fold_ghosts();
   void update_nodes(const std::vector<int> &numbers, Mode mode);
-  void update_edges(const LAMMPS_NS::NeighList &list, double cutoff, bool ghost_edges);
+  void update_edges(const LAMMPS_NS::NeighList &list, double cutoff);
 };
 
 }    // namespace mlplugins

@@ -32,9 +32,10 @@ from mlplugins.errors import MissingDependency
 from mlplugins.export.metatomic import save
 from mlplugins.structures.metrics import MILLI
 from mlplugins.training import config
+from mlplugins.training.config import ClosedFormConfiguration
 
 try:
-    from mlplugins.training import results
+    from mlplugins.training import results, solve
     from mlplugins.training.run import Trained, train
 except ImportError as missing:
     if isinstance(missing, MissingDependency) or (missing.name or "").startswith("mlplugins"):
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     directory = args.output or Path(path.stem)
     console = Console(quiet=is_helper())
     with Display(console) as display:
-        trained = train(configuration, directory, display, args.restart)
+        if isinstance(configuration, ClosedFormConfiguration):
+            trained = solve.train(configuration, directory, display, args.restart)
+        else:
+            trained = train(configuration, directory, display, args.restart)
     if finish(trained, directory, args.json):
         console.print(_table(trained.metrics))
         console.print(summary(trained.metrics, directory), highlight=False, soft_wrap=True)
@@ -193,8 +197,9 @@ def _table(metrics: dict[str, Any]) -> Table:
 def summary(metrics: dict[str, Any], directory: Path) -> str:
     """How the run ended, and where its model is."""
     check = metrics["finite_differences"]
+    how = "" if "solver" in metrics else f"; best epoch {metrics['best_epoch']} of {metrics['epochs']}"
     return (
-        f"{metrics['stopped']}; best epoch {metrics['best_epoch']} of {metrics['epochs']}, "
+        f"{metrics['stopped']}{how}, "
         f"{metrics['n_parameters']} parameters, {metrics['wall_s']:.0f} s (CPU {metrics['cpu_s']:.0f} s)\n"
         f"forces = −dE/dr to {check['max_error_meV_per_A']:.1e} meV/Å by finite differences\n"
         f"{directory}/model.pt is ready for ASE, LAMMPS and i-PI"

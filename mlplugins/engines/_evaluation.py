@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -89,6 +89,8 @@ class Results:
         energies: (N,), eV; None if the model has only the total.
         virials: (N, 3, 3) per-atom virials, eV, which add up to `virial`: of each neighbour vector, half to
             either atom. None unless asked for.
+        uncertainty: standard deviation of the energy as the model predicts it, eV. None unless asked for.
+        uncertainties: (N,), the same of the per-atom energies.
     """
 
     energy: float
@@ -97,6 +99,8 @@ class Results:
     stress: Array | None
     energies: Array | None = None
     virials: Array | None = None
+    uncertainty: float | None = None
+    uncertainties: Array | None = None
 
 
 class NeighborCache:
@@ -191,6 +195,9 @@ class EdgeGradientModel:
     """
 
     OUTPUTS = {"energy": ModelOutput(unit="eV", sample_kind="atom")}
+    UNCERTAINTY = {
+        kind: {"energy_uncertainty": ModelOutput(unit="eV", sample_kind=kind)} for kind in ("atom", "system")
+    }
 
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
         self._module = module
@@ -200,7 +207,11 @@ class EdgeGradientModel:
         self._components, self._properties = _pair_labels(device)
 
     def evaluate(
-        self, structures: Sequence[Prepared], lists: NeighborCache, virials: bool = False
+        self,
+        structures: Sequence[Prepared],
+        lists: NeighborCache,
+        virials: bool = False,
+        uncertainty: bool = False,
     ) -> list[Results]:
         pairs = [
             lists.pairs(place, structure, self._options.cutoff, True)
@@ -219,7 +230,21 @@ class EdgeGradientModel:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
         if gradient is None:
             gradient = torch.zeros_like(exact)
-        return self._collect(structures, pairs, energy.detach(), gradient.detach().cpu().double(), virials)
+        results = self._collect(structures, pairs, energy.detach(), gradient.detach().cpu().double(), virials)
+        return self._with_uncertainty(systems, structures, results) if uncertainty else results
+
+    def _with_uncertainty(
+        self, systems: list[System], structures: Sequence[Prepared], results: list[Results]
+    ) -> list[Results]:
+        atoms, totals = (
+            self._module(systems, outputs, None)["energy_uncertainty"].block().values[:, 0].cpu().double()
+            for outputs in (self.UNCERTAINTY["atom"], self.UNCERTAINTY["system"])
+        )
+        parts = atoms.split([len(s.numbers) for s in structures])
+        return [
+            replace(result, uncertainty=float(total), uncertainties=part.numpy())
+            for result, total, part in zip(results, totals, parts)
+        ]
 
     def _system(self, structure: Prepared, labels: Tensor, vectors: Tensor) -> System:
         system = _system(structure, self._dtype, self._device)
@@ -270,8 +295,16 @@ class GeneralModel:
         )
 
     def evaluate(
-        self, structures: Sequence[Prepared], lists: NeighborCache, virials: bool = False
+        self,
+        structures: Sequence[Prepared],
+        lists: NeighborCache,
+        virials: bool = False,
+        uncertainty: bool = False,
     ) -> list[Results]:
+        if uncertainty:
+            raise BadInput(
+                "uncertainty: mlplugins did not write this model, and reads that output of its own only"
+            )
         if virials:
             raise BadInput(
                 "per-atom virials: mlplugins did not write this model, so its energy cannot be split over "

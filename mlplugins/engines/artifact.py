@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from mlplugins.errors import BadInput, RunFailed, nearest
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 
-FORMAT = 1
+FORMAT = 2
 """Newest `mlplugins::format` that this version reads."""
 
 
@@ -45,7 +46,7 @@ class Artifact:
         path: the file, absolute.
         elements: symbols that the model knows.
         cutoff: range of one layer (of the longest neighbour list for models that are not ours), Å.
-        interaction_range: Å; layers × cutoff for models of ours.
+        interaction_range: Å; layers × cutoff for models of ours, infinite for models of whole molecules.
         dtype: `float32` or `float64`, the precision the model runs in.
         device: where it runs, e.g. `cpu` or `cuda`.
         family: model family, None if mlplugins did not write the file.
@@ -84,13 +85,26 @@ class Artifact:
     @property
     def n_layers(self) -> int | None:
         """Number of message-passing layers; None for models that are not ours."""
-        return None if self.family is None else max(1, round(self.interaction_range / self.cutoff))
+        if self.family is None:
+            return None
+        return 1 if self.molecular else max(1, round(self.interaction_range / self.cutoff))
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether it predicts the standard deviation of its energies."""
+        return self.family is not None and "energy_uncertainty" in self.outputs
+
+    @property
+    def molecular(self) -> bool:
+        """A model of one whole molecule: its atoms in the order of the training frames, one rank, no cell."""
+        return self.family is not None and math.isinf(self.interaction_range)
 
     def evaluate(
         self,
         structures: Sequence[StructureLike],
         virials: bool = False,
         lists: NeighborCache | None = None,
+        uncertainty: bool = False,
     ) -> list[Results]:
         """Energy, forces and stress of several structures in one model call.
 
@@ -98,6 +112,7 @@ class Artifact:
             structures: `ase.Atoms` or `Structure`s.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
+            uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
 
         Raises:
             BadInput: an element that the model does not know, an impossible cell.
@@ -116,12 +131,17 @@ class Artifact:
         """
         if len(structures) == 0:
             return []
+        if uncertainty and not self.has_uncertainty:
+            raise BadInput(
+                f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): train a family "
+                "that does, such as soap-gap, or give several models, whose spread stands for it"
+            )
         inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
         for index, structure in enumerate(inputs):
             self._require_known_elements(structure, index)
         try:
             with torch_state():
-                results = self._model.evaluate(inputs, lists or NeighborCache(), virials)
+                results = self._model.evaluate(inputs, lists or NeighborCache(), virials, uncertainty)
         except (RuntimeError, torch.jit.Error) as error:
             if isinstance(error, RunFailed):
                 raise

@@ -18,11 +18,16 @@ SKIN = 0.5
 """Default skin of the neighbour list, Å."""
 
 
+UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
+
+
 class MLCalculator(Calculator):
     """Energy, forces and stress of a model.pt (any metatomic model), or of a committee of models.
 
     Several models give their mean, and `results` then holds the sample standard deviation over them:
     `energy_uncertainty` (eV) and `forces_uncertainty` ((N, 3), eV/Å). `committee.members` has every result.
+    One model that predicts its own uncertainty (soap-gap) gives, when asked for by `get_property`,
+    `energy_uncertainty` and `energies_uncertainty` ((N,), eV).
 
     Args:
         model: file, or a list of files for a committee.
@@ -72,6 +77,8 @@ class MLCalculator(Calculator):
         self.committee: Committee | None = None
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
+        if len(self._artifacts) == 1 and self._artifacts[0].has_uncertainty:
+            self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
         self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
 
     @property
@@ -88,7 +95,11 @@ class MLCalculator(Calculator):
         """Compute all properties at once; the per-atom stresses only if asked for."""
         super().calculate(atoms, list(properties), list(system_changes))
         stresses = "stresses" in properties
-        members = [artifact.evaluate([self.atoms], stresses, self._lists)[0] for artifact in self._artifacts]
+        uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
+        members = [
+            artifact.evaluate([self.atoms], stresses, self._lists, uncertain)[0]
+            for artifact in self._artifacts
+        ]
         self.committee = combine(members)
         mean = self.committee.mean
         results: dict[str, Any] = {
@@ -107,6 +118,8 @@ class MLCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress: this structure has no periodic cell with a volume (set atoms.cell and atoms.pbc)"
             )
+        if uncertain:
+            results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
         if len(members) > 1:
             results["energy_uncertainty"] = self.committee.energy_spread
             results["forces_uncertainty"] = self.committee.forces_spread

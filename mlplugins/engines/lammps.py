@@ -35,6 +35,9 @@ DATA, DECK, LOG, DUMP = "data.lmp", "in.lmp", "log.lammps", "atoms.dump"
 MARGIN = 5.0
 """Empty space around the atoms along non-periodic directions, Å."""
 
+NEIGHBORS = 50_000
+"""Largest neighbour number of an atom in `evaluate`; in ghost mode lists reach over all layers."""
+
 _RESTART_MAGIC = b"LammpS RestartT"  # written again as the last item of a complete file
 _TILT_TOLERANCE = 1e-12  # Å: a smaller tilt is rounding
 
@@ -365,6 +368,7 @@ def type_order(atoms: Atoms) -> list[str]:
 def _static_commands(dump: str, per_atom: bool) -> list[str]:
     columns = "id fx fy fz"
     commands = [
+        f"neigh_modify one {NEIGHBORS} page {10 * NEIGHBORS}",
         "compute p all pressure NULL virial",
         "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]",
         "thermo_modify format float %.17g",

@@ -29,8 +29,10 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.ops.build import OPS_LIBRARY
 
-FORMAT = 1
-"""Version of the file's `mlplugins::` entries; engines refuse a newer one."""
+FORMAT, ORDERED_FORMAT = 1, 2
+"""Version of the file's `mlplugins::` entries; engines refuse a newer one. The second: of models of whole
+molecules,
+which engines must give their atoms in the order of the training frames."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -83,7 +85,8 @@ class MetatomicModel(nn.Module):
         selected_atoms: Optional[Labels] = None,
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
-        if "energy" not in outputs or len(systems) == 0:
+        uncertain = "energy_uncertainty" in outputs
+        if not ("energy" in outputs or uncertain) or len(systems) == 0:
             return results
         centers, neighbors, vectors = self._edges(systems)
         species, system, atom = self._nodes(systems)
@@ -91,17 +94,30 @@ class MetatomicModel(nn.Module):
         if len(systems) == 1 and "mlplugins::n_centers" in systems[0].known_data():
             n_centers = int(systems[0].get_data("mlplugins::n_centers").block(0).values[0, 0].item())
 
-        energy = self.potential(species, centers, neighbors, vectors, system, n_centers)["energy"]
-        energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
-
         if selected_atoms is not None:
             first = _first_atoms(systems)
             chosen = selected_atoms.values.to(torch.long)
             rows = first.index_select(0, chosen[:, 0]) + chosen[:, 1]
         else:
-            rows = torch.arange(n_centers, device=energy.device)
-        energy, system, atom = energy[rows], system[rows], atom[rows]
-        results["energy"] = _energy_map(energy, system, atom, len(systems), outputs["energy"], vectors.dtype)
+            rows = torch.arange(n_centers, device=species.device)
+        samples = [system[rows], atom[rows]]
+        if "energy" in outputs:
+            energy = self.potential(species, centers, neighbors, vectors, system, n_centers)["energy"]
+            energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
+            per_atom = outputs["energy"].sample_kind == "atom"
+            values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
+            results["energy"] = _energy_map(values, samples, per_atom, vectors.dtype)
+        if uncertain:
+            residual, features = self.potential.posterior_features(
+                species, centers, neighbors, vectors.detach(), n_centers
+            )
+            residual, features = residual[rows], features[rows]
+            per_atom = outputs["energy_uncertainty"].sample_kind == "atom"
+            if not per_atom:
+                residual = _by_system(residual, samples[0], len(systems))
+                features = _by_system(features, samples[0], len(systems))
+            deviation = torch.sqrt(residual + features.square().sum(dim=1))
+            results["energy_uncertainty"] = _energy_map(deviation, samples, per_atom, vectors.dtype)
         return results
 
     def _edges(self, systems: List[System]) -> List[Tensor]:
@@ -146,16 +162,19 @@ def _first_atoms(systems: List[System]) -> Tensor:
     return torch.tensor(first, dtype=torch.long, device=systems[0].device)
 
 
-def _energy_map(
-    energy: Tensor, system: Tensor, atom: Tensor, n_systems: int, output: ModelOutput, dtype: torch.dtype
-) -> TensorMap:
-    device = energy.device
-    if output.sample_kind == "atom":
-        samples = Labels(["system", "atom"], torch.stack([system, atom], dim=1).to(torch.int32))
-        values = energy
+def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:
+    shape = [n_systems] + list(values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, system, values)
+
+
+def _energy_map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype) -> TensorMap:
+    """Values of atoms, whose systems and indices are `atoms`, or of all systems."""
+    device = values.device
+    if per_atom:
+        samples = Labels(["system", "atom"], torch.stack(atoms, dim=1).to(torch.int32))
     else:
-        values = torch.zeros(n_systems, dtype=energy.dtype, device=device).index_add(0, system, energy)
-        samples = Labels(["system"], torch.arange(n_systems, device=device, dtype=torch.int32).reshape(-1, 1))
+        index = torch.arange(values.shape[0], device=device, dtype=torch.int32)
+        samples = Labels(["system"], index.reshape(-1, 1))
     block = TensorBlock(
         values=values.to(dtype).reshape(-1, 1),
         samples=samples,
@@ -187,6 +206,10 @@ def save(
     """
     if dtype not in DTYPES:
         raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
+    if potential.molecular and dtype != "float64":
+        raise BadInput(
+            f"dtype: the weights of a {description.family} cancel over many digits, expected float64"
+        )
     if len(description.baseline) != len(description.elements):
         raise BadInput(
             f"baseline: expected {len(description.elements)} values, one per element, "
@@ -231,10 +254,15 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
         potential.use_native_ops()
     baseline = torch.tensor(description.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, description.elements, baseline)
+    outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
+    if potential.has_uncertainty:
+        outputs["energy_uncertainty"] = ModelOutput(
+            unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"
+        )
     capabilities = ModelCapabilities(
-        outputs={"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")},
+        outputs=outputs,
         atomic_types=[atomic_numbers[symbol] for symbol in description.elements],
-        interaction_range=potential.n_layers * potential.cutoff,
+        interaction_range=float("inf") if potential.molecular else potential.n_layers * potential.cutoff,
         length_unit="angstrom",
         supported_devices=["cpu", "cuda"],
         dtype=dtype,
@@ -243,10 +271,11 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
         name=description.name,
         references={"architecture": description.references, "implementation": ["mlplugins"]},
         extra={
-            "mlplugins::format": str(FORMAT),
+            "mlplugins::format": str(ORDERED_FORMAT if potential.molecular else FORMAT),
             "mlplugins::family": description.family,
             "mlplugins::cutoff": repr(potential.cutoff),
             "mlplugins::exchange_width": str(exchange_width),
+            **({"mlplugins::atom_order": "tag"} if potential.molecular else {}),
             "mlplugins::metadata": json.dumps(
                 {
                     "elements": description.elements,

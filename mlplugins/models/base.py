@@ -50,17 +50,25 @@ class Potential(nn.Module):
         cutoff: range of one layer, Å.
         n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
+        has_uncertainty: `posterior_features` works.
+        molecular: the energy is one of a whole molecule: it needs every pair of atoms, in the order of the
+            training
+            frames, on one rank and without periodic images.
     """
 
     cutoff: float
     n_layers: int
     exchange_width: int
+    molecular: bool
+    has_uncertainty: bool
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
         self.cutoff = float(cutoff)
         self.n_layers = int(n_layers)
         self.exchange_width = int(exchange_width)
+        self.molecular = False
+        self.has_uncertainty = False
         self.exchange: nn.Module = nn.Identity()
 
     @torch.jit.unused
@@ -131,6 +139,23 @@ class Potential(nn.Module):
         n_centers: int,
     ) -> Dict[str, Tensor]:
         raise NotImplementedError("a family implements forward()")
+
+    @torch.jit.export
+    def posterior_features(
+        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
+    ) -> Tuple[Tensor, Tensor]:
+        """Predictive variance of a family with `has_uncertainty`: residual (n_centers,), eV², and features ψ
+        (n_centers, T), eV; of one atom residual + |ψ|², of a sum of atoms Σ residual + |Σ ψ|²."""
+        raise NotImplementedError("this family has no predictive variance")
+
+
+def resize_buffers(module: nn.Module, state: Dict[str, Tensor], prefix: str) -> None:
+    """Give the buffers of `module` the shapes of their values in `state` (weights of any number of training
+    points)."""
+    for name, buffer in list(module.named_buffers(recurse=False)):
+        value = state.get(prefix + name)
+        if value is not None and value.shape != buffer.shape:
+            setattr(module, name, buffer.new_zeros(value.shape))
 
 
 def energy_derivatives(

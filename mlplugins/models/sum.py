@@ -44,6 +44,7 @@ class Model(Potential):
         # round-off must not add a layer
         super().__init__(cutoff, math.ceil(reach / cutoff - 1e-9), max(t.exchange_width for t in terms))
         self.terms = nn.ModuleList(terms)
+        self.molecular = any(term.molecular for term in terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
 
     @torch.jit.unused

@@ -99,18 +99,28 @@ def read(source: str | Path | Sequence[str | Path], keys: Keys | None = None) ->
     Raises:
         BadInput: no such file, a format ASE does not know, a damaged file, no frames, a label of wrong shape.
     """
-    keys = keys or Keys()
+    return [from_atoms(atoms, keys, origin) for atoms, origin in frames(source)]
+
+
+def frames(source: str | Path | Sequence[str | Path]) -> list[tuple[Atoms, str]]:
+    """As `read`, the frames as ASE gives them, each with its file and number.
+
+    Raises:
+        BadInput: no such file, a format ASE does not know, a damaged file, no frames.
+    """
     sources = [source] if isinstance(source, str | Path) else list(source)
-    structures = [
-        s for item in sources for path, index in _expand(str(item)) for s in _file(path, index, keys)
-    ]
-    if not structures:
+    found = [frame for item in sources for path, index in files(str(item)) for frame in _file(path, index)]
+    if not found:
         raise BadInput(f"{', '.join(map(str, sources))}: no frames found")
-    return structures
+    return found
 
 
-def _expand(source: str) -> list[tuple[str, str]]:
-    """Files and frame slices that `source` stands for."""
+def files(source: str) -> list[tuple[str, str]]:
+    """Files and frame slices that `source` stands for.
+
+    Raises:
+        BadInput: no such file, a slice that is none.
+    """
     if Path(source).is_file():
         return [(source, ":")]
     name, _, index = source.partition("@") if "@" in Path(source).name else (source, "", "")
@@ -125,18 +135,18 @@ def _expand(source: str) -> list[tuple[str, str]]:
     return [(path, index) for path in found]
 
 
-def _file(path: str, index: str, keys: Keys) -> Iterator[Structure]:
+def _file(path: str, index: str) -> Iterator[tuple[Atoms, str]]:
     first, step = _frame_numbers(index)
     try:
         with _uncompressed(path) as plain:
-            frames = ase.io.read(plain, index=index)
+            result = ase.io.read(plain, index=index)
     except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error
         raise BadInput(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}); "
             "extxyz, ASE .traj and .db are formats that hold energies and forces"
         ) from error
-    for number, atoms in enumerate(frames if isinstance(frames, list) else [frames]):
-        yield from_atoms(atoms, keys, f"{path}, frame {first + step * number}")
+    for number, atoms in enumerate(result if isinstance(result, list) else [result]):
+        yield atoms, f"{path}, frame {first + step * number}"
 
 
 @contextmanager

@@ -22,9 +22,11 @@ DIGITS = 7
 """Decimals (Å) to which two structures must agree to be the same structure."""
 
 
-def check(structures: Sequence[Structure], keys: Keys, need_forces: bool = True) -> None:
+def check(
+    structures: Sequence[Structure], keys: Keys, need_forces: bool = True, where: str = "data.keys"
+) -> None:
     """Refuse frames that cannot be learned from: labels absent or not finite, cells without volume,
-    atoms on top of each other.
+    atoms on top of each other; `where` a configuration names the keys.
 
     Raises:
         BadInput: naming file, frame, what was expected, what came and the remedy.
@@ -32,9 +34,10 @@ def check(structures: Sequence[Structure], keys: Keys, need_forces: bool = True)
     for structure in structures:
         if len(structure) == 0:
             raise BadInput(f"{structure.origin}: no atoms; remove the frame")
-        _require(structure, "energy", keys.energy, structure.energy is None)
-        if need_forces:
-            _require(structure, "forces", keys.forces, structure.forces is None)
+        if structure.energy is None:
+            raise _absent(structure, "energy", keys.energy, where)
+        if need_forces and structure.forces is None:
+            raise _absent(structure, "forces", keys.forces, where)
         _check_finite(structure)
         _check_cell(structure)
         _check_distances(structure)
@@ -133,13 +136,13 @@ def data_hash(structures: Iterable[Structure]) -> str:
     return digest.hexdigest()
 
 
-def _require(structure: Structure, what: str, key: str | None, absent: bool) -> None:
-    if absent:
-        have = ", ".join(structure.available) or "no labels at all"
-        raise BadInput(
-            f"{structure.origin}: no {what} (looked for key '{key}'); the frame holds: {have}. "
-            f"Name the right one with data.keys: {{{what}: NAME}} (or --keys {what}=NAME)"
-        )
+def _absent(structure: Structure, what: str, key: str | None, where: str) -> BadInput:
+    have = ", ".join(structure.available) or "no labels at all"
+    option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
+    return BadInput(
+        f"{structure.origin}: no {what} (looked for key '{key}'); the frame holds: {have}. "
+        f"Name the right one with {where}: {{{what}: NAME}}{option}"
+    )
 
 
 def _check_finite(structure: Structure) -> None:

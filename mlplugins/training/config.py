@@ -6,12 +6,13 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
 
-from mlplugins import models
+from mlplugins import models, registry
 from mlplugins.errors import BadInput, nearest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,6 +35,13 @@ class KeySection(Section):
     virial: str | None = None
 
 
+class PriorSection(Section):
+    """Names of the labels that are subtracted: energy, and forces if they are learned from."""
+
+    energy: str
+    forces: str | None = None
+
+
 class DataSection(Section):
     """What to learn from.
 
@@ -42,6 +50,9 @@ class DataSection(Section):
         validation: fraction of the training frames in [0, 0.5], or a file.
         test: file of frames that nothing is decided with; its errors go to metrics.json.
         keys: names of the labels.
+        prior: labels of a cheaper method in the same files: their difference to the labels is learned
+            (Δ-learning),
+            and whoever runs the model adds that method.
         elements: symbols in the order of the species index; those of the training data if absent.
         baseline: `fit` (least squares) or the energy of every element, eV per atom.
         mixed_pbc: allow periodic and non-periodic frames in one set.
@@ -51,6 +62,7 @@ class DataSection(Section):
     validation: float | str | list[str] = 0.1
     test: str | list[str] | None = None
     keys: KeySection = KeySection()
+    prior: PriorSection | None = None
     elements: list[str] | None = None
     baseline: Literal["fit"] | dict[str, float] = "fit"
     mixed_pbc: bool = False
@@ -144,6 +156,18 @@ class TrainingSection(Section):
     num_nodes: Count = 1
 
 
+class SolverSection(Section):
+    """What the `training` section of every family solved in closed form has; its solver adds the rest.
+
+    Attributes:
+        targets: labels that are learned from; None = what the family is defined with.
+        dtype: kernel weights cancel over many digits, so there is no choice.
+    """
+
+    targets: Literal["energies", "forces", "energies+forces"] | None = None
+    dtype: Literal["float64"] = "float64"
+
+
 class ExportSection(Section):
     """The exported file: `dtype` (None = as trained), `portable` (free of our ops)."""
 
@@ -158,6 +182,11 @@ class RunConfiguration(Section):
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def needs_forces(self) -> bool:
+        """Whether every frame must have forces."""
+        return self.training.loss.forces > 0
 
 
 class Configuration(RunConfiguration):
@@ -174,6 +203,39 @@ class Configuration(RunConfiguration):
     def hyperparameters(self) -> Any:
         """The family's own `Hyperparameters`."""
         return hyperparameters(self.model.family, self.model.model_extra or {}, "model")
+
+    @property
+    def solver(self) -> str | None:
+        """The file of `mlplugins.training.solvers` that fits the family; None: gradient training."""
+        return solver_of(self.model.family)
+
+
+class ClosedFormConfiguration(Configuration):
+    """A configuration whose `training` section is the `Settings` of the family's solver."""
+
+    @property
+    def targets(self) -> str:
+        """Labels that are learned from: `energies`, `forces` or `energies+forces`."""
+        given = getattr(self.training, "targets", None)
+        return given or str(models.family(self.model.family).TARGETS)
+
+    @property
+    def needs_forces(self) -> bool:
+        return self.targets != "energies"
+
+
+def solver_of(family: str) -> str | None:
+    """Name of the solver of a family solved in closed form, else None.
+
+    >>> solver_of("kreg"), solver_of("nequip")
+    ('molecular_kernel', None)
+    """
+    return getattr(models.family(family), "SOLVER", None)
+
+
+def solver_module(name: str) -> ModuleType:
+    """A file of `mlplugins.training.solvers`: `Settings` and `solve`."""
+    return registry.load("mlplugins.training.solvers", name, "solver")
 
 
 def load(path: Path) -> Configuration:
@@ -196,12 +258,27 @@ def parse(content: Any, source: str) -> Configuration:
     """Validate a configuration that was read from `source` (a name for the messages)."""
     if not isinstance(content, dict):
         raise BadInput(f"{source}: expected a mapping with 'data' and 'model', got {type(content).__name__}")
+    cls = _configuration_class(content.get("model"))
     try:
-        configuration = Configuration.model_validate(content)
+        configuration = cls.model_validate(content)
     except ValidationError as error:
-        raise BadInput(f"{source}: " + "; ".join(sentences(error, Configuration))) from error
+        raise BadInput(f"{source}: " + "; ".join(sentences(error, cls))) from error
     hyperparameters(configuration.model.family, configuration.model.model_extra or {}, f"{source}: model")
     return configuration
+
+
+def _configuration_class(model: Any) -> type[Configuration]:
+    """`Configuration`, its `training` section replaced for families solved in closed form."""
+    family = model.get("family") if isinstance(model, dict) else None
+    if not isinstance(family, str) or family.replace("_", "-") not in models.families():
+        return Configuration  # whose validation says what is wrong
+    solver = solver_of(family)
+    if solver is None:
+        return Configuration
+    settings = solver_module(solver).Settings
+    return create_model(
+        "ClosedFormConfiguration", __base__=ClosedFormConfiguration, training=(settings, settings())
+    )
 
 
 def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +82,9 @@ def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
     """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
     keys = Keys(**data.keys.model_dump())
-    need_forces = configuration.training.loss.forces > 0
+    need_forces = configuration.needs_forces
+    if data.prior is not None and label is None:
+        label = _without_prior(data, need_forces)
     train = _read(data.train, keys, need_forces, label)
     held_out = None
     if not isinstance(data.validation, float):
@@ -99,7 +101,10 @@ def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
         train, held_out = _divide(train, fraction, configuration.seed)
     validation.check_disjoint(train, held_out, "validation")
     validation.check_disjoint([*train, *held_out], test, "test")
-    return Split(train, held_out, test, elements, warnings + _label_warnings(train, keys))
+    warnings += _label_warnings(train, keys)
+    if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
+        warnings.append("the stress is not learned from: data.prior has none to subtract")
+    return Split(train, held_out, test, elements, warnings)
 
 
 def graphs(
@@ -144,6 +149,27 @@ def _read(
     structures = structures if label is None else label(structures)
     validation.check(structures, keys, need_forces)
     return structures
+
+
+def _without_prior(data: DataSection, need_forces: bool) -> Label:
+    """Subtracts the labels of the cheaper method, read from the same files."""
+    if data.prior is None:
+        return lambda structures: structures
+    keys = Keys(energy=data.prior.energy, forces=data.prior.forces, stress=None)
+    sources = [s for s in (data.train, data.validation, data.test) if isinstance(s, str | list)]
+    cheap = {s.origin: s for source in sources for s in dataset.read(source, keys)}
+
+    def label(structures: list[Structure]) -> list[Structure]:
+        validation.check([cheap[s.origin] for s in structures], keys, need_forces, "data.prior")
+        return [_difference(s, cheap[s.origin]) for s in structures]
+
+    return label
+
+
+def _difference(s: Structure, cheap: Structure) -> Structure:
+    energy = None if s.energy is None else s.energy - (cheap.energy or 0.0)
+    forces = None if s.forces is None or cheap.forces is None else s.forces - cheap.forces
+    return replace(s, energy=energy, forces=forces, stress=None)
 
 
 def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:

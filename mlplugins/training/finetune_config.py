@@ -45,6 +45,7 @@ class BaseSection(Section):
 
     Attributes:
         checkpoint: `checkpoint.ckpt` of this package or a foreign checkpoint.
+        head: of a foreign model with several, the one to start from.
         elements: of a foreign model, what is kept: `data` (those of all data named here), `all`, or symbols.
         data: labelled frames on which forgetting is measured, at the base's level of theory; without it,
             rattled copies of the training frames, labelled by the base.
@@ -52,6 +53,7 @@ class BaseSection(Section):
     """
 
     checkpoint: str
+    head: str | None = None
     elements: Literal["data", "all"] | list[str] = "data"
     data: str | list[str] | None = None
     keys: KeySection = KeySection()
@@ -175,6 +177,10 @@ def parse(content: Any, source: str) -> FinetuneConfiguration:
     _check_model(configuration, source)
     if configuration.data.elements is not None:
         raise BadInput(f"{source}: data.elements: the base has the elements; say base.elements")
+    if configuration.data.prior is not None:
+        raise BadInput(
+            f"{source}: data.prior: a base gives whole energies, not differences: leave it out, or train anew"
+        )
     return configuration
 
 

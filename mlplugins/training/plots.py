@@ -55,6 +55,31 @@ def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Pat
         FigureCanvasAgg(figure).print_png(str(path))
 
 
+def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float]], path: Path) -> None:
+    """Error against number of training frames, with the fitted law ε = a + b/N^c.
+
+    Args:
+        rows: `n_train` and errors of each fit.
+        laws: `a`, `b`, `c` of each error that has a fit.
+        path: PNG to write.
+    """
+    panels = {name: title for name, title in ERRORS.items() if name in rows[0]}
+    sizes = [row["n_train"] for row in rows]
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(len(panels))
+        for ax, (name, title) in zip(axes, panels.items()):
+            ax.plot(sizes, [row[name] for row in rows], "o", color=BLUE, ms=5, label="validation")
+            if name in laws:
+                a, b, c = (laws[name][key] for key in ("a", "b", "c"))
+                n = np.geomspace(sizes[0], sizes[-1], 100)
+                ax.plot(n, a + b / n**c, color=GREY, lw=1.0, label=f"{_short(a)} + {_short(b)}/N^{c:.2f}")
+                ax.legend()
+            ax.set(xlabel="training frames N", title=title, xscale="log", yscale="log")
+            ax.set_xticks(sizes, [f"{n:.0f}" for n in sizes])
+            ax.minorticks_off()
+        FigureCanvasAgg(figure).print_png(str(path))
+
+
 def parity(found: Pairs, path: Path, title: str) -> None:
     """Prediction against label, one panel per quantity; many points become a density.
 

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def predict(
     potential: Potential, structures: Sequence[Structure], graphs: Sequence[Batch], baseline: Composition
 ) -> list[Predicted]:
     """Energies (baseline added), forces and stress of structures whose batches are `graphs`."""
-    device = next(potential.parameters()).device
+    device = next(chain(potential.parameters(), potential.buffers())).device
     if device.type == "cpu":
         potential = copy.deepcopy(potential)
         potential.use_native_ops()

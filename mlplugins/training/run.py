@@ -68,7 +68,6 @@ def train(
     store.prepare()
     for warning in sets.warnings:
         observer.note(warning)
-    # Families solved in closed form will take another function of the same shape here.
     parts = Parts(
         potential.to(dtype), graphs["train"], graphs["validation"], configuration.training, configuration.seed
     )
@@ -242,7 +241,8 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
             predicted = results.predict(trained.potential, structures, graphs, sets.baseline)
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
-    plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
+    if history:
+        plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
     structures, predicted, name = shown
     plots.parity(
         pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"

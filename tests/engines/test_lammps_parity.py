@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from mlplugins import MLCalculator
 from mlplugins.engines import lammps
@@ -43,6 +44,14 @@ def hard_structures() -> dict[str, Atoms]:
 
 def test_lennard_jones_on_one_rank(argon_model):
     assert_parity(argon_model, {name: make() for name, make in STRUCTURES.items()}, 1, "", TOLERANCE)
+
+
+def test_more_neighbours_than_lammps_expects(tmp_path):
+    """2000 per atom by default; models of many layers have more in ghost mode."""
+    model = write_lennard_jones(tmp_path / "model.pt", sigma=2.0, cutoff=16.0)
+    atoms = bulk("Ar", "fcc", a=2.8)
+    atoms.rattle(0.05, seed=1)
+    assert_parity(model, {"dense": atoms}, 1, "", TOLERANCE)
 
 
 def test_message_passing_on_two_ranks(passing_model):

@@ -54,6 +54,7 @@ def test_defaults_depend_on_the_strategy_and_given_values_win():
         (with_("data", elements=["Li"]), "data.elements: the base has the elements; say base.elements"),
         (with_("base", checkpont="b"), "base.checkpont: unknown key; did you mean 'checkpoint'?"),
         ({"data": {"train": "a"}, "base": {"checkpoint": "b"}}, "finetune: this key is required"),
+        (with_("data", prior={"energy": "cheap"}), "data.prior: a base gives whole energies"),
         ([1], "expected a mapping with 'data', 'base' and 'finetune', got list"),
     ],
 )

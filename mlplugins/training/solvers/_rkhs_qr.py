@@ -1,0 +1,106 @@
+"""Bayesian linear regression by orthogonal triangularisation, rows arriving in blocks; no normal equations.
+
+With rows A, targets y, noise σ and unit prior on w the factorisation [A/σ y/σ; I 0] = Q [R z; 0 ρ] gives
+w = R⁻¹ z, the posterior covariance R⁻¹ R⁻ᵀ, and the log evidence −ρ²/2 − Σ log R_kk − n log σ − (n/2) log 2π.
+Blocks are triangularised one after the other (TSQR), so memory stays at a few (T + 1)² numbers however many
+rows there are; every kind of target keeps its own triangle, so that σ can change afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Triangle:
+    """Triangular factor of all rows [A y] seen so far.
+
+    >>> triangle = Triangle(1)
+    >>> triangle.add(torch.tensor([[3.0], [4.0]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    >>> abs(float(triangle.factor()[0, 0]))
+    5.0
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.n_rows = 0
+        self._factor = torch.zeros(0, width + 1, dtype=torch.float64)
+        self._waiting: list[Tensor] = []
+        self._n_waiting = 0
+
+    def add(self, rows: Tensor, targets: Tensor) -> None:
+        """Rows (m, width) and their targets (m,)."""
+        self._waiting.append(torch.cat([rows, targets.reshape(-1, 1)], dim=1))
+        self._n_waiting += len(rows)
+        self.n_rows += len(rows)
+        if self._n_waiting >= 3 * (self.width + 1):
+            self.factor()
+
+    def factor(self) -> Tensor:
+        """(≤ width + 1, width + 1), upper triangular."""
+        if self._waiting:
+            stack = torch.cat([self._factor, *self._waiting])
+            self._waiting, self._n_waiting = [], 0
+            self._factor = torch.linalg.qr(stack, mode="r").R if len(stack) > self.width + 1 else stack
+        return self._factor
+
+    def rmse(self, w: Tensor) -> float:
+        """√⟨(A w − y)²⟩ over the rows; NaN without rows.
+
+        |[A y] v| = |R v| for every vector v.
+        """
+        if self.n_rows == 0:
+            return math.nan
+        v = torch.cat([w, w.new_tensor([-1.0])])
+        return float(torch.linalg.vector_norm(self.factor() @ v)) / math.sqrt(self.n_rows)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Of the weights.
+
+    Attributes:
+        mean: (T,).
+        factor: R, (T, T): the covariance is R⁻¹ R⁻ᵀ.
+        log_evidence: of the targets.
+        misfit: ρ², the weighted squares of all residuals and of the weights.
+        n: number of targets.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    log_evidence: float
+    misfit: float
+    n: int
+
+    @property
+    def condition(self) -> float:
+        """Of R."""
+        values = torch.linalg.svdvals(self.factor)
+        return float(values[0] / values[-1])
+
+
+def solve(parts: Mapping[str, list[Triangle]], noise: Mapping[str, float]) -> Posterior:
+    """Posterior of the weights given the triangles of every kind of target and its noise.
+
+    >>> triangle = Triangle(1)
+    >>> one = torch.ones(4, 1, dtype=torch.float64)
+    >>> triangle.add(one, 5.0 * one[:, 0])
+    >>> float(solve({"forces": [triangle]}, {"forces": 2.0}).mean.round(decimals=12))
+    2.5
+    """
+    triangles = [(t, noise[kind]) for kind, several in parts.items() for t in several if t.n_rows]
+    width = next(t.width for several in parts.values() for t in several)
+    prior = torch.cat([torch.eye(width), torch.zeros(width, 1)], dim=1).to(torch.float64)
+    stack = torch.cat([*(t.factor() / sigma for t, sigma in triangles), prior])
+    r = torch.linalg.qr(stack, mode="r").R
+    factor, z, rho = r[:width, :width], r[:width, width:], float(r[width, width]) if len(r) > width else 0.0
+    n = sum(t.n_rows for t, _ in triangles)
+    evidence = -0.5 * rho * rho - float(factor.diagonal().abs().log().sum()) - 0.5 * n * math.log(2 * math.pi)
+    evidence -= sum(t.n_rows * math.log(sigma) for t, sigma in triangles)
+    mean = torch.linalg.solve_triangular(factor, z, upper=True)[:, 0]
+    return Posterior(mean, factor, evidence, rho * rho, n)

@@ -1,0 +1,84 @@
+"""The standard deviation of atomic energies in LAMMPS, through stock `fix pair`."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.io import read
+
+from mlplugins import MLCalculator
+from mlplugins.export.metatomic import Description, save
+from mlplugins.models import soap_gap
+from mlplugins.testing.families import inputs
+from mlplugins.training.solvers._soap_rows import whiten
+from tests.engines.lammps_tools import errors_of, start, write_nequip
+
+pytestmark = pytest.mark.usefixtures("native_build")
+
+DECK = [
+    "units metal",
+    "atom_style atomic",
+    "lattice fcc 3.6",
+    "region box block 0 3 0 2 0 2",
+    "create_box 1 box",
+    "create_atoms 1 box",
+    "displace_atoms all random 0.2 0.2 0.2 4711",
+    "mass 1 63.546",
+]
+FIX = "fix u all pair 2 mlplugins uncertainty 1"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    parameters = soap_gap.Hyperparameters(cutoff=4.0, n_max=3, l_max=2, two_body=4)
+    potential = soap_gap.Model(["Cu"], parameters)
+    atoms = bulk("Cu", cubic=True, a=3.6) * (2, 1, 1)
+    atoms.rattle(0.1)
+    x = inputs(atoms, ["Cu"], 4.0)
+    p = potential.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+    generator = torch.Generator().manual_seed(0)
+    potential.set_sparse([p])
+    with torch.no_grad():
+        potential.weights.copy_(torch.randn(len(p), dtype=torch.float64, generator=generator))
+    potential.whitening = whiten(potential.kernel(p, p), 1.0)
+    potential.posterior = 0.1 * torch.randn(len(p), 5, dtype=torch.float64, generator=generator)
+    potential.pair_posterior = 0.1 * torch.randn(4, 5, dtype=torch.float64, generator=generator)
+    potential.prior_variance = torch.ones((), dtype=torch.float64)
+    potential.has_uncertainty = True
+    save(potential, path, Description("soap-gap", ["Cu"], [0.0]), "float64")
+    return path
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_dumped_uncertainty_is_that_of_ase(model, tmp_path, ranks):
+    lines = [
+        *DECK,
+        f"pair_style mlplugins {model}",
+        "pair_coeff * * Cu",
+        FIX,
+        "velocity all create 3000 1",
+        "fix md all nve",
+        "compute largest all reduce max f_u",
+        "thermo_style custom step pe c_largest",
+        "thermo 2",
+        "dump d all custom 2 u.dump id element x y z f_u",
+        'dump_modify d element Cu sort id format float "%.15g"',
+        "run 4",
+    ]
+    done = start(tmp_path, lines, ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    frames = read(tmp_path / "u.dump", index=":", format="lammps-dump-text")
+    assert len(frames) == 3
+    calculator = MLCalculator(model, skin=0.0)
+    for atoms in frames:
+        atoms.pbc = True
+        expected = calculator.get_property("energies_uncertainty", atoms)
+        assert np.ptp(expected) > 1e-3
+        np.testing.assert_allclose(atoms.arrays["f_u"].ravel(), expected, rtol=0, atol=1e-8)
+
+
+def test_models_without_uncertainty_are_named(tmp_path):
+    model = write_nequip(tmp_path / "nequip.pt", elements=("Cu",), layers=1)
+    lines = [*DECK, f"pair_style mlplugins {model}", "pair_coeff * * Cu", FIX]
+    assert "has no uncertainty of atomic energies" in errors_of(tmp_path, {"fix": lines})["fix"]

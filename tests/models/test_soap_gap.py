@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+from mlplugins.errors import BadInput
+from mlplugins.models import soap_gap
+from mlplugins.testing.families import FamilySuite, VariantSuite, inputs
+from mlplugins.testing.structures import standard_structures
+
+SMALL = {"cutoff": 4.5, "n_max": 4, "l_max": 3, "zeta": 3}
+
+
+def fitted(elements, **options):
+    """Sparse points from the standard structures and generic weights."""
+    generator = torch.Generator().manual_seed(1)
+    model = soap_gap.Model(elements, soap_gap.Hyperparameters(**{**SMALL, **options}))
+    points: list[list[torch.Tensor]] = [[] for _ in elements]
+    for atoms in standard_structures(elements).values():
+        x = inputs(atoms, elements, model.cutoff)
+        p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+        for index in range(len(elements)):
+            points[index].extend(p[x.species == index])
+    model.set_sparse([torch.stack(several[:6]) for several in points])
+    with torch.no_grad():
+        for weights in (model.weights, model.pair_weights):
+            weights.copy_(torch.randn(weights.shape, dtype=torch.float64, generator=generator))
+    return model
+
+
+class TestSoapGap(FamilySuite):
+    def make_model(self):
+        return fitted(self.elements)
+
+
+class TestPairTermAndRepulsion(VariantSuite):
+    def make_model(self):
+        return fitted(self.elements, two_body=8, zbl=True, radial_exponent=4)
+
+
+class TestOneElementFrozen(VariantSuite):
+    elements = ["Cu"]
+
+    def make_model(self):
+        model = fitted(self.elements)
+        model.freeze()
+        return model
+
+    def test_second_derivatives(self, model):
+        pytest.skip("a frozen model has first derivatives only")
+
+
+def test_kernel_of_an_environment_with_itself_is_one():
+    model = fitted(["Li", "S"])
+    x = inputs(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
+    p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers)
+    np.testing.assert_allclose(model.kernel(p, p).diagonal().detach(), 1.0, rtol=1e-12)
+
+
+def test_weights_of_any_size_load():
+    model = fitted(["Li", "S"], two_body=5)
+    empty = soap_gap.Model(["Li", "S"], soap_gap.Hyperparameters(**SMALL, two_body=5))
+    empty.load_state_dict(model.state_dict())
+    x = inputs(standard_structures()["triclinic"], ["Li", "S"], model.cutoff)
+    assert torch.equal(empty(*x)["energy"], model(*x)["energy"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"l_max": 11}, "'l_max' must be 0 to 10, got 11"),
+        ({"n_max": 20}, "'n_max' must be 1 to 14"),
+        ({"zeta": 0}, "'zeta' must be positive, got 0"),
+        ({"cutoff": 3.0, "cutoff_transition_width": 4.0}, "must not exceed the cutoff"),
+        ({"two_body": -1}, "'two_body' must be zero or more"),
+    ],
+)
+def test_wrong_parameters_are_refused(options, text):
+    with pytest.raises(BadInput, match=text):
+        soap_gap.Model(["Cu"], soap_gap.Hyperparameters(**options))

@@ -1,0 +1,489 @@
+"""Kernel families through the whole of `mlplugins train`: files, accuracy, permutations, refusals."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mlplugins import MLCalculator
+from mlplugins.checkpoints import native
+from mlplugins.cli.main import main
+from mlplugins.engines import artifact
+from mlplugins.errors import BadInput, RunFailed
+from mlplugins.export.metatomic import Description, save
+from mlplugins.training import config, data, folds, solve
+from mlplugins.training.search import Trial
+from mlplugins.training.solvers import molecular_kernel
+
+from . import argon, molecules
+
+PRESETS = {"kreg": 1, "pkreg": 2, "krr-cm": 1, "sgdml": 2}  # and their number of permutations
+SIGMA = {"krr-cm": 20.0}
+FIXED = {"regularisation": 1e-9}
+
+
+class Silent:
+    def __init__(self):
+        self.notes = []
+
+    def start(self, epoch, epochs):
+        pass
+
+    def epoch(self, row, epochs, best):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("water")
+    for name, n, seed in (("train", 24, 1), ("validation", 8, 2), ("test", 12, 3)):
+        write(path / f"{name}.extxyz", molecules.water(n, seed))
+    return path
+
+
+def content(folder, family, training=FIXED, **more):
+    data = {name: str(folder / f"{name}.extxyz") for name in ("train", "validation", "test")}
+    return {
+        "data": {**data, **more.pop("data", {})},
+        "model": {
+            "family": family,
+            **({"sigma": SIGMA.get(family, 2.0)} if training is FIXED else {}),
+            **more,
+        },
+        "training": training,
+    }
+
+
+def run(folder, directory, family, training=FIXED, **more):
+    observer = Silent()
+    parsed = config.parse(content(folder, family, training, **more), "c.yaml")
+    return solve.train(parsed, directory, observer), observer
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def preset(request, folder, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(request.param)
+    trained, observer = run(folder, directory, request.param)
+    return request.param, directory, trained, observer
+
+
+def test_the_files_are_those_of_every_training(preset):
+    _, directory, trained, _ = preset
+    assert {p.name for p in directory.iterdir()} == {
+        "model.pt",
+        "checkpoint.ckpt",
+        "metrics.json",
+        "parity.png",
+    }
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert [metrics[p]["n_structures"] for p in ("train", "validation", "test")] == [32, 8, 12]
+    assert metrics["solver"]["final_fit"].startswith("24 training and 8 validation frames together")
+    assert metrics["solver"]["condition"] > 1.0
+    assert metrics["n_parameters"] == metrics["solver"]["unknowns"] == trained.metrics["n_parameters"]
+
+
+def test_it_learns(preset):
+    family, directory, trained, _ = preset
+    assert trained.metrics["solver"]["permutations"] == PRESETS[family]
+    spread = 1000 * np.std([a.get_potential_energy() / 3 for a in molecules.water(12, 3)])
+    for part in ("validation", "test"):
+        limit = 0.1 if family == "krr-cm" else 0.02  # the former learns no forces
+        assert trained.metrics[part]["energy"]["rmse_meV_per_atom"] < limit * spread
+
+
+def test_unknowns_are_the_independent_labels(preset):
+    family, _, trained, _ = preset
+    expected = {"kreg": 32 * 4, "pkreg": 32 * 4, "krr-cm": 32, "sgdml": 32 * 3}  # 9 − 6 force components
+    assert trained.metrics["solver"]["unknowns"] == expected[family]
+
+
+def test_forces_are_finite_differences(preset):
+    _, directory, _, _ = preset
+    model = artifact.load(directory / "model.pt")
+    atoms = molecules.water(1, 9)[0]
+    step = 5e-4
+    forces = model.evaluate([atoms])[0].forces
+    for place in range(9):
+        slope = 0.0
+        for k, weight in ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)):
+            moved = atoms.copy()
+            moved.positions.flat[place] += k * step
+            slope += weight * model.evaluate([moved])[0].energy / step
+        assert -slope == pytest.approx(forces.flat[place], abs=1e-6 * np.abs(forces).max())
+
+
+def test_equivalent_atoms_may_be_swapped_if_their_permutation_is_known(preset):
+    family, directory, _, _ = preset
+    model = artifact.load(directory / "model.pt")
+    atoms = molecules.water(1, 10)[0]
+    one, other = model.evaluate([atoms, atoms[[0, 2, 1]]])
+    difference = abs(one.energy - other.energy)
+    if PRESETS[family] == 2:
+        assert difference < 1e-10
+    else:
+        assert difference > 1e-7
+    with pytest.raises(RunFailed, match="in the order of the training frames"):
+        model.evaluate([atoms[[1, 0, 2]]])
+
+
+def test_a_checkpoint_gives_the_same_model(preset, tmp_path):
+    _, directory, trained, _ = preset
+    read = native.read(directory / "checkpoint.ckpt")
+    for name, value in trained.potential.state_dict().items():
+        assert torch.equal(read.potential.state_dict()[name], value), name
+    save(
+        read.potential,
+        tmp_path / "again.pt",
+        Description(read.family, read.elements, read.baseline),
+        "float64",
+    )
+    atoms = molecules.water(1, 11)[0]
+    energies = [
+        artifact.load(p).evaluate([atoms])[0].energy for p in (directory / "model.pt", tmp_path / "again.pt")
+    ]
+    assert energies[0] == energies[1]
+
+
+def test_ase_runs_it(preset):
+    family, directory, _, _ = preset
+    atoms = molecules.water(1, 12)[0]
+    truth = atoms.get_forces()
+    atoms.calc = MLCalculator(directory / "model.pt")
+    limit = 0.5 if family == "krr-cm" else 0.05
+    assert np.abs(atoms.get_forces() - truth).max() < limit * np.abs(truth).max()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("native_build")
+def test_check_passes_in_every_engine(folder, tmp_path):
+    run(folder, tmp_path, "pkreg", {"regularisation": 1e-7}, sigma=2.0)  # below, round-off passes the limits
+    write(tmp_path / "one.extxyz", molecules.water(1, 14, spread=0.01))
+    command = ["check", str(tmp_path / "model.pt"), str(tmp_path / "one.extxyz")]
+    assert main([*command, "--json", str(tmp_path / "check.json")]) == 0
+    rows = json.loads((tmp_path / "check.json").read_text())["checks"]
+    assert {row["ranks"] for row in rows if row["engine"] == "lammps"} == {1}
+    names = {row["name"] for row in rows}
+    assert {"forces = -dE/dr", "permutation: energy", "forces = ASE (socket)"} <= names
+    assert not any("isolated" in name or "cutoff" in name for name in names)
+
+
+@pytest.mark.parametrize("permutations", [[[0, 2, 1]], "detect"])
+def test_given_and_detected_permutations_are_one_model(folder, tmp_path, permutations):
+    trained, _ = run(folder, tmp_path, "kreg", permutations=permutations)
+    assert trained.metrics["solver"]["permutations"] == 2
+    assert trained.description.details["hyperparameters"]["permutations"] == [[0, 1, 2], [0, 2, 1]]
+
+
+@pytest.mark.parametrize("method", ["grid", "nelder-mead", "bfgs", "tpe"])
+def test_search_finds_parameters_as_good_as_chosen_ones(folder, tmp_path, method):
+    training = {"search": {"method": method, "trials": 12}}
+    trained, observer = run(folder, tmp_path, "pkreg", training)
+    fixed, _ = run(folder, tmp_path / "fixed", "pkreg")
+    assert len(trained.metrics["solver"]["search"]) > 5
+    assert trained.metrics["solver"]["search_frames"] == [{"fitted": 24, "held_out": 8}]
+    assert "optimistic" in trained.metrics["solver"]["final_fit"]
+    assert (
+        trained.metrics["test"]["forces"]["rmse_meV_per_A"]
+        < 1.6 * fixed.metrics["test"]["forces"]["rmse_meV_per_A"]
+    )
+    assert trained.metrics["solver"]["difference_error"] < 1e-6
+    assert any("training and 8 validation frames together" in note for note in observer.notes)
+    assert any("kernel matrix of 32 frames: 128 unknowns" in note for note in observer.notes)
+
+
+def test_equal_likelihoods_are_those_within_one_nat(monkeypatch):
+    """Scores are −log likelihoods per unknown: 0.05 of them are 5 nats here."""
+    trials = [Trial({"sigma": 1.0, "regularisation": 10.0**k}, score) for k, score in ((-9, -5), (-6, -4.95))]
+    monkeypatch.setattr(molecular_kernel, "search", lambda *a: trials)
+    section = molecular_kernel.SearchSection(objective="likelihood", sigma=[0.1, 10.0])
+    settings = molecular_kernel.Settings(search=section)
+    setup = SimpleNamespace(settings=settings, task=SimpleNamespace(seed=0), unknowns=lambda n: 4 * n)
+    best, _ = molecular_kernel._search(setup, None, [(np.arange(25), np.arange(5))])
+    assert best["regularisation"] == 1e-9
+
+
+def test_a_search_survives_trials_that_do_not_converge(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(molecular_kernel, "SEARCH_ITERATIONS", 30)
+    search = {"trials": 4, "regularisation": [1e-14, 1e-4]}
+    trained, _ = run(folder, tmp_path, "kreg", {"method": "cg", "landmarks": 4, "search": search}, sigma=2.0)
+    scores = [t["score"] for t in trained.metrics["solver"]["search"]]
+    assert None in scores
+    assert trained.metrics["solver"]["method"] == "cg"
+
+
+def test_likelihood_and_nested_cross_validation(folder, tmp_path):
+    training = {"search": {"objective": "likelihood", "trials": 8, "nested": 2, "folds": 2}}
+    trained, _ = run(folder, tmp_path, "kreg", training)
+    nested = trained.metrics["solver"]["nested_cross_validation"]
+    assert nested["folds"] == 2
+    # outer folds learn from half of the frames: worse than the final fit, of the same order
+    assert 0 < nested["forces_rmse_meV_per_A"] < 1000
+    assert nested["forces_rmse_meV_per_A"] > 0.3 * trained.metrics["test"]["forces"]["rmse_meV_per_A"]
+
+
+def test_outer_folds_are_seen_by_neither_search_nor_fit(folder, tmp_path, monkeypatch):
+    search, system, divide = molecular_kernel._search, molecular_kernel.Setup.system, folds.folds
+    groups, seen = [], []
+
+    def dividing(energies, count, seed, stratified):
+        found = divide(energies, count, seed, stratified)
+        if count == 3:
+            groups.extend(found)
+        return found
+
+    def searching(setup, sigma, parts):
+        seen.append([np.concatenate(pair) for pair in parts])
+        return search(setup, sigma, parts)
+
+    def assembling(self, index, *rest):
+        seen[-1].append(index)
+        return system(self, index, *rest)
+
+    monkeypatch.setattr(folds, "folds", dividing)
+    monkeypatch.setattr(molecular_kernel, "_search", searching)
+    monkeypatch.setattr(molecular_kernel.Setup, "system", assembling)
+    run(folder, tmp_path, "krr-cm", {"search": {"trials": 4, "nested": 3, "folds": 2}})
+    assert len(groups) == 3
+    for group, indices in zip(groups, seen):
+        assert not set(group) & set(np.concatenate(indices))
+        assert sorted([*group, *indices[-1]]) == list(range(32))
+
+
+def test_labels_that_are_all_equal(folder, tmp_path):
+    frames = molecules.water(6, 1)
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((3, 3)))
+    write(tmp_path / "flat.extxyz", frames)
+    files = {"train": str(tmp_path / "flat.extxyz"), "validation": 0.0, "test": None}
+    trained, _ = run(folder, tmp_path / "out", "kreg", data=files)
+    assert trained.metrics["train"]["energy"]["rmse_meV_per_atom"] < 1e-9
+    assert np.isfinite(trained.metrics["solver"]["log_marginal_likelihood"])
+
+
+def test_a_prior_without_stress_is_said(tmp_path):
+    frames = argon.argon(5, seed=1)
+    for atoms in frames:
+        atoms.info["cheap"] = 0.0
+    write(tmp_path / "train.extxyz", frames)
+    section = {"train": str(tmp_path / "train.extxyz"), "validation": 0.2, "prior": {"energy": "cheap"}}
+    model = {"family": "soap-gap"}
+    whole = {"data": section, "model": model, "training": {"targets": "energies"}}
+    sets = data.load(config.parse(whole, "c.yaml"))
+    assert any("stress is not learned from" in text for text in sets.warnings)
+
+
+def test_learning_curve_falls(folder, tmp_path):
+    trained, _ = run(folder, tmp_path, "kreg", {**FIXED, "learning_curve": [6, 12, 24]})
+    law = trained.metrics["solver"]["learning_curve"]["forces_rmse_meV_per_A"]
+    assert 0.3 < law["c"] <= 3.0
+    rows = trained.metrics["learning_curve"]
+    assert [row["n_train"] for row in rows] == [6, 12, 24]
+    assert rows[0]["forces_rmse_meV_per_A"] > 1.5 * rows[2]["forces_rmse_meV_per_A"]
+    assert (tmp_path / "learning.png").stat().st_size > 5000
+
+
+def test_flat_kernels_are_not_chosen(folder, tmp_path):
+    with pytest.raises(RunFailed, match="refused by the conditioning guard"):
+        run(folder, tmp_path, "kreg", {"search": {"sigma": [10.0, 100.0], "regularisation": [1e-14, 2e-14]}})
+
+
+def test_cg_equals_cholesky(folder, tmp_path):
+    training = {"regularisation": 1e-6}
+    direct, _ = run(folder, tmp_path / "a", "pkreg", training, sigma=2.0)
+    iterative, observer = run(
+        folder, tmp_path / "b", "pkreg", {**training, "method": "cg", "tolerance": 1e-12}, sigma=2.0
+    )
+    assert iterative.metrics["solver"]["method"] == "cg"
+    atoms = molecules.water(4, 13)
+    a, b = (artifact.load(tmp_path / k / "model.pt").evaluate(atoms) for k in "ab")
+    for one, other in zip(a, b):
+        assert one.energy == pytest.approx(other.energy, abs=1e-7)
+        np.testing.assert_allclose(one.forces, other.forces, atol=1e-6)
+
+
+def test_mixed_compositions_with_sorted_matrices(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = molecules.water(20, 4)
+    for atoms in molecules.water(20, 5):
+        positions = np.vstack([atoms.positions, atoms.positions[0] + [0, 0, 1.3 + 0.1 * rng.normal()]])
+        frames.append(molecules.label(Atoms("OH3", positions)))
+    order = rng.permutation(40)
+    larger = np.vstack([frames[-1].positions, frames[-1].positions[0] - [0, 0, 9.0]])  # the largest
+    frames.append(molecules.label(Atoms("OH4", larger)))
+    write(tmp_path / "mixed.extxyz", [frames[k] for k in [*order, 40]])
+    parsed = config.parse(
+        {
+            "data": {
+                "train": f"{tmp_path}/mixed.extxyz@:32",
+                "test": f"{tmp_path}/mixed.extxyz@32:",
+                "validation": 0.2,
+            },
+            "model": {
+                "family": "krr-cm",
+                "descriptor": "sorted-coulomb-matrix",
+                "kernel": "laplacian",
+                "sigma": 20.0,
+            },
+            "training": {"regularisation": 1e-8},
+        },
+        "c.yaml",
+    )
+    trained = solve.train(parsed, tmp_path / "out", Silent())
+    assert trained.metrics["train"]["energy"]["rmse_meV_per_atom"] < 1e-2
+    assert trained.metrics["validation"]["n_structures"] == 6
+    assert trained.metrics["test"]["n_structures"] == 9
+    model = artifact.load(tmp_path / "out" / "model.pt")
+    swapped = frames[0][[2, 0, 1]]
+    assert model.evaluate([swapped])[0].energy == pytest.approx(
+        model.evaluate([frames[0]])[0].energy, abs=1e-9
+    )
+
+
+def test_delta_learning_adds_up(folder, tmp_path):
+    """Labels of a cheaper method, 0.9 of the true ones: the model is the rest, with a tenth of the error."""
+    for name, n, seed in (("train", 24, 1), ("validation", 8, 2), ("test", 12, 3)):
+        frames = molecules.water(n, seed)
+        for atoms in frames:
+            atoms.info["cheap"] = 0.9 * atoms.get_potential_energy()
+            atoms.arrays["cheap_forces"] = 0.9 * atoms.get_forces()
+        write(tmp_path / f"{name}.extxyz", frames)
+    files = {name: str(tmp_path / f"{name}.extxyz") for name in ("train", "validation", "test")}
+    prior = {"prior": {"energy": "cheap", "forces": "cheap_forces"}}
+    trained, _ = run(folder, tmp_path / "out", "kreg", data={**files, **prior})
+    direct, _ = run(folder, tmp_path / "direct", "kreg")
+    errors = [t.metrics["test"]["forces"]["rmse_meV_per_A"] for t in (trained, direct)]
+    assert errors[0] == pytest.approx(0.1 * errors[1], rel=0.2)
+    atoms = molecules.water(1, 15)[0]
+    rest = artifact.load(tmp_path / "out" / "model.pt").evaluate([atoms])[0]
+    assert rest.energy + 0.9 * atoms.get_potential_energy() == pytest.approx(
+        atoms.get_potential_energy(), abs=2e-3
+    )
+    frame = data.load(config.parse(content(folder, "kreg", data={**files, **prior}), "c.yaml")).train[3]
+    truth = molecules.water(24, 1)[3]
+    assert frame.energy == pytest.approx(0.1 * truth.get_potential_energy(), abs=1e-7)
+    np.testing.assert_allclose(frame.forces, 0.1 * truth.get_forces(), atol=1e-7)
+    text = refused(folder, tmp_path, "kreg", data={**files, "prior": {"energy": "cheep"}})
+    assert "no energy (looked for key 'cheep')" in text
+    assert "data.prior: {energy: NAME}" in text
+    assert "--keys" not in text
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+def refused(folder, tmp_path, family, training=FIXED, **more):
+    with pytest.raises(BadInput) as raised:
+        run(folder, tmp_path / "out", family, training, **more)
+    return str(raised.value)
+
+
+def test_another_composition_is_refused(folder, tmp_path):
+    frames = molecules.water(4, 1)
+    frames[2] = molecules.label(Atoms("HOH", frames[2].positions[[1, 0, 2]]))
+    write(tmp_path / "mixed.extxyz", frames)
+    text = refused(folder, tmp_path, "kreg", data={"train": str(tmp_path / "mixed.extxyz")})
+    assert "frame 2: HOH" in text
+    assert "sorted-coulomb-matrix" in text
+
+
+def test_a_periodic_molecule_is_refused(folder, tmp_path):
+    frames = molecules.water(4, 1)
+    for atoms in frames:
+        atoms.set_cell(np.eye(3) * 12)
+        atoms.pbc = True
+    write(tmp_path / "periodic.extxyz", frames)
+    files = {"train": str(tmp_path / "periodic.extxyz"), "validation": 0.0, "test": None}
+    assert "one molecule in vacuum" in refused(folder, tmp_path, "kreg", data=files)
+
+
+def test_a_matrix_larger_than_memory_is_refused_with_its_size(folder, tmp_path):
+    text = refused(folder, tmp_path, "kreg", {**FIXED, "memory_gb": 1e-5, "method": "cholesky"})
+    assert "128 unknowns" in text
+    assert "method: cg" in text
+    assert "fewer frames" in text
+
+
+def test_a_group_too_large_is_refused(folder, tmp_path):
+    ring = Atoms("O" + "H" * 8, [[0, 0, 0], *(np.random.default_rng(0).normal(0, 3, (8, 3)) + 3)])
+    frames = [molecules.label(ring.copy()) for _ in range(3)]
+    rng = np.random.default_rng(1)
+    for atoms in frames:
+        atoms.positions += rng.normal(0, 0.02, (9, 3))
+        molecules.label(atoms)
+    write(tmp_path / "ring.extxyz", frames)
+    cycle = [[0, 2, 1, 3, 4, 5, 6, 7, 8], [0, 2, 3, 4, 5, 6, 7, 8, 1]]
+    files = {"train": str(tmp_path / "ring.extxyz"), "validation": 0.0, "test": None}
+    assert "group too large" in refused(folder, tmp_path, "kreg", data=files, permutations=cycle)
+
+
+def test_nearly_equal_frames_are_refused_or_said(folder, tmp_path):
+    """Two frames 1e-6 Å apart: the matrix without regularisation is singular; the jitter is reported."""
+    frames = molecules.water(6, 1)
+    twin = frames[0].copy()
+    twin.positions[0, 0] += 1e-6
+    write(tmp_path / "twins.extxyz", [*frames, molecules.label(twin)])
+    files = {"train": str(tmp_path / "twins.extxyz"), "validation": 0.0, "test": None}
+    trained, observer = run(
+        folder, tmp_path / "out", "kreg", {"regularisation": 1e-30}, data=files, sigma=2.0
+    )
+    assert trained.metrics["solver"]["jitter"] > 0
+    assert any("jitter" in note for note in observer.notes)
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "expected"),
+    [
+        ({"epochs": 3}, {}, "unknown key"),
+        ({"targets": "dipoles"}, {}, "training.targets"),
+        ({"search": {"method": "grit"}}, {}, "training.search.method"),
+        (FIXED, {"descriptor": "soap"}, "descriptor"),
+        (FIXED, {"cutoff": 1.2}, "model.cutoff: .* Å apart"),
+        (FIXED, {"kernel": "laplacian"}, "no second derivatives"),
+        (FIXED, {"permutations": [[0, 1]]}, "the numbers 0 … 2"),
+        (FIXED, {"permutations": [[1, 0, 2]]}, "different elements"),
+        ({"search": {"sigma": [1.0]}}, {}, "training.search.sigma"),
+        ({"method": "cg", "search": {"objective": "likelihood"}}, {}, "needs the factorised matrix"),
+    ],
+)
+def test_wrong_settings_are_named(folder, tmp_path, training, model, expected):
+    with pytest.raises(BadInput, match=expected):
+        run(folder, tmp_path / "out", "kreg", training, **model)
+
+
+def test_a_learning_curve_beyond_the_frames_is_refused_before_the_fit(folder, tmp_path):
+    observer = Silent()
+    parsed = config.parse(content(folder, "kreg", {**FIXED, "learning_curve": [500]}, sigma=2.0), "c.yaml")
+    with pytest.raises(BadInput, match="learning_curve: expected up to 24"):
+        solve.train(parsed, tmp_path, observer)
+    assert not any("kernel matrix" in note for note in observer.notes)
+
+
+def test_a_search_without_held_out_frames_is_refused(folder, tmp_path):
+    text = refused(folder, tmp_path, "kreg", {}, data={"validation": 0.0, "test": None})
+    assert "folds: 5" in text
+
+
+def test_float32_is_refused(folder, tmp_path):
+    parsed = config.parse({**content(folder, "kreg"), "export": {"dtype": "float32"}}, "c.yaml")
+    with pytest.raises(BadInput, match="expected float64"):
+        solve.train(parsed, tmp_path / "out", Silent())
+
+
+def test_the_command_prints_what_it_did(folder, tmp_path, capsys):
+    import yaml
+
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content(folder, "sgdml")))
+    assert main(["train", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "solved in closed form, 96 parameters" in printed
+    assert "kernel matrix of 32 frames: 96 unknowns" in printed
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["finite_differences"]["max_error_meV_per_A"] < 1e-2
