@@ -1,11 +1,13 @@
 """Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
 
+import inspect
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 from mlplugins import registry
 from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 
 NOT_FORMATS = ("native", "unpickle")
@@ -50,15 +52,39 @@ def reader(path: Path) -> ModuleType:
     )
 
 
+def read(path: Path, elements: list[str] | None = None, head: str | None = None) -> Checkpoint:
+    """Read a foreign checkpoint of any format.
+
+    Args:
+        path: the file.
+        elements: keep only these (symbols).
+        head: which one of several; formats without heads refuse it.
+
+    Raises:
+        BadInput: see `reader`, and what the format's own `read` refuses.
+    """
+    found = reader(path)
+    if head is None:
+        checkpoint: Checkpoint = found.read(path, elements)
+    elif "head" in inspect.signature(found.read).parameters:
+        checkpoint = found.read(path, elements, head)
+    else:
+        raise BadInput(f"head '{head}': {path} is of a format without heads; name none")
+    return checkpoint
+
+
 def is_native(path: Path) -> bool:
     """Whether the file is a checkpoint of `mlplugins train` or `finetune`.
 
     Raises:
-        BadInput: no such file, or damaged.
+        BadInput: no such file.
     """
     if not path.is_file():
         raise BadInput(f"no such checkpoint: '{path}'")
-    return not _is_torchscript(path) and unpickle.names(path).strings >= NATIVE
+    try:
+        return not _is_torchscript(path) and unpickle.names(path).strings >= NATIVE
+    except BadInput:
+        return False  # a package, or damaged: `reader` knows
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -25,6 +25,7 @@ from ase.data import chemical_symbols
 from e3nn import o3
 from torch import Tensor, nn
 
+from mlplugins.checkpoints import _record
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
@@ -160,7 +161,7 @@ def from_state(
             that are missing, left over or of another shape, coupling coefficients of another convention.
     """
     parameters = hyperparameters(config)
-    symbols, rows = _elements(config, elements)
+    symbols, rows = _record.kept([_symbol(int(number)) for number in config.atomic_numbers], elements)
     source = _Source(state, rows, len(config.atomic_numbers))
     which = _head_index(config.heads, head)
     with torch.random.fork_rng(devices=[]):
@@ -187,11 +188,7 @@ def from_state(
         family="mace",
         elements=symbols,
         baseline=baseline,
-        details={
-            "hyperparameters": asdict(parameters),
-            "n_parameters": sum(p.numel() for p in model.parameters()),
-            "home": {**asdict(config), "head": config.heads[which]},
-        },
+        details=_record.details(model, parameters, home={**asdict(config), "head": config.heads[which]}),
         references=list(mace.REFERENCES),
     )
 
@@ -252,25 +249,12 @@ def _symbol(number: int) -> str:
     return str(chemical_symbols[number])
 
 
-def _elements(config: HomeConfig, wanted: Sequence[str] | None) -> tuple[list[str], list[int]]:
-    """Symbols to keep and their rows in the home tables."""
-    known = [_symbol(int(number)) for number in config.atomic_numbers]
-    if wanted is None:
-        return known, list(range(len(known)))
-    unknown = [symbol for symbol in wanted if symbol not in known]
-    if unknown or not wanted or len(set(wanted)) != len(wanted):
-        raise BadInput(
-            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
-            f"it knows {' '.join(sorted(known))}"
-        )
-    return list(wanted), [known.index(symbol) for symbol in wanted]
-
-
 def _head_index(heads: Sequence[str], head: str | None) -> int:
     if head is None:
         if len(heads) != 1 and "Default" not in heads:
             raise BadInput(
-                f"MACE: the model has the heads {', '.join(heads)}; choose one (`mlplugins convert --head`)"
+                f"MACE: the model has the heads {', '.join(heads)}; choose one (`mlplugins convert --head`, "
+                "`base.head` in `finetune`)"
             )
         return list(heads).index("Default") if "Default" in heads else 0
     if head not in heads:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from e3nn import o3
@@ -34,7 +34,7 @@ from mlplugins.checkpoints._e3nn import (
 )
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
-from mlplugins.nn.radial import SILU_NORM, RadialMLP
+from mlplugins.nn.radial import SILU_NORM
 
 CONSTANTS = re.compile(
     r"(\.output_mask|\.bias|\.tp\.weight|equivariant_nonlin\.mul\.weight|_w3j_\d_\d_\d|_rmax_recip|_empty|\.alpha"
@@ -45,6 +45,14 @@ GAIN = math.sqrt(2.0)
 """What nequip's perceptrons multiply after an activation."""
 
 
+class Layer(NamedTuple):
+    """Irreps into and out of an interaction block, and of the harmonics of its convolution."""
+
+    irreps_in: o3.Irreps
+    irreps_out: o3.Irreps
+    harmonics: o3.Irreps
+
+
 class Weights:
     """A state dictionary below the sequence of nequip's modules, every entry asked for by name, in float64.
 
@@ -52,9 +60,20 @@ class Weights:
         state: name → tensor, without the common prefix.
         rows: which elements are kept.
         same_signs: Clebsch–Gordan coefficients that are not in the state have our sign.
+        layers: irreps of every layer in nequip's order, where they are not ours.
+        one_hot: self-connections take the one-hot elements, not their embedding.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], rows: Sequence[int], same_signs: bool) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        rows: Sequence[int],
+        same_signs: bool,
+        layers: Sequence[Layer] = (),
+        one_hot: bool = False,
+    ) -> None:
+        self.layers = list(layers)
+        self.one_hot = one_hot
         self.state = dict(state)
         self.rows = list(rows)
         self.same_signs = same_signs
@@ -115,13 +134,19 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
     model.basis.roots.copy_(weights.get("bessel_encode.bessel_weights", n_basis) * math.pi)
     model.average_neighbors.fill_(average_neighbors)
     harmonics = o3.Irreps.spherical_harmonics(model.harmonics.harmonics._lmax)
+    types = torch.eye(n_types, dtype=torch.float64)[weights.rows] if weights.one_hot else embedding
     for t, module in enumerate(model.interactions):
         interaction = cast(nequip.Interaction, module)
         prefix = f"layer{t}_convnet.conv."
-        theirs = _fill_linears(interaction, weights, prefix, embedding, harmonics)
+        own = Layer(interaction.irreps_in, interaction.irreps_out, harmonics)
+        layer = weights.layers[t] if weights.layers else own
+        theirs = _fill_linears(interaction, weights, prefix, types, layer)
         _fill_radial(interaction, weights, prefix, theirs)
         interaction.convolution.radial.weights[0].mul_(math.sqrt(2.0 / model.cutoff))
-    _fill_perceptron(model.readout, weights, "per_atom_energy_readout.mlp_module.mlp.")
+    shapes = [tuple(weight.shape) for weight in model.readout.weights]
+    matrices = _perceptron(weights, "per_atom_energy_readout.mlp_module.mlp.", shapes)
+    for weight, matrix in zip(model.readout.weights, matrices):
+        weight.copy_(matrix)
     prefix = "per_type_energy_scale_shift."
     scale, shift = (
         weights.get(f"{prefix}{name}", -1).expand(n_types)[weights.rows]
@@ -136,10 +161,18 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
 
 
 def _fill_linears(
-    interaction: nequip.Interaction, weights: Weights, prefix: str, embedding: Tensor, harmonics: o3.Irreps
+    interaction: nequip.Interaction, weights: Weights, prefix: str, types: Tensor, layer: Layer
 ) -> list[TensorPath]:
-    """The linear maps; returns nequip's paths in the order of its radial weights."""
-    irreps_in, irreps_out = interaction.irreps_in, interaction.irreps_out
+    """The linear maps; returns nequip's paths in the order of its radial weights.
+
+    Args:
+        interaction: ours.
+        weights: theirs, below `prefix`.
+        prefix: of the layer.
+        types: (elements, features) what the self-connection takes of every element.
+        layer: its irreps, in nequip's order.
+    """
+    irreps_in, irreps_out, harmonics = layer
     merged = merged_gate_input(irreps_out)
     theirs = paths(irreps_in, harmonics, {ir for _, ir in merged})
     by_output = sorted(theirs, key=lambda path: path.sort_key)
@@ -149,14 +182,14 @@ def _fill_linears(
         "linear_down": weights.matrices(f"{prefix}linear_2.weight", middle, merged),
     }
     if f"{prefix}sc.weight" in weights.state:
-        n = embedding.shape[1]
+        n = types.shape[1]
         products = weights.matrices(f"{prefix}sc.weight", irreps_in, merged, n)
         matrices["self_connection"] = {
-            ir: torch.einsum("st,tab->sab", embedding, product) for ir, product in products.items()
+            ir: torch.einsum("st,tab->sab", types, product) for ir, product in products.items()
         }
     else:
         matrices["self_connection"] = {
-            ir: torch.zeros(len(embedding), a, b, dtype=torch.float64)
+            ir: torch.zeros(len(types), a, b, dtype=torch.float64)
             for a, ir in irreps_in
             for b, other in merged
             if ir == other
@@ -169,18 +202,24 @@ def _fill_radial(
     interaction: nequip.Interaction, weights: Weights, prefix: str, theirs: list[TensorPath]
 ) -> None:
     radial = interaction.convolution.radial
-    _fill_perceptron(radial, weights, f"{prefix}edge_mlp.mlp.")
+    shapes = [tuple(weight.shape) for weight in radial.weights]
+    shapes[-1] = (shapes[-1][0], sum(path.channels for path in theirs))  # may have more than we need
+    *hidden, last = _perceptron(weights, f"{prefix}edge_mlp.mlp.", shapes)
+    for weight, matrix in zip(radial.weights, hidden):
+        weight.copy_(matrix)
     signs = [torch.full((path.channels,), weights.sign(prefix, path)) for path in theirs]
     ours = paths_of(interaction.convolution, interaction.irreps_in)
-    last = radial.weights[-1]
-    last.copy_((last * torch.cat(signs))[:, channel_order(theirs, ours)])
+    radial.weights[-1].copy_((last * torch.cat(signs))[:, channel_order(theirs, ours)])
 
 
-def _fill_perceptron(perceptron: RadialMLP, weights: Weights, prefix: str) -> None:
-    for k, weight in enumerate(perceptron.weights):
-        home = weights.get(f"{prefix}{2 * k}.weight", *weight.shape)
+def _perceptron(weights: Weights, prefix: str, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Matrices of a perceptron, for our gains."""
+    matrices = []
+    for k, shape in enumerate(shapes):
+        home = weights.get(f"{prefix}{2 * k}.weight", *shape)
         alpha = weights.state.get(f"{prefix}{2 * k}.alpha")  # packages hold it
-        expected = (1.0 if k == 0 else GAIN) / math.sqrt(weight.shape[0])
+        expected = (1.0 if k == 0 else GAIN) / math.sqrt(shape[0])
         if alpha is not None and abs(float(alpha) - expected) > 1e-6:
             raise BadInput(f"nequip: the gain '{prefix}{2 * k}.alpha' is {float(alpha)}, expected {expected}")
-        weight.copy_(home if k == 0 else home * (GAIN / SILU_NORM))
+        matrices.append(home if k == 0 else home * (GAIN / SILU_NORM))
+    return matrices

@@ -9,7 +9,6 @@ Paper: Batatia et al., NeurIPS 2022, arXiv 2206.07697.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from e3nn import o3
 from torch import Tensor
 
-from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints._mace_weights import HomeConfig, from_state
 from mlplugins.checkpoints._modules import child, children, fields, modules, tensors
 from mlplugins.checkpoints.native import Checkpoint
@@ -83,13 +82,9 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
         raise BadInput(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise BadInput(f"{path}: not an intact model of MACE ({type(error).__name__}: {error})") from error
-    source = {
-        "format": "MACE",
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "version": None,  # the files do not say
-        "head": checkpoint.details["home"]["head"] if len(config.heads) > 1 else None,
-    }
+    several = len(config.heads) > 1
+    head = checkpoint.details["home"]["head"] if several else None
+    source = _record.source("MACE", path, version=None, head=head)  # the files do not say which version
     return replace(checkpoint, details={**checkpoint.details, "source": source})
 
 

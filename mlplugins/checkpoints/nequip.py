@@ -8,10 +8,8 @@ Paper: Batzner et al., Nat. Commun. 13, 2453 (2022).
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import yaml
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints._modules import tensors
 from mlplugins.checkpoints._nequip_weights import CONSTANTS, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
@@ -153,16 +151,7 @@ def _checkpoint(
         family="nequip",
         elements=symbols,
         baseline=shift,
-        details={
-            "hyperparameters": asdict(hyperparameters),
-            "n_parameters": sum(p.numel() for p in model.parameters()),
-            "source": {
-                "format": "NequIP",
-                "file": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "version": version,
-            },
-        },
+        details=_record.details(model, hyperparameters, source=_record.source("NequIP", path, version)),
         references=list(nequip.REFERENCES),
     )
 
@@ -215,14 +204,7 @@ def _elements(config: Mapping[str, Any], wanted: list[str] | None) -> tuple[list
     foreign = [name for name in known if name not in chemical_symbols[1:]]
     if foreign:
         raise BadInput(f"the model's types {', '.join(foreign)} are not chemical symbols: not supported")
-    if wanted is None:
-        return known, list(range(len(known)))
-    if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(known):
-        raise BadInput(
-            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
-            f"it knows {' '.join(sorted(known))}"
-        )
-    return list(wanted), [known.index(symbol) for symbol in wanted]
+    return _record.kept(known, wanted)
 
 
 def _hyperparameters(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nequip.Hyperparameters:

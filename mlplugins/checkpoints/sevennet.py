@@ -17,10 +17,8 @@ Paper: Park et al., J. Chem. Theory Comput. 20, 4857 (2024).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +27,7 @@ from ase.data import chemical_symbols
 from e3nn import o3
 from torch import Tensor
 
-from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints._e3nn import (
     TensorPath,
     channel_order,
@@ -125,10 +123,12 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
     # sevenn < 0.10 did not normalise where it did not say so
     config.setdefault("_normalize_sph", _version(config)[:2] >= (0, 10))
     _refuse_unsupported(path, config)
-    symbols, rows = _elements(path, config, elements)
+    symbols, rows = _elements(config, elements)
     hyperparameters = _hyperparameters(path, config)
     with torch.random.fork_rng(devices=[]):
         model = nequip.Model(symbols, hyperparameters)
+    epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
+    source = _record.source("SevenNet", path, str(config["version"]), epoch=epoch)
     with torch.no_grad():
         shift = _fill(model, _Weights(path, config, content["model_state_dict"]), rows)
     return Checkpoint(
@@ -136,17 +136,7 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
         family="nequip",
         elements=symbols,
         baseline=shift,
-        details={
-            "hyperparameters": asdict(hyperparameters),
-            "n_parameters": sum(p.numel() for p in model.parameters()),
-            "source": {
-                "format": "SevenNet",
-                "file": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "version": str(config["version"]),
-                "epoch": content["epoch"] if isinstance(content.get("epoch"), int) else None,
-            },
-        },
+        details=_record.details(model, hyperparameters, source=source),
         references=REFERENCES,
     )
 
@@ -169,19 +159,11 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _elements(path: Path, config: dict[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:
+def _elements(config: dict[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:
     """Symbols to keep, in sevenn's order, and their rows in its tables."""
     index = {chemical_symbols[int(z)]: int(row) for z, row in config["_type_map"].items()}
-    known = sorted(index, key=lambda symbol: index[symbol])
-    if wanted is None:
-        return known, [index[symbol] for symbol in known]
-    unknown = [symbol for symbol in wanted if symbol not in index]
-    if unknown or not wanted or len(set(wanted)) != len(wanted):
-        raise BadInput(
-            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
-            f"{path.name} knows {' '.join(sorted(known))}"
-        )
-    return list(wanted), [index[symbol] for symbol in wanted]
+    symbols, _ = _record.kept(sorted(index, key=lambda symbol: index[symbol]), wanted)
+    return symbols, [index[symbol] for symbol in symbols]
 
 
 def _hyperparameters(path: Path, config: dict[str, Any]) -> nequip.Hyperparameters:

@@ -13,20 +13,17 @@ The format is found by the content of the file. Nothing in the file is executed.
 from __future__ import annotations
 
 import argparse
-import inspect
-from pathlib import Path
 
 from mlplugins import checkpoints
-from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common, _model_file
-from mlplugins.errors import BadInput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins convert`."""
     parser.add_argument(
         "checkpoint",
-        help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip), model of MACE (.model)",
+        help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip; of 0.6 best_model.pth with the "
+        "config.yaml beside it), model of MACE (.model)",
     )
     _model_file.add_arguments(parser, "float32", "float32")
     parser.add_argument(
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert; 0 if the file was written."""
     path = _common.existing_file(args.checkpoint)
-    checkpoint = _read(path, args.elements, args.head)
+    checkpoint = checkpoints.read(path, args.elements, args.head)
     source = checkpoint.details["source"]
     tables = _model_file.write(checkpoint, f"{source['format']} ({path.name})", args.dtype, args)
     record = {
@@ -57,17 +54,6 @@ def run(args: argparse.Namespace) -> int:
     _print(record)
     _common.write_json(args.json, record)
     return 0
-
-
-def _read(path: Path, elements: list[str] | None, head: str | None) -> Checkpoint:
-    reader = checkpoints.reader(path)
-    if head is None:
-        checkpoint: Checkpoint = reader.read(path, elements)
-    elif "head" in inspect.signature(reader.read).parameters:
-        checkpoint = reader.read(path, elements, head)
-    else:
-        raise BadInput(f"--head {head}: {path} is of a format without heads; leave the option out")
-    return checkpoint
 
 
 def _print(record: dict) -> None:

@@ -29,6 +29,7 @@ from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common, train
 from mlplugins.cli.evaluate import table
+from mlplugins.errors import BadInput
 from mlplugins.models.composition import Composition
 from mlplugins.training import finetune_config
 from mlplugins.training.finetune import Reader, finetune
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     configuration = finetune_config.load(path)
     directory = args.output or Path(path.stem)
     console = Console(quiet=train.is_helper())
-    reader = base_reader(Path(configuration.base.checkpoint))
+    reader = base_reader(Path(configuration.base.checkpoint), configuration.base.head)
     with train.Display(console) as display:
         trained = finetune(configuration, reader, directory, display, args.restart)
     if train.finish(trained, directory, args.json):
@@ -54,17 +55,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def base_reader(path: Path) -> Reader:
+def base_reader(path: Path, head: str | None = None) -> Reader:
     """Reads the base model from a native or a foreign checkpoint, with some of its elements or all.
 
     Raises:
-        BadInput: no such file, or not a checkpoint.
+        BadInput: no such file, not a checkpoint, or a head of a format without heads.
     """
     own = checkpoints.is_native(path)
-    reader = None if own else checkpoints.reader(path)
+    if own and head is not None:
+        raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
 
     def read(elements: list[str] | None) -> Base:
-        checkpoint: Checkpoint = native.read(path) if reader is None else reader.read(path, elements)
+        checkpoint: Checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
+        if checkpoint.potential.molecular:
+            raise BadInput(
+                f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
+                "train it anew, or learn a difference with data.prior"
+            )
         source = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         energies = checkpoint.baseline

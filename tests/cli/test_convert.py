@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
+from mlplugins import MLCalculator
 from mlplugins.cli.main import main
 from mlplugins.engines import artifact
+from mlplugins.errors import BadInput
 
 SMALL = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
 TWO_HEADS = SMALL.parent / "data" / "mace_two_heads.model.xz"
@@ -44,12 +47,12 @@ def test_heads(tmp_path, capsys):
     path, output = tmp_path / "two.model", tmp_path / "m.pt"
     path.write_bytes(lzma.decompress(TWO_HEADS.read_bytes()))
     assert main(["convert", str(path), "-o", str(output)]) == 2
-    assert "has the heads a, b; choose one (`mlplugins convert --head`)" in capsys.readouterr().err
+    assert "heads a, b; choose one (`mlplugins convert --head`, `base.head`" in capsys.readouterr().err
     assert main(["convert", str(path), "-o", str(output), "--head", "b", "--elements", "O"]) == 0
     assert "two.model: MACE, head 'b', O, cutoff 4 Å, 2 layers" in capsys.readouterr().out
     assert artifact.load(output).record["source"]["head"] == "b"
     assert main(["convert", str(SMALL), "-o", str(output), "--head", "b"]) == 2
-    assert "--head b" in capsys.readouterr().err
+    assert "head 'b'" in capsys.readouterr().err
 
 
 def test_radial_tables(tmp_path, capsys):
@@ -87,7 +90,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     bad.write_bytes(SMALL.read_bytes()[:5000])
     refused("not a checkpoint of torch.save, or truncated")
     torch.save({"weights": torch.ones(3)}, bad)
-    refused("not a checkpoint of a known format (mace, nequip, sevennet")
+    refused("not a checkpoint of a known format (mace, nequip, nequip06, sevennet")
     torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
     refused("use `mlplugins export`")
 
@@ -118,6 +121,15 @@ def test_elements_that_the_model_lacks(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "Uuo" in error
     assert "knows C Cl H Li" in error
+
+
+def test_an_element_that_was_filtered_out_is_refused(tmp_path):
+    """Neither ignored nor taken for another one."""
+    assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--elements", "O", "H"]) == 0
+    atoms = Atoms("OHNa", positions=[[0, 0, 0], [0, 0, 1], [0, 2, 0]])
+    atoms.calc = MLCalculator(tmp_path / "m.pt")
+    with pytest.raises(BadInput, match=r"Na"):
+        atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize("words", [["--dtype", "float16"], ["--elements"]])

@@ -1,6 +1,7 @@
 """`mlplugins finetune` from native and foreign checkpoints."""
 
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,19 @@ from ase.io import read, write
 
 from mlplugins import MLCalculator
 from mlplugins.cli.main import main
+from mlplugins.engines import artifact
 from mlplugins.export.metatomic import Description, save
 
 from ..training import toy
 
-SEVENNET = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
+REGRESSION = Path(__file__).parents[1] / "regression"
+SEVENNET = REGRESSION / "sevennet_0130_even.pth"
 TEXT = """
 base: {{checkpoint: {base}}}
 finetune: {{{finetune}}}
 data: {{train: train.extxyz, validation: 0.25, test: test.extxyz}}
-training: {{epochs: {epochs}, batch_size: 3, lr: 0.001, devices: 1, dtype: float64}}
+training: {{epochs: {epochs}, batch_size: 3, lr: {lr}, ema: 0.5, devices: 1, dtype: float64,
+           schedule: {{warmup_steps: 0}}}}
 """
 
 
@@ -26,9 +30,9 @@ def metrics(directory) -> dict:
     return json.loads((directory / "metrics.json").read_text())
 
 
-def config(folder, base, finetune="strategy: full", epochs=2, name="tune.yaml"):
-    path = folder / name
-    path.write_text(TEXT.format(base=base, finetune=finetune, epochs=epochs))
+def config(folder, base, finetune="strategy: full", epochs=2, lr=0.001):
+    path = folder / "tune.yaml"
+    path.write_text(TEXT.format(base=base, finetune=finetune, epochs=epochs, lr=lr))
     return path
 
 
@@ -62,14 +66,27 @@ def test_from_our_own_checkpoint(native_base, tmp_path, capsys):
     assert main(["export", str(out / "checkpoint.ckpt"), "-o", str(tmp_path / "again.pt")]) == 0
 
 
-@pytest.fixture
-def lithium_sulphide(tmp_path):
-    """Frames labelled by the toy model (its elements renamed), far from what SevenNet's checkpoint says."""
+def write_frames(folder, light):
+    """Frames labelled by the toy model (its elements renamed), far from what the foreign checkpoints say."""
     for name, n, seed in (("train", 8, 0), ("test", 3, 1)):
         frames = [s.to_atoms() for s in toy.labelled(toy.base().potential, toy.frames(n, seed))]
         for atoms in frames:
-            atoms.symbols = ["Li" if symbol == "Ne" else "S" for symbol in atoms.symbols]
-        write(tmp_path / f"{name}.extxyz", frames)
+            atoms.symbols = [light if symbol == "Ne" else "S" for symbol in atoms.symbols]
+        write(folder / f"{name}.extxyz", frames)
+
+
+def force_errors(folder, model) -> float:
+    """MAE of the forces on the test frames, meV/Å, of an exported file."""
+    errors = []
+    for atoms in read(folder / "test.extxyz", ":"):
+        labels, atoms.calc = atoms.get_forces(), MLCalculator(model)
+        errors.append(np.abs(atoms.get_forces() - labels).mean())
+    return 1000 * float(np.mean(errors))
+
+
+@pytest.fixture
+def lithium_sulphide(tmp_path):
+    write_frames(tmp_path, "Li")
     return tmp_path
 
 
@@ -80,14 +97,47 @@ def test_from_a_foreign_checkpoint_with_the_elements_of_the_data(lithium_sulphid
     assert result["elements"] == ["Li", "S"]
     assert result["finetune"]["base"]["format"] == "SevenNet"
     assert result["finite_differences"]["max_error_meV_per_A"] < 1e-2
-    errors = []
-    for atoms in read(folder / "test.extxyz", ":"):
-        labels, atoms.calc = atoms.get_forces(), MLCalculator(folder / "run" / "model.pt")
-        errors.append(np.abs(atoms.get_forces() - labels).mean())
-    assert 1000 * np.mean(errors) == pytest.approx(result["test"]["forces"]["mae_meV_per_A"], rel=1e-9)
+    error = force_errors(folder, folder / "run" / "model.pt")
+    assert error == pytest.approx(result["test"]["forces"]["mae_meV_per_A"], rel=1e-9)
     path = config(folder, f"{SEVENNET}, elements: all", "strategy: heads", epochs=1)
     assert main(["finetune", str(path), "-o", str(folder / "all")]) == 0
     assert len(metrics(folder / "all")["elements"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "format_", "more"),
+    [
+        ("mace_two_heads.model.xz", "MACE", ", head: b"),
+        pytest.param("nequip_average.ckpt.xz", "NequIP", "", marks=pytest.mark.slow),
+        ("nequip_parity.nequip.zip.xz", "NequIP", ""),
+    ],
+)
+def test_from_mace_and_nequip(tmp_path, file, format_, more):
+    """One energy in the exported file, which is the tuned one."""
+    write_frames(tmp_path, "O")
+    base = tmp_path / file.removesuffix(".xz")
+    base.write_bytes(lzma.decompress((REGRESSION / "data" / file).read_bytes()))
+    path = config(tmp_path, f"{base}{more}", "strategy: full", epochs=4, lr=0.01)
+    assert main(["finetune", str(path), "-o", str(tmp_path / "run")]) == 0
+    result = metrics(tmp_path / "run")
+    assert result["finetune"]["base"]["format"] == format_
+    assert result["elements"] == ["O", "S"]
+    assert artifact.load(tmp_path / "run" / "model.pt").outputs.keys() == {"energy"}
+    before = result["finetune"]["base_errors"]["test"]["forces"]["mae_meV_per_A"]
+    error = force_errors(tmp_path, tmp_path / "run" / "model.pt")
+    assert error == pytest.approx(result["test"]["forces"]["mae_meV_per_A"], rel=1e-9)
+    assert error < 0.99 * before
+
+
+def test_heads_are_named_where_there_are_several(tmp_path, capsys):
+    write_frames(tmp_path, "O")
+    base = tmp_path / "two.model"
+    base.write_bytes(lzma.decompress((REGRESSION / "data" / "mace_two_heads.model.xz").read_bytes()))
+    assert main(["finetune", str(config(tmp_path, base)), "-o", str(tmp_path / "run")]) == 2
+    assert "has the heads a, b; choose one" in capsys.readouterr().err
+    path = config(tmp_path, f"{SEVENNET}, head: a")
+    assert main(["finetune", str(path), "-o", str(tmp_path / "run")]) == 2
+    assert "format without heads" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused_before_anything_is_written(lithium_sulphide, capsys):

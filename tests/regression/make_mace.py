@@ -8,6 +8,9 @@ Each `data/mace_NAME.npz` holds configuration, state and the home package's ener
 structures in `data/structures.npz`. `data/mace_NAME.model.xz` is the whole model as that package saves it;
 for these the outputs in the other precision are stored, too.
 
+Names on the command line make these cases only. `elements` knows the 89 elements of SevenNet-0 and is
+evaluated on the structures of `make_sevennet.py`.
+
 The cases of OLD come from mace-torch==0.3.3, whose files lack what came later (heads, distance transforms,
 repulsion, …), as those of the first published models do:
 
@@ -92,9 +95,19 @@ CASES = {
         "correlation": 2,
     },
 }
+SEVENNET = FOLDER.parent / "sevennet_0_11jul2024.npz"
 OLD = {"old": {"correlation": 2, "interaction_cls_first": "RealAgnosticInteractionBlock"}}
+SMALLEST = {"hidden_irreps": "2x0e+2x1o", "MLP_irreps": "2x0e", "radial_MLP": [4], "correlation": 2}
 FILES = ("density_agnesi_zbl", "float32", "last_readout_one_product", "old", "two_heads")
 """Cases of which the whole model is kept."""
+
+
+def all_elements():
+    """A molecule, a crystal, a triclinic cell, and a gas of 89 elements."""
+    with np.load(SEVENNET) as file:
+        fields = ("numbers", "positions", "cell", "pbc")
+        names = ("molecule", "crystal", "triclinic", "gas")
+        return [Atoms(**{field: file[f"{name}/{field}"] for field in fields}) for name in names]
 
 
 def structures():
@@ -142,9 +155,16 @@ def main():
         fields[f"{index}/positions"] = atoms.positions
         fields[f"{index}/cell"] = atoms.cell.array
         fields[f"{index}/pbc"] = atoms.pbc
-    np.savez_compressed(FOLDER / "structures.npz", **fields)
-    cases = OLD if sys.argv[1:] == ["old"] else CASES
-    for seed, (name, options) in enumerate(cases.items()):
+    wanted = sys.argv[1:]
+    if not wanted:
+        np.savez_compressed(FOLDER / "structures.npz", **fields)
+    numbers = sorted(set(all_elements()[-1].numbers.tolist()))
+    energies = np.random.default_rng(5).normal(-5, 2, len(numbers)).tolist()
+    CASES["elements"] = {**SMALLEST, "atomic_numbers": numbers, "energies": energies}
+    for seed, (name, options) in enumerate((OLD if wanted == ["old"] else CASES).items()):
+        if wanted and name not in wanted:
+            continue
+        evaluated = all_elements() if name == "elements" else frames
         dtype = "float32" if name == "float32" else "float64"
         model, config = mace_stock.build({**COMMON, **options}, seed=seed, dtype=dtype)
         with torch.no_grad():  # what training may have changed, away from the defaults
@@ -160,7 +180,7 @@ def main():
             whole = Path(folder) / f"mace_{name}.model"
             torch.save(model, whole)
             head_or_none = head if "heads" in config else None
-            arrays = results(whole, frames, dtype, head_or_none)
+            arrays = results(whole, evaluated, dtype, head_or_none)
             if name in FILES:
                 other = "float64" if dtype == "float32" else "float32"
                 more = results(whole, frames, other, head_or_none)
@@ -170,7 +190,7 @@ def main():
         mace_stock.write(path, model, config, head=np.array(head), versions=np.array(str(versions)), **arrays)
         print(
             f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, energies",
-            *[arrays[f"energy/{i}"] for i in range(3)],
+            *[value for key, value in arrays.items() if key.startswith("energy/")],
         )
 
 

@@ -4,10 +4,10 @@ Run in an environment with nequip==0.19.1, never with mlplugins:
 
     python tests/regression/make_nequip.py
 
-For every case NAME, in `data/`: `nequip_NAME.ckpt.xz` is the checkpoint as `nequip-train` writes it,
-`nequip_NAME.nequip.zip.xz` what `nequip-package build` makes of it, less the source code inside, and
-`nequip_NAME.npz` what the package's own ASE calculator makes of the structures in `structures.npz` (from
-`make_mace.py`).
+Names on the command line make these cases only. For every case NAME, in `data/`: `nequip_NAME.ckpt.xz` is
+the checkpoint as `nequip-train` writes it, `nequip_NAME.nequip.zip.xz` what `nequip-package build` makes of
+it, less the source code inside, and `nequip_NAME.npz` what the package's own ASE calculator makes of the
+structures in `structures.npz` (from `make_mace.py`), for `elements` of those of `make_sevennet.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ COMMON = {
     "_target_": "nequip.model.NequIPGNNModel",
     "seed": 3,
     "model_dtype": "float64",
-    "type_names": TYPES,
     "r_max": 4.0,
     "num_layers": 3,
     "l_max": 2,
@@ -58,16 +57,25 @@ CASES = {
         "readout_mlp_hidden_layers_width": 5,
         "per_type_energy_shifts_trainable": True,
     },
+    "elements": {
+        "parity": False,
+        "num_layers": 2,
+        "num_features": 2,
+        "radial_mlp_width": 4,
+        "per_type_energy_scales": 1.1,
+        "per_type_energy_shifts": -3.5,
+    },
 }
 """`average` is trained with averaged (EMA) weights, `parity` without."""
 
 
-def configuration(options, kind, frames):
+def configuration(name, options, kind, frames):
+    types = types_of(name)
     transforms = [
         {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": COMMON["r_max"]},
         {
             "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
-            "model_type_names": TYPES,
+            "model_type_names": types,
         },
     ]
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
@@ -108,7 +116,7 @@ def configuration(options, kind, frames):
                 "_target_": "nequip.train.EnergyForceMetrics",
                 "coeffs": {"total_energy_mae": 1.0, "forces_mae": 1.0},
             },
-            "model": {**COMMON, **options},
+            "model": {**COMMON, **options, "type_names": types},
         },
     }
 
@@ -122,21 +130,29 @@ def frames(rng):
         yield atoms
 
 
-def structures():
-    with np.load(FOLDER / "structures.npz") as file:
-        count = len({key.split("/")[0] for key in file})
+def structures(name):
+    """Three small ones; or a molecule, a crystal, a triclinic cell, and a gas of 89 elements."""
+    path, indices = FOLDER / "structures.npz", ["0", "1", "2"]
+    if name == "elements":
+        path = FOLDER.parent / "sevennet_0_11jul2024.npz"
+        indices = ["molecule", "crystal", "triclinic", "gas"]
+    with np.load(path) as file:
         fields = ("numbers", "positions", "cell", "pbc")
-        return [Atoms(**{field: file[f"{index}/{field}"] for field in fields}) for index in range(count)]
+        return [Atoms(**{field: file[f"{index}/{field}"] for field in fields}) for index in indices]
 
 
-def results(path):
+def types_of(name):
+    return sorted(set(structures(name)[-1].symbols)) if name == "elements" else TYPES
+
+
+def results(path, frames):
     from nequip.integrations.ase import NequIPCalculator
 
     calculator = NequIPCalculator._from_saved_model(
         str(path), device="cpu", chemical_species_to_atom_type_map=True
     )
     arrays = {}
-    for index, atoms in enumerate(structures()):
+    for index, atoms in enumerate(frames):
         calculator.calculate(atoms)
         for quantity in ("energy", "forces", "stress"):
             if quantity != "stress" or atoms.cell.rank == 3:
@@ -154,11 +170,13 @@ def without_code(package, target):
 
 def main():
     for name, options in CASES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         kind = "EMALightningModule" if name == "average" else "NequIPLightningModule"
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
             ase.io.write(folder / "frames.xyz", list(frames(np.random.default_rng(0))))
-            config = configuration(options, kind, "frames.xyz")
+            config = configuration(name, options, kind, "frames.xyz")
             (folder / "c.yaml").write_text(yaml.safe_dump(config))
             command = [sys.executable, "-W", "ignore", "-m", "nequip.scripts.train"]
             command += ["-cp", text, "-cn", "c", f"hydra.run.dir={text}/log"]
@@ -167,16 +185,16 @@ def main():
             package = folder / "best.nequip.zip"
             command = [sys.executable, "-W", "ignore", "-m", "nequip.scripts.package", "build"]
             subprocess.run([*command, "best.ckpt", package], check=True, cwd=folder)
-            arrays = results(package)
+            arrays = results(package, structures(name))
             without_code(package, folder / "small.zip")
             (FOLDER / f"nequip_{name}.nequip.zip.xz").write_bytes(
                 lzma.compress((folder / "small.zip").read_bytes())
             )
-            again = results(folder / "best.ckpt")
+            again = results(folder / "best.ckpt", structures(name))
             assert all(np.allclose(arrays[key], again[key], rtol=0, atol=1e-12) for key in arrays)
         (FOLDER / f"nequip_{name}.ckpt.xz").write_bytes(packed)
         np.savez_compressed(FOLDER / f"nequip_{name}.npz", **arrays)
-        print(name, len(packed) // 1024, "KiB", *[arrays[f"energy/{index}"] for index in range(3)])
+        print(name, len(packed) // 1024, "KiB", *[arrays[key] for key in arrays if key[0] == "e"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The released checkpoints are read from `MLPLUGINS_SEVENNET`: the wheel of sevenn
 as a zip file), or a folder that holds its `pretrained_potentials`.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io import write
 
 from mlplugins.checkpoints import sevennet
+from mlplugins.checks import parity
 from mlplugins.cli.main import main
 from mlplugins.engines import artifact
 from mlplugins.models.base import energy_derivatives
@@ -140,6 +143,31 @@ def test_converted_released_models(released, name, tmp_path):
     assert_single("energy", result.energy, own)
     assert_single("forces", result.forces, own)
     assert (tmp_path / "few.pt").stat().st_size < (tmp_path / "m.pt").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("native_build")
+def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch):
+    """In the three engines; LAMMPS on 1 rank, and on 2 with features exchanged.
+
+    Ghost shells of 25 Å pass, too, but hold thousands of atoms, which take a minute.
+    """
+    monkeypatch.setattr(parity, "LARGEST_GHOST", 0)
+    path = released / RELEASED["sevennet_0_11jul2024"]
+    words = ["-o", str(tmp_path / "m.pt"), "--elements", "Li", "P", "S", "Cl", "--dtype", "float64"]
+    assert main(["convert", str(path), *words]) == 0
+    atoms, _ = stored("sevennet_0_11jul2024", "triclinic")
+    write(tmp_path / "a.extxyz", atoms)
+    words = [str(tmp_path / "m.pt"), str(tmp_path / "a.extxyz"), "--nve-steps", "10"]
+    assert main(["check", *words, "--json", str(tmp_path / "check.json")]) == 0
+    rows = json.loads((tmp_path / "check.json").read_text())["checks"]
+    compared = {(row["engine"], row["ranks"], row["name"]) for row in rows if "= ASE" in row["name"]}
+    modes = [("lammps", 1, "fold"), ("lammps", 2, "exchange"), ("ipi", 1, "ffdirect"), ("ipi", 1, "socket")]
+    assert compared == {
+        (engine, ranks, f"{quantity} = ASE ({mode})")
+        for engine, ranks, mode in modes
+        for quantity in ("energy", "forces", "stress")
+    }
 
 
 def test_both_conventions_and_orders_are_covered():

@@ -1,0 +1,44 @@
+"""What all readers say of a model in the same words: which elements are kept, what it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mlplugins.errors import BadInput
+
+
+def source(kind: str, path: Path, version: str | None, **more: Any) -> dict[str, Any]:
+    """Format, name, hash and version of the file that was read."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"format": kind, "file": path.name, "sha256": digest, "version": version, **more}
+
+
+def details(potential: nn.Module, hyperparameters: Any, **more: Any) -> dict[str, Any]:
+    """Hyper-parameters (a dataclass) and number of parameters, and `more`."""
+    n_parameters = sum(parameter.numel() for parameter in potential.parameters())
+    return {"hyperparameters": asdict(hyperparameters), "n_parameters": n_parameters, **more}
+
+
+def kept(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[list[str], list[int]]:
+    """Symbols to keep, and their rows in the tables of the file.
+
+    >>> kept(["H", "O", "S"], ["S", "H"])
+    (['S', 'H'], [2, 0])
+
+    Raises:
+        BadInput: no symbol, one twice, or one that the model does not know.
+    """
+    if wanted is None:
+        return list(known), list(range(len(known)))
+    if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(known):
+        raise BadInput(
+            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
+            f"it knows {' '.join(sorted(known))}"
+        )
+    return list(wanted), [list(known).index(symbol) for symbol in wanted]
