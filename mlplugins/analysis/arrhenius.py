@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlplugins.analysis.conductivity import RunResult
-from mlplugins.analysis.diffusion import LEVEL, Value
+from mlplugins.analysis.regimes import TwoRegimes, Vft, two_regimes, vft
+from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.errors import BadInput
 from mlplugins.units import BOLTZMANN_EV_K, conductivity_ms_cm
 
 Floats = NDArray[np.float64]
+Z = float(special.ndtri(0.5 + LEVEL / 2))
 ROOM_K = 300.0
 MIN_POINTS = 3
 FAR_FACTOR = 1.5
@@ -102,28 +104,38 @@ class Arrhenius:
         """Ea in eV."""
         half = float(self.half_width(1.0 / self.spread))
         value = self.activation_ev
-        return Value(value, value - half, value + half, half / abs(value) if value else float("inf"))
+        return Value(value, value - half, value + half, half / Z / abs(value) if value else float("inf"))
 
     def prefactor_value(self) -> Value:
         """D0 in the unit of the values."""
         half = float(self.half_width(1.0 / self.total_weight + self.center**2 / self.spread))
-        return Value(self.prefactor, self.prefactor * np.exp(-half), self.prefactor * np.exp(half), half)
+        return Value(self.prefactor, self.prefactor * np.exp(-half), self.prefactor * np.exp(half), half / Z)
 
     def at(self, temperature_k: float) -> Value:
         """Value at one temperature with the prediction band."""
         middle, low, high = (float(part[0]) for part in self.predict(np.array([temperature_k])))
-        return Value(middle, low, high, float(np.log(high / middle)))
+        return Value(middle, low, high, float(np.log(high / middle)) / Z)
 
 
 @dataclass(frozen=True)
 class ArrheniusResult:
-    """The law of D with what follows at 300 K (σ by Nernst–Einstein, at the volume of the coldest run)."""
+    """The law of D with what follows at 300 K (σ by Nernst–Einstein, at the volume of the coldest run).
+
+    Attributes:
+        regimes, vft: other laws, from six and five temperatures on.
+        collective: the line of σ_collective T (mS K/cm); it and D share their slope if H does not change.
+        room_collective: σ_collective at 300 K, mS/cm.
+    """
 
     law: Arrhenius
     activation_ev: Value
     prefactor_cm2_s: Value
     room_d: Value
     room_sigma: Value
+    regimes: TwoRegimes | None = None
+    vft: Vft | None = None
+    collective: Arrhenius | None = None
+    room_collective: Value | None = None
 
     def as_json(self) -> dict[str, object]:
         """The `arrhenius` entry of `--json`."""
@@ -133,6 +145,10 @@ class ArrheniusResult:
             "D_300K_cm2_s": self.room_d.as_json(),
             "sigma_300K_mS_cm": self.room_sigma.as_json(),
             "reduced_chi_square": self.law.chi_square / (self.law.points - 2),
+            "Ea_collective_eV": self.collective.activation().as_json() if self.collective else None,
+            "sigma_collective_300K_mS_cm": self.room_collective.as_json() if self.room_collective else None,
+            "two_regimes": self.regimes.as_json() if self.regimes else None,
+            "vft": self.vft.as_json() if self.vft else None,
         }
 
 
@@ -153,12 +169,66 @@ def arrhenius(runs: Sequence[RunResult]) -> tuple[ArrheniusResult | None, list[s
             )
         return None, warnings
     errors = np.array([run.diffusion.tracer.relative_error for run in usable])
-    law = Arrhenius.fit(temperatures, np.array([run.diffusion.tracer.value for run in usable]), errors)
+    values = np.array([run.diffusion.tracer.value for run in usable])
+    law = Arrhenius.fit(temperatures, values, errors)
     coldest = min(usable, key=lambda run: run.temperature_k)
     room = law.at(ROOM_K)
     factor = conductivity_ms_cm(coldest.n_ions * coldest.charge**2, coldest.volume_a3, ROOM_K)
     warnings += _extrapolation(temperatures, law)
-    return ArrheniusResult(law, law.activation(), law.prefactor_value(), room, room.scaled(factor)), warnings
+    collective = _collective(usable)
+    result = ArrheniusResult(
+        law,
+        law.activation(),
+        law.prefactor_value(),
+        room,
+        room.scaled(factor),
+        two_regimes(temperatures, values, errors, ROOM_K),
+        vft(temperatures, values, errors),
+        collective,
+        collective.at(ROOM_K).scaled(1 / ROOM_K) if collective else None,
+    )
+    return result, warnings + _other_laws(result)
+
+
+def _collective(runs: Sequence[RunResult]) -> Arrhenius | None:
+    """The line of σ T, as σ ~ exp(−Ea/kT)/T."""
+    points = [
+        (
+            run.temperature_k,
+            run.sigma_collective.value * run.temperature_k,
+            run.sigma_collective.relative_error,
+        )
+        for run in runs
+        if run.sigma_collective is not None and np.isfinite(run.sigma_collective.relative_error)
+    ]
+    if len({point[0] for point in points}) < MIN_POINTS:
+        return None
+    temperatures, values, errors = (np.array(column) for column in zip(*points))
+    return Arrhenius.fit(temperatures, values, errors)
+
+
+def _other_laws(result: ArrheniusResult) -> list[str]:
+    texts = []
+    regimes, law = result.regimes, result.vft
+    if regimes is not None and regimes.significant:
+        texts.append(
+            f"two regimes: Ea = {regimes.cold_ev.value:.3f} eV below and {regimes.hot_ev.value:.3f} eV above "
+            f"{regimes.break_k:.0f} K (one line has probability {regimes.probability:.1g}); the cold "
+            f"branch gives "
+            f"D(300 K) = {regimes.room.value:.2g} [{regimes.room.low:.2g}, {regimes.room.high:.2g}] "
+            f"cm²/s (confidence of that line, without the scatter of points that the interval of the single "
+            f"line holds), the single line {result.room_d.value:.2g}"
+        )
+    if law is not None and law.significant:
+        room = law.at(ROOM_K)
+        texts.append(
+            f"D falls off faster on cooling than an Arrhenius law (probability {law.probability:.1g}); "
+            f"VFT with "
+            f"T0 = {law.t0_k:.0f} K gives D(300 K) = {room.value:.2g} [{room.low:.2g}, {room.high:.2g}] "
+            f"cm²/s "
+            "(confidence)"
+        )
+    return texts
 
 
 def _extrapolation(temperatures: Floats, law: Arrhenius) -> list[str]:

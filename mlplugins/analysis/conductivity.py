@@ -8,17 +8,22 @@ Mater. 4, 18 (2018).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.diffusion import Diffusion, Paths, Value, diffusion
+from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, Paths, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
 from mlplugins.analysis.trajectory import Trajectory
+from mlplugins.analysis.value import Value
 from mlplugins.errors import BadInput
-from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS, conductivity_ms_cm
+from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS, MS_CM_PER_S_CM, conductivity_ms_cm
+
+if TYPE_CHECKING:
+    from mlplugins.analysis.quantities import Further
 
 Floats = NDArray[np.float64]
 HOP_LENGTH_A = 3.0
@@ -39,6 +44,10 @@ class AnalysisSettings:
         window_ps: fit window; None chooses it.
         estimator: `gls` or `ols`.
         hop_length_a: typical hop, Å, only for the count of hops and its warnings.
+        carriers: charges of other mobile species, e.
+        viscosity_mpa_s: of a liquid, for the finite-size correction.
+        sites: fractional coordinates of sites (S, 3); None finds them.
+        sampler: `closed` or `kinisi`, of the Bayesian check.
     """
 
     charge: float = 1.0
@@ -46,6 +55,10 @@ class AnalysisSettings:
     window_ps: tuple[float, float] | None = None
     estimator: str = "gls"
     hop_length_a: float = HOP_LENGTH_A
+    carriers: Mapping[str, float] = field(default_factory=dict)
+    viscosity_mpa_s: float | None = None
+    sites: Floats | None = None
+    sampler: str = "closed"
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class RunResult:
     framework_rms_a: dict[str, float]
     drift_a: float
     warnings: tuple[str, ...]
+    further: Further | None = None
 
     def as_json(self) -> dict[str, object]:
         """One entry of `runs` of `--json`."""
@@ -110,6 +124,11 @@ class RunResult:
             "msd_intercept_A2": self.diffusion.intercept_a2,
             "framework_rms_displacement_A": self.framework_rms_a,
             "drift_removed_A": self.drift_a,
+            "sigma_tracer_S_cm": self.sigma_tracer.scaled(1 / MS_CM_PER_S_CM).as_json(),
+            "sigma_collective_S_cm": (
+                self.sigma_collective.scaled(1 / MS_CM_PER_S_CM).as_json() if self.sigma_collective else None
+            ),
+            **(self.further.as_json() if self.further else {}),
         }
 
 
@@ -126,7 +145,7 @@ def analyse(
         raise BadInput(f"temperature {temperature_k:g} K; expected a positive number")
     if settings.charge == 0:
         raise BadInput("charge 0: a neutral species carries no current; expected e.g. --charge 1 for Li")
-    paths, notes = _pool(trajectories, settings.discard_ps)
+    paths, _, notes = pool(trajectories, settings.discard_ps)
     collective = all(run.collective for run in trajectories)
     result = diffusion(paths, settings.window_ps, settings.estimator, collective)
     first = trajectories[0]
@@ -162,11 +181,15 @@ def analyse(
     )
     doubts = _doubts(run_result, settings, paths)
     labelled = [f"{temperature_k:g} K: {text}" for text in (*run_result.warnings, *doubts)]
-    return RunResult(**{**run_result.__dict__, "warnings": tuple(labelled)})
+    return replace(run_result, warnings=tuple(labelled))
 
 
-def _pool(trajectories: Sequence[Trajectory], discard_ps: float) -> tuple[Paths, list[str]]:
-    """Bring runs to one frame spacing and leave out the equilibration."""
+def pool(trajectories: Sequence[Trajectory], discard_ps: float) -> tuple[Paths, list[slice], list[str]]:
+    """Bring runs to one frame spacing and leave out the equilibration.
+
+    Returns:
+        The paths, the frames taken of each run, and what was done.
+    """
     if not trajectories:
         raise BadInput("no run to analyse")
     first = trajectories[0]
@@ -178,7 +201,7 @@ def _pool(trajectories: Sequence[Trajectory], discard_ps: float) -> tuple[Paths,
                 "pooled"
             )
     spacing = max(run.interval_fs for run in trajectories)
-    notes, displacements, segments = [], [], []
+    notes, slices, segments = [], [], []
     for run in trajectories:
         stride = max(1, round(spacing / run.interval_fs))
         if abs(stride * run.interval_fs / spacing - 1) > SAME_SPACING:
@@ -189,16 +212,17 @@ def _pool(trajectories: Sequence[Trajectory], discard_ps: float) -> tuple[Paths,
         if stride > 1:
             notes.append(f"a run with frames every {run.interval_fs:g} fs was thinned to {spacing:g} fs")
         skip = round(discard_ps * FS_PER_PS / run.interval_fs)
-        displacements.append(run.displacements[::stride])
         segments.append(_cut(run.segments, skip, stride))
+        slices.append(slice(None, None, stride))
         if not segments[-1]:
             raise BadInput(
                 f"--discard-ps {discard_ps:g} leaves nothing of a run of "
                 f"{run.n_frames * run.interval_fs / FS_PER_PS:.4g} ps; discard less"
             )
-    kept = [run[parts[0][0] :] for run, parts in zip(displacements, segments)]
+    slices = [slice(parts[0][0] * each.step, None, each.step) for each, parts in zip(slices, segments)]
+    kept = [run.displacements[each] for run, each in zip(trajectories, slices)]
     shifted = [tuple((a - parts[0][0], b - parts[0][0]) for a, b in parts) for parts in segments]
-    return Paths(kept, shifted, spacing), notes
+    return Paths(kept, shifted, spacing), slices, notes
 
 
 def _cut(segments: Sequence[tuple[int, int]], skip: int, stride: int) -> tuple[tuple[int, int], ...]:
@@ -297,6 +321,12 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
         texts.append(
             f"the MSD is not diffusive: log–log slope {run.loglog_slope:.2f} up to {reach:.3g} ps (1 = "
             "diffusive); run longer"
+        )
+    if run.diffusion.one_mean < CONTRADICTION:
+        texts.append(
+            f"the {run.n_runs} runs contradict each other (one D* has probability "
+            f"{run.diffusion.one_mean:.1g}): they are not samples of one state; the interval of D* is that "
+            "of the scatter between runs"
         )
     if not window.linear:
         texts.append(

@@ -5,8 +5,8 @@ MSD(t) = c + 6 D t is fitted inside a window. Its errors come from the scatter b
 sees all correlations between ions) and between ions (which sees ions that stay different for the whole
 run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e. the limit of the bootstrap over time
 blocks and over ions for infinitely many replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat.
-29, 238 (2011)). It is never taken below what independent Brownian ions would give. Intervals are symmetric
-in ln D, with Student's t for the few blocks.
+29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for the few blocks, and never narrower than
+one standard error of independent Brownian ions.
 """
 
 from __future__ import annotations
@@ -18,28 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.linefit import LineWeights, line_weights
+from mlplugins.analysis.linefit import LineWeights, brownian_covariance, line_weights
 from mlplugins.analysis.msd import block_msd, collective_displacement
+from mlplugins.analysis.value import Value, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
-LEVEL = 0.95
 FLOOR_PS = 2.0
 """Shorter lags are vibrations in the cage and jumps back."""
 SELECTION_BLOCKS = 10
 MIN_BLOCKS = 5
 MAX_BLOCKS = 20
 WINDOW_RATIO = 8.0
+INDEPENDENT = 50
+"""Independent displacements of all ions together at the longest lag considered."""
 LAGS_PER_DECADE = 12
 GLS_LAGS = 16
 OLS_LAGS = 100
 MIN_FRAMES = 20
 SELECTION_LEVEL = 0.99
 """Two windows must differ at this level to count as different: many pairs are compared."""
-CURVED = 3.5
-"""Standard errors between the two ways to fit above which a window is called curved."""
+CONTRADICTION = 0.01
+"""Probability below which runs of one temperature contradict each other."""
+CURVED_LEVEL = 0.98
+"""Two ways to fit must differ at this level (Student's t of the blocks) for a window to be called curved."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +72,6 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Value:
-    """A number with its 95 % interval; `relative_error` is the standard error of its logarithm."""
-
-    value: float
-    low: float
-    high: float
-    relative_error: float
-
-    def scaled(self, factor: float) -> Value:
-        """The same quantity in another unit."""
-        return Value(self.value * factor, self.low * factor, self.high * factor, self.relative_error)
-
-    def as_json(self) -> dict[str, float]:
-        """`{"value", "low", "high"}`."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-@dataclass(frozen=True)
 class Window:
     """The lags that were fitted, ps, and why these."""
 
@@ -108,8 +94,10 @@ class Diffusion:
         intercept_a2: intercept of the tracer line, Å² (vibrations).
         curvature: difference of the ordinary and the generalised fit in standard errors.
         curved: whether that difference, or the choice of the window, says that the MSD is not a line; the
-            intervals
-            then span both fits.
+            intervals then span both fits and a late one.
+        estimator: the fit behind the numbers (ordinary where the MSD is curved in a chosen window).
+        one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
+            scatter between runs.
     """
 
     tracer: Value
@@ -122,10 +110,12 @@ class Diffusion:
     collective_intercept_a2: float | None
     curvature: float
     curved: bool
+    estimator: str = "gls"
+    one_mean: float = 1.0
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class BlockMsd:
     """Block MSDs over all runs: tracer (lags, blocks, ions, 3), weight and run of each block."""
 
     msd: Floats
@@ -140,8 +130,11 @@ class _Blocks:
 
 
 @dataclass(frozen=True)
-class _Estimate:
-    """A slope with its contributions: per block and ion (blocks, ions), and its variances."""
+class Estimate:
+    """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
+
+    `one_mean` is the probability that the runs have one mean, `freedom` that of Student's t.
+    """
 
     value: float
     cells: Floats
@@ -149,6 +142,14 @@ class _Estimate:
     ions: float
     model: float
     line: LineWeights
+    data: BlockMsd
+    freedom: int
+    one_mean: float
+
+    @property
+    def intercept(self) -> float:
+        """Of the line, Å²."""
+        return float(self.line.intercept @ self.data.mean)
 
 
 def diffusion(
@@ -169,39 +170,62 @@ def diffusion(
         raise BadInput(
             f"longest stretch without a gap: {paths.longest} frames; a fit needs at least {MIN_FRAMES}"
         )
-    charge = Paths(
-        [collective_displacement(run) for run in paths.displacements], paths.segments, paths.interval_fs
-    )
     window = choose_window(paths) if window_ps is None else _fixed_window(paths, window_ps)
-    lags = window_lags(paths, window, estimator)
-    blocks = _block_count(paths, int(lags[-1]))
-    data = _block_data(paths, lags, blocks)
-    tracer = _estimate(data, lags, paths, estimator)
-    unit = CM2_S_PER_A2_FS / paths.interval_fs / 6.0
-    second = "ols" if estimator == "gls" else "gls"
-    other = _estimate(data, lags, paths, second)
-    count = len(data.weights)
-    curvature = _difference(tracer.cells.mean(axis=1), other.cells.mean(axis=1), data.weights)
-    curved = curvature > CURVED or not window.linear
-    both = both_other = None
-    intercept = None
+    order = (estimator, "ols" if estimator == "gls" else "gls")
+    fits = _fits(paths, window, order)
+    weights = fits[0].data.weights
+    curvature = _difference(fits[0].cells.mean(axis=1), fits[1].cells.mean(axis=1), weights)
+    limit = float(special.stdtrit(len(weights) - 1, 0.5 + CURVED_LEVEL / 2))
+    curved = curvature > limit or not window.linear
+    late = curved and window_ps is None
+    if late:
+        # the optimum of the generalised fit is that of a line: not here
+        order = ("ols", "gls")
+        fits = _fits(paths, window, order)
+    fits = (fits if curved else fits[:1]) + ([_late(paths)] if late else [])
+    both: list[Estimate] = []
     if collective:
-        summed = _block_data(charge, lags, blocks)
-        both = _estimate(summed, lags, charge, estimator)
-        both_other = _estimate(summed, lags, charge, second)
-        intercept = float(both.line.intercept @ summed.mean)
+        charge = collective_paths(paths)
+        both = _fits(charge, window, order[: len(fits)]) + ([_late(charge)] if late else [])
+    unit = CM2_S_PER_A2_FS / paths.interval_fs / 6.0
+    tracer = fits[0]
     return Diffusion(
-        tracer=_value(tracer, other if curved else None, unit, count),
-        collective=_value(both, both_other if curved else None, unit, count) if both else None,
-        haven=_haven(tracer, both, data.weights) if both else None,
-        axes=_axes(data, tracer.line, unit, count),
+        tracer=_value(fits, unit),
+        collective=_value(both, unit) if both else None,
+        haven=_haven(fits, both) if both else None,
+        axes=_axes(fits, unit),
         window=window,
-        blocks=count,
-        intercept_a2=float(tracer.line.intercept @ data.mean),
-        collective_intercept_a2=intercept,
+        blocks=len(tracer.data.weights),
+        intercept_a2=tracer.intercept,
+        collective_intercept_a2=both[0].intercept if both else None,
         curvature=curvature,
         curved=curved,
+        estimator=order[0],
+        one_mean=tracer.one_mean,
     )
+
+
+def _fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estimate]:
+    """Fits by several estimators, on the lags of the first one."""
+    lags = window_lags(paths, window, order[0])
+    data = block_data(paths, lags, block_count(paths, int(lags[-1])))
+    fits = [estimate(data, lags, paths, name) for name in order]
+    one_mean = _one_mean(paths, lags, fits[0])
+    return [_estimate(fit.cells, data, fit.model, fit.line, one_mean) for fit in fits]
+
+
+def collective_paths(paths: Paths) -> Paths:
+    """Σ r / √N of every run as the path of one walker."""
+    summed = [collective_displacement(run) for run in paths.displacements]
+    return Paths(summed, paths.segments, paths.interval_fs)
+
+
+def _late(paths: Paths) -> Estimate:
+    """Ordinary fit from a quarter to three quarters of the longest stretch: where a curved MSD is going."""
+    length = paths.longest
+    low, high = max(length // 4, 1), max(min(3 * length // 4, length - MIN_BLOCKS - 1), length // 4 + 3)
+    lags = np.unique(np.linspace(low, high, GLS_LAGS).round().astype(np.intp))
+    return estimate(block_data(paths, lags, MIN_BLOCKS), lags, paths, "ols")
 
 
 def window_lags(paths: Paths, window: Window, estimator: str = "gls") -> Lags:
@@ -229,31 +253,33 @@ def _fixed_window(paths: Paths, window_ps: tuple[float, float]) -> Window:
 def choose_window(paths: Paths) -> Window:
     """The earliest window from which on all later windows give the same slope.
 
-    Candidates start at 2 ps (or a tenth of the run) and rise; a window ends at eight times its start,
-    at least a twentieth and at most a fifth of the longest stretch. A candidate is taken if no later one
-    differs by more than the 99 % limit of the scatter of that difference between ten blocks of time.
+    Candidates start at 2 ps (or a tenth of the run) and rise; a window ends at eight times its start, at
+    least at a twentieth of the longest stretch, and at most where the ions have made 50 independent
+    displacements together (between a fifth and a half of the stretch). A candidate is taken if no later one
+    differs by more than the 99 % limit of the scatter of that difference between ten blocks of time and
+    between ions, or that of Brownian ions where this is larger.
     """
     frame_ps = paths.interval_fs / FS_PER_PS
     length = paths.longest
-    total_ps = length * frame_ps
-    floor = max(1, round(min(FLOOR_PS, total_ps / 10) / frame_ps))
-    ceiling = max(floor + 4, length // 5)
+    floor = max(1, round(min(FLOOR_PS, length * frame_ps / 10) / frame_ps))
+    together = paths.displacements[0].shape[1] * length // INDEPENDENT
+    ceiling = max(floor + 4, int(np.clip(together, length // 5, length // 2)))
     count = max(6, int(np.ceil(LAGS_PER_DECADE * np.log10(ceiling / floor))))
     lags = np.unique(np.geomspace(floor, ceiling, count).round().astype(np.intp))
-    data = _block_data(paths, lags, SELECTION_BLOCKS)
+    data = block_data(paths, lags, SELECTION_BLOCKS)
     windows: list[tuple[int, int]] = []
-    slopes: list[Floats] = []
+    slopes: list[Estimate] = []
     for start in range(len(lags) - 3):
         top = int(np.clip(WINDOW_RATIO * lags[start], length // 20, ceiling))
         chosen = np.flatnonzero((lags >= lags[start]) & (lags <= max(top, lags[start + 3])))
-        part = _Blocks(data.msd[chosen], data.weights, data.runs)
+        part = BlockMsd(data.msd[chosen], data.weights, data.runs)
         windows.append((int(lags[chosen[0]]), int(lags[chosen[-1]])))
-        slopes.append(_estimate(part, lags[chosen], paths, "gls").cells.mean(axis=1))
+        slopes.append(estimate(part, lags[chosen], paths, "gls"))
     limit = float(special.stdtrit(len(data.weights) - 1, 0.5 + SELECTION_LEVEL / 2))
     index = next(
         index
         for index, slope in enumerate(slopes)
-        if all(_difference(slope, other, data.weights) < limit for other in slopes[index + 1 :])
+        if all(_contradiction(slope, other, data) < limit for other in slopes[index + 1 :])
     )
     low, high = windows[index]
     linear = index < len(windows) - 1
@@ -269,46 +295,143 @@ def choose_window(paths: Paths) -> Window:
     return Window(low * frame_ps, high * frame_ps, reason, linear)
 
 
-def _block_count(paths: Paths, high: int) -> int:
+def _contradiction(first: Estimate, later: Estimate, data: BlockMsd) -> float:
+    """|difference of two slopes| in standard errors; that of the later one is the least it can be."""
+    cells = first.cells - later.cells
+    delta = cells.mean(axis=1)
+    time = time_variance(delta, data.weights)
+    ions = _ion_variance(cells, data)
+    brownian = max(
+        later.model - first.model, 0.0
+    )  # the earlier window is nearly contained in the optimal fit
+    error = np.sqrt(max(time + ions, brownian))
+    return float(abs(data.weights @ delta) / error) if error > 0 else 0.0
+
+
+def block_count(paths: Paths, high: int) -> int:
     """Blocks at least twice as long as the longest lag, between 5 and 20 for the whole data."""
     total = sum(stop - start for _, (start, stop) in paths.stretches(high + MIN_BLOCKS))
     return int(np.clip(total // (2 * high), MIN_BLOCKS, MAX_BLOCKS))
 
 
-def _block_data(paths: Paths, lags: Lags, blocks: int) -> _Blocks:
-    stretches = paths.stretches(int(lags[-1]) + MIN_BLOCKS)
+def block_share(
+    paths: Paths, lags: Lags, blocks: int | None = None
+) -> list[tuple[int, tuple[int, int], int, float]]:
+    """(run, segment, blocks in it, weight of each): the blocks of time shared out over all stretches."""
+    high = int(lags[-1])
+    count = block_count(paths, high) if blocks is None else blocks
+    stretches = paths.stretches(high + MIN_BLOCKS)
     lengths = np.array([stop - start for _, (start, stop) in stretches], dtype=float)
-    parts, weights, runs = [], [], []
+    shared = []
     for (run, part), length in zip(stretches, lengths):
-        share = max(1, round(blocks * length / lengths.sum()))
-        share = min(share, part[1] - part[0] - int(lags[-1]))
+        share = max(1, round(count * length / lengths.sum()))
+        share = min(share, part[1] - part[0] - high)
+        shared.append((run, part, share, float(length / share)))
+    return shared
+
+
+def block_data(paths: Paths, lags: Lags, blocks: int) -> BlockMsd:
+    """MSD in blocks of time, of all runs."""
+    parts, weights, runs = [], [], []
+    for run, part, share, weight in block_share(paths, lags, blocks):
         parts.append(block_msd(paths.displacements[run], part, lags, share))
-        weights += [length / share] * share
+        weights += [weight] * share
         runs += [run] * share
     shares = np.array(weights)
-    return _Blocks(np.concatenate(parts, axis=1), shares / shares.sum(), np.array(runs))
+    return BlockMsd(np.concatenate(parts, axis=1), shares / shares.sum(), np.array(runs))
 
 
-def _estimate(data: _Blocks, lags: Lags, paths: Paths, estimator: str) -> _Estimate:
-    """Slope in Å² per frame (= 6 D Δt), its contributions and variances."""
-    mean = data.mean
+def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
+    """Weights of the lags for a 3-d MSD like `mean`: its slope and intercept set step and noise."""
     rough = np.polyfit(lags, mean, 1)
     step = max(float(rough[0]), 0.02 * float(mean[-1] / lags[-1]), 1e-12) / 3
     noise = max(float(rough[1]), 0.0) / 6
-    line = line_weights(lags, paths.longest, step, noise, estimator)
+    return line_weights(lags, paths.longest, step, noise, estimator)
+
+
+def estimate(data: BlockMsd, lags: Lags, paths: Paths, estimator: str) -> Estimate:
+    """Slope in Å² per frame (= 6 D Δt), its contributions and variances."""
+    line = line_for(data.mean, lags, paths, estimator)
     cells = np.einsum("m,mbna->bn", line.weights, data.msd)
-    value = float(data.weights @ cells.mean(axis=1))
-    ions = cells.shape[1]
-    time = _time_variance(cells.mean(axis=1), data.weights)
-    residual = (cells - value) * data.weights[:, None] / ions
-    per_ion = sum(float((residual[data.runs == run].sum(axis=0) ** 2).sum()) for run in np.unique(data.runs))
-    persistent = per_ion - float((residual**2).sum()) if ions > 1 else 0.0
+    variance = line.variance
+    if data.weights @ cells.mean(axis=1) <= 0:
+        # the limit is that of ions that may have diffused all the way seen
+        step = float(data.mean[-1] / lags[-1]) / 3
+        covariance = brownian_covariance(lags, paths.longest, step, 0.0)
+        variance = float(line.weights @ covariance @ line.weights)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
-    model = line.variance / ions * paths.longest / frames
-    return _Estimate(value, cells, time, max(persistent, 0.0), model, line)
+    return _estimate(cells, data, variance / cells.shape[1] * paths.longest / frames, line)
 
 
-def _time_variance(blocks: Floats, weights: Floats) -> float:
+def _estimate(
+    cells: Floats, data: BlockMsd, model: float, line: LineWeights, one_mean: float = 1.0
+) -> Estimate:
+    blocks = cells.mean(axis=1)
+    time, freedom = _over_time(blocks, data, one_mean)
+    value, ions = float(data.weights @ blocks), _ion_variance(cells, data)
+    return Estimate(value, cells, time, ions, model, line, data, freedom, one_mean)
+
+
+def _over_time(blocks: Floats, data: BlockMsd, one_mean: float) -> tuple[float, int]:
+    """Variance of the mean over time and its degrees of freedom.
+
+    Where the runs contradict each other, they are all there is to tell the error from.
+    """
+    time = time_variance(blocks, data.weights)
+    if one_mean >= CONTRADICTION:
+        return time, len(blocks) - 1
+    means, shares = _run_means(blocks, data)
+    return max(time, time_variance(means, shares)), len(means) - 1
+
+
+def _run_means(blocks: Floats, data: BlockMsd) -> tuple[Floats, Floats]:
+    """Mean and weight of each run."""
+    _, run = np.unique(data.runs, return_inverse=True)
+    shares = np.bincount(run, data.weights).astype(np.float64)
+    return np.bincount(run, data.weights * blocks) / shares, shares
+
+
+def _one_mean(paths: Paths, lags: Lags, fit: Estimate) -> float:
+    """Probability that the runs have one slope: F test of their means against five blocks of time in each."""
+    runs = len(np.unique(fit.data.runs))
+    if runs < 2:
+        return 1.0
+    data = block_data(paths, lags, MIN_BLOCKS * runs)
+    blocks = np.einsum("m,mbna->b", fit.line.weights, data.msd) / data.msd.shape[2]
+    means, shares = _run_means(blocks, data)
+    _, run = np.unique(data.runs, return_inverse=True)
+    freedom = len(blocks) - runs
+    between = float(shares @ (means - data.weights @ blocks) ** 2) / (runs - 1)
+    if between <= 0 or freedom < 1:
+        return 1.0
+    within = float(data.weights**2 @ (blocks - means[run]) ** 2) * len(blocks) / freedom + fit.ions
+    return float(special.fdtrc(runs - 1, freedom, between / within)) if within > 0 else 0.0
+
+
+def _ion_variance(cells: Floats, data: BlockMsd) -> float:
+    """V_ion − V_both: the part of the variance between ions that lasts from block to block."""
+    ions = cells.shape[1]
+    if ions == 1:
+        return 0.0
+    residual = (cells - float(data.weights @ cells.mean(axis=1))) * data.weights[:, None] / ions
+    per_ion = sum(float((residual[data.runs == run].sum(axis=0) ** 2).sum()) for run in np.unique(data.runs))
+    return max(per_ion - float((residual**2).sum()), 0.0)
+
+
+def msd_band(paths: Paths, points: int = 24) -> tuple[Floats, Floats, Floats]:
+    """Lags (ps), MSD and its standard error (Å²) up to 0.45 of the longest stretch, for plots."""
+    top = max(int(0.45 * paths.longest), 2)
+    lags = np.unique(np.geomspace(1, top, points).round().astype(np.intp))
+    data = block_data(paths, lags, MIN_BLOCKS)
+    errors = []
+    for squares in data.msd.sum(axis=3):  # (blocks, ions)
+        variance = time_variance(squares.mean(axis=1), data.weights) + _ion_variance(squares, data)
+        errors.append(np.sqrt(variance))
+    time: Floats = lags.astype(np.float64) * float(paths.interval_fs / FS_PER_PS)
+    return time, data.mean, np.array(errors)
+
+
+def time_variance(blocks: Floats, weights: Floats) -> float:
     """Variance of the weighted mean of blocks."""
     mean = weights @ blocks
     count = len(blocks)
@@ -318,51 +441,37 @@ def _time_variance(blocks: Floats, weights: Floats) -> float:
 def _difference(first: Floats, second: Floats, weights: Floats) -> float:
     """|difference of two estimates| over its standard error between blocks."""
     delta = first - second
-    error = np.sqrt(_time_variance(delta, weights))
+    error = np.sqrt(time_variance(delta, weights))
     return float(abs(weights @ delta) / error) if error > 0 else 0.0
 
 
-def _interval(value: float, variance: float, model: float, blocks: int) -> Value:
-    """95 % interval, symmetric in the logarithm; without a positive value only the upper limit "
-    "means something."""
-    t = float(special.stdtrit(max(blocks - 1, 1), 0.5 + LEVEL / 2))
-    z = float(special.ndtri(0.5 + LEVEL / 2))
-    half = max(t * np.sqrt(variance), z * np.sqrt(model))
-    if value <= 0:
-        return Value(0.0, 0.0, max(float(value + half), 0.0), float("inf"))
-    half = float(half)
-    factor = float(np.exp(min(half / value, 700.0)))
-    return Value(value, value / factor, value * factor, half / value / z)
+def _value(fits: Sequence[Estimate], unit: float) -> Value:
+    """Interval of the first estimate; where the MSD is curved, that of all ways to fit together."""
+    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom) for fit in fits]
+    return spanning(parts).scaled(unit)
 
 
-def _value(estimate: _Estimate, other: _Estimate | None, unit: float, blocks: int) -> Value:
-    """Interval of an estimate; where the MSD is curved, that of both ways to fit (`other`) together."""
-    first = _interval(estimate.value, estimate.time + estimate.ions, estimate.model, blocks).scaled(unit)
-    if other is None:
-        return first
-    second = _interval(other.value, other.time + other.ions, other.model, blocks).scaled(unit)
-    low, high = min(first.low, second.low), max(first.high, second.high)
-    if first.value <= 0:
-        return Value(first.value, low, high, first.relative_error)
-    widest = max(high / first.value, first.value / low if low > 0 else float("inf"))
-    return Value(first.value, low, high, float(np.log(widest)) / float(special.ndtri(0.5 + LEVEL / 2)))
+def _axes(fits: Sequence[Estimate], unit: float) -> tuple[Value, Value, Value]:
+    x, y, z = (_value([_axis(fit, axis) for fit in fits], 3 * unit) for axis in range(3))
+    return x, y, z
 
 
-def _axes(data: _Blocks, line: LineWeights, unit: float, blocks: int) -> tuple[Value, Value, Value]:
-    per_axis = np.einsum("m,mbna->ba", line.weights, data.msd) / data.msd.shape[2]
-    values = []
-    for axis in range(3):
-        slope = float(data.weights @ per_axis[:, axis])
-        variance = _time_variance(per_axis[:, axis], data.weights)
-        values.append(_interval(slope, variance, 0.0, blocks).scaled(3 * unit))
-    return values[0], values[1], values[2]
+def _axis(fit: Estimate, axis: int) -> Estimate:
+    cells = np.einsum("m,mbn->bn", fit.line.weights, fit.data.msd[..., axis])
+    return _estimate(cells, fit.data, fit.model / 3, fit.line, fit.one_mean)
 
 
-def _haven(tracer: _Estimate, both: _Estimate, weights: Floats) -> Value | None:
-    """H = D*/D_σ; the two share their time blocks, so the scatter of the ratio is taken block by block."""
-    if tracer.value <= 0 or both.value <= 0:
+def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | None:
+    """H = D*/D_σ of the first fits, spanning all; None where one of them has no positive slope."""
+    if any(fit.value <= 0 for fit in (*tracers, *charges)):
         return None
+    return spanning([_ratio(tracer, both) for tracer, both in zip(tracers, charges)])
+
+
+def _ratio(tracer: Estimate, both: Estimate) -> Value:
+    """The two share their time blocks, so the scatter of the ratio is taken block by block."""
     ratio = tracer.cells.mean(axis=1) / tracer.value - both.cells[:, 0] / both.value
-    variance = _time_variance(ratio, weights) + tracer.ions / tracer.value**2
-    unity = _interval(1.0, variance, both.model / both.value**2, len(weights))
+    ions = tracer.ions / tracer.value**2
+    time, freedom = _over_time(ratio, tracer.data, tracer.one_mean)
+    unity = interval(1.0, time + ions, both.model / both.value**2, freedom)
     return unity.scaled(tracer.value / both.value)

@@ -17,6 +17,7 @@ from scipy import fft
 Floats = NDArray[np.float64]
 Segments = Sequence[tuple[int, int]]
 CHUNK_BYTES = 64_000_000
+CACHE_BYTES = 2_000_000
 
 
 def mean_squared_displacement(displacements: Floats, segments: Segments | None = None) -> Floats:
@@ -93,13 +94,46 @@ def block_msd(displacements: Floats, segment: tuple[int, int], lags: NDArray[np.
     start, stop = segment
     ions = displacements.shape[1]
     result = np.empty((len(lags), blocks, ions, 3))
-    size = max(1, CHUNK_BYTES // (48 * (stop - start)))
+    size = max(1, CACHE_BYTES // (24 * (stop - start)))
     for first in range(0, ions, size):
         part = displacements[start:stop, first : first + size]
+        paths = np.ascontiguousarray(part.reshape(len(part), -1).T)  # (ions · 3, frames)
         for row, lag in enumerate(lags):
-            squares = (part[lag:] - part[: len(part) - lag]) ** 2
-            edges = np.linspace(0, len(squares), blocks + 1).astype(np.intp)
-            counts = np.diff(edges)
-            sums = np.add.reduceat(squares, edges[:-1], axis=0)
-            result[row, :, first : first + size] = sums / counts[:, None, None]
+            moved = paths[:, lag:] - paths[:, : len(part) - lag]
+            edges = np.linspace(0, moved.shape[1], blocks + 1).astype(np.intp)
+            for block, (a, b) in enumerate(zip(edges[:-1], edges[1:])):
+                piece = moved[:, a:b]
+                sums = np.einsum("it,it->i", piece, piece) / (b - a)
+                result[row, block, first : first + size] = sums.reshape(-1, 3)
+    return result
+
+
+def block_products(paths: Floats, segment: tuple[int, int], lags: NDArray[np.intp], blocks: int) -> Floats:
+    """⟨Σ_g Δx_ag Δx_bg⟩ over time origins, in consecutive blocks of them: what tensors and L_ij are made of.
+
+    Args:
+        paths: (frames, K, G): K components whose products are wanted, summed over G.
+        segment: [start, stop) without a gap.
+        lags: in frames.
+        blocks: number of blocks.
+
+    Returns:
+        (lags, blocks, K, K).
+
+    >>> steady = np.arange(9.0)[:, None, None] * np.array([[1.0], [2.0]])
+    >>> block_products(steady, (0, 9), np.array([2]), 1)[0, 0].tolist()
+    [[4.0, 8.0], [8.0, 16.0]]
+    """
+    start, stop = segment
+    _, components, summed = paths.shape
+    result = np.zeros((len(lags), blocks, components, components))
+    size = max(1, CACHE_BYTES // (8 * components * (stop - start)))
+    for first in range(0, summed, size):
+        part = np.ascontiguousarray(paths[start:stop, :, first : first + size].transpose(1, 2, 0))
+        for row, lag in enumerate(lags):
+            moved = part[:, :, lag:] - part[:, :, : part.shape[2] - lag]
+            edges = np.linspace(0, moved.shape[2], blocks + 1).astype(np.intp)
+            for block, (a, b) in enumerate(zip(edges[:-1], edges[1:])):
+                piece = moved[:, :, a:b].reshape(components, -1)
+                result[row, block] += piece @ piece.T / (b - a)
     return result

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlplugins.analysis.arrhenius import ROOM_K, ArrheniusResult
 from mlplugins.analysis.conductivity import RunResult
+from mlplugins.analysis.value import Value
 from mlplugins.units import CM2_S_PER_A2_PS
 
 DPI = 200
@@ -22,8 +23,8 @@ INK = "#222222"
 ACCENT = "#0b5c8a"
 
 
-def msd_figure(runs: Sequence[RunResult]) -> bytes:
-    """PNG: tracer MSD with fitted lines (left), tracer and collective MSD on logarithmic axes (right)."""
+def msd_figure(runs: Sequence[RunResult]) -> Figure:
+    """Tracer MSD with fitted lines (left), tracer and collective MSD on logarithmic axes (right)."""
     figure = Figure(figsize=(10.0, 4.3), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -33,7 +34,7 @@ def msd_figure(runs: Sequence[RunResult]) -> bytes:
     limit = min(2.0 * last, max(float(run.curve.time_ps[-1]) for run in runs))
     top = max(float(run.curve.tracer[run.curve.time_ps <= limit].max()) for run in runs)
     left.set(xlim=(0, limit), ylim=(0, 1.08 * top), xlabel="lag time (ps)", ylabel="MSD (Å²)")
-    left.legend(frameon=False, loc="upper left", title="line: fit in its window")
+    left.legend(frameon=False, loc="upper left", title="line: fit in its window; band: 95 %")
     left.set_title(f"{runs[0].species} tracer", loc="left")
     right.set(xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="MSD (Å²)")
     _slope_guide(right, runs)
@@ -41,13 +42,16 @@ def msd_figure(runs: Sequence[RunResult]) -> bytes:
     right.set_title("tracer (solid), collective (dashed)" if dashed else "tracer", loc="left")
     for axes in (left, right):
         _finish(axes)
-    return _png(figure)
+    return figure
 
 
 def _msd_lines(left: Any, right: Any, run: RunResult, color: Any) -> None:
     every = max(1, len(run.curve.time_ps) // MAX_POINTS)
     time, tracer = run.curve.time_ps[::every], run.curve.tracer[::every]
     left.plot(time, tracer, color=color, lw=3.2, alpha=0.35, solid_capstyle="round")
+    if run.further is not None:
+        lag, middle, error = run.further.band
+        left.fill_between(lag, middle - 1.96 * error, middle + 1.96 * error, color=color, alpha=0.12, lw=0)
     window, result = run.diffusion.window, run.diffusion
     ends = np.array([window.low_ps, window.high_ps])
     slope = 6 * result.tracer.value / CM2_S_PER_A2_PS
@@ -81,9 +85,9 @@ def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
     )
 
 
-def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> bytes:
-    """PNG: D against 1000/T with error bars, the weighted line, its 95 % prediction band and the "
-    "value at 300 K."""
+def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> Figure:
+    """D against 1000/T with error bars, the weighted line, its 95 % prediction band, the value at 300 K, and
+    other laws where they are significant."""
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -96,6 +100,7 @@ def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> byte
     inside = (inverse >= 0.999 / temperatures.max()) & (inverse <= 1.001 / temperatures.min())
     axes.plot(1000 * inverse, middle, color=ACCENT, lw=1.2, ls=(0, (4, 2)))
     axes.plot(1000 * inverse[inside], middle[inside], color=ACCENT, lw=1.8, label=_law_label(result))
+    _other_laws(axes, result, 1 / inverse)
     for run in runs:
         tracer = run.diffusion.tracer
         if tracer.value > 0:
@@ -124,7 +129,21 @@ def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> byte
     top.set_xlabel("T (K)")
     axes.legend(frameon=False, loc="lower left")
     _finish(axes, keep_top=True)
-    return _png(figure)
+    return figure
+
+
+def _other_laws(axes: Any, result: ArrheniusResult, temperatures: Any) -> None:
+    """Two regimes and VFT where they beat the line."""
+    if result.vft is not None and result.vft.significant:
+        values = [result.vft.at(float(t)).value for t in temperatures]
+        axes.plot(
+            1000 / temperatures, values, color="#b5482a", lw=1.3, label=f"VFT, T0 = {result.vft.t0_k:.0f} K"
+        )
+    regimes = result.regimes
+    if regimes is not None and regimes.significant:
+        axes.axvline(1000 / regimes.break_k, color="#5b7f3a", lw=1.0, ls=":")
+        label = f"two regimes: {regimes.cold_ev.value:.3f} | {regimes.hot_ev.value:.3f} eV"
+        axes.plot(1000 / ROOM_K, regimes.room.value, "D", mfc="white", color="#5b7f3a", ms=6, label=label)
 
 
 def _law_label(result: ArrheniusResult) -> str:
@@ -153,7 +172,80 @@ def _finish(axes: Any, keep_top: bool = False) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _png(figure: Figure) -> bytes:
+def convergence_figure(runs: Sequence[RunResult]) -> Figure | None:
+    """D* and D_σ against the length of the trajectory; None without further results."""
+    shown = [run for run in runs if run.further is not None and len(run.further.convergence.tracer) > 1]
+    if not shown:
+        return None
+    figure = Figure(figsize=(10.0, 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True)
+    for run, color in zip(shown, _colors(len(shown))):
+        path = run.further.convergence if run.further else None
+        if path is None:
+            continue
+        _converging(left, path.lengths_ps, path.tracer, color, f"{run.temperature_k:g} K")
+        _converging(right, path.lengths_ps, path.collective, color, "")
+    left.set(xlabel="length used (ps)", ylabel="D* (cm²/s)", yscale="log")
+    right.set(xlabel="length used (ps)", ylabel="collective D (cm²/s)", yscale="log")
+    for axes in (left, right):
+        _finish(axes)
+    figure.legend(frameon=False, loc="outside right upper")
+    return figure
+
+
+def _converging(
+    axes: Any, lengths: Sequence[float], values: Sequence[Value | None], color: Any, label: str
+) -> None:
+    known = [(x, value) for x, value in zip(lengths, values) if value is not None and value.value > 0]
+    if not known:
+        return
+    x = np.array([point for point, _ in known])
+    middle, low, high = (
+        np.array([getattr(value, name) for _, value in known]) for name in ("value", "low", "high")
+    )
+    axes.fill_between(
+        x, np.maximum(low, 0.05 * middle), np.minimum(high, 20 * middle), color=color, alpha=0.15, lw=0
+    )
+    axes.plot(x, middle, "o-", color=color, ms=4, lw=1.4, label=label or None)
+
+
+def motion_figure(run: RunResult) -> Figure | None:
+    """Van Hove functions and hop lengths of one temperature; None where they are not known."""
+    found = run.further.van_hove if run.further else None
+    if found is None:
+        return None
+    hops = run.further.hops if run.further else None
+    figure = Figure(figsize=(12.0, 3.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    own, other, lengths = figure.subplots(1, 3)
+    for row, (lag, color) in enumerate(zip(found.lags_ps, _colors(len(found.lags_ps)))):
+        own.plot(found.radius_a, found.self_part[row], color=color, lw=1.5, label=f"{lag:.3g} ps")
+        if len(found.distinct_part):
+            other.plot(found.radius_a, found.distinct_part[row], color=color, lw=1.5)
+    own.set(
+        xlabel="r (Å)",
+        ylabel="4πr² G_s (Å⁻¹)",
+        title=f"self, {run.temperature_k:g} K",
+        xlim=(0, None),
+        ylim=(0, None),
+    )
+    other.set(xlabel="r (Å)", ylabel="G_d / ρ", title="distinct", xlim=(0, None), ylim=(0, None))
+    own.legend(frameon=False)
+    if hops is not None and hops.count:
+        lengths.hist(hops.lengths, bins=40, color=ACCENT, alpha=0.8)
+    lengths.set(
+        xlabel="hop length (Å)", ylabel="hops", title=f"{hops.count if hops else 0} hops between sites"
+    )
+    for axes in (own, other, lengths):
+        axes.title.set_fontsize(10)
+        _finish(axes)
+    return figure
+
+
+def rendered(figure: Figure, kind: str = "png") -> bytes:
+    """The figure as a file (`png`, `pdf`, `svg`); without dates, so that equal results give equal files."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    metadata = {"CreationDate": None} if kind == "pdf" else None
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

@@ -17,7 +17,10 @@ import numpy as np
 from mlplugins import __version__
 from mlplugins.analysis.arrhenius import ArrheniusResult
 from mlplugins.analysis.conductivity import RunResult
-from mlplugins.analysis.diffusion import Value
+from mlplugins.analysis.markup import pairs, span, table
+from mlplugins.analysis.methods_text import methods
+from mlplugins.analysis.sections import further_sections
+from mlplugins.analysis.value import Value
 from mlplugins.errors import RunFailed
 
 CSV_POINTS = 2000
@@ -38,6 +41,18 @@ class Report:
     warnings: Sequence[str]
     assumptions: Sequence[tuple[str, str]] = ()
 
+    @property
+    def headline_note(self) -> str:
+        """What the numbers of the Arrhenius line leave out."""
+        notes = []
+        if any(run.further and run.further.onsager for run in self.runs):
+            notes.append(f"{self.species} alone")
+        law = self.arrhenius
+        other = law and [found for found in (law.regimes, law.vft) if found and found.significant]
+        if other:
+            notes.append("of one line, though another law fits better: see the warnings")
+        return f" ({'; '.join(notes)})" if notes else ""
+
     def as_json(self) -> dict[str, object]:
         """The result of `--json`; all intervals are 95 %."""
         return {
@@ -49,16 +64,17 @@ class Report:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write msd.png, arrhenius.png, results.csv, msd.csv and report.html; return the paths."""
-    from mlplugins.analysis.plots import (
-        arrhenius_figure,
-        msd_figure,
-    )  # matplotlib only when a report is wanted
+    """Write the figures (PNG and PDF), results.csv, msd.csv and report.html; return the paths."""
+    from mlplugins.analysis import plots  # matplotlib only when a report is wanted
 
-    figures = {"msd.png": msd_figure(report.runs)}
+    made = {"msd": plots.msd_figure(report.runs), "convergence": plots.convergence_figure(report.runs)}
     if report.arrhenius:
-        figures["arrhenius.png"] = arrhenius_figure(report.runs, report.arrhenius)
+        made["arrhenius"] = plots.arrhenius_figure(report.runs, report.arrhenius)
+    made["motion"] = plots.motion_figure(report.runs[len(report.runs) // 2])
+    drawn = {name: figure for name, figure in made.items() if figure is not None}
+    figures = {f"{name}.png": plots.rendered(figure) for name, figure in drawn.items()}
     contents = dict(figures)
+    contents.update({f"{name}.pdf": plots.rendered(figure, "pdf") for name, figure in drawn.items()})
     contents["results.csv"] = results_csv(report).encode()
     contents["msd.csv"] = msd_csv(report).encode()
     contents["report.html"] = report_html(report, figures).encode()
@@ -80,7 +96,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def results_csv(report: Report) -> str:
-    """One line per temperature; every quantity with its 95 % limits."""
+    """One line per temperature; D, σ and H of the species with their 95 % limits."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = ["D_cm2_s", "sigma_tracer_mS_cm", "D_collective_cm2_s", "sigma_collective_mS_cm", "haven_ratio"]
@@ -141,51 +157,10 @@ th{border-bottom:2px solid #888;font-weight:600}th:first-child,td:first-child{te
 .key{font-size:1.15rem;background:#eef5f9;border-left:4px solid #0b5c8a;padding:.6rem 1rem}
 """
 
-METHODS = """Displacements between frames were accumulated in the current cell (TOR unwrapping, so that cell
-fluctuations do
-not multiply displacements [1, 2]) and the drift of the reference named above was removed. Mean squared
-displacements are
-averages over all time origins and ions, by fast Fourier transform [3]. D is the slope of MSD = c + 6Dt
-inside the fit
-window, by {estimator}. Standard errors combine the scatter between blocks of time and between ions
-(V = V<sub>time</sub> + V<sub>ion</sub> − V<sub>both</sub> [5], the limit of the block bootstrap for
-infinitely many
-replicas), are never taken below those of independent Brownian ions, and become 95 % intervals of ln D with
-Student's t.
-σ<sub>tracer</sub> = N z² e² D / (V k T) (Nernst–Einstein); σ<sub>collective</sub> is the same with the
-slope of the
-collective displacement Σ r; the Haven ratio is σ<sub>tracer</sub>/σ<sub>collective</sub>. Warnings on the
-number of hops
-follow [6]. The Arrhenius line is a weighted fit of ln D on 1/kT; D and σ at 300 K carry the prediction band
-(Student's t
-with n − 2 degrees of freedom, or the known errors, whichever is wider); σ(300 K) is the Nernst–Einstein
-value."""
-
-GLS_TEXT = """generalised least squares with the covariance of overlapping displacements of Brownian motion
-with local
-noise [4]"""
-OLS_TEXT = "ordinary least squares on all lags"
-
-REFERENCES = (
-    "S. von Bülow, J. T. Bullerjahn, G. Hummer, J. Chem. Phys. 153, 021101 (2020), 10.1063/5.0008316.",
-    "J. T. Bullerjahn, S. von Bülow, M. Heidari, J. Hénin, G. Hummer, J. Chem. Theory Comput. 19, "
-    "3406 (2023), "
-    "10.1021/acs.jctc.3c00308.",
-    "V. Calandrini, E. Pellegrini, P. Calligari, K. Hinsen, G. R. Kneller, Collection SFN 12, 201 (2011), "
-    "10.1051/sfn/201112010.",
-    "A. R. McCluskey, S. W. Coles, B. J. Morgan, J. Chem. Theory Comput. 21, 79 (2025), "
-    "10.1021/acs.jctc.4c01249; "
-    "X. Michalet, A. J. Berglund, Phys. Rev. E 85, 061916 (2012), 10.1103/PhysRevE.85.061916.",
-    "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
-    "10.1198/jbes.2010.07136.",
-    "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
-)
-
 
 def report_html(report: Report, figures: dict[str, bytes]) -> str:
     """One page that needs no other file: results, figures, warnings, assumptions, methods."""
     title = f"Ionic conductivity of {html.escape(report.species)}"
-    estimator = OLS_TEXT if dict(report.assumptions).get("fit") == "ols" else GLS_TEXT
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>",
         f"<h1>{title}</h1><small>mlplugins {html.escape(__version__)}; all intervals are 95 %</small>",
@@ -193,28 +168,18 @@ def report_html(report: Report, figures: dict[str, bytes]) -> str:
         "<h2>Results</h2>",
         _results_table(report.runs),
         *(_image(name, data) for name, data in figures.items()),
+        *further_sections(report.runs),
         "<h2>Warnings</h2>",
         _warning_list(report.warnings),
         "<h2>Fit windows and sampling</h2>",
         _sampling_table(report.runs),
         "<h2>Assumptions</h2>",
-        _pairs(report.assumptions),
-        f"<h2>Methods</h2><p>{METHODS.format(estimator=estimator)}</p><ol>",
-        *(f"<li>{html.escape(reference)}</li>" for reference in REFERENCES),
-        "</ol></html>\n",
+        pairs(report.assumptions),
+        "<h2>Methods (to paste)</h2>",
+        methods(report.runs, report.arrhenius, dict(report.assumptions).get("drift removed", "")),
+        "</html>\n",
     ]
     return "\n".join(parts)
-
-
-def span(value: Value | None, digits: int = 3) -> str:
-    """`value [low, high]` for people.
-
-    >>> span(Value(1.234e-6, 1.0e-6, 1.5e-6, 0.1))
-    '1.23e-06 [1e-06, 1.5e-06]'
-    """
-    if value is None:
-        return "–"
-    return f"{value.value:.{digits}g} [{value.low:.{digits}g}, {value.high:.{digits}g}]"
 
 
 def _headline(report: Report) -> str:
@@ -223,16 +188,8 @@ def _headline(report: Report) -> str:
         return ""
     return (
         f"<p class='key'>Ea = {span(law.activation_ev)} eV &nbsp; D(300 K) = {span(law.room_d)} cm²/s &nbsp; "
-        f"σ(300 K) = {span(law.room_sigma)} mS/cm</p>"
+        f"σ(300 K) = {span(law.room_sigma)} mS/cm{html.escape(report.headline_note)}</p>"
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table class='{css}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _results_table(runs: Sequence[RunResult]) -> str:
@@ -247,7 +204,10 @@ def _results_table(runs: Sequence[RunResult]) -> str:
         ]
         for run in runs
     ]
-    return _table(header, rows)
+    alone = ""
+    if any(run.further and run.further.onsager for run in runs):
+        alone = f"<p>{html.escape(runs[0].species)} alone; σ of all carriers together is under Carriers.</p>"
+    return table(header, rows) + alone
 
 
 def _sampling_table(runs: Sequence[RunResult]) -> str:
@@ -277,11 +237,7 @@ def _sampling_table(runs: Sequence[RunResult]) -> str:
         for run in runs
     ]
     reasons = [(f"{run.temperature_k:g} K", run.diffusion.window.reason) for run in runs]
-    return _table(header, rows) + "<br>" + _pairs(reasons)
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return _table(["", ""], pairs, css="text") if pairs else ""
+    return table(header, rows) + "<br>" + pairs(reasons)
 
 
 def _warning_list(warnings: Sequence[str]) -> str:

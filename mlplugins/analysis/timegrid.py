@@ -66,6 +66,29 @@ def uniform_grid(
     return TimeGrid(frames, segments, interval * _timestep(numbers, times_fs, timestep_fs), warnings)
 
 
+def thinned(grid: TimeGrid, stride: int) -> TimeGrid:
+    """The same grid when only frames 0, stride, 2 stride, … were kept; `frames` are then rows of those.
+
+    >>> grid = thinned(uniform_grid([0, 1, 2, 3, 4, 9, 10, 11, 12], [None] * 9, 1.0), 2)
+    >>> grid.frames.tolist(), grid.segments, grid.interval_fs
+    ([0, 1, 2, 3, 4], ((0, 3), (3, 5)), 2.0)
+    """
+    if stride == 1:
+        return grid
+    rows: list[int] = []
+    segments: list[tuple[int, int]] = []
+    for start, stop in grid.segments:
+        places = np.arange(start, stop)[grid.frames[start:stop] % stride == 0]
+        for part in np.split(places, np.flatnonzero(np.diff(places) != stride) + 1):
+            if len(part):
+                segments.append((len(rows), len(rows) + len(part)))
+                rows += (grid.frames[part] // stride).tolist()
+    note = f"memory: every {stride}th frame kept (unwrapped with all of them)"
+    return TimeGrid(
+        np.array(rows, dtype=np.intp), tuple(segments), grid.interval_fs * stride, (*grid.warnings, note)
+    )
+
+
 def _on_grid(numbers: NDArray[np.int64], interval: int) -> NDArray[np.intp]:
     residues = numbers % interval
     main = Counter(residues.tolist()).most_common(1)[0][0]

@@ -9,7 +9,7 @@ M. Kulke, J. Vermaas, J. Chem. Theory Comput. 18, 6161 (2022); J. Bullerjahn et 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from mlplugins import registry
 from mlplugins.analysis.readers._text import Floats, Frame, ReadOptions, head
-from mlplugins.analysis.timegrid import TimeGrid, uniform_grid
+from mlplugins.analysis.store import BUDGET_BYTES, FrameStore
+from mlplugins.analysis.timegrid import TimeGrid, thinned, uniform_grid
 from mlplugins.errors import BadInput, nearest
 
 READERS = "mlplugins.analysis.readers"
@@ -44,6 +45,9 @@ class ReadSettings:
         drift: what is held fixed: the centre of mass of the `framework` (all other atoms), of `all` atoms,
             or `none`.
         progress: called with the fraction read so far and the number of frames.
+        carriers: other mobile species, whose displacements are kept too.
+        topology: file with the elements, for formats of MDAnalysis that hold none.
+        memory_bytes: displacements beyond this are thinned to every second, fourth, … frame.
     """
 
     species: str
@@ -52,6 +56,9 @@ class ReadSettings:
     type_map: tuple[str, ...] = ()
     drift: str = "framework"
     progress: Callable[[float, int], None] | None = None
+    carriers: tuple[str, ...] = ()
+    topology: Path | None = None
+    memory_bytes: int = BUDGET_BYTES
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,12 @@ class Trajectory:
         volume_a3: mean volume of the cell, Å³.
         framework_rms: root-mean-square displacement of each other element after drift removal (frames,), Å.
         drift: displacement of the reference that was removed (frames, 3), Å.
+        collective: whether the collective displacement means anything.
         warnings: everything the reader dropped, assumed or doubts.
+        others: displacements of the other carriers.
+        start: positions of the mobile ions at zero displacement from the corner of the cell (ions, 3), Å;
+            None if not known.
+        cell: mean lattice vectors as rows, Å; None if not known.
     """
 
     species: str
@@ -78,6 +90,9 @@ class Trajectory:
     drift: Floats
     collective: bool = True
     warnings: tuple[str, ...] = ()
+    others: Mapping[str, Floats] = field(default_factory=dict)
+    start: Floats | None = None
+    cell: Floats | None = None
 
     @property
     def n_frames(self) -> int:
@@ -127,7 +142,7 @@ def read_trajectory(files: Sequence[Path | str], settings: ReadSettings) -> Traj
         raise BadInput(f"unknown drift reference '{settings.drift}': {nearest(settings.drift, DRIFTS)}")
     paths = [Path(file) for file in files]
     readers = [find_reader(path) for path in paths]
-    options = ReadOptions(type_map=settings.type_map)
+    options = ReadOptions(type_map=settings.type_map, topology=settings.topology)
     joiner = _Joiner(settings, options.warnings)
     sizes = [path.stat().st_size for path in paths]
     for number, (path, reader) in enumerate(zip(paths, readers)):
@@ -172,10 +187,9 @@ class _Joiner:
         self._symbols: NDArray[np.str_] | None = None
         self._previous: _Previous
         self._last_step_before = 0
-        self._buffer: Floats = np.zeros((0, 0, 3))
+        self._store = FrameStore(self.settings.memory_bytes)
         self._volume = 0.0
-        self._drift: list[Floats] = []
-        self._rms: dict[str, list[float]] = {}
+        self._cell: Floats = np.zeros((3, 3))
         self._bead: int | None = None
         self._numbered = False
         self._file_frames = 0
@@ -214,10 +228,11 @@ class _Joiner:
 
     def _begin(self, frame: Frame, where: str) -> None:
         symbols = frame.symbols
-        species = self.settings.species
-        if species not in symbols:
-            elements = ", ".join(sorted(set(symbols)))
-            raise BadInput(f"{where}: no atom of species '{species}'; the trajectory holds {elements}")
+        names = (self.settings.species, *self.settings.carriers)
+        for species in names:
+            if species not in symbols:
+                elements = ", ".join(sorted(set(symbols)))
+                raise BadInput(f"{where}: no atom of species '{species}'; the trajectory holds {elements}")
         unknown = sorted({str(name) for name in symbols} - set(atomic_numbers))
         if unknown or "X" in symbols:
             raise BadInput(
@@ -225,12 +240,14 @@ class _Joiner:
                 "in the order of the types: --type-map Li P S Cl"
             )
         self._symbols = symbols
-        self._mobile = symbols == species
+        self._groups = {name: np.flatnonzero(symbols == name) for name in names}
+        self._kept = np.concatenate(list(self._groups.values()))
+        self._mobile = np.isin(symbols, names)
         self._weights = self._reference_weights(symbols)
         self._bead = frame.bead
         self._numbered = frame.step is not None and self.settings.interval is None
         self._displaced = np.zeros_like(frame.positions)
-        self._others = {str(name): symbols == name for name in sorted(set(symbols)) if name != species}
+        self._others = {str(name): symbols == name for name in sorted(set(symbols)) if name not in names}
         self._check(frame, where)
         self._keep(self._displaced, frame, _wrapped(frame))
 
@@ -316,20 +333,16 @@ class _Joiner:
     def _keep(self, displaced: Floats, frame: Frame, current: _Previous) -> None:
         number = len(self.steps)
         drift = np.zeros(3) if self._weights is None else self._weights @ displaced
-        mobile = displaced[self._mobile] - drift
-        if number >= len(self._buffer):
-            grown = max(256, int(number * 1.4))
-            if number == 0:
-                self._buffer = np.empty((grown, *mobile.shape))
-            else:
-                self._buffer.resize((grown, *mobile.shape), refcheck=False)
-        self._buffer[number] = mobile
+        if number == 0:
+            corner = 0.0 if frame.origin is None else frame.origin
+            self._start = current.positions[self._groups[self.settings.species]] - corner
+        rms = [
+            np.sqrt(((displaced[chosen] - drift) ** 2).sum(axis=1).mean()) for chosen in self._others.values()
+        ]
+        self._store.add(np.concatenate([(displaced[self._kept] - drift).ravel(), drift, rms]))
         self._displaced, self._previous = displaced, current
-        self._drift.append(drift)
-        for name, chosen in self._others.items():
-            squares = ((displaced[chosen] - drift) ** 2).sum(axis=1)
-            self._rms.setdefault(name, []).append(float(np.sqrt(squares.mean())))
         self._volume += abs(float(np.linalg.det(frame.cell)))
+        self._cell += frame.cell
         interval = self.settings.interval or 1
         self.steps.append(int(frame.step or 0) if self._numbered else number * interval)
         self.times.append(frame.time_fs)
@@ -343,8 +356,8 @@ class _Joiner:
                 "steps between frames"
             )
         grid = uniform_grid(self.steps, self.times, self.settings.timestep_fs)
+        grid = thinned(grid, self._store.stride)
         self.warnings.extend(grid.warnings)
-        self._buffer.resize((count, *self._buffer.shape[1:]), refcheck=False)
         return self._trajectory(grid, count)
 
     def _report(self, count: int) -> None:
@@ -355,7 +368,12 @@ class _Joiner:
                 f"{self._identical} frame(s) identical to the one before were dropped as duplicates "
                 "of a restart"
             )
-        if self._mobile.all() and self.settings.drift == "framework":
+        if self._mobile.all() and self.settings.drift == "framework" and self.settings.carriers:
+            self.warnings.append(
+                "no framework (all atoms are carriers): the drift of the total centre of mass was removed; "
+                "L_ij and σ are relative to it"
+            )
+        elif self._mobile.all() and self.settings.drift == "framework":
             self.warnings.append(
                 "no framework (all atoms are mobile): the drift of the total centre of mass was removed, "
                 f"which makes D too small by a factor of up to 1 − 1/N (N = {int(self._mobile.sum())}); no "
@@ -375,23 +393,30 @@ class _Joiner:
         self.warnings.append(f"{text}; {remedy}")
 
     def _trajectory(self, grid: TimeGrid, count: int) -> Trajectory:
-        chosen = grid.frames
-        whole = len(chosen) == count
-        select = slice(None) if whole else chosen
-        collective = self.settings.drift != "framework" or not self._mobile.all()
-        if self.settings.drift == "all" and self._mobile.all():
-            collective = False
+        rows = self._store.rows
+        if len(grid.frames) < len(rows):
+            rows = rows[grid.frames]
+        width = 3 * len(self._kept)
+        moved = rows[:, :width].reshape(len(rows), -1, 3)
+        ends = np.cumsum([len(chosen) for chosen in self._groups.values()])
+        parts = dict(zip(self._groups, np.split(moved, ends[:-1], axis=1)))
+        species = self.settings.species
+        alone = self._mobile.all() and not self.settings.carriers
+        rms = dict(zip(self._others, rows[:, width + 3 :].T))
         return Trajectory(
-            species=self.settings.species,
-            displacements=self._buffer if whole else self._buffer[chosen],
+            species=species,
+            displacements=parts.pop(species),
             interval_fs=grid.interval_fs,
             segments=grid.segments,
             volume_a3=self._volume / count,
             n_atoms=len(self._displaced),
-            framework_rms={name: np.array(values)[select] for name, values in self._rms.items()},
-            drift=np.array(self._drift)[select],
-            collective=collective,
+            framework_rms=rms,
+            drift=rows[:, width : width + 3],
+            collective=self.settings.drift == "none" or not alone,
             warnings=tuple(self.warnings),
+            others=parts,
+            start=self._start,
+            cell=self._cell / count,
         )
 
 

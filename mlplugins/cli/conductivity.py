@@ -16,8 +16,13 @@ Several temperatures, in a YAML file:
       - {files: [800K.traj], temperature: 800, interval: 50}    # MD steps per frame
 
 Two entries of the same temperature are independent runs and are pooled. Reads LAMMPS dumps, i-PI and
-extended xyz, ASE .traj, XDATCAR; also compressed. Needs times: --timestep where the file holds step numbers
-only, --interval (MD steps between frames) where it does not hold even those.
+extended xyz, ASE .traj, XDATCAR, and with --topology the formats of MDAnalysis (XTC, TRR, DCD, NetCDF,
+…); also compressed. Needs times: --timestep where the file holds step numbers only, --interval (MD steps
+between frames) where it does not hold even those.
+
+Several charged species (L_ij, transference numbers): --carriers Cl=-1, or carriers: {Cl: -1} in the YAML.
+A Green–Kubo check: green_kubo: FILE in a run of the YAML, a LAMMPS dump with vx vy vz or the file of a
+fix ave/correlate of the charge current.
 """
 
 from __future__ import annotations
@@ -25,32 +30,45 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlplugins.analysis.arrhenius import arrhenius
-from mlplugins.analysis.conductivity import HOP_LENGTH_A, AnalysisSettings, RunResult, analyse
+from mlplugins.analysis.conductivity import HOP_LENGTH_A, AnalysisSettings, RunResult
+from mlplugins.analysis.current import CurrentSource, green_kubo_of
 from mlplugins.analysis.linefit import ESTIMATORS
-from mlplugins.analysis.report import Report, span, write_report
+from mlplugins.analysis.markup import span
+from mlplugins.analysis.quantities import study
+from mlplugins.analysis.report import Report, write_report
+from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import DRIFTS, ReadSettings, Trajectory, read_trajectory
 from mlplugins.cli._common import add_json, console, write_json
 from mlplugins.errors import BadInput, nearest
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 BYTES_WITH_PROGRESS = 20_000_000
+
+
+def _charged(value: float) -> float:
+    if value == 0:
+        raise ValueError("a neutral species carries no current; expected e.g. 1 for Li")
+    return value
+
+
 Positive = Annotated[float, Field(gt=0)]
 Steps = Annotated[int, Field(gt=0)]
+Charge = Annotated[float, AfterValidator(_charged)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class RunConfig(_Strict):
@@ -60,13 +78,14 @@ class RunConfig(_Strict):
     temperature: Positive
     timestep: Positive | None = None
     interval: Steps | None = None
+    green_kubo: str | None = None
 
 
 class Config(_Strict):
     """The YAML file of several runs."""
 
     species: str
-    charge: float = 1.0
+    charge: Charge = 1.0
     runs: Annotated[list[RunConfig], Field(min_length=1)]
     timestep: Positive | None = None
     interval: Steps | None = None
@@ -76,6 +95,11 @@ class Config(_Strict):
     fit: Literal["gls", "ols"] = "gls"
     drift: Literal["framework", "all", "none"] = "framework"
     hop_length: Positive = HOP_LENGTH_A
+    carriers: dict[str, Charge] = {}
+    viscosity: Positive | None = None
+    sites: str | None = None
+    topology: str | None = None
+    kinisi: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +128,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop-length", type=float, metavar="A", help=f"for the count of hops (default {HOP_LENGTH_A:g})"
     )
+    parser.add_argument(
+        "--carriers", nargs="+", metavar="EL=CHARGE", help="other mobile charged species, e.g. Cl=-1"
+    )
+    parser.add_argument("--sites", metavar="FILE", help="fractional coordinates of sites (default: found)")
+    parser.add_argument("--topology", metavar="FILE", help="elements for formats of MDAnalysis")
+    parser.add_argument(
+        "--viscosity", type=float, metavar="MPA_S", help="of a liquid: finite-size correction (Yeh–Hummer)"
+    )
+    parser.add_argument(
+        "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("conductivity"), metavar="DIR")
     add_json(parser)
 
@@ -118,14 +153,18 @@ def run(args: argparse.Namespace) -> int:
         window_ps=config.fit_window,
         estimator=config.fit,
         hop_length_a=config.hop_length,
+        carriers=config.carriers,
+        viscosity_mpa_s=config.viscosity,
+        sites=read_sites(Path(config.sites)) if config.sites else None,
+        sampler="kinisi" if config.kinisi else "closed",
     )
     temperatures = sorted({entry.temperature for entry in config.runs})
+    sources = {temperature: _current_source(config, base, temperature) for temperature in temperatures}
     results = []
     for temperature in temperatures:
         entries = [entry for entry in config.runs if entry.temperature == temperature]
-        results.append(
-            analyse([_read(entry, config, base, screen) for entry in entries], temperature, settings)
-        )
+        result = study([_read(entry, config, base, screen) for entry in entries], temperature, settings)
+        results.append(_with_green_kubo(result, sources[temperature]))
     law, notes = arrhenius(results)
     warnings = [*(text for result in results for text in result.warnings), *notes]
     report = Report(config.species, results, law, warnings, _assumptions(config, base))
@@ -150,8 +189,14 @@ def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         "fit",
         "drift",
         "hop_length",
+        "sites",
+        "topology",
+        "viscosity",
+        "kinisi",
     )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.carriers is not None:
+        given["carriers"] = _charges(args.carriers)
     configs = [name for name in args.trajectories if Path(name).suffix in CONFIG_SUFFIXES]
     if not configs:
         for name in ("species", "temperature"):
@@ -166,7 +211,48 @@ def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.temperature is not None:
         raise BadInput("--temperature cannot be given with a YAML file; each of its runs has its own")
     path = Path(configs[0])
-    return _validated({**_load(path), **given}, str(path)), path.parent
+    content = _load(path)
+    for name in ("sites", "topology"):
+        if isinstance(content.get(name), str):
+            content[name] = str(path.parent / content[name])
+    return _validated({**content, **given}, str(path)), path.parent
+
+
+def _charges(words: Sequence[str]) -> dict[str, float]:
+    charges = {}
+    for word in words:
+        name, equals, charge = word.partition("=")
+        try:
+            charges[name] = float(charge)
+        except ValueError as error:
+            raise BadInput(f"--carriers {word}: expected ELEMENT=CHARGE, e.g. Cl=-1") from error
+        if not equals or charges[name] == 0:
+            raise BadInput(f"--carriers {word}: expected ELEMENT=CHARGE with a charge, e.g. Cl=-1")
+    return charges
+
+
+def _current_source(config: Config, base: Path, temperature: float) -> CurrentSource | None:
+    """What the Green–Kubo check of one temperature reads; refused before anything is computed."""
+    named = [entry for entry in config.runs if entry.temperature == temperature and entry.green_kubo]
+    if not named:
+        return None
+    if len(named) > 1:
+        raise BadInput(f"green_kubo in {len(named)} runs at {temperature:g} K; expected it in one of them")
+    path = base / str(named[0].green_kubo)
+    if not path.is_file():
+        raise BadInput(f"no such file for Green–Kubo: '{path}'")
+    charges = {config.species: config.charge, **config.carriers}
+    timestep = named[0].timestep or config.timestep
+    return CurrentSource(path, charges, timestep, tuple(config.type_map), config.discard_ps)
+
+
+def _with_green_kubo(result: RunResult, source: CurrentSource | None) -> RunResult:
+    if source is None or result.further is None:
+        return result
+    found = green_kubo_of(source, result.volume_a3, result.temperature_k)
+    texts = [f"{result.temperature_k:g} K: {text}" for text in found.warnings]
+    further = replace(result.further, green_kubo=found)
+    return replace(result, further=further, warnings=(*result.warnings, *texts))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -183,7 +269,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _validated(content: dict[str, Any], source: str) -> Config:
     try:
-        return Config.model_validate(content)
+        config = Config.model_validate(content)
+        if config.species in config.carriers:
+            raise BadInput(f"{source}: carriers: '{config.species}' is the species already; name only others")
+        return config
     except ValidationError as error:
         # a misspelt key is also a missing one: name the misspelling
         first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
@@ -205,6 +294,8 @@ def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Traj
         interval=entry.interval or config.interval,
         type_map=tuple(config.type_map),
         drift=config.drift,
+        carriers=tuple(name for name in config.carriers if name != config.species),
+        topology=Path(config.topology) if config.topology else None,
     )
     size = sum(path.stat().st_size for path in files if path.is_file())
     if size < BYTES_WITH_PROGRESS:
@@ -253,11 +344,21 @@ def _print(screen: Console, report: Report) -> None:
     for result in report.runs:
         table.add_row(*(column.text(result) for column in COLUMNS))
     screen.print(table)
+    for result in report.runs:
+        if result.further is not None and result.further.onsager is not None:
+            found = result.further.onsager
+            screen.print(
+                f"{result.temperature_k:g} K, all carriers: σ = {span(found.sigma)} mS/cm   Haven ratio = "
+                f"{span(found.haven, 2)}   (the table is {report.species} alone)",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
     law = report.arrhenius
     if law:
         screen.print(
             f"Ea = {span(law.activation_ev)} eV   D(300 K) = {span(law.room_d)} cm²/s   "
-            f"σ(300 K) = {span(law.room_sigma)} mS/cm",
+            f"σ(300 K) = {span(law.room_sigma)} mS/cm{report.headline_note}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -272,7 +373,8 @@ def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
         for entry in config.runs
     )
     reference = {
-        "framework": f"centre of mass of all atoms but {config.species}",
+        "framework": "centre of mass of all atoms but "
+        f"{', '.join([config.species, *config.carriers])} (of all atoms where there are no others)",
         "all": "centre of mass of all atoms",
         "none": "none",
     }
@@ -286,5 +388,15 @@ def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
         ("fit window", "chosen, see above" if config.fit_window is None else "fixed by the user"),
         ("hop length (for warnings only)", f"{config.hop_length:g} Å"),
         ("volume", "mean over the frames read, equilibration included"),
-        ("diffusion", "three-dimensional; no correction for the finite size of the cell"),
+        (
+            "finite size",
+            "not corrected" if config.viscosity is None else f"Yeh–Hummer, η = {config.viscosity:g} mPa s",
+        ),
+        *([("charges", _charge_text(config))] if config.carriers else []),
+        ("correlations beyond the window", "none: D is the slope inside the fit window"),
+        ("quantum effects", "none: classical ions"),
     )
+
+
+def _charge_text(config: Config) -> str:
+    return ", ".join(f"{name} {charge:+g} e" for name, charge in config.carriers.items())

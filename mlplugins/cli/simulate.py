@@ -8,7 +8,7 @@ Example:
 md.yaml:
   model: model.pt
   structure: Li6PS5Cl.extxyz       # or FILE@INDEX; any file that ASE reads
-  engine: lammps                   # lammps | ipi | ase
+  engine: lammps                   # lammps | ipi | ase, or several: [lammps, ipi]
   ensemble: nvt                    # nve | nvt | npt
   temperatures: [700, 850, 1000]   # K
   seeds: [1]
@@ -23,6 +23,7 @@ md.yaml:
   mobile: {species: Li, charge: 1}              # for conductivity.yaml
   ranks: 1                         # MPI ranks of one run (LAMMPS); threads: 1 of each
   parallel: 1                      # runs at the same time
+  cluster: {provider: slurm, jobs: 4, workers: 1, options: {partition: P, walltime: "24:00:00"}}   # by Parsl
 
 The same command continues a campaign that was killed and skips runs that are finished.
 """
@@ -42,7 +43,7 @@ from rich.table import Table
 from mlplugins.cli._common import add_json, console, write_json
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
-from mlplugins.simulation.config import load
+from mlplugins.simulation.config import load_all
 from mlplugins.simulation.plan import Campaign, Run, plan
 
 LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
@@ -62,18 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, write, run; 1 if a run failed."""
     out = console()
-    campaign = plan(load(args.config, args.engine), args.output.resolve())
+    planned = [plan(config, args.output.resolve()) for config in load_all(args.config, args.engine)]
+    directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
     if args.write_only:
-        campaigns.write(campaign)
-        for item in campaign.runs:
-            out.print(f"{escape(str(item.directory))}: sh run.sh", soft_wrap=True)
-        write_json(
-            args.json, {"directory": str(campaign.directory), "runs": [item.name for item in campaign.runs]}
-        )
+        for campaign in planned:
+            campaigns.write(campaign)
+            for item in campaign.runs:
+                out.print(f"{escape(str(item.directory))}: sh run.sh", soft_wrap=True)
+        campaigns.write_together(planned)
+        names = [item.name for campaign in planned for item in campaign.runs]
+        write_json(args.json, {"directory": directory, "runs": names})
         return 0
-    outcomes = _simulate(campaign, out)
-    _print(campaign, outcomes, out)
-    write_json(args.json, {"directory": str(campaign.directory), "runs": [asdict(item) for item in outcomes]})
+    outcomes = []
+    for campaign in planned:
+        ended = _simulate(campaign, out)
+        campaigns.write_together(planned)
+        _print(campaign, ended, out)
+        outcomes += ended
+    write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
     return 0 if all(item.state == "finished" for item in outcomes) else 1
 
 

@@ -8,10 +8,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mlplugins.errors import BadInput
 from mlplugins.simulation import host as hosts
@@ -77,6 +79,19 @@ def write(campaign: Campaign) -> Host:
     return host
 
 
+def write_together(planned: Sequence[Campaign]) -> None:
+    """`conductivity.yaml` over the campaigns of several engines: runs of one temperature are pooled."""
+    if len(planned) < 2:
+        return
+    base = planned[0].directory.parent
+    texts = []
+    for campaign in planned:
+        trajectories = [hosts.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
+        texts.append(yaml.safe_load(conductivity_inputs(campaign, trajectories, base)))
+    whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
+    _write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
+
+
 def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
     """Write the input files and run what is not finished yet; a run that fails does not stop the others.
 
@@ -84,10 +99,20 @@ def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) ->
         campaign: from `plan.plan`.
         progress: called with a run and its step, a few times a second.
     """
-    host = write(campaign)
+    write(campaign)
+    if campaign.config.cluster is not None:
+        from mlplugins.simulation import cluster
+
+        return cluster.simulate(campaign, progress)
+    return drive(campaign, campaign.runs, progress)
+
+
+def drive(campaign: Campaign, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
+    """Run some runs of a campaign here, whose input files are written."""
+    host = hosts.load(campaign.config.engine)
     with contextlib.ExitStack() as stack:
-        locks = {run.name: stack.enter_context(_locked(run)) for run in campaign.runs}
-        waiting = [_Worker(campaign, host, run, locks[run.name]) for run in campaign.runs]
+        locks = {run.name: stack.enter_context(_locked(run)) for run in runs}
+        waiting = [_Worker(campaign, host, run, locks[run.name]) for run in runs]
         active: list[_Worker] = []
         done: list[_Worker] = []
         try:

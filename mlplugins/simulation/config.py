@@ -59,6 +59,21 @@ class Mobile(_Strict):
     charge: float
 
 
+class Cluster(_Strict):
+    """Where the runs go through Parsl; without it they run here.
+
+    `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
+    """
+
+    provider: Literal["local", "slurm", "pbspro", "torque", "lsf", "grid_engine", "condor"] = "local"
+    options: dict[str, Any] = {}
+    workers: Count = 1  # runs at a time in one job
+    jobs: Count = 1  # jobs at a time
+    retries: Annotated[int, Field(ge=0)] = (
+        1  # a job that hits its time limit is submitted again and continues
+    )
+
+
 class SimulationConfig(_Strict):
     """A campaign: every temperature with every seed, in one engine.
 
@@ -87,6 +102,7 @@ class SimulationConfig(_Strict):
     threads: Count = 1  # per rank; ranks × threads × parallel beyond the cores is several times slower
     parallel: Count = 1  # runs at the same time
     device: Literal["cpu", "cuda"] = "cpu"
+    cluster: Cluster | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SimulationConfig:
@@ -120,6 +136,20 @@ class SimulationConfig(_Strict):
         return self.ensemble == "npt" or self.equilibration.npt_steps > 0
 
 
+def load_all(path: Path, engine: str | None = None) -> list[SimulationConfig]:
+    """One campaign for each engine of the file (`engine: lammps`, or `engine: [lammps, ipi]`), or for the
+    given one.
+
+    Raises:
+        BadInput: as `load`; an engine named twice.
+    """
+    named = _content(path).get("engine", "lammps")
+    engines = [engine] if engine is not None else named if isinstance(named, list) else [None]
+    if not engines or len(set(engines)) != len(engines):
+        raise BadInput(f"{path}: 'engine': {named}; expected engines, each once")
+    return [load(path, name) for name in engines]
+
+
 def load(path: Path, engine: str | None = None) -> SimulationConfig:
     """Read a campaign; paths in it are relative to the file.
 
@@ -130,16 +160,7 @@ def load(path: Path, engine: str | None = None) -> SimulationConfig:
     Raises:
         BadInput: no such file, not YAML, unknown or ill-typed keys (all of them are named).
     """
-    if not path.is_file():
-        raise BadInput(f"no such configuration file: '{path}'")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BadInput(
-            f"{path}: expected keys and values (model: …, structure: …), got {type(content).__name__}"
-        )
+    content = _content(path)
     if engine is not None:
         content["engine"] = engine
     try:
@@ -150,6 +171,20 @@ def load(path: Path, engine: str | None = None) -> SimulationConfig:
     name, at, index = config.structure.rpartition("@")
     file, suffix = (name, at + index) if at else (config.structure, "")
     return config.model_copy(update={"model": base / config.model, "structure": str(base / file) + suffix})
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"no such configuration file: '{path}'")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{path}: expected keys and values (model: …, structure: …), got {type(content).__name__}"
+        )
+    return content
 
 
 def _sentences(error: ValidationError) -> list[str]:

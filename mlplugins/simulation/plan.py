@@ -21,7 +21,7 @@ from mlplugins.simulation.config import Mobile, SimulationConfig
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 """Ions taken as the mobile ones if the configuration names none (the first that the structure holds)."""
 
-NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine")
+NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine", "cluster")
 """Keys that do not change what one existing run is."""
 
 

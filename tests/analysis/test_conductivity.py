@@ -1,16 +1,12 @@
 """Conductivities: units, drift, unwrapping, published trajectories, doubts."""
 
-import json
-
 import numpy as np
 import pytest
 
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
-from mlplugins.analysis.diffusion import Paths, diffusion
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk
-from mlplugins.units import conductivity_ms_cm
 
 
 def trajectory(displacements, interval_fs=100.0, collective=True):
@@ -37,6 +33,7 @@ def test_sigma_is_nernst_einstein_with_the_square_of_the_charge():
     expected = ions_per_cm3 * e**2 * single.diffusion.tracer.value / kt * 1000  # mS/cm
     assert single.sigma_tracer.value == pytest.approx(expected, rel=1e-9)
     assert double.sigma_tracer.value == pytest.approx(4 * expected, rel=1e-9)
+    assert single.as_json()["sigma_tracer_S_cm"]["value"] == pytest.approx(expected / 1000, rel=1e-9)
     ratio = single.sigma_tracer.value / single.sigma_collective.value
     assert single.diffusion.haven.value == pytest.approx(ratio, rel=1e-12)
 
@@ -61,6 +58,12 @@ def test_equilibration_is_left_out():
     result = analyse([trajectory(moved)], 600.0, AnalysisSettings(discard_ps=50))
     assert result.n_frames == 2500
     assert result.diffusion.tracer.low < walk.exact_cm2_s < result.diffusion.tracer.high
+
+
+def test_runs_that_contradict_each_other_are_reported():
+    runs = [trajectory(LatticeWalk(frames=1500, ions=30, rate=rate).displacements()) for rate in (0.15, 0.4)]
+    texts = analyse(runs, 600.0, AnalysisSettings()).warnings
+    assert any("the 2 runs contradict each other" in text for text in texts)
 
 
 def test_runs_of_one_temperature_are_thinned_to_one_spacing():
@@ -131,23 +134,3 @@ def test_argyrodite_aimd(reference_data, disorder, expected, after_10_ps):
     # this MSD is not a line: the tool has to say so
     assert any("not diffusive" in text for text in result.warnings)
     assert any("curved inside the fit window" in text for text in result.warnings)
-
-
-@pytest.mark.reference
-def test_lgps_of_pymatgen(reference_data):
-    """Li10GeP2S12 at 600 K, 20 ps: pymatgen asserts D 1.16e-6 (all origins), Haven ratio 0.3185."""
-    data = json.loads((reference_data / "pymatgen_diffusion" / "DiffusionAnalyzer.json").read_text())
-    moved = np.array(data["displacements"]).transpose(1, 0, 2)
-    mobile = np.array([site["species"][0]["element"] == "Li" for site in data["structure"]["sites"]])
-    lithium = moved[:, mobile] - moved[:, ~mobile].mean(axis=1, keepdims=True)
-    single_origin = (lithium**2).sum(axis=2).mean(axis=1)
-    slope = np.polyfit(np.arange(1000) * 0.02, single_origin, 1)[0]
-    assert conductivity_ms_cm(20 * slope / 6 * 1e-4, 970.414, 600.0) == pytest.approx(27.20479, rel=1e-4)
-    paths = Paths([lithium], [[(0, 1000)]], 20.0)
-    line = diffusion(paths, (0.02, 13.0), "ols")
-    assert line.tracer.value == pytest.approx(1.16e-6, rel=0.15)
-    assert line.haven.value == pytest.approx(0.3185, rel=0.1)
-    chosen = diffusion(paths)
-    assert chosen.tracer.low < 1.16083658794e-06 < chosen.tracer.high
-    assert chosen.collective.low < 3.64565578208e-06 < chosen.collective.high
-    assert chosen.haven.low < 0.31854161 < chosen.haven.high

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
 from mlplugins.errors import BadInput
@@ -34,6 +33,77 @@ def test_all_ions_together_conduct_n_times_better():
     result = diffusion(paths_of(np.repeat(one, 8, axis=1)))
     assert result.collective.value == pytest.approx(8 * result.tracer.value, rel=1e-9)
     assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
+
+
+def curved_walk(frames=1200, ions=12):
+    """Ions in a wide soft cage: the slope falls along the whole run."""
+    random = np.random.default_rng(3)
+    path = np.zeros((frames, ions, 3))
+    for frame in range(1, frames):
+        path[frame] = 0.995 * path[frame - 1] + random.normal(size=(ions, 3))
+    return path
+
+
+def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
+    """Eight ions that move as one have H = 1/8 by any fit, but not if D* and D_σ take different ones."""
+    one = curved_walk(ions=30)
+    runs = [np.repeat(one[:, ion : ion + 1], 8, axis=1) for ion in range(one.shape[1])]
+    result = diffusion(paths_of(*runs))
+    assert result.curved
+    assert result.estimator == "ols"
+    assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
+    assert result.collective.low == pytest.approx(8 * result.tracer.low, rel=1e-9)
+    assert result.collective.high == pytest.approx(8 * result.tracer.high, rel=1e-9)
+    assert np.mean([axis.value for axis in result.axes]) == pytest.approx(result.tracer.value, rel=1e-9)
+
+
+def test_what_is_fitted_again_in_the_window_of_a_curved_msd_gives_the_same_d():
+    paths = paths_of(curved_walk())
+    result = diffusion(paths)
+    assert result.curved
+    again = diffusion(paths, (result.window.low_ps, result.window.high_ps), result.estimator)
+    assert again.tracer.value == pytest.approx(result.tracer.value, rel=1e-9)
+    assert again.collective.value == pytest.approx(result.collective.value, rel=1e-9)
+    assert again.blocks == result.blocks
+
+
+def test_errors_of_the_axes_hold_ions_that_stay_different():
+    """A quarter of the ions is mobile: the scatter between ions is nearly all of the error of D_x."""
+    held, walks = 0, 60
+    for seed in range(walks):
+        walk = LatticeWalk(frames=1500, ions=40, seed=seed, vibration=0.1)
+        mobile = np.random.default_rng(seed).random(40) < 0.25
+        result = diffusion(paths_of(walk.displacements() * mobile[:, None]), (2.0, 10.0))
+        truth = 0.25 * walk.exact_cm2_s
+        held += sum(axis.low < truth < axis.high for axis in result.axes)
+    assert held >= 0.88 * 3 * walks, held  # blocks of time alone: a third
+
+
+def test_seeds_that_contradict_each_other_widen_the_interval():
+    slow = LatticeWalk(frames=700, ions=15, rate=0.2, seed=1)
+    fast = LatticeWalk(frames=700, ions=15, rate=0.6, seed=2)
+    both = diffusion(paths_of(slow.displacements(), fast.displacements()))
+    assert both.one_mean < 0.01
+    assert both.tracer.low < slow.exact_cm2_s
+    assert fast.exact_cm2_s < both.tracer.high
+    same = []
+    for seed in range(0, 80, 2):
+        runs = [LatticeWalk(frames=600, ions=10, seed=seed + i).displacements() for i in range(2)]
+        same.append(diffusion(paths_of(*runs)).one_mean)
+    assert sum(probability < 0.05 for probability in same) <= 6
+    assert max(same) < 1
+
+
+def test_the_limit_of_a_slope_that_is_not_positive_holds_slow_ions():
+    """Few hops in much rattling: where the fitted slope is negative, the limit still holds the truth."""
+    held = []
+    for seed in range(60):
+        walk = LatticeWalk(frames=300, ions=4, rate=0.002, hop=1.5, seed=seed, vibration=0.3)
+        tracer = diffusion(paths_of(walk.displacements()), collective=False).tracer
+        if tracer.value == 0:
+            held.append(walk.exact_cm2_s < tracer.high)
+    assert len(held) >= 10
+    assert sum(held) >= 0.9 * len(held)
 
 
 def test_a_fixed_window_and_ordinary_least_squares_is_the_textbook_slope():
@@ -106,17 +176,17 @@ def test_variance_is_the_limit_of_the_two_way_bootstrap():
     uneven = walk.displacements() * np.linspace(0.4, 1.6, 15)[:, None]  # ions that stay different
     paths = paths_of(uneven)
     lags = module.window_lags(paths, choose_window(paths))
-    data = module._block_data(paths, lags, 10)
-    estimate = module._estimate(data, lags, paths, "gls")
-    cells, blocks, ions = estimate.cells, *estimate.cells.shape
+    data = module.block_data(paths, lags, 10)
+    found = module.estimate(data, lags, paths, "gls")
+    cells, blocks, ions = found.cells, *found.cells.shape
     random = np.random.default_rng(1)
     replicas = 20_000
     by_time = random.multinomial(blocks, np.full(blocks, 1 / blocks), replicas) @ cells.mean(axis=1) / blocks
     by_ion = random.multinomial(ions, np.full(ions, 1 / ions), replicas) @ cells.mean(axis=0) / ions
     count = cells.size
     by_cell = random.multinomial(count, np.full(count, 1 / count), replicas) @ cells.ravel() / count
-    assert estimate.time == pytest.approx(by_time.var() * blocks / (blocks - 1), rel=0.05)
-    assert estimate.ions == pytest.approx(by_ion.var() - by_cell.var(), rel=0.08)
+    assert found.time == pytest.approx(by_time.var() * blocks / (blocks - 1), rel=0.05)
+    assert found.ions == pytest.approx(by_ion.var() - by_cell.var(), rel=0.08)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +210,14 @@ def test_too_few_frames_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 4])
 def test_intervals_cover_the_truth(together):
-    """120 walks; with `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
+    """200 walks; with `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
 
-    Outside the limits with probability below 1e-3 if the true coverage is 95 %.
+    `benchmarks/coverage.py` does the same with more walks and more kinds of motion.
     """
-    walks = 120
-    inside = np.zeros(3)
+    walks = 200
+    inside, undefined = np.zeros(3), 0
     for seed in range(walks):
-        walk = LatticeWalk(frames=1200, ions=24 // together, rate=0.3, seed=seed, vibration=0.0)
+        walk = LatticeWalk(frames=1000, ions=16 // together, rate=0.3, seed=seed, vibration=0.0)
         ions = np.repeat(walk.displacements(), together, axis=1)
         ions += 0.3 * np.random.default_rng(seed + 10_000).normal(size=ions.shape)
         result = diffusion(paths_of(ions))
@@ -157,6 +227,9 @@ def test_intervals_cover_the_truth(together):
             result.collective.low < together * truth < result.collective.high,
             result.haven is not None and result.haven.low < 1 / together < result.haven.high,
         ]
-    print(f"coverage of the 95 % intervals of D*, D_σ, H: {inside / walks}")
-    lowest = stats.binom.ppf(1e-3, walks, 0.95) / walks
-    assert (inside / walks >= max(lowest, 0.85)).all(), inside / walks
+        undefined += result.haven is None
+    shares = inside / [walks, walks, walks - undefined]
+    print(f"coverage of the 95 % intervals of D*, D_σ, H: {shares}; H undefined in {undefined}")
+    assert undefined <= 0.02 * walks
+    assert (shares >= 0.90).all(), shares
+    assert (shares <= 0.98).all(), shares

@@ -12,22 +12,24 @@ import pytest
 
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
+from mlplugins.analysis.methods_text import methods
+from mlplugins.analysis.quantities import study
 from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
 
 
-def results(temperatures, collective=True):
+def results(temperatures, collective=True, further=False):
     for number, temperature in enumerate(temperatures):
         moved = LatticeWalk(frames=600, ions=20, rate=0.1 + 0.2 * number, seed=number).displacements()
         run = Trajectory("Li", moved, 100.0, ((0, 600),), 8000.0, 40, {}, np.zeros((600, 3)), collective)
-        yield analyse([run], temperature, AnalysisSettings())
+        yield (study if further else analyse)([run], temperature, AnalysisSettings())
 
 
 @pytest.fixture(scope="module")
 def report():
-    runs = list(results([500.0, 600.0, 700.0]))
+    runs = list(results([500.0, 600.0, 700.0], further=True))
     law, notes = arrhenius(runs)
     return Report("Li", runs, law, [*notes, "a < b & c"], (("fit", "gls"), ("files", "<a&b>.dump")))
 
@@ -36,6 +38,9 @@ def report():
 def folder(report, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "new" / "out"
     return path, write_report(report, path)
+
+
+FIGURES = ("msd", "convergence", "arrhenius", "motion")
 
 
 class Strict(HTMLParser):
@@ -57,9 +62,26 @@ class Strict(HTMLParser):
 
 def test_all_files_and_no_other(folder):
     path, paths = folder
-    names = {"msd.png", "arrhenius.png", "results.csv", "msd.csv", "report.html"}
+    figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+    names = {*figures, "results.csv", "msd.csv", "report.html"}
     assert {written.name for written in paths} == names
     assert {written.name for written in path.iterdir()} == names
+
+
+def test_methods_say_what_was_done():
+    """A window that was given, ordinary least squares, no drift removed."""
+    walk = LatticeWalk(frames=600, ions=20).displacements()
+    run = Trajectory("Li", walk, 100.0, ((0, 600),), 8000.0, 40, {}, np.zeros((600, 3)))
+    text = methods([analyse([run], 600.0, AnalysisSettings(window_ps=(2, 8), estimator="ols"))], None, "none")
+    assert "given by the user" in text
+    assert "ordinary least squares on at most 100 even lags" in text
+    assert "no drift was removed" in text
+    assert "contradicts" not in text
+    assert "generalised least squares" not in text.split("<ol>")[0]
+    chosen = methods([analyse([run], 600.0, AnalysisSettings())], None, "centre of mass of all atoms but Li")
+    assert "the earliest one that no later window contradicts" in chosen
+    assert "the drift of the centre of mass of all atoms but Li was removed" in chosen
+    assert "generalised least squares" in chosen
 
 
 def test_page_is_self_contained_and_complete(report, folder):
@@ -67,11 +89,10 @@ def test_page_is_self_contained_and_complete(report, folder):
     parser = Strict()
     parser.feed(page)
     assert parser.open == []
-    assert len(parser.sources) == 2
-    for source, name in zip(parser.sources, ("msd.png", "arrhenius.png")):
-        assert (
-            base64.b64decode(source.removeprefix("data:image/png;base64,")) == (folder[0] / name).read_bytes()
-        )
+    assert len(parser.sources) == 4
+    for source, name in zip(parser.sources, FIGURES):
+        image = (folder[0] / f"{name}.png").read_bytes()
+        assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == image
     assert "http" not in re.sub(r"data:[^']*", "", page)
     assert "a &lt; b &amp; c" in page
     assert "&lt;a&amp;b&gt;.dump" in page
@@ -80,6 +101,14 @@ def test_page_is_self_contained_and_complete(report, folder):
     assert f"Ea = {report.arrhenius.activation_ev.value:.3g}" in page
     assert "TOR unwrapping" in page
     assert "generalised least squares" in page
+    assert "Independent checks" in page
+    assert "Self-diffusion tensor" in page
+    cited = {
+        int(number)
+        for group in re.findall(r"\[(\d+(?:, \d+)*)\]", page.split("to paste")[1])
+        for number in group.split(", ")
+    }
+    assert cited == set(range(1, page.split("to paste")[1].count("<li>") + 1))
 
 
 def test_tables_hold_the_numbers(report, folder):
@@ -96,9 +125,10 @@ def test_tables_hold_the_numbers(report, folder):
 
 
 def test_figures_are_drawn(folder):
-    for name in ("msd.png", "arrhenius.png"):
-        image = matplotlib.image.imread(folder[0] / name)
-        assert min(image.shape[:2]) >= 800
+    for name in FIGURES:
+        image = matplotlib.image.imread(folder[0] / f"{name}.png")
+        assert min(image.shape[:2]) >= 700
+        assert (folder[0] / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         ink = (image[..., :3].min(axis=2) < 0.7).mean()
         assert 0.005 < ink < 0.3
 

@@ -54,6 +54,26 @@ def test_wrapped_unwrapped_and_image_flags_agree(system, tmp_path, columns):
     assert run.framework_rms["S"][-1] == pytest.approx(0.3 * np.sqrt(6), rel=0.4)  # rattling only
 
 
+def test_positions_in_the_cell_do_not_depend_on_its_corner(system, tmp_path):
+    """Sites are fractions of the cell: a box from 5 to 25 Å holds the same ones as one from 0 to 20 Å."""
+    plain = read_trajectory([dump(system, tmp_path / "a.dump")], SETTINGS)
+    lines = (tmp_path / "a.dump").read_text().split("\n")
+    columns = next(line for line in lines if line.startswith("ITEM: ATOMS")).split()[2:]
+    place = [columns.index(name) for name in ("x", "y", "z")]
+    for number, line in enumerate(lines):
+        words = line.split()
+        if len(words) == len(columns):
+            for index in place:
+                words[index] = f"{float(words[index]) + 5:.8f}"
+        elif len(words) == 2 and "." in line:
+            words = [f"{float(word) + 5}" for word in words]
+        lines[number] = line if line.startswith("ITEM") else " ".join(words)
+    (tmp_path / "b.dump").write_text("\n".join(lines))
+    moved = read_trajectory([tmp_path / "b.dump"], SETTINGS)
+    np.testing.assert_allclose(moved.start, plain.start, atol=2e-7)
+    np.testing.assert_allclose(moved.displacements, plain.displacements, atol=2e-7)
+
+
 def test_rigid_drift_is_removed(system, tmp_path):
     drifting = system.positions + np.linspace(0, 60, 400)[:, None, None] * np.array([1.0, -0.5, 0.2])
     moved = Crystal(system.symbols, drifting, system.cells)

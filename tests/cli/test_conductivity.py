@@ -49,7 +49,14 @@ def test_one_run(walk, tmp_path, capsys):
     assert interval(run["sigma_collective_mS_cm"])
     assert len(run["fit_window_ps"]) == 2
     names = {path.name for path in (tmp_path / "conductivity").iterdir()}
-    assert names == {"msd.png", "msd.csv", "results.csv", "results.json", "report.html"}
+    figures = {f"{name}.{kind}" for name in ("msd", "convergence", "motion") for kind in ("png", "pdf")}
+    assert names == {*figures, "msd.csv", "results.csv", "results.json", "report.html"}
+    for name in ("D_bayes_cm2_s", "D_collective_bayes_cm2_s"):
+        assert set(run[name]) == {"value", "low", "high"}
+    assert run["D_bayes_cm2_s"]["low"] < walk.exact_cm2_s < run["D_bayes_cm2_s"]["high"]
+    assert sum(run["D_tensor_cm2_s"]["principal"]) == pytest.approx(3 * run["D_cm2_s"]["value"], rel=1e-6)
+    assert run["hops"]["n_hops"] > 100
+    assert run["onsager"] is None
     shown = capsys.readouterr().out
     assert "σ collective" in shown
     assert "report: conductivity/report.html" in shown

@@ -5,7 +5,8 @@ from ase.build import bulk, molecule
 
 from mlplugins.cli.conductivity import Config
 from mlplugins.errors import BadInput
-from mlplugins.simulation.config import load
+from mlplugins.simulation import campaign as campaigns
+from mlplugins.simulation.config import load, load_all
 from mlplugins.simulation.plan import conductivity_inputs, plan, read_structure
 
 from .argon import write_campaign
@@ -69,3 +70,21 @@ def test_the_last_frame_is_the_default(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", frames)
     assert read_structure(str(tmp_path / "a.extxyz")).cell == pytest.approx(frames[2].cell)
     assert read_structure(str(tmp_path / "a.extxyz@1")).cell == pytest.approx(frames[1].cell)
+
+
+def test_several_engines_from_one_file(tmp_path):
+    """Every temperature and seed in each engine; one conductivity.yaml pools them."""
+    path = write_campaign(tmp_path, engine=["lammps", "ase"], temperatures=[60, 100], seeds=[1, 2])
+    configs = load_all(path)
+    assert [config.engine for config in configs] == ["lammps", "ase"]
+    assert [config.engine for config in load_all(path, "ipi")] == ["ipi"]
+    planned = [plan(config, tmp_path / "out") for config in configs]
+    campaigns.write_together(planned)
+    together = yaml.safe_load((tmp_path / "out" / "conductivity.yaml").read_text())
+    files = [run["files"][0] for run in together["runs"]]
+    assert len(files) == 8
+    assert files[0] == "lammps/T0060_seed1/trajectory.lammpstrj"
+    assert files[-1] == "ase/T0100_seed2/trajectory.traj"
+    write_campaign(tmp_path, engine=["lammps", "lammps"])
+    with pytest.raises(BadInput, match="expected engines, each once"):
+        load_all(path)

@@ -38,6 +38,7 @@ class Frame:
         time_fs: time, if the file holds it.
         bead: path-integral bead, if the file holds it.
         origin: corner of the cell (3,), Å; None is zero.
+        velocities: (N, 3), Å/fs, if the file holds them and their unit is known.
     """
 
     symbols: NDArray[np.str_]
@@ -49,6 +50,7 @@ class Frame:
     time_fs: float | None = None
     bead: int | None = None
     origin: Floats | None = None
+    velocities: Floats | None = None
 
 
 @dataclass
@@ -59,11 +61,13 @@ class ReadOptions:
         type_map: element of each LAMMPS type, in order.
         warnings: the reader appends here what it dropped.
         raw: the file being read, for the progress; None if the reader does not say.
+        topology: file with the elements, for formats that hold positions only.
     """
 
     type_map: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     raw: IO[bytes] | None = None
+    topology: Path | None = None
 
 
 class Truncated(Exception):

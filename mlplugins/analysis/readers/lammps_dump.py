@@ -28,6 +28,7 @@ NAME = "LAMMPS text dump"
 TIME_FS = {"metal": FS_PER_PS, "real": 1.0}
 POSITIONS = (("xu", "yu", "zu"), ("xsu", "ysu", "zsu"), ("x", "y", "z"), ("xs", "ys", "zs"))
 IMAGES = ("ix", "iy", "iz")
+VELOCITIES = ("vx", "vy", "vz")
 REMEDY = (
     "write it with: dump 1 all custom 100 traj.lammpstrj id element xu yu zu, and dump_modify 1 "
     "element Li P S"
@@ -167,10 +168,18 @@ class _Reader:
             cell=cell,
             images=None if images is None else images[order],
             periodic=periodic,
+            velocities=self._velocities(column, order),
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
             origin=origin,
         )
+
+    def _velocities(self, column: dict[str, Floats], order: NDArray[np.intp]) -> Floats | None:
+        """Å/fs; without a line of units those of `metal` (Å/ps)."""
+        if not set(VELOCITIES) <= set(column):
+            return None
+        values = np.stack([column[name] for name in VELOCITIES], axis=1)
+        return values[order] / TIME_FS[self.units or "metal"]
 
     def _columns(self, columns: list[str]) -> tuple[list[str], Table]:
         if self._layout is not None and self._columns_seen == columns:

@@ -1,0 +1,81 @@
+"""How D and σ settle with the length of the trajectory, in the window fitted in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlplugins.analysis.diffusion import Diffusion, Paths, diffusion
+from mlplugins.analysis.value import Value
+from mlplugins.errors import BadInput
+
+PARTS = 8
+SHORTEST = 1.5
+"""Least length of a part in units of the longest fitted lag."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """D* and D_σ (cm²/s) from the first `share` of every run; only shares long enough for the fit."""
+
+    shares: tuple[float, ...]
+    lengths_ps: tuple[float, ...]
+    tracer: tuple[Value, ...]
+    collective: tuple[Value | None, ...]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last half changes D* by less than its interval."""
+        if len(self.tracer) < 2:
+            return False
+        last = self.tracer[-1]
+        late = [value for share, value in zip(self.shares, self.tracer) if share >= 0.5]
+        return all(last.low <= value.value <= last.high for value in late)
+
+    def as_json(self) -> dict[str, object]:
+        """The `convergence` entry of a run."""
+        return {
+            "length_ps": list(self.lengths_ps),
+            "D_cm2_s": [value.as_json() for value in self.tracer],
+            "D_collective_cm2_s": [value.as_json() if value else None for value in self.collective],
+            "settled": self.settled,
+        }
+
+
+def convergence(
+    paths: Paths, result: Diffusion, estimator: str = "gls", collective: bool = True
+) -> Convergence:
+    """Repeat the fit with growing parts of the runs.
+
+    Args:
+        paths: all runs of a temperature.
+        result: the fit of the whole; its window is kept.
+        estimator: `gls` or `ols`.
+        collective: whether D_σ is defined.
+    """
+    window = (result.window.low_ps, result.window.high_ps)
+    frame_ps = paths.interval_fs / 1000.0
+    needed = SHORTEST * window[1] / frame_ps
+    rows = []
+    for share in np.arange(1, PARTS + 1) / PARTS:
+        part = _first(paths, float(share))
+        if share < 1 and part.longest < needed:
+            continue
+        try:
+            found = diffusion(part, window, estimator, collective)
+        except BadInput:  # too short for the window
+            continue
+        length = sum(stop - start for _, (start, stop) in part.stretches(0)) * frame_ps
+        rows.append((float(share), length, found.tracer, found.collective))
+    shares, lengths, tracer, both = zip(*rows) if rows else ((), (), (), ())
+    return Convergence(shares, lengths, tracer, both)
+
+
+def _first(paths: Paths, share: float) -> Paths:
+    segments = []
+    for run, parts in zip(paths.displacements, paths.segments):
+        last = round(len(run) * share)
+        cut = [(start, min(stop, last)) for start, stop in parts if min(stop, last) - start >= 2]
+        segments.append(tuple(cut) or ((0, min(2, len(run))),))
+    return Paths(paths.displacements, segments, paths.interval_fs)

@@ -1,0 +1,123 @@
+"""Slopes of matrices of displacement products with time: the diffusion tensor, and what L_ij is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from mlplugins.analysis.diffusion import (
+    MIN_BLOCKS,
+    Diffusion,
+    Paths,
+    Window,
+    block_share,
+    line_for,
+    time_variance,
+)
+from mlplugins.analysis.diffusion import window_lags as lags_of
+from mlplugins.analysis.msd import block_products
+from mlplugins.analysis.value import LEVEL, Value
+from mlplugins.units import CM2_S_PER_A2_FS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MatrixSlope:
+    """d⟨Δx_a Δx_b⟩/dt in Å² per frame with the standard errors of blocks of time.
+
+    Attributes:
+        value, error: (K, K).
+        per_block: (blocks, K, K).
+        weights: of the blocks.
+        brownian: relative variance of the slope of one Brownian walker with these lags.
+    """
+
+    value: Floats
+    error: Floats
+    per_block: Floats
+    weights: Floats
+    brownian: float
+
+    def entry(self, row: int, column: int, unit: float) -> Value:
+        """One element with its 95 % interval, symmetric (off-diagonal elements may be negative)."""
+        t = float(special.stdtrit(max(len(self.weights) - 1, 1), 0.5 + LEVEL / 2))
+        value, half = float(self.value[row, column]) * unit, float(self.error[row, column]) * unit * t
+        relative = float(self.error[row, column]) * unit / abs(value) if value else float("inf")
+        return Value(value, value - half, value + half, relative)
+
+
+def slope_matrix(
+    products: Sequence[Floats], paths: Paths, window: Window, estimator: str, scale: float
+) -> MatrixSlope:
+    """Fit every element of ⟨Σ_g Δx_ag Δx_bg⟩ inside the window, as `diffusion` does with the MSD.
+
+    Args:
+        products: (frames, K, G) of each run.
+        paths: the runs' segments and spacing (their displacements are not used).
+        window: lags to fit.
+        estimator: `gls` or `ols`.
+        scale: what the trace is divided by to be the MSD of one walker (for the weights of the lags).
+    """
+    lags = lags_of(paths, window, estimator)
+    parts, weights = [], []
+    for run, segment, share, weight in block_share(paths, lags):
+        parts.append(block_products(products[run], segment, lags, share))
+        weights += [weight] * share
+    blocks = np.concatenate(parts, axis=1)  # (lags, blocks, K, K)
+    shares = np.array(weights) / sum(weights)
+    trace = np.einsum("mbkk,b->m", blocks, shares) / scale
+    line = line_for(trace, lags, paths, estimator)
+    per_block = np.einsum("m,mbij->bij", line.weights, blocks)
+    value = np.einsum("b,bij->ij", shares, per_block)
+    flat = per_block.reshape(len(shares), -1)
+    error = np.sqrt([time_variance(column, shares) for column in flat.T]).reshape(value.shape)
+    frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
+    walker = float(line.weights @ trace)
+    brownian = line.variance * paths.longest / frames / walker**2 if walker else 0.0
+    return MatrixSlope(value, error, per_block, shares, brownian)
+
+
+@dataclass(frozen=True)
+class DiffusionTensor:
+    """Self-diffusion tensor D_ab = ½ d⟨Δr_a Δr_b⟩/dt in the axes of the trajectory, cm²/s.
+
+    Attributes:
+        entries: xx, yy, zz, yz, xz, xy with 95 % intervals.
+        principal: eigenvalues, largest first.
+        directions: unit vectors of the eigenvalues, as rows.
+    """
+
+    entries: tuple[Value, ...]
+    principal: tuple[float, float, float]
+    directions: Floats
+
+    def as_json(self) -> dict[str, object]:
+        """Voigt order: xx, yy, zz, yz, xz, xy."""
+        return {
+            "voigt": [value.as_json() for value in self.entries],
+            "principal": list(self.principal),
+            "directions": self.directions.tolist(),
+        }
+
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def diffusion_tensor(paths: Paths, result: Diffusion) -> DiffusionTensor:
+    """The full tensor of the self-diffusion coefficient; its trace is 3 D*.
+
+    The diagonal is that of `result`, with its errors; those of the other elements come from blocks of time.
+    """
+    products = [run.transpose(0, 2, 1) for run in paths.displacements]
+    ions = paths.displacements[0].shape[1]
+    slope = slope_matrix(products, paths, result.window, result.estimator, float(ions))
+    unit = CM2_S_PER_A2_FS / paths.interval_fs / 2 / ions
+    entries = (*result.axes, *(slope.entry(a, b, unit) for a, b in VOIGT[3:]))
+    values, vectors = np.linalg.eigh(slope.value * unit)
+    x, y, z = (float(value) for value in values[::-1])
+    return DiffusionTensor(entries, (x, y, z), vectors.T[::-1].copy())

@@ -1,0 +1,164 @@
+"""The methods paragraph of a report, with its numbers and citations, ready to paste."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from mlplugins import __version__
+from mlplugins.analysis.arrhenius import ArrheniusResult
+from mlplugins.analysis.conductivity import RunResult
+from mlplugins.analysis.diffusion import OLS_LAGS
+
+REFERENCES = {
+    "tor": "S. von Bülow, J. T. Bullerjahn, G. Hummer, J. Chem. Phys. 153, 021101 (2020), 10.1063/5.0008316; "
+    "J. T. Bullerjahn, S. von Bülow, M. Heidari, J. Hénin, G. Hummer, J. Chem. Theory Comput. 19, 3406 "
+    "(2023), "
+    "10.1021/acs.jctc.3c00308.",
+    "fft": "V. Calandrini, E. Pellegrini, P. Calligari, K. Hinsen, G. R. Kneller, Collection SFN 12, 201 "
+    "(2011), "
+    "10.1051/sfn/201112010.",
+    "gls": "X. Michalet, A. J. Berglund, Phys. Rev. E 85, 061916 (2012), 10.1103/PhysRevE.85.061916.",
+    "bayes": "A. R. McCluskey, S. W. Coles, B. J. Morgan, J. Chem. Theory Comput. 21, 79 (2025), "
+    "10.1021/acs.jctc.4c01249.",
+    "cluster": "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
+    "10.1198/jbes.2010.07136.",
+    "hops": "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
+    "onsager": "K. D. Fong, H. K. Bergstrom, B. D. McCloskey, K. K. Mandadapu, AIChE J. 66, e17091 (2020), "
+    "10.1002/aic.17091.",
+    "kubo": "R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957), 10.1143/JPSJ.12.570.",
+    "size": "I.-C. Yeh, G. Hummer, J. Phys. Chem. B 108, 15873 (2004), 10.1021/jp0477147.",
+}
+
+
+class _Citations:
+    """Numbers references in the order in which they are cited."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, *names: str) -> str:
+        for name in names:
+            if name not in self.names:
+                self.names.append(name)
+        return "[" + ", ".join(str(self.names.index(name) + 1) for name in names) + "]"
+
+    def listed(self) -> str:
+        return "".join(f"<li>{html.escape(REFERENCES[name])}</li>" for name in self.names)
+
+
+def methods(runs: Sequence[RunResult], law: ArrheniusResult | None, drift: str) -> str:
+    """Paragraph and numbered references, HTML; `drift` names the reference that was held fixed, or `none`."""
+    cite = _Citations()
+    text = " ".join(
+        [*_motion(runs, drift, cite), *_fit(runs, cite), *_conductivity(runs, cite), *_law(law, cite)]
+    )
+    return f"<p>{text}</p><ol>{cite.listed()}</ol>"
+
+
+def _motion(runs: Sequence[RunResult], drift: str, cite: _Citations) -> list[str]:
+    lengths = sorted({round(run.length_ps) for run in runs})
+    span = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]}–{lengths[-1]}"
+    held = "no drift was removed" if drift == "none" else f"the drift of the {html.escape(drift)} was removed"
+    temperatures = ", ".join(f"{run.temperature_k:g}" for run in runs)
+    return [
+        f"Trajectories of {runs[0].n_atoms} atoms with {runs[0].n_ions} {html.escape(runs[0].species)} at "
+        f"{temperatures} K ({span} ps per temperature) were analysed with mlplugins "
+        f"{html.escape(__version__)}.",
+        "Displacements between frames were accumulated in the current cell (TOR unwrapping, so that cell "
+        f"fluctuations do not multiply displacements {cite('tor')}) and {held}. Mean squared "
+        f"displacements are averages over all time origins and ions, by fast "
+        "Fourier "
+        f"transform {cite('fft')}.",
+    ]
+
+
+def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
+    low = min(run.diffusion.window.low_ps for run in runs)
+    high = max(run.diffusion.window.high_ps for run in runs)
+    used = {run.diffusion.estimator for run in runs}
+    ways = []
+    if "gls" in used:
+        ways.append(
+            "generalised least squares with the covariance of overlapping displacements of Brownian "
+            "motion with "
+            f"local noise {cite('gls', 'bayes')}"
+        )
+    if "ols" in used:
+        ways.append(f"ordinary least squares on at most {OLS_LAGS} even lags")
+    how = " or, where the MSD is curved, by ".join(ways)
+    chosen = (
+        "the earliest one that no later window contradicts at 99 %, or the last if the slope changes in all"
+    )
+    if all(run.diffusion.window.reason.startswith("fixed") for run in runs):
+        chosen = "given by the user"
+    texts = [
+        f"D* is the slope of MSD = c + 6 D* t inside the fit window ({chosen}; {low:.3g}–{high:.3g} ps "
+        f"over all "
+        f"temperatures), by {how}. Its error combines the scatter between blocks of time and between "
+        f"ions (V = "
+        f"V<sub>time</sub> + V<sub>ion</sub> − V<sub>both</sub> {cite('cluster')}) and becomes a 95 % "
+        f"interval of "
+        "ln D with Student's t."
+    ]
+    if any(run.diffusion.curved for run in runs):
+        texts.append(
+            "Where the MSD is curved, the intervals of D*, D<sub>σ</sub> and H span ordinary and "
+            "generalised fits "
+            "and, in a chosen window, that of the late slope."
+        )
+    if runs[0].further is not None:
+        texts.append(
+            f"Bayesian regression with the covariance of a Markov process {cite('bayes')} served as a check."
+        )
+    return texts
+
+
+def _conductivity(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
+    texts = [
+        "σ<sub>tracer</sub> = N z² e² D*/(V k T) (Nernst–Einstein); σ<sub>collective</sub> is the same "
+        "with the "
+        "slope of the collective displacement Σ r; the Haven ratio is "
+        "σ<sub>tracer</sub>/σ<sub>collective</sub>. "
+        f"Trajectories with few hops are flagged {cite('hops')}."
+    ]
+    made = [run.further for run in runs if run.further is not None]
+    if any(further.onsager for further in made):
+        texts.append(
+            "Onsager coefficients L<sub>ij</sub> come from the cross displacements of the species' "
+            "centres of "
+            f"charge {cite('onsager')}."
+        )
+    if any(further.green_kubo for further in made):
+        texts.append(f"The Green–Kubo integral of the charge current {cite('kubo')} served as a check.")
+    if any(further.infinite for further in made):
+        texts.append(f"D was corrected for the finite size of the cell {cite('size')}.")
+    if any(further.hops for further in made):
+        texts.append(
+            "Hops are transitions between the cores of sites (maxima of the ions' density); residence "
+            "times are time per departure. They and the van Hove functions are of the longest stretch "
+            "of the first run."
+        )
+    return texts
+
+
+def _law(law: ArrheniusResult | None, cite: _Citations) -> list[str]:
+    if law is None:
+        return []
+    texts = [
+        "The Arrhenius line is a weighted fit of ln D on 1/kT; D and σ at 300 K carry the prediction "
+        "band (Student's "
+        "t with n − 2 degrees of freedom, or the known errors, whichever is wider); σ(300 K) is the "
+        "Nernst–Einstein "
+        "value."
+    ]
+    if law.regimes is not None or law.vft is not None:
+        texts.append(
+            "A broken line and the Vogel–Fulcher–Tammann law were compared with the single line by the "
+            "fall of χ² (χ² or F test; their intervals at 300 K are those of the law, without the "
+            "scatter of points) "
+            "(probabilities of the single line: "
+            + ", ".join(f"{found.probability:.2g}" for found in (law.regimes, law.vft) if found)
+            + ")."
+        )
+    return texts

@@ -1,0 +1,54 @@
+"""Numbers with their 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its 95 % interval; `relative_error` is the standard error of its logarithm."""
+
+    value: float
+    low: float
+    high: float
+    relative_error: float
+
+    def scaled(self, factor: float) -> Value:
+        """The same quantity in another unit."""
+        return Value(self.value * factor, self.low * factor, self.high * factor, self.relative_error)
+
+    def as_json(self) -> dict[str, float]:
+        """`{"value", "low", "high"}`."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def interval(value: float, variance: float, model: float, freedom: int) -> Value:
+    """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
+
+    Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
+    agree by chance from an interval narrower than one standard error.
+    """
+    t = float(special.stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
+    z = float(special.ndtri(0.5 + LEVEL / 2))
+    half = float(max(t * np.sqrt(variance), np.sqrt(model)))
+    if value <= 0:
+        return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
+    factor = float(np.exp(min(half / value, 700.0)))
+    return Value(value, value / factor, value * factor, half / value / z)
+
+
+def spanning(parts: Sequence[Value]) -> Value:
+    """The first value with an interval that holds those of all."""
+    first = parts[0]
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    if first.value <= 0 or len(parts) == 1:
+        return Value(first.value, low, high, first.relative_error)
+    widest = max(high / first.value, first.value / low if low > 0 else float("inf"))
+    return Value(first.value, low, high, float(np.log(widest)) / float(special.ndtri(0.5 + LEVEL / 2)))

@@ -1,0 +1,94 @@
+"""Campaigns on a cluster: every run is a task of Parsl (Y. Babuji et al., HPDC 2019), in jobs of the
+scheduler.
+
+The same YAML, the same directories and status files as on one machine, which have to be on a file system
+that all nodes share. A task whose job ends early (time limit) is submitted again and continues from the
+host's last restart.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlplugins.errors import BadInput, MissingDependency
+from mlplugins.simulation import host as hosts
+from mlplugins.simulation.campaign import Outcome, Progress, drive
+from mlplugins.simulation.config import Cluster, SimulationConfig
+from mlplugins.simulation.plan import Campaign, plan
+
+POLL_S = 1.0
+PROVIDERS = {
+    "local": "LocalProvider",
+    "slurm": "SlurmProvider",
+    "pbspro": "PBSProProvider",
+    "torque": "TorqueProvider",
+    "lsf": "LSFProvider",
+    "grid_engine": "GridEngineProvider",
+    "condor": "CondorProvider",
+}
+
+
+def simulate(campaign: Campaign, progress: Progress) -> list[Outcome]:
+    """Submit every run that is not finished, follow the status files, return how the runs ended.
+
+    Raises:
+        MissingDependency: Parsl is not installed.
+        BadInput: options that Parsl's provider does not know.
+    """
+    cluster = campaign.config.cluster
+    if cluster is None:
+        raise BadInput("'cluster' is missing in the configuration")
+    try:
+        import parsl
+    except ImportError as error:
+        raise MissingDependency("parsl is not installed; pip install 'mlplugins[cluster]'") from error
+    folder = campaign.directory / "parsl"
+    config = campaign.config.model_dump(mode="json")
+    host = hosts.load(campaign.config.engine)
+    with parsl.load(_parsl_config(cluster, folder)):
+        task = parsl.python_app(run_one)
+        futures = {run.name: task(config, str(campaign.directory.parent), run.name) for run in campaign.runs}
+        while not all(future.done() for future in futures.values()):
+            for run in campaign.runs:
+                progress(run, host.steps_done(run))
+            time.sleep(POLL_S)
+        outcomes = []
+        for run in campaign.runs:
+            ended = futures[run.name].exception()
+            if ended is None:
+                outcomes.append(Outcome(**futures[run.name].result()))
+                continue
+            message = f"the job ended before the run: {type(ended).__name__}: {ended}".splitlines()[0]
+            step = host.steps_done(run)
+            outcomes.append(
+                Outcome(run.name, campaign.config.engine, "failed", step, run.config.total_steps, message)
+            )
+    return outcomes
+
+
+def run_one(config: dict[str, Any], directory: str, name: str) -> dict[str, Any]:
+    """What a worker does: one run of the campaign, from where it is; returns its outcome."""
+    campaign = plan(SimulationConfig.model_validate(config), Path(directory))
+    [run] = [run for run in campaign.runs if run.name == name]
+    [outcome] = drive(campaign, [run], lambda run, step: None)
+    return asdict(outcome)
+
+
+def _parsl_config(cluster: Cluster, folder: Path) -> Any:
+    from parsl import providers
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+
+    options = {"init_blocks": 1, "max_blocks": cluster.jobs, **cluster.options}
+    try:
+        provider = getattr(providers, PROVIDERS[cluster.provider])(**options)
+    except (TypeError, AttributeError) as error:
+        raise BadInput(f"'cluster.options' for {cluster.provider}: {error}") from error
+    extra = {"address": "127.0.0.1"} if cluster.provider == "local" else {}
+    executor = HighThroughputExecutor(
+        label="runs", provider=provider, max_workers_per_node=cluster.workers, encrypted=False, **extra
+    )
+    return Config(executors=[executor], retries=cluster.retries, run_dir=str(folder), initialize_logging=True)
