@@ -30,6 +30,7 @@ bench: $(VENV)/.ready $(ENVS)/mace/.ready $(ENVS)/sevenn/.ready
 	$(BIN)/python benchmarks/engine_overhead.py
 	$(BIN)/python benchmarks/speed.py --json benchmarks/speed.json
 	$(BIN)/python benchmarks/speed.py --threads 2 --atoms 192 --cases mace-medium sevennet-0 --no-training
+	$(BIN)/python benchmarks/foreign.py --json benchmarks/foreign.json
 	$(BIN)/python benchmarks/batches.py
 	$(BIN)/python benchmarks/lammps_ranks.py
 

@@ -58,3 +58,14 @@ def conductivity_ms_cm(charge2_diffusion: float, volume_a3: float, temperature_k
     per_volume = charge2_diffusion * constants.centi**2 / (volume_a3 * constants.angstrom**3)  # 1/(m s)
     siemens_per_m = e2_over_kt * per_volume
     return siemens_per_m * constants.centi * MS_CM_PER_S_CM
+
+
+def stokes_cm2_s(temperature_k: float, viscosity_mpa_s: float, length_a: float) -> float:
+    """k T/(6 π η L) in cm²/s: the diffusion coefficient of a sphere of radius L in a liquid.
+
+    >>> round(stokes_cm2_s(298.0, 0.89, 1.0) * 1e5, 3)
+    2.452
+    """
+    newton_m = constants.k * temperature_k
+    drag = 6 * constants.pi * viscosity_mpa_s * constants.milli * length_a * constants.angstrom
+    return newton_m / drag / constants.centi**2

@@ -54,6 +54,15 @@ def test_training_learns_something(examples):
     assert errors["forces"]["mae_meV_per_A"] < 0.5 * zero_force_mae, output
 
 
+@pytest.mark.reference
+@pytest.mark.skipif(
+    not os.environ.get("MLPLUGINS_REFERENCE_DATA"), reason="needs MLPLUGINS_REFERENCE_DATA (h2_fci/)"
+)
+def test_h2_from_20_points(examples):
+    output = _run("python 06_h2_kernel.py", examples)
+    assert float(output.split()[-2]) < 3e-4  # hartree
+
+
 def test_ase_script(examples):
     _run("python 02_ase.py", examples)
     frames = read(examples / "ase.traj", index=":")
@@ -88,3 +97,36 @@ def test_simulate_then_conductivity(examples):
     for run in result["runs"]:
         assert run["D_cm2_s"]["low"] <= run["D_cm2_s"]["value"] <= run["D_cm2_s"]["high"]
     assert (examples / "report").is_dir()
+
+
+def test_universal_model_from_start_to_end(examples):
+    """The whole worked example on a small SevenNet checkpoint: every step, resumable, results and plots."""
+    checkpoint = ROOT / "tests" / "regression" / "sevennet_0130_even.pth"
+    words = "--frames 5 --passes 5 --steps 200 --student-epochs 1 -o universal"
+    command = f"{sys.executable} 06_universal/run.py --checkpoint {checkpoint} {words}"
+    assert _run(command, examples, timeout=900).count("$ mlplugins") == 13
+    results = json.loads((examples / "universal" / "results.json").read_text())
+    for name in ("fine-tuned", "scratch"):
+        assert results[name]["5"]["test"]["n_structures"] == 9
+    assert [run["T_K"] for run in results["student"]["runs"]] == [700, 850, 1000]
+    for name in ("learning_curve.png", "diffusion.png"):
+        assert (examples / "universal" / name).stat().st_size > 10_000
+    assert "$ mlplugins" not in _run(command, examples)
+
+
+@pytest.mark.skipif("MLPLUGINS_REFERENCE_DATA" not in os.environ, reason="needs MLPLUGINS_REFERENCE_DATA")
+def test_melting_copper_says_how_sure_it_is(examples):
+    for name in ("Cu_train.xyz.gz", "Cu_test.xyz.gz"):
+        shutil.copy(Path(os.environ["MLPLUGINS_REFERENCE_DATA"]) / "mlearn" / name, examples)
+    _shorten(examples / "08_uncertainty.yaml", train="Cu_train.xyz.gz@::12", n_sparse=60)
+    _run("mlplugins train 08_uncertainty.yaml -o copper", examples)
+    metrics = json.loads((examples / "copper" / "metrics.json").read_text())
+    assert metrics["test"]["forces"]["mae_meV_per_A"] < 60.0
+    deck = examples / "08_uncertainty.in"
+    deck.write_text(deck.read_text().replace("run             500", "run             40"))
+    for launcher in ("", "mpirun -np 2 "):
+        _run(f"{launcher}lmp -in 08_uncertainty.in -log copper.log", examples)
+        frames = read(examples / "melt.lammpstrj", index=":", format="lammps-dump-text")
+        spread = [atoms.arrays["f_uncertainty"].max() for atoms in frames]
+        assert len(spread) == 5
+        assert spread[0] < min(spread[1:])  # the crystal is what the potential knows best

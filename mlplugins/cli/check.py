@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nve-steps", type=int, default=200, metavar="N", help="steps of the short NVE in ASE (default: 200)"
     )
     parser.add_argument("--md", action="store_true", help="also 4 ps of NVE in LAMMPS (first structure)")
+    parser.add_argument(
+        "--unconstrained",
+        action="store_true",
+        help="report rotations and inversion without judging them: for models, such as PET, that learn them",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     add_json(parser)
 
@@ -82,8 +87,9 @@ def _check(
     model: Artifact, structures: list[Named], engines: list[str], args: argparse.Namespace, out: Console
 ) -> list[Check]:
     rows: list[Check] = []
+    ranks = [1] if model.molecular else args.ranks  # a whole molecule refuses more
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    runs = len([count for count in args.ranks if count > 1]) * 2 + 1
+    runs = len([count for count in ranks if count > 1]) * 2 + 1
     total = len(structures) * (7 + runs * ("lammps" in engines)) + 2 * ("ipi" in engines) + 1 + args.md
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task("", total=total)
@@ -93,22 +99,23 @@ def _check(
             bar.advance(task)
 
         for label, atoms in structures:
-            rows += _physics(model, label, atoms, args.nve_steps, report)
-        rows += parity(model, structures, engines, args.ranks, report)
+            rows += _physics(model, (label, atoms), args, report)
+        rows += parity(model, structures, engines, ranks, report)
         if args.md:
             report("NVE in LAMMPS")
-            rows += md_checks(model, *structures[0], args.ranks, NVE())
+            rows += md_checks(model, *structures[0], ranks, NVE())
     return rows
 
 
 def _physics(
-    model: Artifact, label: str, atoms: Atoms, nve_steps: int, report: Callable[[str], None]
+    model: Artifact, named: Named, args: argparse.Namespace, report: Callable[[str], None]
 ) -> list[Check]:
+    label, atoms = named
     try:
-        suite = PhysicsChecks(model, atoms, label)
+        suite = PhysicsChecks(model, atoms, label, args.unconstrained)
     except RunFailed as error:
         return [Check("evaluation", "ase", 1, np.nan, 0.0, "", label, str(error))]
-    return suite.run(nve_steps, lambda name: report(f"{label}: {name}"))
+    return suite.run(args.nve_steps, lambda name: report(f"{label}: {name}"))
 
 
 def _engines(text: str) -> list[str]:
