@@ -7,6 +7,9 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from mlplugins import ops
+from mlplugins.ops import reference
+
 
 def blocks(irreps: o3.Irreps) -> List[List[int]]:
     """Rows [offset, 2l+1, multiplicity] of the ir_mul blocks of `irreps`.
@@ -21,35 +24,55 @@ def blocks(irreps: o3.Irreps) -> List[List[int]]:
     return rows
 
 
+class BlockProduct(nn.Module):
+    """The products of a linear map in plain torch."""
+
+    def forward(self, x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Tensor:
+        return reference.linear(x, weights, terms, n_out)
+
+
+class NativeBlockProduct(nn.Module):
+    """The same through the op of the native library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ops.load()
+
+    def forward(self, x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Tensor:
+        return torch.ops.mlplugins.linear(x, weights, terms, n_out)
+
+
 class Linear(nn.Module):
     """y_l = Σ x_l W_l / √(fan in), over all input blocks that carry the irrep of an output block.
 
     With `n_species` > 0 every element has its own weights (NequIP's self-connection).
     """
 
-    __constants__ = ["frozen"]
+    __constants__ = ["frozen", "terms", "n_out", "per_species"]
 
-    in_blocks: List[List[int]]
-    out_blocks: List[List[int]]
-    in_sizes: List[int]
-    sources: List[List[int]]
+    terms: List[int]
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int = 0) -> None:
         super().__init__()
-        self.in_blocks = blocks(irreps_in)
-        self.in_sizes = [dim * mul for _, dim, mul in self.in_blocks]
-        self.out_blocks = blocks(irreps_out)
-        self.sources = [
-            [i for i, (_, ir) in enumerate(irreps_in) if ir == target] for _, target in irreps_out
-        ]
-        self.per_species = n_species > 0
-        weights = []
-        for (multiplicity, _), sources in zip(irreps_out, self.sources):
-            fan_in = sum(irreps_in[i].mul for i in sources)
-            shape = (max(n_species, 1), fan_in, multiplicity)
+        self.terms, weights = [], []
+        in_blocks = blocks(irreps_in)
+        for target, ((offset, dim, mul), (_, ir)) in enumerate(zip(blocks(irreps_out), irreps_out)):
+            fan_in = 0
+            for (source, _, channels), (_, ir_in) in zip(in_blocks, irreps_in):
+                if ir_in == ir and channels > 0 and mul > 0:
+                    self.terms.extend([source, offset, dim, channels, target, fan_in])
+                    fan_in += channels
+            shape = (max(n_species, 1), fan_in, mul)
             weights.append(nn.Parameter(torch.randn(shape, dtype=torch.float64)))
+        self.n_out = irreps_out.dim
+        self.per_species = n_species > 0
         self.weights = nn.ParameterList(weights)
+        self.product: nn.Module = BlockProduct()
         self.frozen = False
+
+    def use_native_ops(self) -> None:
+        """Compute with the op of the native library."""
+        self.product = NativeBlockProduct()
 
     @torch.jit.unused
     def freeze(self) -> None:
@@ -62,35 +85,15 @@ class Linear(nn.Module):
         self.frozen = True
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
-        outputs: List[Tensor] = []
-        n = x.shape[0]
-        x_b = x.split(self.in_sizes, dim=1)
-        for index, weight in enumerate(self.weights):
-            parts: List[Tensor] = []
-            for source in self.sources[index]:
-                _, dim, mul = self.in_blocks[source]
-                parts.append(x_b[source].reshape(n, dim, mul))
-            dim, mul = self.out_blocks[index][1], self.out_blocks[index][2]
-            if len(parts) == 0:
-                outputs.append(torch.zeros(n, dim * mul, dtype=x.dtype, device=x.device))
-            else:
-                block = torch.cat(parts, dim=2)  # (N, 2l+1, fan in)
-                w = weight if self.frozen else weight * (1.0 / math.sqrt(weight.shape[1]))
-                if self.per_species:
-                    y = by_species(block, w, species)  # (N, 2l+1, mul)
-                else:
-                    y = torch.matmul(block.reshape(n * dim, w.shape[1]), w[0])  # (N (2l+1), mul)
-                outputs.append(y.reshape(n, dim * mul))
-        return torch.cat(outputs, dim=1)
-
-
-def by_species(x: Tensor, w: Tensor, species: Tensor) -> Tensor:
-    """y_i = x_i W_{z_i} for x (N, d, a), W (S, a, b): one product per element, no copy of W per atom."""
-    if x.shape[0] == 0:
-        return torch.matmul(x, w[0])  # no rows, and still part of the graph
-    y = torch.zeros(x.shape[0], x.shape[1], w.shape[2], dtype=x.dtype, device=x.device)
-    for z in range(w.shape[0]):
-        rows = (species == z).nonzero().squeeze(1)
-        if rows.shape[0] > 0:
-            y = y.index_copy(0, rows, torch.matmul(x.index_select(0, rows), w[z]))
-    return y
+        w: List[Tensor] = []
+        for weight in self.weights:
+            w.append(weight if self.frozen else weight * (1.0 / math.sqrt(max(weight.shape[1], 1))))
+        if not self.per_species or x.shape[0] == 0:  # no rows, and still part of the graph
+            return self.product(x, [matrix[0] for matrix in w], self.terms, self.n_out)
+        y = torch.zeros(x.shape[0], self.n_out, dtype=x.dtype, device=x.device)
+        present: List[int] = torch.unique(species).tolist()
+        for z in present:
+            rows = (species == z).nonzero().squeeze(1)
+            w_z = [matrix[z] for matrix in w]
+            y = y.index_copy(0, rows, self.product(x.index_select(0, rows), w_z, self.terms, self.n_out))
+        return y

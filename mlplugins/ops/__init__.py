@@ -76,6 +76,7 @@ def _register_reference() -> None:
             "int n_out) -> Tensor",
             reference.symmetric_contraction,
         ),
+        ("linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor", reference.linear),
         ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
     ):
         library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))

@@ -149,3 +149,34 @@ def symmetric_contraction(
         value = value * padded.index_select(1, torch.where(i < 0, n_in, i))
     zeros = torch.zeros(n, n_out, channels, dtype=x.dtype, device=x.device)
     return zeros.index_add(1, monomials[:, 0], value).reshape(n, n_out * channels)
+
+
+def linear(x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Tensor:
+    """y[output …] += x[input …] W for blocks of 2l + 1 components: an equivariant linear map.
+
+    Args:
+        x: (N, D) node features in ir_mul order.
+        weights: matrices (rows, channels of an output block).
+        terms: six numbers per product, in the order of the output blocks: offsets in x and y, 2l + 1,
+            channels of the input block, the matrix, and the first of its rows that belongs to this block.
+        n_out: width of y.
+
+    Returns:
+        (N, n_out); columns that no term reaches are zero.
+    """
+    n = x.shape[0]
+    parts: List[Tensor] = []
+    end = 0
+    for k in range(0, len(terms), 6):
+        source, target, dim, channels, matrix, row = terms[k : k + 6]
+        block = x[:, source : source + dim * channels].reshape(n * dim, channels)
+        w = weights[matrix][row : row + channels]
+        y = torch.matmul(block, w).reshape(n, dim * w.shape[1])
+        if target < end:
+            parts[-1] = parts[-1] + y
+        else:
+            parts.append(torch.zeros(n, target - end, dtype=x.dtype, device=x.device))
+            parts.append(y)
+            end = target + y.shape[1]
+    parts.append(torch.zeros(n, n_out - end, dtype=x.dtype, device=x.device))
+    return torch.cat(parts, dim=1)

@@ -24,6 +24,7 @@ from torch import Tensor
 from mlplugins import ops
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.convolution import Convolution
+from mlplugins.nn.linear import Linear
 from mlplugins.ops import reference
 
 REFUSALS = (RuntimeError, IndexError, ValueError, MemoryError)
@@ -72,6 +73,12 @@ def _lengths(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
     return lengths
 
 
+def linear(generator: torch.Generator) -> Arguments:
+    layer = Linear(o3.Irreps("3x0e+2x1o+2x0e"), o3.Irreps("4x0e+1x1e+3x1o"))
+    weights = [_normal(generator, *w.shape[1:]) for w in layer.weights]
+    return [_normal(generator, 5, 11), weights, list(layer.terms), layer.n_out]
+
+
 def ghost_exchange(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 4, 3)]
 
@@ -82,6 +89,7 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
     "table_convolution": (table_convolution, reference.table_convolution),
     "symmetric_contraction": (symmetric_contraction, reference.symmetric_contraction),
     "edge_rows": (edge_rows, _lengths(reference.edge_rows)),
+    "linear": (linear, reference.linear),
     "ghost_exchange": (ghost_exchange, torch.clone),
 }
 
@@ -213,6 +221,8 @@ def _finite(arguments: Arguments) -> bool:
 
 
 def _tables(op: str, arguments: Arguments) -> list[Tensor]:
+    if op == "linear":
+        return [torch.tensor(arguments[2])]
     tables = arguments[-1] if "convolution" in op else []
     return [*tables, *arguments[4][2:]] if op == "table_convolution" else tables
 
@@ -220,7 +230,8 @@ def _tables(op: str, arguments: Arguments) -> list[Tensor]:
 def attempt(op: str, seed: int, wanted: int, changes: list[tuple[int, str, int]]) -> None:
     """One case; raises AssertionError if the op takes what it should not, or gives something else.
 
-    Tables are made by `nn.convolution` and rows by `edge_rows`, not by users; spoilt ones may only not crash.
+    Tables are made by `nn.convolution` and `nn.linear`, rows by `edge_rows`, not by users; spoilt ones may
+    only not crash.
     """
     make, plain = OPS[op]
     arguments = make(_seeded(seed))

@@ -17,6 +17,7 @@ OPS = [
     "table_convolution",
     "symmetric_contraction",
     "edge_rows",
+    "linear",
     "ghost_exchange",
 ]
 

@@ -319,9 +319,9 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
 
 }    // namespace
 
-extern const Kernels<float> MLPLUGINS_CONCAT(float_kernels_, MLPLUGINS_ISA) = {forward<float>, backward<float>, pack<float>,
+extern const Kernels<float> MLPLUGINS_CONCAT(float_kernels_, MLPLUGINS_ISA) = {forward<float>, backward<float>, linear<float>, pack<float>,
                                                                      PANEL<float>};
-extern const Kernels<double> MLPLUGINS_CONCAT(double_kernels_, MLPLUGINS_ISA) = {forward<double>, backward<double>, pack<double>,
+extern const Kernels<double> MLPLUGINS_CONCAT(double_kernels_, MLPLUGINS_ISA) = {forward<double>, backward<double>, linear<double>, pack<double>,
                                                                        PANEL<double>};
 
 }    // namespace mlplugins

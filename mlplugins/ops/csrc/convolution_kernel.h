@@ -2,7 +2,8 @@
 #ifndef MLPLUGINS_CONVOLUTION_KERNEL_H
 #define MLPLUGINS_CONVOLUTION_KERNEL_H
 
-// The loops of the equivariant convolution, free of torch: compiled once per instruction set.
+// The loops of the equivariant convolution and of the linear maps around it, free of torch: compiled once per
+// instruction set.
 
 #include <cstdint>
 
@@ -74,12 +75,30 @@ template <typename T> struct Gradients {
   T *h, *y, *w;
 };
 
-/// The forward pass over centres [first, last), the backward pass over rows of weights [first, last), and the layout
-/// of a perceptron's matrices.
+template <typename T> struct Matrix {
+  const T *data;
+  int64_t rows, columns, row_stride, column_stride;
+};
+
+/// y[output …] = x[input …] W, or += : each of `components` = 2 l + 1 blocks of `rows` channels becomes one of `columns`.
+template <typename T> struct LinearTerm {
+  int64_t input, output, components, rows, columns;
+  bool add;
+  const T *matrix;    ///< packed
+};
+
+template <typename T> struct LinearMap {
+  const LinearTerm<T> *terms;
+  int64_t n_terms, in_width, out_width;
+};
+
+/// The forward pass over centres [first, last), the backward pass over rows of weights [first, last), a linear map of
+/// nodes [first, last), and the layout of the matrices of perceptrons and linear maps.
 template <typename T> struct Kernels {
   void (*forward)(const Convolution<T> &, int64_t first, int64_t last, T *out);
   void (*backward)(const Convolution<T> &, int64_t first, int64_t last, const T *g, const Gradients<T> &);
-  void (*pack)(const T *matrix, int64_t k, int64_t n, T *to);
+  void (*linear)(const LinearMap<T> &, int64_t first, int64_t last, const T *x, T *out);
+  void (*pack)(const Matrix<T> &, T *to);
   int64_t panel;    ///< columns of a packed matrix are filled up to a multiple of it: two vectors
 };
 

@@ -200,7 +200,7 @@ template <typename T> class PreparedRadial {
       const int64_t a = matrix.size(0), b = matrix.size(1);
       perceptron.widths[l + 1] = b;
       packed.push_back(at::empty({a * ((b + k.panel - 1) / k.panel * k.panel)}, matrix.options()));
-      k.pack(matrix.template data_ptr<T>(), a, b, packed.back().template data_ptr<T>());
+      k.pack({matrix.template data_ptr<T>(), a, b, b, 1}, packed.back().template data_ptr<T>());
       perceptron.matrices[l] = packed.back().template data_ptr<T>();
     }
   }

@@ -4,56 +4,10 @@
 
 // A perceptron without biases, silu between its layers, on blocks of rows; compiled once per instruction set.
 
-#include "convolution_kernel.h"
-#include "vectors.h"
+#include "matrix.h"
 
 namespace mlplugins {
 namespace {
-
-/// Register tile of the matrix product: `ROWS` rows by one panel of two vectors.
-constexpr int ROWS = MLPLUGINS_VECTOR_BYTES == 64 ? 12 : 6;
-template <typename T> constexpr int PANEL = 2 * Lanes<T>::count;
-
-template <typename T> inline int64_t padded(int64_t columns) { return (columns + PANEL<T> - 1) / PANEL<T> * PANEL<T>; }
-inline int64_t padded_rows(int64_t rows) { return (rows + ROWS - 1) / ROWS * ROWS; }
-
-/// b (rows k, columns n) as panels [n / PANEL][k][PANEL], filled up with zeros.
-template <typename T> void pack(const T *b, int64_t k, int64_t n, T *to)
-{
-  for (int64_t panel = 0; panel < n; panel += PANEL<T>)
-    for (int64_t row = 0; row < k; row++)
-      for (int64_t column = panel; column < panel + PANEL<T>; column++)
-        *to++ = column < n ? b[row * n + column] : T(0);
-}
-
-/// c = a b for packed b; `rows` is a multiple of ROWS, c has padded columns.
-template <typename T>
-void multiply(const T *a, int64_t a_stride, const T *b, T *c, int64_t c_stride, int64_t rows, int64_t k, int64_t n)
-{
-  constexpr int V = Lanes<T>::count;
-  for (int64_t panel = 0; panel < n; panel += PANEL<T>, b += k * PANEL<T>)
-    for (int64_t row = 0; row < rows; row += ROWS) {
-      Vector<T> sum[ROWS][2];
-#pragma GCC unroll 12
-      for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = Vector<T>{};
-      const T *at = a + row * a_stride;
-      for (int64_t q = 0; q < k; q++) {
-        const Vector<T> b0 = load(b + q * PANEL<T>), b1 = load(b + q * PANEL<T> + V);
-#pragma GCC unroll 12
-        for (int r = 0; r < ROWS; r++) {
-          const T value = at[r * a_stride + q];
-          sum[r][0] += value * b0;
-          sum[r][1] += value * b1;
-        }
-      }
-      T *to = c + row * c_stride + panel;
-#pragma GCC unroll 12
-      for (int r = 0; r < ROWS; r++) {
-        store(to + r * c_stride, sum[r][0]);
-        store(to + r * c_stride + V, sum[r][1]);
-      }
-    }
-}
 
 /// The perceptron on one block of rows at a time, with its scratch.
 template <typename T> class BlockPerceptron {
