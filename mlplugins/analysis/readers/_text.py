@@ -23,6 +23,7 @@ from mlplugins.errors import BadInput
 Floats = NDArray[np.float64]
 CHUNK_BYTES = 1 << 17
 NEWLINE = 10
+DECIMAL = b"0123456789.+-eE,"
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
@@ -248,8 +249,12 @@ def _numbers(words: list[bytes]) -> Floats:
     A JSON parser reads a list of numbers several times as fast as numpy reads text; what JSON does not know
     (nan, +1, .5) goes the slow way.
     """
-    try:
-        found = from_json(b"[" + b",".join(words) + b"]")
-        return np.fromiter(found, np.float64, len(words))
-    except (ValueError, TypeError):
-        return np.array([float(word) for word in words])
+    text = b",".join(words)
+    if not text.translate(None, DECIMAL):
+        try:
+            found = from_json(b"[" + text + b"]")
+            if len(found) == len(words):
+                return np.fromiter(found, np.float64, len(words))
+        except ValueError:
+            pass
+    return np.array([float(word) for word in words])
