@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlplugins import registry
 from mlplugins.analysis.readers._text import Floats, Frame, ReadOptions, head
 from mlplugins.analysis.store import BUDGET_BYTES, FrameStore
-from mlplugins.analysis.timegrid import TimeGrid, thinned, uniform_grid
+from mlplugins.analysis.timegrid import NO_TIMES, TimeGrid, thinned, uniform_grid
 from mlplugins.errors import BadInput, nearest
 
 READERS = "mlplugins.analysis.readers"
@@ -31,6 +31,7 @@ AMBIGUOUS = 0.4
 REFUSED_SHARE = 1e-3
 """Above this share of ambiguous steps the unwrapping is a guess."""
 PROGRESS_EVERY = 50
+NO_STEPS = "the file holds no step numbers; give --interval, the number of MD steps between frames"
 
 
 @dataclass(frozen=True)
@@ -249,11 +250,21 @@ class _Joiner:
         self._weights = self._reference_weights(symbols)
         self._bead = frame.bead
         self._numbered = frame.step is not None and self.settings.interval is None
+        self._require_times(frame)
         self._displaced = np.zeros_like(frame.positions)
         others = sorted(set(symbols) - set(names))
         self._others = {str(name): np.flatnonzero(symbols == name) for name in others}
         self._check(frame, where)
         self._keep(self._displaced, frame, _wrapped(frame, self._inverse))
+
+    def _require_times(self, frame: Frame) -> None:
+        """Refused at the first frame: a long file takes its time."""
+        if frame.time_fs is not None:
+            return
+        if not self._numbered and self.settings.interval is None:
+            raise BadInput(f"{self.path}: {NO_STEPS}")
+        if self.settings.timestep_fs is None:
+            raise BadInput(f"{self.path}: {NO_TIMES}")
 
     def _reference_weights(self, symbols: NDArray[np.str_]) -> Floats | None:
         masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
@@ -358,10 +369,7 @@ class _Joiner:
         count = len(self.steps)
         self._report(count)
         if not self._numbered and self.settings.interval is None and None in self.times:
-            raise BadInput(
-                f"{self.path}: the file holds no step numbers; give --interval, the number of MD "
-                "steps between frames"
-            )
+            raise BadInput(f"{self.path}: {NO_STEPS}")
         grid = uniform_grid(self.steps, self.times, self.settings.timestep_fs)
         grid = thinned(grid, self._store.stride)
         self.warnings.extend(grid.warnings)
