@@ -35,7 +35,7 @@ from mlplugins.units import FS_PER_PS
 
 Floats = NDArray[np.float64]
 HOP_SPACING_FS = 100.0
-POINTS = 2_000_000
+POINTS = 1_000_000
 """Ion positions that sites are found from: longer runs are thinned for that."""
 UNKNOWN_RATIO = 30.0
 """An interval of the Haven ratio this wide, high over low, says nothing."""
