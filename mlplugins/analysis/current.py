@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from mlplugins.analysis.green_kubo import GreenKubo, charge_current, from_correlate, green_kubo
+from mlplugins.analysis.green_kubo import GreenKubo, charge_current, from_correlate, green_kubo, masses_of
 from mlplugins.analysis.readers._text import Floats, ReadOptions, head
 from mlplugins.analysis.timegrid import uniform_grid
 from mlplugins.analysis.trajectory import read_frames
@@ -59,8 +58,10 @@ def _weighed(
     frames: Iterator[tuple[NDArray[np.str_], Floats]], temperatures: list[float]
 ) -> Iterator[tuple[NDArray[np.str_], Floats]]:
     """The same frames; their kinetic temperatures (K) are appended."""
+    known: NDArray[np.str_] | None = None
     for symbols, velocities in frames:
-        masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
+        if symbols is not known:
+            known, masses = symbols, masses_of(symbols)
         kinetic = float(masses @ ((velocities / ASE_TIME_PER_FS) ** 2).sum(axis=1))  # eV, twice
         temperatures.append(kinetic / (3 * len(symbols) * BOLTZMANN_EV_K))
         yield symbols, velocities
@@ -78,7 +79,9 @@ def _check_temperature(path: Path, found: float, expected: float) -> None:
 def _velocities(
     source: CurrentSource, steps: list[int], times: list[float | None]
 ) -> Iterator[tuple[NDArray[np.str_], Floats]]:
-    for number, frame in enumerate(read_frames(source.path, ReadOptions(type_map=source.type_map))):
+    for number, frame in enumerate(
+        read_frames(source.path, ReadOptions(type_map=source.type_map, velocities=True))
+    ):
         if frame.velocities is None:
             raise BadInput(
                 f"{source.path}: no velocities; dump them with: dump 2 all custom 5 v.dump id element x "

@@ -65,13 +65,21 @@ def charge_current(frames: Iterable[tuple[NDArray[np.str_], Floats]], charges: d
         charges: of the mobile species, e.
     """
     rows: list[Floats] = []
+    known: NDArray[np.str_] | None = None
     for symbols, velocities in frames:
-        weights = np.array([charges.get(str(name), 0.0) for name in symbols])
-        masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
-        if (weights == 0).any():
-            masses[weights != 0] = 0.0
-        rows.append(weights @ (velocities - masses @ velocities / masses.sum()))
+        if symbols is not known:
+            known, masses = symbols, masses_of(symbols)
+            weights = np.array([charges.get(str(name), 0.0) for name in symbols])
+            if (weights == 0).any():
+                masses[weights != 0] = 0.0
+            masses /= masses.sum()
+        rows.append(weights @ (velocities - masses @ velocities))
     return np.array(rows)
+
+
+def masses_of(symbols: NDArray[np.str_]) -> Floats:
+    """Atomic masses (N,), u."""
+    return np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
 
 
 def autocorrelation(series: Floats) -> Floats:

@@ -109,7 +109,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
         )
     if runs[0].further is not None:
         texts.append(
-            f"Bayesian regression with the covariance of a Markov process {cite('bayes')} served as a check."
+            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which takes the "
+            "ions as independent, served as a check."
         )
     return texts
 
@@ -136,7 +137,7 @@ def _conductivity(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
     if any(further.hops for further in made):
         texts.append(
             "Hops are transitions between the cores of sites (maxima of the ions' density); residence "
-            "times are time per departure. They and the van Hove functions are of the longest stretch "
+            "times are time per departure, over all runs. The van Hove functions are of the longest stretch "
             "of the first run."
         )
     return texts

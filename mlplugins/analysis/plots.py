@@ -19,6 +19,8 @@ from mlplugins.units import CM2_S_PER_A2_PS
 
 DPI = 200
 MAX_POINTS = 2000
+TICK_SHARE = 0.055
+"""Of the width of the Arrhenius plot: the room that the label of a temperature needs."""
 INK = "#222222"
 ACCENT = "#0b5c8a"
 
@@ -39,7 +41,8 @@ def msd_figure(runs: Sequence[RunResult]) -> Figure:
     right.set(xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="MSD (Å²)")
     _slope_guide(right, runs)
     dashed = any(run.curve.collective is not None for run in runs)
-    right.set_title("tracer (solid), collective (dashed)" if dashed else "tracer", loc="left")
+    title = "tracer (solid), collective (dashed; ticks: its fit)" if dashed else "tracer"
+    right.set_title(title, loc="left")
     for axes in (left, right):
         _finish(axes)
     return figure
@@ -59,8 +62,30 @@ def _msd_lines(left: Any, right: Any, run: RunResult, color: Any) -> None:
     left.plot(ends, result.intercept_a2 + slope * ends, "|", color=color, ms=9, mew=1.6)
     right.plot(time, tracer, color=color, lw=1.7)
     if run.curve.collective is not None:
-        shown = run.curve.time_ps <= max(2.0 * window.high_ps, float(run.curve.time_ps[-1]) / 3)
-        right.plot(run.curve.time_ps[shown], run.curve.collective[shown], color=color, lw=1.2, ls=(0, (4, 2)))
+        _collective_lines(right, run, color)
+
+
+def _collective_lines(axes: Any, run: RunResult, color: Any) -> None:
+    """Collective MSD with its band and the ends of the line fitted in the window."""
+    window, result = run.diffusion.window, run.diffusion
+    last = max(2.0 * window.high_ps, float(run.curve.time_ps[-1]) / 3)
+    shown = run.curve.time_ps <= last
+    collective = run.curve.collective
+    if collective is None:
+        return
+    axes.plot(run.curve.time_ps[shown], collective[shown], color=color, lw=1.2, ls=(0, (4, 2)))
+    if run.further is not None and run.further.collective_band is not None:
+        lag, middle, error = run.further.collective_band
+        inside = lag <= last
+        low = np.maximum(middle - 1.96 * error, 0.1 * middle)
+        axes.fill_between(
+            lag[inside], low[inside], (middle + 1.96 * error)[inside], color=color, alpha=0.12, lw=0
+        )
+    if result.collective is not None and result.collective_intercept_a2 is not None:
+        ends = np.array([window.low_ps, window.high_ps])
+        fitted = result.collective_intercept_a2 + 6 * result.collective.value / CM2_S_PER_A2_PS * ends
+        if (fitted > 0).all():
+            axes.plot(ends, fitted, "|", color=color, ms=9, mew=1.6)
 
 
 def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
@@ -125,11 +150,26 @@ def arrhenius_figure(runs: Sequence[RunResult], result: ArrheniusResult) -> Figu
     axes.set_xlim(1000 * inverse[0], 1000 * inverse[-1])
     top = axes.secondary_xaxis("top", functions=(_swap, _swap))
     ticks = sorted({*temperatures.tolist(), ROOM_K})
-    top.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    top.set_xticks(ticks, _apart(ticks, TICK_SHARE * float(inverse[-1] - inverse[0])))
     top.set_xlabel("T (K)")
     axes.legend(frameon=False, loc="lower left")
     _finish(axes, keep_top=True)
     return figure
+
+
+def _apart(temperatures: Sequence[float], least: float) -> list[str]:
+    """Labels of rising temperatures on an axis of 1/T; those nearer than `least` to a colder one are empty.
+
+    >>> _apart([300.0, 900.0, 1000.0], 2e-4)
+    ['300', '900', '']
+    """
+    labels: list[str] = []
+    last = np.inf
+    for temperature in temperatures:
+        free = last - 1 / temperature >= least
+        labels.append(f"{temperature:g}" if free else "")
+        last = 1 / temperature if free else last
+    return labels
 
 
 def _other_laws(axes: Any, result: ArrheniusResult, temperatures: Any) -> None:
@@ -225,12 +265,14 @@ def motion_figure(run: RunResult) -> Figure | None:
             other.plot(found.radius_a, found.distinct_part[row], color=color, lw=1.5)
     own.set(
         xlabel="r (Å)",
-        ylabel="4πr² G_s (Å⁻¹)",
-        title=f"self, {run.temperature_k:g} K",
+        ylabel=r"$4\pi r^2 G_s$ (Å⁻¹)",
+        title=f"van Hove, self, {run.temperature_k:g} K",
         xlim=(0, None),
         ylim=(0, None),
     )
-    other.set(xlabel="r (Å)", ylabel="G_d / ρ", title="distinct", xlim=(0, None), ylim=(0, None))
+    other.set(
+        xlabel="r (Å)", ylabel=r"$G_d/\rho$", title="van Hove, distinct", xlim=(0, None), ylim=(0, None)
+    )
     own.legend(frameon=False)
     if hops is not None and hops.count:
         lengths.hist(hops.lengths, bins=40, color=ACCENT, alpha=0.8)

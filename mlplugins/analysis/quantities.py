@@ -18,7 +18,15 @@ from mlplugins.analysis.finite_size import yeh_hummer
 from mlplugins.analysis.green_kubo import GreenKubo
 from mlplugins.analysis.matrix import DiffusionTensor, diffusion_tensor
 from mlplugins.analysis.onsager import Onsager, State, onsager
-from mlplugins.analysis.sites import Hops, Sites, assign, find_sites, hop_statistics
+from mlplugins.analysis.sites import (
+    ASSIGNED_AT_ONCE,
+    Hops,
+    Sites,
+    assign,
+    find_sites,
+    hop_statistics,
+    pooled,
+)
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import Value
 from mlplugins.analysis.vanhove import VanHove, van_hove
@@ -27,8 +35,10 @@ from mlplugins.units import FS_PER_PS
 
 Floats = NDArray[np.float64]
 HOP_SPACING_FS = 100.0
-POINTS = 2_000_000
+POINTS = 1_000_000
 """Ion positions that sites are found from: longer runs are thinned for that."""
+UNKNOWN_RATIO = 30.0
+"""An interval of the Haven ratio this wide, high over low, says nothing."""
 VAN_HOVE_LAGS = (0.25, 1.0, 4.0)
 """Lags of the van Hove functions in units of the time to travel a hop."""
 
@@ -40,7 +50,7 @@ class Further:
     Attributes:
         bayes, bayes_collective: posterior of the Bayesian regression, cm²/s.
         infinite: D* corrected for the finite size of the cell, cm²/s.
-        band: lags (ps), MSD and its standard error (Å²).
+        band, collective_band: lags (ps), MSD and its standard error (Å²).
     """
 
     tensor: DiffusionTensor
@@ -53,6 +63,7 @@ class Further:
     van_hove: VanHove | None
     infinite: Value | None
     band: tuple[Floats, Floats, Floats]
+    collective_band: tuple[Floats, Floats, Floats] | None = None
     green_kubo: GreenKubo | None = None
     warnings: tuple[str, ...] = ()
 
@@ -108,6 +119,7 @@ def further(
         van_hove=_van_hove(trajectories[0], paths, slices[0], result, settings),
         infinite=_infinite(result, settings),
         band=msd_band(paths),
+        collective_band=msd_band(charge) if charge else None,
     )
     return replace(made, warnings=(*notes, *_doubts(made, result)))
 
@@ -144,24 +156,42 @@ def _hops(
     settings: AnalysisSettings,
     notes: list[str],
 ) -> Hops | None:
-    """Of the longest stretch of the first run, at about 0.1 ps per frame."""
-    run = trajectories[0]
-    if run.start is None or run.cell is None or not run.framework_rms:
-        return None
-    start, stop = max(paths.segments[0], key=lambda part: part[1] - part[0])
+    """Of all runs together, at about 0.1 ps per frame; sites are found in each run by itself."""
+    found: list[Hops] = []
+    failed: list[str] = []
     every = max(1, int(HOP_SPACING_FS / paths.interval_fs))
-    positions = run.displacements[slices[0]][start:stop:every] + run.start
-    thin = max(1, len(positions) * run.n_ions // POINTS)
-    try:
-        sites = (
-            Sites(settings.sites, run.cell)
-            if settings.sites is not None
-            else find_sites(positions[::thin], run.cell)
-        )
-    except BadInput as error:
-        notes.append(f"no hop statistics: {error}")
-        return None
-    return hop_statistics(assign(positions, sites), sites, paths.interval_fs * every)
+    for run, part, segments in zip(trajectories, slices, paths.segments):
+        if run.start is None or run.cell is None or not run.framework_rms:
+            continue
+        moved = run.displacements[part]
+        rows = [moved[start:stop:every] for start, stop in segments if (stop - start) // every > 1]
+        try:
+            sites = _sites(rows, run, settings)
+        except BadInput as error:
+            failed.append(str(error))
+            continue
+        found += [_hops_of(row, run.start, sites, paths.interval_fs * every) for row in rows]
+    if failed:
+        share = f" of {len(failed)} of {len(trajectories)} runs" if found else ""
+        notes.append(f"no hop statistics{share}: {failed[0]}")
+    return pooled(found) if found else None
+
+
+def _sites(rows: Sequence[Floats], run: Trajectory, settings: AnalysisSettings) -> Sites:
+    if run.start is None or run.cell is None:
+        raise BadInput("no positions of the ions, or no cell")
+    if settings.sites is not None:
+        return Sites(settings.sites, run.cell)
+    thin = max(1, sum(len(row) for row in rows) * run.n_ions // POINTS)
+    return find_sites(np.concatenate([row[::thin] for row in rows]) + run.start, run.cell)
+
+
+def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> Hops:
+    """Of one stretch, some ions at a time."""
+    size = max(1, ASSIGNED_AT_ONCE // len(row))
+    groups = [slice(first, first + size) for first in range(0, row.shape[1], size)]
+    states = [assign(row[:, group] + start[group], sites) for group in groups]
+    return hop_statistics(np.concatenate(states, axis=1), sites, interval_fs)
 
 
 def _correlation_factor(result: RunResult, hops: Hops | None) -> float | None:
@@ -213,6 +243,13 @@ def _doubts(made: Further, result: RunResult) -> list[str]:
         texts.append(
             f"the Bayesian regression gives D = {bayes.value:.3g} [{bayes.low:.3g}, {bayes.high:.3g}] "
             "cm²/s, outside the interval of the main fit"
+        )
+    haven = result.diffusion.haven
+    if haven is not None and haven.high > UNKNOWN_RATIO * haven.low:
+        texts.append(
+            "the collective displacement of this trajectory does not determine σ collective and the Haven "
+            f"ratio (the 95 % interval of H spans a factor of {haven.high / haven.low:.2g}): do not quote "
+            "them; run longer or with more seeds"
         )
     others = made.onsager.carriers[1:] if made.onsager else ()
     texts += [

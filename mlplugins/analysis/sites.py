@@ -27,6 +27,7 @@ from mlplugins.units import CM2_S_PER_A2_PS
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
+States = NDArray[np.int32]
 VOXEL_A = 0.3
 SMEARING_A = 0.4
 LEAST_OCCUPANCY = 0.05
@@ -63,6 +64,7 @@ class Hops:
         length_a: mean hop distance; `lengths` all of them.
         jump_diffusion_cm2_s: Γ ⟨a²⟩/6, D of uncorrelated hops.
         pairs: (from, to, number) of the ten commonest.
+        time_ps: time of all ions together that was seen.
     """
 
     sites: int
@@ -75,6 +77,7 @@ class Hops:
     lengths: Floats
     jump_diffusion_cm2_s: Value
     pairs: tuple[tuple[int, int, int], ...]
+    time_ps: float
 
     def as_json(self) -> dict[str, object]:
         """The `hops` entry of a run."""
@@ -185,11 +188,11 @@ def _cores(sites: Sites) -> Floats:
     return CORE * apart
 
 
-def assign(positions: Floats, sites: Sites) -> NDArray[np.int64]:
+def assign(positions: Floats, sites: Sites) -> States:
     """Site of every ion in every frame (frames, ions); −1 until it first enters a core."""
     frames, ions, _ = positions.shape
     cores, inverse = _cores(sites), np.linalg.inv(sites.cell)
-    result = np.full((frames, ions), NOWHERE, dtype=np.int64)
+    result = np.full((frames, ions), NOWHERE, dtype=np.int32)
     size = max(1, ASSIGNED_AT_ONCE // frames)
     for first in range(0, ions, size):
         part = positions[:, first : first + size]
@@ -201,19 +204,51 @@ def assign(positions: Floats, sites: Sites) -> NDArray[np.int64]:
     return result
 
 
-def hop_statistics(states: NDArray[np.int64], sites: Sites, interval_fs: float) -> Hops:
+def hop_statistics(states: States, sites: Sites, interval_fs: float) -> Hops:
     """Hops, rates and residence times from the assignment of one stretch without a gap."""
     frame_ps = interval_fs / 1000.0
     events = [_of_ion(states[:, ion]) for ion in range(states.shape[1])]
     moves = [pair for ion in events for pair in zip(ion[:-1], ion[1:])]
     back = sum(a == c for ion in events for a, c in zip(ion[:-2], ion[2:]))
-    count = len(moves)
     time_ps = float((states != NOWHERE).sum()) * frame_ps
     if time_ps == 0:
         raise BadInput(
             f"no ion ever comes near one of the {len(sites)} sites; expected fractions of the cell"
         )
-    lengths = _lengths(moves, sites)
+    valid = states[states != NOWHERE]
+    return _hops(
+        len(sites),
+        np.bincount(valid, minlength=len(sites)) / len(states),
+        int(back),
+        time_ps,
+        _lengths(moves, sites),
+        tuple((int(a), int(b), number) for (a, b), number in Counter(moves).most_common(10)),
+    )
+
+
+def pooled(parts: Sequence[Hops]) -> Hops:
+    """Hops of several stretches or runs together; sites, occupancy and pairs are those of the longest one."""
+    first = max(parts, key=lambda part: part.time_ps)
+    return _hops(
+        first.sites,
+        first.occupancy,
+        sum(part.reversed_ for part in parts),
+        sum(part.time_ps for part in parts),
+        np.concatenate([part.lengths for part in parts]),
+        first.pairs,
+    )
+
+
+def _hops(
+    sites: int,
+    occupancy: Floats,
+    back: int,
+    time_ps: float,
+    lengths: Floats,
+    pairs: tuple[tuple[int, int, int], ...],
+) -> Hops:
+    """Rates from the number of hops and the time in which they were seen."""
+    count = len(lengths)
     rate = poisson_rate(count, time_ps)
     residence = Value(
         1 / rate.value if rate.value else float("inf"),
@@ -222,23 +257,22 @@ def hop_statistics(states: NDArray[np.int64], sites: Sites, interval_fs: float) 
         rate.relative_error,
     )
     square = float((lengths**2).mean()) if count else 0.0
-    pairs = Counter(moves).most_common(10)
-    valid = states[states != NOWHERE]
     return Hops(
-        sites=len(sites),
-        occupancy=np.bincount(valid, minlength=len(sites)) / len(states),
+        sites=sites,
+        occupancy=occupancy,
         count=count,
-        reversed_=int(back),
+        reversed_=back,
         rate_per_ps=rate,
         residence_ps=residence,
         length_a=float(lengths.mean()) if count else 0.0,
         lengths=lengths,
         jump_diffusion_cm2_s=rate.scaled(square / 6 * CM2_S_PER_A2_PS),
-        pairs=tuple((int(a), int(b), number) for (a, b), number in pairs),
+        pairs=pairs,
+        time_ps=time_ps,
     )
 
 
-def _of_ion(states: NDArray[np.int64]) -> list[int]:
+def _of_ion(states: States) -> list[int]:
     """Sites one after the other, without repeats."""
     known = states[states != NOWHERE]
     if known.size == 0:

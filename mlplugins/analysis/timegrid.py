@@ -15,6 +15,7 @@ CANDIDATES = 6
 GOOD_SHARE = 0.4
 """The commonest spacing is taken if one stretch without a gap covers this part of the time."""
 TIME_TOLERANCE = 1e-3
+NO_TIMES = "the trajectory holds no times; give --timestep, the MD time step in fs"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _timestep(numbers: NDArray[np.int64], times_fs: Sequence[float | None], give
             raise BadInput("the MD time step changes along the trajectory; expected frames at equal times")
     if given is None:
         if measured is None or measured <= 0:
-            raise BadInput("the trajectory holds no times; give --timestep, the MD time step in fs")
+            raise BadInput(NO_TIMES)
         return measured
     if measured is not None and abs(measured / given - 1) > TIME_TOLERANCE:
         raise BadInput(

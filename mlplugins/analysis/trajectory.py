@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlplugins import registry
 from mlplugins.analysis.readers._text import Floats, Frame, ReadOptions, head
 from mlplugins.analysis.store import BUDGET_BYTES, FrameStore
-from mlplugins.analysis.timegrid import TimeGrid, thinned, uniform_grid
+from mlplugins.analysis.timegrid import NO_TIMES, TimeGrid, thinned, uniform_grid
 from mlplugins.errors import BadInput, nearest
 
 READERS = "mlplugins.analysis.readers"
@@ -31,6 +31,7 @@ AMBIGUOUS = 0.4
 REFUSED_SHARE = 1e-3
 """Above this share of ambiguous steps the unwrapping is a guess."""
 PROGRESS_EVERY = 50
+NO_STEPS = "the file holds no step numbers; give --interval, the number of MD steps between frames"
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,12 @@ def read_trajectory(files: Sequence[Path | str], settings: ReadSettings) -> Traj
 
 @dataclass
 class _Previous:
-    """The last accepted frame: wrapped positions, images (or None), cell."""
+    """The last accepted frame: wrapped positions, images (or None), cell and its inverse."""
 
     positions: Floats
     images: Floats | None
     cell: Floats
+    inverse: Floats
 
 
 @dataclass
@@ -190,6 +192,8 @@ class _Joiner:
         self._store = FrameStore(self.settings.memory_bytes)
         self._volume = 0.0
         self._cell: Floats = np.zeros((3, 3))
+        self._last_cell = self._inverse = np.full((3, 3), np.nan)
+        self._last_volume = 0.0
         self._bead: int | None = None
         self._numbered = False
         self._file_frames = 0
@@ -221,7 +225,7 @@ class _Joiner:
             self._begin(frame, where)
             return
         self._check(frame, where)
-        current = _wrapped(frame)
+        current = _wrapped(frame, self._inverse)
         if not self._is_new(frame, current, where):
             return
         self._keep(self._displaced + self._step(current, frame.periodic), frame, current)
@@ -246,10 +250,21 @@ class _Joiner:
         self._weights = self._reference_weights(symbols)
         self._bead = frame.bead
         self._numbered = frame.step is not None and self.settings.interval is None
+        self._require_times(frame)
         self._displaced = np.zeros_like(frame.positions)
-        self._others = {str(name): symbols == name for name in sorted(set(symbols)) if name not in names}
+        others = sorted(set(symbols) - set(names))
+        self._others = {str(name): np.flatnonzero(symbols == name) for name in others}
         self._check(frame, where)
-        self._keep(self._displaced, frame, _wrapped(frame))
+        self._keep(self._displaced, frame, _wrapped(frame, self._inverse))
+
+    def _require_times(self, frame: Frame) -> None:
+        """Refused at the first frame: a long file takes its time."""
+        if frame.time_fs is not None:
+            return
+        if not self._numbered and self.settings.interval is None:
+            raise BadInput(f"{self.path}: {NO_STEPS}")
+        if self.settings.timestep_fs is None:
+            raise BadInput(f"{self.path}: {NO_TIMES}")
 
     def _reference_weights(self, symbols: NDArray[np.str_]) -> Floats | None:
         masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
@@ -261,10 +276,11 @@ class _Joiner:
 
     def _check(self, frame: Frame, where: str) -> None:
         """Same atoms, a cell, finite positions."""
-        if self._symbols is not None and not np.array_equal(frame.symbols, self._symbols):
+        first = self._symbols
+        if first is not None and frame.symbols is not first and not np.array_equal(frame.symbols, first):
             raise BadInput(
                 f"{where}: {len(frame.symbols)} atoms ({_formula(frame.symbols)}), or in another order, "
-                f"where the first frame has {len(self._symbols)} ({_formula(self._symbols)}); expected the "
+                f"where the first frame has {len(first)} ({_formula(first)}); expected the "
                 "same atoms in the same order in all frames"
             )
         if frame.bead != self._bead:
@@ -276,8 +292,12 @@ class _Joiner:
             raise BadInput(
                 f"{where}: positions are not finite (NaN or infinity); the run blew up before this frame"
             )
-        if abs(np.linalg.det(frame.cell)) < 1e-6:
+        if np.array_equal(frame.cell, self._last_cell):
+            return
+        self._last_cell, self._last_volume = frame.cell, abs(float(np.linalg.det(frame.cell)))
+        if self._last_volume < 1e-6:
             raise BadInput(f"{where}: no cell, or one without volume; a conductivity needs the volume")
+        self._inverse = np.linalg.inv(frame.cell)
 
     def _is_new(self, frame: Frame, current: _Previous, where: str) -> bool:
         """Whether the frame goes on with the run; repeated ones only move the point to go on from."""
@@ -302,32 +322,30 @@ class _Joiner:
         self._overlap.repeated += 1
         self._last_step_before = last
         if step == last:
-            jump = self._minimum_image(
-                current.positions - self._previous.positions, current.cell, frame.periodic
-            )
+            jump = self._minimum_image(current, frame.periodic) @ current.cell
             self._overlap.mismatch = float(np.sqrt((jump**2).sum(axis=1).max()))
             self._previous = current  # steps from here on belong to the new branch
         return False
 
-    def _minimum_image(self, delta: Floats, cell: Floats, periodic: tuple[bool, bool, bool]) -> Floats:
-        fractional = delta @ np.linalg.inv(cell)
+    def _minimum_image(self, current: _Previous, periodic: tuple[bool, bool, bool]) -> Floats:
+        """Displacement since the last frame, in fractions of the current cell."""
+        fractional = (current.positions - self._previous.positions) @ current.inverse
         fractional -= np.round(fractional) * np.array(periodic)
-        return fractional @ cell
+        return fractional
 
     def _step(self, current: _Previous, periodic: tuple[bool, bool, bool]) -> Floats:
         """Displacement since the last frame, in the current cell (TOR)."""
         before = self._previous
-        delta = current.positions - before.positions
         if current.images is not None and before.images is not None:
             # a flip of a tilted box renames the images: express the old ones in the new cell
-            renamed = np.round(before.cell @ np.linalg.inv(current.cell))
-            return delta + (current.images - before.images @ renamed) @ current.cell
-        inverse = np.linalg.inv(current.cell)
-        fractional = delta @ inverse
-        fractional -= np.round(fractional) * np.array(periodic)
-        reach = np.abs(fractional[:, np.array(periodic)])
-        self._ambiguous += int(np.count_nonzero(reach > AMBIGUOUS))
-        self._longest = max(self._longest, float(reach.max(initial=0.0)))
+            renamed = np.round(before.cell @ current.inverse)
+            moved = current.images - before.images @ renamed
+            return current.positions - before.positions + moved @ current.cell
+        fractional = self._minimum_image(current, periodic)
+        reach = np.abs(fractional if all(periodic) else fractional[:, np.array(periodic)])
+        if (longest := float(reach.max(initial=0.0))) > AMBIGUOUS:
+            self._ambiguous += int(np.count_nonzero(reach > AMBIGUOUS))
+        self._longest = max(self._longest, longest)
         return fractional @ current.cell
 
     def _keep(self, displaced: Floats, frame: Frame, current: _Previous) -> None:
@@ -341,7 +359,7 @@ class _Joiner:
         ]
         self._store.add(np.concatenate([(displaced[self._kept] - drift).ravel(), drift, rms]))
         self._displaced, self._previous = displaced, current
-        self._volume += abs(float(np.linalg.det(frame.cell)))
+        self._volume += self._last_volume
         self._cell += frame.cell
         interval = self.settings.interval or 1
         self.steps.append(int(frame.step or 0) if self._numbered else number * interval)
@@ -351,10 +369,7 @@ class _Joiner:
         count = len(self.steps)
         self._report(count)
         if not self._numbered and self.settings.interval is None and None in self.times:
-            raise BadInput(
-                f"{self.path}: the file holds no step numbers; give --interval, the number of MD "
-                "steps between frames"
-            )
+            raise BadInput(f"{self.path}: {NO_STEPS}")
         grid = uniform_grid(self.steps, self.times, self.settings.timestep_fs)
         grid = thinned(grid, self._store.stride)
         self.warnings.extend(grid.warnings)
@@ -420,13 +435,13 @@ class _Joiner:
         )
 
 
-def _wrapped(frame: Frame) -> _Previous:
+def _wrapped(frame: Frame, inverse: Floats) -> _Previous:
     """Positions inside the cell; where the file says so, with the images that were taken off."""
     origin = 0.0 if frame.origin is None else frame.origin
-    fractional = (frame.positions - origin) @ np.linalg.inv(frame.cell)
+    fractional = (frame.positions - origin) @ inverse
     outside = np.floor(fractional) * np.array(frame.periodic)
     images = None if frame.images is None else frame.images + outside
-    return _Previous(frame.positions - outside @ frame.cell, images, frame.cell)
+    return _Previous(frame.positions - outside @ frame.cell, images, frame.cell, inverse)
 
 
 def _formula(symbols: NDArray[np.str_]) -> str:

@@ -63,11 +63,16 @@ def van_hove(
     edges = np.linspace(0.0, reach, bins + 1)
     centres = 0.5 * (edges[1:] + edges[:-1])
     ions = displacements.shape[1]
+    size = max(1, PAIRS // ions)
     own, other = [], []
     for lag in lags:
-        travelled = np.linalg.norm(displacements[lag:] - displacements[: len(displacements) - lag], axis=2)
-        counts, _ = np.histogram(travelled, edges)
-        own.append(counts / travelled.size / np.diff(edges))
+        origins = len(displacements) - lag
+        counts = np.zeros(bins)
+        for first in range(0, origins, size):
+            last = min(first + size, origins)
+            moved = displacements[first + lag : last + lag] - displacements[first:last]
+            counts += np.histogram(np.linalg.norm(moved, axis=2), edges)[0]
+        own.append(counts / (origins * ions) / np.diff(edges))
         if start is not None and cell is not None and ions > 1:
             other.append(_distinct(displacements, start, int(lag), cell, edges))
     distinct = np.array(other) if other else np.zeros((0, bins))

@@ -31,6 +31,7 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
+    os.chmod(temporary, 0o644)  # as other results; mkstemp hides it from everybody else
     os.replace(temporary, path)
 
 

@@ -384,7 +384,12 @@ def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
         ("time step", f"{config.timestep:g} fs" if config.timestep else "from the files or per run"),
         ("equilibration left out", f"{config.discard_ps:g} ps of each run"),
         ("drift removed", reference[config.drift]),
-        ("fit", config.fit),
+        (
+            "fit",
+            "generalised least squares (ordinary where the MSD is curved)"
+            if config.fit == "gls"
+            else "ordinary least squares",
+        ),
         ("fit window", "chosen, see above" if config.fit_window is None else "fixed by the user"),
         ("hop length (for warnings only)", f"{config.hop_length:g} Å"),
         ("volume", "mean over the frames read, equilibration included"),

@@ -8,6 +8,8 @@ host's last restart.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,7 @@ from mlplugins.simulation.config import Cluster, SimulationConfig
 from mlplugins.simulation.plan import Campaign, plan
 
 POLL_S = 1.0
+INTERCHANGE = "interchange.py"
 PROVIDERS = {
     "local": "LocalProvider",
     "slurm": "SlurmProvider",
@@ -83,11 +86,17 @@ def _parsl_config(cluster: Cluster, folder: Path) -> Any:
     from parsl.executors import HighThroughputExecutor
 
     options = {"init_blocks": 1, "max_blocks": cluster.jobs, **cluster.options}
+    programs = Path(sys.executable).parent  # not in the PATH of an environment that was not activated
+    if cluster.provider == "local":
+        path = f'export PATH={shlex.quote(str(programs))}:"$PATH"'
+        options["worker_init"] = f"{path}\n{options.get('worker_init', '')}"
     try:
         provider = getattr(providers, PROVIDERS[cluster.provider])(**options)
     except (TypeError, AttributeError) as error:
         raise BadInput(f"'cluster.options' for {cluster.provider}: {error}") from error
-    extra = {"address": "127.0.0.1"} if cluster.provider == "local" else {}
+    extra: dict[str, Any] = {"address": "127.0.0.1"} if cluster.provider == "local" else {}
+    if (programs / INTERCHANGE).is_file():
+        extra["interchange_launch_cmd"] = [sys.executable, str(programs / INTERCHANGE)]
     executor = HighThroughputExecutor(
         label="runs", provider=provider, max_workers_per_node=cluster.workers, encrypted=False, **extra
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlplugins.analysis.sites import Sites, assign, find_sites, hop_statistics, poisson_rate
+from mlplugins.analysis.sites import Sites, assign, find_sites, hop_statistics, poisson_rate, pooled
 from mlplugins.analysis.vanhove import van_hove
 from mlplugins.errors import BadInput
 
@@ -48,6 +48,21 @@ def test_given_sites_give_the_hops_that_were_made(walk):
     low, high = stats.binom.interval(0.999, found.count, 1 / 6)
     assert low < found.reversed_ < high
     assert found.occupancy.sum() == pytest.approx(12)
+
+
+def test_runs_are_pooled_as_counts_over_time(walk):
+    """Two thirds and one third of a run give its rate and lengths, but for the hop at the cut."""
+    positions, _, _ = walk
+    states = assign(positions, grid())
+    whole = hop_statistics(states, grid(), 100.0)
+    parts = [hop_statistics(part, grid(), 100.0) for part in (states[:2000], states[2000:])]
+    both = pooled(parts)
+    assert whole.count - 12 <= both.count <= whole.count
+    assert both.time_ps == pytest.approx(whole.time_ps)
+    assert both.rate_per_ps.value == pytest.approx(both.count / both.time_ps)
+    assert both.length_a == pytest.approx(whole.length_a, rel=1e-3)
+    assert whole.reversed_ - 24 <= both.reversed_ <= whole.reversed_
+    assert np.array_equal(both.occupancy, parts[1].occupancy)
 
 
 def test_sites_are_found_where_they_are(walk):

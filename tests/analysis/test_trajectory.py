@@ -317,6 +317,15 @@ def test_what_the_file_does_not_hold_is_demanded(system, tmp_path):
         read_trajectory([tmp_path / "one.dump"], SETTINGS)
 
 
+def test_a_missing_time_step_is_noticed_at_the_first_frame(system, tmp_path):
+    """Not after 10 GB of reading."""
+    seen = []
+    path = dump(system, tmp_path / "a.dump")
+    with pytest.raises(BadInput, match=r"a\.dump: the trajectory holds no times; give --timestep"):
+        read_trajectory([path], ReadSettings("Li", progress=lambda *state: seen.append(state)))
+    assert seen == []
+
+
 def test_progress_is_reported(system, tmp_path):
     seen = []
     path = dump(system, tmp_path / "a.dump")

@@ -1,11 +1,13 @@
 """Campaigns in the real engines: run, repeat, kill and continue, fail."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +101,62 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     assert len(positions) == steps // 10 + 1
     hops = np.abs(np.diff(positions, axis=0)).max(axis=(1, 2))
     assert hops.max() < 4 * np.median(hops)
+
+
+def _kill_all(pid):
+    """kill -9 of the command and of the engines it started, at the same moment (as the end of a job does)."""
+    known = [pid]
+    for parent in known:
+        with contextlib.suppress(FileNotFoundError):
+            known += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    for one in known:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    return len(known) - 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the engines in /proc")
+@pytest.mark.parametrize("engine", ["lammps", "ase", "ipi"])
+def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
+    """Again and again, also in the NPT stage and between stages; the engines cannot end in order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    steps = {"lammps": 12000, "ase": 1200, "ipi": 600}[engine]
+    path = write_campaign(
+        tmp_path,
+        steps=steps,
+        dump_interval=10,
+        log_interval=10,
+        restart_interval=50,
+        equilibration={"steps": 200, "npt_steps": 200},
+        **({"ensemble": "nvt", "thermostat": {"kind": "nose-hoover"}} if engine == "ase" else {}),
+    )
+    campaign = _plan(path, tmp_path, engine)
+    [run] = campaign.runs
+    one = host.load(engine)
+    command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
+    random = np.random.default_rng(5)
+    seen = []
+    for wanted in np.sort(random.uniform(0.02, 0.8, 5)) * campaign.config.total_steps:
+        process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while one.steps_done(run) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.1))
+        assert process.poll() is None, "the run was over before it could be killed: make it longer"
+        assert _kill_all(process.pid) >= 1
+        process.wait()
+        seen.append(one.steps_done(run))
+    assert np.ptp(seen) > campaign.config.total_steps / 4
+    [outcome] = campaigns.simulate(campaign)
+    assert (outcome.state, outcome.message) == ("finished", "")
+    positions = _positions(campaign, run)
+    assert len(positions) == steps // 10 + 1
+    hops = np.abs(np.diff(positions, axis=0)).max(axis=(1, 2))
+    assert hops.min() > 0
+    assert hops.max() < 4 * np.median(hops)
+    cells = {frame.cell.tobytes() for frame in read_frames(one.trajectories(run)[0])}
+    assert len(cells) == 1  # the mean cell, found once
 
 
 def test_changed_settings_are_refused_by_name(tmp_path):

@@ -6,20 +6,24 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from mlplugins.errors import BadInput
 
 Floats = NDArray[np.float64]
+CHUNK_BYTES = 1 << 17
+NEWLINE = 10
+DECIMAL = b"0123456789.+-eE,"
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
@@ -62,16 +66,26 @@ class ReadOptions:
         warnings: the reader appends here what it dropped.
         raw: the file being read, for the progress; None if the reader does not say.
         topology: file with the elements, for formats that hold positions only.
+        velocities: whether velocities are wanted too.
     """
 
     type_map: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     raw: IO[bytes] | None = None
     topology: Path | None = None
+    velocities: bool = False
 
 
 class Truncated(Exception):
-    """The file ends inside a frame (a killed run); the text says where."""
+    """The file ends inside a frame (a killed run); the text says where.
+
+    Attributes:
+        more: whether another frame begins right there (a run that was appended).
+    """
+
+    def __init__(self, text: str, more: bool = False) -> None:
+        super().__init__(text)
+        self.more = more
 
 
 @contextmanager
@@ -96,86 +110,151 @@ def head(path: Path, size: int = 8192) -> bytes:
         raise BadInput(f"{path}: cannot be read ({error})") from error
 
 
-def read_lines(stream: IO[bytes], count: int, where: str) -> bytes:
-    """Read `count` whole lines as one block; a shorter file is `Truncated`."""
-    try:
-        lines = list(islice(stream, count))
-    except EOFError as error:  # a compressed file cut short
-        raise Truncated(where) from error
-    if len(lines) < count or (lines and not lines[-1].endswith(b"\n")):
-        # a complete last line may lack its newline; a cut one cannot be told from it by length alone
-        raise Truncated(where)
-    return b"".join(lines)
+class Lines:
+    """The lines of a (compressed) file, taken many at a time; a broken compressed stream ends it.
 
+    Args:
+        stream: opened for reading bytes.
+        path: named in messages.
+    """
 
-def read_line(stream: IO[bytes], where: str) -> bytes:
-    """Read one line, b"" at the end of the file; a broken compressed stream is `Truncated`."""
-    try:
-        return stream.readline()
-    except EOFError as error:
-        raise Truncated(where) from error
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._held = b""
+        self._ends: NDArray[np.intp] = np.zeros(1, dtype=np.intp)  # where line i of what is held begins
+        self._line = 0
+        self._broken = False
+
+    def take(self, count: int, where: str) -> bytes:
+        """The next `count` whole lines as one block; a shorter file is `Truncated`."""
+        while len(self._ends) - 1 - self._line < count:
+            if not self._more():
+                raise Truncated(where)
+        begin, end = self._ends[self._line], self._ends[self._line + count]
+        self._line += count
+        return self._held[begin:end]
+
+    def one(self, where: str) -> bytes:
+        """The next line, b"" at the end of the file; the last one may lack its newline."""
+        while len(self._ends) - 1 == self._line:
+            if not self._more():
+                if self._broken:
+                    raise Truncated(where)
+                rest, self._held = self._held[self._ends[self._line] :], b""
+                self._ends, self._line = np.zeros(1, dtype=np.intp), 0
+                return rest
+        begin, end = self._ends[self._line : self._line + 2]
+        self._line += 1
+        return self._held[begin:end]
+
+    def back(self, size: int) -> None:
+        """Give back the last `size` bytes of what was taken last; they may begin inside a line."""
+        at = self._ends[self._line] - size
+        self._line = int(np.searchsorted(self._ends, at, side="right")) - 1
+        self._ends[self._line] = at
+
+    def _more(self) -> bool:
+        """Read on, at least as much as is held, and find the lines of it; whether there was more."""
+        begin = self._ends[self._line]
+        pieces = [self._held[begin:]]
+        wanted = max(CHUNK_BYTES, len(pieces[0]))
+        while wanted > 0 and (piece := self._read(wanted)):
+            pieces.append(piece)
+            wanted -= len(piece)
+        if len(pieces) == 1:
+            return False
+        self._held = b"".join(pieces)
+        ends = np.flatnonzero(np.frombuffer(self._held, dtype=np.uint8) == NEWLINE) + 1
+        self._ends, self._line = np.concatenate([[0], ends]), 0
+        return True
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return b"" if self._broken else self._stream.read1(size)  # type: ignore[attr-defined]
+        except EOFError:  # a compressed file cut short: what came before is good
+            self._broken = True
+            return b""
+        except (OSError, zlib.error, lzma.LZMAError) as error:
+            raise BadInput(f"{self._path}: damaged ({error}); expected a whole compressed file") from error
 
 
 class Table:
     """Reads blocks of white-space separated columns, of which one may hold names (elements).
 
+    Columns that are the same from block to block (ids, names) are compared as text and not parsed again.
+
     Args:
         columns: number of columns.
         numbers: indices of the columns wanted as numbers.
         names: index of the column of names, or None.
+        ids: index of a column of numbers that seldom changes, or None.
 
     >>> table = Table(columns=4, numbers=[1, 2, 3], names=0)
-    >>> values, names = table.parse(b"Li 0 0.5 1\\n S 1 1e-1 2\\n", 2, "here")
-    >>> values.tolist(), names.tolist()
-    ([[0.0, 0.5, 1.0], [1.0, 0.1, 2.0]], ['Li', 'S'])
+    >>> block = table.parse(b"Li 0 0.5 1\\n S 1 1e-1 2\\n", 2, "here")
+    >>> block.values.tolist(), block.names.tolist()
+    ([[0.0, 1.0], [0.5, 0.1], [1.0, 2.0]], ['Li', 'S'])
     """
 
-    def __init__(self, columns: int, numbers: Sequence[int], names: int | None) -> None:
+    def __init__(
+        self, columns: int, numbers: Sequence[int], names: int | None, ids: int | None = None
+    ) -> None:
         self.columns = columns
         self.numbers = list(numbers)
-        self.names = names
-        self._known: list[bytes] = []
-        self._labels: NDArray[np.str_] = np.array([], dtype=str)
+        self._names = _Repeated(names, lambda words: np.array(b"\n".join(words).decode("utf-8").split("\n")))
+        self._ids = _Repeated(ids, _numbers)
 
-    def parse(self, block: bytes, rows: int, where: str) -> tuple[Floats, NDArray[np.str_]]:
-        """Return the numbers (rows, len(numbers)) and the names (rows,), empty without a column of names."""
-        table = self._fast(block, rows)
-        if table is None:
-            return self._slow(block, rows, where)
-        if self.names is None:
-            return table[:, self.numbers], self._labels
-        return table[:, self.numbers], self._labels[table[:, self.names].astype(int)]
-
-    def _fast(self, block: bytes, rows: int) -> Floats | None:
-        if self.names is not None:
-            if not self._known:
-                return None
-            block = b" " + block.replace(b"\n", b" \n ")
-            for index, name in enumerate(self._known):
-                block = block.replace(b" " + name + b" ", b" %d " % index)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                flat = np.fromstring(block, dtype=np.float64, sep=" ")
-            except (DeprecationWarning, ValueError):
-                return None
-        return flat.reshape(rows, self.columns) if flat.size == rows * self.columns else None
-
-    def _slow(self, block: bytes, rows: int, where: str) -> tuple[Floats, NDArray[np.str_]]:
-        tokens = block.split()
-        if len(tokens) != rows * self.columns:
+    def parse(self, block: bytes, rows: int, where: str) -> Block:
+        """Read one block of `rows` lines."""
+        words = block.split()
+        if len(words) != rows * self.columns:
             raise BadInput(
-                f"{where}: expected {rows} lines of {self.columns} columns, found {len(tokens)} values in "
+                f"{where}: expected {rows} lines of {self.columns} columns, found {len(words)} values in "
                 f"{rows} lines; the file is damaged"
             )
-        grid = np.array(tokens).reshape(rows, self.columns)
+        wanted = list(chain.from_iterable(words[column :: self.columns] for column in self.numbers))
         try:
-            values = grid[:, self.numbers].astype(np.float64)
+            values = _numbers(wanted).reshape(len(self.numbers), rows)
+            ids = self._ids.of(words, self.columns)
         except ValueError as error:
             raise BadInput(f"{where}: {error}; expected numbers") from error
-        if self.names is None:
-            return values, self._labels
-        found = grid[:, self.names]
-        self._known = sorted(set(self._known) | {bytes(name) for name in found})
-        self._labels = np.array([name.decode("utf-8") for name in self._known])
-        return values, found.astype(str)
+        return Block(values, self._names.of(words, self.columns), ids)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What `Table` read: numbers (columns, rows), names and ids (rows,), empty where there are none."""
+
+    values: Floats
+    names: NDArray[np.str_]
+    ids: Floats
+
+
+class _Repeated:
+    """A column that is read again only if its text has changed; the same array then comes back."""
+
+    def __init__(self, column: int | None, read: Callable[[list[bytes]], NDArray[Any]]) -> None:
+        self._column, self._read = column, read
+        self._words: list[bytes] = []
+        self._array: NDArray[Any] = np.array([])
+
+    def of(self, words: list[bytes], columns: int) -> NDArray[Any]:
+        if self._column is not None and (found := words[self._column :: columns]) != self._words:
+            self._words, self._array = found, self._read(found)
+        return self._array
+
+
+def _numbers(words: list[bytes]) -> Floats:
+    """float64 of decimal numbers, correctly rounded.
+
+    A JSON parser reads a list of numbers several times as fast as numpy reads text; what JSON does not know
+    (nan, +1, .5) goes the slow way.
+    """
+    text = b",".join(words)
+    if not text.translate(None, DECIMAL):
+        try:
+            found = from_json(b"[" + text + b"]")
+            if len(found) == len(words):
+                return np.fromiter(found, np.float64, len(words))
+        except ValueError:
+            pass
+    return np.array([float(word) for word in words])

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,11 @@ from numpy.typing import NDArray
 from mlplugins.analysis.readers._text import (
     Floats,
     Frame,
+    Lines,
     ReadOptions,
     Table,
     Truncated,
     open_bytes,
-    read_line,
-    read_lines,
 )
 from mlplugins.errors import BadInput
 from mlplugins.units import FS_PER_PS
@@ -45,7 +43,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     "warning."""
     reader = _Reader(path, options)
     with open_bytes(path, options) as stream:
-        reader.stream = stream
+        reader.lines = Lines(stream, path)
         while True:
             try:
                 frame = reader.frame()
@@ -53,7 +51,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
                 options.warnings.append(
                     f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
                 )
-                if not reader.resume():
+                if not cut.more:
                     return
                 continue
             if frame is None:
@@ -77,46 +75,40 @@ class _Reader:
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
         self.type_map = options.type_map
-        self.stream: IO[bytes]
+        self.lines: Lines
         self.units: str | None = None
-        self._resume_at: int | None = None
+        self.use_map = False
+        self._with_velocities = options.velocities
         self._layout: tuple[list[str], Table] | None = None
         self._columns_seen: list[str] = []
         self._ids: Floats = np.array([])
-        self._order: NDArray[np.intp] = np.array([], dtype=np.intp)
+        self._order: NDArray[np.intp] | slice = slice(None)
         self._sorted_ids: Floats = np.array([])
-
-    def resume(self) -> bool:
-        """Go to the frame that follows a cut one (a run appended to the dump of a killed run)."""
-        if self._resume_at is None:
-            return False
-        self.stream.seek(self._resume_at)
-        self._resume_at = None
-        return True
+        self._symbols: NDArray[np.str_] = np.array([], dtype=str)
+        self._kinds: NDArray[np.str_] = np.array([], dtype=str)  # elements or types in the order of the file
 
     def frame(self) -> Frame | None:
         header = self._header()
         if header is None:
             return None
         where = f"{self.path}, step {header.step}"
-        block = read_lines(self.stream, header.atoms, f"ends inside the frame of step {header.step}")
-        cut = block.find(b"ITEM:")
-        if cut >= 0:
-            self._resume_at = self.stream.tell() - len(block) + cut
-            raise Truncated(f"the frame of step {header.step} is cut by the next one")
+        block = self.lines.take(header.atoms, f"ends inside the frame of step {header.step}")
+        if (cut := block.find(b"ITEM:")) >= 0:
+            self.lines.back(len(block) - cut)
+            raise Truncated(f"the frame of step {header.step} is cut by the next one", more=True)
         return self._assemble(header, block, where)
 
     def _line(self, what: str) -> str:
-        line = read_line(self.stream, f"ends inside {what}")
+        line = self.lines.one(f"ends inside {what}")
         if not line.endswith(b"\n"):
             raise Truncated(f"ends inside {what}")
         return line.decode("utf-8", "replace").strip()
 
     def _header(self) -> _Header | None:
         header = _Header()
-        line = read_line(self.stream, "ends between two frames")
+        line = self.lines.one("ends between two frames")
         while line and not line.strip():
-            line = read_line(self.stream, "ends between two frames")
+            line = self.lines.one("ends between two frames")
         if not line:
             return None
         text = line.decode("utf-8", "replace").strip()
@@ -155,15 +147,17 @@ class _Reader:
 
     def _assemble(self, header: _Header, block: bytes, where: str) -> Frame:
         names, table = self._columns(header.columns)
-        values, elements = table.parse(block, header.atoms, where)
-        column = dict(zip(names, values.T))
-        order = self._sort(column["id"], where)
+        found = table.parse(block, header.atoms, where)
+        column = dict(zip(names, found.values))
+        if found.ids is not self._ids or found.names is not self._kinds:
+            self._sort(found.ids, where)
+            self._set_symbols(found.names, where)
+        order = self._order
         cell, origin, periodic = _box(header, where)
         positions, images = _positions(column, cell, origin)
-        symbols = elements[order] if elements.size else self._from_types(column["type"][order], where)
         factor = TIME_FS.get(self.units or "")
         return Frame(
-            symbols=symbols,
+            symbols=self._symbols,
             positions=positions[order],
             cell=cell,
             images=None if images is None else images[order],
@@ -174,7 +168,13 @@ class _Reader:
             origin=origin,
         )
 
-    def _velocities(self, column: dict[str, Floats], order: NDArray[np.intp]) -> Floats | None:
+    def _set_symbols(self, kinds: NDArray[np.str_], where: str) -> None:
+        symbols = (self._from_types(kinds, where) if self.use_map else kinds)[self._order]
+        if not np.array_equal(symbols, self._symbols):
+            self._symbols = symbols  # else the same object, which needs no comparison later
+        self._kinds = kinds
+
+    def _velocities(self, column: dict[str, Floats], order: NDArray[np.intp] | slice) -> Floats | None:
         """Å/fs; without a line of units those of `metal` (Å/ps)."""
         if not set(VELOCITIES) <= set(column):
             return None
@@ -197,17 +197,19 @@ class _Reader:
         if not any(set(axes) <= set(columns) for axes in POSITIONS):
             raise BadInput(f"{self.path}: no positions among the columns {' '.join(columns)}; {REMEDY}")
         # --type-map wins over the element column: LAMMPS writes 'C' where dump_modify element was forgotten
-        use_map = bool(self.type_map) and "type" in columns
-        wanted = [name for name in columns if name not in ("element",)]
-        element = None if use_map or "element" not in columns else columns.index("element")
-        table = Table(len(columns), [columns.index(name) for name in wanted], element)
+        self.use_map = bool(self.type_map) and "type" in columns
+        axes = next(axes for axes in POSITIONS if set(axes) <= set(columns))
+        more = (*IMAGES, *VELOCITIES) if self._with_velocities else IMAGES
+        wanted = [*axes, *(name for name in more if name in columns)]
+        kind = columns.index("type" if self.use_map else "element")
+        table = Table(
+            len(columns), [columns.index(name) for name in wanted], names=kind, ids=columns.index("id")
+        )
         self._columns_seen = columns
         self._layout = (wanted, table)
         return self._layout
 
-    def _sort(self, ids: Floats, where: str) -> NDArray[np.intp]:
-        if np.array_equal(ids, self._ids):
-            return self._order
+    def _sort(self, ids: Floats, where: str) -> None:
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         if np.any(np.diff(ordered) == 0):
@@ -218,11 +220,14 @@ class _Reader:
                 "first frame; expected the same atoms in all frames (atoms lost, or a dump group that "
                 "changes)"
             )
-        self._ids, self._order, self._sorted_ids = ids, order, ordered
-        return order
+        in_order = np.array_equal(order, np.arange(len(order)))
+        self._ids, self._order, self._sorted_ids = ids, slice(None) if in_order else order, ordered
 
-    def _from_types(self, types: Floats, where: str) -> NDArray[np.str_]:
-        numbers = types.astype(int)
+    def _from_types(self, types: NDArray[np.str_], where: str) -> NDArray[np.str_]:
+        try:
+            numbers = types.astype(int)
+        except ValueError as error:
+            raise BadInput(f"{where}: {error}; expected LAMMPS types as whole numbers") from error
         if numbers.max() > len(self.type_map) or numbers.min() < 1:
             raise BadInput(
                 f"{where}: LAMMPS type {numbers.max()} but --type-map names {len(self.type_map)} elements "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from mlplugins.analysis.readers._text import (
     Floats,
     Frame,
+    Lines,
     ReadOptions,
     Table,
     Truncated,
     open_bytes,
-    read_line,
-    read_lines,
 )
 from mlplugins.errors import BadInput
 
@@ -34,40 +32,40 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Yield the frames; an XDATCAR holds no step numbers and no time."""
     with open_bytes(path, options) as stream:
         try:
-            yield from _frames(stream, path)
+            yield from _frames(Lines(stream, path), path)
         except Truncated as cut:
             options.warnings.append(
                 f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
             )
 
 
-def _frames(stream: IO[bytes], path: Path) -> Iterator[Frame]:
+def _frames(lines: Lines, path: Path) -> Iterator[Frame]:
     symbols: NDArray[np.str_] = np.array([], dtype=str)
     cell: Floats = np.zeros((3, 3))
     table = Table(3, [0, 1, 2], None)
     number = 0
-    while line := read_line(stream, "ends inside a frame"):
+    while line := lines.one("ends inside a frame"):
         if not line.strip():
             continue
         words = line.split()
         if words[0].lower().startswith((b"direct", b"cartesian")) and symbols.size:
             number += 1
-            block = read_lines(stream, len(symbols), f"ends inside frame {number}")
-            values, _ = table.parse(block, len(symbols), f"{path}, frame {number}")
+            block = lines.take(len(symbols), f"ends inside frame {number}")
+            values = table.parse(block, len(symbols), f"{path}, frame {number}").values.T
             direct = words[0].lower().startswith(b"direct")
             yield Frame(symbols=symbols, positions=values @ cell if direct else values, cell=cell)
         else:
-            symbols, cell = _header(stream, path)
+            symbols, cell = _header(lines, path)
 
 
-def _header(stream: IO[bytes], path: Path) -> tuple[NDArray[np.str_], Floats]:
+def _header(lines: Lines, path: Path) -> tuple[NDArray[np.str_], Floats]:
     """Read what follows the title: scale, three vectors, elements, counts."""
-    lines = read_lines(stream, 6, "ends inside a header").decode("utf-8", "replace").splitlines()
+    text = lines.take(6, "ends inside a header").decode("utf-8", "replace").splitlines()
     try:
-        scale = float(lines[0])
-        vectors = np.array([[float(word) for word in line.split()[:3]] for line in lines[1:4]])
-        names = [word.split("_")[0].split("/")[0] for word in lines[4].split()]
-        counts = [int(word) for word in lines[5].split()]
+        scale = float(text[0])
+        vectors = np.array([[float(word) for word in line.split()[:3]] for line in text[1:4]])
+        names = [word.split("_")[0].split("/")[0] for word in text[4].split()]
+        counts = [int(word) for word in text[5].split()]
     except ValueError as error:
         raise BadInput(
             f"{path}: cannot read the header ({error}); expected scale, three vectors, elements and counts, "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from ase.geometry import cellpar_to_cell
@@ -16,12 +16,11 @@ from ase.io.extxyz import key_val_str_to_dict
 from mlplugins.analysis.readers._text import (
     Floats,
     Frame,
+    Lines,
     ReadOptions,
     Table,
     Truncated,
     open_bytes,
-    read_line,
-    read_lines,
 )
 from mlplugins.errors import BadInput, nearest
 from mlplugins.units import A_PER_BOHR
@@ -47,14 +46,15 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Yield the frames; lengths are converted to Å from the units that i-PI prints in the comment line."""
     reader = _Reader(path)
     with open_bytes(path, options) as stream:
+        lines = Lines(stream, path)
         while True:
             try:
-                frame = reader.frame(stream)
+                frame = reader.frame(lines)
             except Truncated as cut:
                 options.warnings.append(
                     f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
                 )
-                if not reader.resume(stream):
+                if not cut.more:
                     return
                 continue
             if frame is None:
@@ -82,20 +82,11 @@ class _Reader:
         self.path = path
         self.number = 0
         self._tables: dict[tuple[int, int, int], Table] = {}
-        self._resume_at: int | None = None
 
-    def resume(self, stream: IO[bytes]) -> bool:
-        """Go to the frame that follows a cut one (a run appended to the file of a killed run)."""
-        if self._resume_at is None:
-            return False
-        stream.seek(self._resume_at)
-        self._resume_at = None
-        return True
-
-    def frame(self, stream: IO[bytes]) -> Frame | None:
-        line = read_line(stream, "ends between two frames")
+    def frame(self, lines: Lines) -> Frame | None:
+        line = lines.one("ends between two frames")
         while line and not line.strip():
-            line = read_line(stream, "ends between two frames")
+            line = lines.one("ends between two frames")
         if not line:
             return None
         self.number += 1
@@ -107,16 +98,16 @@ class _Reader:
                 f"{where}: expected the number of atoms, found '{line[:60].decode('utf-8', 'replace')}'"
             )
         count = int(line)
-        text = read_lines(stream, 1, f"ends inside frame {self.number}").decode("utf-8", "replace").strip()
+        text = lines.take(1, f"ends inside frame {self.number}").decode("utf-8", "replace").strip()
         comment = _ipi_comment(text, where) if _is_ipi(text) else _extxyz_comment(text, where)
-        block = read_lines(stream, count, f"ends inside frame {self.number}")
+        block = lines.take(count, f"ends inside frame {self.number}")
         if (next_frame := NEXT_FRAME.search(block)) is not None:
-            self._resume_at = stream.tell() - len(block) + next_frame.start(1)
-            raise Truncated(f"frame {self.number} is cut by the next one")
-        values, symbols = self._table(comment).parse(block, count, where)
+            lines.back(len(block) - next_frame.start(1))
+            raise Truncated(f"frame {self.number} is cut by the next one", more=True)
+        found = self._table(comment).parse(block, count, where)
         return Frame(
-            symbols=symbols,
-            positions=values * comment.length,
+            symbols=found.names,
+            positions=found.values.T * comment.length,
             cell=comment.cell,
             periodic=comment.periodic,
             step=comment.step,
