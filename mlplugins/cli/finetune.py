@@ -28,6 +28,7 @@ from mlplugins import checkpoints
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common, train
+from mlplugins.cli._dynamics import sampled
 from mlplugins.cli.evaluate import table
 from mlplugins.errors import BadInput
 from mlplugins.models.composition import Composition
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     directory = args.output or Path(path.stem)
     console = Console(quiet=train.is_helper())
     reader = base_reader(Path(configuration.base.checkpoint), configuration.base.head)
+    if configuration.strategy == "distill" and configuration.options.dynamics is not None:
+        configuration = sampled(configuration, reader, directory, console)
     with train.Display(console) as display:
         trained = finetune(configuration, reader, directory, display, args.restart)
     if train.finish(trained, directory, args.json):

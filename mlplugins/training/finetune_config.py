@@ -63,6 +63,13 @@ class NoOptions(Section):
     """Strategies `full`, `heads`, `delta`."""
 
 
+class Distill(Section):
+    """Strategy `distill`; `dynamics`: keys of `mlplugins simulate` for MD with the base, whose frames are added
+    to the training frames."""
+
+    dynamics: dict[str, Any] | None = None
+
+
 class Freeze(Section):
     """Strategy `freeze:N`; `layers` = N."""
 
@@ -99,7 +106,7 @@ OPTIONS: dict[str, type[Section]] = {
     "lora": Lora,
     "replay": Replay,
     "delta": NoOptions,
-    "distill": NoOptions,
+    "distill": Distill,
 }
 """The strategies with their options."""
 
@@ -154,11 +161,14 @@ def load(path: Path) -> FinetuneConfiguration:
     update = {}
     for name, keys in sections.items():
         section = getattr(configuration, name)
-        found = {
+        found: dict[str, Any] = {
             key: located(value, path.parent)
             for key in keys
             if isinstance(value := getattr(section, key, None), str | list)
         }
+        dynamics = getattr(section, "dynamics", None)
+        if isinstance(dynamics, dict) and isinstance(dynamics.get("structure"), str):
+            found["dynamics"] = {**dynamics, "structure": located(dynamics["structure"], path.parent)}
         update[name] = section.model_copy(update=found)
     return configuration.model_copy(update=update)
 
