@@ -85,7 +85,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         family=extra[FAMILY],
         elements=symbols,
         baseline=[record["baseline_eV"][row] for row in rows],
-        details={"source": source, **details},
+        details={"source": source, **details, "n_parameters": sum(p.numel() for p in potential.parameters())},
         references=list(_metadata(path)["references"]["architecture"]),
     )
 
