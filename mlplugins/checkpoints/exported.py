@@ -1,8 +1,8 @@
 """Files `model.pt` of this package → the family they hold, with weights that can be trained again.
 
-In such a file the weights are folded for inference (see `Potential.freeze`); what was folded is undone here. The
-modules come out of the restricted unpickler as records, the programs inside are left alone. Weights that were
-rounded to float32 stay rounded; radial tables cannot be undone and are refused.
+In such a file the weights are folded for inference (see `Potential.freeze`); what was folded is undone here.
+The modules come out of the restricted unpickler as records, the programs inside are left alone. Weights that
+were rounded to float32 stay rounded; radial tables cannot be undone and are refused.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _fill(module: nn.Module, stored: Stub, prefix: str) -> torch.dtype:
     """Copy weights and buffers, undo the folding; returns the precision of the file."""
     if stored.name.rpartition(".")[2] in ("RadialTable", "ScaledDistance"):
         raise BadInput(
-            "the radial networks of this file were replaced by tables, which cannot be trained; name the file "
-            "without tables, or the checkpoint it was made from"
+            "the radial networks of this file were replaced by tables, which cannot be trained; name the "
+            "file without tables, or the checkpoint it was made from"
         )
     state: dict[str, Any] = stored.state
     dtype = torch.float64

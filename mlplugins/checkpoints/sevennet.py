@@ -144,7 +144,7 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
     if config.get("use_modality"):
         modes = ", ".join(map(str, config.get("_modal_map", {}))) or "several"
         raise BadInput(
-            f"{path}: a model of several fidelities ({modes}), whose networks depend on the one that is chosen: "
+            f"{path}: a model of several fidelities ({modes}), whose networks depend on the one chosen: "
             "not supported ('use_modality: True'); SevenNet-0 and l3i5 have one"
         )
     for option, value in SUPPORTED.items():

@@ -8,9 +8,9 @@ import ase.io
 from rich.console import Console
 
 from mlplugins.cli import simulate, train
+from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.export.metatomic import Description, save
-from mlplugins.engines import artifact
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.plan import plan, read_structure
@@ -28,7 +28,8 @@ def sampled(
 ) -> FinetuneConfiguration:
     """The configuration with the frames of the base's own MD among its training frames.
 
-    The MD is run, or continued, in `directory/dynamics`, from the first training frame unless a structure is named.
+    The MD is run, or continued, in `directory/dynamics`, from the first training frame unless a structure is
+    named.
 
     Raises:
         BadInput: a wrong key of `dynamics`, an element that the base lacks, an engine that is missing, or

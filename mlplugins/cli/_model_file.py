@@ -40,8 +40,8 @@ def checked(args: argparse.Namespace) -> Path:
     """The checkpoint, which exists; what cannot work is refused before anything is read.
 
     Raises:
-        BadInput: no such checkpoint, an output that is a folder or the checkpoint itself, or structures for tables
-            that are not asked for.
+        BadInput: no such checkpoint, an output that is a folder or the checkpoint itself, or structures for
+            tables that are not asked for.
     """
     path = _common.existing_file(args.checkpoint)
     if args.output.is_dir():
@@ -50,7 +50,9 @@ def checked(args: argparse.Namespace) -> Path:
         raise BadInput(f"-o {args.output}: the checkpoint itself would be overwritten; name another file")
     if args.structures is not None:
         if args.radial_tables is None:
-            raise BadInput("--structures: only --radial-tables are measured on them; add it, or leave this out")
+            raise BadInput(
+                "--structures: only --radial-tables are measured on them; add it, or leave this out"
+            )
         _common.existing_file(args.structures)
     return path
 

@@ -6,8 +6,8 @@ example:
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables 1025
 
-The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is taken,
-too: to keep fewer elements, in another precision, portable, or with tables.
+The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
+taken, too: to keep fewer elements, in another precision, portable, or with tables.
 `--radial-tables` as in `mlplugins export`: faster, never exact, with the error printed and stored.
 """
 

@@ -173,7 +173,7 @@ class SymmetricContraction(nn.Module):
             weight = torch.matmul(inverse, wanted)
             error = (torch.matmul(path.basis.t().to(weight), weight) - wanted).abs().max()
             if float(error) > 1e-5 * max(float(wanted.abs().max()), 1e-30):
-                raise BadInput(f"symmetric contraction: coefficients of another basis (error {float(error):.1e})")
+                raise BadInput(f"symmetric contraction: coefficients of another basis ({float(error):.1e})")
             path.weight.data = weight.to(path.weight)
         if place and bool((c[:, list(place.values())] != 0).any()):
             raise BadInput("symmetric contraction: coefficients of monomials that the bases here do not have")

@@ -44,7 +44,7 @@ class BaseSection(Section):
     """The model to start from.
 
     Attributes:
-        checkpoint: `checkpoint.ckpt` of this package or a foreign checkpoint.
+        checkpoint: `checkpoint.ckpt` or `model.pt` of this package, or a foreign checkpoint.
         head: of a foreign model with several, the one to start from.
         elements: of a foreign model, what is kept: `data` (those of all data named here), `all`, or symbols.
         data: labelled frames on which forgetting is measured, at the base's level of theory; without it,
@@ -64,8 +64,8 @@ class NoOptions(Section):
 
 
 class Distill(Section):
-    """Strategy `distill`; `dynamics`: keys of `mlplugins simulate` for MD with the base, whose frames are added
-    to the training frames."""
+    """Strategy `distill`; `dynamics`: keys of `mlplugins simulate` for MD with the base, whose frames are
+    trained on."""
 
     dynamics: dict[str, Any] | None = None
 

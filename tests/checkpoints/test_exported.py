@@ -31,7 +31,10 @@ CASES = {
         "zbl": True,
     },
     "lennard-jones": {"family": "lennard-jones", "epsilon": 0.02, "sigma": 2.0, "cutoff": 4.0},
-    "sum": {"family": "sum", "terms": [{**NEQUIP, "cutoff": 3.0}, {"family": "lennard-jones", "cutoff": 4.0}]},
+    "sum": {
+        "family": "sum",
+        "terms": [{**NEQUIP, "cutoff": 3.0}, {"family": "lennard-jones", "cutoff": 4.0}],
+    },
 }
 
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys, monkeypatch):
         (["c.pth", "-o", "c.pth/m.pt"], "-o c.pth/m.pt: cannot be written"),
         (["--elements", "Li", "c.pth"], "no checkpoint named; it comes first: mlplugins convert FILE"),
         (["c.pth", *tables[2:]], "--structures: only --radial-tables are measured on them"),
-        (["c.pth", *tables, "--elements", "Na"], "salt.xyz, frame 0 holds Cl; the model to be written knows Na"),
+        (["c.pth", *tables, "--elements", "Na"], "salt.xyz, frame 0 holds Cl; the model to be written"),
     ):
         assert main(["convert", *words]) == 2
         assert text in capsys.readouterr().err

@@ -137,15 +137,15 @@ def test_from_a_converted_model(lithium_sulphide):
     folder = lithium_sulphide
     assert main(["convert", str(SEVENNET), "-o", str(folder / "base.pt"), "--dtype", "float64"]) == 0
     errors = []
-    for base in (SEVENNET, folder / "base.pt"):
-        assert main(["finetune", str(config(folder, base, epochs=1)), "-o", str(folder / base.name)]) == 0
-        result = metrics(folder / base.name)
+    for base, out in ((SEVENNET, folder / "first"), (folder / "base.pt", folder / "second")):
+        assert main(["finetune", str(config(folder, base, epochs=1)), "-o", str(out)]) == 0
+        result = metrics(out)
         assert (result["elements"], result["finetune"]["base"]["format"]) == (["Li", "S"], "SevenNet")
         errors.append(result["test"]["forces"]["rmse_meV_per_A"])
     assert errors[1] == pytest.approx(errors[0], rel=1e-6)
-    chained = config(folder, folder / "base.pt" / "model.pt", "strategy: heads", epochs=1)
-    assert main(["finetune", str(chained), "-o", str(folder / "second")]) == 0
-    assert metrics(folder / "second")["elements"] == ["Li", "S"]
+    chained = config(folder, folder / "second" / "model.pt", "strategy: heads", epochs=1)
+    assert main(["finetune", str(chained), "-o", str(folder / "third")]) == 0
+    assert metrics(folder / "third")["elements"] == ["Li", "S"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,8 @@ def test_heads_leave_a_foreign_backbone_alone(tmp_path, file, backbone):
         base = tmp_path / "m.model"
         base.write_bytes(lzma.decompress((REGRESSION / "data" / file).read_bytes()))
     write_frames(tmp_path, "Li" if file == "sevennet" else "O")
-    assert main(["finetune", str(config(tmp_path, base, "strategy: heads")), "-o", str(tmp_path / "run")]) == 0
+    path = config(tmp_path, base, "strategy: heads")
+    assert main(["finetune", str(path), "-o", str(tmp_path / "run")]) == 0
     tuned = native.read(tmp_path / "run" / "checkpoint.ckpt")
     old = checkpoints.read(base, tuned.elements).potential.to(torch.float64)
     n_heads = old.n_layers + 1
@@ -190,7 +191,7 @@ def test_a_student_of_structures_from_the_teachers_dynamics(tmp_path, capsys):
     solid.symbols = ["Li" if s == "Na" else "S" for s in solid.symbols]
     solid.rattle(0.05, seed=1)
     write(tmp_path / "train.extxyz", solid)
-    dynamics = "temperatures: [150, 300], steps: 40, dump_interval: 10, equilibration: {steps: 20}, timestep: 0.5"
+    dynamics = "temperatures: [150, 300], steps: 40, dump_interval: 10, timestep: 0.5"
     path, out = tmp_path / "d.yaml", tmp_path / "run"
     path.write_text(DYNAMICS.format(base=SEVENNET, dynamics=dynamics))
     assert main(["finetune", str(path), "-o", str(out)]) == 0
