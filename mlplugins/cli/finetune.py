@@ -9,11 +9,12 @@ example:
     data: {train: train.extxyz, validation: 0.1, test: test.extxyz}
     training: {epochs: 50, batch_size: 2}
 
-The base is a checkpoint.ckpt or model.pt of mlplugins, or a foreign checkpoint that `mlplugins convert` reads.
+The base is a checkpoint.ckpt or model.pt of mlplugins, or a foreign one that `mlplugins convert` reads.
+
 strategies: full, heads, freeze:N, lora (rank, alpha), replay (data or structures, weight), delta and distill
-(with a section `model`; distill also with `dynamics`: MD of the base, with the keys of `mlplugins simulate`, whose
-frames are trained on). Writes what `train` writes; metrics.json also holds the errors of the base, the new
-energy references and the errors on a base set before and after (forgetting).
+(with a section `model`; distill also with `dynamics`: keys of `mlplugins simulate`, the base runs that MD and
+the student is trained on its frames). Writes what `train` writes; metrics.json also holds the errors of the
+base, the new energy references and the errors on a base set before and after (forgetting).
 """
 
 from __future__ import annotations

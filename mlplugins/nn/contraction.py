@@ -167,6 +167,8 @@ class SymmetricContraction(nn.Module):
         place = {tuple(row): index for index, row in enumerate(monomials.tolist())}
         c = coefficients.to(torch.float64)
         for path in self.paths:
+            if not isinstance(path, Paths):
+                raise TypeError(f"{path} is not one of {Paths}")
             rows = [place.pop(tuple(row), -1) for row in path.monomials.tolist()]
             wanted = c[:, rows] * (torch.tensor(rows) >= 0)[:, None]  # (S, m, C)
             inverse = torch.linalg.pinv(path.basis.to(torch.float64).t())  # (η, m)
