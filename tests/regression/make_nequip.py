@@ -160,19 +160,6 @@ def results(path, frames):
     return arrays
 
 
-def single_precision(packed, frames):
-    """Results of the same weights in float32, under names of their own."""
-    import torch
-
-    with tempfile.TemporaryDirectory() as text:
-        path = Path(text) / "single.ckpt"
-        path.write_bytes(lzma.decompress(packed))
-        content = torch.load(path, weights_only=False)
-        content["hyper_parameters"]["model"]["model_dtype"] = "float32"
-        torch.save(content, path)
-        return {f"float32/{key}": value for key, value in results(path, frames).items()}
-
-
 def without_code(package, target):
     """The package without the sources and the second, equal network."""
     with zipfile.ZipFile(package) as source, zipfile.ZipFile(target, "w") as small:
@@ -205,7 +192,6 @@ def main():
             )
             again = results(folder / "best.ckpt", structures(name))
             assert all(np.allclose(arrays[key], again[key], rtol=0, atol=1e-12) for key in arrays)
-        arrays |= single_precision(packed, structures(name))
         (FOLDER / f"nequip_{name}.ckpt.xz").write_bytes(packed)
         np.savez_compressed(FOLDER / f"nequip_{name}.npz", **arrays)
         print(name, len(packed) // 1024, "KiB", *[arrays[key] for key in arrays if key[0] == "e"])

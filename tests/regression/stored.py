@@ -25,12 +25,12 @@ def structures(name: str) -> list[Atoms]:
         return [Atoms(**{field: file[f"{index}/{field}"] for field in FIELDS}) for index in indices]
 
 
-def assert_home(case: str, index: int, results: dict) -> None:
-    """Energy, forces and, for a crystal, stress (Voigt) to 1e-10 of the largest value of the home package."""
+def assert_home(case: str, index: int, results: dict, relative: float = 1e-10) -> None:
+    """Energy, forces and, for a crystal, stress (Voigt) to a fraction of the home package's largest value."""
     with np.load(HERE / "data" / f"{case}.npz") as home:
         for quantity, value in results.items():
             expected = home[f"{quantity}/{index}"]
-            atol = 1e-10 * float(np.abs(expected).max())
+            atol = relative * float(np.abs(expected).max())
             np.testing.assert_allclose(value, expected, rtol=0, atol=atol, err_msg=f"{quantity} of {index}")
 
 
