@@ -40,7 +40,7 @@ def reader(path: Path) -> ModuleType:
     if _is_torchscript(path):
         raise BadInput(
             f"{path}: a TorchScript program, not a checkpoint; if `mlplugins info` knows it as a metatomic "
-            "model, it runs here as it is"
+            "model, it runs here as it is, and is fine-tuned with the package that made it"
         )
     contents = unpickle.names(path)  # damaged files are refused here, with the reason
     if contents.strings >= NATIVE:

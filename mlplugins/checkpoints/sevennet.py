@@ -48,7 +48,6 @@ REFERENCES = [*nequip.REFERENCES, "https://doi.org/10.1021/acs.jctc.4c00190"]
 SUPPORTED: dict[str, Any] = {
     "_model_type": "E3_equivariant_model",
     "interaction_type": "nequip",
-    "use_modality": False,
     "use_bias_in_linear": False,
     "readout_as_fcn": False,
     "act_radial": "silu",
@@ -142,6 +141,12 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
 
 
 def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
+    if config.get("use_modality"):
+        modes = ", ".join(map(str, config.get("_modal_map", {}))) or "several"
+        raise BadInput(
+            f"{path}: a model of several fidelities ({modes}), whose networks depend on the one chosen: "
+            "not supported ('use_modality: True'); SevenNet-0 and l3i5 have one"
+        )
     for option, value in SUPPORTED.items():
         if config.get(option, value) != value:
             values = ", ".join(f"{name}: {supported!r}" for name, supported in SUPPORTED.items())

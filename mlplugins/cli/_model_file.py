@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ase.io
+from ase import Atoms
 
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common
+from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES, Description, save
 from mlplugins.export.tables import tabulated
+from mlplugins.structures import dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
@@ -34,11 +36,36 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
     )
 
 
+def checked(args: argparse.Namespace) -> Path:
+    """The checkpoint, which exists; what cannot work is refused before anything is read.
+
+    Raises:
+        BadInput: no such checkpoint, an output that is a folder or the checkpoint itself, or structures for
+            tables that are not asked for.
+    """
+    path = _common.existing_file(args.checkpoint)
+    if args.output.is_dir():
+        raise BadInput(f"-o {args.output}: a folder; expected the name of a file, such as model.pt")
+    if args.output.exists() and args.output.samefile(path):
+        raise BadInput(f"-o {args.output}: the checkpoint itself would be overwritten; name another file")
+    if args.structures is not None:
+        if args.radial_tables is None:
+            raise BadInput(
+                "--structures: only --radial-tables are measured on them; add it, or leave this out"
+            )
+        _common.existing_file(args.structures)
+    return path
+
+
 def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Write the file, with tables if they are asked for, and return their record."""
+    """Write the file, with tables if they are asked for, and return their record.
+
+    Raises:
+        BadInput: structures that cannot be read or hold other elements, or a file that cannot be written.
+    """
     potential, tables = checkpoint.potential, {}
     if args.radial_tables is not None:
-        structures = ase.io.read(_common.existing_file(args.structures), ":") if args.structures else []
+        structures = _structures(args.structures, checkpoint.elements) if args.structures else []
         potential, error = tabulated(potential, checkpoint.elements, args.radial_tables, structures)
         _common.console().print(str(error), soft_wrap=True)
         tables = {"radial_tables": asdict(error)}
@@ -50,5 +77,20 @@ def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespac
         details=checkpoint.details | tables,
         references=checkpoint.references,
     )
-    save(potential, args.output, description, dtype, args.portable)
+    try:
+        save(potential, args.output, description, dtype, args.portable)
+    except OSError as error:
+        raise BadInput(f"-o {args.output}: cannot be written ({error.strerror})") from error
     return tables
+
+
+def _structures(source: str, elements: list[str]) -> list[Atoms]:
+    frames = dataset.frames(source)
+    for atoms, origin in frames:
+        unknown = sorted(set(atoms.symbols) - set(elements))
+        if unknown:
+            raise BadInput(
+                f"--structures: {origin} holds {', '.join(unknown)}; the model to be written knows "
+                f"{' '.join(elements)}"
+            )
+    return [atoms for atoms, _ in frames]

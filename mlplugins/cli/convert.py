@@ -6,7 +6,8 @@ example:
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables 1025
 
-The format is found by the content of the file. Nothing in the file is executed.
+The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
+taken, too: to keep fewer elements, in another precision, portable, or with tables.
 `--radial-tables` as in `mlplugins export`: faster, never exact, with the error printed and stored.
 """
 
@@ -16,18 +17,23 @@ import argparse
 
 from mlplugins import checkpoints
 from mlplugins.cli import _common, _model_file
+from mlplugins.errors import BadInput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins convert`."""
     parser.add_argument(
         "checkpoint",
+        nargs="?",
         help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip; of 0.6 best_model.pth with the "
-        "config.yaml beside it), model of MACE (.model)",
+        "config.yaml beside it), model of MACE (.model), or a model.pt of ours",
     )
     _model_file.add_arguments(parser, "float32", "float32")
     parser.add_argument(
-        "--elements", nargs="+", metavar="SYMBOL", help="keep only these elements; default: all of the model"
+        "--elements",
+        nargs="+",
+        metavar="SYMBOL",
+        help="keep only these elements (Li P S, or Li,P,S); default: all of the model",
     )
     parser.add_argument("--head", metavar="NAME", help="which head of several (MACE); default: 'Default'")
     _common.add_json(parser)
@@ -35,8 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; 0 if the file was written."""
-    path = _common.existing_file(args.checkpoint)
-    checkpoint = checkpoints.read(path, args.elements, args.head)
+    if args.checkpoint is None:
+        raise BadInput("no checkpoint named; it comes first: mlplugins convert FILE --elements Li P S")
+    path = _model_file.checked(args)
+    wanted = args.elements and [symbol for word in args.elements for symbol in word.split(",") if symbol]
+    checkpoint = checkpoints.read(path, wanted, args.head)
     source = checkpoint.details["source"]
     tables = _model_file.write(checkpoint, f"{source['format']} ({path.name})", args.dtype, args)
     record = {

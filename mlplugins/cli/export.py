@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
-    checkpoint = native.read(_common.existing_file(args.checkpoint))
+    checkpoint = native.read(_model_file.checked(args))
     dtype = args.dtype or checkpoint.details["configuration"]["training"]["dtype"]
     name = f"{checkpoint.family} for {'-'.join(checkpoint.elements)}"
     tables = _model_file.write(checkpoint, name, dtype, args)

@@ -9,9 +9,12 @@ example:
     data: {train: train.extxyz, validation: 0.1, test: test.extxyz}
     training: {epochs: 50, batch_size: 2}
 
+The base is a checkpoint.ckpt or model.pt of mlplugins, or a foreign one that `mlplugins convert` reads.
+
 strategies: full, heads, freeze:N, lora (rank, alpha), replay (data or structures, weight), delta and distill
-(with a section `model`). Writes what `train` writes; metrics.json also holds the errors of the base, the new
-energy references and the errors on a base set before and after (forgetting).
+(with a section `model`; distill also with `dynamics`: keys of `mlplugins simulate`, the base runs that MD and
+the student is trained on its frames). Writes what `train` writes; metrics.json also holds the errors of the
+base, the new energy references and the errors on a base set before and after (forgetting).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from mlplugins import checkpoints
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common, train
+from mlplugins.cli._dynamics import sampled
 from mlplugins.cli.evaluate import table
 from mlplugins.errors import BadInput
 from mlplugins.models.composition import Composition
@@ -48,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     directory = args.output or Path(path.stem)
     console = Console(quiet=train.is_helper())
     reader = base_reader(Path(configuration.base.checkpoint), configuration.base.head)
+    if configuration.strategy == "distill" and configuration.options.dynamics is not None:
+        configuration = sampled(configuration, reader, directory, console)
     with train.Display(console) as display:
         trained = finetune(configuration, reader, directory, display, args.restart)
     if train.finish(trained, directory, args.json):

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     outcomes = []
     for campaign in planned:
-        ended = _simulate(campaign, out)
+        ended = drive(campaign, out)
         campaigns.write_together(planned)
         _print(campaign, ended, out)
         outcomes += ended
@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(item.state == "finished" for item in outcomes) else 1
 
 
-def _simulate(campaign: Campaign, out: Console) -> list[Outcome]:
+def drive(campaign: Campaign, out: Console) -> list[Outcome]:
+    """Run a campaign and show how far it is."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -163,14 +163,23 @@ def load(path: Path, engine: str | None = None) -> SimulationConfig:
     content = _content(path)
     if engine is not None:
         content["engine"] = engine
-    try:
-        config = SimulationConfig.model_validate(content)
-    except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(_sentences(error))) from None
+    config = parse(content, str(path))
     base = path.resolve().parent
     name, at, index = config.structure.rpartition("@")
     file, suffix = (name, at + index) if at else (config.structure, "")
     return config.model_copy(update={"model": base / config.model, "structure": str(base / file) + suffix})
+
+
+def parse(content: dict[str, Any], where: str) -> SimulationConfig:
+    """Validate a campaign that was read from `where` (a name for the messages); paths are left as they are.
+
+    Raises:
+        BadInput: unknown or ill-typed keys (all of them are named).
+    """
+    try:
+        return SimulationConfig.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(_sentences(error))) from None
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class BaseSection(Section):
     """The model to start from.
 
     Attributes:
-        checkpoint: `checkpoint.ckpt` of this package or a foreign checkpoint.
+        checkpoint: `checkpoint.ckpt` or `model.pt` of this package, or a foreign checkpoint.
         head: of a foreign model with several, the one to start from.
         elements: of a foreign model, what is kept: `data` (those of all data named here), `all`, or symbols.
         data: labelled frames on which forgetting is measured, at the base's level of theory; without it,
@@ -61,6 +61,13 @@ class BaseSection(Section):
 
 class NoOptions(Section):
     """Strategies `full`, `heads`, `delta`."""
+
+
+class Distill(Section):
+    """Strategy `distill`; `dynamics`: keys of `mlplugins simulate` for MD with the base, whose frames are
+    trained on."""
+
+    dynamics: dict[str, Any] | None = None
 
 
 class Freeze(Section):
@@ -99,7 +106,7 @@ OPTIONS: dict[str, type[Section]] = {
     "lora": Lora,
     "replay": Replay,
     "delta": NoOptions,
-    "distill": NoOptions,
+    "distill": Distill,
 }
 """The strategies with their options."""
 
@@ -154,11 +161,14 @@ def load(path: Path) -> FinetuneConfiguration:
     update = {}
     for name, keys in sections.items():
         section = getattr(configuration, name)
-        found = {
+        found: dict[str, Any] = {
             key: located(value, path.parent)
             for key in keys
             if isinstance(value := getattr(section, key, None), str | list)
         }
+        dynamics = getattr(section, "dynamics", None)
+        if isinstance(dynamics, dict) and isinstance(dynamics.get("structure"), str):
+            found["dynamics"] = {**dynamics, "structure": located(dynamics["structure"], path.parent)}
         update[name] = section.model_copy(update=found)
     return configuration.model_copy(update=update)
 

@@ -78,7 +78,10 @@ def test_element_filter_refuses(elements, text):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"use_modality": True}, "the option 'use_modality: True' is not supported"),
+        (
+            {"use_modality": True, "_modal_map": {"PBE": 0, "R2SCAN": 1}},
+            r"a model of several fidelities \(PBE, R2SCAN\), .* not supported \('use_modality: True'\)",
+        ),
         ({"use_bias_in_linear": True}, "'use_bias_in_linear: True'"),
         ({"readout_as_fcn": True}, "'readout_as_fcn: True'"),
         ({"act_radial": "ssp"}, "'act_radial: 'ssp'' is not supported"),

@@ -90,7 +90,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     bad.write_bytes(SMALL.read_bytes()[:5000])
     refused("not a checkpoint of torch.save, or truncated")
     torch.save({"weights": torch.ones(3)}, bad)
-    refused("not a checkpoint of a known format (mace, nequip, nequip06, sevennet")
+    refused("not a checkpoint of a known format (exported, mace, nequip, nequip06, sevennet")
     torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
     refused("use `mlplugins export`")
 
@@ -109,8 +109,27 @@ def test_a_malicious_checkpoint_is_refused(tmp_path, capsys):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_model_is_not_a_checkpoint(tmp_path, capsys):
-    assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt")]) == 0
+def test_a_model_of_ours_is_converted_too(tmp_path, capsys):
+    """To fewer elements, another precision; with tables it is refused."""
+    assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--dtype", "float64"]) == 0
+    words = ["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]
+    assert main([*words, "--elements", "Cl,Na", "--dtype", "float64"]) == 0
+    model = artifact.load(tmp_path / "n.pt")
+    assert model.elements == ("Cl", "Na")
+    assert model.record["source"]["file"] == SMALL.name
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    first, second = (artifact.load(tmp_path / name).evaluate([atoms])[0] for name in ("m.pt", "n.pt"))
+    assert second.energy == pytest.approx(first.energy, rel=1e-13)
+    np.testing.assert_allclose(second.forces, first.forces, rtol=0, atol=1e-13)
+    assert main([*words, "--radial-tables", "64"]) == 0
+    words[1] = str(tmp_path / "n.pt")
+    assert main([*words[:-1], str(tmp_path / "o.pt")]) == 2
+    assert "replaced by tables, which cannot be trained" in capsys.readouterr().err
+
+
+def test_a_program_is_not_a_checkpoint(tmp_path, capsys):
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "m.pt"))
     assert main(["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]) == 2
     assert "a TorchScript program, not a checkpoint" in capsys.readouterr().err
 
@@ -130,6 +149,25 @@ def test_an_element_that_was_filtered_out_is_refused(tmp_path):
     atoms.calc = MLCalculator(tmp_path / "m.pt")
     with pytest.raises(BadInput, match=r"Na"):
         atoms.get_potential_energy()
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SMALL, "c.pth")
+    write("salt.xyz", bulk("NaCl", "rocksalt", a=5.6))
+    tables = ["--radial-tables", "64", "--structures", "salt.xyz"]
+    for words, text in (
+        (["c.pth", "-o", "c.pth"], "the checkpoint itself would be overwritten"),
+        (["c.pth", "-o", "."], "-o .: a folder"),
+        (["c.pth", "-o", "c.pth/m.pt"], "-o c.pth/m.pt: cannot be written"),
+        (["--elements", "Li", "c.pth"], "no checkpoint named; it comes first: mlplugins convert FILE"),
+        (["c.pth", *tables[2:]], "--structures: only --radial-tables are measured on them"),
+        (["c.pth", *tables, "--elements", "Na"], "salt.xyz, frame 0 holds Cl; the model to be written"),
+    ):
+        assert main(["convert", *words]) == 2
+        assert text in capsys.readouterr().err
+    assert Path("c.pth").read_bytes() == SMALL.read_bytes()
+    assert main(["convert", "c.pth", "-o", "c.pt", *tables, "--elements", "Na", "Cl"]) == 0
 
 
 @pytest.mark.parametrize("words", [["--dtype", "float16"], ["--elements"]])

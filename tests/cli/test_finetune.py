@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from ase.build import bulk
 from ase.io import read, write
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, checkpoints
+from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
 from mlplugins.engines import artifact
 from mlplugins.export.metatomic import Description, save
@@ -129,6 +132,103 @@ def test_from_mace_and_nequip(tmp_path, file, format_, more):
     assert error < 0.99 * before
 
 
+def test_from_a_converted_model(lithium_sulphide):
+    """model.pt → fine-tuned as from the checkpoint that it was made of; one from a fine-tuning run, too."""
+    folder = lithium_sulphide
+    assert main(["convert", str(SEVENNET), "-o", str(folder / "base.pt"), "--dtype", "float64"]) == 0
+    errors = []
+    for base, out in ((SEVENNET, folder / "first"), (folder / "base.pt", folder / "second")):
+        assert main(["finetune", str(config(folder, base, epochs=1)), "-o", str(out)]) == 0
+        result = metrics(out)
+        assert (result["elements"], result["finetune"]["base"]["format"]) == (["Li", "S"], "SevenNet")
+        errors.append(result["test"]["forces"]["rmse_meV_per_A"])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-6)
+    chained = config(folder, folder / "second" / "model.pt", "strategy: heads", epochs=1)
+    assert main(["finetune", str(chained), "-o", str(folder / "third")]) == 0
+    assert metrics(folder / "third")["elements"] == ["Li", "S"]
+
+
+@pytest.mark.parametrize(
+    ("file", "backbone"),
+    [("sevennet", "interactions."), ("mace_density_agnesi_zbl.model.xz", "layers.0.interaction")],
+)
+def test_heads_leave_a_foreign_backbone_alone(tmp_path, file, backbone):
+    """Bit for bit, in the precision of the training."""
+    base = SEVENNET
+    if file != "sevennet":
+        base = tmp_path / "m.model"
+        base.write_bytes(lzma.decompress((REGRESSION / "data" / file).read_bytes()))
+    write_frames(tmp_path, "Li" if file == "sevennet" else "O")
+    path = config(tmp_path, base, "strategy: heads")
+    assert main(["finetune", str(path), "-o", str(tmp_path / "run")]) == 0
+    tuned = native.read(tmp_path / "run" / "checkpoint.ckpt")
+    old = checkpoints.read(base, tuned.elements).potential.to(torch.float64)
+    n_heads = old.n_layers + 1
+    new, same = tuned.potential.state_dict(), set()
+    for name, value in old.state_dict().items():
+        if torch.equal(new[name], value):
+            same.add(name)
+        else:
+            assert old.stage(name) == n_heads, name
+    assert any(name.startswith(backbone) for name in same)
+    assert len(same) < len(new)
+
+
+DYNAMICS = """
+base: {{checkpoint: {base}}}
+finetune: {{strategy: distill, dynamics: {{{dynamics}}}}}
+data: {{train: train.extxyz, validation: 0.25}}
+model: {{family: nequip, cutoff: 3.5, num_layers: 1, num_features: 3, radial_mlp: [4]}}
+training: {{epochs: 2, batch_size: 3, devices: 1, dtype: float64}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("native_build")
+def test_a_student_of_structures_from_the_teachers_dynamics(tmp_path, capsys):
+    """LAMMPS runs the teacher; the student learns the teacher's labels of those frames."""
+    solid = bulk("NaCl", "rocksalt", a=5.2).repeat((2, 2, 1))
+    solid.symbols = ["Li" if s == "Na" else "S" for s in solid.symbols]
+    solid.rattle(0.05, seed=1)
+    write(tmp_path / "train.extxyz", solid)
+    dynamics = "temperatures: [150, 300], steps: 40, dump_interval: 10, timestep: 0.5"
+    path, out = tmp_path / "d.yaml", tmp_path / "run"
+    path.write_text(DYNAMICS.format(base=SEVENNET, dynamics=dynamics))
+    assert main(["finetune", str(path), "-o", str(out)]) == 0
+    assert "dynamics of the base in lammps: 2 runs" in capsys.readouterr().out
+    result = metrics(out)
+    n = result["train"]["n_structures"] + result["validation"]["n_structures"]
+    assert n >= 1 + 2 * 4
+    trajectory = read(out / "dynamics" / "lammps" / "T0300_seed1" / "trajectory.lammpstrj", ":")
+    spread = np.ptp([atoms.positions for atoms in trajectory], axis=0).max()
+    assert 0.01 < spread < 2.0
+    teacher, student = artifact.load(out / "dynamics" / "teacher.pt"), artifact.load(out / "model.pt")
+    assert (teacher.elements, student.elements) == (("Li", "S"), ("Li", "S"))
+    # extended: the MD is not run again
+    before = (out / "dynamics" / "lammps" / "T0300_seed1" / "trajectory.lammpstrj").stat().st_mtime_ns
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    assert main(["finetune", str(path), "-o", str(out)]) == 0
+    assert (out / "dynamics" / "lammps" / "T0300_seed1" / "trajectory.lammpstrj").stat().st_mtime_ns == before
+    assert metrics(out)["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "text"),
+    [
+        ("steps: 100", "finetune.dynamics: missing key 'temperatures'"),
+        ("temperatures: 300, stepz: 100", "unknown key 'stepz': did you mean 'steps'?"),
+        ("temperatures: 300, steps: 100, model: m.pt", "leave 'model' out: the base runs"),
+        ("temperatures: 300, steps: 100, structure: no.xyz", "no such structure file"),
+    ],
+)
+def test_wrong_dynamics_are_refused_before_anything_is_written(lithium_sulphide, capsys, dynamics, text):
+    path, out = lithium_sulphide / "d.yaml", lithium_sulphide / "run"
+    path.write_text(DYNAMICS.format(base=SEVENNET, dynamics=dynamics))
+    assert main(["finetune", str(path), "-o", str(out)]) == 2
+    assert text in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_heads_are_named_where_there_are_several(tmp_path, capsys):
     write_frames(tmp_path, "O")
     base = tmp_path / "two.model"
@@ -160,7 +260,7 @@ def test_bad_input_is_refused_before_anything_is_written(lithium_sulphide, capsy
     model = folder / "model.pt"
     potential = toy.base().potential
     save(potential, model, Description("nequip", toy.ELEMENTS, [0.0, 0.0]), "float64")
-    refused(config(folder, model), "not a checkpoint")
+    refused(config(folder, model), "not an intact model.pt (KeyError: 'hyperparameters')")
     frames = [s.to_atoms() for s in toy.labelled(potential, toy.frames(4, 0))]
     write(folder / "train.extxyz", frames)
     write(folder / "test.extxyz", [s.to_atoms() for s in toy.labelled(potential, toy.frames(2, 1))])

@@ -52,6 +52,24 @@ def test_only_the_factors_are_trained_and_the_update_has_the_rank():
     assert int(torch.linalg.matrix_rank(update)) == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"l_max": 2, "num_features": [128, 64, 32], "self_connection": "linear"},
+        {"l_max": 3, "num_features": [128, 64, 32, 32], "self_connection": "linear"},
+    ],
+)
+def test_under_a_tenth_of_a_universal_model_is_trained(options):
+    """Rank 4, the default; SevenNet-0 and l3i5 with the elements of Li6PS5Cl."""
+    model = nequip.Model(
+        ["Li", "P", "S", "Cl"],
+        nequip.Hyperparameters(cutoff=5.0, num_layers=5, parity="even", radial_mlp=[64, 64], **options),
+    )
+    n_base = sum(p.numel() for p in model.parameters())
+    lora.attach(model, rank=4, alpha=4.0)
+    assert 0 < sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.1 * n_base
+
+
 def test_refusals():
     with pytest.raises(BadInput, match="rank must be 1 or more, got 0"):
         lora.attach(MODELS["nequip"](), 0, 1.0)

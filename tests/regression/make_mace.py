@@ -8,8 +8,8 @@ Each `data/mace_NAME.npz` holds configuration, state and the home package's ener
 structures in `data/structures.npz`. `data/mace_NAME.model.xz` is the whole model as that package saves it;
 for these the outputs in the other precision are stored, too.
 
-Names on the command line make these cases only. `elements` knows the 89 elements of SevenNet-0 and is
-evaluated on the structures of `make_sevennet.py`.
+Names on the command line make these cases only. The cases `elements…` know the 89 elements of SevenNet-0 and
+are evaluated on the structures of `make_sevennet.py`: a molecule, a crystal, a triclinic cell, all elements.
 
 The cases of OLD come from mace-torch==0.3.3, whose files lack what came later (heads, distance transforms,
 repulsion, …), as those of the first published models do:
@@ -98,7 +98,27 @@ CASES = {
 SEVENNET = FOLDER.parent / "sevennet_0_11jul2024.npz"
 OLD = {"old": {"correlation": 2, "interaction_cls_first": "RealAgnosticInteractionBlock"}}
 SMALLEST = {"hidden_irreps": "2x0e+2x1o", "MLP_irreps": "2x0e", "radial_MLP": [4], "correlation": 2}
-FILES = ("density_agnesi_zbl", "float32", "last_readout_one_product", "old", "two_heads")
+ALL = {
+    "elements": {},
+    "elements_density_agnesi_zbl": {**DENSITY, "distance_transform": "Agnesi", "pair_repulsion": True},
+    "elements_two_heads_soft": {
+        "interaction_cls_first": "RealAgnosticInteractionBlock",
+        "distance_transform": "Soft",
+        "heads": ["a", "b"],
+        "scale": [0.83, 1.2],
+        "shift": [-0.17, 0.4],
+    },
+}
+"""Cases of 89 elements: as in MP-0b and MPA-0, and all else that differs in released models."""
+FILES = (
+    "density_agnesi_zbl",
+    "elements_density_agnesi_zbl",
+    "elements_two_heads_soft",
+    "float32",
+    "last_readout_one_product",
+    "old",
+    "two_heads",
+)
 """Cases of which the whole model is kept."""
 
 
@@ -160,11 +180,13 @@ def main():
         np.savez_compressed(FOLDER / "structures.npz", **fields)
     numbers = sorted(set(all_elements()[-1].numbers.tolist()))
     energies = np.random.default_rng(5).normal(-5, 2, len(numbers)).tolist()
-    CASES["elements"] = {**SMALLEST, "atomic_numbers": numbers, "energies": energies}
+    for name, options in ALL.items():
+        rows = [energies, energies[::-1]] if "heads" in options else energies
+        CASES[name] = {**SMALLEST, "atomic_numbers": numbers, "energies": rows, **options}
     for seed, (name, options) in enumerate((OLD if wanted == ["old"] else CASES).items()):
         if wanted and name not in wanted:
             continue
-        evaluated = all_elements() if name == "elements" else frames
+        evaluated = all_elements() if name in ALL else frames
         dtype = "float32" if name == "float32" else "float64"
         model, config = mace_stock.build({**COMMON, **options}, seed=seed, dtype=dtype)
         with torch.no_grad():  # what training may have changed, away from the defaults
@@ -183,7 +205,7 @@ def main():
             arrays = results(whole, evaluated, dtype, head_or_none)
             if name in FILES:
                 other = "float64" if dtype == "float32" else "float32"
-                more = results(whole, frames, other, head_or_none)
+                more = results(whole, evaluated, other, head_or_none)
                 arrays.update({f"{other}/{key}": value for key, value in more.items()})
                 (FOLDER / f"{whole.name}.xz").write_bytes(lzma.compress(whole.read_bytes()))
         path = FOLDER / f"mace_{name}.npz"

@@ -3,11 +3,13 @@
 import lzma
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from mlplugins.checkpoints import nequip
+from mlplugins.cli.main import main
 from mlplugins.engines import artifact
 
 from .stored import assert_checkpoint_is_home, assert_home, structures
@@ -42,14 +44,32 @@ def test_energies_forces_and_stress_are_those_of_the_home_package(files, name, e
     assert compared == (1 if filtered and name == "elements" else len(structures(name)))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_converted_in_single_precision(files, name, tmp_path):
+    """The default of `convert`. nequip has distances and radial basis in float64 even then, we have not."""
+    assert main(["convert", str(files / f"{name}.ckpt"), "-o", str(tmp_path / "m.pt")]) == 0
+    model = artifact.load(tmp_path / "m.pt")
+    assert model.dtype == "float32"
+    for index, atoms in enumerate(structures(name)):
+        result = model.evaluate([atoms])[0]
+        assert_home(f"nequip_{name}", index, {"energy": result.energy}, 1e-6)
+        values = {"forces": result.forces}
+        if atoms.cell.rank == 3:
+            values["stress"] = result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        assert_home(f"nequip_{name}", index, values, 2e-6)
+
+
 def test_89_elements(files):
     assert len(nequip.read(files / "elements.ckpt").elements) == 89
 
 
 @pytest.mark.slow
 def test_converted_without_nequip(files):
-    """Through the command line, in a process where importing the package fails."""
-    paths = [str(files / "average.nequip.zip"), str(files / "parity.ckpt")]
+    """Through the command line, in a process where importing the package fails; 0.6, too."""
+    with tarfile.open(DATA / "nequip06_parity.tar.xz") as archive:
+        archive.extractall(files / "old", filter="data")
+    old = str(files / "old" / "best_model.pth")
+    paths = [str(files / "average.nequip.zip"), str(files / "parity.ckpt"), old]
     code = (
         "import sys\n"
         "for name in ('nequip', 'hydra', 'omegaconf', 'matscipy'): sys.modules[name] = None\n"
@@ -59,6 +79,7 @@ def test_converted_without_nequip(files):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert Path(old + ".pt").is_file()
     for path, name in zip(paths, ("average", "parity")):
         model = artifact.load(Path(path + ".pt"))
         for index, atoms in enumerate(structures(name)):

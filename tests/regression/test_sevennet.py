@@ -45,8 +45,9 @@ def released(tmp_path_factory) -> Path:
     if place.endswith(".whl"):
         folder = tmp_path_factory.mktemp("sevennet")
         with zipfile.ZipFile(place) as wheel:
-            for relative in RELEASED.values():
-                wheel.extract(f"sevenn/pretrained_potentials/{relative}", folder)
+            for name in wheel.namelist():
+                if "/pretrained_potentials/" in name:
+                    wheel.extract(name, folder)
         place = str(folder)
     found = sorted(Path(place).rglob(RELEASED["sevennet_l3i5"]))
     assert found, f"MLPLUGINS_SEVENNET={place}: no {RELEASED['sevennet_l3i5']} in it"
@@ -146,15 +147,23 @@ def test_converted_released_models(released, name, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_of_several_fidelities_is_refused(released, tmp_path, capsys):
+    path = released / "SevenNet_MF_0" / "checkpoint_sevennet_mf_0.pth"
+    assert main(["convert", str(path), "-o", str(tmp_path / "m.pt")]) == 2
+    assert "a model of several fidelities (R2SCAN, PBE)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_build")
-def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, dtype):
     """In the three engines; LAMMPS on 1 rank, and on 2 with features exchanged.
 
     Ghost shells of 25 Å pass, too, but hold thousands of atoms, which take a minute.
     """
     monkeypatch.setattr(parity, "LARGEST_GHOST", 0)
     path = released / RELEASED["sevennet_0_11jul2024"]
-    words = ["-o", str(tmp_path / "m.pt"), "--elements", "Li", "P", "S", "Cl", "--dtype", "float64"]
+    words = ["-o", str(tmp_path / "m.pt"), "--elements", "Li", "P", "S", "Cl", "--dtype", dtype]
     assert main(["convert", str(path), *words]) == 0
     atoms, _ = stored("sevennet_0_11jul2024", "triclinic")
     write(tmp_path / "a.extxyz", atoms)

@@ -46,6 +46,7 @@ def test_defaults_depend_on_the_strategy_and_given_values_win():
             "c.yaml: finetune: rank: input should be greater than or equal to 1",
         ),
         (finetune("lora", rnk=4), "unknown key 'rnk': did you mean 'rank'?"),
+        (finetune("full", dynamics={}), "finetune: 'dynamics' is an option of 'distill', not of 'full'"),
         (finetune("replay"), "replay needs either 'data'"),
         (finetune("replay", data="a", structures="b"), "replay needs either 'data'"),
         (finetune("delta"), "c.yaml: model: 'delta' trains a new model: give its family"),
