@@ -1,12 +1,12 @@
-"""Writes the reference data of test_pet.py: a small PET model, trained by metatrain for a few epochs.
+"""Writes the reference data of test_pet.py: small PET models, trained by metatrain for a few epochs.
 
 Run in an environment of its own, never with mlplugins:
 
     python -m venv env && env/bin/pip install torch==2.13.0 && env/bin/pip install metatrain==2026.4.1
-    env/bin/python tests/regression/make_pet.py
+    env/bin/python tests/regression/make_pet.py [pet] [pet_elements]
 
 `data/pet.pt.xz` is the file of `mtt train`, `data/pet.npz` what metatomic's own ASE calculator makes of it in
-that environment.
+that environment; `data/pet_elements.*` likewise, of a model that knows 89 elements.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import ase.io
 import numpy as np
 import yaml
 from ase import Atoms
+from ase.calculators.lj import LennardJones
 
 HERE = Path(__file__).parent
 TRAIN = HERE.parents[1] / "examples" / "data" / "li6ps5cl_pbe" / "train.extxyz"
@@ -63,13 +64,36 @@ def structures() -> list[Atoms]:
     return [crystal, molecule, Atoms("Li2PSCl", scaled_positions=scaled, cell=cell, pbc=True)]
 
 
-def main() -> None:
+def structures_of_elements() -> list[Atoms]:
+    """A molecule, a crystal, a triclinic cell, and a gas of 89 elements."""
+    with np.load(HERE / "sevennet_0_11jul2024.npz") as file:
+        return [
+            Atoms(**{field: file[f"{index}/{field}"] for field in ("numbers", "positions", "cell", "pbc")})
+            for index in ("molecule", "crystal", "triclinic", "gas")
+        ]
+
+
+def frames_of_elements() -> list[Atoms]:
+    """Rattled copies of a gas of 89 elements with the labels of a Lennard-Jones potential."""
+    gas = structures_of_elements()[3]
+    frames = []
+    for seed in range(8):
+        frame = gas.copy()
+        frame.rattle(0.1, seed=seed)
+        frame.calc = LennardJones(sigma=2.0, epsilon=0.1, rc=4.0)
+        frame.get_stress()
+        frames.append(frame)
+    return frames
+
+
+def make(name: str, frames: list[Atoms], tests: list[Atoms], epochs: int) -> None:
+    """Train on `frames`, evaluate `tests`."""
     from metatomic_ase import MetatomicCalculator
 
     arrays = {"versions": np.array([importlib.metadata.version(p) for p in ("metatrain", "torch")])}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        frames = ase.io.read(TRAIN, ":")
+    OPTIONS["architecture"]["training"]["num_epochs"] = epochs
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         for atoms in frames:  # under the names that metatrain looks for
             energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(False)
             atoms.calc = None
@@ -80,7 +104,7 @@ def main() -> None:
         command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "model.pt"]
         subprocess.run(command, cwd=folder, check=True)
         calculator = MetatomicCalculator(folder / "model.pt", device="cpu")
-        for index, atoms in enumerate(structures()):
+        for index, atoms in enumerate(tests):
             atoms.calc = calculator
             for field in ("numbers", "positions", "cell", "pbc"):
                 arrays[f"{index}/{field}"] = np.asarray(getattr(atoms, field))
@@ -88,8 +112,17 @@ def main() -> None:
             arrays[f"{index}/forces"] = atoms.get_forces()
             if atoms.pbc.all():
                 arrays[f"{index}/stress"] = atoms.get_stress()
-        (HERE / "data" / "pet.pt.xz").write_bytes(lzma.compress((folder / "model.pt").read_bytes()))
-    np.savez_compressed(HERE / "data" / "pet.npz", **arrays)
+        (HERE / "data" / f"{name}.pt.xz").write_bytes(lzma.compress((folder / "model.pt").read_bytes()))
+    np.savez_compressed(HERE / "data" / f"{name}.npz", **arrays)
+
+
+def main() -> None:
+    cases = {
+        "pet": lambda: (ase.io.read(TRAIN, ":"), structures(), 60),
+        "pet_elements": lambda: (frames_of_elements(), structures_of_elements(), 3),
+    }
+    for name in sys.argv[1:] or cases:
+        make(name, *cases[name]())
 
 
 if __name__ == "__main__":

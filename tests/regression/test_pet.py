@@ -15,16 +15,20 @@ from mlplugins.engines import artifact
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("pet") / "pet.pt"
-    path.write_bytes(lzma.decompress((DATA / "pet.pt.xz").read_bytes()))
+def unpacked(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.pt"
+    path.write_bytes(lzma.decompress((DATA / f"{name}.pt.xz").read_bytes()))
     return path
 
 
-def stored() -> list[tuple[Atoms, dict[str, np.ndarray]]]:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return unpacked("pet", tmp_path_factory.mktemp("pet"))
+
+
+def stored(name: str) -> list[tuple[Atoms, dict[str, np.ndarray]]]:
     """Structures with the energy, forces and stress that metatomic's own calculator gave."""
-    with np.load(DATA / "pet.npz") as file:
+    with np.load(DATA / f"{name}.npz") as file:
         count = sum(key.endswith("/numbers") for key in file)
         found = [
             {key.split("/")[1]: file[key] for key in file if key.startswith(f"{index}/")}
@@ -33,10 +37,12 @@ def stored() -> list[tuple[Atoms, dict[str, np.ndarray]]]:
     return [(Atoms(f["numbers"], f["positions"], cell=f["cell"], pbc=f["pbc"]), f) for f in found]
 
 
-def test_energies_forces_and_stress_are_those_of_the_home_package(model):
-    loaded = artifact.load(model)
-    assert len(stored()) == 3
-    for atoms, home in stored():
+@pytest.mark.parametrize(("name", "n_structures", "n_elements"), [("pet", 3, 4), ("pet_elements", 4, 89)])
+def test_energies_forces_and_stress_are_those_of_the_home_package(name, n_structures, n_elements, tmp_path):
+    loaded = artifact.load(unpacked(name, tmp_path))
+    assert len(loaded.elements) == n_elements
+    assert len(stored(name)) == n_structures
+    for atoms, home in stored(name):
         result = loaded.evaluate([atoms])[0]
         values = {"energy": result.energy, "forces": result.forces}
         if atoms.pbc.all():
@@ -65,7 +71,7 @@ def test_check_in_the_three_engines(model, tmp_path):
     On one rank: PET's energies reach one layer beyond the interaction range that its file declares, so on
     several ranks forces differ by about 1e-8 eV/Å.
     """
-    frames = [atoms for atoms, _ in stored()[1:]]
+    frames = [atoms for atoms, _ in stored("pet")[1:]]
     for index, atoms in enumerate(frames):
         write(tmp_path / f"{index}.extxyz", atoms)
     words = [str(tmp_path / f"{index}.extxyz") for index in range(len(frames))]
