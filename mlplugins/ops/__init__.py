@@ -76,6 +76,11 @@ def _register_reference() -> None:
             "int n_out) -> Tensor",
             reference.symmetric_contraction,
         ),
+        (
+            "kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
+            "-> (Tensor energy, Tensor gradient)",
+            reference.kernel_sum,
+        ),
         ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
     ):
         library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))
