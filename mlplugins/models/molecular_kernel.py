@@ -88,7 +88,6 @@ class Model(Potential):
     offset: Tensor
     squares: Tensor
     products: Tensor
-    differences: Tensor
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         _require(hyperparameters)
@@ -111,8 +110,6 @@ class Model(Potential):
         self.register_buffer("products", torch.zeros(0, dtype=real), persistent=False)  # b_i · x_i
         self.frozen = False
         self.sum = KernelSum(self.kernel, self.sigma)
-        # (n, P) −1 where an atom is the first of a pair, 1 where it is the second
-        self.register_buffer("differences", torch.zeros(0, 0, dtype=real), persistent=False)
 
     @torch.jit.unused
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -133,26 +130,15 @@ class Model(Potential):
             return
         self.sum.fill(self.points, self.values, self.slopes)
         self.frozen = True
-        if self.sorted:
-            return
-        n, p = len(self.species), self.points.shape[1]
-        self.differences = torch.zeros(n, p, dtype=self.points.dtype)
-        i, j = torch.triu_indices(n, n, 1)
-        self.differences[i, torch.arange(p)] = -1.0
-        self.differences[j, torch.arange(p)] = 1.0
-        self.has_molecules = True
+        self.has_molecules = not self.sorted
 
     @torch.jit.export
     def molecules(self, species: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
         self.require_atoms(species.reshape(-1), positions.shape[0])
-        vectors = torch.matmul(self.differences.t(), positions)  # (S, P, 3)
-        r = torch.linalg.vector_norm(vectors, dim=2)
-        if bool((r >= self.cutoff).any()):
+        energy, gradient, farthest = self.sum.molecules(positions, self.scale, self.shift, self.pairs)
+        if float(farthest) >= self.cutoff:
             raise RuntimeError(self.too_far())
-        x = self.scale / r
-        energy, gradient = self.energy_and_gradient(x - self.shift)
-        pull = (gradient * x / r.square()).unsqueeze(2) * vectors
-        return energy + self.offset, -torch.matmul(self.differences, pull)
+        return energy + self.offset, gradient
 
     def forward(
         self,

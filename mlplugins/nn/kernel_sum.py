@@ -1,6 +1,6 @@
 """A kernel regression over training points with its gradient, for exported models."""
 
-from typing import Tuple
+from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,21 @@ from mlplugins.ops import reference
 
 
 class Sum(nn.Module):
-    """The sum over the points in plain torch."""
+    """The sums in plain torch."""
 
     def forward(
         self, q: Tensor, packed: Tensor, values: Tensor, kernel: str, sigma: float
     ) -> Tuple[Tensor, Tensor]:
         return reference.kernel_sum(q, packed, values, kernel, sigma)
 
+    def molecules(
+        self, positions: Tensor, tables: List[Tensor], kernel: str, sigma: float
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        return reference.molecular_kernel(positions, tables, kernel, sigma)
+
 
 class NativeSum(nn.Module):
-    """The same through the op `mlplugins::kernel_sum`, on the CPU."""
+    """The same through the ops `mlplugins::kernel_sum` and `mlplugins::molecular_kernel`, on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,6 +37,14 @@ class NativeSum(nn.Module):
             return reference.kernel_sum(q, packed, values, kernel, sigma)
         energy, gradient = torch.ops.mlplugins.kernel_sum(q, packed, values, kernel, sigma)
         return energy, gradient
+
+    def molecules(
+        self, positions: Tensor, tables: List[Tensor], kernel: str, sigma: float
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        if positions.device.type != "cpu":
+            return reference.molecular_kernel(positions, tables, kernel, sigma)
+        energy, gradient, farthest = torch.ops.mlplugins.molecular_kernel(positions, tables, kernel, sigma)
+        return energy, gradient, farthest
 
 
 class KernelSum(nn.Module):
@@ -66,3 +79,11 @@ class KernelSum(nn.Module):
         """f (Q,) and ∇f (Q, P) at q (Q, P)."""
         energy, gradient = self.sum(q, self.packed, self.values, self.kernel, self.sigma)
         return energy, gradient
+
+    def molecules(
+        self, positions: Tensor, scale: Tensor, shift: Tensor, pairs: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """f (S,), ∂f/∂r (S, n, 3) and the largest distance, see `ops.reference.molecular_kernel`."""
+        tables = [scale, shift, pairs, self.packed, self.values]
+        energy, gradient, farthest = self.sum.molecules(positions, tables, self.kernel, self.sigma)
+        return energy, gradient, farthest

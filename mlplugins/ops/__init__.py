@@ -81,6 +81,11 @@ def _register_reference() -> None:
             "-> (Tensor energy, Tensor gradient)",
             reference.kernel_sum,
         ),
+        (
+            "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
+            "-> (Tensor energy, Tensor gradient, Tensor farthest)",
+            reference.molecular_kernel,
+        ),
         ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
     ):
         library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))

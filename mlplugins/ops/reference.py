@@ -205,6 +205,35 @@ def kernel_sum(q: Tensor, packed: Tensor, values: Tensor, kernel: str, sigma: fl
     return torch.cat(energies), torch.cat(gradients)
 
 
+def molecular_kernel(
+    positions: Tensor, tables: List[Tensor], kernel: str, sigma: float
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """`kernel_sum` of molecules, summed over permutations of their pairs of atoms, from their positions.
+
+    Args:
+        positions: (S, n, 3) float64, Å.
+        tables: scale c (P,), shift (P,), permutations (K, P) int64, then packed and values of `kernel_sum`:
+            the descriptor is c/r − shift over the P pairs i < j in row-major order.
+        kernel: `gaussian` or `matern52`.
+        sigma: its length scale.
+
+    Returns:
+        f (S,), ∂f/∂r (S, n, 3), and the largest distance of two atoms (1,).
+    """
+    scale, shift, pairs = tables[0], tables[1], tables[2]
+    i, j = torch.triu_indices(positions.shape[1], positions.shape[1], 1, device=positions.device).unbind(0)
+    vectors = positions.index_select(1, j) - positions.index_select(1, i)  # (S, P, 3)
+    r = torch.linalg.vector_norm(vectors, dim=2)
+    x = scale / r
+    order = pairs.reshape(-1)
+    q = (x - shift).index_select(1, order).reshape(-1, x.shape[1])
+    energy, slopes = kernel_sum(q, tables[3], tables[4], kernel, sigma)
+    back = torch.zeros_like(x).index_add_(1, order, slopes.reshape(x.shape[0], -1))
+    pull = (back * x / r.square()).unsqueeze(2) * vectors
+    gradient = torch.zeros_like(positions).index_add_(1, i, pull).index_add_(1, j, -pull)
+    return energy.reshape(-1, pairs.shape[0]).sum(1), gradient, r.max().reshape(1)
+
+
 def kernel_derivatives(kernel: str, sigma: float, s: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """k − 1, 2 dk/ds and 4 d²k/ds² at squared distances s."""
     if kernel == "gaussian":

@@ -17,6 +17,8 @@ OPS = [
     "table_convolution",
     "symmetric_contraction",
     "edge_rows",
+    "kernel_sum",
+    "molecular_kernel",
     "ghost_exchange",
 ]
 

@@ -74,3 +74,27 @@ def test_a_nearly_flat_gaussian_keeps_its_digits():
     assert float(energy[0]) == pytest.approx(1e8 * -0.5e-8 / SIGMA**2, rel=1e-7)
     exact = 1e8 * torch.expm1(torch.tensor(-0.5e-8 / SIGMA**2, dtype=torch.float64))
     assert float(energy[0]) == pytest.approx(float(exact), rel=1e-14)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "matern52"])
+def test_molecules_native_equals_plain_torch_and_automatic_differentiation(kernel):
+    generator = torch.Generator().manual_seed(1)
+    positions = torch.randn(3, 4, 3, generator=generator, dtype=torch.float64)
+    scale, shift, a = (torch.rand(n, generator=generator, dtype=torch.float64) for n in (6, 6, 16))
+    x, b = (torch.rand(16, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    pairs = torch.stack([torch.arange(6), torch.randperm(6, generator=generator)])
+    tables = [scale, shift, pairs, reference.pack_points(x, b), a]
+    found = torch.ops.mlplugins.molecular_kernel(positions, tables, kernel, SIGMA)
+    expected = reference.molecular_kernel(positions, tables, kernel, SIGMA)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
+
+    def energy(r):
+        return reference.molecular_kernel(r, tables, kernel, SIGMA)[0].sum()
+
+    for place in range(12):
+        step = torch.zeros(36, dtype=torch.float64)
+        step[place] = 1e-5
+        moved = [energy(positions + sign * step.reshape(3, 4, 3)) for sign in (1, -1)]
+        slope = float(moved[0] - moved[1]) / 2e-5
+        assert float(found[1].flatten()[place]) == pytest.approx(slope, abs=1e-7)
