@@ -23,7 +23,7 @@ class Sum(nn.Module):
         return reference.molecular_kernel(positions, tables, kernel, sigma)
 
 
-class NativeSum(nn.Module):
+class NativeSum(Sum):
     """The same through the ops `mlplugins::kernel_sum` and `mlplugins::molecular_kernel`, on the CPU."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class KernelSum(nn.Module):
         self.kernel, self.sigma = kernel, sigma
         self.register_buffer("packed", torch.zeros(0, 0, 1, 8, dtype=torch.float64), persistent=False)
         self.register_buffer("values", torch.zeros(0, dtype=torch.float64), persistent=False)
-        self.sum: nn.Module = Sum()
+        self.sum: Sum = Sum()
 
     def use_native_ops(self) -> None:
         """Compute with the op of the native library."""
