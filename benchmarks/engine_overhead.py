@@ -77,14 +77,16 @@ def bare_call(model: Artifact, atoms: Atoms) -> Callable[[], None]:
     if not isinstance(core, evaluation.EdgeGradientModel):
         raise SystemExit("the benchmark needs a model that mlplugins wrote")
     prepared = evaluation.prepare(atoms, 0)
-    labels, vectors = evaluation.NeighborCache().pairs(0, prepared, core._options.cutoff, True)
+    pairs = evaluation.NeighborCache().pairs(0, prepared, core._options.cutoff, True)
+    species = torch.zeros(len(atoms), dtype=torch.long)
 
     def call() -> None:
         with evaluation.torch_state():
-            leaf = vectors.to(core._device, core._dtype).requires_grad_()
-            systems = [core._system(prepared, labels, leaf)]
+            leaf = pairs.vectors.to(core._device, core._dtype).requires_grad_()
             start = time.process_time()
-            energy = core._module(systems, core.OUTPUTS, None)["energy"].block().values
+            energy = core._potential(species, *pairs.atoms, leaf, torch.zeros_like(species), len(atoms))[
+                "energy"
+            ]
             torch.autograd.grad(energy.sum(), leaf)
             times.append(time.process_time() - start)
 
@@ -151,9 +153,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = args.model or write_model(Path(folder) / "model.pt")
         atoms = structure(args.atoms, load(path).elements[0])
-        n_edges = len(
-            evaluation.NeighborCache().pairs(0, evaluation.prepare(atoms, 0), load(path).cutoff, True)[0]
-        )
+        lists = evaluation.NeighborCache()
+        n_edges = len(lists.pairs(0, evaluation.prepare(atoms, 0), load(path).cutoff, True).vectors)
         print(
             f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), "
             f"torch {torch.__version__}, {len(atoms)} atoms, {n_edges} edges, load {os.getloadavg()[0]:.1f}"

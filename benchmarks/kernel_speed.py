@@ -2,14 +2,13 @@
 
     python benchmarks/kernel_speed.py MODEL_DIR FRAMES [--rounds 15] [--train 50]
 
-MODEL_DIR is the folder of `mlplugins train` with family sgdml; FRAMES are structures of its molecule. Runs
-in an
-environment that has both packages (`pip install sgdml`). The weights are written in sgdml's own format, and
-the
-forces are compared first. Times are medians of process CPU time for energy and forces on one thread: of one
-structure at a time, through the whole of `model.pt` (neighbour list included), and of 100 at once.
-`--train N` fits N frames with both packages, with the same σ, λ and permutations, and compares the
-predictions.
+MODEL_DIR is the folder of `mlplugins train` with family sgdml; FRAMES are structures of its molecule. Needs
+both packages (`pip install sgdml`). The weights are written in sgdml's own format, and the forces are
+compared first. Times are medians of process CPU time for energy and forces on one thread: of the two ASE
+calculators, of the two predictors with one structure at a time, and with 100 at once (ours: the batch
+evaluation of `model.pt` behind `mlplugins evaluate` and i-PI); "alone" is our model without what surrounds
+it. sgdml's chunk size is the fastest of several. `--train N` fits N frames with both packages, with the same
+σ, λ and permutations, and compares the predictions.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ import ase.io
 import numpy as np
 import torch
 import yaml
+from ase.calculators.calculator import Calculator
 
+from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.engines import artifact
-from mlplugins.models.base import energy_derivatives
-from mlplugins.structures import batch
-from mlplugins.structures.dataset import from_atoms
 from mlplugins.training import config, solve
 
 
@@ -60,25 +58,7 @@ def main() -> int:
         f"forces {np.abs(forces - np.array([r.forces.ravel() for r in found])).max():.1e} eV/Å, "
         f"energies {np.ptp(shift):.1e} eV"
     )
-    names = ("theirs, 1", "ours, 1", "alone, 1", "theirs, 100", "ours, 100", "alone, 100")
-    times: dict[str, list[float]] = {name: [] for name in names}
-    alone, inputs, many = potential_alone(args.model, frames)
-    for k in range(args.rounds):
-        one, p = frames[k % 100], positions[k % 100]
-        times["theirs, 1"].append(_timed(lambda p=p: theirs.predict(p), 10))
-        times["ours, 1"].append(_timed(lambda one=one: ours.evaluate([one]), 10))
-        times["alone, 1"].append(_timed(lambda: alone(*inputs), 10))
-        times["alone, 100"].append(_timed(lambda: alone(*many), 1) / 100)
-        times["theirs, 100"].append(_timed(lambda: theirs.predict(positions), 1) / 100)
-        times["ours, 100"].append(_timed(lambda: ours.evaluate(frames), 1) / 100)
-    for count in ("1", "100"):
-        for who, what in (("ours", "through model.pt"), ("alone", "the model alone")):
-            a, b = (statistics.median(times[f"{name}, {count}"]) for name in ("theirs", who))
-            ratios = sorted(x / y for x, y in zip(times[f"theirs, {count}"], times[f"{who}, {count}"]))
-            print(
-                f"{count} at a time: sgdml {1e3 * a:.3f} ms, mlplugins, {what}, {1e3 * b:.3f} ms, ratio "
-                f"{a / b:.1f} (quartiles {ratios[len(ratios) // 4]:.1f} … {ratios[3 * len(ratios) // 4]:.1f})"
-            )
+    compare_prediction(args.model, theirs, frames, args.rounds)
     if args.train:
         compare_training(args.model, args.frames, args.train)
     return 0
@@ -112,33 +92,79 @@ def converted(directory: Path) -> dict[str, Any]:
     }
 
 
-def potential_alone(directory: Path, frames: list[Any]) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """Energies and forces of the scripted model from given neighbour vectors: for one structure and for
-    all."""
-    checkpoint = native.read(directory / "checkpoint.ckpt")
-    checkpoint.potential.freeze()
-    scripted = torch.jit.script(checkpoint.potential.eval())
-    parts = [
-        batch.single(from_atoms(a), checkpoint.elements, checkpoint.potential.cutoff, 0.0, torch.float64)
-        for a in frames
-    ]
+def compare_prediction(directory: Path, theirs: Any, frames: list[Any], rounds: int) -> None:
+    """Times of both, in turn."""
+    ours, alone = artifact.load(directory / "model.pt"), potential_alone(directory)
+    positions = np.array([a.positions.reshape(-1) for a in frames])
+    species, r = (
+        alone.species.expand(len(frames), -1),
+        torch.from_numpy(positions.reshape(len(frames), -1, 3)),
+    )
+    moved = [a.copy() for a in frames]
+    calculators = {"sgdml, ASE": their_calculator(theirs), "ours, ASE": MLCalculator(directory / "model.pt")}
+    work: dict[str, Any] = {
+        "sgdml, 1": lambda k: theirs.predict(positions[k]),
+        "ours, 1": lambda k: ours.evaluate([frames[k]]),
+        "alone, 1": lambda k: alone.molecules(species[:1], r[k : k + 1]),
+        **{name: lambda k, c=c: c.get_forces(moved[k]) for name, c in calculators.items()},
+        "sgdml, 100": lambda k: theirs.predict(positions),
+        "ours, 100": lambda k: ours.evaluate(frames),
+        "alone, 100": lambda k: alone.molecules(species, r),
+    }
+    times: dict[str, list[float]] = {name: [] for name in work}
+    with torch.no_grad(), torch.jit.optimized_execution(False):
+        for k in range(-2, rounds):
+            for name, function in work.items():
+                many = name.endswith("100")
+                seconds = _timed(function, [0] if many else range(10 * (k + 2), 10 * (k + 3)), len(frames))
+                if k >= 0:
+                    times[name].append(seconds / len(frames) if many else seconds)
+    for name in work:
+        who, count = name.split(", ")
+        if who != "sgdml":
+            a, b = (statistics.median(times[n]) for n in (f"sgdml, {count}", name))
+            ratios = sorted(x / y for x, y in zip(times[f"sgdml, {count}"], times[name]))
+            print(
+                f"{name:10}: sgdml {1e3 * a:.3f} ms, mlplugins {1e3 * b:.3f} ms a structure, "
+                f"ratio {a / b:.1f} "
+                f"(quartiles {ratios[len(ratios) // 4]:.1f} … {ratios[3 * len(ratios) // 4]:.1f})"
+            )
 
-    def evaluate(b: batch.Batch) -> Any:
-        vectors = b.vectors.detach().requires_grad_()
-        with torch.jit.optimized_execution(False):
-            energy = scripted(b.species, b.centers, b.neighbors, vectors, b.system, len(b.species))["energy"]
-            return energy_derivatives(energy, vectors, (b.centers, b.neighbors), b.system, b.n_systems)
 
-    return evaluate, (parts[0],), (batch.concatenate(parts),)
+def potential_alone(directory: Path) -> Any:
+    """The scripted model of a checkpoint, as it is exported."""
+    potential: Any = native.read(directory / "checkpoint.ckpt").potential.eval()
+    potential.freeze()
+    potential.use_native_ops()
+    return torch.jit.script(potential)
 
 
 def predictor(model: dict[str, Any]) -> Any:
-    """sgdml's predictor, without worker processes."""
+    """sgdml's predictor, without worker processes, with the chunk size that is the fastest here."""
     from sgdml.predict import GDMLPredict
 
     found = GDMLPredict(model, max_processes=1, num_workers=0)
     found._set_num_workers(0, force_reset=True)
+    r = np.random.default_rng(0).normal(size=(1, 3 * len(model["z"])))
+    n = model["R_desc"].shape[1]
+
+    def seconds(size: int) -> float:
+        found._set_chunk_size(size)
+        return min(_timed(lambda _: found.predict(r), range(10), 1) for _ in range(3))
+
+    found._set_chunk_size(min((n, *(k for k in (10, 25, 50, 100, 200, 500) if k < n)), key=seconds))
     return found
+
+
+def their_calculator(predict: Any) -> Any:
+    """sgdml's calculator around a predictor (it reads files only)."""
+    from sgdml.intf.ase_calc import SGDMLCalculator
+
+    calculator = SGDMLCalculator.__new__(SGDMLCalculator)
+    Calculator.__init__(calculator)
+    calculator.gdml_predict = predict
+    calculator.E_to_eV = calculator.F_to_eV_Ang = calculator.Ang_to_R = 1.0
+    return calculator
 
 
 def compare_training(directory: Path, source: str, count: int) -> None:
@@ -205,11 +231,11 @@ class _Silent:
     def note(self, text: str) -> None: ...
 
 
-def _timed(function: Any, repeats: int) -> float:
+def _timed(function: Any, arguments: Any, count: int) -> float:
     start = time.process_time()
-    for _ in range(repeats):
-        function()
-    return (time.process_time() - start) / repeats
+    for k in arguments:
+        function(k % count)
+    return (time.process_time() - start) / len(arguments)
 
 
 if __name__ == "__main__":

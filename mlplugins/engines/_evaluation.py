@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -103,6 +104,25 @@ class Results:
     uncertainties: Array | None = None
 
 
+class Pairs(NamedTuple):
+    """Neighbours of one structure.
+
+    Attributes:
+        atoms: (2, E) int64, first and second atom of each pair.
+        shifts: (E, 3) int32, cell shifts of the second atom.
+        vectors: (E, 3) float64, from the first to the second, Å.
+    """
+
+    atoms: Tensor
+    shifts: NDArray[np.int32]
+    vectors: Tensor
+
+    def labels(self, device: torch.device) -> Labels:
+        """As metatomic names them."""
+        values = np.concatenate([self.atoms.numpy().T, self.shifts], axis=1, dtype=np.int32)
+        return Labels(PAIR_NAMES, torch.from_numpy(values).to(device), assume_unique=True)
+
+
 class NeighborCache:
     """Neighbour lists that are reused between calls until an atom has moved by half the `skin` (Å).
 
@@ -116,8 +136,8 @@ class NeighborCache:
         self._finders: dict[tuple[int, float, bool, bool], NeighborList] = {}
         self._cells: dict[int, bytes] = {}
 
-    def pairs(self, place: int, structure: Prepared, cutoff: float, full: bool) -> tuple[Tensor, Tensor]:
-        """Pairs of one structure: labels (E, 5) int32 (i, j, cell shifts), vectors (E, 3) float64, Å."""
+    def pairs(self, place: int, structure: Prepared, cutoff: float, full: bool) -> Pairs:
+        """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
         cell = structure.cell.tobytes()
         reuse = self.skin > 0 and self._cells.get(place) == cell
         if self.skin > 0:
@@ -140,10 +160,8 @@ class NeighborCache:
             quantities="PSD",
             copy=False,  # the views are copied below, before the finder is used again
         )
-        labels = np.empty((len(ij), 5), dtype=np.int32)
-        labels[:, :2] = ij
-        labels[:, 2:] = shifts
-        return torch.from_numpy(labels), torch.from_numpy(np.array(vectors))
+        atoms = np.ascontiguousarray(ij.T).view(np.int64)
+        return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
 
 
 def prepare(source: StructureLike, index: int) -> Prepared:
@@ -155,14 +173,15 @@ def prepare(source: StructureLike, index: int) -> Prepared:
     """
     numbers = np.array(source.numbers, dtype=np.int32)
     positions = np.array(source.positions, dtype=np.float64, order="C").reshape(-1, 3)
-    pbc = np.array(np.broadcast_to(np.asarray(source.pbc, dtype=bool), (3,)))
+    pbc = np.empty(3, dtype=bool)
+    pbc[:] = source.pbc
     cell = np.array(source.cell, dtype=np.float64, order="C").reshape(3, 3)
     if len(numbers) == 0 or len(numbers) != len(positions):
         raise BadInput(
             f"structure {index}: expected one position per atom, "
             f"got {len(numbers)} atomic numbers and {len(positions)} positions"
         )
-    if not np.abs(positions).max() < FARTHEST:
+    if not (positions.max() < FARTHEST and positions.min() > -FARTHEST):
         atom = int(np.argmin((np.abs(positions) < FARTHEST).all(axis=1)))
         raise RunFailed(
             f"structure {index}: position of atom {atom} is not finite or out of bounds: "
@@ -191,20 +210,25 @@ class EdgeGradientModel:
     """A model of ours: its energy depends on geometry through the vectors of one full neighbour list only.
 
     With g_e = ∂E/∂v_e of edge e = (i → j):  F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and
-    ∂E/∂ε = Σ_e v_e ⊗ g_e, so one backward pass gives forces, virial and per-atom virials.
+    ∂E/∂ε = Σ_e v_e ⊗ g_e, so one backward pass gives forces, virial and per-atom virials. The family is
+    called with plain tensors, beneath metatomic's labels, which cost a small molecule more than its energy.
+    A model of one molecule in vacuum needs no neighbour list either.
     """
 
-    OUTPUTS = {"energy": ModelOutput(unit="eV", sample_kind="atom")}
     UNCERTAINTY = {
         kind: {"energy_uncertainty": ModelOutput(unit="eV", sample_kind=kind)} for kind in ("atom", "system")
     }
 
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
         self._module = module
+        self._potential = module.potential
+        self._species_of_number = module.species_of_number.cpu()
+        self._baseline = module.baseline.cpu()
         self._options = options
         self._dtype = dtype
         self._device = device
         self._components, self._properties = _pair_labels(device)
+        self._molecules = bool(getattr(module.potential, "has_molecules", False))  # older files lack it
 
     def evaluate(
         self,
@@ -213,42 +237,76 @@ class EdgeGradientModel:
         virials: bool = False,
         uncertainty: bool = False,
     ) -> list[Results]:
+        numbers = np.concatenate([s.numbers for s in structures])
+        species = self._species_of_number[torch.from_numpy(numbers).long()]
+        if self._molecules and not virials and self._in_vacuum(structures):
+            return self._evaluate_molecules(structures, species)
         pairs = [
-            lists.pairs(place, structure, self._options.cutoff, True)
-            for place, structure in enumerate(structures)
+            lists.pairs(k, structure, self._options.cutoff, True) for k, structure in enumerate(structures)
         ]
-        exact = pairs[0][1] if len(pairs) == 1 else torch.cat([v for _, v in pairs])  # (E, 3) float64
+        edges, exact = pairs[0].atoms, pairs[0].vectors
+        system = torch.zeros(len(numbers), dtype=torch.long)
+        if len(pairs) > 1:
+            counts = torch.tensor([len(s.numbers) for s in structures])
+            first = (counts.cumsum(0) - counts).tolist()
+            edges = torch.cat([p.atoms + start for p, start in zip(pairs, first)], dim=1)
+            exact = torch.cat([p.vectors for p in pairs])
+            system = torch.repeat_interleave(counts)
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
-        parts = vectors.split([len(v) for _, v in pairs])
-        systems = [
-            self._system(structure, labels, part)
-            for structure, (labels, _), part in zip(structures, pairs, parts)
-        ]
-        energy = self._module(systems, self.OUTPUTS, None)["energy"].block().values[:, 0]
+        inputs = [t.to(self._device) for t in (species, edges[0], edges[1], vectors, system)]
+        energy = self._potential(*inputs, len(numbers))["energy"]
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
-        if gradient is None:
-            gradient = torch.zeros_like(exact)
-        results = self._collect(structures, pairs, energy.detach(), gradient.detach().cpu().double(), virials)
-        return self._with_uncertainty(systems, structures, results) if uncertainty else results
+        gradient = torch.zeros_like(exact) if gradient is None else gradient.detach().cpu().double()
+        energies = self._energies(energy.detach().cpu(), species)
+        results = self._collect(
+            structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
+        )
+        return self._with_uncertainty(structures, pairs, vectors, results) if uncertainty else results
+
+    def _energies(self, energy: Tensor, species: Tensor) -> Tensor:
+        """With the composition baseline, rounded to the precision of the model as in the file's output."""
+        return (energy.double() + self._baseline[species]).to(self._dtype).double()
+
+    def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
+        n, cutoff = len(structures[0].numbers), self._options.cutoff
+        return all(len(s.numbers) == n and _in_vacuum(s, cutoff) for s in structures)
+
+    def _evaluate_molecules(self, structures: Sequence[Prepared], species: Tensor) -> list[Results]:
+        positions = np.stack([s.positions for s in structures])  # (S, n, 3)
+        species = species.reshape(positions.shape[:2])
+        given = torch.from_numpy(positions).to(self._device, self._dtype)
+        energy, gradient = (
+            t.cpu().numpy() for t in self._potential.molecules(species.to(self._device), given)
+        )
+        energies = energy[:, None] / positions.shape[1] + self._baseline.numpy()[species.numpy()]
+        virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
+        arrays = zip(structures, energies.sum(axis=1), -gradient, virial, energies)
+        return [_results(s, float(e), f, w, each, None) for s, e, f, w, each in arrays]
 
     def _with_uncertainty(
-        self, systems: list[System], structures: Sequence[Prepared], results: list[Results]
+        self,
+        structures: Sequence[Prepared],
+        pairs: Sequence[Pairs],
+        vectors: Tensor,
+        results: list[Results],
     ) -> list[Results]:
+        parts = vectors.detach().split([len(p.vectors) for p in pairs])
+        systems = [self._system(*each) for each in zip(structures, pairs, parts)]
         atoms, totals = (
             self._module(systems, outputs, None)["energy_uncertainty"].block().values[:, 0].cpu().double()
             for outputs in (self.UNCERTAINTY["atom"], self.UNCERTAINTY["system"])
         )
-        parts = atoms.split([len(s.numbers) for s in structures])
+        shares = atoms.split([len(s.numbers) for s in structures])
         return [
             replace(result, uncertainty=float(total), uncertainties=part.numpy())
-            for result, total, part in zip(results, totals, parts)
+            for result, total, part in zip(results, totals, shares)
         ]
 
-    def _system(self, structure: Prepared, labels: Tensor, vectors: Tensor) -> System:
+    def _system(self, structure: Prepared, pairs: Pairs, vectors: Tensor) -> System:
         system = _system(structure, self._dtype, self._device)
-        samples = Labels(PAIR_NAMES, labels.to(self._device), assume_unique=True)
+        samples = pairs.labels(self._device)
         block = TensorBlock(vectors.unsqueeze(2), samples, [self._components], self._properties)
         system.add_neighbor_list(self._options, block)
         return system
@@ -256,26 +314,22 @@ class EdgeGradientModel:
     @staticmethod
     def _collect(
         structures: Sequence[Prepared],
-        pairs: Sequence[tuple[Tensor, Tensor]],
-        energy: Tensor,
-        gradient: Tensor,
+        gradients: tuple[Tensor, Tensor, Tensor],
+        vectors: Sequence[Tensor],
+        energies: Tensor,
         virials: bool,
     ) -> list[Results]:
-        energies = energy.cpu().double().split([len(s.numbers) for s in structures])
-        gradients = gradient.split([len(v) for _, v in pairs])
-        results = []
-        for structure, (labels, v), e, g in zip(structures, pairs, energies, gradients):
-            i, j = labels[:, :2].long().unbind(dim=1)
-            forces = _sum_over(i, g, len(e)) - _sum_over(j, g, len(e))
-            per_atom: Array | None = None
-            if virials:
-                edge = (-0.5 * v.unsqueeze(2) * g.unsqueeze(1)).reshape(-1, 9)
-                halves = _sum_over(i, edge, len(e)) + _sum_over(j, edge, len(e))
-                per_atom = halves.reshape(-1, 3, 3).numpy()
-            results.append(
-                _results(structure, e.sum().item(), forces.numpy(), (-v.T @ g).numpy(), e.numpy(), per_atom)
-            )
-        return results
+        (i, j), v, g = gradients
+        sizes, n = [len(s.numbers) for s in structures], len(energies)
+        forces = _sum_over(i, g, n) - _sum_over(j, g, n)
+        per_atom: list[Array | None] = [None] * len(sizes)
+        if virials:
+            edge = (-0.5 * v.unsqueeze(2) * g.unsqueeze(1)).reshape(-1, 9)
+            halves = _sum_over(i, edge, n) + _sum_over(j, edge, n)
+            per_atom = [part.numpy() for part in halves.reshape(-1, 3, 3).split(sizes)]
+        virial = [(-a.T @ b).numpy() for a, b in zip(vectors, g.split([len(a) for a in vectors]))]
+        arrays = zip(structures, energies.split(sizes), forces.split(sizes), virial, per_atom)
+        return [_results(s, e.sum().item(), f.numpy(), w, e.numpy(), w_i) for s, e, f, w, w_i in arrays]
 
 
 class GeneralModel:
@@ -350,11 +404,10 @@ class GeneralModel:
         )
         for options in self._lists:
             cutoff = options.engine_cutoff("angstrom")
-            labels, vectors = lists.pairs(place, structure, cutoff, options.full_list)
-            samples = Labels(PAIR_NAMES, labels.to(self._device), assume_unique=True)
-            block = TensorBlock(
-                vectors.to(**kind).unsqueeze(2), samples, [self._components], self._properties
-            )
+            pairs = lists.pairs(place, structure, cutoff, options.full_list)
+            values = pairs.vectors.to(**kind).unsqueeze(2)
+            samples = pairs.labels(self._device)
+            block = TensorBlock(values, samples, [self._components], self._properties)
             register_autograd_neighbors(system, block, check_consistency=False)
             system.add_neighbor_list(options, block)
         return positions, strain, system
@@ -363,15 +416,15 @@ class GeneralModel:
 def require_finite(structures: Sequence[Prepared], results: Sequence[Results], cutoff: float) -> None:
     """Raise `RunFailed` if an energy, force or virial is NaN or infinite; the text names the closest pair."""
     for index, (structure, result) in enumerate(zip(structures, results)):
-        arrays = (result.energy, result.forces, result.virial)
-        if all(np.isfinite(array).all() for array in arrays):
+        # a sum is finite only if its terms are, and summing is cheaper than a test of each
+        if math.isfinite(result.energy + result.forces.sum() + result.virial.sum()):
             continue
-        labels, vectors = NeighborCache().pairs(0, structure, cutoff, True)
+        pairs = NeighborCache().pairs(0, structure, cutoff, True)
         closest = "no atom has a neighbour"
-        if len(vectors):
-            distances = torch.linalg.vector_norm(vectors, dim=1)
+        if len(pairs.vectors):
+            distances = torch.linalg.vector_norm(pairs.vectors, dim=1)
             edge = int(distances.argmin())
-            i, j = labels[edge, :2].tolist()
+            i, j = pairs.atoms[:, edge].tolist()
             closest = f"closest pair: atoms {i} and {j} at {distances[edge]:.4f} Å"
         raise RunFailed(
             f"structure {index} ({len(structure.numbers)} atoms): the model gave an energy of "
@@ -388,6 +441,16 @@ def torch_state() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
         yield
+
+
+def _in_vacuum(structure: Prepared, cutoff: float) -> bool:
+    """Whether no periodic image of an atom can lie within `cutoff` of an atom, and no atom is wrapped."""
+    if not structure.pbc.any():
+        return True
+    if not structure.pbc.all():
+        return False
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0)  # between opposite faces
+    return bool(heights.min() >= cutoff + np.linalg.norm(np.ptp(structure.positions, axis=0)))
 
 
 def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:

@@ -150,7 +150,7 @@ class Artifact:
         return results
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
-        unknown = ~self._known[np.clip(structure.numbers, -1, len(self._known) - 1)]  # −1 is the last, False
+        unknown = ~self._known[structure.numbers.clip(-1, len(self._known) - 1)]  # −1 is the last, False
         if not unknown.any():
             return
         atoms = np.flatnonzero(unknown)

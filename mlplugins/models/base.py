@@ -51,6 +51,7 @@ class Potential(nn.Module):
         n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
         has_uncertainty: `posterior_features` works.
+        has_molecules: `molecules` works.
         molecular: the energy is one of a whole molecule: it needs every pair of atoms, in the order of the
             training
             frames, on one rank and without periodic images.
@@ -61,6 +62,7 @@ class Potential(nn.Module):
     exchange_width: int
     molecular: bool
     has_uncertainty: bool
+    has_molecules: bool
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class Potential(nn.Module):
         self.exchange_width = int(exchange_width)
         self.molecular = False
         self.has_uncertainty = False
+        self.has_molecules = False
         self.exchange: nn.Module = nn.Identity()
 
     @torch.jit.unused
@@ -147,6 +150,12 @@ class Potential(nn.Module):
         """Predictive variance of a family with `has_uncertainty`: residual (n_centers,), eV², and features ψ
         (n_centers, T), eV; of one atom residual + |ψ|², of a sum of atoms Σ residual + |Σ ψ|²."""
         raise NotImplementedError("this family has no predictive variance")
+
+    @torch.jit.export
+    def molecules(self, species: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
+        """Energies (S,), eV, and ∂E/∂r (S, n, 3), eV/Å, of S molecules in vacuum, without neighbour lists:
+        for models of one molecule with `has_molecules`; species (S, n), positions (S, n, 3), Å."""
+        raise NotImplementedError("this family needs neighbour lists")
 
 
 def resize_buffers(module: nn.Module, state: Dict[str, Tensor], prefix: str) -> None:

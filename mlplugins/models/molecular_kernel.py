@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models.base import Potential, resize_buffers
+from mlplugins.nn.kernel_sum import KernelSum
 
 SOLVER = "molecular_kernel"
 TARGETS = "energies+forces"
@@ -32,8 +33,6 @@ REFERENCES = [
 ]
 
 DESCRIPTORS = ("relative-inverse", "inverse", "coulomb-matrix", "sorted-coulomb-matrix")
-CACHED = 40_000
-"""Kernel values computed at a time: arrays of this size stay in a core's cache."""
 KERNELS = ("gaussian", "matern52", "laplacian")
 
 
@@ -89,8 +88,6 @@ class Model(Potential):
     offset: Tensor
     squares: Tensor
     products: Tensor
-    distance_rows: Tensor
-    slope_rows: Tensor
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         _require(hyperparameters)
@@ -112,11 +109,7 @@ class Model(Potential):
         self.register_buffer("squares", torch.zeros(0, dtype=real), persistent=False)  # |x_i|²
         self.register_buffer("products", torch.zeros(0, dtype=real), persistent=False)  # b_i · x_i
         self.frozen = False
-        self.cached = CACHED
-        # the same, extended by rows that make |q − x_i|² and b_i · (x_i − q) products with extended
-        # descriptors
-        self.register_buffer("distance_rows", torch.zeros(0, 0, dtype=real), persistent=False)
-        self.register_buffer("slope_rows", torch.zeros(0, 0, dtype=real), persistent=False)
+        self.sum = KernelSum(self.kernel, self.sigma)
 
     @torch.jit.unused
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -135,11 +128,17 @@ class Model(Potential):
         """Compute gradients with the energy, without a graph: several times faster, no second derivatives."""
         if self.kernel == "laplacian" or len(self.points) == 0:
             return
-        one = torch.ones_like(self.squares)
-        self.distance_rows = torch.cat([-2.0 * self.points.t(), one[None], self.squares[None]])  # (P + 2, M)
-        if len(self.slopes):
-            self.slope_rows = torch.cat([-self.slopes.t(), self.products[None]])  # (P + 1, M)
+        self.sum.fill(self.points, self.values, self.slopes)
         self.frozen = True
+        self.has_molecules = not self.sorted
+
+    @torch.jit.export
+    def molecules(self, species: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
+        self.require_atoms(species.reshape(-1), positions.shape[0])
+        energy, gradient, farthest = self.sum.molecules(positions, self.scale, self.shift, self.pairs)
+        if float(farthest) >= self.cutoff:
+            raise RuntimeError(self.too_far())
+        return energy + self.offset, gradient
 
     def forward(
         self,
@@ -169,13 +168,7 @@ class Model(Potential):
         n_systems = int(system.max()) + 1
         n_atoms = torch.bincount(system, minlength=n_systems)  # (S,)
         if not self.sorted:
-            n = self.species.shape[0]
-            if species.shape[0] != n * n_systems or not bool((species.reshape(-1, n) == self.species).all()):
-                raise RuntimeError(
-                    "the atoms are not those of the molecule that this model was trained on, in the order "
-                    "of the "
-                    "training frames"
-                )
+            self.require_atoms(species, n_systems)
         elif int(n_atoms.max()) > self.species.shape[0]:
             raise RuntimeError(
                 f"a molecule of {int(n_atoms.max())} atoms; the model was trained on up to "
@@ -188,10 +181,7 @@ class Model(Potential):
                 "periodic images are within the range of this molecular model: make the cell larger"
             )
         if kept.shape[0] < wanted:
-            raise RuntimeError(
-                f"atoms of the molecule are farther apart than {self.cutoff} A, the range of this model "
-                "(a dissociated or a second molecule?)"
-            )
+            raise RuntimeError(self.too_far())
         first = (n_atoms.cumsum(0) - n_atoms).index_select(0, system)  # (N,)
         i, j = centers.index_select(0, kept), neighbors.index_select(0, kept)
         r = torch.linalg.vector_norm(vectors.index_select(0, kept), dim=1)
@@ -204,6 +194,21 @@ class Model(Potential):
         inverse = torch.zeros(n_systems * p, dtype=r.dtype, device=r.device)
         inverse = inverse.index_add(0, place, 1.0 / r).reshape(-1, p)
         return self.scale * inverse - self.shift, n_atoms
+
+    def require_atoms(self, species: Tensor, n_systems: int) -> None:
+        """Raise RuntimeError unless these are the atoms of so many molecules."""
+        n = self.species.shape[0]
+        if species.shape[0] != n * n_systems or not bool((species.reshape(-1, n) == self.species).all()):
+            raise RuntimeError(
+                "the atoms are not those of the molecule that this model was trained on, in the order of the "
+                "training frames"
+            )
+
+    def too_far(self) -> str:
+        return (
+            f"atoms of the molecule are farther apart than {self.cutoff} A, the range of this model (a "
+            "dissociated or a second molecule?)"
+        )
 
     def sorted_matrix(
         self, charges: Tensor, atoms: Tuple[Tensor, Tensor, Tensor], r: Tensor, n_systems: int
@@ -252,54 +257,15 @@ class Model(Potential):
         return total.reshape(-1, copies).sum(1)
 
     def energy_and_gradient(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """f − m (S,) and its gradient (S, P): with t_i = b_i · (x_i − q), f = Σ [a_i (k_i − 1) + 2 k'_i t_i]
-        and
-        ∇f = Σ [(4 k''_i t_i + 2 k'_i a_i) (q − x_i) − 2 k'_i b_i], in parts that stay in the cache."""
-        copies, width = self.pairs.shape[0], x.shape[1]
-        order = self.pairs.reshape(-1)
-        q = x if copies == 1 else x.index_select(1, order).reshape(-1, width)  # (S K, P)
-        energies: List[Tensor] = []
-        gradients: List[Tensor] = []
-        for rows in q.split(max(1, self.cached // self.points.shape[0])):
-            one = torch.ones(rows.shape[0], 1, dtype=x.dtype, device=x.device)
-            s = torch.mm(torch.cat([rows, rows.square().sum(1, keepdim=True), one], 1), self.distance_rows)
-            k, slope, curvature = frozen_kernel(
-                self.kernel, self.sigma, s.clamp_min_(0.0), len(self.values) > 0
-            )
-            total = torch.zeros(rows.shape[0], dtype=x.dtype, device=x.device)
-            pull = torch.zeros_like(rows)
-            along = torch.zeros_like(s)
-            if self.slopes.shape[0] > 0:
-                t = torch.mm(torch.cat([rows, one], 1), self.slope_rows)
-                total = total + (slope * t).sum(1)
-                along = curvature.mul_(t)
-                pull = torch.mm(slope, self.slopes)
-            if self.values.shape[0] > 0:
-                total = total + torch.mv(k, self.values)
-                along = along.addcmul_(slope, self.values.unsqueeze(0))
-            energies.append(total)
-            gradients.append(rows * along.sum(1, keepdim=True) - torch.mm(along, self.points) - pull)
-        energy, gradient = torch.cat(energies), torch.cat(gradients)
+        """f − m (S,) and its gradient (S, P); after `freeze`."""
+        copies = self.pairs.shape[0]
         if copies == 1:
+            energy, gradient = self.sum(x)
             return energy, gradient
+        order = self.pairs.reshape(-1)
+        energy, gradient = self.sum(x.index_select(1, order).reshape(-1, x.shape[1]))
         back = torch.zeros_like(x).index_add_(1, order, gradient.reshape(x.shape[0], -1))
         return energy.reshape(-1, copies).sum(1), back
-
-
-def frozen_kernel(kernel: str, sigma: float, s: Tensor, values: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    """k(s) − 1 (only if `values`), 2 dk/ds and 4 d²k/ds²; `s` is overwritten."""
-    if kernel == "gaussian":
-        k = s.mul_(-0.5 / sigma**2).expm1_()
-        slope = (k + 1.0).mul_(-1.0 / sigma**2)
-        return k, slope, slope * (-1.0 / sigma**2)
-    u = s.mul_(5.0 / sigma**2).sqrt_()
-    decay = torch.exp(-u)
-    slope = (u + 1.0).mul_(decay).mul_(-5.0 / (3.0 * sigma**2))
-    k = u
-    if values:
-        rise = u + u * u / 3.0
-        k = rise + (1.0 + rise) * torch.expm1(-u)
-    return k, slope, decay.mul_(25.0 / (3.0 * sigma**4))
 
 
 def pair_index(a: Tensor, b: Tensor, n: int) -> Tensor:

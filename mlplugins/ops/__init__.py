@@ -77,6 +77,16 @@ def _register_reference() -> None:
             reference.symmetric_contraction,
         ),
         ("linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor", reference.linear),
+        (
+            "kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
+            "-> (Tensor energy, Tensor gradient)",
+            reference.kernel_sum,
+        ),
+        (
+            "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
+            "-> (Tensor energy, Tensor gradient, Tensor farthest)",
+            reference.molecular_kernel,
+        ),
         ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
     ):
         library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))

@@ -180,3 +180,98 @@ def linear(x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Te
             end = target + y.shape[1]
     parts.append(torch.zeros(n, n_out - end, dtype=x.dtype, device=x.device))
     return torch.cat(parts, dim=1)
+
+
+POINTS = 8
+"""Training points that `pack_points` puts together."""
+
+
+def pack_points(points: Tensor, slopes: Tensor) -> Tensor:
+    """Training points (M, P) and, unless it has no rows, b (M, P) in the order of `kernel_sum`, padded by
+    zeros: (B, P, 1 or 2, 8)."""
+    parts = [points, slopes] if len(slopes) else [points]
+    missing = -points.shape[0] % POINTS
+    padded = torch.nn.functional.pad(torch.stack(parts), (0, 0, 0, missing))  # (1 or 2, 8 B, P)
+    blocks = padded.reshape(len(parts), -1, POINTS, points.shape[1])
+    return blocks.permute(1, 3, 0, 2).contiguous()
+
+
+def kernel_sum(q: Tensor, packed: Tensor, values: Tensor, kernel: str, sigma: float) -> Tuple[Tensor, Tensor]:
+    """f(q) = Σ_i [a_i (k_i − 1) + 2 k'_i t_i], t_i = b_i · (x_i − q), and its gradient, for inference:
+
+    ∇f = Σ_i [(4 k''_i t_i + 2 k'_i a_i) (q − x_i) − 2 k'_i b_i], k a function of |q − x_i|².
+
+    Args:
+        q: (Q, P) float64.
+        packed: (B, P, 2, 8) training points x and their b, see `pack_points`; or (B, P, 1, 8) without b.
+        values: (8 B,) a, or (0,).
+        kernel: `gaussian` or `matern52`.
+        sigma: its length scale.
+
+    Returns:
+        f (Q,) and ∇f (Q, P).
+    """
+    rows = packed.permute(2, 0, 3, 1).reshape(packed.shape[2], -1, q.shape[1])
+    points, slopes = rows[0], rows[1:]
+    squares = points.square().sum(1)
+    energies: List[Tensor] = []
+    gradients: List[Tensor] = []
+    # kernel values of this number stay in a core's cache
+    for part in q.split(max(1, 40_000 // max(1, points.shape[0]))):
+        s = part.square().sum(1, keepdim=True) + squares - 2.0 * torch.mm(part, points.t())
+        k, slope, curvature = kernel_derivatives(kernel, sigma, s.clamp_min_(0.0))
+        energy = torch.zeros_like(part[:, 0])
+        pull = torch.zeros_like(part)
+        along = torch.zeros_like(s)
+        if slopes.shape[0] > 0:
+            t = (points * slopes[0]).sum(1) - torch.mm(part, slopes[0].t())
+            energy = energy + (slope * t).sum(1)
+            along = curvature * t
+            pull = torch.mm(slope, slopes[0])
+        if values.shape[0] > 0:
+            energy = energy + torch.mv(k, values)
+            along = along + slope * values
+        energies.append(energy)
+        gradients.append(part * along.sum(1, keepdim=True) - torch.mm(along, points) - pull)
+    return torch.cat(energies), torch.cat(gradients)
+
+
+def molecular_kernel(
+    positions: Tensor, tables: List[Tensor], kernel: str, sigma: float
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """`kernel_sum` of molecules, summed over permutations of their pairs of atoms, from their positions.
+
+    Args:
+        positions: (S, n, 3) float64, Å.
+        tables: scale c (P,), shift (P,), permutations (K, P) int64, then packed and values of `kernel_sum`:
+            the descriptor is c/r − shift over the P pairs i < j in row-major order.
+        kernel: `gaussian` or `matern52`.
+        sigma: its length scale.
+
+    Returns:
+        f (S,), ∂f/∂r (S, n, 3), and the largest distance of two atoms (1,).
+    """
+    scale, shift, pairs = tables[0], tables[1], tables[2]
+    i, j = torch.triu_indices(positions.shape[1], positions.shape[1], 1, device=positions.device).unbind(0)
+    vectors = positions.index_select(1, j) - positions.index_select(1, i)  # (S, P, 3)
+    r = torch.linalg.vector_norm(vectors, dim=2)
+    x = scale / r
+    order = pairs.reshape(-1)
+    q = (x - shift).index_select(1, order).reshape(-1, x.shape[1])
+    energy, slopes = kernel_sum(q, tables[3], tables[4], kernel, sigma)
+    back = torch.zeros_like(x).index_add_(1, order, slopes.reshape(x.shape[0], -1))
+    pull = (back * x / r.square()).unsqueeze(2) * vectors
+    gradient = torch.zeros_like(positions).index_add_(1, i, pull).index_add_(1, j, -pull)
+    return energy.reshape(-1, pairs.shape[0]).sum(1), gradient, r.max().reshape(1)
+
+
+def kernel_derivatives(kernel: str, sigma: float, s: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """k − 1, 2 dk/ds and 4 d²k/ds² at squared distances s."""
+    if kernel == "gaussian":
+        k = torch.expm1(s * (-0.5 / sigma**2))
+        slope = (k + 1.0) * (-1.0 / sigma**2)
+        return k, slope, slope * (-1.0 / sigma**2)
+    u = torch.sqrt(s * (5.0 / sigma**2))
+    decay, rise = torch.exp(-u), u + u * u / 3.0
+    slope = (u + 1.0) * decay * (-5.0 / (3.0 * sigma**2))
+    return rise + (1.0 + rise) * torch.expm1(-u), slope, decay * (25.0 / (3.0 * sigma**4))

@@ -9,7 +9,9 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 
 from mlplugins import MLCalculator
 from mlplugins.engines import lammps
+from mlplugins.engines.artifact import load
 from mlplugins.engines.ipi import MLDriver
+from mlplugins.errors import RunFailed
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import molecular_kernel
 from tests.engines.lammps_tools import start
@@ -50,6 +52,36 @@ def write_deck(folder, model, end):
     head = ["units metal", "atom_style atomic", "atom_modify map yes sort 1 1.0", "read_data molecule.lmp"]
     styles = [f"pair_style hybrid/overlay zero 8.0 mlplugins {model}", "pair_coeff * * zero"]
     return [*head, *styles, "pair_coeff * * mlplugins H C O NULL", *end]
+
+
+def test_with_and_without_neighbour_list(model):
+    """A molecule in vacuum or a large cell needs no list; per-atom virials and wrapped atoms do."""
+    artifact = load(model)
+    free = Atoms("OH2C", POSITIONS)
+    boxed = Atoms("OH2C", POSITIONS, cell=[BOX] * 3, pbc=True)
+    wrapped = Atoms("OH2C", POSITIONS % BOX, cell=[BOX] * 3, pbc=True)
+    slab = Atoms("OH2C", POSITIONS, cell=[BOX] * 3, pbc=[True, True, False])
+    [expected] = artifact.evaluate([free], virials=True)
+    for found in artifact.evaluate([free, boxed]) + artifact.evaluate([free, wrapped, slab]):
+        assert found.energy == pytest.approx(expected.energy, rel=1e-13)
+        for name in ("forces", "virial", "energies"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(expected.virials.sum(axis=0), expected.virial, rtol=0, atol=1e-13)
+    [stress, other] = [artifact.evaluate([a])[0].stress for a in (boxed, wrapped)]
+    np.testing.assert_allclose(stress, other, rtol=0, atol=1e-16)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "expected"),
+    [
+        (Atoms("OH2C", POSITIONS * 9), "farther apart than 8"),
+        (Atoms("H2OC", POSITIONS), "in the order of the training frames"),
+        (Atoms("OH2C", POSITIONS, cell=[8.5] * 3, pbc=True), "periodic images"),
+    ],
+)
+def test_what_is_not_the_molecule_is_refused(model, atoms, expected):
+    with pytest.raises(RunFailed, match=expected):
+        load(model).evaluate([atoms])
 
 
 @pytest.mark.usefixtures("native_build")

@@ -144,19 +144,38 @@ def test_script_equals_eager_and_state_survives(model):
     assert torch.equal(fresh(*x)["energy"], model(*x)["energy"])
 
 
-@pytest.mark.parametrize("cached", [1, 10**6])
-def test_the_exported_form_is_the_same_function(model, cached):
-    """Gradients computed with the energy (`freeze`) against automatic differentiation, in parts of one row
-    and all."""
+@pytest.mark.parametrize("native", [False, True])
+def test_the_exported_form_is_the_same_function(model, native):
+    """Gradients computed with the energy (`freeze`) against automatic differentiation."""
     frozen = copy.deepcopy(model)
     frozen.freeze()
-    frozen.cached = cached
+    if native:
+        frozen.use_native_ops()
     frozen = torch.jit.script(frozen)
     for seed in (40, 41):
         atoms = molecule(seed)
         assert energy(frozen, atoms) == pytest.approx(energy(model, atoms), abs=1e-11)
         for found, expected in zip(forces(frozen, atoms), forces(model, atoms)):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+
+
+def test_molecules_need_no_neighbour_list(model):
+    """`molecules` of the exported form against edges and automatic differentiation; its refusals."""
+    frozen = copy.deepcopy(model)
+    frozen.freeze()
+    assert frozen.has_molecules
+    frozen = torch.jit.script(frozen)
+    frames = [molecule(seed) for seed in (50, 51, 52)]
+    species = inputs(frames[0], ELEMENTS, model.cutoff).species.expand(3, 4)
+    positions = torch.from_numpy(np.stack([a.positions for a in frames]))
+    found, gradient = frozen.molecules(species, positions)
+    for atoms, e, g in zip(frames, found, gradient):
+        assert float(e) == pytest.approx(energy(model, atoms), abs=1e-11)
+        np.testing.assert_allclose(-g.numpy(), forces(model, atoms)[0], rtol=0, atol=1e-11)
+    with pytest.raises((RuntimeError, torch.jit.Error), match="order of the training frames"):
+        frozen.molecules(species[:, [1, 0, 2, 3]], positions)
+    with pytest.raises((RuntimeError, torch.jit.Error), match="farther apart than 9"):
+        frozen.molecules(species, positions * 9)
 
 
 def test_second_derivatives(model):

@@ -79,6 +79,28 @@ def linear(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 5, 11), weights, list(layer.terms), layer.n_out]
 
 
+def kernel_sum(generator: torch.Generator) -> Arguments:
+    packed = reference.pack_points(_normal(generator, 10, 6), _normal(generator, 10, 6))
+    return [_normal(generator, 5, 6), packed, _normal(generator, 16)]
+
+
+def molecular_kernel(generator: torch.Generator) -> Arguments:
+    scale, shift = _normal(generator, 6), _normal(generator, 6)
+    pairs = torch.stack([torch.arange(6), torch.randperm(6, generator=generator)])
+    return [_normal(generator, 2, 4, 3), [scale, shift, pairs, *kernel_sum(generator)[1:]]]
+
+
+def _inference(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
+    """All results of an op without gradients, as one row; nothing if they are not finite."""
+
+    def row(*arguments: Tensor | list[Tensor]) -> Tensor:
+        with torch.no_grad():
+            found = torch.cat([t.reshape(-1) for t in op(*arguments, "gaussian", 0.7)])
+        return found if bool(torch.isfinite(found).all()) else found[:0]
+
+    return row
+
+
 def ghost_exchange(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 4, 3)]
 
@@ -90,12 +112,16 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
     "symmetric_contraction": (symmetric_contraction, reference.symmetric_contraction),
     "edge_rows": (edge_rows, _lengths(reference.edge_rows)),
     "linear": (linear, reference.linear),
+    "kernel_sum": (kernel_sum, _inference(reference.kernel_sum)),
+    "molecular_kernel": (molecular_kernel, _inference(reference.molecular_kernel)),
     "ghost_exchange": (ghost_exchange, torch.clone),
 }
 
 
 def native(op: str) -> Callable[..., Tensor]:
     compiled = getattr(torch.ops.mlplugins, op)
+    if op in ("kernel_sum", "molecular_kernel"):
+        return _inference(compiled)
     return _lengths(compiled) if op == "edge_rows" else compiled
 
 

@@ -18,6 +18,8 @@ OPS = [
     "symmetric_contraction",
     "edge_rows",
     "linear",
+    "kernel_sum",
+    "molecular_kernel",
     "ghost_exchange",
 ]
 

@@ -206,8 +206,19 @@ def test_equal_likelihoods_are_those_within_one_nat(monkeypatch):
     section = molecular_kernel.SearchSection(objective="likelihood", sigma=[0.1, 10.0])
     settings = molecular_kernel.Settings(search=section)
     setup = SimpleNamespace(settings=settings, task=SimpleNamespace(seed=0), unknowns=lambda n: 4 * n)
-    best, _ = molecular_kernel._search(setup, None, [(np.arange(25), np.arange(5))])
+    best, _ = molecular_kernel._search(setup, None, [(np.arange(25), np.arange(5))], 25)
     assert best["regularisation"] == 1e-9
+
+
+@pytest.mark.parametrize(("fitted", "expected"), [(100, 1e-6), (10, 1e-9)])
+def test_equal_errors_are_fewer_if_the_search_fits_to_fewer_frames(monkeypatch, fitted, expected):
+    """A regularisation that costs 1 % with ten frames would cost far more with a hundred."""
+    trials = [Trial({"sigma": 1.0, "regularisation": 10.0**k}, score) for k, score in ((-9, 1), (-6, 1.01))]
+    monkeypatch.setattr(molecular_kernel, "search", lambda *a: trials)
+    settings = molecular_kernel.Settings(search=molecular_kernel.SearchSection(sigma=[0.1, 10.0]))
+    setup = SimpleNamespace(settings=settings, task=SimpleNamespace(seed=0))
+    best, _ = molecular_kernel._search(setup, None, [(np.arange(fitted), np.arange(5))], 100)
+    assert best["regularisation"] == expected
 
 
 def test_a_search_survives_trials_that_do_not_converge(folder, tmp_path, monkeypatch):
@@ -239,9 +250,9 @@ def test_outer_folds_are_seen_by_neither_search_nor_fit(folder, tmp_path, monkey
             groups.extend(found)
         return found
 
-    def searching(setup, sigma, parts):
+    def searching(setup, sigma, parts, final):
         seen.append([np.concatenate(pair) for pair in parts])
-        return search(setup, sigma, parts)
+        return search(setup, sigma, parts, final)
 
     def assembling(self, index, *rest):
         seen[-1].append(index)

@@ -85,27 +85,52 @@ template <typename T, int D> inline Vector<T> sum_lanes(const Vector<T> *rows)
   }
 }
 
-/// e^x to the last bit or two: x = n ln 2 + r, 2^n from the exponent field, e^r from its Taylor series.
-template <typename T> inline Vector<T> exponential(Vector<T> x)
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2; gives Σ_{k ≥ first} r^k / k! from its Taylor series, and n in the lowest bits of
+/// `shifted`.
+template <typename T, int FIRST> inline Vector<T> reduced_series(Vector<T> x, Vector<T> &shifted)
 {
   using L = Lanes<T>;
   x = x > L::largest ? Vector<T>{} + L::largest : x;
   x = x < -L::largest ? Vector<T>{} - L::largest : x;
-  const Vector<T> shifted = x * T(1.44269504088896340736) + L::rounding;    // n sits in the lowest bits
+  shifted = x * T(1.44269504088896340736) + L::rounding;
   const Vector<T> n = shifted - L::rounding;
   const Vector<T> r = (x - n * L::ln2_high) - n * L::ln2_low;
   constexpr double inverse_factorial[] = {1., 1., 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320,
                                           1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
   Vector<T> series = Vector<T>{} + T(inverse_factorial[L::degree]);
-  for (int k = L::degree - 1; k >= 0; k--) series = series * r + T(inverse_factorial[k]);
-  typename L::bits power;
+  for (int k = L::degree - 1; k >= FIRST; k--) series = series * r + T(inverse_factorial[k]);
+  if constexpr (FIRST == 1) series *= r;
+  return series;
+}
+
+/// 2^n a, with n from the lowest bits of `shifted`.
+template <typename T> inline Vector<T> scaled(const Vector<T> &a, const Vector<T> &shifted)
+{
+  using L = Lanes<T>;
+  typename L::bits power, bits;
   __builtin_memcpy(&power, &shifted, sizeof(power));
   power <<= L::mantissa;    // the bits of `rounding` itself fall off the left end
-  typename L::bits bits;
-  __builtin_memcpy(&bits, &series, sizeof(bits));
+  __builtin_memcpy(&bits, &a, sizeof(bits));
   bits += power;
-  __builtin_memcpy(&series, &bits, sizeof(bits));
-  return series;
+  Vector<T> result;
+  __builtin_memcpy(&result, &bits, sizeof(result));
+  return result;
+}
+
+/// e^x to the last bit or two.
+template <typename T> inline Vector<T> exponential(const Vector<T> &x)
+{
+  Vector<T> shifted;
+  const Vector<T> series = reduced_series<T, 0>(x, shifted);
+  return scaled<T>(series, shifted);
+}
+
+/// e^x − 1 to the last bits, also near zero.
+template <typename T> inline Vector<T> exponential_less_one(const Vector<T> &x)
+{
+  Vector<T> shifted;
+  const Vector<T> series = reduced_series<T, 1>(x, shifted), power = scaled<T>(Vector<T>{} + T(1), shifted);
+  return series * power + (power - T(1));
 }
 
 }    // namespace

@@ -65,7 +65,7 @@ def conjugate_gradients(
     raise RunFailed(
         f"conjugate gradients: residual {float(np.linalg.norm(residual)) / scale:.1e} after {most} "
         "iterations, expected "
-        f"{tolerance:.1e}; raise training.landmarks, training.regularisation or training.tolerance"
+        f"{tolerance:.1e}; raise training.iterations, landmarks, regularisation or tolerance"
     )
 
 

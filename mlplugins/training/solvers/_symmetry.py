@@ -115,7 +115,9 @@ def group(generators: Sequence[Sequence[int] | Permutations], n: int) -> Permuta
     """
     for p in generators:
         if sorted(int(k) for k in p) != list(range(n)):
-            raise BadInput(f"permutations: expected the numbers 0 … {n - 1} in some order, got {list(p)}")
+            raise BadInput(
+                f"model.permutations: expected the numbers 0 … {n - 1} in some order, got {list(p)}"
+            )
     steps = [tuple(int(k) for k in p) for p in generators]
     found = {tuple(range(n))}
     waiting = list(found)
@@ -139,7 +141,7 @@ def given(generators: Sequence[Sequence[int]], numbers: NDArray[np.int64]) -> Pe
     found = group(generators, len(numbers))
     for p in found:
         if (numbers[p] != numbers).any():
-            raise BadInput(f"permutations: {p.tolist()} swaps atoms of different elements")
+            raise BadInput(f"model.permutations: {p.tolist()} swaps atoms of different elements")
     return found
 
 

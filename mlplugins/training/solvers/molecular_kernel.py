@@ -34,9 +34,11 @@ from mlplugins.training.solvers._regression import (
 LARGEST_DIFFERENCE_ERROR = 2e-7
 """Fits whose energy differences deviate more than this from their forces are not chosen."""
 
-TIE = 1.02
-"""Trials whose errors are within this factor of the lowest are equal: the best conditioned of them is
-chosen."""
+TIE = 0.02
+"""Trials whose errors, in the final fit, exceed the lowest by up to this share are equal: the best
+conditioned of them is chosen. A regularisation adds its error in quadrature, and that share grows while the
+rest of the error shrinks, about as 1/N: the margin of a search with fewer frames is narrower by the square of
+their ratio."""
 
 SEARCH_ITERATIONS = 1000
 """Conjugate gradients that take longer count as refused in the search."""
@@ -273,7 +275,7 @@ def choose(
             "cholesky, or objective: validation"
         )
     nested = _nested(setup, sigma, pool) if settings.search.nested else None
-    best, trials = _search(setup, sigma, parts)
+    best, trials = _search(setup, sigma, parts, len(pool))
     observer.note(
         f"search: {len(trials)} trials with {len(parts[0][0])} of {len(pool)} frames to fit to, sigma "
         f"{best['sigma']:.4g}, regularisation {best['regularisation']:.2g}"
@@ -309,7 +311,10 @@ def _some(setup: Setup, index: Index, most: int) -> Index:
     return index[folds.holdout(setup.m.energies[index].tolist(), most, setup.task.seed)]
 
 
-def _search(setup: Setup, sigma: float | None, parts: list[Part]) -> tuple[dict[str, float], list[Trial]]:
+def _search(
+    setup: Setup, sigma: float | None, parts: list[Part], final: int
+) -> tuple[dict[str, float], list[Trial]]:
+    """Values for a fit to `final` frames, and all trials."""
     settings, fixed = setup.settings, {}
     variables = []
     if sigma is None:
@@ -340,7 +345,7 @@ def _search(setup: Setup, sigma: float | None, parts: list[Part]) -> tuple[dict[
 
     trials = search(settings.search.method, variables, score, settings.search.trials, setup.task.seed)
     lowest = min(t.score for t in trials)
-    limit = lowest * TIE
+    limit = lowest * (1.0 + TIE * min(1.0, len(parts[0][0]) / final) ** 2)
     if settings.search.objective == "likelihood":  # a factor e of the likelihood
         limit = lowest + 1.0 / setup.unknowns(len(parts[0][0]))
     equal = [{**fixed, **t.values} for t in trials if t.score <= limit]
@@ -379,7 +384,8 @@ def _nested(setup: Setup, sigma: float | None, pool: Index) -> dict[str, Any]:
     for group in groups:
         outer = pool[group]
         rest = np.setdiff1d(pool, outer)
-        best, _ = _search(setup, sigma, _parts(setup, rest, rest[:0], max(2, setup.settings.search.folds)))
+        parts = _parts(setup, rest, rest[:0], max(2, setup.settings.search.folds))
+        best, _ = _search(setup, sigma, parts, len(rest))
         fit = setup.system(rest, best["sigma"]).solve(setup.regularisation(best["regularisation"]))
         prediction = _regression.predict(fit.model, setup.m.points.take(outer))
         rows.append(_regression.errors(setup.m, outer, prediction))

@@ -57,7 +57,7 @@ def test_the_preconditioner_saves_iterations_and_failure_is_said():
     found = _iterative.conjugate_gradients(k.dot, inverse, y, 1e-10, 200)
     np.testing.assert_allclose(k @ found.solution, y, atol=1e-8)
     assert found.iterations < 20
-    with pytest.raises(RunFailed, match="raise training.landmarks"):
+    with pytest.raises(RunFailed, match="raise training.iterations"):
         _iterative.conjugate_gradients(k.dot, lambda v: v, y, 1e-12, 5)
 
 
