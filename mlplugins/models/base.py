@@ -53,8 +53,7 @@ class Potential(nn.Module):
         has_uncertainty: `posterior_features` works.
         has_molecules: `molecules` works.
         molecular: the energy is one of a whole molecule: it needs every pair of atoms, in the order of the
-            training
-            frames, on one rank and without periodic images.
+            training frames, on one rank and without periodic images.
     """
 
     cutoff: float
