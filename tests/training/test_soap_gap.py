@@ -20,7 +20,7 @@ from mlplugins.models.base import energy_derivatives
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.testing.structures import standard_structures
-from mlplugins.training.solvers._rkhs_qr import Triangle, solve
+from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, solve
 from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, whiten
 from mlplugins.training.solvers.soap_gap import _environments
 from tests.training import argon
@@ -82,6 +82,12 @@ def test_triangles_solve_the_same_problem_as_the_normal_equations():
     covariance = a @ a.T + 0.09 * torch.eye(90, dtype=torch.float64)
     normal = torch.distributions.MultivariateNormal(torch.zeros(90, dtype=torch.float64), covariance)
     assert found.log_evidence == pytest.approx(float(normal.log_prob(y)), rel=1e-10)
+    other = Triangle(7)
+    other.add(2.0 * a[:20], y[:20])
+    quick = Grams([{"forces": triangle}, {"forces": other}]).solve({"forces": 0.3}, {"forces": other})
+    assert quick.n == 90
+    assert quick.log_evidence == pytest.approx(found.log_evidence, rel=1e-9)
+    torch.testing.assert_close(quick.mean, found.mean, rtol=1e-9, atol=1e-11)
     assert triangle.rmse(found.mean) == pytest.approx(float((a @ found.mean - y).square().mean().sqrt()))
 
 
@@ -118,7 +124,9 @@ def test_argon_is_learnt(trained):
 
 def test_z_scores_of_the_test_frames_say_how_good_the_calibration_is(trained):
     report = json.loads((trained / "run" / "metrics.json").read_text())["solver"]
-    assert np.mean(np.square(report["validation_z_scores"])) == pytest.approx(1.0)
+    assert len(report["cross_validation_z_scores"]) == 30  # every frame once
+    assert report["z_after_calibration"]["rms"] == pytest.approx(1.0, abs=0.1)
+    assert (trained / "run" / "uncertainty.png").stat().st_size > 5000
     frames = argon.argon(12, seed=2)
     calculator = MLCalculator(trained / "run" / "model.pt")
     expected = []
@@ -165,7 +173,8 @@ def test_chunks_of_atoms_change_nothing(trained):
     model.chunk = 3
     assert len(b.species) % 3
     for part, expected in zip(model.posterior_features(*x), whole, strict=True):
-        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-12)
+        size = float(expected.abs().max())  # of sums that cancel
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-9 * size)
 
 
 def test_uncertainty_grows_with_distance_from_the_data(trained):

@@ -9,10 +9,11 @@ rows there are; every kind of target keeps its own triangle, so that σ can chan
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 
@@ -79,9 +80,54 @@ class Posterior:
 
     @property
     def condition(self) -> float:
-        """Of R."""
-        values = torch.linalg.svdvals(self.factor)
-        return float(values[0] / values[-1])
+        """Of R, estimated in the 1-norm."""
+        reciprocal, _ = lapack.dtrcon(self.factor.numpy(), norm="1", uplo="U")
+        return 1.0 / max(float(reciprocal), 1e-300)
+
+
+class Grams:
+    """Products of the triangles, for many posteriors of the same rows at a tenth of the cost of `solve`.
+
+    Squares lose half the digits: good for a search and for calibration, not for the weights of a model.
+
+    >>> triangle = Triangle(1)
+    >>> one = torch.ones(4, 1, dtype=torch.float64)
+    >>> triangle.add(one, 5.0 * one[:, 0])
+    >>> float(Grams([{"forces": triangle}]).solve({"forces": 2.0}).mean.round(decimals=12))
+    2.5
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Triangle]]) -> None:
+        self.parts = parts
+        self.products = {kind: _square([part[kind] for part in parts]) for kind in parts[0]}
+        self.n_rows = {kind: sum(part[kind].n_rows for part in parts) for kind in parts[0]}
+
+    def solve(self, noise: Mapping[str, float], without: Mapping[str, Triangle] | None = None) -> Posterior:
+        """As `solve`, of all parts but one."""
+        n_rows = dict(self.n_rows)
+        total = torch.zeros_like(next(iter(self.products.values())))
+        for kind, product in self.products.items():
+            total.add_(product, alpha=noise[kind] ** -2)
+            if without is not None:
+                total.sub_(_square([without[kind]]), alpha=noise[kind] ** -2)
+                n_rows[kind] -= without[kind].n_rows
+        width = len(total) - 1
+        total.diagonal()[:width] += 1.0
+        factor, info = torch.linalg.cholesky_ex(total[:width, :width], upper=True)
+        if int(info):
+            kept = [part for part in self.parts if part is not without]
+            return solve({kind: [part[kind] for part in kept] for kind in n_rows}, noise)
+        z = torch.linalg.solve_triangular(factor.t(), total[:width, width:], upper=False)
+        rho = max(float(total[width, width] - z.square().sum()), 0.0)
+        return _posterior(factor, z, rho, {kind: (n, noise[kind]) for kind, n in n_rows.items()})
+
+
+def _square(several: Sequence[Triangle]) -> Tensor:
+    total = torch.zeros(several[0].width + 1, several[0].width + 1, dtype=torch.float64)
+    for triangle in several:
+        factor = triangle.factor()
+        total.addmm_(factor.t(), factor)
+    return total
 
 
 def solve(parts: Mapping[str, list[Triangle]], noise: Mapping[str, float]) -> Posterior:
@@ -99,8 +145,13 @@ def solve(parts: Mapping[str, list[Triangle]], noise: Mapping[str, float]) -> Po
     stack = torch.cat([*(t.factor() / sigma for t, sigma in triangles), prior])
     r = torch.linalg.qr(stack, mode="r").R
     factor, z, rho = r[:width, :width], r[:width, width:], float(r[width, width]) if len(r) > width else 0.0
-    n = sum(t.n_rows for t, _ in triangles)
-    evidence = -0.5 * rho * rho - float(factor.diagonal().abs().log().sum()) - 0.5 * n * math.log(2 * math.pi)
-    evidence -= sum(t.n_rows * math.log(sigma) for t, sigma in triangles)
+    rows = {kind: (sum(t.n_rows for t in several), noise[kind]) for kind, several in parts.items()}
+    return _posterior(factor, z, rho * rho, rows)
+
+
+def _posterior(factor: Tensor, z: Tensor, misfit: float, rows: Mapping[str, tuple[int, float]]) -> Posterior:
+    n = sum(count for count, _ in rows.values())
+    evidence = -0.5 * misfit - float(factor.diagonal().abs().log().sum()) - 0.5 * n * math.log(2 * math.pi)
+    evidence -= sum(count * math.log(sigma) for count, sigma in rows.values())
     mean = torch.linalg.solve_triangular(factor, z, upper=True)[:, 0]
-    return Posterior(mean, factor, evidence, rho * rho, n)
+    return Posterior(mean, factor, evidence, misfit, n)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlplugins.models.base import energy_derivatives
 from mlplugins.models.soap_gap import Model
 from mlplugins.structures.batch import Batch
 
@@ -190,7 +191,11 @@ class _Edges:
     def slopes(self, part: Tensor, kind: int) -> Tensor:
         """Σ_m (∂c_um/∂v) c_vm for the channels u of `kind`: (e, 3, (l_max + 1) · n_max · channels)."""
         r, dr = (x[part].reshape(len(part), 1, -1, self.n_max, 1) for x in (self.r, self.dr))
-        v, y, dy = self.vectors[part][:, :, None, None], self.y[part][:, None, None], self.dy[part].unsqueeze(2)
+        v, y, dy = (
+            self.vectors[part][:, :, None, None],
+            self.y[part][:, None, None],
+            self.dy[part].unsqueeze(2),
+        )
         i = self.centers[part]
         found = []
         for degree in range(self.l_max + 1):
@@ -199,6 +204,26 @@ class _Edges:
             product = torch.bmm(dc.flatten(1, 2), self.c[degree][i].transpose(1, 2))
             found.append(product.reshape(len(part), 3, -1))
         return torch.cat(found, dim=2)
+
+
+def repulsion(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies (S,), forces (N, 3) and V σ (S, 6) of the fixed short-range repulsion."""
+    n = len(batch.species)
+    if model.repulsion is None:
+        zero = torch.zeros(batch.n_systems, dtype=torch.float64)
+        return (
+            zero,
+            torch.zeros(n, 3, dtype=torch.float64),
+            torch.zeros(batch.n_systems, 6, dtype=torch.float64),
+        )
+    with torch.enable_grad():
+        vectors = batch.vectors.detach().clone().requires_grad_()
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        e = model.repulsion(batch.species, batch.centers, batch.neighbors, r, n)
+        edges = (batch.centers, batch.neighbors)
+        forces, virial = energy_derivatives(e, vectors, edges, batch.system, batch.n_systems)
+    energy = torch.zeros(batch.n_systems, dtype=e.dtype).index_add(0, batch.system, e.detach())
+    return energy, forces, torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1)
 
 
 def _sum(rows: Tensor, index: Tensor, n: int) -> Tensor:
