@@ -100,6 +100,12 @@ def solve(task: Task, observer: Observer) -> Solution:
         raise BadInput(
             "training.targets: forces alone leave the energies of a local model open: use energies+forces"
         )
+    largest = max(settings.learning_curve, default=0)
+    if largest > len(sets.train) or (largest and not sets.validation):
+        raise BadInput(
+            f"training.learning_curve: expected up to {len(sets.train)} training frames and a validation set, "
+            f"got {largest} and {len(sets.validation)} validation frames"
+        )
     present = {symbol for s in sets.train for symbol in data.symbols(s)}
     absent = [symbol for symbol in sets.elements if symbol not in present]
     if absent:
