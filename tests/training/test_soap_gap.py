@@ -19,8 +19,8 @@ from mlplugins.models import soap_gap
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import Structure
-from mlplugins.testing.structures import standard_structures
 from mlplugins.structures.metrics import z_statistics
+from mlplugins.testing.structures import standard_structures
 from mlplugins.training.solvers import _calibration
 from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, solve
 from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, whiten

@@ -96,23 +96,7 @@ def solve(task: Task, observer: Observer) -> Solution:
         BadInput: an element without training frames, forces as the only target, more memory than there is.
     """
     settings, sets = task.settings, task.sets
-    if task.targets == "forces":
-        raise BadInput(
-            "training.targets: forces alone leave the energies of a local model open: use energies+forces"
-        )
-    largest = max(settings.learning_curve, default=0)
-    if largest > len(sets.train) or (largest and not sets.validation):
-        raise BadInput(
-            f"training.learning_curve: expected up to {len(sets.train)} training frames and a validation set, "
-            f"got {largest} and {len(sets.validation)} validation frames"
-        )
-    present = {symbol for s in sets.train for symbol in data.symbols(s)}
-    absent = [symbol for symbol in sets.elements if symbol not in present]
-    if absent:
-        raise BadInput(
-            f"soap-gap: no training frame holds {', '.join(absent)}: if validation frames do, choose them "
-            "yourself (data.validation: FILE) or change the seed; otherwise leave it out of data.elements"
-        )
+    _require_data(task)
     model = Model(sets.elements, task.hyperparameters)
     graphs = {
         name: data.graphs(frames, sets.baseline, model.cutoff, torch.float64)
@@ -120,8 +104,10 @@ def solve(task: Task, observer: Observer) -> Solution:
     }
     points = sparse_points(model, graphs["train"], settings.n_sparse, settings.sparse_method, task.seed)
     rows = Rows(model, basis(model, points))
-    # triangles of three kinds of target, twice, and the stack of their solution
-    _require_memory(8 * (rows.width + 1) ** 2 * 16, f"{rows.width} unknowns", len(sets.elements))
+    # forces and virials of every group, the stack of their solution and its copy, products of the triangles
+    _require_memory(
+        8 * (rows.width + 1) ** 2 * (4 * FOLDS + 10), f"{rows.width} unknowns", len(sets.elements)
+    )
     observer.note(f"{sum(map(len, points))} sparse points, {rows.width} unknowns")
     chosen = _groups(graphs["train"], graphs["validation"], task.seed)
     groups = [assemble(rows, group, task.targets, observer) for group in chosen]
@@ -138,14 +124,10 @@ def solve(task: Task, observer: Observer) -> Solution:
     calibration = calibrate(rows, chosen, groups, Grams(fitted), noise)
     install(model, rows, final, calibration if settings.uncertainty else None)
     report = {
-        "n_sparse": {e: len(p) for e, p in zip(sets.elements, points)},
-        "rank": {e: w.shape[1] for e, w in zip(sets.elements, rows.features.whitening)},
-        "unknowns": rows.width,
+        **_describe(sets.elements, rows, final),
         "targets": {kind: n for kind, n in trained.n_rows.items() if n},
         "regularisation": noise,
         "regularisation_search": searched,
-        "log_evidence": final.log_evidence,
-        "condition": final.condition,
         "final_fit_used": "training and validation frames" if refit else "training frames",
         **calibration.report(),
     }
@@ -163,6 +145,39 @@ def solve(task: Task, observer: Observer) -> Solution:
     frames = [*sets.train, *sets.validation] if refit else list(sets.train)
     hyperparameters = asdict(task.hyperparameters)
     return Solution(model.eval(), hyperparameters, report, frames, validation, rows.width, curve, z)
+
+
+def _describe(elements: list[str], rows: Rows, found: Posterior) -> dict[str, Any]:
+    """For metrics.json."""
+    features = rows.features
+    return {
+        "n_sparse": {e: len(p) for e, p in zip(elements, features.points)},
+        "rank": {e: w.shape[1] for e, w in zip(elements, features.whitening)},
+        "unknowns": rows.width,
+        "log_evidence": found.log_evidence,
+        "condition": found.condition,
+    }
+
+
+def _require_data(task: Task) -> None:
+    settings, sets = task.settings, task.sets
+    if task.targets == "forces":
+        raise BadInput(
+            "training.targets: forces alone leave the energies of a local model open: use energies+forces"
+        )
+    largest = max(settings.learning_curve, default=0)
+    if largest > len(sets.train) or (largest and not sets.validation):
+        raise BadInput(
+            f"training.learning_curve: expected up to {len(sets.train)} training frames and a validation "
+            f"set, got {largest} and {len(sets.validation)} validation frames"
+        )
+    present = {symbol for s in sets.train for symbol in data.symbols(s)}
+    absent = [symbol for symbol in sets.elements if symbol not in present]
+    if absent:
+        raise BadInput(
+            f"soap-gap: no training frame holds {', '.join(absent)}: if validation frames do, choose them "
+            "yourself (data.validation: FILE) or change the seed; otherwise leave it out of data.elements"
+        )
 
 
 def _groups(train: Sequence[Batch], validation: Sequence[Batch], seed: int) -> list[list[Batch]]:
