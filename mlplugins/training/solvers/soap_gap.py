@@ -37,7 +37,7 @@ EDGES_AT_ONCE = 4096
 FOLDS = 5
 """Groups of frames of the cross-validation that calibrates the variance."""
 
-TRIALS = 40
+TRIALS = 25
 """Regularisations tried."""
 
 SMALLEST = 1e-12
@@ -104,7 +104,7 @@ def solve(task: Task, observer: Observer) -> Solution:
     }
     points = sparse_points(model, graphs["train"], settings.n_sparse, settings.sparse_method, task.seed)
     rows = Rows(model, basis(model, points))
-    # forces and virials of every group, the stack of their solution and its copy, products of the triangles
+    # triangles of every group, the stack of their solution and its copy, products of the triangles
     _require_memory(
         8 * (rows.width + 1) ** 2 * (4 * FOLDS + 10), f"{rows.width} unknowns", len(sets.elements)
     )
