@@ -22,7 +22,7 @@ from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import z_statistics
 from mlplugins.testing.structures import standard_structures
 from mlplugins.training.solvers import _calibration
-from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, solve
+from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, leave_out, solve
 from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, whiten
 from mlplugins.training.solvers.soap_gap import _environments
 from tests.training import argon
@@ -86,7 +86,11 @@ def test_triangles_solve_the_same_problem_as_the_normal_equations():
     assert found.log_evidence == pytest.approx(float(normal.log_prob(y)), rel=1e-10)
     other = Triangle(7)
     other.add(2.0 * a[:20], y[:20])
-    quick = Grams([{"forces": triangle}, {"forces": other}]).solve({"forces": 0.3}, {"forces": other})
+    both = solve({"forces": [triangle, other]}, {"forces": 0.3})
+    mean, factor = leave_out(both, {"forces": other}, {"forces": 0.3})
+    torch.testing.assert_close(mean, found.mean, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(factor.T @ factor, precision, rtol=1e-10, atol=1e-10)
+    quick = Grams([{"forces": triangle}]).solve({"forces": 0.3})
     assert quick.n == 90
     assert quick.log_evidence == pytest.approx(found.log_evidence, rel=1e-9)
     torch.testing.assert_close(quick.mean, found.mean, rtol=1e-9, atol=1e-11)

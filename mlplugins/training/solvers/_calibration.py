@@ -16,7 +16,7 @@ from torch import Tensor
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.metrics import z_statistics
 from mlplugins.training import data
-from mlplugins.training.solvers._rkhs_qr import Grams, Posterior, Triangle
+from mlplugins.training.solvers._rkhs_qr import Posterior, Triangle, leave_out, solve
 from mlplugins.training.solvers._soap_rows import Rows, repulsion
 
 Array = NDArray[np.float64]
@@ -98,35 +98,41 @@ def calibrate(
     rows: Rows,
     groups: Sequence[Sequence[Batch]],
     triangles: Sequence[Mapping[str, Triangle]],
-    fitted: Grams,
+    found: Posterior,
     noise: Mapping[str, float],
 ) -> Calibration:
-    """Cross-validation: every group of frames is predicted by a fit to the others.
+    """Cross-validation: every group of frames is predicted by the fit without it.
 
     Args:
         rows: of the fit.
-        groups: frames; those that are not in `fitted` are predicted by all of it.
-        triangles: of the groups.
-        fitted: triangles of the fit.
+        groups: frames.
+        triangles: of the groups the fit has seen, in order; further groups are predicted by the fit.
+        found: the fit.
         noise: its regularisation.
     """
-    found = []
-    for group, triangle in zip(groups, triangles, strict=True):
-        inside = any(triangle is part for part in fitted.parts)
-        without = triangle if inside and len(fitted.parts) > 1 else None
-        found.append(scores(rows, group, fitted.solve(noise, without)))
+    several = []
+    for k, group in enumerate(groups):
+        mean, factor = found.mean, found.factor
+        if k < len(triangles):
+            rest = leave_out(found, triangles[k], noise)
+            if rest is None:
+                others = [t for j, t in enumerate(triangles) if j != k]
+                again = solve({kind: [t[kind] for t in others] for kind in triangles[k]}, noise)
+                rest = again.mean, again.factor
+            mean, factor = rest
+        several.append(scores(rows, group, mean, factor))
     return fit(
         Scores(
-            np.concatenate([s.errors for s in found]),
-            np.concatenate([s.variances for s in found]),
-            np.concatenate([s.n_atoms for s in found]),
+            np.concatenate([s.errors for s in several]),
+            np.concatenate([s.variances for s in several]),
+            np.concatenate([s.n_atoms for s in several]),
         )
     )
 
 
 @torch.no_grad()
-def scores(rows: Rows, graphs: Sequence[Batch], found: Posterior) -> Scores:
-    """Errors and predicted variances of the energies of frames."""
+def scores(rows: Rows, graphs: Sequence[Batch], mean: Tensor, factor: Tensor) -> Scores:
+    """Errors and predicted variances of the energies of frames; mean and factor of the weights."""
     errors, variances, n_atoms = [], [], []
     for batch in data.pack(graphs, EDGES_AT_ONCE):
         phi = rows.atoms(batch)
@@ -134,9 +140,9 @@ def scores(rows: Rows, graphs: Sequence[Batch], found: Posterior) -> Scores:
         residual = (rows.model.delta**2 - many.square().sum(dim=1)).clamp_min(0.0)
         total = _by_frame(residual.unsqueeze(1), batch)[:, 0]
         summed = _by_frame(phi, batch)
-        psi = torch.linalg.solve_triangular(found.factor.t(), summed.t(), upper=False)
+        psi = torch.linalg.solve_triangular(factor.t(), summed.t(), upper=False)
         fixed, _, _ = repulsion(rows.model, batch)
-        errors.append((summed @ found.mean - (batch.energy - fixed)).numpy())
+        errors.append((summed @ mean - (batch.energy - fixed)).numpy())
         variances.append((total + psi.square().sum(dim=0)).numpy())
         n_atoms.append(batch.n_atoms.double().numpy())
     return Scores(np.concatenate(errors), np.concatenate(variances), np.concatenate(n_atoms))

@@ -121,7 +121,7 @@ def solve(task: Task, observer: Observer) -> Solution:
         validation = metrics(sets.validation, predicted)
     fitted = groups if refit or not sets.validation else groups[:-1]
     final = posterior({kind: [group[kind] for group in fitted] for kind in groups[0]}, noise)
-    calibration = calibrate(rows, chosen, groups, Grams(fitted), noise)
+    calibration = calibrate(rows, chosen, fitted, final, noise)
     install(model, rows, final, calibration if settings.uncertainty else None)
     report = {
         **_describe(sets.elements, rows, final),
@@ -133,7 +133,7 @@ def solve(task: Task, observer: Observer) -> Solution:
     }
     z = {"left out in turn": (calibration.before, calibration.after)}
     if sets.test:
-        test = scores(rows, graphs["test"], final)
+        test = scores(rows, graphs["test"], final.mean, final.factor)
         z["test"] = test.errors / np.sqrt(test.variances), calibration.z(test)
         report["test_z_before_calibration"], report["test_z"] = map(z_statistics, z["test"])
         report["test_z_scores"] = z["test"][1].tolist()
