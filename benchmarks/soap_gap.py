@@ -54,7 +54,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "n_sparse": 700,
     },
     "ethanol": {"model": MOLECULE, "n_sparse": 1500},
-    "malonaldehyde": {"model": MOLECULE, "n_sparse": 1000},
+    "malonaldehyde": {"model": MOLECULE, "n_sparse": 1500},
 }
 QUOTED = {
     "Cu": (0.46, 10),

@@ -130,7 +130,7 @@ def test_argon_is_learnt(trained):
 
 def test_z_scores_of_the_test_frames_say_how_good_the_calibration_is(trained):
     report = json.loads((trained / "run" / "metrics.json").read_text())["solver"]
-    assert len(report["cross_validation_z_scores"]) == 30  # every frame once
+    assert len(report["cross_validation_z_scores"]) == 6  # many atoms are sparse points: validation frames
     assert report["z_after_calibration"]["rms"] == pytest.approx(1.0, abs=0.1)
     assert (trained / "run" / "uncertainty.png").stat().st_size > 5000
     frames = argon.argon(12, seed=2)

@@ -96,8 +96,8 @@ def fit(found: Scores) -> Calibration:
 
 def calibrate(
     rows: Rows,
-    groups: Sequence[Sequence[Batch]],
-    triangles: Sequence[Mapping[str, Triangle]],
+    held: Sequence[tuple[Sequence[Batch], Mapping[str, Triangle]]],
+    fitted: Sequence[Mapping[str, Triangle]],
     found: Posterior,
     noise: Mapping[str, float],
 ) -> Calibration:
@@ -105,19 +105,19 @@ def calibrate(
 
     Args:
         rows: of the fit.
-        groups: frames.
-        triangles: of the groups the fit has seen, in order; further groups are predicted by the fit.
+        held: groups of frames and their triangles.
+        fitted: triangles that the fit has seen; groups that are not among them are predicted by the fit.
         found: the fit.
         noise: its regularisation.
     """
     several = []
-    for k, group in enumerate(groups):
+    for group, triangles in held:
         mean, factor = found.mean, found.factor
-        if k < len(triangles):
-            rest = leave_out(found, triangles[k], noise)
+        others = [t for t in fitted if t is not triangles]
+        if len(others) < len(fitted):
+            rest = leave_out(found, triangles, noise)
             if rest is None:
-                others = [t for j, t in enumerate(triangles) if j != k]
-                again = solve({kind: [t[kind] for t in others] for kind in triangles[k]}, noise)
+                again = solve({kind: [t[kind] for t in others or fitted] for kind in triangles}, noise)
                 rest = again.mean, again.factor
             mean, factor = rest
         several.append(scores(rows, group, mean, factor))

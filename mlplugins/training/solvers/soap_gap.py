@@ -37,6 +37,10 @@ EDGES_AT_ONCE = 4096
 FOLDS = 5
 """Groups of frames of the cross-validation that calibrates the variance."""
 
+SHARE = 0.1
+"""Sparse points per training atom above which only the validation frames calibrate: frames whose own atoms
+are sparse points are described by them even when left out, and their variance comes out too small."""
+
 TRIALS = 25
 """Regularisations tried."""
 
@@ -121,7 +125,11 @@ def solve(task: Task, observer: Observer) -> Solution:
         validation = metrics(sets.validation, predicted)
     fitted = groups if refit or not sets.validation else groups[:-1]
     final = posterior({kind: [group[kind] for group in fitted] for kind in groups[0]}, noise)
-    calibration = calibrate(rows, chosen, fitted, final, noise)
+    held = list(zip(chosen, groups))
+    n_atoms = sum(len(s) for s in sets.train)
+    if sets.validation and sum(map(len, points)) > SHARE * n_atoms:
+        held = held[-1:]
+    calibration = calibrate(rows, held, fitted, final, noise)
     install(model, rows, final, calibration if settings.uncertainty else None)
     report = {
         **_describe(sets.elements, rows, final),
