@@ -89,6 +89,7 @@ class Model(Potential):
     posterior: Tensor
     pair_posterior: Tensor
     prior_variance: Tensor
+    least_variance: Tensor
     pair_index: Tensor
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
@@ -125,6 +126,7 @@ class Model(Potential):
         self.register_buffer("whitening", torch.zeros(0, 0, dtype=torch.float64))  # (M, R)
         self.register_buffer("posterior", torch.zeros(0, 0, dtype=torch.float64))  # (M, T)
         self.register_buffer("prior_variance", torch.zeros((), dtype=torch.float64))  # eV²
+        self.register_buffer("least_variance", torch.zeros((), dtype=torch.float64))  # eV²
         self.register_buffer("pair_posterior", torch.zeros(n_pairs * h.two_body, 0, dtype=torch.float64))
         self.frozen, self.chunk = False, CHUNK
 
@@ -260,8 +262,8 @@ class Model(Potential):
         """Predictive variance of atomic energies: residual (n_centers,) eV² and features (n_centers, T) eV.
 
         var E_i = residual_i + |ψ_i|²; of a sum of atoms: Σ residual + |Σ ψ|². The residual is the part of the
-        prior that no combination of sparse points describes, taken as independent between atoms; ψψᵀ is the
-        posterior covariance of what they do describe.
+        prior that no combination of sparse points describes, and the least variance found by calibration,
+        taken as independent between atoms; ψψᵀ is the posterior covariance of what sparse points do describe.
         """
         residuals: List[Tensor] = [vectors[:0, 0]]
         features: List[Tensor] = [
@@ -301,7 +303,7 @@ class Model(Potential):
             )
             basis = basis.index_add(0, slot, 0.5 * self.pair_basis(r)).reshape(n_centers, -1)
             psi = psi + basis @ self.pair_posterior
-        return residual.clamp_min(0.0), psi
+        return residual.clamp_min(0.0) + self.least_variance, psi
 
 
 def _validate(h: Hyperparameters) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mlplugins.structures.dataset import Structure
 
 MILLI = 1000.0
+MEDIAN = 0.6744897501960817
+"""Of |z|, z normal."""
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -74,6 +76,25 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Prediction]) 
         mae, rmse = float(np.abs(error).mean()), float(np.sqrt(np.square(error).mean()))
         result[name] = {f"mae_{unit}": mae, f"rmse_{unit}": rmse}
     return result
+
+
+def z_statistics(z: NDArray[np.float64]) -> dict[str, float]:
+    """Of errors over their predicted standard deviations: what a normal z gives is 0, 1, 1, 0.683, 0.954.
+
+    `robust` is median |z| / 0.6745, which a few frames far outside do not change.
+
+    >>> {k: round(v, 3) for k, v in z_statistics(np.array([-0.6745, 0.6745, 0.6745, -3.0])).items()}
+    {'n': 4.0, 'mean': -0.581, 'rms': 1.61, 'robust': 1.0, 'within_1': 0.75, 'within_2': 0.75}
+    """
+    size = np.abs(z)
+    return {
+        "n": float(len(z)),
+        "mean": float(np.mean(z)),
+        "rms": float(np.sqrt(np.mean(z**2))),
+        "robust": float(np.median(size)) / MEDIAN,
+        "within_1": float(np.mean(size < 1)),
+        "within_2": float(np.mean(size < 2)),
+    }
 
 
 def _voigt(tensor: NDArray[np.float64]) -> NDArray[np.float64]:

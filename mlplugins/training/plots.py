@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,36 @@ def parity(found: Pairs, path: Path, title: str) -> None:
             _parity_panel(ax, name, *found[name])
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         FigureCanvasAgg(figure).print_png(str(path))
+
+
+def z_scores(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """Histograms of errors over predicted standard deviations, with the normal density.
+
+    Args:
+        sets: z before and after calibration, by what the frames are.
+        path: PNG to write.
+    """
+    edge = 5.0
+    bins, x = np.linspace(-edge, edge, 31).tolist(), np.linspace(-edge, edge, 201)
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(len(sets))
+        for ax, (name, (before, after)) in zip(axes, sets.items()):
+            raw, scaled = (np.clip(z, -edge, edge) for z in (before, after))  # the last bins hold the rest
+            weight = np.full(len(after), 1.0 / len(after) / (bins[1] - bins[0]))
+            label = f"calibrated, rms {_rms(after)}"
+            ax.hist(scaled, bins, weights=weight, color=BLUE, alpha=0.7, label=label)
+            label = f"before, rms {_rms(before)}"
+            ax.hist(raw, bins, weights=weight, histtype="step", color=ORANGE, lw=1.2, label=label)
+            ax.plot(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), color="black", lw=1.0, label="normal")
+            ax.set(xlabel="error / predicted standard deviation", title=f"{name}, {len(after)} frames")
+            ax.set_ylim(top=1.35 * ax.get_ylim()[1])
+            ax.legend(fontsize=7, loc="upper left")
+        axes[0].set_ylabel("density")
+        FigureCanvasAgg(figure).print_png(str(path))
+
+
+def _rms(z: np.ndarray) -> str:
+    return _short(float(np.sqrt(np.mean(z**2))))
 
 
 def _parity_panel(ax: Axes, name: str, label: np.ndarray, predicted: np.ndarray) -> None:

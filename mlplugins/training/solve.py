@@ -59,6 +59,8 @@ class Solution:
             model was.
         n_coefficients: number of unknowns that were solved for.
         learning_curve: rows with `n_train` and errors.
+        z_scores: errors over predicted standard deviations, before and after calibration, of frames that the
+            fit did not see, by what they are.
     """
 
     potential: Potential
@@ -68,6 +70,7 @@ class Solution:
     validation: dict[str, Any] | None = None
     n_coefficients: int = 0
     learning_curve: list[dict[str, float]] = field(default_factory=list)
+    z_scores: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def train(
@@ -115,6 +118,8 @@ def train(
         plots.data_curve(
             solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning.png"
         )
+    if solution.z_scores:
+        plots.z_scores(solution.z_scores, directory / "uncertainty.png")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     results.write_json(directory / "metrics.json", trained.metrics)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mlplugins.models.base import energy_derivatives
 from mlplugins.models.soap_gap import Model
 from mlplugins.structures.batch import Batch
+
+EDGES_AT_ONCE = 512
+"""Edges whose slopes are held at a time."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -48,7 +52,7 @@ class Rows:
         self.n_many = features.columns[-1][1] if features.whitening else 0
         n_species = model.n_species
         self.n_pairs = n_species * (n_species + 1) // 2 if model.n_two_body > 0 else 0
-        self._unpacked: dict[tuple[int, int], list[Tensor]] = {}
+        self._unpacked: dict[tuple[int, int], Tensor] = {}
         self.width = self.n_many + self.n_pairs * features.pairs.shape[1]
 
     @torch.no_grad()
@@ -87,52 +91,47 @@ class Rows:
         model, n = self.model, batch.species.shape[0]
         c = model.expansion(batch.species, batch.centers, batch.neighbors, batch.vectors, n)
         p = model.spectrum(c)
-        length = torch.linalg.vector_norm(p, dim=1)
-        p = p / length.unsqueeze(1)
-        edges = _Edges(batch, model)
+        length = torch.linalg.vector_norm(p, dim=1, keepdim=True)
+        p = p / length
+        # normalisation takes away the part of ∂p/∂v along p
         own = model.spectrum.unpack(p)  # (N, l_max + 1, channels, channels)
-        # ∂|p|²/∂c = 4 |p| (own c): the part of ∂p/∂c along p, which normalisation takes away
-        along = torch.cat([own[:, k] @ x for k, x in enumerate(c)], dim=2).transpose(1, 2)
+        edges = _Edges(batch, model, c)
+        stressed = (batch.volume > 0)[batch.system]
         for index, (first, last) in enumerate(self.features.columns):
             points = self.features.points[index]
-            atoms = torch.nonzero(batch.species == index).squeeze(1)
-            if len(atoms) == 0 or len(points) == 0:
-                continue
-            f = torch.zeros(3, n, len(points), dtype=p.dtype)
+            s = p @ points.t()
+            factor = 2.0 * model.zeta * s ** (model.zeta - 1) / length
+            f = torch.zeros(n, 3, len(points), dtype=p.dtype)
             w = torch.zeros(batch.n_systems, 6, len(points), dtype=p.dtype)
-            s = p[atoms] @ points.t()
-            factor = 2.0 * model.zeta * s ** (model.zeta - 1) / length[atoms].unsqueeze(1)
-            for k, atom in enumerate(atoms.tolist()):
-                toward = [x[atom].t() for x in c]
-                for kind, part in edges.parts(atom):
-                    dc = edges.coefficients(part)  # (3 e, (l_max + 1)² n_max)
-                    ns = slice(kind * edges.n_max, (kind + 1) * edges.n_max)
-                    g = dc @ self._slopes(index, kind, toward)
-                    g.addr_(dc @ along[atom, :, ns].reshape(-1), s[k], alpha=-1)
-                    g *= factor[k]
-                    edges.add(atom, part, g.reshape(3, -1, len(points)), f, w)
+            for kind in range(model.n_species):
+                for part in edges.parts(index, kind):
+                    i = batch.centers[part]
+                    dp = edges.slopes(part, kind)  # (e, 3, u · channels)
+                    g = dp @ self._matrix(index, kind)
+                    along = own[:, :, edges.channels(kind)].flatten(1)[i]
+                    g -= (dp @ along.unsqueeze(2)) * s[i].unsqueeze(1)
+                    g *= factor[i].unsqueeze(1)
+                    f.index_add_(0, i, g)
+                    f.index_add_(0, batch.neighbors[part], g, alpha=-1)
+                    if bool(stressed[i].any()):
+                        self._strain(batch, part, g, w)
             whitening = self.features.whitening[index]
-            forces[:, :, first:last] += (f @ whitening).transpose(0, 1)
+            forces[:, :, first:last] += f @ whitening
             virials[:, :, first:last] += w @ whitening
 
-    def _slopes(self, index: int, kind: int, c: list[Tensor]) -> Tensor:
-        """½ ∂(p_i · p̂_m)/∂c_i for the channels of one kind of neighbour: ((l_max + 1)² n_max, M)."""
-        matrices = self._matrices(index, kind)
-        size = matrices[0].shape[1]
-        out = torch.empty(sum(len(x) for x in c), size, dtype=matrices[0].dtype)
-        row = 0
-        for x, matrix in zip(c, matrices):
-            torch.mm(x, matrix, out=out[row : row + len(x)])
-            row += len(x)
-        return out.reshape(-1, len(self.features.points[index]))
+    def _strain(self, batch: Batch, part: Tensor, g: Tensor, w: Tensor) -> None:
+        """Add Σ_e v_e ⊗ g_e; symmetric by itself once summed over all edges."""
+        system = batch.system[batch.centers[part]]
+        for k, (a, b) in enumerate(VOIGT):
+            w[:, k].index_add_(0, system, batch.vectors[part, a : a + 1] * g[:, b])
 
-    def _matrices(self, index: int, kind: int) -> list[Tensor]:
-        """Sparse points as matrices of every degree, [(channels, n_max · M)]."""
+    def _matrix(self, index: int, kind: int) -> Tensor:
+        """Sparse points as (u · channels, M): u the channels of one kind of neighbour, of every degree."""
         if (index, kind) not in self._unpacked:
             n_max = self.model.expansion.n_max
             full = self.model.spectrum.unpack(self.features.points[index])  # (M, l_max + 1, u, v)
-            full = full[:, :, kind * n_max : (kind + 1) * n_max].permute(1, 3, 2, 0)
-            self._unpacked[index, kind] = list(full.reshape(*full.shape[:2], -1).contiguous())
+            part = full[:, :, kind * n_max : (kind + 1) * n_max].flatten(1)
+            self._unpacked[index, kind] = part.t().contiguous()
         return self._unpacked[index, kind]
 
     def _two_body(self, batch: Batch, forces: Tensor, virials: Tensor) -> None:
@@ -157,62 +156,74 @@ class Rows:
 
 
 class _Edges:
-    """∂c_i/∂v_e of all edges, and what follows for forces and virials once ∂/∂c_i is known."""
+    """½ ∂p_i/∂v_e of edges e = (i, j): the half with ∂c in the first factor, p being symmetric."""
 
-    def __init__(self, batch: Batch, model: Model) -> None:
-        self.n_max, self.n_species, self.l_max = model.expansion.n_max, model.n_species, model.expansion.l_max
-        group = batch.centers * self.n_species + batch.species[batch.neighbors]
-        order = torch.argsort(group, stable=True)
-        count = torch.bincount(group, minlength=len(batch.species) * self.n_species)
-        self.vectors, self.neighbors = batch.vectors[order], batch.neighbors[order]
-        self.system = batch.system.tolist()
-        self.stressed = (batch.volume > 0).tolist()
-        self.end, self.count = torch.cumsum(count, 0).tolist(), count.tolist()
+    def __init__(self, batch: Batch, model: Model, c: list[Tensor]) -> None:
         expansion = model.expansion
+        self.n_max, self.l_max, self.c = expansion.n_max, expansion.l_max, c
+        self.centers = batch.centers
+        self.kinds = batch.species[batch.centers], batch.species[batch.neighbors]
+        self.vectors = batch.vectors
         self.r, self.y = expansion.edges(self.vectors)
         distance = torch.linalg.vector_norm(self.vectors, dim=1)
         slope = torch.func.jvp(expansion.radial, (distance,), (torch.ones_like(distance),))[1]
         self.dr = slope / distance.unsqueeze(1)  # times v
 
         def harmonics(v: Tensor) -> Tensor:
-            return model.expansion.harmonics(v / torch.linalg.vector_norm(v, dim=1, keepdim=True))
+            return expansion.harmonics(v / torch.linalg.vector_norm(v, dim=1, keepdim=True))
 
-        self.dy = []
+        slopes = []
         for axis in range(3):  # every edge has its own vector, so three tangents do
             tangent = torch.zeros_like(self.vectors)
             tangent[:, axis] = 1.0
-            self.dy.append(torch.func.jvp(harmonics, (self.vectors,), (tangent,))[1])
+            slopes.append(torch.func.jvp(harmonics, (self.vectors,), (tangent,))[1])
+        self.dy = torch.stack(slopes, dim=1)  # (E, 3, (l_max + 1)²)
 
-    def parts(self, atom: int) -> Iterator[tuple[int, slice]]:
-        """Element of the neighbours, and their edges."""
-        for kind in range(self.n_species):
-            group = atom * self.n_species + kind
-            if self.count[group]:
-                yield kind, slice(self.end[group] - self.count[group], self.end[group])
+    def channels(self, kind: int) -> slice:
+        """Of neighbours of one element."""
+        return slice(kind * self.n_max, (kind + 1) * self.n_max)
 
-    def coefficients(self, part: slice) -> Tensor:
-        """∂c/∂v: (3 e, (l_max + 1)² n_max)."""
-        e = part.stop - part.start
-        out = torch.empty(3, e, (self.l_max + 1) ** 2, self.n_max, dtype=self.vectors.dtype)
-        y, v = self.y[part], self.vectors[part]
-        dy = torch.stack([slope[part] for slope in self.dy])
+    def parts(self, index: int, kind: int) -> Sequence[Tensor]:
+        """Edges from one element to another, few at a time."""
+        edges = torch.nonzero((self.kinds[0] == index) & (self.kinds[1] == kind)).squeeze(1)
+        return edges.split(EDGES_AT_ONCE) if len(edges) else []
+
+    def slopes(self, part: Tensor, kind: int) -> Tensor:
+        """Σ_m (∂c_um/∂v) c_vm for the channels u of `kind`: (e, 3, (l_max + 1) · n_max · channels)."""
+        r, dr = (x[part].reshape(len(part), 1, -1, self.n_max, 1) for x in (self.r, self.dr))
+        v, y, dy = (
+            self.vectors[part][:, :, None, None],
+            self.y[part][:, None, None],
+            self.dy[part].unsqueeze(2),
+        )
+        i = self.centers[part]
+        found = []
         for degree in range(self.l_max + 1):
-            ns = slice(degree * self.n_max, (degree + 1) * self.n_max)
-            ms = slice(degree * degree, (degree + 1) ** 2)
-            outer = y[:, ms].unsqueeze(2) * self.dr[part, ns].unsqueeze(1)  # (e, m, n)
-            torch.mul(v.t()[:, :, None, None], outer, out=out[:, :, ms])
-            out[:, :, ms].addcmul_(dy[:, :, ms].unsqueeze(3), self.r[part, ns].unsqueeze(1))
-        return out.reshape(3 * e, -1)
+            m = slice(degree * degree, (degree + 1) ** 2)
+            dc = (v * dr[:, :, degree]) * y[..., m] + r[:, :, degree] * dy[..., m]  # (e, 3, n_max, 2l + 1)
+            product = torch.bmm(dc.flatten(1, 2), self.c[degree][i].transpose(1, 2))
+            found.append(product.reshape(len(part), 3, -1))
+        return torch.cat(found, dim=2)
 
-    def add(self, atom: int, part: slice, g: Tensor, forces: Tensor, virials: Tensor) -> None:
-        """F_i += Σ_{centre i} g_e − Σ_{neighbour i} g_e and Σ_e v_e ⊗ g_e, for g (3, e, M)."""
-        forces[:, atom] += g.sum(dim=1)
-        forces.index_add_(1, self.neighbors[part], g, alpha=-1)
-        system = self.system[atom]
-        if self.stressed[system]:
-            # symmetric by itself once summed over all edges
-            for k, (a, b) in enumerate(VOIGT):
-                virials[system, k] += self.vectors[part, a] @ g[b]
+
+def repulsion(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies (S,), forces (N, 3) and V σ (S, 6) of the fixed short-range repulsion."""
+    n = len(batch.species)
+    if model.repulsion is None:
+        zero = torch.zeros(batch.n_systems, dtype=torch.float64)
+        return (
+            zero,
+            torch.zeros(n, 3, dtype=torch.float64),
+            torch.zeros(batch.n_systems, 6, dtype=torch.float64),
+        )
+    with torch.enable_grad():
+        vectors = batch.vectors.detach().clone().requires_grad_()
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        e = model.repulsion(batch.species, batch.centers, batch.neighbors, r, n)
+        edges = (batch.centers, batch.neighbors)
+        forces, virial = energy_derivatives(e, vectors, edges, batch.system, batch.n_systems)
+    energy = torch.zeros(batch.n_systems, dtype=e.dtype).index_add(0, batch.system, e.detach())
+    return energy, forces, torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1)
 
 
 def _sum(rows: Tensor, index: Tensor, n: int) -> Tensor:

@@ -14,31 +14,44 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
-from mlplugins.models.base import energy_derivatives
 from mlplugins.models.soap_gap import Model
 from mlplugins.structures import selection
 from mlplugins.structures.batch import Batch
-from mlplugins.structures.metrics import metrics
-from mlplugins.training import data, results
+from mlplugins.structures.metrics import MILLI, metrics, z_statistics
+from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
 from mlplugins.training.fit import Observer
 from mlplugins.training.run import named_sets
 from mlplugins.training.solve import Solution, Task
 from mlplugins.training.solvers import _linear
-from mlplugins.training.solvers._rkhs_qr import Posterior, Triangle
+from mlplugins.training.solvers._calibration import Calibration, calibrate, scores
+from mlplugins.training.solvers._rkhs_qr import Grams, Posterior, Triangle
 from mlplugins.training.solvers._rkhs_qr import solve as posterior
-from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, whiten
+from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, repulsion, whiten
 
 CANDIDATES = 20
 """Environments that compete for one sparse point."""
 
 EDGES_AT_ONCE = 4096
 
+FOLDS = 5
+"""Groups of frames of the cross-validation that calibrates the variance."""
+
+SHARE = 0.1
+"""Sparse points per training atom above which only the validation frames calibrate: frames whose own atoms
+are sparse points are described by them even when left out, and their variance comes out too small."""
+
+TRIALS = 25
+"""Regularisations tried."""
+
 SMALLEST = 1e-12
 """Errors below (eV per atom, eV/Å) are those of labels that are all equal."""
 
 LEAST = {"energy": 10.0, "forces": 100.0, "virial": 10.0}
 """The search goes down to the default regularisation over this."""
+
+CURVE = {"energy": "energy_rmse_meV_per_atom", "forces": "forces_rmse_meV_per_A"}
+"""Errors of the learning curve."""
 
 Triangles = dict[str, Triangle]
 
@@ -68,6 +81,7 @@ class Settings(SolverSection):
             errors of energies, forces and virials), or the largest evidence of the training frames.
         refit: fit once more to training and validation frames together, with what the search found.
         uncertainty: put the predictive variance into the model file (about three times its size).
+        learning_curve: numbers of training frames to fit to besides, with errors on the validation set.
     """
 
     n_sparse: Count = 1000
@@ -76,6 +90,7 @@ class Settings(SolverSection):
     search: Literal["validation", "evidence"] = "validation"
     refit: bool = True
     uncertainty: bool = True
+    learning_curve: list[Count] = []
 
 
 def solve(task: Task, observer: Observer) -> Solution:
@@ -85,9 +100,84 @@ def solve(task: Task, observer: Observer) -> Solution:
         BadInput: an element without training frames, forces as the only target, more memory than there is.
     """
     settings, sets = task.settings, task.sets
+    _require_data(task)
+    model = Model(sets.elements, task.hyperparameters)
+    graphs = {
+        name: data.graphs(frames, sets.baseline, model.cutoff, torch.float64)
+        for name, frames in named_sets(sets).items()
+    }
+    points = sparse_points(model, graphs["train"], settings.n_sparse, settings.sparse_method, task.seed)
+    rows = Rows(model, basis(model, points))
+    # triangles of every group, the stack of their solution and its copy, products of the triangles
+    _require_memory(
+        8 * (rows.width + 1) ** 2 * (4 * FOLDS + 10), f"{rows.width} unknowns", len(sets.elements)
+    )
+    observer.note(f"{sum(map(len, points))} sparse points, {rows.width} unknowns")
+    chosen = _groups(graphs["train"], graphs["validation"], task.seed)
+    groups = [assemble(rows, group, task.targets, observer) for group in chosen]
+    refit = settings.refit and bool(sets.validation)
+    trained = Grams(groups[:-1] if sets.validation else groups)
+    noise, searched = _noise(task, trained, groups[-1])
+    validation = None
+    if refit:
+        install(model, rows, trained.solve(noise), None)
+        predicted = results.predict(model, sets.validation, graphs["validation"], sets.baseline)
+        validation = metrics(sets.validation, predicted)
+    fitted = groups if refit or not sets.validation else groups[:-1]
+    final = posterior({kind: [group[kind] for group in fitted] for kind in groups[0]}, noise)
+    held = list(zip(chosen, groups))
+    n_atoms = sum(len(s) for s in sets.train)
+    if sets.validation and sum(map(len, points)) > SHARE * n_atoms:
+        held = held[-1:]
+    calibration = calibrate(rows, held, fitted, final, noise)
+    install(model, rows, final, calibration if settings.uncertainty else None)
+    report = {
+        **_describe(sets.elements, rows, final),
+        "targets": {kind: n for kind, n in trained.n_rows.items() if n},
+        "regularisation": noise,
+        "regularisation_search": searched,
+        "final_fit_used": "training and validation frames" if refit else "training frames",
+        **calibration.report(),
+    }
+    z = {"left out in turn": (calibration.before, calibration.after)}
+    if sets.test:
+        test = scores(rows, graphs["test"], final.mean, final.factor)
+        z["test"] = test.errors / np.sqrt(test.variances), calibration.z(test)
+        report["test_z_before_calibration"], report["test_z"] = map(z_statistics, z["test"])
+        report["test_z_scores"] = z["test"][1].tolist()
+    curve = learning(task, model, graphs, noise, observer)
+    if len(curve) > 1:
+        sizes, names = [row["n_train"] for row in curve], list(curve[0])[1:]
+        laws = {name: learning_curve.fit(sizes, [row[name] for row in curve]) for name in names}
+        report["learning_curve"] = {name: law._asdict() for name, law in laws.items()}
+    frames = [*sets.train, *sets.validation] if refit else list(sets.train)
+    hyperparameters = asdict(task.hyperparameters)
+    return Solution(model.eval(), hyperparameters, report, frames, validation, rows.width, curve, z)
+
+
+def _describe(elements: list[str], rows: Rows, found: Posterior) -> dict[str, Any]:
+    """For metrics.json."""
+    features = rows.features
+    return {
+        "n_sparse": {e: len(p) for e, p in zip(elements, features.points)},
+        "rank": {e: w.shape[1] for e, w in zip(elements, features.whitening)},
+        "unknowns": rows.width,
+        "log_evidence": found.log_evidence,
+        "condition": found.condition,
+    }
+
+
+def _require_data(task: Task) -> None:
+    settings, sets = task.settings, task.sets
     if task.targets == "forces":
         raise BadInput(
             "training.targets: forces alone leave the energies of a local model open: use energies+forces"
+        )
+    largest = max(settings.learning_curve, default=0)
+    if largest > len(sets.train) or (largest and not sets.validation):
+        raise BadInput(
+            f"training.learning_curve: expected up to {len(sets.train)} training frames and a validation "
+            f"set, got {largest} and {len(sets.validation)} validation frames"
         )
     present = {symbol for s in sets.train for symbol in data.symbols(s)}
     absent = [symbol for symbol in sets.elements if symbol not in present]
@@ -96,48 +186,17 @@ def solve(task: Task, observer: Observer) -> Solution:
             f"soap-gap: no training frame holds {', '.join(absent)}: if validation frames do, choose them "
             "yourself (data.validation: FILE) or change the seed; otherwise leave it out of data.elements"
         )
-    model = Model(sets.elements, task.hyperparameters)
-    graphs = {
-        name: data.graphs(frames, sets.baseline, model.cutoff, torch.float64)
-        for name, frames in named_sets(sets).items()
-    }
-    points = sparse_points(model, graphs["train"], settings.n_sparse, settings.sparse_method, task.seed)
-    rows = Rows(model, basis(model, points))
-    # triangles of three kinds of target, twice, and the stack of their solution
-    _require_memory(8 * (rows.width + 1) ** 2 * 16, f"{rows.width} unknowns", len(sets.elements))
-    observer.note(f"{sum(map(len, points))} sparse points, {rows.width} unknowns")
-    parts = {name: assemble(rows, graphs[name], task.targets, observer) for name in ("train", "validation")}
-    noise, searched = _noise(task, parts)
-    first = posterior(_joined(parts["train"]), noise)
-    scores = z_scores(rows, graphs["validation"], first)
-    # without frames that the fit did not see: the misfit of the fit itself
-    squares = float(scores.square().mean()) if sets.validation else first.misfit / first.n
-    scale = math.sqrt(squares) or 1.0
-    refit = settings.refit and bool(sets.validation)
-    validation = None
-    if refit:
-        _install(model, rows, first, None)
-        predicted = results.predict(model, sets.validation, graphs["validation"], sets.baseline)
-        validation = metrics(sets.validation, predicted)
-    final = posterior(_joined(parts["train"], parts["validation"]), noise) if refit else first
-    _install(model, rows, final, scale if settings.uncertainty else None)
-    report = {
-        "n_sparse": {e: len(p) for e, p in zip(sets.elements, points)},
-        "rank": {e: w.shape[1] for e, w in zip(sets.elements, rows.features.whitening)},
-        "unknowns": rows.width,
-        "targets": {kind: t.n_rows for kind, t in parts["train"].items() if t.n_rows},
-        "regularisation": noise,
-        "regularisation_search": searched,
-        "log_evidence": final.log_evidence,
-        "condition": final.condition,
-        "uncertainty_scale": scale,
-        "uncertainty_calibrated_on": "validation" if sets.validation else "training residuals",
-        "validation_z_scores": (scores / scale).tolist(),
-        "test_z_scores": (z_scores(rows, graphs["test"], final) / scale).tolist(),
-        "final_fit_used": "training and validation frames" if refit else "training frames",
-    }
-    fitted = [*sets.train, *sets.validation] if refit else list(sets.train)
-    return Solution(model.eval(), asdict(task.hyperparameters), report, fitted, validation, rows.width)
+
+
+def _groups(train: Sequence[Batch], validation: Sequence[Batch], seed: int) -> list[list[Batch]]:
+    """Frames that are left out together in cross-validation; those of the validation set are the last."""
+    n = FOLDS - bool(validation)
+    if len(train) < n:
+        parts = [[g] for g in train]
+    else:
+        energies = [float(g.energy.sum() / g.n_atoms.sum()) for g in train]
+        parts = [[train[k] for k in part] for part in folds.folds(energies, n, seed, stratified=True)]
+    return [*parts, list(validation)] if validation else parts
 
 
 @torch.no_grad()
@@ -194,8 +253,8 @@ def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: Observ
     batches = data.pack(graphs, EDGES_AT_ONCE)
     for done, batch in enumerate(batches, start=1):
         atoms = batch.n_atoms.unsqueeze(1)
-        repulsion, pushes, strains = _repulsion(rows.model, batch)
-        found["energy"].add(rows.energies(batch) / atoms, (batch.energy - repulsion) / batch.n_atoms)
+        fixed, pushes, strains = repulsion(rows.model, batch)
+        found["energy"].add(rows.energies(batch) / atoms, (batch.energy - fixed) / batch.n_atoms)
         if kinds["forces"]:
             forces, virials = rows.forces(batch)
             found["forces"].add(forces, (batch.forces - pushes).reshape(-1))
@@ -212,49 +271,25 @@ def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: Observ
     return found
 
 
-def _repulsion(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies (S,), forces (N, 3) and V σ (S, 6) of the fixed short-range repulsion."""
-    n = len(batch.species)
-    if model.repulsion is None:
-        zero = torch.zeros(batch.n_systems, dtype=torch.float64)
-        return (
-            zero,
-            torch.zeros(n, 3, dtype=torch.float64),
-            torch.zeros(batch.n_systems, 6, dtype=torch.float64),
-        )
-    with torch.enable_grad():
-        vectors = batch.vectors.detach().clone().requires_grad_()
-        r = torch.linalg.vector_norm(vectors, dim=1)
-        e = model.repulsion(batch.species, batch.centers, batch.neighbors, r, n)
-        edges = (batch.centers, batch.neighbors)
-        forces, virial = energy_derivatives(e, vectors, edges, batch.system, batch.n_systems)
-    energy = torch.zeros(batch.n_systems, dtype=e.dtype).index_add(0, batch.system, e.detach())
-    return energy, forces, torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1)
-
-
-def _joined(*several: Triangles) -> dict[str, list[Triangle]]:
-    return {kind: [t[kind] for t in several] for kind in several[0]}
-
-
 def _errors(triangles: Triangles, found: Posterior) -> dict[str, float]:
     """RMSE of every kind of target: eV per atom, eV/Å, eV per atom."""
     return {kind: t.rmse(found.mean) for kind, t in triangles.items() if t.n_rows}
 
 
-def _noise(task: Task, parts: dict[str, Triangles]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _noise(task: Task, trained: Grams, held: Triangles) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Regularisation as given, or the best found by Nelder–Mead in log σ; and the trials."""
     settings = task.settings
     given = (settings.regularisation or NoiseSection()).model_dump()
     if settings.regularisation is not None:
         return given, []
-    kinds = [kind for kind, t in parts["train"].items() if t.n_rows]
+    kinds = [kind for kind, n in trained.n_rows.items() if n]
     by_validation = settings.search == "validation" and bool(task.sets.validation)
     trials: list[dict[str, Any]] = []
 
     def cost(x: Any) -> float:
         noise = {**given, **{kind: float(math.exp(v)) for kind, v in zip(kinds, x)}}
-        found = posterior(_joined(parts["train"]), noise)
-        errors = _errors(parts["validation"], found)
+        found = trained.solve(noise)
+        errors = _errors(held, found) if task.sets.validation else {}
         value = (
             sum(math.log(max(e, SMALLEST)) for e in errors.values()) if by_validation else -found.log_evidence
         )
@@ -265,34 +300,36 @@ def _noise(task: Task, parts: dict[str, Triangles]) -> tuple[dict[str, float], l
     simplex = [start] + [
         [s + (math.log(4.0) if k == j else 0.0) for k, s in enumerate(start)] for j in range(len(kinds))
     ]
-    n_trials = 40 if parts["train"]["energy"].width < 1500 else 15
     # without noise the weights grow until energies lose their digits, and the variance loses its meaning
     bounds = [(s - math.log(LEAST[kind]), s + math.log(1000.0)) for kind, s in zip(kinds, start)]
-    options: Any = {"initial_simplex": simplex, "maxfev": n_trials, "xatol": 0.1, "fatol": 1e-3}
+    options: Any = {"initial_simplex": simplex, "maxfev": TRIALS, "xatol": 0.1, "fatol": 1e-3}
     best = minimize(cost, np.array(start), method="Nelder-Mead", bounds=bounds, options=options)
     return {**given, **{kind: float(math.exp(v)) for kind, v in zip(kinds, best.x)}}, trials
 
 
-@torch.no_grad()
-def z_scores(rows: Rows, graphs: Sequence[Batch], found: Posterior) -> Tensor:
-    """Errors of the energies over their predicted standard deviations, of frames that the fit did not see."""
-    scores = [torch.zeros(0, dtype=torch.float64)]
-    for batch in data.pack(graphs, EDGES_AT_ONCE):
-        phi = rows.atoms(batch)
-        many = phi[:, : rows.n_many]
-        residual = (rows.model.delta**2 - many.square().sum(dim=1)).clamp_min(0.0)
-        total = torch.zeros(batch.n_systems, dtype=phi.dtype).index_add(0, batch.system, residual)
-        summed = rows.energies(batch)
-        psi = torch.linalg.solve_triangular(found.factor.t(), summed.t(), upper=False)
-        std = torch.sqrt(total + psi.square().sum(dim=0))
-        repulsion, _, _ = _repulsion(rows.model, batch)
-        scores.append((summed @ found.mean - (batch.energy - repulsion)) / std)
-    return torch.cat(scores)
+def learning(
+    task: Task, model: Model, graphs: dict[str, list[Batch]], noise: dict[str, float], observer: Observer
+) -> list[dict[str, float]]:
+    """Errors on the validation set of fits to the first frames of a random order, each with sparse points of
+    its own and the regularisation found."""
+    sizes, settings = sorted(set(task.settings.learning_curve)), task.settings
+    order = np.random.default_rng(task.seed).permutation(len(graphs["train"]))
+    curve = []
+    for n in sizes:
+        part = [graphs["train"][k] for k in order[:n]]
+        points = sparse_points(model, part, settings.n_sparse, settings.sparse_method, task.seed)
+        rows = Rows(model, basis(model, points))
+        found = Grams([assemble(rows, part, task.targets, observer)]).solve(noise)
+        errors = _errors(assemble(rows, graphs["validation"], task.targets, observer), found)
+        named = {CURVE[kind]: MILLI * e for kind, e in errors.items() if kind in CURVE}
+        curve.append({"n_train": float(n), **named})
+        observer.note(", ".join(f"{name} {value:.4g}" for name, value in curve[-1].items()))
+    return curve
 
 
 @torch.no_grad()
-def _install(model: Model, rows: Rows, found: Posterior, scale: float | None) -> None:
-    """Write weights and, with `scale`, the predictive variance into the model."""
+def install(model: Model, rows: Rows, found: Posterior, calibration: Calibration | None) -> None:
+    """Write weights and, with `calibration`, the predictive variance into the model."""
     features = rows.features
     model.set_sparse(features.points)
     columns = features.columns
@@ -301,9 +338,10 @@ def _install(model: Model, rows: Rows, found: Posterior, scale: float | None) ->
     if rows.n_pairs:
         pair = found.mean[rows.n_many :].reshape(rows.n_pairs, -1) @ features.pairs.t()
         model.pair_weights = nn.Parameter(pair)
-    model.has_uncertainty = scale is not None
-    if scale is None:
+    model.has_uncertainty = calibration is not None
+    if calibration is None:
         return
+    scale = calibration.scale
     inverse = scale * torch.linalg.solve_triangular(
         found.factor, torch.eye(rows.width, dtype=torch.float64), upper=True
     )
@@ -313,6 +351,7 @@ def _install(model: Model, rows: Rows, found: Posterior, scale: float | None) ->
         [nn.functional.pad(w, (0, rank - w.shape[1])) for w in features.whitening]
     )
     model.prior_variance = torch.tensor((scale * model.delta) ** 2, dtype=torch.float64)
+    model.least_variance = torch.tensor(calibration.floor**2, dtype=torch.float64)
     if rows.n_pairs:
         blocks = inverse[rows.n_many :].reshape(rows.n_pairs, -1, rows.width)
         model.pair_posterior = (features.pairs @ blocks).reshape(-1, rows.width)
