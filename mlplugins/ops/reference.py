@@ -257,12 +257,14 @@ def molecular_kernel(
     r = torch.linalg.vector_norm(vectors, dim=2)
     x = scale / r
     order = pairs.reshape(-1)
-    q = (x - shift).index_select(1, order).reshape(-1, x.shape[1])
+    n_systems, copies = x.shape[0], pairs.shape[0]
+    q = (x - shift).index_select(1, order).reshape(n_systems * copies, x.shape[1])
     energy, slopes = kernel_sum(q, tables[3], tables[4], kernel, sigma)
-    back = torch.zeros_like(x).index_add_(1, order, slopes.reshape(x.shape[0], -1))
+    back = torch.zeros_like(x).index_add_(1, order, slopes.reshape(n_systems, order.shape[0]))
     pull = (back * x / r.square()).unsqueeze(2) * vectors
     gradient = torch.zeros_like(positions).index_add_(1, i, pull).index_add_(1, j, -pull)
-    return energy.reshape(-1, pairs.shape[0]).sum(1), gradient, r.max().reshape(1)
+    farthest = torch.cat([r.reshape(-1), torch.zeros(1, dtype=r.dtype, device=r.device)]).max()
+    return energy.reshape(n_systems, copies).sum(1), gradient, farthest.reshape(1)
 
 
 def kernel_derivatives(kernel: str, sigma: float, s: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

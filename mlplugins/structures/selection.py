@@ -20,7 +20,7 @@ def choose(features: NDArray[np.float64], n: int, method: str, seed: int = 0) ->
     vector of what the rows before do not span. `random`: uniformly. All begin the same way for the same seed.
 
     >>> sorted(choose(np.array([[0.0], [0.1], [1.0], [0.9]]), 2, "random", seed=3))
-    [1, 2]
+    [2, 3]
 
     Raises:
         BadInput: an unknown method, n < 1.

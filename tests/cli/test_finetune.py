@@ -166,7 +166,9 @@ def test_heads_leave_a_foreign_backbone_alone(tmp_path, file, backbone):
     n_heads = old.n_layers + 1
     new, same = tuned.potential.state_dict(), set()
     for name, value in old.state_dict().items():
-        if torch.equal(new[name], value):
+        # reading the weights of a contraction solves a least-squares problem, to the last bits
+        solved = "contraction" in name and torch.allclose(new[name], value, rtol=1e-12, atol=1e-13)
+        if solved or torch.equal(new[name], value):
             same.add(name)
         else:
             assert old.stage(name) == n_heads, name
