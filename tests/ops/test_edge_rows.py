@@ -5,15 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mlplugins import ops
 from mlplugins.ops import reference
 from mlplugins.structures.neighbors import neighbor_list
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(native_build):
-    if ops.load() != "compiled":
-        pytest.fail("the native library is built but not loaded: run this test in a process of its own")
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def _edges(atoms, cutoff, dtype=torch.float64):

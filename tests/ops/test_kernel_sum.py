@@ -3,17 +3,12 @@
 import pytest
 import torch
 
-from mlplugins import ops
 from mlplugins.models.molecular_kernel import kernel_and_slope
 from mlplugins.ops import reference
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 SIGMA = 0.7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(native_build):
-    if ops.load() != "compiled":
-        pytest.fail("the native library is built but not loaded: run this test in a process of its own")
 
 
 def data(points, rows, width, labels, seed=0):

@@ -6,18 +6,12 @@ import torch
 from e3nn import o3
 from hypothesis import HealthCheck, given, settings
 
-from mlplugins import ops
 from mlplugins.nn.linear import Linear
 from mlplugins.ops import reference
 
+from .comparison import assert_equal
+
 pytestmark = pytest.mark.usefixtures("compiled")
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-
-
-@pytest.fixture(scope="module")
-def compiled(native_build):
-    if ops.load() != "compiled":
-        pytest.fail("the native library is built but not loaded: run this test in a process of its own")
 
 
 def _case(irreps_in, irreps_out, n_atoms, dtype):
@@ -48,10 +42,7 @@ def _all_derivatives(function, case):
 def _assert_equal(case):
     expected = _all_derivatives(reference.linear, case)
     got = _all_derivatives(torch.ops.mlplugins.linear, case)
-    assert len(got) == len(expected)
-    for a, b in zip(got, expected):
-        scale = max(float(b.detach().abs().max()), 1.0) if b.numel() else 1.0
-        torch.testing.assert_close(a, b, rtol=0.0, atol=TOLERANCE[b.dtype] * scale)
+    assert_equal(got, expected, [f"result {i}" for i in range(len(expected))])
 
 
 irreps = st.lists(
