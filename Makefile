@@ -42,13 +42,13 @@ $(ENVS)/%/.ready:
 	$(@D)/bin/python -m pip install --quiet $(PACKAGE)
 	touch $@
 
-# the tests of the ops with every access to memory checked
+# the tests of the ops with every access to memory checked (libstdc++ first, or the sanitizer misses its throw)
 sanitize: export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
 sanitize: export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
 sanitize: $(VENV)/.ready
 	$(BIN)/mlplugins build
-	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-		$(BIN)/python -m pytest tests/ops -p no:cacheprovider --deselect tests/ops/test_build.py
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
+		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
 # torch first: a CPU build, so that nothing pulls CUDA packages
 $(VENV)/.ready: pyproject.toml constraints.txt
