@@ -51,6 +51,7 @@ class Ours(Peer):
         checkpoint = potential_of(self.source)
         model = copy.deepcopy(checkpoint.potential).float()
         model.use_native_ops()
+        model.train()
         found = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff)
         species = torch.tensor([checkpoint.elements.index(symbol) for symbol in atoms.symbols])
         edges = torch.from_numpy(found.centers), torch.from_numpy(found.neighbors)

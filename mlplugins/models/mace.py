@@ -16,7 +16,7 @@ from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics
 from mlplugins.nn.distance import TRANSFORMS
-from mlplugins.nn.edge_rows import EdgeRows
+from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff
@@ -96,7 +96,7 @@ class Interaction(nn.Module):
         a = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, Σ_paths)
         a = self.linear(a, species)  # (n_centers, num_channels (l_max + 1)²)
         if self.density is not None:
-            edge_density = torch.tanh(self.density(radial[0]) ** 2)  # (E, 1)
+            edge_density = per_edge(torch.tanh(self.density(radial[0]) ** 2), edges)  # (E, 1)
             density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
             a = a / (1.0 + density.index_add(0, edges[0], edge_density))
         else:
@@ -236,14 +236,16 @@ class Model(Potential):
         n_centers: int,
     ) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        edges = [centers, neighbors]
         harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
+        edges, first = self.edge_rows([centers, neighbors], vectors)
+        r_rows = r.index_select(0, first)  # (U,)
         if self.transform is None:
-            basis = self.basis(r)  # (E, num_basis)
+            basis = self.basis(r_rows)  # (U, num_basis)
         else:
-            envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power)
-            basis = self.basis.waves(self.transform(r, species, edges)) * envelope.unsqueeze(1)
-        edges, radial = self.edge_rows(edges, vectors, r, basis)
+            envelope = polynomial_cutoff(r_rows / self.cutoff, self.envelope_power)
+            ends = [centers.index_select(0, first), neighbors.index_select(0, first)]
+            basis = self.basis.waves(self.transform(r_rows, species, ends)) * envelope.unsqueeze(1)
+        radial = self.edge_rows.radial(basis, r_rows, r)
         central = species[:n_centers]
         e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)

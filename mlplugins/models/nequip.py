@@ -166,8 +166,9 @@ class Model(Potential):
         r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
         directions = vectors if self.solid_harmonics else vectors / r.unsqueeze(1)
         harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
-        basis = self.basis(r)  # (E, num_basis)
-        edges, radial = self.edge_rows([centers, neighbors], vectors, r, basis)
+        edges, first = self.edge_rows([centers, neighbors], vectors)
+        r_rows = r.index_select(0, first)  # (U,)
+        radial = self.edge_rows.radial(self.basis(r_rows), r_rows, r)
         h = self.embedding.index_select(0, species)  # (N, num_features)
         central = species[:n_centers]
         for layer, interaction in enumerate(self.interactions):

@@ -27,11 +27,15 @@ class SphericalHarmonics(nn.Module):
 
 
 class TensorProduct(nn.Module):
-    """The sum over neighbours in plain torch; the first of `radial` is the basis, or r / r_c for a table."""
+    """The sum over neighbours in plain torch; `radial` as `EdgeRows.radial` gives it.
 
-    def __init__(self, tabulated: bool = False) -> None:
+    Args:
+        table_cutoff: r_c of a radial table, a function of r / r_c; 0 for a perceptron of the basis.
+    """
+
+    def __init__(self, table_cutoff: float = 0.0) -> None:
         super().__init__()
-        self.tabulated = tabulated
+        self.table_cutoff = table_cutoff
 
     def forward(
         self,
@@ -43,8 +47,8 @@ class TensorProduct(nn.Module):
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        if self.tabulated:
-            w = reference.interpolate(radial[0].squeeze(1), weights[0])
+        if self.table_cutoff > 0.0:
+            w = reference.interpolate(radial[1] / self.table_cutoff, weights[0])
         else:
             w = reference.perceptron(radial[0], weights)
         return reference.convolution(h, y, w, edges, n_centers, tables)
@@ -53,10 +57,10 @@ class TensorProduct(nn.Module):
 class NativeTensorProduct(nn.Module):
     """The same through the ops of the native library; in inference the weights never leave the kernel."""
 
-    def __init__(self, tabulated: bool = False) -> None:
+    def __init__(self, table_cutoff: float = 0.0) -> None:
         super().__init__()
         ops.load()
-        self.tabulated = tabulated
+        self.table_cutoff = table_cutoff
 
     def forward(
         self,
@@ -68,13 +72,16 @@ class NativeTensorProduct(nn.Module):
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        if self.tabulated:
-            x = radial[0].squeeze(1)
+        if self.table_cutoff > 0.0:
+            x = radial[1] / self.table_cutoff
             return torch.ops.mlplugins.table_convolution(h, y, x, weights[0], edges, n_centers, tables)
-        if len(radial) == 1:
+        if len(radial) == 2:
             w = reference.perceptron(radial[0], weights)
             return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
-        return torch.ops.mlplugins.radial_convolution(h, y, radial[1:], weights, edges, n_centers, tables)
+        basis, r, slopes = radial
+        return torch.ops.mlplugins.radial_convolution(
+            h, y, [r, basis, slopes], weights, edges, n_centers, tables
+        )
 
 
 class Convolution(nn.Module):
@@ -133,16 +140,18 @@ class Convolution(nn.Module):
         self.register_buffer("paths", torch.tensor(paths, dtype=torch.long), persistent=False)
         self.register_buffer("entries", index, persistent=False)
         self.register_buffer("values", values, persistent=False)
+        self.table_cutoff = 0.0
         self.product: nn.Module = TensorProduct()
 
     def use_native_ops(self) -> None:
         """Compute with the op of the native library."""
-        self.product = NativeTensorProduct(isinstance(self.radial, RadialTable))
+        self.product = NativeTensorProduct(self.table_cutoff)
 
     def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
-        """Replace the radial network by a cubic table of R(basis(r)); the basis is then r / r_c (E, 1)."""
+        """Replace the radial network by a cubic table of R(basis(r)), a function of r / r_c."""
         self.add_module("radial", RadialTable(basis, self.radial, cutoff, n_knots))
-        self.product = TensorProduct(tabulated=True)
+        self.table_cutoff = float(cutoff)
+        self.product = TensorProduct(self.table_cutoff)
 
     def forward(
         self, h: Tensor, y: Tensor, radial: List[Tensor], edges: List[Tensor], n_centers: int

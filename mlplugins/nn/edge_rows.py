@@ -11,53 +11,63 @@ from mlplugins import ops
 class OwnRows(nn.Module):
     """Every edge has its own row."""
 
-    def forward(
-        self, edges: List[Tensor], vectors: Tensor, r: Tensor, basis: Tensor
-    ) -> Tuple[List[Tensor], List[Tensor]]:
-        return edges, [basis]
+    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
+        return edges, torch.arange(vectors.shape[0], device=vectors.device)
+
+    def slopes(self, basis: Tensor, r: Tensor) -> List[Tensor]:
+        return []
 
 
 class SharedRows(nn.Module):
-    """In inference edges of the same pair share a row, and the slopes of the basis stand beside it.
+    """Edges of the same pair share a row; in inference the slopes of the basis stand beside it.
 
-    Training differentiates the radial network itself and keeps a row for every edge.
+    Training differentiates the radial network itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
         ops.load()
 
-    def forward(
-        self, edges: List[Tensor], vectors: Tensor, r: Tensor, basis: Tensor
-    ) -> Tuple[List[Tensor], List[Tensor]]:
-        if self.training:
-            return edges, [basis]
+    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
         first, row = torch.ops.mlplugins.edge_rows(edges[0], edges[1], vectors)
-        values = basis.index_select(0, first)  # (U, num_basis)
-        slopes = radial_slopes(basis, r).index_select(0, first)
-        return [edges[0], edges[1], row], [basis, r, values, slopes]
+        return [edges[0], edges[1], row], first
+
+    @torch.jit.export
+    def slopes(self, basis: Tensor, r: Tensor) -> List[Tensor]:
+        return [] if self.training else [radial_slopes(basis, r)]
 
 
 class EdgeRows(nn.Module):
-    """Edges and radial input of the convolutions, from edges [centers, neighbors], vectors, r and basis."""
+    """Edges [centers, neighbors (, row of each)] and the first edge of every row (U,)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: nn.Module = OwnRows()
+        self.rows: OwnRows | SharedRows = OwnRows()
 
     def use_native_ops(self) -> None:
         """Share the rows, as the ops of the native library can."""
         self.rows = SharedRows().train(self.training)
 
-    def forward(
-        self, edges: List[Tensor], vectors: Tensor, r: Tensor, basis: Tensor
-    ) -> Tuple[List[Tensor], List[Tensor]]:
-        rows: Tuple[List[Tensor], List[Tensor]] = self.rows(edges, vectors, r, basis)
-        return rows
+    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
+        found: Tuple[List[Tensor], Tensor] = self.rows(edges, vectors)
+        return found
+
+    @torch.jit.export
+    def radial(self, basis: Tensor, r_rows: Tensor, r: Tensor) -> List[Tensor]:
+        """Radial input of the convolutions: basis (U, B) of the rows' distances (U,), r (E,) and, where the
+        kernel wants them, slopes of the basis (U, B)."""
+        return [basis, r] + self.rows.slopes(basis, r_rows)
+
+
+def per_edge(rows: Tensor, edges: List[Tensor]) -> Tensor:
+    """(E, …) of rows (U, …)."""
+    return rows.index_select(0, edges[2]) if len(edges) == 3 else rows
 
 
 def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
-    """d basis / d r (E, B) of functions (E, B) of the distances r (E,); zero where r needs no gradient.
+    """d basis / d r (U, B) of functions (U, B) of the distances r (U,); zero where r needs no gradient.
+
+    The derivative of Σ_b v_b d basis_b / d r with respect to v: two passes, however many functions.
 
     >>> r = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> radial_slopes(torch.stack([r, r**2], dim=1), r)
@@ -66,8 +76,10 @@ def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
     """
     if not r.requires_grad:
         return torch.zeros_like(basis)
-    columns: List[Tensor] = []
-    for column in basis.unbind(1):
-        slope: Optional[Tensor] = torch.autograd.grad([column.sum()], [r], retain_graph=True)[0]
-        columns.append(torch.zeros_like(r) if slope is None else slope)
-    return torch.stack(columns, dim=1)
+    v = torch.ones_like(basis).requires_grad_()
+    along: List[Optional[Tensor]] = [v]
+    product = torch.autograd.grad([basis], [r], along, create_graph=True)[0]  # (U,)
+    assert product is not None
+    slope = torch.autograd.grad([product.sum()], [v], retain_graph=True)[0]
+    assert slope is not None
+    return slope

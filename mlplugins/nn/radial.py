@@ -139,7 +139,7 @@ def _gain(layer: int, fan_in: int, silu_norm: float) -> float:
 
 
 class ScaledDistance(nn.Module):
-    """x = r / r_c, (E, 1): what radial tables are functions of."""
+    """x = r / r_c, (U, 1): stands for the basis where radial tables are used."""
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()

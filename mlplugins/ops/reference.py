@@ -23,7 +23,8 @@ def convolution(
         h: (N, D) node features in ir_mul order.
         y: (E, J) harmonics.
         w: (E, W) radial weights, one per path and channel.
-        edges: centers (E,) int64, ascending, and neighbors (E,) int64.
+        edges: centers (E,) int64, ascending, and neighbors (E,) int64; where edges share rows of w, then also
+            the row of each (E,) int64.
         n_centers: rows of the result.
         tables: paths (P, 7) int64, one row per path: its offsets in h, result, w and coupling, then channels,
             2 l1 + 1, 2 l3 + 1; entries (C, 2) int64 and values (C,), the Clebsch–Gordan coefficients:
@@ -33,6 +34,8 @@ def convolution(
         (n_centers, Σ_paths channels · (2 l3 + 1)).
     """
     centers, neighbors = edges[0], edges[1]
+    if len(edges) == 3:
+        w = w.index_select(0, edges[2])
     entries, values = tables[1], tables[2]
     table: List[List[int]] = tables[0].tolist()
     n_edges = centers.shape[0]
@@ -77,8 +80,7 @@ def radial_convolution(
             differentiates with respect to r, this reference through the functions.
         edges: centers, neighbors and the row of the basis that belongs to each edge, (E,) int64.
     """
-    w = perceptron(radial[1], weights).index_select(0, edges[2])
-    return convolution(h, y, w, edges, n_centers, tables)
+    return convolution(h, y, perceptron(radial[1], weights), edges, n_centers, tables)
 
 
 def edge_rows(centers: Tensor, neighbors: Tensor, vectors: Tensor) -> Tuple[Tensor, Tensor]:
@@ -121,7 +123,7 @@ def table_convolution(
     tables: List[Tensor],
 ) -> Tensor:
     """`convolution` with w = interpolate(x, knots), x (E,)."""
-    return convolution(h, y, interpolate(x, knots), edges, n_centers, tables)
+    return convolution(h, y, interpolate(x, knots), edges[:2], n_centers, tables)
 
 
 def symmetric_contraction(

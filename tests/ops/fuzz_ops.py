@@ -32,13 +32,21 @@ REFUSALS = (RuntimeError, IndexError, ValueError, MemoryError)
 MEMORY = 12 * 2**30  # bytes of address space: a row count of 2**31 must fail, not fill the machine
 Arguments = list[Any]  # tensors, lists of tensors, integers
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
-"""Under AddressSanitizer: its shadow is terabytes of addresses, and its `new` ends the process, does not throw."""
-EXTREMES = (-1, -2, 7, *(() if SANITIZED else (2**31, 2**32 + 1)), 2**60, 2**63 - 1, -(2**63))
+"""AddressSanitizer's shadow is terabytes of addresses, and its `new` ends the process, does not throw."""
+LARGE = (2**60, 2**60) if SANITIZED else (2**31, 2**32 + 1)
+EXTREMES = (-1, -2, 7, *LARGE, 2**60, 2**63 - 1, -(2**63))
 
 
 def convolution(generator: torch.Generator) -> Arguments:
     h, y, _, edges, n_centers, tables, layer = _layer(generator)
     return [h, y, _normal(generator, len(y), layer.n_weights), edges, n_centers, tables]
+
+
+def convolution_rows(generator: torch.Generator) -> Arguments:
+    h, y, w, edges, n_centers, tables, layer = _layer(generator)
+    row = torch.arange(len(y)) // 2
+    w = _normal(generator, int(row.max()) + 1, layer.n_weights)
+    return [h, y, w, [*edges, row], n_centers, tables]
 
 
 def radial_convolution(generator: torch.Generator) -> Arguments:
@@ -110,6 +118,7 @@ def ghost_exchange(generator: torch.Generator) -> Arguments:
 
 OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tensor]]] = {
     "convolution": (convolution, reference.convolution),
+    "convolution_rows": (convolution_rows, reference.convolution),
     "radial_convolution": (radial_convolution, reference.radial_convolution),
     "table_convolution": (table_convolution, reference.table_convolution),
     "symmetric_contraction": (symmetric_contraction, reference.symmetric_contraction),
@@ -122,7 +131,7 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
 
 
 def native(op: str) -> Callable[..., Tensor]:
-    compiled = getattr(torch.ops.mlplugins, op)
+    compiled = getattr(torch.ops.mlplugins, "convolution" if op == "convolution_rows" else op)
     if op in ("kernel_sum", "molecular_kernel"):
         return _inference(compiled)
     return _lengths(compiled) if op == "edge_rows" else compiled

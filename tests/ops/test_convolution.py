@@ -14,15 +14,21 @@ from .comparison import assert_equal
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
-def _case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def _case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype=torch.float64, shared=False):
+    """Arguments of the op; `shared`: several edges use the same row of w, in any order."""
+    generator = torch.Generator().manual_seed(0)
     layer = Convolution(o3.Irreps(irreps), l_max, o3.Irreps(irreps), [4]).to(dtype)
     n_nodes = n_centers + n_ghosts
     centers = torch.randint(0, max(n_centers, 1), (n_edges,), generator=generator).sort().values
     neighbors = torch.randint(0, max(n_nodes, 1), (n_edges,), generator=generator)
-    shapes = [(n_nodes, o3.Irreps(irreps).dim), (n_edges, (l_max + 1) ** 2), (n_edges, layer.n_weights)]
+    edges, n_rows = [centers, neighbors], n_edges
+    if shared:
+        row = torch.randint(0, max(n_edges // 2, 1), (n_edges,), generator=generator)
+        edges.append(torch.unique(row, return_inverse=True)[1])
+        n_rows = len(torch.unique(row))
+    shapes = [(n_nodes, o3.Irreps(irreps).dim), (n_edges, (l_max + 1) ** 2), (n_rows, layer.n_weights)]
     h, y, w = (torch.randn(shape, dtype=dtype, generator=generator, requires_grad=True) for shape in shapes)
-    return h, y, w, [centers, neighbors], n_centers, [layer.paths, layer.entries, layer.values]
+    return h, y, w, edges, n_centers, [layer.paths, layer.entries, layer.values]
 
 
 def _all_derivatives(function, case, seed=1):
@@ -47,13 +53,16 @@ irreps = st.lists(
     st.tuples(st.integers(1, 37), st.integers(0, 3), st.sampled_from([1, -1])), min_size=1, max_size=4
 ).map(lambda rows: o3.Irreps([(mul, (degree, parity)) for mul, degree, parity in rows]))
 
+sizes = st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 40))
+
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(irreps, st.integers(0, 3), st.integers(0, 6), st.integers(0, 4), st.integers(0, 40), st.booleans())
-def test_equals_reference_for_random_shapes(irreps, l_max, n_centers, n_ghosts, n_edges, double):
+@given(irreps, st.integers(0, 3), sizes, st.booleans(), st.booleans())
+def test_equals_reference_for_random_shapes(irreps, l_max, sizes, double, shared):
+    n_centers, n_ghosts, n_edges = sizes
     n_edges = n_edges if n_centers else 0
     dtype = torch.float64 if double else torch.float32
-    _assert_equal(_case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype))
+    _assert_equal(_case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype, shared=shared))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -61,11 +70,12 @@ def test_equals_reference_for_random_shapes(irreps, l_max, n_centers, n_ghosts, 
     "irreps", ["16x0e+16x1o", "128x0e+64x1o+32x2e", "9x0e+9x0o+9x1e+9x1o+9x2e+9x2o+9x3e+9x3o"]
 )
 def test_equals_reference_for_real_layers(irreps, dtype):
-    _assert_equal(_case(irreps, 3 if "3e" in irreps else 2, 20, 5, 900, dtype))
+    for shared in (False, True):
+        _assert_equal(_case(irreps, 3 if "3e" in irreps else 2, 20, 5, 900, dtype, shared=shared))
 
 
 def test_two_threads_equal_one_and_repeat_bit_by_bit():
-    case = _case("32x0e+32x1o+32x2e", 2, 60, 10, 3000, torch.float32)
+    case = _case("32x0e+32x1o+32x2e", 2, 60, 10, 3000, torch.float32, shared=True)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -120,12 +130,11 @@ def test_bad_input_is_refused(function):
 def test_scripted():
     layer = Convolution(o3.Irreps("4x0e+4x1o"), 1, o3.Irreps("4x0e+4x1o"), [4]).double()
     h, y, _, edges, n_centers, _ = _case("4x0e+4x1o", 1, 5, 2, 20)
-    basis = torch.randn(20, 4, dtype=torch.float64)
-    expected = layer(h, y, [basis], edges, n_centers)
+    basis, r = torch.randn(20, 4, dtype=torch.float64), torch.ones(20, dtype=torch.float64)
+    expected = layer(h, y, [basis, r], edges, n_centers)
     layer.use_native_ops()
     scripted = torch.jit.script(layer)
-    radial = [basis, torch.ones(20, dtype=torch.float64), basis, torch.zeros_like(basis)]
-    in_training = scripted(h, y, [basis], edges, n_centers)
-    in_inference = scripted(h, y, radial, [*edges, torch.arange(20)], n_centers)
+    in_training = scripted(h, y, [basis, r], edges, n_centers)
+    in_inference = scripted(h, y, [basis, r, torch.zeros_like(basis)], [*edges, torch.arange(20)], n_centers)
     torch.testing.assert_close(in_training, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(in_inference, expected, rtol=0, atol=1e-12)

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("native_build")
 PROGRAM = Path(__file__).with_name("fuzz_ops.py")
 OPS = [
     "convolution",
+    "convolution_rows",
     "radial_convolution",
     "table_convolution",
     "symmetric_contraction",

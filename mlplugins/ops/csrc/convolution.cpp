@@ -17,15 +17,16 @@ using torch::autograd::variable_list;
 
 void save(AutogradContext *context, const Graph &graph, variable_list tensors)
 {
-  tensors.insert(tensors.end(), {graph.centers, graph.neighbors, graph.paths, graph.entries, graph.values});
+  tensors.insert(tensors.end(),
+                 {graph.centers, graph.neighbors, graph.paths, graph.entries, graph.values, graph.row});
   context->save_for_backward(tensors);
   context->saved_data["n_centers"] = graph.n_centers;
 }
 
 Graph saved_graph(AutogradContext *context, const variable_list &saved, size_t first)
 {
-  return {saved[first],     saved[first + 1], context->saved_data["n_centers"].toInt(),
-          saved[first + 2], saved[first + 3], saved[first + 4]};
+  return {saved[first],     saved[first + 1], context->saved_data["n_centers"].toInt(), saved[first + 2],
+          saved[first + 3], saved[first + 4], saved[first + 5]};
 }
 
 variable_list backward_of(const Graph &, const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &w);
@@ -41,13 +42,11 @@ Tensor sum(const Tensor &a, const Tensor &b)
 class Backward : public torch::autograd::Function<Backward> {
  public:
   static variable_list forward(AutogradContext *context, const Tensor &g, const Tensor &h, const Tensor &y,
-                               const Tensor &w, const Tensor &centers, const Tensor &neighbors, int64_t n_centers,
-                               const Tensor &paths, const Tensor &entries, const Tensor &values)
+                               const Tensor &w, const Graph &graph)
   {
-    const Graph graph{centers, neighbors, n_centers, paths, entries, values};
     context->set_materialize_grads(false);
     save(context, graph, {g, h, y, w});
-    return convolve_backward(graph, g, h, y, {RadialInput::rows, w, {}}, {true, true, true});
+    return convolve_backward(graph, g, h, y, {RadialInput::rows, w}, {true, true, true});
   }
 
   /// Φ = ⟨g, m(h, y, w)⟩ is linear in each argument, so the gradient of ⟨(a, b, c), ∂Φ/∂(h, y, w)⟩ is the gradient
@@ -64,7 +63,7 @@ class Backward : public torch::autograd::Function<Backward> {
     for (int k = 0; k < 3; k++) {    // the k-th of h, y, w gives way to its direction
       if (!v[k].defined()) continue;
       const Tensor &hk = k == 0 ? v[0] : h, &yk = k == 1 ? v[1] : y, &wk = k == 2 ? v[2] : w;
-      const RadialInput rows{RadialInput::rows, wk, {}};
+      const RadialInput rows{RadialInput::rows, wk};
       if (needs[0]) gg = sum(gg, recorded ? forward_of(graph, hk, yk, wk) : convolve(graph, hk, yk, rows));
       const std::array<bool, 3> wanted{k != 0 && needs[1], k != 1 && needs[2], k != 2 && needs[3]};
       if (!wanted[0] && !wanted[1] && !wanted[2]) continue;
@@ -73,19 +72,17 @@ class Backward : public torch::autograd::Function<Backward> {
         if (wanted[m]) gd[m] = sum(gd[m], d[m]);
     }
     const Tensor none;
-    return {gg, gd[0], gd[1], gd[2], none, none, none, none, none, none};
+    return {gg, gd[0], gd[1], gd[2], none};
   }
 };
 
 class Forward : public torch::autograd::Function<Forward> {
  public:
   static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &w,
-                        const Tensor &centers, const Tensor &neighbors, int64_t n_centers, const Tensor &paths,
-                        const Tensor &entries, const Tensor &values)
+                        const Graph &graph)
   {
-    const Graph graph{centers, neighbors, n_centers, paths, entries, values};
     save(context, graph, {h, y, w});
-    return convolve(graph, h, y, {RadialInput::rows, w, {}});
+    return convolve(graph, h, y, {RadialInput::rows, w});
   }
 
   static variable_list backward(AutogradContext *context, variable_list g)
@@ -99,26 +96,27 @@ class Forward : public torch::autograd::Function<Forward> {
     } else {
       const std::array<bool, 3> wanted{context->needs_input_grad(0), context->needs_input_grad(1),
                                        context->needs_input_grad(2)};
-      d = convolve_backward(graph, g[0], h, y, {RadialInput::rows, w, {}}, wanted);
+      d = convolve_backward(graph, g[0], h, y, {RadialInput::rows, w}, wanted);
     }
     const Tensor none;
-    return {d[0], d[1], d[2], none, none, none, none, none, none};
+    return {d[0], d[1], d[2], none};
   }
 };
 
 variable_list backward_of(const Graph &q, const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &w)
 {
-  return Backward::apply(g, h, y, w, q.centers, q.neighbors, q.n_centers, q.paths, q.entries, q.values);
+  return Backward::apply(g, h, y, w, q);
 }
 
 Tensor forward_of(const Graph &q, const Tensor &h, const Tensor &y, const Tensor &w)
 {
-  return Forward::apply(h, y, w, q.centers, q.neighbors, q.n_centers, q.paths, q.entries, q.values);
+  return Forward::apply(h, y, w, q);
 }
 
 /// The same in ATen's own operations, for devices that the kernels do not know.
-Tensor composed(const Graph &graph, const Tensor &h, const Tensor &y, const Tensor &w)
+Tensor composed(const Graph &graph, const Tensor &h, const Tensor &y, const Tensor &weights)
 {
+  const Tensor w = graph.row.defined() ? weights.index_select(0, graph.row) : weights;
   const Tensor table = graph.paths.cpu().contiguous();
   const int64_t n_paths = table.size(0), n_edges = graph.centers.size(0);
   const int64_t n_coupling = (table.select(1, 3) + table.select(1, 5) * table.select(1, 6)).max().item<int64_t>();
@@ -142,7 +140,7 @@ Tensor composed(const Graph &graph, const Tensor &h, const Tensor &y, const Tens
 
 Tensor convolution(const Tensor &h, const Tensor &y, const Tensor &w, const Graph &graph)
 {
-  check(graph, h, y, {RadialInput::rows, w, {}});
+  check(graph, h, y, {RadialInput::rows, w});
   return h.is_cpu() ? forward_of(graph, h, y, w) : composed(graph, h, y, w);
 }
 

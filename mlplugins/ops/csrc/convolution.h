@@ -18,17 +18,16 @@ struct Graph {
   at::Tensor paths;                 // (P, 7) int64, the fields of Path
   at::Tensor entries;               // (C, 2) int64: target, harmonic
   at::Tensor values;                // (C,) coefficients
+  at::Tensor row;                   // (E,) int64: edges of the same length may share a row of weights; undefined: none do
 
   static Graph of(at::TensorList edges, int64_t n_centers, at::TensorList tables);
 };
 
-/// Radial weights of the edges: given row by row, or made by a perceptron or from a table. A row may serve several
-/// edges of the same length; `row` tells which, and is undefined where every edge has its own.
+/// Radial weights of the edges: given row by row, or made by a perceptron or from a table.
 struct RadialInput {
   enum Kind { rows, perceptron, table } kind;
-  at::Tensor x;                       // rows: (E, W); perceptron: basis (U, B); table: (E,), 1 at the cutoff
+  at::Tensor x;                       // rows: (U, W); perceptron: basis (U, B); table: (E,), 1 at the cutoff
   std::vector<at::Tensor> weights;    // perceptron: its matrices; table: the knots (K, 2, W)
-  at::Tensor row;                     // (E,) int64
   at::Tensor slopes;                  // perceptron: derivative of the basis with respect to the distance (U, B)
 };
 

@@ -67,7 +67,7 @@ template <typename T> struct Pull {
   const T *m, *x, *w, *g;
   const T *slope;                 // of the weights; or null
   Vector<T> *gm, *along_slope;    // of the coupling, of the distance: per lane
-  T *gx, *gw;                     // accumulated, written; or null
+  T *gx, *gw;                     // accumulated; or null
 };
 
 template <typename T, int D1, int D3, bool WHOLE>
@@ -91,7 +91,7 @@ inline void backward_lanes(const Pull<T> &at, int channels, Vector<T> *gm, Vecto
   Vector<T> along = {};
   for (int i = 0; i < D1; i++) along += pulled[i] * xi[i];
   if (at.slope) gr += along * load(at.slope + u, n);
-  if (at.gw) store(at.gw + u, along, n);
+  if (at.gw) store(at.gw + u, Vector<T>(load(at.gw + u, n) + along), n);
   if (at.gx)
     for (int i = 0; i < D1; i++) {
       T *target = at.gx + i * channels + u;
@@ -306,7 +306,7 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
         const int64_t sender = c.neighbors[e] * c.h_width;
         Vector<T> along_slope = {};
         const Pull<T> edge{m, c.h + sender, w, g + c.centers[e] * c.out_width, slope, gm, &along_slope,
-                           to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + e * c.w_width : nullptr};
+                           to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + row * c.w_width : nullptr};
         for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
         if (to.y) pull_harmonics(c, gm, to.y + e * c.y_width);
         if (slope) to.w[e] = sum_of_lanes<T>(along_slope);

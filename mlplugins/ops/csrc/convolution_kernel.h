@@ -69,8 +69,8 @@ template <typename T> struct Convolution {
   Radial<T> radial;
 };
 
-/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, the others are written: `w` is that of the
-/// weights (E, w_width) where they are given, of the distance or place (E) where they are made.
+/// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, and so does `w` where the weights are given,
+/// (U, w_width); where they are made it is written, for the distance or place (E), as is `y`.
 template <typename T> struct Gradients {
   T *h, *y, *w;
 };

@@ -40,9 +40,10 @@ template <> const Kernels<double> &kernels<double>()
 
 Graph Graph::of(at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
-  TORCH_CHECK(edges.size() == 2, "convolution: edges are (centers, neighbors), got ", edges.size(), " tensors");
+  TORCH_CHECK(edges.size() == 2 || edges.size() == 3, "convolution: edges are (centers, neighbors) or (centers, "
+              "neighbors, row), got ", edges.size(), " tensors");
   TORCH_CHECK(tables.size() == 3, "convolution: tables are (paths, entries, values), got ", tables.size(), " tensors");
-  return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2]};
+  return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2], edges.size() == 3 ? edges[2] : Tensor()};
 }
 
 namespace {
@@ -70,14 +71,16 @@ void check_weights(const RadialInput &radial)
   }
 }
 
-void check_rows(const RadialInput &radial, int64_t n_edges)
+void check_rows(const Graph &graph, const RadialInput &radial)
 {
-  const bool own = radial.kind != RadialInput::perceptron || !radial.row.defined();
+  const int64_t n_edges = graph.centers.size(0);
+  const bool own = radial.kind == RadialInput::table || !graph.row.defined();
   TORCH_CHECK(!own || radial.x.size(0) == n_edges, "convolution: expected one row of w per edge (", n_edges, "), got ",
               radial.x.size(0));
-  if (!radial.row.defined()) return;
-  TORCH_CHECK(radial.row.layout() == at::kStrided && radial.row.dim() == 1 && radial.row.size(0) == n_edges &&
-                  radial.row.scalar_type() == at::kLong && radial.row.device() == radial.x.device(),
+  const Tensor &row = graph.row;
+  if (!row.defined()) return;
+  TORCH_CHECK(row.layout() == at::kStrided && row.dim() == 1 && row.size(0) == n_edges &&
+                  row.scalar_type() == at::kLong && row.device() == radial.x.device(),
               "convolution: the rows of the edges must be int64, one per edge (", n_edges, ")");
 }
 
@@ -103,7 +106,7 @@ void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInp
   TORCH_CHECK(graph.neighbors.size(0) == n_edges && y.size(0) == n_edges,
               "convolution: expected one neighbour and one row of y per edge (", n_edges, "), got ",
               graph.neighbors.size(0), " and ", y.size(0));
-  check_rows(radial, n_edges);
+  check_rows(graph, radial);
   TORCH_CHECK(h.scalar_type() == y.scalar_type() && h.scalar_type() == x.scalar_type() &&
                   h.scalar_type() == graph.values.scalar_type(),
               "convolution: h, y, w and the coefficients must have one dtype");
@@ -129,12 +132,12 @@ namespace {
 /// The radial weights in the form of the kernels; owns what they point to.
 template <typename T> class PreparedRadial {
  public:
-  PreparedRadial(const RadialInput &input, int64_t n_edges)
+  PreparedRadial(const RadialInput &input, const Graph &graph)
   {
-    set_rows(input, n_edges);
+    set_rows(input, graph);
     x = input.x.contiguous();
     if (input.kind == RadialInput::table) {
-      if (input.row.defined()) x = x.index_select(0, at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong));
+      if (graph.row.defined()) x = x.index_select(0, at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong));
       knots = input.weights[0].contiguous();
       table = {knots.template data_ptr<T>(), knots.size(0)};
     } else if (input.kind == RadialInput::perceptron) {
@@ -165,19 +168,20 @@ template <typename T> class PreparedRadial {
   Perceptron<T> perceptron;
   Table<T> table;
 
-  void set_rows(const RadialInput &input, int64_t n_edges)
+  void set_rows(const RadialInput &input, const Graph &graph)
   {
+    const int64_t n_edges = graph.centers.size(0);
     row.resize(n_edges);
     next.assign(n_edges, -1);
-    if (!input.row.defined()) {
+    if (!graph.row.defined()) {
       for (int64_t e = 0; e < n_edges; e++) row[e] = e;
       first = row;
       return;
     }
-    const Tensor given = input.row.contiguous();
+    const Tensor given = graph.row.contiguous();
     std::copy_n(given.data_ptr<int64_t>(), n_edges, row.begin());
     int64_t n_rows = input.x.size(0);
-    if (input.kind != RadialInput::perceptron) {    // as many as are used
+    if (input.kind == RadialInput::table) {    // as many as are used
       n_rows = 0;
       for (const int64_t k : row) n_rows = std::min(std::max(n_rows, k + 1), n_edges);
     }
@@ -212,12 +216,11 @@ template <typename T> class Prepared {
   std::vector<int64_t> rows;
   Tensor h, y, centers, neighbors;
   int64_t out_width = 0;
-  bool covers_weights;    // every weight belongs to a path: its gradient is written
   Convolution<T> convolution;
 
   Prepared(const Graph &graph, const Tensor &h_, const Tensor &y_, const RadialInput &input)
       : h(h_.contiguous()), y(y_.contiguous()), centers(graph.centers.contiguous()),
-        neighbors(graph.neighbors.contiguous()), radial(input, centers.size(0)), w_width(weights_per_edge(input))
+        neighbors(graph.neighbors.contiguous()), radial(input, graph), w_width(weights_per_edge(input))
   {
     set_rows(graph);
     set_tables(graph);
@@ -272,9 +275,6 @@ template <typename T> class Prepared {
       paths.push_back(path);
     }
     set_couplings(graph, sizes);
-    std::vector<bool> used(w_width, false);
-    for (const Path &path : paths) std::fill_n(used.begin() + path.weight, path.channels, true);
-    covers_weights = std::find(used.begin(), used.end(), false) == used.end();
   }
 
   /// Matrices that depend on the same harmonics stand side by side and are made together.
@@ -363,9 +363,7 @@ std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Ten
     const bool given = radial.kind == RadialInput::rows;
     TORCH_CHECK(radial.kind != RadialInput::perceptron || radial.slopes.defined(),
                 "convolution: the gradient of the distances needs the slopes of the basis");
-    gw = given && !p.covers_weights ? at::zeros_like(radial.x, at::MemoryFormat::Contiguous)
-                                    : at::empty({p.rows.back(), given ? radial.x.size(1) : 1}, h.options());
-    if (!given) gw = gw.squeeze(1);
+    gw = given ? at::zeros_like(radial.x, at::MemoryFormat::Contiguous) : at::empty({p.rows.back()}, h.options());
   }
   in_threads(threads, [&](int64_t k) { return n_rows * k / threads; }, [&](int64_t thread, int64_t first, int64_t last) {
     const Gradients<T> to{wanted[0] ? gh.data_ptr<T>() + thread * h.numel() : nullptr,

@@ -39,11 +39,17 @@ Tensor interpolated(const Tensor &x, const Tensor &knots)
   return at::where((x < 1).unsqueeze(1), w, at::zeros_like(w));
 }
 
-/// One row per edge.
 Tensor weights_of(const RadialInput &radial)
 {
-  if (radial.kind == RadialInput::table) return interpolated(radial.x, radial.weights[0]);
-  return perceptron(radial.x, radial.weights).index_select(0, radial.row);
+  return radial.kind == RadialInput::table ? interpolated(radial.x, radial.weights[0])
+                                           : perceptron(radial.x, radial.weights);
+}
+
+/// The edges as the weights see them: a table's are functions of every edge's own x.
+Graph graph_of(const RadialInput &radial, Graph graph)
+{
+  if (radial.kind == RadialInput::table) graph.row = Tensor();
+  return graph;
 }
 
 class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
@@ -53,8 +59,8 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
   static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &distance,
                         const Tensor &source, const RadialInput &radial, const Graph &graph)
   {
-    variable_list saved{h,           y,           source,        radial.row,   radial.slopes, graph.centers, graph.neighbors,
-                        graph.paths, graph.entries, graph.values};
+    variable_list saved{h,           y,           source,        radial.slopes, graph.centers, graph.neighbors,
+                        graph.paths, graph.entries, graph.values, graph.row};
     saved.insert(saved.end(), radial.weights.begin(), radial.weights.end());
     context->save_for_backward(saved);
     context->saved_data["n_centers"] = graph.n_centers;
@@ -65,9 +71,9 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
   static variable_list backward(AutogradContext *context, variable_list g)
   {
     const auto s = context->get_saved_variables();
-    const Graph graph{s[5], s[6], context->saved_data["n_centers"].toInt(), s[7], s[8], s[9]};
+    const Graph graph{s[4], s[5], context->saved_data["n_centers"].toInt(), s[6], s[7], s[8], s[9]};
     const RadialInput radial{context->saved_data["table"].toBool() ? RadialInput::table : RadialInput::perceptron, s[2],
-                             variable_list(s.begin() + 10, s.end()), s[3], s[4]};
+                             variable_list(s.begin() + 10, s.end()), s[3]};
     const Tensor none;
     if (at::GradMode::is_enabled()) {
       const auto d = differentiable(graph, g[0], s[0], s[1], radial);
@@ -85,7 +91,7 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
                                       const RadialInput &radial)
   {
     const Tensor w = weights_of(radial);
-    variable_list d = convolution_backward(graph, g, h, y, w);
+    variable_list d = convolution_backward(graph_of(radial, graph), g, h, y, w);
     if (radial.x.requires_grad())
       d[2] = torch::autograd::grad({w}, {radial.x}, {d[2]}, /*retain_graph=*/true, /*create_graph=*/true)[0];
     else
@@ -101,16 +107,8 @@ Tensor convolution_with(const Tensor &h, const Tensor &y, const Tensor &distance
   bool composed = !h.is_cpu();
   if (at::GradMode::is_enabled())
     for (const Tensor &matrix : radial.weights) composed |= matrix.requires_grad();
-  if (composed) return convolution(h, y, weights_of(radial), graph);
+  if (composed) return convolution(h, y, weights_of(radial), graph_of(radial, graph));
   return RadialConvolution::apply(h, y, distance, radial.x, radial, graph);
-}
-
-/// Rows of the basis, the third of the edges' tensors; undefined if there are two.
-Tensor rows_of(at::TensorList edges)
-{
-  TORCH_CHECK(edges.size() == 2 || edges.size() == 3, "convolution: edges are (centers, neighbors, row), got ",
-              edges.size(), " tensors");
-  return edges.size() == 3 ? edges[2] : Tensor();
 }
 
 Tensor radial_convolution(const Tensor &h, const Tensor &y, at::TensorList radial, at::TensorList weights,
@@ -118,20 +116,19 @@ Tensor radial_convolution(const Tensor &h, const Tensor &y, at::TensorList radia
 {
   TORCH_CHECK(radial.size() == 3, "convolution: expected the distances, the basis and its slopes, got ", radial.size(),
               " tensors");
-  const Tensor &r = radial[0], row = rows_of(edges);
-  TORCH_CHECK(row.defined(), "convolution: expected (centers, neighbors, row of the basis)");
-  TORCH_CHECK(r.layout() == at::kStrided && r.sizes() == row.sizes() && r.scalar_type() == h.scalar_type() &&
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const Tensor &r = radial[0];
+  TORCH_CHECK(graph.row.defined(), "convolution: expected (centers, neighbors, row of the basis)");
+  TORCH_CHECK(r.layout() == at::kStrided && r.sizes() == graph.row.sizes() && r.scalar_type() == h.scalar_type() &&
                   r.device() == h.device(),
               "convolution: expected one distance per edge, of the dtype and device of h");
-  return convolution_with(h, y, r, {RadialInput::perceptron, radial[1], weights.vec(), row, radial[2]},
-                          Graph::of(edges.slice(0, 2), n_centers, tables));
+  return convolution_with(h, y, r, {RadialInput::perceptron, radial[1], weights.vec(), radial[2]}, graph);
 }
 
 Tensor table_convolution(const Tensor &h, const Tensor &y, const Tensor &x, const Tensor &knots, at::TensorList edges,
                          int64_t n_centers, at::TensorList tables)
 {
-  return convolution_with(h, y, x, {RadialInput::table, x, {knots}, rows_of(edges), {}},
-                          Graph::of(edges.slice(0, 2), n_centers, tables));
+  return convolution_with(h, y, x, {RadialInput::table, x, {knots}}, Graph::of(edges, n_centers, tables));
 }
 
 /// Define the ops unless this process has them already: a second definition would end the process.
