@@ -41,7 +41,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "n_sparse": 500,
     },
     "Ni": {"model": {"cutoff": 4.0, **METAL}, "n_sparse": 300},
-    "Li": {"model": {"cutoff": 5.0, **METAL}, "n_sparse": 300},
+    "Li": {"model": {"cutoff": 5.0, **METAL}, "n_sparse": 600},
     "Si": {
         "model": {
             "cutoff": 5.0,
