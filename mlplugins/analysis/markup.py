@@ -13,9 +13,13 @@ def span(value: Value | None, digits: int = 3) -> str:
 
     >>> span(Value(1.234e-6, 1.0e-6, 1.5e-6, 0.1))
     '1.23e-06 [1e-06, 1.5e-06]'
+    >>> span(Value(0.84, 1.7e-30, 3.7e33, 74.0))
+    '0.84 [undetermined]'
     """
     if value is None:
         return "–"
+    if not value.determined:
+        return f"{value.value:.{digits}g} [undetermined]"
     return f"{value.value:.{digits}g} [{value.low:.{digits}g}, {value.high:.{digits}g}]"
 
 

@@ -246,9 +246,10 @@ def _doubts(made: Further, result: RunResult) -> list[str]:
         )
     haven = result.diffusion.haven
     if haven is not None and haven.high > UNKNOWN_RATIO * haven.low:
+        span = f"spans a factor of {haven.high / haven.low:.2g}" if haven.determined else "is unbounded"
         texts.append(
             "the collective displacement of this trajectory does not determine σ collective and the Haven "
-            f"ratio (the 95 % interval of H spans a factor of {haven.high / haven.low:.2g}): do not quote "
+            f"ratio (the 95 % interval of H {span}): do not quote "
             "them; run longer or with more seeds"
         )
     others = made.onsager.carriers[1:] if made.onsager else ()

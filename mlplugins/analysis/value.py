@@ -9,6 +9,8 @@ import numpy as np
 from scipy import special
 
 LEVEL = 0.95
+UNDETERMINED = 1e6
+"""High over low beyond which an interval is not printed: its ends are numbers without meaning."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Value:
     def scaled(self, factor: float) -> Value:
         """The same quantity in another unit."""
         return Value(self.value * factor, self.low * factor, self.high * factor, self.relative_error)
+
+    @property
+    def determined(self) -> bool:
+        """Whether the interval says anything."""
+        return self.low <= 0 or self.high < UNDETERMINED * self.low
 
     def as_json(self) -> dict[str, float]:
         """`{"value", "low", "high"}`."""
