@@ -79,7 +79,7 @@ def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
     v = torch.ones_like(basis).requires_grad_()
     along: List[Optional[Tensor]] = [v]
     product = torch.autograd.grad([basis], [r], along, create_graph=True)[0]  # (U,)
-    assert product is not None
-    slope = torch.autograd.grad([product.sum()], [v], retain_graph=True)[0]
-    assert slope is not None
-    return slope
+    slope: Optional[Tensor] = None
+    if product is not None:
+        slope = torch.autograd.grad([product.sum()], [v], retain_graph=True)[0]
+    return torch.zeros_like(basis) if slope is None else slope
