@@ -47,7 +47,8 @@ sanitize: export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
 sanitize: export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
 sanitize: $(VENV)/.ready
 	$(BIN)/mlplugins build
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
 		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
 # torch first: a CPU build, so that nothing pulls CUDA packages

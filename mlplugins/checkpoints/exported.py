@@ -98,7 +98,7 @@ def _metadata(path: Path) -> Any:
 
 def _fill(module: nn.Module, stored: Stub, prefix: str) -> torch.dtype:
     """Copy weights and buffers, undo the folding; returns the precision of the file."""
-    if stored.name.rpartition(".")[2] in ("RadialTable", "ScaledDistance"):
+    if stored.name.rpartition(".")[2] in ("RadialTable", "NoBasis", "ScaledDistance"):
         raise BadInput(
             "the radial networks of this file were replaced by tables, which cannot be trained; name the "
             "file without tables, or the checkpoint it was made from"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from mlplugins.engines.artifact import Committee, NeighborCache, Structure, comb
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 
 try:
-    from ipi.interfaces.sockets import HDRLEN, MESSAGE
+    from ipi.interfaces.sockets import HDRLEN, MESSAGE, InterfaceSocket
     from ipi.pes.dummy import Dummy_driver
     from ipi.utils.softexit import softexit
     from ipi.utils.units import unit_to_internal, unit_to_user
@@ -35,7 +36,7 @@ Array = NDArray[np.float64]
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
 
-SOCKETS_PREFIX = "/tmp/ipi_"
+SOCKETS_PREFIX: str = inspect.signature(InterfaceSocket).parameters["sockets_prefix"].default
 """Where i-PI puts its unix sockets unless told otherwise."""
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mlplugins.errors import BadInput
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.exchange import GhostExchange
-from mlplugins.nn.radial import ScaledDistance
+from mlplugins.nn.radial import NoBasis
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Potential(nn.Module):
             raise BadInput(f"radial tables: expected 16 knots or more, got {n_knots}")
         for convolution in convolutions:
             convolution.use_radial_table(basis, self.cutoff, n_knots)
-        self.add_module("basis", ScaledDistance(self.cutoff))
+        self.add_module("basis", NoBasis())
 
     def forward(
         self,

@@ -96,7 +96,7 @@ class Interaction(nn.Module):
         a = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, Σ_paths)
         a = self.linear(a, species)  # (n_centers, num_channels (l_max + 1)²)
         if self.density is not None:
-            edge_density = per_edge(torch.tanh(self.density(radial[0]) ** 2), edges)  # (E, 1)
+            edge_density = per_edge(torch.tanh(self.density(radial[1]) ** 2), edges)  # (E, 1)
             density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
             a = a / (1.0 + density.index_add(0, edges[0], edge_density))
         else:

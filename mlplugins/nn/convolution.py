@@ -48,9 +48,9 @@ class TensorProduct(nn.Module):
         tables: List[Tensor],
     ) -> Tensor:
         if self.table_cutoff > 0.0:
-            w = reference.interpolate(radial[1] / self.table_cutoff, weights[0])
+            w = reference.interpolate(radial[0] / self.table_cutoff, weights[0])
         else:
-            w = reference.perceptron(radial[0], weights)
+            w = reference.perceptron(radial[1], weights)
         return reference.convolution(h, y, w, edges, n_centers, tables)
 
 
@@ -73,15 +73,12 @@ class NativeTensorProduct(nn.Module):
         tables: List[Tensor],
     ) -> Tensor:
         if self.table_cutoff > 0.0:
-            x = radial[1] / self.table_cutoff
+            x = radial[0] / self.table_cutoff
             return torch.ops.mlplugins.table_convolution(h, y, x, weights[0], edges, n_centers, tables)
         if len(radial) == 2:
-            w = reference.perceptron(radial[0], weights)
+            w = reference.perceptron(radial[1], weights)
             return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
-        basis, r, slopes = radial
-        return torch.ops.mlplugins.radial_convolution(
-            h, y, [r, basis, slopes], weights, edges, n_centers, tables
-        )
+        return torch.ops.mlplugins.radial_convolution(h, y, radial, weights, edges, n_centers, tables)
 
 
 class Convolution(nn.Module):

@@ -54,9 +54,9 @@ class EdgeRows(nn.Module):
 
     @torch.jit.export
     def radial(self, basis: Tensor, r_rows: Tensor, r: Tensor) -> List[Tensor]:
-        """Radial input of the convolutions: basis (U, B) of the rows' distances (U,), r (E,) and, where the
+        """Radial input of the convolutions: r (E,), basis (U, B) of the rows' distances (U,) and, where the
         kernel wants them, slopes of the basis (U, B)."""
-        return [basis, r] + self.rows.slopes(basis, r_rows)
+        return [r, basis] + self.rows.slopes(basis, r_rows)
 
 
 def per_edge(rows: Tensor, edges: List[Tensor]) -> Tensor:
@@ -74,7 +74,7 @@ def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
     tensor([[1., 2.],
             [1., 4.]])
     """
-    if not r.requires_grad:
+    if not (r.requires_grad and basis.requires_grad):
         return torch.zeros_like(basis)
     v = torch.ones_like(basis).requires_grad_()
     along: List[Optional[Tensor]] = [v]

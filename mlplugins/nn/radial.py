@@ -138,15 +138,11 @@ def _gain(layer: int, fan_in: int, silu_norm: float) -> float:
     return (silu_norm if layer > 0 else 1.0) / math.sqrt(fan_in)
 
 
-class ScaledDistance(nn.Module):
-    """x = r / r_c, (U, 1): stands for the basis where radial tables are used."""
-
-    def __init__(self, cutoff: float) -> None:
-        super().__init__()
-        self.cutoff = float(cutoff)
+class NoBasis(nn.Module):
+    """No functions, (U, 0): stands for the basis where radial tables, functions of the distance, are used."""
 
     def forward(self, r: Tensor) -> Tensor:
-        return (r / self.cutoff).unsqueeze(1)
+        return torch.zeros(r.shape[0], 0, dtype=r.dtype, device=r.device)
 
 
 class RadialTable(nn.Module):
