@@ -3,10 +3,9 @@
 // It is linear in h, y and w, so every derivative, of any order, is made of the same two passes.
 
 #include "convolution.h"
+#include "ops.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 namespace mlplugins {
 namespace {
@@ -39,7 +38,7 @@ Tensor sum(const Tensor &a, const Tensor &b)
 }
 
 /// (g, h, y, w) → gradients of ⟨g, m⟩ with respect to h, y, w.
-class Backward : public torch::autograd::Function<Backward> {
+class ConvolutionBackward : public torch::autograd::Function<ConvolutionBackward> {
  public:
   static variable_list forward(AutogradContext *context, const Tensor &g, const Tensor &h, const Tensor &y,
                                const Tensor &w, const Graph &graph)
@@ -76,7 +75,7 @@ class Backward : public torch::autograd::Function<Backward> {
   }
 };
 
-class Forward : public torch::autograd::Function<Forward> {
+class ConvolutionForward : public torch::autograd::Function<ConvolutionForward> {
  public:
   static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &w,
                         const Graph &graph)
@@ -105,12 +104,12 @@ class Forward : public torch::autograd::Function<Forward> {
 
 variable_list backward_of(const Graph &q, const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &w)
 {
-  return Backward::apply(g, h, y, w, q);
+  return ConvolutionBackward::apply(g, h, y, w, q);
 }
 
 Tensor forward_of(const Graph &q, const Tensor &h, const Tensor &y, const Tensor &w)
 {
-  return Forward::apply(h, y, w, q);
+  return ConvolutionForward::apply(h, y, w, q);
 }
 
 /// The same in ATen's own operations, for devices that the kernels do not know.
@@ -150,25 +149,10 @@ variable_list convolution_backward(const Graph &graph, const Tensor &g, const Te
   return backward_of(graph, g, h, y, w);
 }
 
-namespace {
-
 Tensor convolution_op(const Tensor &h, const Tensor &y, const Tensor &w, at::TensorList edges, int64_t n_centers,
                       at::TensorList tables)
 {
   return convolution(h, y, w, Graph::of(edges, n_centers, tables));
 }
 
-/// Define the op unless this process has one already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::convolution", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("convolution(Tensor h, Tensor y, Tensor w, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor");
-  library.impl("convolution", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(convolution_op)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 }    // namespace mlplugins

@@ -3,6 +3,7 @@
 
 #include "convolution.h"
 #include "convolution_kernel.h"
+#include "processor.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -22,20 +23,12 @@ extern const Kernels<double> double_kernels_generic, double_kernels_avx2, double
 
 template <> const Kernels<float> &kernels<float>()
 {
-#ifdef MLPLUGINS_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return float_kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return float_kernels_avx2;
-#endif
-  return float_kernels_generic;
+  return MLPLUGINS_BEST(float_kernels);
 }
 
 template <> const Kernels<double> &kernels<double>()
 {
-#ifdef MLPLUGINS_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return double_kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return double_kernels_avx2;
-#endif
-  return double_kernels_generic;
+  return MLPLUGINS_BEST(double_kernels);
 }
 
 Graph Graph::of(at::TensorList edges, int64_t n_centers, at::TensorList tables)

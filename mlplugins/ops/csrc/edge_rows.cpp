@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Op mlplugins::edge_rows: edges of the same length, i → j and j → i, share one row of radial weights.
 
+#include "ops.h"
+
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
 #include <cmath>
 #include <tuple>
@@ -48,6 +48,8 @@ std::vector<int64_t> number(const int64_t *centers, const int64_t *neighbors, co
 }
 
 /// The first edge of every row (U,) and the row of every edge (E,).
+}    // namespace
+
 std::tuple<Tensor, Tensor> edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
 {
   TORCH_CHECK(centers.dim() == 1 && neighbors.sizes() == centers.sizes() && vectors.dim() == 2 &&
@@ -72,17 +74,4 @@ std::tuple<Tensor, Tensor> edge_rows(const Tensor &centers, const Tensor &neighb
   return {at::tensor(first, i.options()), row};
 }
 
-/// Define the op unless this process has it already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::edge_rows", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("edge_rows(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)");
-  library.impl("edge_rows", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(edge_rows)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 }    // namespace mlplugins

@@ -2,13 +2,13 @@
 // Op mlplugins::ghost_exchange(Tensor h) -> Tensor: identity, or communication of ghost rows with its adjoint.
 
 #include "exchange_api.h"
+#include "ops.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <atomic>
 
+namespace mlplugins {
 namespace {
 
 std::atomic<const mlplugins_exchange *> installed{nullptr};
@@ -45,32 +45,16 @@ class Exchange : public torch::autograd::Function<Exchange> {
   }
 };
 
+}    // namespace
+
 at::Tensor ghost_exchange(const at::Tensor &h)
 {
   return installed.load() ? Exchange::apply(h) : h.clone();
 }
 
-/// Define the op unless this process has one already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::ghost_exchange", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("ghost_exchange(Tensor h) -> Tensor");
-  library.impl("ghost_exchange",
-               torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(ghost_exchange)));
-  return true;
-}
-
-const bool active = define();
-
-}    // namespace
+}    // namespace mlplugins
 
 extern "C" const mlplugins_exchange *mlplugins_set_exchange(const mlplugins_exchange *exchange)
 {
-  return installed.exchange(exchange);
-}
-
-extern "C" int mlplugins_exchange_active(void)
-{
-  return active ? 1 : 0;
+  return mlplugins::installed.exchange(exchange);
 }

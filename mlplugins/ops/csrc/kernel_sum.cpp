@@ -3,11 +3,11 @@
 // the positions of molecules; with their gradients, in float64, for inference.
 
 #include "kernel_sum_kernel.h"
+#include "ops.h"
+#include "processor.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -23,15 +23,6 @@ namespace {
 
 using at::Tensor;
 
-KernelSumPass best_pass()
-{
-#ifdef MLPLUGINS_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return kernel_sum_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kernel_sum_avx2;
-#endif
-  return kernel_sum_generic;
-}
-
 void check(const Tensor &q, const Tensor &packed, const Tensor &values, const std::string &kernel, double sigma)
 {
   TORCH_CHECK(q.dim() == 2 && packed.dim() == 4 && values.dim() == 1,
@@ -45,29 +36,6 @@ void check(const Tensor &q, const Tensor &packed, const Tensor &values, const st
     TORCH_CHECK(t.scalar_type() == at::kDouble && t.is_cpu(), "kernel_sum: all tensors must be float64 on the CPU");
   TORCH_CHECK(kernel == "gaussian" || kernel == "matern52", "kernel_sum: unknown kernel '", kernel, "'");
   TORCH_CHECK(sigma > 0.0, "kernel_sum: sigma must be positive, got ", sigma);
-}
-
-std::tuple<Tensor, Tensor> kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, std::string kernel,
-                                      double sigma)
-{
-  check(q, packed, values, kernel, sigma);
-  const Tensor rows = q.detach().contiguous(), points = packed.detach().contiguous(), a = values.detach().contiguous();
-  const int64_t n = rows.size(0), width = rows.size(1);
-  const Tensor energy = at::empty({n}, rows.options()), gradient = at::empty({n, width}, rows.options());
-  const KernelSum sum{points.const_data_ptr<double>(),
-                      a.size(0) ? a.const_data_ptr<double>() : nullptr,
-                      points.size(0),
-                      width,
-                      points.size(2) == 2,
-                      kernel == "gaussian",
-                      sigma};
-  static const KernelSumPass pass = best_pass();
-  const double *const from = rows.const_data_ptr<double>();
-  double *const e = energy.data_ptr<double>(), *const g = gradient.data_ptr<double>();
-  at::parallel_for(0, n, 4, [&](int64_t begin, int64_t end) {
-    pass(sum, from + begin * width, end - begin, e + begin, g + begin * width);
-  });
-  return {energy, gradient};
 }
 
 /// Descriptors x = c/r − shift of the pairs of one molecule; returns the largest r².
@@ -95,6 +63,31 @@ void pull_back(const double *r, int64_t n, const double *scale, const double *sl
       const double pull = slope[p] * scale[p] / (square * std::sqrt(square));
       for (int k = 0; k < 3; k++) gradient[3 * i + k] += pull * v[k], gradient[3 * j + k] -= pull * v[k];
     }
+}
+
+}    // namespace
+
+std::tuple<Tensor, Tensor> kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, std::string kernel,
+                                      double sigma)
+{
+  check(q, packed, values, kernel, sigma);
+  const Tensor rows = q.detach().contiguous(), points = packed.detach().contiguous(), a = values.detach().contiguous();
+  const int64_t n = rows.size(0), width = rows.size(1);
+  const Tensor energy = at::empty({n}, rows.options()), gradient = at::empty({n, width}, rows.options());
+  const KernelSum sum{points.const_data_ptr<double>(),
+                      a.size(0) ? a.const_data_ptr<double>() : nullptr,
+                      points.size(0),
+                      width,
+                      points.size(2) == 2,
+                      kernel == "gaussian",
+                      sigma};
+  static const KernelSumPass pass = MLPLUGINS_BEST(kernel_sum);
+  const double *const from = rows.const_data_ptr<double>();
+  double *const e = energy.data_ptr<double>(), *const g = gradient.data_ptr<double>();
+  at::parallel_for(0, n, 4, [&](int64_t begin, int64_t end) {
+    pass(sum, from + begin * width, end - begin, e + begin, g + begin * width);
+  });
+  return {energy, gradient};
 }
 
 std::tuple<Tensor, Tensor, Tensor> molecular_kernel(const Tensor &positions, at::TensorList tables, std::string kernel,
@@ -137,22 +130,4 @@ std::tuple<Tensor, Tensor, Tensor> molecular_kernel(const Tensor &positions, at:
   return {energy, gradient, at::full({1}, std::sqrt(farthest), r.options())};
 }
 
-/// Define the ops unless this process has them already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::kernel_sum", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
-              "-> (Tensor energy, Tensor gradient)");
-  library.def("molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
-              "-> (Tensor energy, Tensor gradient, Tensor farthest)");
-  library.impl("molecular_kernel",
-               torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(molecular_kernel)));
-  library.impl("kernel_sum", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(kernel_sum)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 }    // namespace mlplugins

@@ -3,12 +3,11 @@
 // It is linear in x and in W; its derivatives are maps of the same kind and products of blocks.
 
 #include "convolution_kernel.h"
+#include "ops.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <map>
 #include <vector>
@@ -178,6 +177,8 @@ Tensor mapped(const Tensor &x, const variable_list &matrices, const Blocks &bloc
   return Linear::apply(x, at::TensorList(matrices), blocks);
 }
 
+}    // namespace
+
 Tensor linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
 {
   const Blocks blocks = read(terms, n_out);
@@ -185,17 +186,4 @@ Tensor linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, in
   return mapped(x, matrices_of(weights, blocks), blocks);
 }
 
-/// Define the op unless this process has it already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::linear", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor");
-  library.impl("linear", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(linear)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 }    // namespace mlplugins

@@ -6,11 +6,10 @@
 // weights are made first and mlplugins::convolution is used.
 
 #include "convolution.h"
+#include "ops.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 namespace mlplugins {
 namespace {
@@ -111,6 +110,8 @@ Tensor convolution_with(const Tensor &h, const Tensor &y, const Tensor &distance
   return RadialConvolution::apply(h, y, distance, radial.x, radial, graph);
 }
 
+}    // namespace
+
 Tensor radial_convolution(const Tensor &h, const Tensor &y, at::TensorList radial, at::TensorList weights,
                           at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
@@ -131,22 +132,4 @@ Tensor table_convolution(const Tensor &h, const Tensor &y, const Tensor &x, cons
   return convolution_with(h, y, x, {RadialInput::table, x, {knots}}, Graph::of(edges, n_centers, tables));
 }
 
-/// Define the ops unless this process has them already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::radial_convolution", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, Tensor[] edges, "
-              "int n_centers, Tensor[] tables) -> Tensor");
-  library.def("table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, Tensor[] edges, int n_centers, "
-              "Tensor[] tables) -> Tensor");
-  const auto key = c10::DispatchKey::CompositeImplicitAutograd;
-  library.impl("radial_convolution", torch::dispatch(key, TORCH_FN(radial_convolution)));
-  library.impl("table_convolution", torch::dispatch(key, TORCH_FN(table_convolution)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 }    // namespace mlplugins

@@ -3,13 +3,13 @@
 // and channel (MACE, Batatia et al. 2022, arXiv 2206.07697, eqs. 10-11). The derivatives of its gradients come from
 // the same loops with dual numbers.
 
+#include "ops.h"
+#include "processor.h"
 #include "symmetric_contraction_kernel.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <array>
@@ -24,20 +24,12 @@ extern const ContractionKernels<double> double_contraction_generic, double_contr
 
 template <> const ContractionKernels<float> &contraction_kernels<float>()
 {
-#ifdef MLPLUGINS_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return float_contraction_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return float_contraction_avx2;
-#endif
-  return float_contraction_generic;
+  return MLPLUGINS_BEST(float_contraction);
 }
 
 template <> const ContractionKernels<double> &contraction_kernels<double>()
 {
-#ifdef MLPLUGINS_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return double_contraction_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return double_contraction_avx2;
-#endif
-  return double_contraction_generic;
+  return MLPLUGINS_BEST(double_contraction);
 }
 
 namespace {
@@ -313,7 +305,7 @@ Tables saved_tables(AutogradContext *context, const variable_list &saved, size_t
 }
 
 /// (dx, dc; g, x, c) → derivatives of ∂Φ/∂(g, x, c) along (0, dx, dc), where Φ = ⟨g, B(x, c)⟩.
-class DoubleBackward : public torch::autograd::Function<DoubleBackward> {
+class ContractionDoubleBackward : public torch::autograd::Function<ContractionDoubleBackward> {
  public:
   static variable_list forward(AutogradContext *, const Tensor &dx, const Tensor &dc, const Tensor &g, const Tensor &x,
                                const Tensor &c, const Tensor &species, const Tensor &monomials, int64_t n_out)
@@ -328,7 +320,7 @@ class DoubleBackward : public torch::autograd::Function<DoubleBackward> {
 };
 
 /// (g, x, c) → gradients of Φ = ⟨g, B(x, c)⟩ with respect to x and c.
-class Backward : public torch::autograd::Function<Backward> {
+class ContractionBackward : public torch::autograd::Function<ContractionBackward> {
  public:
   static variable_list forward(AutogradContext *context, const Tensor &g, const Tensor &x, const Tensor &c,
                                const Tensor &species, const Tensor &monomials, int64_t n_out, bool coefficients)
@@ -350,7 +342,7 @@ class Backward : public torch::autograd::Function<Backward> {
     if (!dx.defined() && !dc.defined()) return variable_list(7);
     variable_list d;
     if (at::GradMode::is_enabled())
-      d = DoubleBackward::apply(dx.defined() ? dx : at::zeros_like(x), dc.defined() ? dc : at::zeros_like(c), g, x, c,
+      d = ContractionDoubleBackward::apply(dx.defined() ? dx : at::zeros_like(x), dc.defined() ? dc : at::zeros_like(c), g, x, c,
                                 tables.species, tables.monomials, tables.n_out);
     else
       d = double_backward_any(tables, {g, x, c}, {dx, dc}, context->needs_input_grad(2));
@@ -358,7 +350,7 @@ class Backward : public torch::autograd::Function<Backward> {
   }
 };
 
-class Forward : public torch::autograd::Function<Forward> {
+class ContractionForward : public torch::autograd::Function<ContractionForward> {
  public:
   static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &c, const Tensor &species,
                         const Tensor &monomials, int64_t n_out)
@@ -377,7 +369,7 @@ class Forward : public torch::autograd::Function<Forward> {
     if (!g[0].defined()) return variable_list(5);
     variable_list d;
     if (at::GradMode::is_enabled())
-      d = Backward::apply(g[0], x, c, tables.species, tables.monomials, tables.n_out, coefficients);
+      d = ContractionBackward::apply(g[0], x, c, tables.species, tables.monomials, tables.n_out, coefficients);
     else
       d = backward_any(tables, g[0], x, c, coefficients);
     return {d[0], coefficients ? d[1] : none, none, none, none};
@@ -398,29 +390,15 @@ Tensor composed(const Tables &tables, const Tensor &x, const Tensor &c)
   return zeros.index_add(1, tables.monomials.select(1, 0), value).view({n, tables.n_out * channels});
 }
 
+}    // namespace
+
 Tensor symmetric_contraction(const Tensor &x, const Tensor &coefficients, const Tensor &species,
                              const Tensor &monomials, int64_t n_out)
 {
   const Tables tables{species, monomials, n_out};
   check(tables, x, coefficients);
   if (!x.is_cpu()) return composed(tables, x, coefficients);
-  return Forward::apply(x, coefficients, species, monomials, n_out);
+  return ContractionForward::apply(x, coefficients, species, monomials, n_out);
 }
-
-/// Define the op unless this process has one already: a second definition would end the process.
-bool define()
-{
-  if (c10::Dispatcher::singleton().findSchema({"mlplugins::symmetric_contraction", ""})) return false;
-  static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
-  library.def("symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) "
-              "-> Tensor");
-  library.impl("symmetric_contraction",
-               torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(symmetric_contraction)));
-  return true;
-}
-
-[[maybe_unused]] const bool defined = define();
-
-}    // namespace
 
 }    // namespace mlplugins
