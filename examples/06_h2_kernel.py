@@ -1,8 +1,7 @@
 """H2 dissociation from 20 FCI points: python 06_h2_kernel.py [-o h2]
 
 Reads h2_fci/ in the folder MLPLUGINS_REFERENCE_DATA. σ and λ are chosen by leaving out one of the 20 points
-at a
-time; the other 431 points of the curve tell how good that was.
+at a time; the other 431 points of the curve tell how good that was.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """Ethanol from 50, 200 or 1000 frames of rMD17: python 07_ethanol_kernel.py [-n 200] [-o ethanol]
 
 Reads rmd17/ in the folder MLPLUGINS_REFERENCE_DATA. A tenth of the frames chooses σ and λ and is learned
-from in the
-end; the learning curve (learning.png) extrapolates what more frames would give.
+from in the end; the learning curve (learning.png) extrapolates what more frames would give.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """All that a report holds beyond D, σ and H of one temperature: each from a file of its own, on the same
-pooled
-displacements and in the same fit window."""
+pooled displacements and in the same fit window."""
 
 from __future__ import annotations
 

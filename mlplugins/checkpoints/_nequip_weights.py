@@ -133,7 +133,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
     n_basis = model.basis.roots.numel()
     model.basis.roots.copy_(weights.get("bessel_encode.bessel_weights", n_basis) * math.pi)
     model.average_neighbors.fill_(average_neighbors)
-    harmonics = o3.Irreps.spherical_harmonics(model.harmonics.harmonics._lmax)
+    harmonics = o3.Irreps.spherical_harmonics(len(model.harmonics.degrees))
     types = torch.eye(n_types, dtype=torch.float64)[weights.rows] if weights.one_hot else embedding
     for t, module in enumerate(model.interactions):
         interaction = cast(nequip.Interaction, module)

@@ -31,8 +31,7 @@ from mlplugins.ops.build import OPS_LIBRARY
 
 FORMAT, ORDERED_FORMAT = 1, 2
 """Version of the file's `mlplugins::` entries; engines refuse a newer one. The second: of models of whole
-molecules,
-which engines must give their atoms in the order of the training frames."""
+molecules, which engines must give their atoms in the order of the training frames."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -19,7 +19,7 @@ from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff
+from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
 from mlplugins.nn.zbl import ROUNDED, ZBL
 
 REFERENCES = ["https://doi.org/10.48550/arXiv.2206.07697"]
@@ -239,13 +239,18 @@ class Model(Potential):
         harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
         edges, first = self.edge_rows([centers, neighbors], vectors)
         r_rows = r.index_select(0, first)  # (U,)
+        slopes: List[Tensor] = []
         if self.transform is None:
             basis = self.basis(r_rows)  # (U, num_basis)
+            if self.edge_rows.wants_slopes():
+                slopes = [self.basis.slopes(r_rows)]
         else:
             envelope = polynomial_cutoff(r_rows / self.cutoff, self.envelope_power)
             ends = [centers.index_select(0, first), neighbors.index_select(0, first)]
             basis = self.basis.waves(self.transform(r_rows, species, ends)) * envelope.unsqueeze(1)
-        radial = self.edge_rows.radial(basis, r_rows, r)
+            if self.edge_rows.wants_slopes():
+                slopes = [radial_slopes(basis, r_rows)]
+        radial = [r, basis] + slopes
         central = species[:n_centers]
         e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)

@@ -3,12 +3,11 @@
 f(x) = m + Σ_i [a_i (k(x, x_i) − K) + b_i · ∂k(x, x_i)/∂x_i],   k = Σ_P k₀(x, P x_i),
 
 x the descriptor, P the K permutations of equivalent atoms (K Σ a_i is part of m: kernels are close to one,
-weights are
-large and of both signs, so that summing k itself would cost digits). Energies and forces of the training
-frames both end in (a, b): a force label of frame i acts through b_i = (∂x_i/∂r_i)ᵀ α_i. Unsorted
+weights are large and of both signs, so that summing k itself would cost digits). Energies and forces of the
+training frames both end in (a, b): a force label of frame i acts through b_i = (∂x_i/∂r_i)ᵀ α_i. Unsorted
 descriptors are x_p = c_p / r_p over the pairs p of atoms, with c_p = r_p of the reference geometry (RE), 1
-(inverse distances) or Z Z' (Coulomb matrix). Kernels with s = |x − x'|²:  Gaussian exp(−s/2σ²);
-Matérn-5/2 (1 + √5d/σ + 5s/3σ²) e^(−√5d/σ), d = √s;  Laplacian exp(−Σ|x − x'|/σ).
+(inverse distances) or Z Z' (Coulomb matrix). Kernels with s = |x − x'|²:  Gaussian exp(−s/2σ²); Matérn-5/2
+(1 + √5d/σ + 5s/3σ²) e^(−√5d/σ), d = √s;  Laplacian exp(−Σ|x − x'|/σ).
 
 Dral, Owens, Yurchenko, Thiel, J. Chem. Phys. 146, 244108 (2017) (KREG, pKREG); Rupp et al., Phys. Rev. Lett.
 108, 058301 (2012) (KRR-CM); Chmiela et al., Nat. Commun. 9, 3887 (2018) (sGDML).
@@ -41,14 +40,13 @@ class Hyperparameters:
     """Parameters.
 
     Attributes:
-        descriptor: `relative-inverse` (r_eq/r), `inverse` (1/r), `coulomb-matrix` or `sorted-coulomb-matrix`
-            (rows by
-            norm; energies only; the one descriptor that takes mixed compositions).
+        descriptor: `relative-inverse` (r_eq/r), `inverse` (1/r), `coulomb-matrix` or
+            `sorted-coulomb-matrix` (rows by norm; energies only; the one descriptor that takes mixed
+            compositions).
         kernel: `gaussian`, `matern52` or `laplacian` (energies only).
         sigma: length scale in units of the descriptor; None = searched.
         permutations: `none`, `detect` (from the training frames), or a list of permutations of the atoms
-            that generate
-            the group, 0-based, e.g. [[0, 1, 2, 4, 3]].
+            that generate the group, 0-based, e.g. [[0, 1, 2, 4, 3]].
         cutoff: range in which all atoms of a molecule lie, Å; None = from the training frames, generously.
     """
 

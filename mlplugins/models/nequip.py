@@ -168,7 +168,9 @@ class Model(Potential):
         harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
         edges, first = self.edge_rows([centers, neighbors], vectors)
         r_rows = r.index_select(0, first)  # (U,)
-        radial = self.edge_rows.radial(self.basis(r_rows), r_rows, r)
+        radial = [r, self.basis(r_rows)]  # (E,), (U, num_basis)
+        if self.edge_rows.wants_slopes():
+            radial.append(self.basis.slopes(r_rows))
         h = self.embedding.index_select(0, species)  # (N, num_features)
         central = species[:n_centers]
         for layer, interaction in enumerate(self.interactions):

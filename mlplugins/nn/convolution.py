@@ -13,17 +13,45 @@ from mlplugins.nn.radial import RadialMLP, RadialTable
 from mlplugins.ops import reference
 
 
+class NextHarmonics(nn.Module):
+    """Y_l = C_l (Y_(l−1) ⊗ v), the coupling to the highest degree; few operations, each of which costs time.
+
+    Args:
+        degree: l.
+    """
+
+    coupling: Tensor
+
+    def __init__(self, degree: int) -> None:
+        super().__init__()
+        v = torch.tensor([[0.36, 0.48, 0.8]], dtype=torch.float64)  # any vector fixes the norm
+        y, expected = (o3.spherical_harmonics(n, v, False, "component") for n in (degree - 1, degree))
+        c = o3.wigner_3j(degree - 1, 1, degree, dtype=torch.float64).reshape(-1, 2 * degree + 1)
+        raised = (y.unsqueeze(2) * v.unsqueeze(1)).reshape(1, -1) @ c
+        c = c * (expected * raised).sum() / raised.square().sum()
+        self.register_buffer("coupling", c, persistent=False)  # ((2l − 1) 3, 2l + 1)
+
+    def forward(self, y: Tensor, v: Tensor) -> Tensor:
+        product = (y.unsqueeze(2) * v.unsqueeze(1)).reshape(v.shape[0], self.coupling.shape[0])
+        return torch.mm(product, self.coupling)  # (E, 2l + 1)
+
+
 class SphericalHarmonics(nn.Module):
-    """Real spherical harmonics of unit vectors up to `l_max`, component-normalised: Σ_m Y_lm² = 2l + 1."""
+    """Real solid harmonics of vectors up to `l_max`, component-normalised: Σ_m Y_lm² = (2l + 1) |v|^(2l).
+
+    >>> SphericalHarmonics(1)(torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64))
+    tensor([[1.0000, 0.0000, 0.0000, 1.7321]], dtype=torch.float64)
+    """
 
     def __init__(self, l_max: int) -> None:
         super().__init__()
-        self.harmonics = o3.SphericalHarmonics(
-            list(range(l_max + 1)), normalize=False, normalization="component"
-        )
+        self.degrees = nn.ModuleList([NextHarmonics(degree) for degree in range(1, l_max + 1)])
 
-    def forward(self, directions: Tensor) -> Tensor:
-        return self.harmonics(directions)  # (E, (l_max + 1)²)
+    def forward(self, vectors: Tensor) -> Tensor:
+        harmonics: List[Tensor] = [torch.ones_like(vectors[:, :1])]
+        for following in self.degrees:
+            harmonics.append(following(harmonics[-1], vectors))
+        return torch.cat(harmonics, dim=1)  # (E, (l_max + 1)²)
 
 
 class TensorProduct(nn.Module):

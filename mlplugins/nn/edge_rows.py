@@ -1,6 +1,6 @@
 """What the convolutions of a model share: one row of radial weights for i → j and j → i."""
 
-from typing import List, Optional, Tuple
+from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ class OwnRows(nn.Module):
     def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
         return edges, torch.arange(vectors.shape[0], device=vectors.device)
 
-    def slopes(self, basis: Tensor, r: Tensor) -> List[Tensor]:
-        return []
+    @torch.jit.export
+    def wants_slopes(self) -> bool:
+        return False
 
 
 class SharedRows(nn.Module):
@@ -33,8 +34,8 @@ class SharedRows(nn.Module):
         return [edges[0], edges[1], row], first
 
     @torch.jit.export
-    def slopes(self, basis: Tensor, r: Tensor) -> List[Tensor]:
-        return [] if self.training else [radial_slopes(basis, r)]
+    def wants_slopes(self) -> bool:
+        return not self.training
 
 
 class EdgeRows(nn.Module):
@@ -53,33 +54,13 @@ class EdgeRows(nn.Module):
         return found
 
     @torch.jit.export
-    def radial(self, basis: Tensor, r_rows: Tensor, r: Tensor) -> List[Tensor]:
-        """Radial input of the convolutions: r (E,), basis (U, B) of the rows' distances (U,) and, where the
-        kernel wants them, slopes of the basis (U, B)."""
-        return [r, basis] + self.rows.slopes(basis, r_rows)
+    def wants_slopes(self) -> bool:
+        """Whether slopes of the basis, (U, B), follow in the radial input of the convolutions: distances of
+        the edges (E,), basis of the rows (U, B)."""
+        wanted: bool = self.rows.wants_slopes()
+        return wanted
 
 
 def per_edge(rows: Tensor, edges: List[Tensor]) -> Tensor:
     """(E, …) of rows (U, …)."""
     return rows.index_select(0, edges[2]) if len(edges) == 3 else rows
-
-
-def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
-    """d basis / d r (U, B) of functions (U, B) of the distances r (U,); zero where r needs no gradient.
-
-    The derivative of Σ_b v_b d basis_b / d r with respect to v: two passes, however many functions.
-
-    >>> r = torch.tensor([1.0, 2.0], requires_grad=True)
-    >>> radial_slopes(torch.stack([r, r**2], dim=1), r)
-    tensor([[1., 2.],
-            [1., 4.]])
-    """
-    if not (r.requires_grad and basis.requires_grad):
-        return torch.zeros_like(basis)
-    v = torch.ones_like(basis).requires_grad_()
-    along: List[Optional[Tensor]] = [v]
-    product = torch.autograd.grad([basis], [r], along, create_graph=True)[0]  # (U,)
-    slope: Optional[Tensor] = None
-    if product is not None:
-        slope = torch.autograd.grad([product.sum()], [v], retain_graph=True)[0]
-    return torch.zeros_like(basis) if slope is None else slope

@@ -28,8 +28,18 @@ def polynomial_cutoff(x: Tensor, p: int) -> Tensor:
     a = (p + 1.0) * (p + 2.0) / 2.0
     b = p * (p + 2.0)
     c = p * (p + 1.0) / 2.0
-    inside = 1.0 - x**p * (a - x * (b - c * x))
-    return torch.where(x < 1.0, inside, torch.zeros_like(x))
+    x = x.clamp_max(1.0)
+    return 1.0 - x**p * (a - x * (b - c * x))
+
+
+def polynomial_cutoff_slope(x: Tensor, p: int) -> Tensor:
+    """u'(x) = −p (p+1)(p+2)/2 x^(p−1) (1 − x)² of `polynomial_cutoff`.
+
+    >>> polynomial_cutoff_slope(torch.tensor([0.5, 1.0, 1.5]), 2)
+    tensor([-1.5000, -0.0000, -0.0000])
+    """
+    x = x.clamp_max(1.0)
+    return (-0.5 * p * (p + 1.0) * (p + 2.0)) * x ** (p - 1) * (1.0 - x) ** 2
 
 
 def xplor_cutoff(x: Tensor, onset: float) -> Tensor:
@@ -82,6 +92,19 @@ class BesselBasis(nn.Module):
         else:
             envelope = polynomial_cutoff(x, self.envelope_power)
         return (self.waves(exact) * envelope.unsqueeze(1)).to(r.dtype)
+
+    @torch.jit.export
+    def slopes(self, r: Tensor) -> Tensor:
+        """d basis / d r, (E, n_basis), without a graph."""
+        if self.xplor:
+            return radial_slopes(self.forward(r), r)
+        exact, roots = r.detach().to(torch.float64).unsqueeze(1), self.roots.detach()  # (E, 1), (n_basis,)
+        x = exact / self.cutoff
+        u = polynomial_cutoff(x, self.envelope_power)
+        du = polynomial_cutoff_slope(x, self.envelope_power) / self.cutoff
+        phase = x * roots
+        along = torch.cos(phase) * (roots * (u / self.cutoff)) + torch.sin(phase) * (du - u / exact)
+        return (along * (self.prefactor / exact)).to(r.dtype)
 
     def waves(self, r: Tensor) -> Tensor:
         """The Bessel functions without the envelope, (E, n_basis)."""
@@ -138,11 +161,36 @@ def _gain(layer: int, fan_in: int, silu_norm: float) -> float:
     return (silu_norm if layer > 0 else 1.0) / math.sqrt(fan_in)
 
 
+def radial_slopes(basis: Tensor, r: Tensor) -> Tensor:
+    """d basis / d r (U, B) of functions (U, B) of the distances r (U,); zero where r needs no gradient.
+
+    The derivative of Σ_b v_b d basis_b / d r with respect to v: two passes, however many functions.
+
+    >>> r = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> radial_slopes(torch.stack([r, r**2], dim=1), r)
+    tensor([[1., 2.],
+            [1., 4.]])
+    """
+    if not (r.requires_grad and basis.requires_grad):
+        return torch.zeros_like(basis)
+    v = torch.ones_like(basis).requires_grad_()
+    along: List[Optional[Tensor]] = [v]
+    product = torch.autograd.grad([basis], [r], along, create_graph=True)[0]  # (U,)
+    slope: Optional[Tensor] = None
+    if product is not None:
+        slope = torch.autograd.grad([product.sum()], [v], retain_graph=True)[0]
+    return torch.zeros_like(basis) if slope is None else slope
+
+
 class NoBasis(nn.Module):
     """No functions, (U, 0): stands for the basis where radial tables, functions of the distance, are used."""
 
     def forward(self, r: Tensor) -> Tensor:
         return torch.zeros(r.shape[0], 0, dtype=r.dtype, device=r.device)
+
+    @torch.jit.export
+    def slopes(self, r: Tensor) -> Tensor:
+        return self.forward(r)
 
 
 class RadialTable(nn.Module):

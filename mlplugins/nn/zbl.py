@@ -37,7 +37,8 @@ class ZBL(nn.Module):
     screening_length: Tensor
     range: Tensor
 
-    screening: List[Tuple[float, float]]
+    coefficients: Tensor
+    decays: Tensor
 
     def __init__(
         self,
@@ -47,7 +48,9 @@ class ZBL(nn.Module):
     ) -> None:
         super().__init__()
         self.envelope_power = int(envelope_power)
-        self.screening = list(screening)
+        terms = torch.tensor(screening, dtype=torch.float64)
+        self.register_buffer("coefficients", terms[:, 0].clone(), persistent=False)  # (4,)
+        self.register_buffer("decays", -terms[:, 1], persistent=False)  # (4,), −b
         z = torch.tensor([atomic_number(symbol) for symbol in elements], dtype=torch.float64)
         radius = torch.tensor([covalent_radius(symbol) for symbol in elements], dtype=torch.float64)
         self.register_buffer("charge_product", COULOMB_EV_A * z[:, None] * z[None, :])  # (S, S), eV Å
@@ -59,16 +62,16 @@ class ZBL(nn.Module):
     @torch.jit.export
     def pair_energy(self, i: Tensor, j: Tensor, r: Tensor) -> Tensor:
         """Energy (E,) of pairs of species i, j at distance r, eV."""
-        x = r / self.screening_length[i, j]
-        screening = torch.zeros_like(x)
-        for coefficient, decay in self.screening:
-            screening = screening + coefficient * torch.exp(-decay * x)
-        envelope = polynomial_cutoff(r / self.range[i, j], self.envelope_power)
-        return envelope * self.charge_product[i, j] / r * screening
+        pair = i * self.range.shape[0] + j
+        x = r / self.screening_length.reshape(-1).index_select(0, pair)
+        screening = torch.mv(torch.exp(x.unsqueeze(1) * self.decays), self.coefficients)
+        envelope = polynomial_cutoff(r / self.range.reshape(-1).index_select(0, pair), self.envelope_power)
+        return envelope * self.charge_product.reshape(-1).index_select(0, pair) / r * screening
 
     def forward(
         self, species: Tensor, centers: Tensor, neighbors: Tensor, r: Tensor, n_centers: int
     ) -> Tensor:
-        pair = self.pair_energy(species[centers], species[neighbors], r)  # (E,)
+        i, j = species.index_select(0, centers), species.index_select(0, neighbors)
+        pair = self.pair_energy(i, j, r)  # (E,)
         energy = torch.zeros(n_centers, dtype=r.dtype, device=r.device)
         return energy.index_add(0, centers, 0.5 * pair)

@@ -51,8 +51,7 @@ class DataSection(Section):
         test: file of frames that nothing is decided with; its errors go to metrics.json.
         keys: names of the labels.
         prior: labels of a cheaper method in the same files: their difference to the labels is learned
-            (Δ-learning),
-            and whoever runs the model adds that method.
+            (Δ-learning), and whoever runs the model adds that method.
         elements: symbols in the order of the species index; those of the training data if absent.
         baseline: `fit` (least squares) or the energy of every element, eV per atom.
         mixed_pbc: allow periodic and non-periodic frames in one set.

@@ -45,8 +45,7 @@ def search(
     """All trials, in order; the caller takes the best.
 
     The grid is refined around its best point, halving its spacing, until `trials` are spent (the first grid
-    is
-    always completed). Nelder–Mead and BFGS start from the best point of a grid of half as many levels.
+    is always completed). Nelder–Mead and BFGS start from the best point of a grid of half as many levels.
 
     Args:
         method: one of `METHODS`.

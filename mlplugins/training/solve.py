@@ -1,8 +1,7 @@
 """Training in closed form: data, solver of the family, files; the outputs of gradient training.
 
 A solver is one file of `mlplugins.training.solvers` with `Settings` (a `SolverSection`, the `training`
-section of the
-configuration) and `solve(task, observer) -> Solution`.
+section of the configuration) and `solve(task, observer) -> Solution`.
 """
 
 from __future__ import annotations

@@ -128,8 +128,7 @@ def columns(
 
 def _row(p: Points, i: int, kernel: Kernel, forces: bool, first: int | None = None) -> tuple[Tensor, ...]:
     """Covariances of frame i with the J frames j ≥ i (or from `first` on): values (J,), value–slope (J, m),
-    slope–value (J, m),
-    slopes (J, m, m).
+    slope–value (J, m), slopes (J, m, m).
 
     The permutations act on frame i: k(x_i, x_j) = Σ_P k₀(P x_i, x_j), as descriptors of equivalent pairs
         have one scale.

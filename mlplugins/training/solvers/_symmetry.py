@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mlplugins.errors import BadInput
 from mlplugins.structures.dataset import Structure
@@ -25,6 +26,9 @@ distance."""
 
 SAMPLE = 200
 """Frames that are compared."""
+
+TWINS = 1e-5
+"""Frames closer than this times the spread of the descriptors are the same geometry to a kernel."""
 
 
 def detect(frames: Sequence[Structure]) -> Permutations:
@@ -152,6 +156,27 @@ def of_pairs(permutations: Permutations) -> NDArray[np.int64]:
     place = np.zeros((n, n), dtype=np.int64)
     place[i, j] = place[j, i] = np.arange(len(i))
     return np.array([place[p[i], p[j]] for p in permutations]).reshape(len(permutations), -1)
+
+
+def twins(x: NDArray[np.float64], pairs: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Frames of the same geometry: equal, rotated, reflected or with equivalent atoms exchanged.
+
+    Args:
+        x: (N, P) descriptors.
+        pairs: (K, P) permutations of the pairs, identity first.
+
+    >>> twins(np.array([[0.0, 1.0], [5.0, 5.0], [1.0, 0.0]]), np.array([[0, 1], [1, 0]]))
+    [(0, 2)]
+    """
+    if len(x) < 2:
+        return []
+    spread = float(np.sqrt(x.var(0).sum()))
+    tree = cKDTree(x)
+    found = {(int(i), int(j)) for i, j in tree.query_pairs(TWINS * spread)}
+    for order in pairs[1:]:
+        near = cKDTree(x[:, order]).query_ball_tree(tree, TWINS * spread)
+        found |= {(i, j) for i, others in enumerate(near) for j in others if i < j}
+    return sorted(found)
 
 
 def _require_small(count: int) -> None:

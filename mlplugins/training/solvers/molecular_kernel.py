@@ -15,7 +15,7 @@ from scipy.spatial.distance import pdist
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.molecular_kernel import Hyperparameters, Model
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import metrics
+from mlplugins.structures.metrics import MILLI, metrics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
 from mlplugins.training.fit import Observer
@@ -56,8 +56,7 @@ class SearchSection(Section):
     Attributes:
         method: `grid`, `nelder-mead`, `bfgs`, `tpe` (optuna).
         objective: `validation` (sum of the relative RMSEs of the learned labels on held-out frames) or
-            `likelihood`
-            (log marginal likelihood, the amplitude of the kernel at its best value).
+            `likelihood` (log marginal likelihood, the amplitude of the kernel at its best value).
         trials: evaluations.
         folds: 1 = the validation set; more = cross-validation over training and validation frames together.
         nested: outer folds of a nested cross-validation, which is only reported; 0 = none. Each outer fold
@@ -153,6 +152,7 @@ def solve(task: Task, observer: Observer) -> Solution:
         BadInput: mixed compositions, periodic frames, a group of permutations or a matrix that is too large.
     """
     setup, parameters = prepare(task)
+    _warn_of_twins(setup, observer)
     observer.note(announcement(setup))
     sigma, value, trials, nested = choose(setup, parameters.sigma, observer)
     report: dict[str, Any] = {"sigma": sigma, "regularisation": setup.regularisation(value)._asdict()}
@@ -203,9 +203,8 @@ def prepare(task: Task) -> tuple[Setup, Hyperparameters]:
     require_molecule(frames, task.sets.test, mixed)
     if mixed and task.targets != "energies":
         raise BadInput(
-            "model.descriptor: a sorted Coulomb matrix has no smooth forces: set training.targets: "
-            "energies, or "
-            "another descriptor"
+            "model.descriptor: a sorted Coulomb matrix has no smooth forces: set training.targets: energies, "
+            "or another descriptor"
         )
     if given.kernel == "laplacian" and task.targets != "energies":
         raise BadInput(
@@ -292,8 +291,8 @@ def _parts(setup: Setup, train: Index, validation: Index, count: int) -> list[Pa
     if count == 1 and len(validation) == 0 and search_.objective == "validation":
         raise BadInput(
             "a search needs held-out frames: set data.validation, training.search.folds: 5 "
-            "(cross-validation) or "
-            "training.search.objective: likelihood; or give model.sigma and training.regularisation"
+            "(cross-validation) or training.search.objective: likelihood; or give model.sigma and "
+            "training.regularisation"
         )
     if count > 1:
         pool = np.sort(np.concatenate([train, validation]))
@@ -427,12 +426,24 @@ def curve_rows(setup: Setup, sigma: float, value: float, report: dict[str, Any])
     return rows
 
 
+def _warn_of_twins(setup: Setup, observer: Observer) -> None:
+    m, frames = setup.m, [*setup.task.sets.train, *setup.task.sets.validation]
+    found = _symmetry.twins(m.points.x.numpy(), m.pairs.numpy())
+    if found:
+        gaps = [abs(m.energies[i] - m.energies[j]) for i, j in found]
+        i, j = found[int(np.argmax(gaps))]
+        observer.note(
+            f"{len(found)} pair(s) of frames have the same distances, e.g. {frames[i].origin} and "
+            f"{frames[j].origin} ({MILLI * max(gaps):.2g} meV apart): the kernel matrix is nearly "
+            "singular and only training.regularisation separates them; drop one of each"
+        )
+
+
 def _warn(report: dict[str, Any], observer: Observer) -> None:
     if report["difference_error"] > 1e-6:
         observer.note(
             f"energy differences deviate from the forces by {report['difference_error']:.1e} (relative): "
-            "the kernel is too "
-            "flat; shorten model.sigma or raise training.regularisation"
+            "the kernel is too flat; shorten model.sigma or raise training.regularisation"
         )
     if report["jitter"] > 0.0:
         observer.note(
@@ -452,16 +463,13 @@ def require_molecule(frames: Sequence[Structure], test: Sequence[Structure], mix
         if s.pbc.any():
             raise BadInput(
                 f"{s.origin}: periodic, but a molecular kernel describes one molecule in vacuum: set pbc to "
-                "F, or "
-                "choose a local family such as soap-gap"
+                "F, or choose a local family such as soap-gap"
             )
         if not mixed and (len(s) != len(first) or (s.numbers != first.numbers).any()):
             raise BadInput(
                 f"{s.origin}: {s.to_atoms().symbols}, but {first.origin} is {first.to_atoms().symbols}: a "
-                "molecular "
-                "kernel learns one molecule with its atoms in one order; sort the atoms, or choose family "
-                "krr-cm with "
-                "descriptor sorted-coulomb-matrix (energies only)"
+                "molecular kernel learns one molecule with its atoms in one order; sort the atoms, or choose "
+                "family krr-cm with descriptor sorted-coulomb-matrix (energies only)"
             )
     if not mixed and len(first) < 2:
         raise BadInput(f"{first.origin}: one atom has no distances to learn from; expected a molecule")
