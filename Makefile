@@ -54,8 +54,8 @@ sanitize: $(VENV)/.ready
 # torch first: a CPU build, so that nothing pulls CUDA packages
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==$(TORCH) -c constraints.txt
-	$(BIN)/python -m pip install --quiet --editable ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile torch==$(TORCH) -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]" -c constraints.txt
 	$(BIN)/mlplugins build
 	touch $@
 

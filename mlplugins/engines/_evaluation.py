@@ -187,10 +187,12 @@ def prepare(source: StructureLike, index: int) -> Prepared:
             f"structure {index}: position of atom {atom} is not finite or out of bounds: "
             f"{positions[atom]} Å; {BLOWN_UP}"
         )
-    if not np.isfinite(cell).all():
-        raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
     volume = None
-    if pbc.any():
+    if True not in pbc.tolist():
+        cell[:] = 0.0
+    else:
+        if not np.isfinite(cell).all():
+            raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
         volume = float(abs(np.linalg.det(cell))) or None
         if volume is None or volume < 1e-6:
             periodic = cell[pbc]
@@ -202,7 +204,7 @@ def prepare(source: StructureLike, index: int) -> Prepared:
                 f"structure {index}: the cell has no volume along its periodic directions "
                 f"(pbc = {pbc.tolist()}, cell = {cell.tolist()}); set pbc=False or give a cell"
             )
-    cell[~pbc] = 0.0
+        cell[~pbc] = 0.0
     return Prepared(numbers, positions, cell, pbc, volume)
 
 
@@ -229,6 +231,7 @@ class EdgeGradientModel:
         self._device = device
         self._components, self._properties = _pair_labels(device)
         self._molecules = bool(getattr(module.potential, "has_molecules", False))  # older files lack it
+        self._composition = b"", torch.zeros(0, dtype=torch.long), self._baseline
 
     def evaluate(
         self,
@@ -238,9 +241,9 @@ class EdgeGradientModel:
         uncertainty: bool = False,
     ) -> list[Results]:
         numbers = np.concatenate([s.numbers for s in structures])
-        species = self._species_of_number[torch.from_numpy(numbers).long()]
+        species, baseline = self._species(numbers)
         if self._molecules and not virials and self._in_vacuum(structures):
-            return self._evaluate_molecules(structures, species)
+            return self._evaluate_molecules(structures, species, baseline)
         pairs = [
             lists.pairs(k, structure, self._options.cutoff, True) for k, structure in enumerate(structures)
         ]
@@ -259,28 +262,38 @@ class EdgeGradientModel:
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
         gradient = torch.zeros_like(exact) if gradient is None else gradient.detach().cpu().double()
-        energies = self._energies(energy.detach().cpu(), species)
+        # with the baseline, rounded to the precision of the model as in the file's output
+        energies = (energy.detach().cpu().double() + baseline).to(self._dtype).double()
         results = self._collect(
             structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
         )
         return self._with_uncertainty(structures, pairs, vectors, results) if uncertainty else results
 
-    def _energies(self, energy: Tensor, species: Tensor) -> Tensor:
-        """With the composition baseline, rounded to the precision of the model as in the file's output."""
-        return (energy.double() + self._baseline[species]).to(self._dtype).double()
+    def _species(self, numbers: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+        """Species indices and baseline energies (N,), kept while the atoms stay the same."""
+        key = numbers.tobytes()
+        if key != self._composition[0]:
+            species = self._species_of_number[torch.from_numpy(numbers).long()]
+            self._composition = key, species, self._baseline[species]
+        return self._composition[1:]
 
     def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
         n, cutoff = len(structures[0].numbers), self._options.cutoff
         return all(len(s.numbers) == n and _in_vacuum(s, cutoff) for s in structures)
 
-    def _evaluate_molecules(self, structures: Sequence[Prepared], species: Tensor) -> list[Results]:
-        positions = np.stack([s.positions for s in structures])  # (S, n, 3)
-        species = species.reshape(positions.shape[:2])
+    def _evaluate_molecules(
+        self, structures: Sequence[Prepared], species: Tensor, baseline: Tensor
+    ) -> list[Results]:
+        first = structures[0].positions[None]
+        positions = (
+            first if len(structures) == 1 else np.stack([s.positions for s in structures])
+        )  # (S, n, 3)
+        species = species.view(positions.shape[:2])
         given = torch.from_numpy(positions).to(self._device, self._dtype)
         energy, gradient = (
             t.cpu().numpy() for t in self._potential.molecules(species.to(self._device), given)
         )
-        energies = energy[:, None] / positions.shape[1] + self._baseline.numpy()[species.numpy()]
+        energies = energy[:, None] / positions.shape[1] + baseline.view(species.shape).numpy()
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
         arrays = zip(structures, energies.sum(axis=1), -gradient, virial, energies)
         return [_results(s, float(e), f, w, each, None) for s, e, f, w, each in arrays]
@@ -445,7 +458,7 @@ def torch_state() -> Iterator[None]:
 
 def _in_vacuum(structure: Prepared, cutoff: float) -> bool:
     """Whether no periodic image of an atom can lie within `cutoff` of an atom, and no atom is wrapped."""
-    if not structure.pbc.any():
+    if True not in structure.pbc.tolist():
         return True
     if not structure.pbc.all():
         return False

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,7 @@ class Artifact:
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
     _known: np.ndarray = field(repr=False)
+    _compositions: deque[bytes] = field(repr=False, default_factory=lambda: deque(maxlen=4))  # found known
 
     @property
     def n_layers(self) -> int | None:
@@ -150,8 +152,12 @@ class Artifact:
         return results
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
+        key = structure.numbers.tobytes()
+        if key in self._compositions:
+            return
         unknown = ~self._known[structure.numbers.clip(-1, len(self._known) - 1)]  # −1 is the last, False
         if not unknown.any():
+            self._compositions.append(key)
             return
         atoms = np.flatnonzero(unknown)
         symbols = sorted({_symbol(int(z)) for z in structure.numbers[atoms]})

@@ -178,7 +178,7 @@ class Model(Potential):
                 h = self.exchange(with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, edges, harmonics, radial, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
-        energy = self.energy_scale[central] * (e + self.shift[central])
+        energy = self.energy_scale.index_select(0, central) * (e + self.shift.index_select(0, central))
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
         return {"energy": energy}

@@ -97,10 +97,11 @@ class Linear(nn.Module):
             w.append(weight if self.frozen else weight * (1.0 / math.sqrt(max(weight.shape[1], 1))))
         if not self.per_species or x.shape[0] == 0:  # no rows, and still part of the graph
             return self.product(x, [matrix[0] for matrix in w], self.terms, self.n_out)
-        y = torch.zeros(x.shape[0], self.n_out, dtype=x.dtype, device=x.device)
-        present: List[int] = torch.unique(species).tolist()
-        for z in present:
-            rows = (species == z).nonzero().squeeze(1)
-            w_z = [matrix[z] for matrix in w]
-            y = y.index_copy(0, rows, self.product(x.index_select(0, rows), w_z, self.terms, self.n_out))
-        return y
+        order = torch.argsort(species)
+        counts: List[int] = torch.bincount(species).tolist()
+        parts: List[Tensor] = []
+        for z, x_z in enumerate(x.index_select(0, order).split(counts)):
+            if counts[z] > 0:
+                parts.append(self.product(x_z, [matrix[z] for matrix in w], self.terms, self.n_out))
+        y = torch.cat(parts)  # sorted by species
+        return torch.empty_like(y).index_copy(0, order, y)

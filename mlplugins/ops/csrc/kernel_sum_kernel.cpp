@@ -51,7 +51,9 @@ inline void add_block(const KernelSum &sum, int64_t block, const double *q, Real
   const double *const packed = sum.packed + block * width * STRIDE;
   Real s[R][V] = {}, t[R][V] = {};
   const double *x = packed;
-  for (int64_t p = 0; p < width; p++, x += STRIDE)
+  for (int64_t p = 0; p < width; p++, x += STRIDE) {
+    // the next block, past the second-level cache, which keeps the caller's code and data
+    for (int line = 0; line < STRIDE; line += 8) __builtin_prefetch(x + width * STRIDE + line, 0, 0);
     for (int v = 0; v < V; v++) {
       const Real point = load(x + v * L);
       Real slope;
@@ -62,6 +64,7 @@ inline void add_block(const KernelSum &sum, int64_t block, const double *q, Real
         if constexpr (SLOPES) t[r][v] -= slope * d;
       }
     }
+  }
   Real along[R][V], pull[R][V];
   for (int v = 0; v < V; v++) {
     Real a = {};
