@@ -284,15 +284,12 @@ class EdgeGradientModel:
     def _evaluate_molecules(
         self, structures: Sequence[Prepared], species: Tensor, baseline: Tensor
     ) -> list[Results]:
-        first = structures[0].positions[None]
-        positions = (
-            first if len(structures) == 1 else np.stack([s.positions for s in structures])
-        )  # (S, n, 3)
+        r = [s.positions for s in structures]
+        positions = np.stack(r) if len(r) > 1 else r[0][None]  # (S, n, 3)
         species = species.view(positions.shape[:2])
         given = torch.from_numpy(positions).to(self._device, self._dtype)
-        energy, gradient = (
-            t.cpu().numpy() for t in self._potential.molecules(species.to(self._device), given)
-        )
+        found = self._potential.molecules(species.to(self._device), given)
+        energy, gradient = (t.cpu().numpy() for t in found)
         energies = energy[:, None] / positions.shape[1] + baseline.view(species.shape).numpy()
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
         arrays = zip(structures, energies.sum(axis=1), -gradient, virial, energies)
