@@ -42,9 +42,21 @@ inline void evaluate(const KernelSum &sum, const Real &s, Real &less_one, Real &
   }
 }
 
+/// A sum with the digits that its additions lost (Kahan): weights are large and of both signs.
+struct Total {
+  Real sum, lost;
+
+  void add(const Real &x)
+  {
+    const Real y = x - lost, next = sum + y;
+    lost = (next - sum) - y;
+    sum = next;
+  }
+};
+
 /// R rows against one block of points; total[r] and gradient[r * width + p] are summed over their lanes at the end.
 template <int R, bool GAUSSIAN, bool SLOPES, bool VALUES>
-inline void add_block(const KernelSum &sum, int64_t block, const double *q, Real *total, Real *gradient)
+inline void add_block(const KernelSum &sum, int64_t block, const double *q, Total *total, Real *gradient)
 {
   constexpr int STRIDE = (SLOPES ? 2 : 1) * POINTS;
   const int64_t width = sum.width;
@@ -74,11 +86,11 @@ inline void add_block(const KernelSum &sum, int64_t block, const double *q, Real
       evaluate<GAUSSIAN, VALUES>(sum, s[r][v], less_one, pull[r][v], curvature);
       along[r][v] = Real{};
       if constexpr (SLOPES) {
-        total[r] += pull[r][v] * t[r][v];
+        total[r].add(pull[r][v] * t[r][v]);
         along[r][v] = curvature * t[r][v];
       }
       if constexpr (VALUES) {
-        total[r] += less_one * a;
+        total[r].add(less_one * a);
         along[r][v] += pull[r][v] * a;
       }
     }
@@ -106,10 +118,11 @@ template <bool GAUSSIAN, bool SLOPES, bool VALUES>
 void pass(const KernelSum &sum, const double *q, int64_t n_rows, double *energy, double *gradient)
 {
   const int64_t width = sum.width, chunk = width < CACHED / ROWS ? CACHED / width : ROWS;
-  Real *const total = new Real[chunk], *const slopes = new Real[chunk * width];
+  Total *const total = new Total[chunk];
+  Real *const slopes = new Real[chunk * width];
   for (int64_t start = 0; start < n_rows; start += chunk) {
     const int64_t count = n_rows - start < chunk ? n_rows - start : chunk;
-    for (int64_t k = 0; k < count; k++) total[k] = Real{};
+    for (int64_t k = 0; k < count; k++) total[k] = Total{};
     for (int64_t k = 0; k < count * width; k++) slopes[k] = Real{};
     const double *const rows = q + start * width;
     for (int64_t block = 0; block < sum.n_blocks; block++) {
@@ -119,7 +132,7 @@ void pass(const KernelSum &sum, const double *q, int64_t n_rows, double *energy,
       for (; r < count; r++)
         add_block<1, GAUSSIAN, SLOPES, VALUES>(sum, block, rows + r * width, total + r, slopes + r * width);
     }
-    for (int64_t k = 0; k < count; k++) energy[start + k] = sum_of_lanes(total[k]);
+    for (int64_t k = 0; k < count; k++) energy[start + k] = sum_of_lanes(total[k].sum);
     for (int64_t k = 0; k < count * width; k++) gradient[start * width + k] = sum_of_lanes(slopes[k]);
   }
   delete[] total;

@@ -31,7 +31,7 @@ from mlplugins.training.solvers._regression import (
     System,
 )
 
-LARGEST_DIFFERENCE_ERROR = 2e-7
+LARGEST_DIFFERENCE_ERROR = 5e-8
 """Fits whose energy differences deviate more than this from their forces are not chosen."""
 
 TIE = 0.02
@@ -165,6 +165,8 @@ def solve(task: Task, observer: Observer) -> Solution:
     both = np.concatenate([setup.train, setup.validation])
     final = setup.system(both, sigma).solve(setup.regularisation(value))
     report |= final.report
+    written = _regression.exported(final.model)
+    report["difference_error"] = _regression.difference_error(written, setup.m.points.take(both))
     chosen_by_validation = bool(trials) and setup.settings.search.objective == "validation"
     report["final_fit"] = (
         f"{len(setup.train)} training and {len(setup.validation)} validation frames together; the "
