@@ -447,6 +447,23 @@ def test_nearly_equal_frames_are_refused_or_said(folder, tmp_path):
     )
     assert trained.metrics["solver"]["jitter"] > 0
     assert any("jitter" in note for note in observer.notes)
+    assert any(note.startswith("1 pair(s) of frames") for note in observer.notes), observer.notes
+
+
+def test_frames_that_only_look_different_are_said(folder, tmp_path):
+    """A rotated frame, and for a model with permutations one whose hydrogens are exchanged."""
+    frames = molecules.water(6, 1)
+    rotated, exchanged = frames[1].copy(), frames[3].copy()
+    rotated.rotate(70, (1, 2, 3))
+    exchanged.positions[[1, 2]] = exchanged.positions[[2, 1]]
+    write(tmp_path / "twins.extxyz", [*frames, molecules.label(rotated), molecules.label(exchanged)])
+    files = {"train": str(tmp_path / "twins.extxyz"), "validation": 0.0, "test": None}
+    for permutations, pairs in (("none", 1), ([[0, 2, 1]], 2)):
+        settings = {"sigma": 2.0, "permutations": permutations}
+        _, observer = run(folder, tmp_path / str(pairs), "kreg", FIXED, data=files, **settings)
+        assert [note for note in observer.notes if note.startswith(f"{pairs} pair(s) of frames")]
+    _, observer = run(folder, tmp_path / "usual", "kreg", FIXED, sigma=2.0)
+    assert not [note for note in observer.notes if "pair(s) of frames" in note]
 
 
 @pytest.mark.parametrize(

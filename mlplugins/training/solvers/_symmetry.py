@@ -27,7 +27,7 @@ distance."""
 SAMPLE = 200
 """Frames that are compared."""
 
-TWINS = 1e-5
+TWINS = 1e-4
 """Frames closer than this times the spread of the descriptors are the same geometry to a kernel."""
 
 
