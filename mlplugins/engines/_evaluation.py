@@ -169,7 +169,7 @@ def prepare(source: StructureLike, index: int) -> Prepared:
 
     Raises:
         BadInput: no atoms, or periodic cell vectors without a volume.
-        RunFailed: positions or cell that are not finite, as after a simulation has blown up.
+        RunFailed: positions or a periodic cell that are not finite, as after a simulation has blown up.
     """
     numbers = np.array(source.numbers, dtype=np.int32)
     positions = np.array(source.positions, dtype=np.float64, order="C").reshape(-1, 3)
@@ -271,11 +271,11 @@ class EdgeGradientModel:
 
     def _species(self, numbers: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
         """Species indices and baseline energies (N,), kept while the atoms stay the same."""
-        key = numbers.tobytes()
-        if key != self._composition[0]:
+        key, kept = numbers.tobytes(), self._composition  # read once: threads may share a model
+        if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
-            self._composition = key, species, self._baseline[species]
-        return self._composition[1:]
+            self._composition = kept = key, species, self._baseline[species]
+        return kept[1:]
 
     def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
         n, cutoff = len(structures[0].numbers), self._options.cutoff

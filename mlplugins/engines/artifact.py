@@ -82,7 +82,9 @@ class Artifact:
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
     _known: np.ndarray = field(repr=False)
-    _compositions: deque[bytes] = field(repr=False, default_factory=lambda: deque(maxlen=4))  # found known
+    _compositions: deque[bytes] = field(
+        repr=False, compare=False, default_factory=lambda: deque(maxlen=4)
+    )  # found known
 
     @property
     def n_layers(self) -> int | None:

@@ -55,7 +55,7 @@ class SphericalHarmonics(nn.Module):
 
 
 class TensorProduct(nn.Module):
-    """The sum over neighbours in plain torch; `radial` as `EdgeRows.radial` gives it.
+    """The sum over neighbours in plain torch; `radial` is [r, basis (, its slopes)], see `EdgeRows`.
 
     Args:
         table_cutoff: r_c of a radial table, a function of r / r_c; 0 for a perceptron of the basis.

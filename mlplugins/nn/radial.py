@@ -56,6 +56,17 @@ def xplor_cutoff(x: Tensor, onset: float) -> Tensor:
     return torch.where(x < onset, torch.ones_like(x), switch)
 
 
+def xplor_cutoff_slope(x: Tensor, onset: float) -> Tensor:
+    """u'(x) = 12 x (1 − x²) (a² − x²) / (1 − a²)³ of `xplor_cutoff` for a < x < 1, else 0.
+
+    >>> xplor_cutoff_slope(torch.tensor([0.5, 0.8, 1.5]), 0.6)
+    tensor([ 0.0000, -3.6914, -0.0000])
+    """
+    a2 = onset * onset
+    x2 = (x * x).clamp(a2, 1.0)
+    return 12.0 / (1.0 - a2) ** 3 * x * (1.0 - x2) * (a2 - x2)
+
+
 class BesselBasis(nn.Module):
     """Radial basis B_n(r) = √(2/r_c) sin(b_n π r / r_c) / r, times an envelope.
 
@@ -96,12 +107,13 @@ class BesselBasis(nn.Module):
     @torch.jit.export
     def slopes(self, r: Tensor) -> Tensor:
         """d basis / d r, (E, n_basis), without a graph."""
-        if self.xplor:
-            return radial_slopes(self.forward(r), r)
         exact, roots = r.detach().to(torch.float64).unsqueeze(1), self.roots.detach()  # (E, 1), (n_basis,)
         x = exact / self.cutoff
-        u = polynomial_cutoff(x, self.envelope_power)
-        du = polynomial_cutoff_slope(x, self.envelope_power) / self.cutoff
+        if self.xplor:
+            u, du = xplor_cutoff(x, self.onset), xplor_cutoff_slope(x, self.onset) / self.cutoff
+        else:
+            u = polynomial_cutoff(x, self.envelope_power)
+            du = polynomial_cutoff_slope(x, self.envelope_power) / self.cutoff
         phase = x * roots
         along = torch.cos(phase) * (roots * (u / self.cutoff)) + torch.sin(phase) * (du - u / exact)
         return (along * (self.prefactor / exact)).to(r.dtype)

@@ -434,9 +434,10 @@ def _warn_of_twins(setup: Setup, observer: Observer) -> None:
     if found:
         gaps = [abs(m.energies[i] - m.energies[j]) for i, j in found]
         i, j = found[int(np.argmax(gaps))]
+        apart = f" ({MILLI * max(gaps):.2g} meV apart)" if m.learns_energies else ""
         observer.note(
             f"{len(found)} pair(s) of frames have the same distances, e.g. {frames[i].origin} and "
-            f"{frames[j].origin} ({MILLI * max(gaps):.2g} meV apart): the kernel matrix is nearly "
+            f"{frames[j].origin}{apart}: the kernel matrix is nearly "
             "singular and only training.regularisation separates them; drop one of each"
         )
 
