@@ -44,9 +44,12 @@ def main() -> int:
     run(f"mlplugins check potential/model.pt {DATA}/test.extxyz@0 --json check.json", output)
     run("mlplugins simulate lammps.yaml -o lammps", output)
     run_together(["mlplugins simulate ipi.yaml -o ipi", "mlplugins simulate ase.yaml -o ase"], output)
-    for engine in ("lammps", "ipi", "ase"):
-        json_file = f"--json {engine}.json"
-        run(f"mlplugins conductivity {engine}/conductivity.yaml -o report-{engine} {json_file}", output)
+    reports = [
+        f"mlplugins conductivity {engine}/conductivity.yaml -o report-{engine} --json {engine}.json"
+        for engine in ("lammps", "ipi", "ase")
+    ]
+    run(reports[0], output)
+    run_together(reports[1:], output)
     summary(output)
     console.print(
         f"\nreport: {output}/report-lammps/report.html   ({(time.monotonic() - start) / 60:.1f} minutes)"

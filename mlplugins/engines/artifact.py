@@ -82,9 +82,7 @@ class Artifact:
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
     _known: np.ndarray = field(repr=False)
-    _compositions: deque[bytes] = field(
-        repr=False, compare=False, default_factory=lambda: deque(maxlen=4)
-    )  # found known
+    _compositions: deque[bytes] = field(repr=False, compare=False, default_factory=lambda: deque(maxlen=4))
 
     @property
     def n_layers(self) -> int | None:
@@ -155,7 +153,7 @@ class Artifact:
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
         key = structure.numbers.tobytes()
-        if key in self._compositions:
+        if key in self._compositions:  # found known before
             return
         unknown = ~self._known[structure.numbers.clip(-1, len(self._known) - 1)]  # −1 is the last, False
         if not unknown.any():
