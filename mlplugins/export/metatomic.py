@@ -244,13 +244,19 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
         loaded.update(others)
 
 
-def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
+def for_inference(potential: Potential, dtype: str, portable: bool = False) -> Potential:
+    """A copy as files hold it: frozen, in float32 or float64, with the native ops unless it is portable."""
     potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
     potential.freeze()  # before the weights are rounded
     potential.to(dtype=DTYPES[dtype])
-    exchange_width = 0 if portable else potential.exchange_width
     if not portable:
         potential.use_native_ops()
+    return potential
+
+
+def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
+    potential = for_inference(potential, dtype, portable)
+    exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(description.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, description.elements, baseline)
     outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}

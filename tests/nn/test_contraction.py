@@ -84,11 +84,12 @@ def test_basis_is_orthogonal_sorted_and_clean(ir_out, order):
 
 
 def test_basis_is_made_once():
-    first = symmetric_basis(SPHERICAL, o3.Irrep("1o"), 2)
+    wanted = [(o3.Irrep(ir_out), order) for ir_out in ("0e", "1o") for order in (1, 2, 3)]
+    first = [symmetric_basis(SPHERICAL, *each) for each in wanted]
     made = _symmetric_basis.cache_info().misses
-    again = symmetric_basis(SPHERICAL, o3.Irrep("1o"), 2)
+    again = [symmetric_basis(SPHERICAL, *each) for each in wanted]
     assert _symmetric_basis.cache_info().misses == made
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert all(torch.equal(a, b) for one, other in zip(first, again) for a, b in zip(one, other))
 
 
 def _layer(irreps_in, irreps_out, correlation, channels=5, n_species=3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -28,8 +27,8 @@ CHUNK = 64
 
 STEP_A = 2e-3
 STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
-"""Five-point first derivative: (step, weight). Its own error, h⁴/30 of the fifth derivative, is near 1e-10
-here; the step is as long as that allows, because the error of round-off is inverse to it."""
+"""Five-point first derivative: (step, weight). Round-off falls with a longer step h; its own error is h⁴/30
+of the fifth derivative."""
 FRAMES, DIRECTIONS = 4, 3
 
 
@@ -356,14 +355,6 @@ def difference_error(model: Model, points: Points) -> float:
     weights = torch.tensor([w for _, w in STENCIL], dtype=torch.float64)
     found = (energies.reshape(*expected.shape, -1) @ weights) / STEP_A
     return float((found - expected).abs().max() / max(float(expected.abs().max()), 0.1))
-
-
-def exported(model: Model) -> Model:
-    """A model as its file computes it."""
-    model = copy.deepcopy(model)
-    model.freeze()
-    model.use_native_ops()
-    return model
 
 
 def energy_weight(m: Molecule) -> tuple[float, float]:

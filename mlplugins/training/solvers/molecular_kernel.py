@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pydantic import Field
 from scipy.spatial.distance import pdist
 
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.export.metatomic import for_inference
 from mlplugins.models.molecular_kernel import Hyperparameters, Model
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import MILLI, metrics
@@ -34,6 +35,9 @@ from mlplugins.training.solvers._regression import (
 LARGEST_DIFFERENCE_ERROR = 5e-8
 """Fits whose energy differences deviate more than this from their forces are not chosen."""
 
+DOUBTFUL_DIFFERENCE_ERROR = 2.5e-7
+"""Final fits that deviate more get a warning."""
+
 TIE = 0.02
 """Trials whose errors, in the final fit, exceed the lowest by up to this share are equal: the best
 conditioned of them is chosen. A regularisation adds its error in quadrature, and that share grows while the
@@ -45,7 +49,6 @@ SEARCH_ITERATIONS = 1000
 
 SEARCHED_SIGMA = (0.1, 50.0)
 """Length scales that are searched, in units of the median distance of two training descriptors."""
-
 
 Bounds = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
@@ -165,7 +168,7 @@ def solve(task: Task, observer: Observer) -> Solution:
     both = np.concatenate([setup.train, setup.validation])
     final = setup.system(both, sigma).solve(setup.regularisation(value))
     report |= final.report
-    written = _regression.exported(final.model)
+    written = cast(Model, for_inference(final.model, "float64"))
     report["difference_error"] = _regression.difference_error(written, setup.m.points.take(both))
     chosen_by_validation = bool(trials) and setup.settings.search.objective == "validation"
     report["final_fit"] = (
@@ -443,7 +446,7 @@ def _warn_of_twins(setup: Setup, observer: Observer) -> None:
 
 
 def _warn(report: dict[str, Any], observer: Observer) -> None:
-    if report["difference_error"] > 1e-6:
+    if report["difference_error"] > DOUBTFUL_DIFFERENCE_ERROR:
         observer.note(
             f"energy differences deviate from the forces by {report['difference_error']:.1e} (relative): "
             "the kernel is too flat; shorten model.sigma or raise training.regularisation"
