@@ -63,7 +63,7 @@ def write_configurations(output: Path, full: bool) -> None:
     train["data"].update(train=str(DATA / "train.extxyz"), test=str(DATA / "test.extxyz"))
     campaign = yaml.safe_load((EXAMPLES / "05_simulate.yaml").read_text())
     campaign.update(model=str(output / "potential" / "model.pt"), structure=f"{DATA}/train.extxyz@31")
-    one = {**campaign, "temperatures": [COMPARED_AT], "parallel": 1, "steps": campaign["steps"] // 2}
+    one = {**campaign, "temperatures": [COMPARED_AT], "parallel": 1, "steps": campaign["steps"] * 2 // 5}
     if full:
         train["training"]["epochs"] *= 4
         for each in (campaign, one):
