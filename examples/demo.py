@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -43,13 +44,12 @@ def main() -> int:
     run(f"mlplugins train {output}/train.yaml -o {output}/potential", output)
     run(f"mlplugins check potential/model.pt {DATA}/test.extxyz@0 --json check.json", output)
     run("mlplugins simulate lammps.yaml -o lammps", output)
-    run_together(["mlplugins simulate ipi.yaml -o ipi", "mlplugins simulate ase.yaml -o ase"], output)
-    reports = [
-        f"mlplugins conductivity {engine}/conductivity.yaml -o report-{engine} --json {engine}.json"
-        for engine in ("lammps", "ipi", "ase")
-    ]
-    run(reports[0], output)
-    run_together(reports[1:], output)
+    report = "mlplugins conductivity {0}/conductivity.yaml -o report-{0} --json {0}.json"
+    run_side_by_side(
+        ["mlplugins simulate ipi.yaml -o ipi", report.format("ipi")],
+        ["mlplugins simulate ase.yaml -o ase", report.format("lammps"), report.format("ase")],
+        folder=output,
+    )
     summary(output)
     console.print(
         f"\nreport: {output}/report-lammps/report.html   ({(time.monotonic() - start) / 60:.1f} minutes)"
@@ -81,18 +81,17 @@ def write_configurations(output: Path, full: bool) -> None:
 def run(command: str, folder: Path) -> None:
     """One command, in the foreground; the demo ends if it fails."""
     console.rule(f"[bold]{command}", align="left")
-    code = subprocess.run(_words(command), cwd=folder, env=_environment()).returncode
+    code = _call(command, folder)
     if code:
         sys.exit(f"demo: '{command}' failed with exit code {code}")
 
 
-def run_together(commands: list[str], folder: Path) -> None:
-    """Several commands side by side, one core each."""
-    console.rule("[bold]" + " & ".join(commands), align="left")
-    running = [
-        (command, subprocess.Popen(_words(command), cwd=folder, env=_environment())) for command in commands
-    ]
-    failed = [command for command, process in running if process.wait()]
+def run_side_by_side(*chains: list[str], folder: Path) -> None:
+    """Chains of commands, one core each; a command that fails ends its chain, and then the demo."""
+    for chain in chains:
+        console.rule("[bold]" + " && ".join(chain), align="left")
+    with ThreadPoolExecutor(len(chains)) as pool:
+        failed = [name for name in pool.map(lambda chain: _first_failure(chain, folder), chains) if name]
     if failed:
         sys.exit(f"demo: failed: {'; '.join(failed)}")
 
@@ -133,12 +132,13 @@ def summary(output: Path) -> None:
         )
 
 
-def _words(command: str) -> list[str]:
-    return [str(MLPLUGINS), *shlex.split(command)[1:]]
+def _first_failure(chain: list[str], folder: Path) -> str | None:
+    return next((command for command in chain if _call(command, folder)), None)
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+def _call(command: str, folder: Path) -> int:
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.run([MLPLUGINS, *shlex.split(command)[1:]], cwd=folder, env=environment).returncode
 
 
 if __name__ == "__main__":
