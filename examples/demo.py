@@ -1,6 +1,6 @@
 """The main job: PBE frames of Li6PS5Cl → potential → checks → MD in three engines → conductivity.
 
-    python examples/demo.py            about twelve minutes on two cores
+    python examples/demo.py            about eleven minutes on two cores
     python examples/demo.py --full     hours: longer training, three seeds and 200 ps per temperature
 
 Every step is one `mlplugins` command, printed before it runs; all results are under demo/.
