@@ -31,6 +31,7 @@ from ipi.utils.units import unit_to_internal
 from mlplugins import MLCalculator
 from mlplugins.cli.ipi_driver import driver_file
 from mlplugins.engines import _evaluation as evaluation
+from mlplugins.engines._structure import prepare
 from mlplugins.engines.artifact import Artifact, load
 from mlplugins.engines.ipi import MLDriver
 
@@ -76,7 +77,7 @@ def bare_call(model: Artifact, atoms: Atoms) -> Callable[[], None]:
     core = model._model
     if not isinstance(core, evaluation.EdgeGradientModel):
         raise SystemExit("the benchmark needs a model that mlplugins wrote")
-    prepared = evaluation.prepare(atoms, 0)
+    prepared = prepare(atoms, 0)
     pairs = evaluation.NeighborCache().pairs(0, prepared, core._options.cutoff, True)
     species = torch.zeros(len(atoms), dtype=torch.long)
 
@@ -154,7 +155,7 @@ def main() -> None:
         path = args.model or write_model(Path(folder) / "model.pt")
         atoms = structure(args.atoms, load(path).elements[0])
         lists = evaluation.NeighborCache()
-        n_edges = len(lists.pairs(0, evaluation.prepare(atoms, 0), load(path).cutoff, True).vectors)
+        n_edges = len(lists.pairs(0, prepare(atoms, 0), load(path).cutoff, True).vectors)
         print(
             f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), "
             f"torch {torch.__version__}, {len(atoms)} atoms, {n_edges} edges, load {os.getloadavg()[0]:.1f}"

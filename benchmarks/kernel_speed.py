@@ -96,20 +96,17 @@ def compare_prediction(directory: Path, theirs: Any, frames: list[Any], rounds: 
     """Times of both, in turn."""
     ours, alone = artifact.load(directory / "model.pt"), potential_alone(directory)
     positions = np.array([a.positions.reshape(-1) for a in frames])
-    species, r = (
-        alone.species.expand(len(frames), -1),
-        torch.from_numpy(positions.reshape(len(frames), -1, 3)),
-    )
+    r = torch.from_numpy(positions.reshape(len(frames), -1, 3))
     moved = [a.copy() for a in frames]
     calculators = {"sgdml, ASE": their_calculator(theirs), "ours, ASE": MLCalculator(directory / "model.pt")}
     work: dict[str, Any] = {
         "sgdml, 1": lambda k: theirs.predict(positions[k]),
         "ours, 1": lambda k: ours.evaluate([frames[k]]),
-        "alone, 1": lambda k: alone.molecules(species[:1], r[k : k + 1]),
+        "alone, 1": lambda k: alone.molecules(r[k : k + 1]),
         **{name: lambda k, c=c: c.get_forces(moved[k]) for name, c in calculators.items()},
         "sgdml, 100": lambda k: theirs.predict(positions),
         "ours, 100": lambda k: ours.evaluate(frames),
-        "alone, 100": lambda k: alone.molecules(species, r),
+        "alone, 100": lambda k: alone.molecules(r),
     }
     times: dict[str, list[float]] = {name: [] for name in work}
     with torch.no_grad(), torch.jit.optimized_execution(False):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,59 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vesin import NeighborList
 
+from mlplugins.engines._structure import Array, Prepared, in_vacuum
 from mlplugins.errors import BadInput, RunFailed
 
-Array = NDArray[np.float64]
-
-FARTHEST = 1e8
-"""Largest coordinate that is accepted, Å: beyond it neighbour lists lose digits, and then overflow."""
-
-BLOWN_UP = "a simulation has blown up before (look at its time step and its starting structure)"
-
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
-
-
-class StructureLike(Protocol):
-    """What is evaluated: an `ase.Atoms`, a `Structure`, or anything with these attributes."""
-
-    @property
-    def numbers(self) -> Any: ...
-    @property
-    def positions(self) -> Any: ...
-    @property
-    def cell(self) -> Any: ...
-    @property
-    def pbc(self) -> Any: ...
-
-
-class Structure(NamedTuple):
-    """A structure as plain arrays.
-
-    Attributes:
-        numbers: (N,) atomic numbers.
-        positions: (N, 3), Å.
-        cell: (3, 3), rows are the cell vectors, Å.
-        pbc: (3,) booleans.
-    """
-
-    numbers: NDArray[np.integer]
-    positions: Array
-    cell: Array
-    pbc: NDArray[np.bool_]
-
-
-class Prepared(NamedTuple):
-    """A checked structure: as `Structure`, with zero cell vectors along non-periodic directions.
-
-    Attributes:
-        volume: of the cell as given, Å³; None if it has no stress.
-    """
-
-    numbers: NDArray[np.int32]
-    positions: Array
-    cell: Array
-    pbc: NDArray[np.bool_]
-    volume: float | None
 
 
 @dataclass(frozen=True)
@@ -164,50 +115,6 @@ class NeighborCache:
         return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
 
 
-def prepare(source: StructureLike, index: int) -> Prepared:
-    """Check a structure and turn it into plain arrays.
-
-    Raises:
-        BadInput: no atoms, or periodic cell vectors without a volume.
-        RunFailed: positions or a periodic cell that are not finite, as after a simulation has blown up.
-    """
-    numbers = np.array(source.numbers, dtype=np.int32)
-    positions = np.array(source.positions, dtype=np.float64, order="C").reshape(-1, 3)
-    pbc = np.empty(3, dtype=bool)
-    pbc[:] = source.pbc
-    cell = np.array(source.cell, dtype=np.float64, order="C").reshape(3, 3)
-    if len(numbers) == 0 or len(numbers) != len(positions):
-        raise BadInput(
-            f"structure {index}: expected one position per atom, "
-            f"got {len(numbers)} atomic numbers and {len(positions)} positions"
-        )
-    if not (positions.max() < FARTHEST and positions.min() > -FARTHEST):
-        atom = int(np.argmin((np.abs(positions) < FARTHEST).all(axis=1)))
-        raise RunFailed(
-            f"structure {index}: position of atom {atom} is not finite or out of bounds: "
-            f"{positions[atom]} Å; {BLOWN_UP}"
-        )
-    volume = None
-    if True not in pbc.tolist():
-        cell[:] = 0.0
-    else:
-        if not np.isfinite(cell).all():
-            raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
-        volume = float(abs(np.linalg.det(cell))) or None
-        if volume is None or volume < 1e-6:
-            periodic = cell[pbc]
-            flat = not np.linalg.det(periodic @ periodic.T) > 1e-12
-        else:
-            flat = False
-        if flat:
-            raise BadInput(
-                f"structure {index}: the cell has no volume along its periodic directions "
-                f"(pbc = {pbc.tolist()}, cell = {cell.tolist()}); set pbc=False or give a cell"
-            )
-        cell[~pbc] = 0.0
-    return Prepared(numbers, positions, cell, pbc, volume)
-
-
 class EdgeGradientModel:
     """A model of ours: its energy depends on geometry through the vectors of one full neighbour list only.
 
@@ -230,8 +137,9 @@ class EdgeGradientModel:
         self._dtype = dtype
         self._device = device
         self._components, self._properties = _pair_labels(device)
-        self._molecules = bool(getattr(module.potential, "has_molecules", False))  # older files lack it
-        self._composition = b"", torch.zeros(0, dtype=torch.long), self._baseline
+        self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
+        self._molecules = bool(getattr(module.potential, "takes_molecules", False))  # older files lack it
+        self._composition = (0, b""), torch.zeros(0, dtype=torch.long), self._baseline
 
     def evaluate(
         self,
@@ -240,15 +148,12 @@ class EdgeGradientModel:
         virials: bool = False,
         uncertainty: bool = False,
     ) -> list[Results]:
-        numbers = np.concatenate([s.numbers for s in structures])
-        species, baseline = self._species(numbers)
+        species, baseline = self._species(structures)
         if self._molecules and not virials and self._in_vacuum(structures):
-            return self._evaluate_molecules(structures, species, baseline)
-        pairs = [
-            lists.pairs(k, structure, self._options.cutoff, True) for k, structure in enumerate(structures)
-        ]
+            return self._evaluate_molecules(structures, baseline)
+        pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
         edges, exact = pairs[0].atoms, pairs[0].vectors
-        system = torch.zeros(len(numbers), dtype=torch.long)
+        system = torch.zeros(len(species), dtype=torch.long)
         if len(pairs) > 1:
             counts = torch.tensor([len(s.numbers) for s in structures])
             first = (counts.cumsum(0) - counts).tolist()
@@ -257,7 +162,7 @@ class EdgeGradientModel:
             system = torch.repeat_interleave(counts)
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         inputs = [t.to(self._device) for t in (species, edges[0], edges[1], vectors, system)]
-        energy = self._potential(*inputs, len(numbers))["energy"]
+        energy = self._potential(*inputs, len(species))["energy"]
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
@@ -269,31 +174,30 @@ class EdgeGradientModel:
         )
         return self._with_uncertainty(structures, pairs, vectors, results) if uncertainty else results
 
-    def _species(self, numbers: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+    def _species(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """Species indices and baseline energies (N,), kept while the atoms stay the same."""
-        key, kept = numbers.tobytes(), self._composition  # read once: threads may share a model
+        each = [s.numbers for s in structures]
+        numbers = np.concatenate(each) if len(each) > 1 else each[0]
+        key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
+            if self._molecules:
+                self._potential.require_molecules(species.to(self._device), len(each))
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 
     def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
-        n, cutoff = len(structures[0].numbers), self._options.cutoff
-        return all(len(s.numbers) == n and _in_vacuum(s, cutoff) for s in structures)
+        n = len(structures[0].numbers)
+        return all(len(s.numbers) == n and in_vacuum(s, self._cutoff) for s in structures)
 
-    def _evaluate_molecules(
-        self, structures: Sequence[Prepared], species: Tensor, baseline: Tensor
-    ) -> list[Results]:
-        r = [s.positions for s in structures]
-        positions = np.stack(r) if len(r) > 1 else r[0][None]  # (S, n, 3)
-        species = species.view(positions.shape[:2])
-        given = torch.from_numpy(positions).to(self._device, self._dtype)
-        found = self._potential.molecules(species.to(self._device), given)
+    def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
+        positions = np.array([s.positions for s in structures])  # (S, n, 3)
+        found = self._potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
-        energies = energy[:, None] / positions.shape[1] + baseline.view(species.shape).numpy()
+        each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
-        arrays = zip(structures, energies.sum(axis=1), -gradient, virial, energies)
-        return [_results(s, float(e), f, w, each, None) for s, e, f, w, each in arrays]
+        arrays = zip(structures, each.sum(axis=1).tolist(), -gradient, virial, each)
+        return [_results(s, e, f, w, atoms, None) for s, e, f, w, atoms in arrays]
 
     def _with_uncertainty(
         self,
@@ -449,18 +353,12 @@ def torch_state() -> Iterator[None]:
     The profiling executor would specialise on the number of edges and compile again at each new one, a second
     or more in the first steps. All three switches are thread-local and reset on exit.
     """
-    with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
-        yield
-
-
-def _in_vacuum(structure: Prepared, cutoff: float) -> bool:
-    """Whether no periodic image of an atom can lie within `cutoff` of an atom, and no atom is wrapped."""
-    if True not in structure.pbc.tolist():
-        return True
-    if not structure.pbc.all():
-        return False
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0)  # between opposite faces
-    return bool(heights.min() >= cutoff + np.linalg.norm(np.ptp(structure.positions, axis=0)))
+    with torch.jit.optimized_execution(False):
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            yield
+        else:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
 
 
 def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:

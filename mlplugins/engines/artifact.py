@@ -23,14 +23,11 @@ from mlplugins.engines._evaluation import (
     EdgeGradientModel,
     GeneralModel,
     NeighborCache,
-    Prepared,
     Results,
-    Structure,
-    StructureLike,
-    prepare,
     require_finite,
     torch_state,
 )
+from mlplugins.engines._structure import Prepared, Structure, StructureLike, prepare
 from mlplugins.errors import BadInput, RunFailed, nearest
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]

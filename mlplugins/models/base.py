@@ -51,7 +51,7 @@ class Potential(nn.Module):
         n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
         has_uncertainty: `posterior_features` works.
-        has_molecules: `molecules` works.
+        takes_molecules: `require_molecules` and `molecules` work.
         molecular: the energy is one of a whole molecule: it needs every pair of atoms, in the order of the
             training frames, on one rank and without periodic images.
     """
@@ -61,7 +61,7 @@ class Potential(nn.Module):
     exchange_width: int
     molecular: bool
     has_uncertainty: bool
-    has_molecules: bool
+    takes_molecules: bool
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Potential(nn.Module):
         self.exchange_width = int(exchange_width)
         self.molecular = False
         self.has_uncertainty = False
-        self.has_molecules = False
+        self.takes_molecules = False
         self.exchange: nn.Module = nn.Identity()
 
     @torch.jit.unused
@@ -151,9 +151,15 @@ class Potential(nn.Module):
         raise NotImplementedError("this family has no predictive variance")
 
     @torch.jit.export
-    def molecules(self, species: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
-        """Energies (S,), eV, and ∂E/∂r (S, n, 3), eV/Å, of S molecules in vacuum, without neighbour lists:
-        for models of one molecule with `has_molecules`; species (S, n), positions (S, n, 3), Å."""
+    def require_molecules(self, species: Tensor, n_systems: int) -> None:
+        """Raise RuntimeError unless `species` (N,) are those of so many molecules of this model, in order."""
+        raise NotImplementedError("this family needs neighbour lists")
+
+    @torch.jit.export
+    def molecules(self, positions: Tensor) -> Tuple[Tensor, Tensor]:
+        """Energies (S,), eV, and ∂E/∂r (S, n, 3), eV/Å, at positions (S, n, 3), Å, in vacuum, without
+        neighbour lists: for models of one molecule with `takes_molecules`, after `require_molecules`, which a
+        simulation needs once."""
         raise NotImplementedError("this family needs neighbour lists")
 
 

@@ -128,11 +128,18 @@ class Model(Potential):
             return
         self.sum.fill(self.points, self.values, self.slopes)
         self.frozen = True
-        self.has_molecules = not self.sorted
+        self.takes_molecules = not self.sorted
 
     @torch.jit.export
-    def molecules(self, species: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
-        self.require_atoms(species.reshape(-1), positions.shape[0])
+    def require_molecules(self, species: Tensor, n_systems: int) -> None:
+        if not torch.equal(species, self.species.repeat(n_systems)):
+            raise RuntimeError(
+                "the atoms are not those of the molecule that this model was trained on, in the order of the "
+                "training frames"
+            )
+
+    @torch.jit.export
+    def molecules(self, positions: Tensor) -> Tuple[Tensor, Tensor]:
         energy, gradient, farthest = self.sum.molecules(positions, self.scale, self.shift, self.pairs)
         if float(farthest) >= self.cutoff:
             raise RuntimeError(self.too_far())
@@ -166,7 +173,7 @@ class Model(Potential):
         n_systems = int(system.max()) + 1
         n_atoms = torch.bincount(system, minlength=n_systems)  # (S,)
         if not self.sorted:
-            self.require_atoms(species, n_systems)
+            self.require_molecules(species, n_systems)
         elif int(n_atoms.max()) > self.species.shape[0]:
             raise RuntimeError(
                 f"a molecule of {int(n_atoms.max())} atoms; the model was trained on up to "
@@ -192,15 +199,6 @@ class Model(Potential):
         inverse = torch.zeros(n_systems * p, dtype=r.dtype, device=r.device)
         inverse = inverse.index_add(0, place, 1.0 / r).reshape(-1, p)
         return self.scale * inverse - self.shift, n_atoms
-
-    def require_atoms(self, species: Tensor, n_systems: int) -> None:
-        """Raise RuntimeError unless these are the atoms of so many molecules."""
-        n = self.species.shape[0]
-        if species.shape[0] != n * n_systems or not bool((species.reshape(-1, n) == self.species).all()):
-            raise RuntimeError(
-                "the atoms are not those of the molecule that this model was trained on, in the order of the "
-                "training frames"
-            )
 
     def too_far(self) -> str:
         return (

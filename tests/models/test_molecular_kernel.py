@@ -163,19 +163,20 @@ def test_molecules_need_no_neighbour_list(model):
     """`molecules` of the exported form against edges and automatic differentiation; its refusals."""
     frozen = copy.deepcopy(model)
     frozen.freeze()
-    assert frozen.has_molecules
+    assert frozen.takes_molecules
     frozen = torch.jit.script(frozen)
     frames = [molecule(seed) for seed in (50, 51, 52)]
-    species = inputs(frames[0], ELEMENTS, model.cutoff).species.expand(3, 4)
+    species = inputs(frames[0], ELEMENTS, model.cutoff).species
     positions = torch.from_numpy(np.stack([a.positions for a in frames]))
-    found, gradient = frozen.molecules(species, positions)
+    frozen.require_molecules(species.repeat(3), 3)
+    found, gradient = frozen.molecules(positions)
     for atoms, e, g in zip(frames, found, gradient):
         assert float(e) == pytest.approx(energy(model, atoms), abs=1e-11)
         np.testing.assert_allclose(-g.numpy(), forces(model, atoms)[0], rtol=0, atol=1e-11)
     with pytest.raises((RuntimeError, torch.jit.Error), match="order of the training frames"):
-        frozen.molecules(species[:, [1, 0, 2, 3]], positions)
+        frozen.require_molecules(species[[1, 0, 2, 3]], 1)
     with pytest.raises((RuntimeError, torch.jit.Error), match="farther apart than 9"):
-        frozen.molecules(species, positions * 9)
+        frozen.molecules(positions * 9)
 
 
 def test_second_derivatives(model):

@@ -1,0 +1,121 @@
+"""Structures as the engines give them, checked and turned into plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplugins.errors import BadInput, RunFailed
+
+Array = NDArray[np.float64]
+
+FARTHEST = 1e8
+"""Largest coordinate that is accepted, Å: beyond it neighbour lists lose digits, and then overflow."""
+
+BLOWN_UP = "a simulation has blown up before (look at its time step and its starting structure)"
+
+
+class StructureLike(Protocol):
+    """What is evaluated: an `ase.Atoms`, a `Structure`, or anything with these attributes."""
+
+    @property
+    def numbers(self) -> Any: ...
+    @property
+    def positions(self) -> Any: ...
+    @property
+    def cell(self) -> Any: ...
+    @property
+    def pbc(self) -> Any: ...
+
+
+class Structure(NamedTuple):
+    """A structure as plain arrays.
+
+    Attributes:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3), Å.
+        cell: (3, 3), rows are the cell vectors, Å.
+        pbc: (3,) booleans.
+    """
+
+    numbers: NDArray[np.integer]
+    positions: Array
+    cell: Array
+    pbc: NDArray[np.bool_]
+
+
+class Prepared(NamedTuple):
+    """A checked structure: as `Structure`, with zero cell vectors along non-periodic directions.
+
+    Attributes:
+        volume: of the cell as given, Å³; None if it has no stress.
+    """
+
+    numbers: NDArray[np.int32]
+    positions: Array
+    cell: Array
+    pbc: NDArray[np.bool_]
+    volume: float | None
+
+
+def prepare(source: StructureLike, index: int) -> Prepared:
+    """Check a structure and turn it into plain arrays.
+
+    Raises:
+        BadInput: no atoms, or periodic cell vectors without a volume.
+        RunFailed: positions or a periodic cell that are not finite, as after a simulation has blown up.
+    """
+    numbers = np.array(source.numbers, dtype=np.int32)
+    positions = np.array(source.positions, dtype=np.float64, order="C").reshape(-1, 3)
+    pbc = np.empty(3, dtype=bool)
+    pbc[:] = source.pbc
+    if len(numbers) == 0 or len(numbers) != len(positions):
+        raise BadInput(
+            f"structure {index}: expected one position per atom, "
+            f"got {len(numbers)} atomic numbers and {len(positions)} positions"
+        )
+    # the sum of squares is cheap, and bounds each of them
+    if not np.vdot(positions, positions) < FARTHEST**2:
+        _require_near(positions, index)
+    volume = None
+    if True not in pbc.tolist():
+        cell = np.zeros((3, 3))
+    else:
+        cell = np.array(source.cell, dtype=np.float64, order="C").reshape(3, 3)
+        if not np.isfinite(cell).all():
+            raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
+        volume = float(abs(np.linalg.det(cell))) or None
+        if volume is None or volume < 1e-6:
+            periodic = cell[pbc]
+            flat = not np.linalg.det(periodic @ periodic.T) > 1e-12
+        else:
+            flat = False
+        if flat:
+            raise BadInput(
+                f"structure {index}: the cell has no volume along its periodic directions "
+                f"(pbc = {pbc.tolist()}, cell = {cell.tolist()}); set pbc=False or give a cell"
+            )
+        cell[~pbc] = 0.0
+    return Prepared(numbers, positions, cell, pbc, volume)
+
+
+def _require_near(positions: Array, index: int) -> None:
+    near = (np.abs(positions) < FARTHEST).all(axis=1)
+    if not near.all():
+        atom = int(np.argmin(near))
+        raise RunFailed(
+            f"structure {index}: position of atom {atom} is not finite or out of bounds: "
+            f"{positions[atom]} Å; {BLOWN_UP}"
+        )
+
+
+def in_vacuum(structure: Prepared, cutoff: float) -> bool:
+    """Whether no periodic image of an atom can lie within `cutoff` of an atom, and no atom is wrapped."""
+    if True not in structure.pbc.tolist():
+        return True
+    if not structure.pbc.all():
+        return False
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0)  # between opposite faces
+    return bool(heights.min() >= cutoff + np.linalg.norm(np.ptp(structure.positions, axis=0)))
