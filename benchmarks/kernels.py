@@ -63,12 +63,14 @@ def train(
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     metrics = json.loads((directory / "metrics.json").read_text())
     solver = metrics["solver"]
+    error = solver["difference_error"]
+    differences = "not defined" if error is None else f"{error:.1e}"
     gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
     print(
         f"{name}: sigma {solver['sigma']:.5g}, lambda {solver['regularisation']['energies']:.2e}, "
         f"{solver['unknowns']} unknowns, {solver['permutations']} permutations, condition "
         f"{solver['condition']:.1e}, "
-        f"differences {solver['difference_error']:.1e}, {metrics['cpu_s']:.0f} CPU-s, {gigabytes:.1f} GiB",
+        f"differences {differences}, {metrics['cpu_s']:.0f} CPU-s, {gigabytes:.1f} GiB",
         flush=True,
     )
     return metrics

@@ -81,7 +81,7 @@ class NeighborCache:
     """
 
     def __init__(self, skin: float = 0.0) -> None:
-        if not np.isfinite(skin) or skin < 0:
+        if not math.isfinite(skin) or skin < 0:
             raise BadInput(f"skin: expected a length in Å, zero or more, got {skin}")
         self.skin = float(skin)
         self._finders: dict[tuple[int, float, bool, bool], NeighborList] = {}

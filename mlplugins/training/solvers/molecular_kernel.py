@@ -359,7 +359,7 @@ def _search(
 def _score(setup: Setup, fit: Fit, part: Part) -> float:
     """Relative errors of the learned labels, or −log likelihood per unknown; infinite if the guard refuses
     the fit."""
-    if fit.report["difference_error"] > LARGEST_DIFFERENCE_ERROR or fit.report["jitter"] > 0.0:
+    if (fit.report["difference_error"] or 0.0) > LARGEST_DIFFERENCE_ERROR or fit.report["jitter"] > 0.0:
         return math.inf
     if setup.settings.search.objective == "likelihood":
         return -float(fit.report["log_marginal_likelihood"]) / fit.report["unknowns"]
@@ -446,7 +446,7 @@ def _warn_of_twins(setup: Setup, observer: Observer) -> None:
 
 
 def _warn(report: dict[str, Any], observer: Observer) -> None:
-    if report["difference_error"] > DOUBTFUL_DIFFERENCE_ERROR:
+    if (report["difference_error"] or 0.0) > DOUBTFUL_DIFFERENCE_ERROR:
         observer.note(
             f"energy differences deviate from the forces by {report['difference_error']:.1e} (relative): "
             "the kernel is too flat; shorten model.sigma or raise training.regularisation"
