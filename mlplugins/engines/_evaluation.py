@@ -182,7 +182,8 @@ class EdgeGradientModel:
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
             if self._molecules:
-                self._potential.require_molecules(species.to(self._device), len(each))
+                sizes = torch.tensor([len(some) for some in each], device=self._device)
+                self._potential.require_molecules(species.to(self._device), sizes)
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 

@@ -151,8 +151,9 @@ class Potential(nn.Module):
         raise NotImplementedError("this family has no predictive variance")
 
     @torch.jit.export
-    def require_molecules(self, species: Tensor, n_systems: int) -> None:
-        """Raise RuntimeError unless `species` (N,) are those of so many molecules of this model, in order."""
+    def require_molecules(self, species: Tensor, n_atoms: Tensor) -> None:
+        """Raise RuntimeError unless `species` (N,) of S systems of `n_atoms` (S,) are this model's molecule
+        S times, its atoms in order."""
         raise NotImplementedError("this family needs neighbour lists")
 
     @torch.jit.export

@@ -131,8 +131,9 @@ class Model(Potential):
         self.takes_molecules = not self.sorted
 
     @torch.jit.export
-    def require_molecules(self, species: Tensor, n_systems: int) -> None:
-        if not torch.equal(species, self.species.repeat(n_systems)):
+    def require_molecules(self, species: Tensor, n_atoms: Tensor) -> None:
+        other = bool((n_atoms != self.species.shape[0]).any())
+        if other or not torch.equal(species, self.species.repeat(n_atoms.shape[0])):
             raise RuntimeError(
                 "the atoms are not those of the molecule that this model was trained on, in the order of the "
                 "training frames"
@@ -173,7 +174,7 @@ class Model(Potential):
         n_systems = int(system.max()) + 1
         n_atoms = torch.bincount(system, minlength=n_systems)  # (S,)
         if not self.sorted:
-            self.require_molecules(species, n_systems)
+            self.require_molecules(species, n_atoms)
         elif int(n_atoms.max()) > self.species.shape[0]:
             raise RuntimeError(
                 f"a molecule of {int(n_atoms.max())} atoms; the model was trained on up to "

@@ -168,13 +168,13 @@ def test_molecules_need_no_neighbour_list(model):
     frames = [molecule(seed) for seed in (50, 51, 52)]
     species = inputs(frames[0], ELEMENTS, model.cutoff).species
     positions = torch.from_numpy(np.stack([a.positions for a in frames]))
-    frozen.require_molecules(species.repeat(3), 3)
+    frozen.require_molecules(species.repeat(3), torch.tensor([4, 4, 4]))
     found, gradient = frozen.molecules(positions)
     for atoms, e, g in zip(frames, found, gradient):
         assert float(e) == pytest.approx(energy(model, atoms), abs=1e-11)
         np.testing.assert_allclose(-g.numpy(), forces(model, atoms)[0], rtol=0, atol=1e-11)
     with pytest.raises((RuntimeError, torch.jit.Error), match="order of the training frames"):
-        frozen.require_molecules(species[[1, 0, 2, 3]], 1)
+        frozen.require_molecules(species[[1, 0, 2, 3]], torch.tensor([4]))
     with pytest.raises((RuntimeError, torch.jit.Error), match="farther apart than 9"):
         frozen.molecules(positions * 9)
 
@@ -201,6 +201,17 @@ def test_second_derivatives(model):
 def test_what_is_not_the_molecule_is_refused(model, change, expected):
     with pytest.raises(RuntimeError, match=expected):
         energy(model, change(molecule(26)))
+
+
+def test_two_molecules_divided_otherwise_are_refused():
+    """Four and two atoms have as many pairs as three and three."""
+    model = Model(["H"], Hyperparameters(sigma=1.0, cutoff=9.0))
+    model.species, model.points = torch.zeros(3, dtype=torch.long), torch.rand(2, 3, dtype=torch.float64)
+    edges = [(a, b) for group in (range(4), range(4, 6)) for a in group for b in group if a != b]
+    centers, neighbors = torch.tensor(edges).unbind(1)
+    vectors = torch.rand(len(edges), 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="not those of the molecule"):
+        model(torch.zeros(6).long(), centers, neighbors, vectors, torch.tensor([0, 0, 0, 0, 1, 1]), 6)
 
 
 def test_a_large_periodic_cell_is_a_vacuum(model):
