@@ -76,6 +76,9 @@ class PairBasis(nn.Module):
 class Model(Potential):
     """E_i = Σ_m c_m δ² (p̂_i · p̂_m)^ζ over the sparse points m of the element of i, plus the pair term.
 
+    Computed as Σ_m c_m δ² (k_m − 1) + Σ_m c_m δ²: weights are large and of both signs, and kernels close to
+    one, so that summing k itself would cost digits.
+
     Without a fit (`set_fit`) there are no sparse points and the energy is zero.
 
     >>> model = Model(["Cu"], Hyperparameters(n_max=4, l_max=2))
@@ -85,6 +88,8 @@ class Model(Potential):
 
     sparse: Tensor
     sparse_counts: Tensor
+    middle: Tensor
+    centred: Tensor
     whitening: Tensor
     posterior: Tensor
     pair_posterior: Tensor
@@ -123,6 +128,8 @@ class Model(Potential):
         n_features = self.spectrum.n_features
         self.register_buffer("sparse", torch.zeros(0, n_features, dtype=torch.float64))  # (M, D)
         self.register_buffer("sparse_counts", torch.zeros(n_species, dtype=torch.long))
+        self.register_buffer("middle", torch.zeros(n_species, n_features).double(), persistent=False)
+        self.register_buffer("centred", torch.zeros(0, n_features).double(), persistent=False)  # (M, D)
         self.register_buffer("whitening", torch.zeros(0, 0, dtype=torch.float64))  # (M, R)
         self.register_buffer("posterior", torch.zeros(0, 0, dtype=torch.float64))  # (M, T)
         self.register_buffer("prior_variance", torch.zeros((), dtype=torch.float64))  # eV²
@@ -140,6 +147,14 @@ class Model(Potential):
         self.sparse = torch.cat(list(points))
         self.sparse_counts = torch.tensor([len(p) for p in points])
         self.weights = nn.Parameter(torch.zeros(len(self.sparse), dtype=self.sparse.dtype))
+        self._centre()
+
+    @torch.jit.unused
+    def _centre(self) -> None:
+        """Mean sparse point of each element, and the points from there."""
+        parts = self.sparse.split(self.sparse_counts.tolist())
+        self.middle = torch.stack([p.sum(0) / max(len(p), 1) for p in parts])
+        self.centred = torch.cat([p - mean for p, mean in zip(parts, self.middle)])
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in FITTED:
@@ -149,6 +164,7 @@ class Model(Potential):
                 current.data = current.data.new_zeros(value.shape)
         self.has_uncertainty = state_dict.get(prefix + "posterior", self.posterior).numel() > 0
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._centre()
 
     def features(
         self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
@@ -229,15 +245,14 @@ class Model(Potential):
         counts: List[int] = self.sparse_counts.tolist()
         first = 0
         for index, count in enumerate(counts):
-            points = self.sparse[first : first + count]
-            weights = self.weights[first : first + count]
-            first += count
+            last = first + count
             if self.n_species == 1:
-                energy = energy + self.kernel(p, points) @ weights
+                energy = energy + self.sum_of_kernels(p, index, first, last)
             else:
                 rows = torch.nonzero(species[:n_centers] == index).squeeze(1)
-                k = self.kernel(p.index_select(0, rows), points)
-                energy = energy.index_add(0, rows, k @ weights)
+                e = self.sum_of_kernels(p.index_select(0, rows), index, first, last)
+                energy = energy.index_add(0, rows, e)
+            first = last
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.n_two_body > 0:
             pair = self.pair_index[species[centers], species[neighbors]]
@@ -246,6 +261,19 @@ class Model(Potential):
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
         return energy
+
+    def sum_of_kernels(self, p: Tensor, element: int, first: int, last: int) -> Tensor:
+        """Σ_m c_m δ² k_m over the sparse points first … last − 1 of one element, (N,)."""
+        u, points, weights = p - self.middle[element], self.centred[first:last], self.weights[first:last]
+        halves = 0.5 * points.square().sum(dim=1)
+        t = torch.addmm(halves, u, points.t(), alpha=-1.0) + 0.5 * u.square().sum(dim=1, keepdim=True)
+        # t = 1 − p̂ · p̂_m = |p̂ − p̂_m|²/2,  k = (1 − t)^ζ − 1
+        k, power = -t, 1
+        while 2 * power <= self.zeta:
+            k, power = k * (k + 2.0), 2 * power
+        for _ in range(self.zeta - power):
+            k = k - t - k * t
+        return k @ weights + weights.sum()
 
     def kernel(self, p: Tensor, points: Tensor) -> Tensor:
         """(p̂ · p̂_m)^ζ, (N, M)."""

@@ -56,6 +56,36 @@ def test_kernel_of_an_environment_with_itself_is_one():
     np.testing.assert_allclose(model.kernel(p, p).diagonal().detach(), 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("zeta", [1, 2, 3, 4, 7])
+def test_sum_of_kernels_is_that_of_the_powers(zeta):
+    model = fitted(["Li", "S"], zeta=zeta)
+    x = inputs(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
+    p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+    found = model.sum_of_kernels(p, 1, 6, 12).detach()
+    expected = (p @ model.sparse[6:12].t()) ** zeta @ model.weights[6:12].detach()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_large_weights_of_both_signs_keep_their_digits():
+    """As fits have them: 1e7 eV in all, on points that nearly coincide. Extended precision is the truth."""
+    generator = torch.Generator().manual_seed(3)
+    model = soap_gap.Model(["Cu"], soap_gap.Hyperparameters(**SMALL))
+    near = torch.rand(model.spectrum.n_features, dtype=torch.float64, generator=generator)
+    points = near + 0.003 * torch.randn(240, len(near), dtype=torch.float64, generator=generator)
+    points = points / torch.linalg.vector_norm(points, dim=1, keepdim=True)
+    p, sparse = points[:40], points[40:]
+    model.set_sparse([sparse])
+    with torch.no_grad():
+        model.weights.copy_(5e4 * torch.randn(200, dtype=torch.float64, generator=generator))
+        model.weights.sub_(model.weights.mean())
+        found = model.sum_of_kernels(p, 0, 0, 200).numpy()
+        plain = (model.kernel(p, sparse) @ model.weights).numpy()
+    a, b, w = (t.detach().numpy().astype(np.longdouble) for t in (p, sparse, model.weights))
+    t = ((a[:, None] - b) ** 2).sum(axis=2) / 2
+    truth = (1 - t) ** SMALL["zeta"] @ w
+    assert np.ptp(found - truth) < 2e-11 < 2e-10 < np.ptp(plain - truth)
+
+
 def test_weights_of_any_size_load():
     model = fitted(["Li", "S"], two_body=5)
     empty = soap_gap.Model(["Li", "S"], soap_gap.Hyperparameters(**SMALL, two_body=5))
