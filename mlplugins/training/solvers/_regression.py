@@ -30,6 +30,9 @@ STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 """Five-point first derivative: (step, weight). Round-off falls with a longer step h; its own error is h⁴/30
 of the fifth derivative."""
 FRAMES, DIRECTIONS = 4, 3
+NUDGE_A = 0.05
+"""From the frames to where differences are taken: at a training point itself the fifth derivative of a Matérn
+kernel jumps, and the difference has an error of its own."""
 
 
 class Regularisation(NamedTuple):
@@ -342,14 +345,15 @@ def difference_error(model: Model, points: Points) -> float | None:
         return None
     part = points.take(slice(0, FRAMES))
     rng = np.random.default_rng(0)
-    q = torch.from_numpy(rng.standard_normal((len(part), DIRECTIONS, part.coordinates)))
+    q = torch.from_numpy(rng.standard_normal((len(part), 1 + DIRECTIONS, part.coordinates)))
     q = q / torch.linalg.vector_norm(q, dim=2, keepdim=True)
-    direction = torch.einsum("npm,ndm->ndp", part.jacobian, q)  # (N, D, P)
-    x = part.x.detach().requires_grad_()
+    along = torch.einsum("npm,ndm->ndp", part.jacobian, q)
+    centre, direction = part.x.detach() + NUDGE_A * along[:, 0], along[:, 1:]  # (N, P), (N, D, P)
+    x = centre.clone().requires_grad_()
     (slope,) = torch.autograd.grad(model.predict(x).sum(), x)
     expected = torch.einsum("ndp,np->nd", direction, slope)
     steps = STEP_A * torch.tensor([k for k, _ in STENCIL], dtype=torch.float64)
-    moved = (part.x[:, None, None] + steps[:, None] * direction[:, :, None]).reshape(-1, part.x.shape[1])
+    moved = (centre[:, None, None] + steps[:, None] * direction[:, :, None]).reshape(-1, x.shape[1])
     with torch.no_grad():
         energies = torch.cat([model.predict(chunk) for chunk in moved.split(CHUNK)])
     weights = torch.tensor([w for _, w in STENCIL], dtype=torch.float64)
