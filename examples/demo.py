@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -25,7 +24,6 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES / "data" / "li6ps5cl_pbe"
-MLPLUGINS = Path(sys.executable).parent / "mlplugins"
 COMPARED_AT = 850  # K, the temperature that all three engines run
 console = Console()
 
@@ -41,14 +39,18 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     write_configurations(output, arguments.full)
-    run(f"mlplugins train {output}/train.yaml -o {output}/potential", output)
-    run(f"mlplugins check potential/model.pt {DATA}/test.extxyz@0 --json check.json", output)
+    structure = shlex.quote(f"{DATA}/test.extxyz@0")
+    run("mlplugins train train.yaml -o potential", output)
+    run(f"mlplugins check potential/model.pt {structure} --json check.json", output)
     run("mlplugins simulate lammps.yaml -o lammps", output)
     report = "mlplugins conductivity {0}/conductivity.yaml -o report-{0} --json {0}.json"
-    run_side_by_side(
-        ["mlplugins simulate ipi.yaml -o ipi", report.format("ipi")],
-        ["mlplugins simulate ase.yaml -o ase", report.format("lammps"), report.format("ase")],
-        folder=output,
+    lammps, ipi, ase = (report.format(engine) for engine in ("lammps", "ipi", "ase"))
+    run_together(
+        [
+            f"mlplugins simulate ipi.yaml -o ipi && {ipi}",
+            f"mlplugins simulate ase.yaml -o ase && {lammps} && {ase}",
+        ],
+        output,
     )
     summary(output)
     console.print(
@@ -79,19 +81,18 @@ def write_configurations(output: Path, full: bool) -> None:
 
 
 def run(command: str, folder: Path) -> None:
-    """One command, in the foreground; the demo ends if it fails."""
-    console.rule(f"[bold]{command}", align="left")
-    code = _call(command, folder)
-    if code:
-        sys.exit(f"demo: '{command}' failed with exit code {code}")
+    """One command line, in the foreground; the demo ends if it fails."""
+    run_together([command], folder)
 
 
-def run_side_by_side(*chains: list[str], folder: Path) -> None:
-    """Chains of commands, one core each; a command that fails ends its chain, and then the demo."""
-    for chain in chains:
-        console.rule("[bold]" + " && ".join(chain), align="left")
-    with ThreadPoolExecutor(len(chains)) as pool:
-        failed = [name for name in pool.map(lambda chain: _first_failure(chain, folder), chains) if name]
+def run_together(commands: list[str], folder: Path) -> None:
+    """Several command lines side by side, one core each."""
+    for command in commands:
+        console.rule(f"[bold]{command}", align="left")
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where mlplugins is
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": search}
+    running = [subprocess.Popen(command, shell=True, cwd=folder, env=environment) for command in commands]
+    failed = [command for command, process in zip(commands, running) if process.wait()]
     if failed:
         sys.exit(f"demo: failed: {'; '.join(failed)}")
 
@@ -130,15 +131,6 @@ def summary(output: Path) -> None:
             f"Ea = {ea['value']:.2f} eV [{ea['low']:.2f}, {ea['high']:.2f}],  "
             f"σ(300 K) = {sigma['value']:.2g} mS/cm [{sigma['low']:.1g}, {sigma['high']:.1g}]"
         )
-
-
-def _first_failure(chain: list[str], folder: Path) -> str | None:
-    return next((command for command in chain if _call(command, folder)), None)
-
-
-def _call(command: str, folder: Path) -> int:
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return subprocess.run([MLPLUGINS, *shlex.split(command)[1:]], cwd=folder, env=environment).returncode
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ class Model(Potential):
     sparse_counts: Tensor
     middle: Tensor
     centred: Tensor
+    halves: Tensor
     whitening: Tensor
     posterior: Tensor
     pair_posterior: Tensor
@@ -130,6 +131,7 @@ class Model(Potential):
         self.register_buffer("sparse_counts", torch.zeros(n_species, dtype=torch.long))
         self.register_buffer("middle", torch.zeros(n_species, n_features).double(), persistent=False)
         self.register_buffer("centred", torch.zeros(0, n_features).double(), persistent=False)  # (M, D)
+        self.register_buffer("halves", torch.zeros(0).double(), persistent=False)  # (M,)
         self.register_buffer("whitening", torch.zeros(0, 0, dtype=torch.float64))  # (M, R)
         self.register_buffer("posterior", torch.zeros(0, 0, dtype=torch.float64))  # (M, T)
         self.register_buffer("prior_variance", torch.zeros((), dtype=torch.float64))  # eV²
@@ -151,10 +153,11 @@ class Model(Potential):
 
     @torch.jit.unused
     def _centre(self) -> None:
-        """Mean sparse point of each element, and the points from there."""
+        """Mean sparse point of each element, the points from there, and half their squares."""
         parts = self.sparse.split(self.sparse_counts.tolist())
         self.middle = torch.stack([p.sum(0) / max(len(p), 1) for p in parts])
         self.centred = torch.cat([p - mean for p, mean in zip(parts, self.middle)])
+        self.halves = 0.5 * self.centred.square().sum(dim=1)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in FITTED:
@@ -194,6 +197,7 @@ class Model(Potential):
         """
         super().freeze()
         self.frozen = True
+        self.sparse = self.sparse[:0].clone()  # the centred points say the same
 
     def _by_chunks(
         self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
@@ -264,16 +268,20 @@ class Model(Potential):
 
     def sum_of_kernels(self, p: Tensor, element: int, first: int, last: int) -> Tensor:
         """Σ_m c_m δ² k_m over the sparse points first … last − 1 of one element, (N,)."""
-        u, points, weights = p - self.middle[element], self.centred[first:last], self.weights[first:last]
-        halves = 0.5 * points.square().sum(dim=1)
-        t = torch.addmm(halves, u, points.t(), alpha=-1.0) + 0.5 * u.square().sum(dim=1, keepdim=True)
-        # t = 1 − p̂ · p̂_m = |p̂ − p̂_m|²/2,  k = (1 − t)^ζ − 1
+        weights = self.weights[first:last]
+        return self.less_one(p, element, first, last) @ weights + weights.sum()
+
+    def less_one(self, p: Tensor, element: int, first: int, last: int) -> Tensor:
+        """(p̂ · p̂_m)^ζ − 1, (N, M), of the sparse points first … last − 1 of one element."""
+        u = p - self.middle[element]
+        t = torch.addmm(self.halves[first:last], u, self.centred[first:last].t(), alpha=-1.0)
+        t = t + 0.5 * u.square().sum(dim=1, keepdim=True)  # 1 − p̂ · p̂_m = |p̂ − p̂_m|²/2
         k, power = -t, 1
         while 2 * power <= self.zeta:
             k, power = k * (k + 2.0), 2 * power
         for _ in range(self.zeta - power):
             k = k - t - k * t
-        return k @ weights + weights.sum()
+        return k
 
     def kernel(self, p: Tensor, points: Tensor) -> Tensor:
         """(p̂ · p̂_m)^ζ, (N, M)."""
@@ -318,7 +326,7 @@ class Model(Potential):
         for index, count in enumerate(counts):
             part = slice(first, first + count)
             rows = torch.nonzero(species[:n_centers] == index).squeeze(1)
-            k = self.kernel(p.index_select(0, rows), self.sparse[part])
+            k = self.less_one(p.index_select(0, rows), index, first, first + count) + 1.0
             residual = residual.index_add(0, rows, -(k @ self.whitening[part]).square().sum(dim=1))
             psi = psi.index_add(0, rows, k @ self.posterior[part])
             first += count
