@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
 from mlplugins.analysis.arrhenius import ROOM_K, ArrheniusResult
 from mlplugins.analysis.conductivity import RunResult
@@ -209,7 +209,8 @@ def _finish(axes: Any, keep_top: bool = False) -> None:
     axes.set_axisbelow(True)
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(LogLocator(numticks=12))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        # less than a decade may hold no power of ten
+        axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.0, 0.6)))
 
 
 def convergence_figure(runs: Sequence[RunResult]) -> Figure | None:

@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from mlplugins.analysis import plots
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
 from mlplugins.analysis.methods_text import methods
@@ -131,6 +133,24 @@ def test_figures_are_drawn(folder):
         assert (folder[0] / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         ink = (image[..., :3].min(axis=2) < 0.7).mean()
         assert 0.005 < ink < 0.3
+
+
+@pytest.mark.parametrize("highest", [4e-5, 3e-4])
+def test_logarithmic_axes_have_numbers(highest):
+    """Also where no power of ten lies between the ends."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([12, 16], [1.3e-5, highest])
+    axes.set_yscale("log")
+    plots._finish(axes)
+    figure.canvas.draw()
+    ends = axes.get_ylim()
+    labels = [
+        t
+        for t in axes.get_yticklabels(which="both")
+        if t.get_text() and ends[0] < t.get_position()[1] < ends[1]
+    ]
+    assert len(labels) >= (2 if highest < 1e-4 else 1)
 
 
 def test_one_temperature_without_collective_values(tmp_path):
