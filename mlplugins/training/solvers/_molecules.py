@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlplugins.errors import BadInput
 from mlplugins.models.molecular_kernel import kernel_and_slope, kernel_curvature
 from mlplugins.structures.dataset import Structure
 
@@ -42,6 +43,29 @@ class Points:
     def take(self, index: NDArray[np.int64] | slice) -> Points:
         """Some of the frames."""
         return Points(self.x[index], self.jacobian[index], self.basis[index])
+
+
+def require_molecule(frames: Sequence[Structure], test: Sequence[Structure], mixed: bool = False) -> None:
+    """Refuse what is not one molecule (any molecules, if `mixed`) in vacuum.
+
+    Raises:
+        BadInput: another composition or order of atoms, periodic frames, one atom.
+    """
+    first = frames[0]
+    for s in [*frames, *test]:
+        if s.pbc.any():
+            raise BadInput(
+                f"{s.origin}: periodic, but a molecular kernel describes one molecule in vacuum: set pbc to "
+                "F, or choose a local family such as soap-gap"
+            )
+        if not mixed and (len(s) != len(first) or (s.numbers != first.numbers).any()):
+            raise BadInput(
+                f"{s.origin}: {s.to_atoms().symbols}, but {first.origin} is {first.to_atoms().symbols}: a "
+                "molecular kernel learns one molecule with its atoms in one order; sort the atoms, or choose "
+                "family krr-cm with descriptor sorted-coulomb-matrix (energies only)"
+            )
+    if not mixed and len(first) < 2:
+        raise BadInput(f"{first.origin}: one atom has no distances to learn from; expected a molecule")
 
 
 class Kernel(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -25,14 +26,13 @@ Index = NDArray[np.int64]
 CHUNK = 64
 """Structures predicted at a time."""
 
-STEP_A = 2e-3
-STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
-"""Five-point first derivative: (step, weight). Round-off falls with a longer step h; its own error is h⁴/30
-of the fifth derivative."""
-FRAMES, DIRECTIONS = 4, 3
-NUDGE_A = 0.05
-"""From the frames to where differences are taken: at a training point itself the fifth derivative of a Matérn
-kernel jumps, and the difference has an error of its own."""
+SHORTEST_STEP_A = 2e-3
+"""Energy differences over steps this long must agree with the forces."""
+TINY_STEP = 1e-7
+ORDER = 7
+"""Step, in units of the descriptor, and order of the differences that leave nothing but round-off of an
+energy."""
+FRAMES, DIRECTIONS = 6, 3
 
 
 class Regularisation(NamedTuple):
@@ -210,7 +210,7 @@ class System:
             "jitter": factor.jitter,
             "residual": factor.residual,
             "log_marginal_likelihood": float(likelihood),
-            "difference_error": difference_error(model, self.points),
+            **round_off_report(model, self.points),
         }
         return Fit(model, report)
 
@@ -260,7 +260,7 @@ class IterativeSystem:
             "iterations": solved.iterations,
             "jitter": 0.0,
             "residual": solved.residual,
-            "difference_error": difference_error(model, self.points),
+            **round_off_report(model, self.points),
         }
         return Fit(model, report)
 
@@ -334,31 +334,51 @@ def errors(m: Molecule, index: Index, prediction: Prediction) -> dict[str, float
     return found
 
 
-def difference_error(model: Model, points: Points) -> float | None:
-    """Largest relative deviation of energy differences from the gradient, over a few frames and directions.
+class RoundOff(NamedTuple):
+    """Round-off of a model's energies: root mean square, eV, and the error that it gives to five-point energy
+    differences over steps of `SHORTEST_STEP_A`, relative to the largest slope (at least 0.1 eV/Å)."""
 
-    Five-point differences along internal coordinates, relative to the largest slope (at least 0.1 eV/Å): flat
-    kernels with huge weights keep good forces while round-off in the energy grows, and this is where it
-    shows. None for sorted descriptors, whose energy has kinks.
+    energy: float
+    relative: float
+
+
+def round_off(model: Model, points: Points) -> RoundOff | None:
+    """Worst round-off of the energies at a few frames; None for sorted descriptors, which have no slopes.
+
+    Flat kernels with huge weights keep good forces while round-off in the energy grows. A difference of high
+    order over tiny steps removes every smooth function and leaves the round-off, √C(2n, n) times: R. Hamming,
+    Numerical Methods for Scientists and Engineers, chapter 10; J. Moré, S. Wild, SIAM J. Sci. Comput. 33,
+    1292 (2011).
     """
     if points.coordinates == 0:
         return None
-    part = points.take(slice(0, FRAMES))
+    part = points.take(np.linspace(0, len(points) - 1, min(FRAMES, len(points))).astype(np.int64))
     rng = np.random.default_rng(0)
-    q = torch.from_numpy(rng.standard_normal((len(part), 1 + DIRECTIONS, part.coordinates)))
+    q = torch.from_numpy(rng.standard_normal((len(part), DIRECTIONS, part.coordinates)))
     q = q / torch.linalg.vector_norm(q, dim=2, keepdim=True)
-    along = torch.einsum("npm,ndm->ndp", part.jacobian, q)
-    centre, direction = part.x.detach() + NUDGE_A * along[:, 0], along[:, 1:]  # (N, P), (N, D, P)
-    x = centre.clone().requires_grad_()
+    direction = torch.einsum("npm,ndm->ndp", part.jacobian, q)
+    x = part.x.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(model.predict(x).sum(), x)
-    expected = torch.einsum("ndp,np->nd", direction, slope)
-    steps = STEP_A * torch.tensor([k for k, _ in STENCIL], dtype=torch.float64)
-    moved = (centre[:, None, None] + steps[:, None] * direction[:, :, None]).reshape(-1, x.shape[1])
+    largest = torch.einsum("ndp,np->nd", direction, slope).abs().amax(dim=1).numpy()
+    moves = torch.from_numpy(rng.standard_normal(direction.shape))
+    steps = TINY_STEP * torch.arange(ORDER + 1, dtype=torch.float64)
+    moved = (part.x.detach()[:, None, None] + steps[:, None] * moves[:, :, None]).reshape(-1, x.shape[1])
     with torch.no_grad():
         energies = torch.cat([model.predict(chunk) for chunk in moved.split(CHUNK)])
-    weights = torch.tensor([w for _, w in STENCIL], dtype=torch.float64)
-    found = (energies.reshape(*expected.shape, -1) @ weights) / STEP_A
-    return float((found - expected).abs().max() / max(float(expected.abs().max()), 0.1))
+    rest = np.diff(energies.reshape(len(part), DIRECTIONS, -1).numpy(), ORDER)[..., 0]
+    noise = np.sqrt((rest**2).mean(axis=1) / math.comb(2 * ORDER, ORDER))
+    five_point = math.sqrt(2 * (8**2 + 1)) / 12  # the root of the sum of its squared weights
+    relative = five_point * noise / SHORTEST_STEP_A / np.maximum(largest, 0.1)
+    return RoundOff(float(noise.max()), float(relative.max()))
+
+
+def round_off_report(model: Model, points: Points) -> dict[str, float | None]:
+    """Entries of a fit's report."""
+    found = round_off(model, points)
+    return {
+        "difference_error": found and found.relative,
+        "energy_round_off_eV": found and found.energy,
+    }
 
 
 def energy_weight(m: Molecule) -> tuple[float, float]:

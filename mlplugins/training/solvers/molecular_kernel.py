@@ -33,10 +33,14 @@ from mlplugins.training.solvers._regression import (
 )
 
 LARGEST_DIFFERENCE_ERROR = 5e-8
-"""Fits whose energy differences deviate more than this from their forces are not chosen."""
+"""Round-off may give energy differences this error without a penalty in the search."""
+
+WEIGHED_DIFFERENCE_ERROR = 1e-5
+"""Round-off beyond that, up to this share of the error on held-out frames, must pay: it is chosen where
+nothing else comes within a factor of two. Beyond this share the fit is refused."""
 
 DOUBTFUL_DIFFERENCE_ERROR = 2.5e-7
-"""Final fits that deviate more get a warning."""
+"""Final fits with a larger error of their energy differences get a warning."""
 
 TIE = 0.02
 """Trials whose errors, in the final fit, exceed the lowest by up to this share are equal: the best
@@ -169,7 +173,7 @@ def solve(task: Task, observer: Observer) -> Solution:
     final = setup.system(both, sigma).solve(setup.regularisation(value))
     report |= final.report
     written = cast(Model, for_inference(final.model, "float64"))
-    report["difference_error"] = _regression.difference_error(written, setup.m.points.take(both))
+    report |= _regression.round_off_report(written, setup.m.points.take(both))
     chosen_by_validation = bool(trials) and setup.settings.search.objective == "validation"
     report["final_fit"] = (
         f"{len(setup.train)} training and {len(setup.validation)} validation frames together; the "
@@ -205,7 +209,7 @@ def prepare(task: Task) -> tuple[Setup, Hyperparameters]:
         )
     given: Hyperparameters = task.hyperparameters
     mixed = given.descriptor == "sorted-coulomb-matrix"
-    require_molecule(frames, task.sets.test, mixed)
+    _molecules.require_molecule(frames, task.sets.test, mixed)
     if mixed and task.targets != "energies":
         raise BadInput(
             "model.descriptor: a sorted Coulomb matrix has no smooth forces: set training.targets: energies, "
@@ -280,11 +284,22 @@ def choose(
         )
     nested = _nested(setup, sigma, pool) if settings.search.nested else None
     best, trials = _search(setup, sigma, parts, len(pool))
-    observer.note(
-        f"search: {len(trials)} trials with {len(parts[0][0])} of {len(pool)} frames to fit to, sigma "
-        f"{best['sigma']:.4g}, regularisation {best['regularisation']:.2g}"
-    )
+    observer.note(_reason(setup, best, trials, len(parts[0][0])))
     return best["sigma"], best["regularisation"], trials, nested
+
+
+def _reason(setup: Setup, best: dict[str, float], trials: list[Trial], fitted: int) -> str:
+    """Why these values won, in one line."""
+    chosen = next(t.score for t in trials if all(best[name] == x for name, x in t.values.items()))
+    refused = sum(math.isinf(t.score) for t in trials)
+    likely = setup.settings.search.objective == "likelihood"
+    what = "-log likelihood per unknown" if likely else "error on held-out frames over the labels' spread"
+    return (
+        f"search: {len(trials)} trials, fitted to {fitted} of {len(setup.train) + len(setup.validation)} "
+        f"frames, {refused} refused for round-off: sigma {best['sigma']:.4g} and regularisation "
+        f"{best['regularisation']:.2g} have the lowest {what} ({min(t.score for t in trials):.3g}), or equal "
+        f"it ({chosen:.3g}) with the largest regularisation"
+    )
 
 
 Part = tuple[Index, Index]
@@ -357,20 +372,23 @@ def _search(
 
 
 def _score(setup: Setup, fit: Fit, part: Part) -> float:
-    """Relative errors of the learned labels, or −log likelihood per unknown; infinite if the guard refuses
-    the fit."""
-    if (fit.report["difference_error"] or 0.0) > LARGEST_DIFFERENCE_ERROR or fit.report["jitter"] > 0.0:
+    """Relative errors of the learned labels, or −log likelihood per unknown; infinite where a jitter was
+    needed or round-off rules."""
+    if fit.report["jitter"] > 0.0:
+        return math.inf
+    found = _regression.errors(setup.m, part[1], _regression.predict(fit.model, setup.m.points.take(part[1])))
+    weights = _regression.energy_weight(setup.m)
+    error = 0.0
+    if setup.m.learns_energies:
+        error += weights[0] * found["energy_rmse_meV_per_atom"]
+    if "forces" in setup.m.targets:
+        error += weights[1] * found["forces_rmse_meV_per_A"]
+    round_off = fit.report["difference_error"] or 0.0
+    if round_off > max(LARGEST_DIFFERENCE_ERROR, WEIGHED_DIFFERENCE_ERROR * error):
         return math.inf
     if setup.settings.search.objective == "likelihood":
         return -float(fit.report["log_marginal_likelihood"]) / fit.report["unknowns"]
-    found = _regression.errors(setup.m, part[1], _regression.predict(fit.model, setup.m.points.take(part[1])))
-    weights = _regression.energy_weight(setup.m)
-    score = 0.0
-    if setup.m.learns_energies:
-        score += weights[0] * found["energy_rmse_meV_per_atom"]
-    if "forces" in setup.m.targets:
-        score += weights[1] * found["forces_rmse_meV_per_A"]
-    return score
+    return error if round_off <= LARGEST_DIFFERENCE_ERROR else 2.0 * error
 
 
 def _sigma_bounds(m: Molecule) -> tuple[float, float]:
@@ -448,37 +466,15 @@ def _warn_of_twins(setup: Setup, observer: Observer) -> None:
 def _warn(report: dict[str, Any], observer: Observer) -> None:
     if (report["difference_error"] or 0.0) > DOUBTFUL_DIFFERENCE_ERROR:
         observer.note(
-            f"energy differences deviate from the forces by {report['difference_error']:.1e} (relative): "
-            "the kernel is too flat; shorten model.sigma or raise training.regularisation"
+            f"round-off of the energies is {report['energy_round_off_eV']:.1e} eV: differences over "
+            f"{_regression.SHORTEST_STEP_A:g} Å deviate from the forces by {report['difference_error']:.1e} "
+            "(relative); the kernel is too flat: shorten model.sigma or raise training.regularisation"
         )
     if report["jitter"] > 0.0:
         observer.note(
             f"a jitter of {report['jitter']:.1e} was added to the diagonal: nearly equal frames, or a flat "
             "kernel"
         )
-
-
-def require_molecule(frames: Sequence[Structure], test: Sequence[Structure], mixed: bool = False) -> None:
-    """Refuse what is not one molecule (any molecules, if `mixed`) in vacuum.
-
-    Raises:
-        BadInput: another composition or order of atoms, periodic frames, one atom.
-    """
-    first = frames[0]
-    for s in [*frames, *test]:
-        if s.pbc.any():
-            raise BadInput(
-                f"{s.origin}: periodic, but a molecular kernel describes one molecule in vacuum: set pbc to "
-                "F, or choose a local family such as soap-gap"
-            )
-        if not mixed and (len(s) != len(first) or (s.numbers != first.numbers).any()):
-            raise BadInput(
-                f"{s.origin}: {s.to_atoms().symbols}, but {first.origin} is {first.to_atoms().symbols}: a "
-                "molecular kernel learns one molecule with its atoms in one order; sort the atoms, or choose "
-                "family krr-cm with descriptor sorted-coulomb-matrix (energies only)"
-            )
-    if not mixed and len(first) < 2:
-        raise BadInput(f"{first.origin}: one atom has no distances to learn from; expected a molecule")
 
 
 def _cutoff(parameters: Any, frames: Sequence[Structure]) -> float:
