@@ -359,7 +359,7 @@ def round_off(model: Model, points: Points) -> RoundOff | None:
     direction = torch.einsum("npm,ndm->ndp", part.jacobian, q)
     x = part.x.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(model.predict(x).sum(), x)
-    largest = torch.einsum("ndp,np->nd", direction, slope).abs().amax(dim=1).numpy()
+    largest = float(torch.einsum("ndp,np->nd", direction, slope).abs().max())
     moves = torch.from_numpy(rng.standard_normal(direction.shape))
     steps = TINY_STEP * torch.arange(ORDER + 1, dtype=torch.float64)
     moved = (part.x.detach()[:, None, None] + steps[:, None] * moves[:, :, None]).reshape(-1, x.shape[1])
@@ -368,8 +368,8 @@ def round_off(model: Model, points: Points) -> RoundOff | None:
     rest = np.diff(energies.reshape(len(part), DIRECTIONS, -1).numpy(), ORDER)[..., 0]
     noise = np.sqrt((rest**2).mean(axis=1) / math.comb(2 * ORDER, ORDER))
     five_point = math.sqrt(2 * (8**2 + 1)) / 12  # the root of the sum of its squared weights
-    relative = five_point * noise / SHORTEST_STEP_A / np.maximum(largest, 0.1)
-    return RoundOff(float(noise.max()), float(relative.max()))
+    worst = float(noise.max())
+    return RoundOff(worst, five_point * worst / SHORTEST_STEP_A / max(largest, 0.1))
 
 
 def round_off_report(model: Model, points: Points) -> dict[str, float | None]:
