@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 export OMP_NUM_THREADS ?= 1
+# without bytecode every process compiles torch's Python files again: 7 CPU-s a start instead of 3
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo demo-full test test-fast lint bench sanitize clean
 demo: $(VENV)/.ready

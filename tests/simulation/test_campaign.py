@@ -104,15 +104,22 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
 
 
 def _kill_all(pid):
-    """kill -9 of the command and of the engines it started, at the same moment (as the end of a job does)."""
+    """kill -9 of the command and of the engines it started, at the same moment (as the end of a job does).
+
+    Nothing, and False, if there is no engine at that moment (before the first, between two stages).
+    """
+    os.kill(pid, signal.SIGSTOP)  # so that it starts no engine meanwhile
     known = [pid]
     for parent in known:
         with contextlib.suppress(FileNotFoundError):
             known += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    if known == [pid]:
+        os.kill(pid, signal.SIGCONT)
+        return False
     for one in known:
         with contextlib.suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
-    return len(known) - 1
+    return True
 
 
 @pytest.mark.slow
@@ -140,12 +147,11 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
     for wanted in np.sort(random.uniform(0.02, 0.8, 5)) * campaign.config.total_steps:
         process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while one.steps_done(run) < wanted and process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
+            if one.steps_done(run) >= wanted and _kill_all(process.pid):
+                break
             time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.1))
-        assert process.poll() is None, "the run was over before it could be killed: make it longer"
-        assert _kill_all(process.pid) >= 1
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: make it longer"
         seen.append(one.steps_done(run))
     assert np.ptp(seen) > campaign.config.total_steps / 4
     [outcome] = campaigns.simulate(campaign)
