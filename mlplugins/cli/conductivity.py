@@ -28,14 +28,12 @@ fix ave/correlate of the charge current.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -50,8 +48,10 @@ from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import DRIFTS, ReadSettings, Trajectory, read_trajectory
 from mlplugins.cli._common import add_json, console, write_json
-from mlplugins.errors import BadInput, nearest
+from mlplugins.config import Count, Positive, Section, read_yaml, validated
+from mlplugins.errors import BadInput
 
+EXPECTED = "keys such as species, charge and runs"
 CONFIG_SUFFIXES = (".yaml", ".yml")
 BYTES_WITH_PROGRESS = 20_000_000
 
@@ -62,36 +62,30 @@ def _charged(value: float) -> float:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-Steps = Annotated[int, Field(gt=0)]
 Charge = Annotated[float, AfterValidator(_charged)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class RunConfig(_Strict):
+class RunConfig(Section):
     """One run: its files in order and what they do not hold."""
 
     files: Annotated[list[str], Field(min_length=1)]
     temperature: Positive
     timestep: Positive | None = None
-    interval: Steps | None = None
+    interval: Count | None = None
     green_kubo: str | None = None
 
 
-class Config(_Strict):
+class Config(Section):
     """The YAML file of several runs."""
 
     species: str
     charge: Charge = 1.0
     runs: Annotated[list[RunConfig], Field(min_length=1)]
     timestep: Positive | None = None
-    interval: Steps | None = None
+    interval: Count | None = None
     type_map: list[str] = []
     discard_ps: Annotated[float, Field(ge=0)] = 0.0
-    fit_window: tuple[float, float] | None = None
+    fit_window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     fit: Literal["gls", "ols"] = "gls"
     drift: Literal["framework", "all", "none"] = "framework"
     hop_length: Positive = HOP_LENGTH_A
@@ -150,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,
-        window_ps=config.fit_window,
+        window_ps=None if config.fit_window is None else (config.fit_window[0], config.fit_window[1]),
         estimator=config.fit,
         hop_length_a=config.hop_length,
         carriers=config.carriers,
@@ -211,7 +205,7 @@ def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.temperature is not None:
         raise BadInput("--temperature cannot be given with a YAML file; each of its runs has its own")
     path = Path(configs[0])
-    content = _load(path)
+    content = read_yaml(path, EXPECTED)
     for name in ("sites", "topology"):
         if isinstance(content.get(name), str):
             content[name] = str(path.parent / content[name])
@@ -255,35 +249,11 @@ def _with_green_kubo(result: RunResult, source: CurrentSource | None) -> RunResu
     return replace(result, further=further, warnings=(*result.warnings, *texts))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"no such configuration: '{path}'")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected keys such as species, charge, runs; found {type(content).__name__}")
-    return content
-
-
 def _validated(content: dict[str, Any], source: str) -> Config:
-    try:
-        config = Config.model_validate(content)
-        if config.species in config.carriers:
-            raise BadInput(f"{source}: carriers: '{config.species}' is the species already; name only others")
-        return config
-    except ValidationError as error:
-        # a misspelt key is also a missing one: name the misspelling
-        first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            model = RunConfig if first["loc"][0] == "runs" and len(first["loc"]) > 1 else Config
-            key = str(first["loc"][-1])
-            raise BadInput(f"{source}: unknown key '{place}': {nearest(key, model.model_fields)}") from error
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-        text = re.sub(r"^Field required$", "required key is missing", first["msg"])
-        raise BadInput(f"{source}: '{place}': {text}{found}") from error
+    config = validated(Config, content, source)
+    if config.species in config.carriers:
+        raise BadInput(f"{source}: carriers: '{config.species}' is the species already; name only others")
+    return config
 
 
 def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Trajectory:
