@@ -73,7 +73,7 @@ def write_bytes(path: Path, data: bytes, lasting: bool = False) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path | None, content: Any) -> None:

@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlplugins import files
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import HOP_LENGTH_A, AnalysisSettings, RunResult
 from mlplugins.analysis.current import CurrentSource, green_kubo_of
@@ -47,7 +48,7 @@ from mlplugins.analysis.quantities import study
 from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import DRIFTS, ReadSettings, Trajectory, read_trajectory
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins.cli._common import OutputFolder, add_json, console
 from mlplugins.config import Count, Positive, Section, read_yaml, validated
 from mlplugins.errors import BadInput
 
@@ -133,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("conductivity"), metavar="DIR")
+    parser.add_argument("-o", "--output", type=OutputFolder, default="conductivity", metavar="DIR")
     add_json(parser)
 
 
@@ -164,8 +165,8 @@ def run(args: argparse.Namespace) -> int:
     report = Report(config.species, results, law, warnings, _assumptions(config, base))
     _print(screen, report)
     paths = write_report(report, args.output)
-    write_json(args.output / "results.json", report.as_json())
-    write_json(args.json, report.as_json())
+    files.write_json(args.output / "results.json", report.as_json())
+    files.write_json(args.json, report.as_json())
     screen.print(f"report: {next(path for path in paths if path.suffix == '.html')}", soft_wrap=True)
     return 0
 
@@ -278,10 +279,10 @@ def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Traj
 
 def _progress(screen: Console) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[frames]} frames"),
+        TextColumn("{task.fields[frames]} frames", markup=False),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=screen, transient=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL=NAME",
         help="names in the files, e.g. energy=energy_xtb",
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="parity plots")
+    parser.add_argument("--plot", type=_common.OutputFile, metavar="PNG", help="parity plots")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     _common.add_json(parser)
 
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _plots().parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
         console.print(f"parity plots: {args.plot}")
-    _common.write_json(args.json, result)
+    files.write_json(args.json, result)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
+from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES
 from mlplugins.models.base import Potential
@@ -78,7 +79,7 @@ def finetune(
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
-        results.write_json(directory / "metrics.json", trained.metrics)
+        files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 
