@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from rich.progress import Progress
 from rich.table import Table
 
+from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, MissingDependency, nearest
@@ -53,18 +54,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 if it worked."""
     path = _common.existing_file(args.model)
     keys = parse_keys(args.keys)
-    files = {name: dataset.read(name, keys) for name in args.data}
-    structures = [s for part in files.values() for s in part]
-    for part in files.values():
+    parts = {name: dataset.read(name, keys) for name in args.data}
+    structures = [s for part in parts.values() for s in part]
+    for part in parts.values():
         validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
     model = artifact.load(path, args.device)
     _require_known_elements(structures, model.elements)
     predicted = _evaluate(model, structures)
     result = metrics(structures, predicted)
     rows = {}
-    if len(files) > 1:
+    if len(parts) > 1:
         first = 0
-        for name, part in files.items():
+        for name, part in parts.items():
             rows[name] = metrics(part, predicted[first : first + len(part)])
             first += len(part)
         result["files"] = rows

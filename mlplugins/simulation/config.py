@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
 
 from mlplugins.config import read_yaml, validated
 from mlplugins.errors import BadInput
@@ -62,10 +62,13 @@ class Cluster(_Strict):
     """Where the runs go through Parsl; without it they run here.
 
     `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
+    `address` is that of this machine which the jobs connect to (default: of its host name); Parsl listens on
+    no other, and encrypts.
     """
 
     provider: Literal["local", "slurm", "pbspro", "torque", "lsf", "grid_engine", "condor"] = "local"
     options: dict[str, Any] = {}
+    address: IPvAnyAddress | None = None
     workers: Count = 1  # runs at a time in one job
     jobs: Count = 1  # jobs at a time
     retries: Annotated[int, Field(ge=0)] = (

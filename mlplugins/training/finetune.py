@@ -18,7 +18,7 @@ from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
 from mlplugins.training.data import DataSets, Split
-from mlplugins.training.finetune_config import FinetuneConfiguration, Replay
+from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
 from mlplugins.training.run import Files, Record, Trained, finished, named_sets
@@ -86,6 +86,12 @@ def finetune(
 def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     """Read all files; a frame that the base cannot describe is refused by name."""
     whole = read(None)
+    if configuration.strategy not in OWN_MODEL and results.n_parameters(whole.potential) == 0:
+        raise BadInput(
+            f"base.checkpoint: '{whole.family}' has no trainable parameters, so strategy "
+            f"'{configuration.finetune.strategy}' has nothing to train; strategies with a model of their own "
+            f"are {' and '.join(OWN_MODEL)}"
+        )
     elements = whole.composition.elements
     options = configuration.options
     replayed: list[Structure] = []
