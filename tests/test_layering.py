@@ -23,7 +23,7 @@ ALLOWED = {
         "ops",
         "models",
     },
-    "training": {"training", "export", "models", "nn"},
+    "training": {"training", "export", "checkpoints", "models", "nn"},
     "checkpoints": {"checkpoints", "models", "nn"},
     "export": {"export", "models", "ops"},
     "models": {"models", "nn"},

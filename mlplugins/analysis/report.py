@@ -6,22 +6,19 @@ import base64
 import csv
 import html
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlplugins import __version__
+from mlplugins import __version__, files
 from mlplugins.analysis.arrhenius import ArrheniusResult
 from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.markup import pairs, span, table
 from mlplugins.analysis.methods_text import methods
 from mlplugins.analysis.sections import further_sections
 from mlplugins.analysis.value import Value
-from mlplugins.errors import RunFailed
 
 CSV_POINTS = 2000
 
@@ -75,24 +72,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     figures = {f"{name}.png": plots.rendered(figure) for name, figure in drawn.items()}
     contents = dict(figures)
     contents.update({f"{name}.pdf": plots.rendered(figure, "pdf") for name, figure in drawn.items()})
-    contents["results.csv"] = results_csv(report).encode()
-    contents["msd.csv"] = msd_csv(report).encode()
-    contents["report.html"] = report_html(report, figures).encode()
-    return [_write(folder / name, data) for name, data in contents.items()]
-
-
-def _write(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
-    return path
+    contents["results.csv"] = results_csv(report).encode(errors="backslashreplace")
+    contents["msd.csv"] = msd_csv(report).encode(errors="backslashreplace")
+    contents["report.html"] = report_html(report, figures).encode(errors="backslashreplace")
+    for name, data in contents.items():
+        files.write_bytes(folder / name, data)
+    return [folder / name for name in contents]
 
 
 def results_csv(report: Report) -> str:

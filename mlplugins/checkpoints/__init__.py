@@ -1,11 +1,10 @@
 """Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
 
 import inspect
-import zipfile
 from pathlib import Path
 from types import ModuleType
 
-from mlplugins import registry
+from mlplugins import files, registry
 from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
@@ -31,7 +30,7 @@ def reader(path: Path) -> ModuleType:
     Raises:
         BadInput: no such file, damaged, or no format recognises it.
     """
-    if not path.is_file():
+    if not files.exists(path, file=True):
         raise BadInput(f"no such checkpoint: '{path}'")
     for name in formats():
         module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
@@ -79,7 +78,7 @@ def is_native(path: Path) -> bool:
     Raises:
         BadInput: no such file.
     """
-    if not path.is_file():
+    if not files.exists(path, file=True):
         raise BadInput(f"no such checkpoint: '{path}'")
     try:
         return not _is_torchscript(path) and unpickle.names(path).strings >= NATIVE
@@ -88,7 +87,4 @@ def is_native(path: Path) -> bool:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    return any("/code/" in name for name in unpickle.entries(path))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, MlpluginsError
 
 
 def source(kind: str, path: Path, version: str | None, **more: Any) -> dict[str, Any]:
@@ -23,6 +24,25 @@ def details(potential: nn.Module, hyperparameters: Any, **more: Any) -> dict[str
     """Hyper-parameters (a dataclass) and number of parameters, and `more`."""
     n_parameters = sum(parameter.numel() for parameter in potential.parameters())
     return {"hyperparameters": asdict(hyperparameters), "n_parameters": n_parameters, **more}
+
+
+@contextmanager
+def intact(path: Path, what: str) -> Iterator[None]:
+    """Turn what a damaged or forged file leads its reader to raise into one sentence that names the file.
+
+    Raises:
+        BadInput: whatever went wrong; errors raised on purpose keep their text.
+    """
+    try:
+        yield
+    except BadInput as error:
+        text = str(error)
+        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    except MlpluginsError:
+        raise
+    except Exception as error:  # there is nothing that a forged file could not lead to
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path}: not an intact {what} ({type(error).__name__}: {reason})") from error
 
 
 def kept(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[list[str], list[int]]:

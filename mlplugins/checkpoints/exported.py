@@ -7,9 +7,7 @@ were rounded to float32 stay rounded; radial tables cannot be undone and are ref
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
+from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
 from mlplugins.nn.contraction import SymmetricContraction
 
@@ -34,11 +33,9 @@ OF_THE_FILE = ("elements", "baseline_eV", "portable")
 
 def recognises(path: Path | str) -> bool:
     """Whether the file is a metatomic model that this package wrote."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
         return FAMILY in _metadata(Path(path))["extra"]
-    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile):
+    except Exception:  # not one, or damaged
         return False
 
 
@@ -57,7 +54,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             version's family, or an unknown element.
     """
     path = Path(path)
-    try:
+    with _record.intact(path, "model.pt"):
         extra = _metadata(path)["extra"]
         record = json.loads(extra["mlplugins::metadata"])
         family, known = models.family(extra[FAMILY]), list(record["elements"])
@@ -65,35 +62,29 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             raise BadInput(f"'{extra[FAMILY]}' is solved in closed form: its file holds no weights to train")
         parameters = family.Hyperparameters(**record["hyperparameters"])
         with torch.random.fork_rng(devices=[]):
-            potential: Potential = family.Model(known, parameters)
+            with like_its_file(path):
+                potential: Potential = family.Model(known, parameters)
             content = unpickle.load(path, lambda name: name.startswith(RECORDS))
             with torch.no_grad():
                 dtype = _fill(potential, content.state["module"].state["potential"], "")
             symbols, rows = _record.kept(known, elements)
             if symbols != known:
                 potential = _with_rows(family, parameters, potential, (known, symbols, rows))
-    except BadInput as error:
-        text = str(error)
-        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise BadInput(f"{path}: not an intact model.pt ({type(error).__name__}: {error})") from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = {"format": "mlplugins", "file": path.name, "sha256": digest, "version": None}
-    details = {key: value for key, value in record.items() if key not in OF_THE_FILE}
-    return Checkpoint(
-        potential=potential.to(dtype).eval(),
-        family=extra[FAMILY],
-        elements=symbols,
-        baseline=[record["baseline_eV"][row] for row in rows],
-        details={"source": source, **details, "n_parameters": sum(p.numel() for p in potential.parameters())},
-        references=list(_metadata(path)["references"]["architecture"]),
-    )
+        details = {key: value for key, value in record.items() if key not in OF_THE_FILE}
+        count = sum(p.numel() for p in potential.parameters())
+        source = _record.source("mlplugins", path, None)
+        return Checkpoint(
+            potential=potential.to(dtype).eval(),
+            family=extra[FAMILY],
+            elements=symbols,
+            baseline=[float(record["baseline_eV"][row]) for row in rows],
+            details={"source": source, **details, "n_parameters": count},
+            references=list(_metadata(path)["references"]["architecture"]),
+        )
 
 
 def _metadata(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        root = archive.namelist()[0].partition("/")[0]
-        return json.loads(archive.read(f"{root}/{METADATA}"))
+    return json.loads(unpickle.text(path, METADATA))
 
 
 def _fill(module: nn.Module, stored: Stub, prefix: str) -> torch.dtype:

@@ -24,6 +24,7 @@ from mlplugins.checkpoints._modules import child, children, fields, modules, ten
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
+from mlplugins.models._bounded import like_its_file
 
 __all__ = ["HomeConfig", "from_state", "read", "recognises"]
 
@@ -74,14 +75,11 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
             f"{path}: weights of MACE without the architecture (a state_dict, or a checkpoint of "
             "mace_run_train); convert the `.model` file that mace_run_train writes"
         )
-    try:
+    with _record.intact(path, "model of MACE"):
         state = dict(tensors(content))
         config = _config(content, state)
-        checkpoint = from_state(config, state, head, elements)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise BadInput(f"{path}: not an intact model of MACE ({type(error).__name__}: {error})") from error
+        with like_its_file(path):
+            checkpoint = from_state(config, state, head, elements)
     several = len(config.heads) > 1
     head = checkpoint.details["home"]["head"] if several else None
     source = _record.source("MACE", path, version=None, head=head)  # the files do not say which version

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlplugins import models
+from mlplugins.checkpoints import _record, unpickle
 from mlplugins.errors import BadInput
+from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
 from mlplugins.nn import lora
 
 FORMAT = 1
-"""Newest format that this version reads."""
+"""Format that this version writes, the newest that it reads."""
+
+ENTRIES = {
+    "family": str,
+    "elements": list,
+    "baseline": list,
+    "hyperparameters": dict,
+    "configuration": dict,
+    "sha256": dict,
+    "versions": dict,
+    "state": dict,
+}
+STATE = {"counters": dict, "best": dict | None, "average": dict | None}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -43,41 +60,43 @@ def read(path: Path | str) -> Checkpoint:
     """Read `checkpoint.ckpt`; no code in the file is run.
 
     Raises:
-        BadInput: no such file, not a checkpoint of mlplugins, truncated, or of a newer version.
+        BadInput: no such file, not a checkpoint of mlplugins, damaged, an entry that is missing or of another
+            kind, or of a newer version.
     """
-    content = _content(Path(path))
-    family = models.family(content["family"])
-    parameters = family.Hyperparameters(**content["hyperparameters"])
-    state = content["state"]
+    path = Path(path)
+    content = load(path)
+    state, counters = content["state"], content["state"]["counters"]
     weights = state["best"] or state["average"]
-    with torch.random.fork_rng(devices=[]):
-        potential: Potential = family.Model(content["elements"], parameters)
-    dtype = torch.float32 if content["configuration"]["training"]["dtype"] == "float32" else torch.float64
-    potential = potential.to(dtype)
-    try:
-        _load(potential, weights, content.get("adapter"))
-    except RuntimeError as error:
-        raise BadInput(
-            f"{path}: the weights do not fit this version's '{content['family']}' "
-            f"(written by mlplugins {content['versions'].get('mlplugins')}): {error}"
-        ) from error
-    counters = state["counters"]
-    return Checkpoint(
-        potential=potential.eval(),
-        family=content["family"],
-        elements=list(content["elements"]),
-        baseline=list(content["baseline"]),
-        details={
-            "hyperparameters": content["hyperparameters"],
-            "n_parameters": sum(p.numel() for p in potential.parameters()),
-            "best_epoch": counters["best_epoch"],
-            "data": {"sha256": content["sha256"]},
-            "configuration": content["configuration"],
-            "versions": content["versions"],
-            **({"finetune": content["finetune"]} if "finetune" in content else {}),
-        },
-        references=list(getattr(family, "REFERENCES", [])),
-    )
+    with _record.intact(path, "checkpoint of mlplugins"), torch.random.fork_rng(devices=[]):
+        family = models.family(content["family"])
+        parameters = family.Hyperparameters(**content["hyperparameters"])
+        with like_its_file(path):
+            potential: Potential = family.Model(content["elements"], parameters)
+        potential = potential.to(DTYPES[content["configuration"]["training"]["dtype"]])
+        try:
+            _load(potential, weights, content.get("adapter"))
+        except RuntimeError as error:
+            raise BadInput(
+                f"{path}: the weights do not fit this version's '{content['family']}' "
+                f"(written by mlplugins {content['versions'].get('mlplugins')}): "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        return Checkpoint(
+            potential=potential.eval(),
+            family=content["family"],
+            elements=list(content["elements"]),
+            baseline=[float(energy) for energy in content["baseline"]],
+            details={
+                "hyperparameters": content["hyperparameters"],
+                "n_parameters": sum(p.numel() for p in potential.parameters()),
+                "best_epoch": int(counters["best_epoch"]),
+                "data": {"sha256": content["sha256"]},
+                "configuration": content["configuration"],
+                "versions": content["versions"],
+                **({"finetune": content["finetune"]} if "finetune" in content else {}),
+            },
+            references=list(getattr(family, "REFERENCES", [])),
+        )
 
 
 def _load(potential: Potential, weights: dict[str, Tensor], adapter: dict[str, Any] | None) -> None:
@@ -97,22 +116,57 @@ def _load(potential: Potential, weights: dict[str, Tensor], adapter: dict[str, A
         potential.load_state_dict(terms)
 
 
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"no such checkpoint: '{path}'")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from RuntimeError to UnpicklingError
-        raise BadInput(
-            f"{path}: not a readable checkpoint, or truncated ({type(error).__name__}); expected the "
-            "checkpoint.ckpt that `mlplugins train` writes; foreign checkpoints go to `mlplugins convert`"
-        ) from error
-    if not isinstance(content, dict) or "format" not in content or "family" not in content:
+def load(path: Path) -> dict[str, Any]:
+    """All entries of a checkpoint, each of its kind.
+
+    Raises:
+        BadInput: as `read`.
+    """
+    content = unpickle.load(path, lambda name: False)
+    if not isinstance(content, dict) or not {"format", "family"} <= content.keys():
         raise BadInput(
             f"{path}: not a checkpoint of `mlplugins train`; foreign checkpoints go to `mlplugins convert`"
         )
+    _require(path, content, {"format": int})
     if content["format"] > FORMAT:
         raise BadInput(
             f"{path}: checkpoint format {content['format']}, this mlplugins reads up to {FORMAT}; upgrade it"
         )
+    _require(path, content, ENTRIES)
+    _require(path, content["configuration"], {"training": dict}, "configuration.")
+    _require(path, content["state"], STATE, "state.")
+    elements, baseline = content["elements"], content["baseline"]
+    if len(set(elements)) != len(elements) or not set(elements) <= set(chemical_symbols[1:]):
+        raise BadInput(f"{path}: 'elements': expected different chemical symbols, got {elements}")
+    if len(baseline) != len(elements) or not all(_is_finite(energy) for energy in baseline):
+        raise BadInput(f"{path}: 'baseline': expected {len(elements)} energies in eV, got {baseline}")
+    for name in ("best", "average"):
+        _require_weights(path, f"state.{name}", content["state"][name])
+    if not (content["state"]["best"] or content["state"]["average"]):
+        raise BadInput(f"{path}: no weights: both 'state.best' and 'state.average' are empty")
     return content
+
+
+def _require(path: Path, content: dict[str, Any], entries: dict[str, Any], prefix: str = "") -> None:
+    for name, kind in entries.items():
+        if name not in content:
+            raise BadInput(f"{path}: '{prefix}{name}' is missing: not an intact checkpoint of mlplugins")
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            raise BadInput(
+                f"{path}: '{prefix}{name}': expected {getattr(kind, '__name__', 'weights or None')}, got "
+                f"{type(content[name]).__name__}: not an intact checkpoint of mlplugins"
+            )
+
+
+def _require_weights(path: Path, where: str, weights: dict[str, Tensor] | None) -> None:
+    for name, value in (weights or {}).items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise BadInput(f"{path}: '{where}': expected tensors by name, got {type(value).__name__}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadInput(
+                f"{path}: '{where}': '{name}' is not finite; train anew, or take another checkpoint"
+            )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

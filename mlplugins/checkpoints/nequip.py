@@ -8,13 +8,11 @@ Paper: Batzner et al., Nat. Commun. 13, 2453 (2022).
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from ase.data import chemical_symbols
 from torch import Tensor
 
@@ -22,8 +20,10 @@ from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints._modules import tensors
 from mlplugins.checkpoints._nequip_weights import CONSTANTS, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.config import parse_yaml
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
+from mlplugins.models._bounded import like_its_file
 
 EMBEDDING = "type_embed.embed_module.weight"
 MODELS = ("nequip.model.NequIPGNNModel", "nequip.model.PresetNequIPGNNModel")
@@ -87,17 +87,10 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             Clebsch–Gordan coefficients that are not ours up to a sign.
     """
     path = Path(path)
-    try:
+    with _record.intact(path, "checkpoint of nequip ≥ 0.7"):
         model, versions, full = _package(path) if _is_package(path) else _training(path)
         config = _config(model)
         return _checkpoint(path, config, versions, _state(full, config), elements)
-    except BadInput as error:
-        text = str(error)
-        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise BadInput(
-            f"{path}: not an intact checkpoint of nequip ≥ 0.7 ({type(error).__name__}: {error})"
-        ) from error
 
 
 def _training(path: Path) -> Parts:
@@ -109,10 +102,7 @@ def _training(path: Path) -> Parts:
 
 
 def _is_package(path: Path | str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        inside = {name.partition("/")[2] for name in archive.namelist()}
+    inside = {name.partition("/")[2] for name in unpickle.entries(path)}
     return {PROGRAM, METADATA, CONFIG} <= inside
 
 
@@ -120,9 +110,9 @@ def _package(path: Path) -> Parts:
     """Of a `.nequip.zip`."""
     allowed = ("nequip.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
     root = unpickle.load(path, lambda name: name.startswith(allowed), PROGRAM, ".data/{}.storage")
-    with zipfile.ZipFile(path) as archive:
-        folder = archive.namelist()[0].partition("/")[0]
-        config, metadata = (yaml.safe_load(archive.read(f"{folder}/{name}")) for name in (CONFIG, METADATA))
+    config, metadata = (
+        parse_yaml(unpickle.text(path, name), f"{path}: {name}") for name in (CONFIG, METADATA)
+    )
     return config["training_module"]["model"], metadata["versions"], dict(tensors(root, constants=True))
 
 
@@ -142,7 +132,7 @@ def _checkpoint(
     symbols, rows = _elements(config, elements)
     hyperparameters = _hyperparameters(config, state)
     weights = Weights(state, rows, same_signs=_numbers(str(versions["e3nn"])) >= (0, 6))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), like_its_file(path):
         model = nequip.Model(symbols, hyperparameters)
     with torch.no_grad():
         shift = fill(model, weights, _average_neighbors(config["avg_num_neighbors"]))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,14 @@ from torch import Tensor
 from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints._nequip_weights import GAIN, Layer, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.config import parse_yaml
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
+from mlplugins.models._bounded import like_its_file
 from mlplugins.nn.radial import SILU_NORM
 
 EMBEDDING = "chemical_embedding.linear.weight"
-CONFIG = "config.yaml"
+CONFIG, VERSION = "config.yaml", "extra/nequip_version"
 BUILDERS = {
     "SimpleIrrepsConfig",
     "EnergyModel",
@@ -96,14 +97,8 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         )
     config = _config(path.parent / CONFIG)
     state = unpickle.load(path, lambda name: False)
-    try:
+    with _record.intact(path, "model of nequip 0.6"):
         return _checkpoint(path, config, _state(state), elements)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise BadInput(
-            f"{path}: not an intact model of nequip 0.6 ({type(error).__name__}: {error})"
-        ) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,13 +110,8 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix
 
 def _deployed(path: Path) -> str | None:
     """Version of nequip that deployed the file, if it is such a file."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith("/extra/nequip_version"):
-                return archive.read(name).decode(errors="replace")
-    return None
+    inside = {name.partition("/")[2] for name in unpickle.entries(path)}
+    return unpickle.text(path, VERSION).decode(errors="replace") if VERSION in inside else None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -129,10 +119,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"no '{path}': weights of nequip 0.6 need the {CONFIG} of their training folder beside them"
         )
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    config = parse_yaml(path.read_bytes(), str(path), _Loader)
     version = str(config.get("nequip_version")) if isinstance(config, dict) else "?"
     if not version.startswith("0.6."):
         raise BadInput(f"{path}: written by nequip {version}; this format is read as of nequip 0.6")
@@ -203,7 +190,7 @@ def _checkpoint(
     state["type_embed.embed_module.weight"] = embedding
     parameters = _hyperparameters(config, state, embedding.shape[1])
     weights = Weights(state, rows, same_signs=False, layers=_layers(config), one_hot=True)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), like_its_file(path):
         model = nequip.Model(symbols, parameters)
     neighbors = config.get("avg_num_neighbors")
     if isinstance(neighbors, str):

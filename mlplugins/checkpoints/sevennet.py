@@ -42,6 +42,7 @@ from mlplugins.checkpoints._e3nn import (
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
+from mlplugins.models._bounded import like_its_file
 
 REFERENCES = [*nequip.REFERENCES, "https://doi.org/10.1021/acs.jctc.4c00190"]
 
@@ -107,14 +108,8 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     content = unpickle.load(path, lambda name: name.startswith(("numpy.", "sevenn.", "torch.optim.")))
     if not isinstance(content, dict) or not {"model_state_dict", "config"} <= set(content):
         raise BadInput(f"{path}: not a checkpoint of SevenNet (no 'model_state_dict' and 'config')")
-    try:
+    with _record.intact(path, "checkpoint of SevenNet"):
         return _checkpoint(path, content, elements)
-    except BadInput:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise BadInput(
-            f"{path}: not an intact checkpoint of SevenNet ({type(error).__name__}: {error})"
-        ) from error
 
 
 def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None) -> Checkpoint:
@@ -124,7 +119,7 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
     _refuse_unsupported(path, config)
     symbols, rows = _elements(config, elements)
     hyperparameters = _hyperparameters(path, config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), like_its_file(path):
         model = nequip.Model(symbols, hyperparameters)
     epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
     source = _record.source("SevenNet", path, str(config["version"]), epoch=epoch)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mlplugins import files
 from mlplugins.errors import BadInput
 
 STORAGES = {
@@ -35,6 +36,10 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values()}
+DEEPEST = 500
+"""Nesting of tuples in lists in …; models have some tens, and Python does not bound the hash of a tuple."""
+LARGEST_TEXT = 50_000_000
+"""Bytes of an entry that is not a tensor: metadata, configurations."""
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of the files that torch.save wrote before torch 1.6."""
 
@@ -139,6 +144,36 @@ def names(path: Path | str) -> Names:
     return Names(frozenset(imports), frozenset(recent))
 
 
+def entries(path: Path | str) -> list[str]:
+    """Names within a zip file; none if it is no zip file, or damaged.
+
+    >>> entries("no such file")
+    []
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # zipfile raises anything, from BadZipFile to struct.error
+        return []
+
+
+def text(path: Path | str, name: str) -> bytes:
+    """The entry `name`, without the archive's own folder before it.
+
+    Raises:
+        BadInput: not a zip file, damaged, no such entry, or one that is larger than a text is.
+    """
+    path = Path(path)
+    with _archive(path) as archive:
+        found = [info for info in archive.infolist() if info.filename.partition("/")[2] == name]
+        if len(found) != 1 or found[0].file_size > LARGEST_TEXT:
+            raise BadInput(f"{path}: expected one entry '{name}' of less than {LARGEST_TEXT / 1e6:.0f} MB")
+        try:
+            return archive.read(found[0])
+        except Exception as error:  # as above
+            raise BadInput(f"{path}: damaged or truncated ({error})") from error
+
+
 def load(
     path: Path | str,
     allowed: Callable[[str], bool],
@@ -165,9 +200,10 @@ def load(
     path = Path(path)
     with _archive(path) as archive:
         layout = _Layout(archive, next(iter(archive.namelist()), "").split("/")[0], storages)
-        unpickler = _Unpickler(layout, _program(archive, path, program), allowed)
+        content = _program(archive, path, program)
         try:
-            return unpickler.load()
+            _require_bounded(content)
+            return _Unpickler(layout, content, allowed).load()
         except _NotAllowed as error:
             raise BadInput(f"{path}: {error}; nothing of it was executed") from error
         except Exception as error:  # a broken or hostile program may raise anything
@@ -179,11 +215,11 @@ class _NotAllowed(pickle.UnpicklingError):
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
+    if not files.exists(path, file=True):
         raise BadInput(f"no such checkpoint: '{path}'")
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile raises anything, from BadZipFile to struct.error
         with path.open("rb") as stream:
             legacy = stream.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
         if legacy:
@@ -208,8 +244,64 @@ def _program(archive: zipfile.ZipFile, path: Path, name: str = "data.pkl") -> by
             if info.filename.endswith("/byteorder") and archive.read(info) != b"little":
                 raise BadInput(f"{path}: written on a big-endian machine")
         return archive.read(programs[0])
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except BadInput:
+        raise
+    except Exception as error:  # as above
         raise BadInput(f"{path}: damaged or truncated ({error})") from error
+
+
+CONTAINERS = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
+"""What adds to the object below its arguments, instead of making a new one."""
+
+
+def _require_bounded(program: bytes) -> None:
+    """Refuse a program that asks for more than a file of its size can hold, before it runs.
+
+    pickle reserves memory for announced lengths and memo indices as they come. Lengths are checked by
+    `pickletools`, which reads every argument; indices count the objects, so there are fewer than bytes.
+
+    Raises:
+        UnpicklingError: an argument beyond the end, an index beyond all objects, nesting without end.
+    """
+    stack: list[int] = []  # nesting of every object; -1: a mark
+    memo: dict[int, int] = {}
+    for opcode, argument, _ in pickletools.genops(program):
+        name = opcode.name
+        if name == "PROTO" and int(argument) > pickle.HIGHEST_PROTOCOL:
+            raise pickle.UnpicklingError(f"unsupported pickle protocol: {argument}")
+        if "PUT" in name or name == "MEMOIZE":
+            index = len(memo) if argument is None else int(argument)
+            if index > len(program):
+                raise pickle.UnpicklingError(f"memo index {index} in a program of {len(program)} bytes")
+            memo[index] = stack[-1]
+        elif "GET" in name:
+            stack.append(memo.get(int(argument), 0))
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            _nest(stack, opcode)
+
+
+def _nest(stack: list[int], opcode: pickletools.OpcodeInfo) -> None:
+    """What an opcode does to the nesting of the objects on the stack."""
+    taken = [kind.name for kind in opcode.stack_before]
+    parts: list[int] = []
+    if "mark" in taken:
+        while stack[-1] >= 0:
+            parts.append(stack.pop())
+        stack.pop()
+    plain = 0 if opcode.name == "OBJ" else len(set(taken) - {"mark", "stackslice"})
+    if "mark" not in taken:
+        plain = len(taken)
+    parts += [stack.pop() for _ in range(plain)]
+    if opcode.name in CONTAINERS:
+        *items, container = parts
+        depth = max([container, *(item + 1 for item in items)])
+    else:
+        depth = 1 + max(parts, default=-1)
+    if depth > DEEPEST:
+        raise pickle.UnpicklingError(f"nested more than {DEEPEST} deep")
+    stack += [-1 if kind.name == "mark" else depth for kind in opcode.stack_after]
 
 
 class _Unpickler(pickle.Unpickler):

@@ -1,55 +1,80 @@
-"""What several commands share: `--json`, the console, reading YAML configurations."""
+"""What several commands share: outputs that are tried before the work, `--json`, the console."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
-
+from mlplugins import files
 from mlplugins.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Parser(argparse.ArgumentParser):
+    """Words that are wrong are wrong input like any other: one sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found."""
+        raise BadInput(f"{message}; see `{self.prog} --help`")
+
+
+class OutputFile(type(Path())):  # type: ignore[misc]
+    """`type=` of an argument that names a file to write: `require_outputs` tries it before the work."""
+
+
+class OutputFolder(type(Path())):  # type: ignore[misc]
+    """As `OutputFile`, of a folder that files are written to."""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`, the machine-readable result."""
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the result as JSON (see docs/json.md)"
+        "--json", type=OutputFile, metavar="FILE", help="write the result as JSON (see docs/json.md)"
     )
 
 
-def write_json(path: Path | None, result: dict[str, Any]) -> None:
-    """Write `result` to `path` atomically (nothing if `path` is None); NaN and infinity become null."""
-    if path is None:
-        return
-    text = json.dumps(_finite(result), indent=2) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(temporary, 0o644)  # as other results; mkstemp hides it from everybody else
-    os.replace(temporary, path)
+def require_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that cannot be written, or that would replace an input or each other.
+
+    Raises:
+        BadInput: naming the option.
+    """
+    named = {name: f"--{name.replace('_', '-')}" for name in vars(args)} | {"output": "-o"}
+    outputs = {n: v for n, v in vars(args).items() if isinstance(v, OutputFile | OutputFolder)}
+    for name, value in outputs.items():
+        files.require_writable(Path(value), named[name], folder=isinstance(value, OutputFolder))
+    written = {n: v.resolve() for n, v in outputs.items() if v.is_file() or not v.exists()}
+    for name, path in written.items():
+        for other, same in written.items():
+            if other != name and same == path:
+                raise BadInput(f"{named[name]} and {named[other]} name the same file: '{path}'")
+        for other in vars(args).keys() - outputs.keys():
+            if any(_is_same(path, word) for word in _words(getattr(args, other))):
+                raise BadInput(f"{named[name]} {outputs[name]}: an input, which would be overwritten")
 
 
-def _finite(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str | Path):
+        yield str(value)
+        yield str(value).rpartition("@")[0]
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _words(item)
 
 
-def console() -> Console:
-    """The console for tables and progress (stderr is left to errors)."""
-    return Console(soft_wrap=False)
+def _is_same(path: Path, word: str) -> bool:
+    return bool(word) and path.is_file() and files.exists(word) and path.samefile(word)
+
+
+def console(quiet: bool = False) -> Console:
+    """The console for tables and progress (stderr is left to errors); brackets in text are text."""
+    from rich.console import Console  # `mlplugins --version` does without
+
+    return Console(soft_wrap=False, markup=False, emoji=False, quiet=quiet)
 
 
 def existing_file(text: str) -> Path:
@@ -60,7 +85,6 @@ def existing_file(text: str) -> Path:
     ...
     mlplugins.errors.BadInput: no such file: 'no/such/file'
     """
-    path = Path(text)
-    if not path.is_file():
+    if not files.exists(text, file=True):
         raise BadInput(f"no such file: '{text}'")
-    return path
+    return Path(text)

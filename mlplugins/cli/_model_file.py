@@ -19,7 +19,9 @@ from mlplugins.structures import dataset
 
 def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
     """Output, precision (`dtype` unless given; `default` says so in words), portability, radial tables."""
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.pt"), help="default: model.pt")
+    parser.add_argument(
+        "-o", "--output", type=_common.OutputFile, default="model.pt", help="default: model.pt"
+    )
     parser.add_argument(
         "--dtype", choices=sorted(DTYPES), default=dtype, help=f"precision of the engines; default: {default}"
     )
@@ -40,14 +42,9 @@ def checked(args: argparse.Namespace) -> Path:
     """The checkpoint, which exists; what cannot work is refused before anything is read.
 
     Raises:
-        BadInput: no such checkpoint, an output that is a folder or the checkpoint itself, or structures for
-            tables that are not asked for.
+        BadInput: no such checkpoint, or structures for tables that are not asked for.
     """
     path = _common.existing_file(args.checkpoint)
-    if args.output.is_dir():
-        raise BadInput(f"-o {args.output}: a folder; expected the name of a file, such as model.pt")
-    if args.output.exists() and args.output.samefile(path):
-        raise BadInput(f"-o {args.output}: the checkpoint itself would be overwritten; name another file")
     if args.structures is not None:
         if args.radial_tables is None:
             raise BadInput(
@@ -77,10 +74,7 @@ def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespac
         details=checkpoint.details | tables,
         references=checkpoint.references,
     )
-    try:
-        save(potential, args.output, description, dtype, args.portable)
-    except OSError as error:
-        raise BadInput(f"-o {args.output}: cannot be written ({error.strerror})") from error
+    save(potential, args.output, description, dtype, args.portable)
     return tables
 
 

@@ -15,7 +15,8 @@ import re
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins import files
+from mlplugins.cli._common import add_json, console
 from mlplugins.ops import build
 
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if before.status == "stale":
         screen.print(f"stale build: {before.reason}", highlight=False)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     screen.print(str(state.directory), highlight=False, soft_wrap=True)
     if not state.plugin:
         screen.print("without the LAMMPS plug-in: `pip install 'mlplugins[lammps]'`, then `mlplugins build`")
-    write_json(
+    files.write_json(
         args.json,
         {
             "status": state.status,

@@ -23,15 +23,16 @@ import numpy as np
 from ase import Atoms
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from mlplugins import files
 from mlplugins.checks.md import NVE, md_checks
 from mlplugins.checks.parity import ENGINES, parity
 from mlplugins.checks.physics import PhysicsChecks
 from mlplugins.checks.result import Check
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins.cli._common import add_json, console
 from mlplugins.engines import artifact
 from mlplugins.engines.artifact import Artifact
 from mlplugins.errors import BadInput, RunFailed, nearest
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     rows = _check(model, structures, engines, args, out)
     passed = all(row.passed for row in rows)
     _print(rows, model, out)
-    write_json(args.json, {"passed": passed, "checks": [row.record() for row in rows]})
+    files.write_json(args.json, {"passed": passed, "checks": [row.record() for row in rows]})
     return 0 if passed else 1
 
 
@@ -88,7 +89,12 @@ def _check(
 ) -> list[Check]:
     rows: list[Check] = []
     ranks = [1] if model.molecular else args.ranks  # a whole molecule refuses more
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     runs = len([count for count in ranks if count > 1]) * 2 + 1
     total = len(structures) * (7 + runs * ("lammps" in engines)) + 2 * ("ipi" in engines) + 1 + args.md
     with Progress(*columns, console=out, transient=True) as bar:
@@ -149,7 +155,7 @@ def _read(source: str) -> list[Named]:
 
 
 def _print(rows: list[Check], model: Artifact, out: Console) -> None:
-    table = Table(title=f"{escape(model.path.name)}, {model.dtype}", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=f"{model.path.name}, {model.dtype}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("check")
     table.add_column("engine", no_wrap=True)
     for column in ("value", "limit"):
@@ -158,18 +164,18 @@ def _print(rows: list[Check], model: Artifact, out: Console) -> None:
     table.add_column("", no_wrap=True)
     for label in dict.fromkeys(row.structure for row in rows):
         table.add_section()
-        table.add_row(f"[bold]{escape(label)}[/]")
+        table.add_row(Text(label, style="bold"))
         for row in rows:
             if row.structure == label:
                 table.add_row(*_cells(row))
     out.print(table)
     failed = [row for row in rows if not row.passed]
     for text in dict.fromkeys(f"{row.engine}: {row.note}" for row in failed if row.note):
-        out.print(f"[red]FAILED[/] {escape(text)}", soft_wrap=True)
+        out.print(Text("FAILED", style="red"), text, soft_wrap=True)
     out.print(f"{len(rows) - len(failed)} of {len(rows)} checks passed")
 
 
-def _cells(row: Check) -> tuple[str, ...]:
+def _cells(row: Check) -> tuple[str | Text, ...]:
     engine = row.engine if row.ranks == 1 else f"{row.engine} × {row.ranks}"
-    verdict = "[green]passed[/]" if row.passed else "[red]FAILED[/]"
-    return f"  {escape(row.name)}", engine, f"{row.value:.1e}", f"{row.limit:.0e}", row.unit, verdict
+    verdict = Text("passed", style="green") if row.passed else Text("FAILED", style="red")
+    return f"  {row.name}", engine, f"{row.value:.1e}", f"{row.limit:.0e}", row.unit, verdict

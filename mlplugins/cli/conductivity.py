@@ -28,18 +28,17 @@ fix ave/correlate of the charge current.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlplugins import files
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import HOP_LENGTH_A, AnalysisSettings, RunResult
 from mlplugins.analysis.current import CurrentSource, green_kubo_of
@@ -49,9 +48,11 @@ from mlplugins.analysis.quantities import study
 from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import DRIFTS, ReadSettings, Trajectory, read_trajectory
-from mlplugins.cli._common import add_json, console, write_json
-from mlplugins.errors import BadInput, nearest
+from mlplugins.cli._common import OutputFolder, add_json, console
+from mlplugins.config import Count, Positive, Section, read_yaml, validated
+from mlplugins.errors import BadInput
 
+EXPECTED = "keys such as species, charge and runs"
 CONFIG_SUFFIXES = (".yaml", ".yml")
 BYTES_WITH_PROGRESS = 20_000_000
 
@@ -62,36 +63,30 @@ def _charged(value: float) -> float:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-Steps = Annotated[int, Field(gt=0)]
 Charge = Annotated[float, AfterValidator(_charged)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class RunConfig(_Strict):
+class RunConfig(Section):
     """One run: its files in order and what they do not hold."""
 
     files: Annotated[list[str], Field(min_length=1)]
     temperature: Positive
     timestep: Positive | None = None
-    interval: Steps | None = None
+    interval: Count | None = None
     green_kubo: str | None = None
 
 
-class Config(_Strict):
+class Config(Section):
     """The YAML file of several runs."""
 
     species: str
     charge: Charge = 1.0
     runs: Annotated[list[RunConfig], Field(min_length=1)]
     timestep: Positive | None = None
-    interval: Steps | None = None
+    interval: Count | None = None
     type_map: list[str] = []
     discard_ps: Annotated[float, Field(ge=0)] = 0.0
-    fit_window: tuple[float, float] | None = None
+    fit_window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     fit: Literal["gls", "ols"] = "gls"
     drift: Literal["framework", "all", "none"] = "framework"
     hop_length: Positive = HOP_LENGTH_A
@@ -139,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("conductivity"), metavar="DIR")
+    parser.add_argument("-o", "--output", type=OutputFolder, default="conductivity", metavar="DIR")
     add_json(parser)
 
 
@@ -150,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,
-        window_ps=config.fit_window,
+        window_ps=None if config.fit_window is None else (config.fit_window[0], config.fit_window[1]),
         estimator=config.fit,
         hop_length_a=config.hop_length,
         carriers=config.carriers,
@@ -170,8 +165,8 @@ def run(args: argparse.Namespace) -> int:
     report = Report(config.species, results, law, warnings, _assumptions(config, base))
     _print(screen, report)
     paths = write_report(report, args.output)
-    write_json(args.output / "results.json", report.as_json())
-    write_json(args.json, report.as_json())
+    files.write_json(args.output / "results.json", report.as_json())
+    files.write_json(args.json, report.as_json())
     screen.print(f"report: {next(path for path in paths if path.suffix == '.html')}", soft_wrap=True)
     return 0
 
@@ -211,7 +206,7 @@ def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.temperature is not None:
         raise BadInput("--temperature cannot be given with a YAML file; each of its runs has its own")
     path = Path(configs[0])
-    content = _load(path)
+    content = read_yaml(path, EXPECTED)
     for name in ("sites", "topology"):
         if isinstance(content.get(name), str):
             content[name] = str(path.parent / content[name])
@@ -255,35 +250,11 @@ def _with_green_kubo(result: RunResult, source: CurrentSource | None) -> RunResu
     return replace(result, further=further, warnings=(*result.warnings, *texts))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"no such configuration: '{path}'")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected keys such as species, charge, runs; found {type(content).__name__}")
-    return content
-
-
 def _validated(content: dict[str, Any], source: str) -> Config:
-    try:
-        config = Config.model_validate(content)
-        if config.species in config.carriers:
-            raise BadInput(f"{source}: carriers: '{config.species}' is the species already; name only others")
-        return config
-    except ValidationError as error:
-        # a misspelt key is also a missing one: name the misspelling
-        first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            model = RunConfig if first["loc"][0] == "runs" and len(first["loc"]) > 1 else Config
-            key = str(first["loc"][-1])
-            raise BadInput(f"{source}: unknown key '{place}': {nearest(key, model.model_fields)}") from error
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-        text = re.sub(r"^Field required$", "required key is missing", first["msg"])
-        raise BadInput(f"{source}: '{place}': {text}{found}") from error
+    config = validated(Config, content, source)
+    if config.species in config.carriers:
+        raise BadInput(f"{source}: carriers: '{config.species}' is the species already; name only others")
+    return config
 
 
 def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Trajectory:
@@ -308,10 +279,10 @@ def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Traj
 
 def _progress(screen: Console) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[frames]} frames"),
+        TextColumn("{task.fields[frames]} frames", markup=False),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=screen, transient=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlplugins import checkpoints
+from mlplugins import checkpoints, files
 from mlplugins.cli import _common, _model_file
 from mlplugins.errors import BadInput
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         **tables,
     }
     _print(record)
-    _common.write_json(args.json, record)
+    files.write_json(args.json, record)
     return 0
 
 

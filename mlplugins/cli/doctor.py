@@ -22,8 +22,8 @@ from importlib import metadata
 
 from rich.table import Table
 
-from mlplugins import __version__
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins import __version__, files
+from mlplugins.cli._common import add_json, console
 from mlplugins.errors import MissingDependency, MlpluginsError
 from mlplugins.ops import build
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(row.status, row.name, row.found, row.remedy)
     console().print(table, markup=False, highlight=False)
-    write_json(args.json, {"healthy": healthy, "checks": [asdict(row) for row in rows]})
+    files.write_json(args.json, {"healthy": healthy, "checks": [asdict(row) for row in rows]})
     return 0 if healthy else 1
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +17,7 @@ from ase.data import chemical_symbols
 from rich.progress import Progress
 from rich.table import Table
 
+from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, MissingDependency, nearest
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL=NAME",
         help="names in the files, e.g. energy=energy_xtb",
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="parity plots")
+    parser.add_argument("--plot", type=_common.OutputFile, metavar="PNG", help="parity plots")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     _common.add_json(parser)
 
@@ -54,18 +54,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 if it worked."""
     path = _common.existing_file(args.model)
     keys = parse_keys(args.keys)
-    files = {name: dataset.read(name, keys) for name in args.data}
-    structures = [s for part in files.values() for s in part]
-    for part in files.values():
+    parts = {name: dataset.read(name, keys) for name in args.data}
+    structures = [s for part in parts.values() for s in part]
+    for part in parts.values():
         validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
     model = artifact.load(path, args.device)
     _require_known_elements(structures, model.elements)
     predicted = _evaluate(model, structures)
     result = metrics(structures, predicted)
     rows = {}
-    if len(files) > 1:
+    if len(parts) > 1:
         first = 0
-        for name, part in files.items():
+        for name, part in parts.items():
             rows[name] = metrics(part, predicted[first : first + len(part)])
             first += len(part)
         result["files"] = rows
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _plots().parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
         console.print(f"parity plots: {args.plot}")
-    _common.write_json(args.json, result)
+    files.write_json(args.json, result)
     return 0
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 
+from mlplugins import files
 from mlplugins.checkpoints import native
 from mlplugins.cli import _common, _model_file
 
@@ -33,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     elements = " ".join(checkpoint.elements)
     _common.console().print(f"{args.output}: {checkpoint.family} for {elements}, {dtype}{kind}")
     record = {"model": str(args.output), "family": checkpoint.family, "elements": checkpoint.elements}
-    _common.write_json(args.json, {**record, "dtype": dtype, "portable": args.portable, **tables})
+    files.write_json(args.json, {**record, "dtype": dtype, "portable": args.portable, **tables})
     return 0

@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlplugins import checkpoints
+from mlplugins import checkpoints, files
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common, train
@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune; 0 if the model was written."""
     path = _common.existing_file(args.config)
     configuration = finetune_config.load(path)
-    directory = args.output or Path(path.stem)
-    console = Console(quiet=train.is_helper())
+    directory = args.output or _common.OutputFolder(path.stem)
+    files.require_writable(directory, "-o", folder=True)
+    console = _common.console(quiet=train.is_helper())
     reader = base_reader(Path(configuration.base.checkpoint), configuration.base.head)
     if configuration.strategy == "distill" and configuration.options.dynamics is not None:
         configuration = sampled(configuration, reader, directory, console)

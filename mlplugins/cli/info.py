@@ -16,7 +16,8 @@ from typing import Any
 
 from rich.table import Table
 
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins import files
+from mlplugins.cli._common import add_json, console
 from mlplugins.engines.artifact import FORMAT, Artifact, load
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the description as a table."""
     model = load(args.model)
     record = describe(model)
-    write_json(args.json, record)
+    files.write_json(args.json, record)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

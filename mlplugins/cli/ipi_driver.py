@@ -16,7 +16,8 @@ import argparse
 from importlib import resources
 from pathlib import Path
 
-from mlplugins.cli._common import add_json, write_json
+from mlplugins import files
+from mlplugins.cli._common import add_json
 from mlplugins.engines.ipi import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
 from mlplugins.errors import BadInput
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             f"{driver.seconds:.1f} s, {per_structure:.2f} ms per structure",
             flush=True,
         )
-        write_json(
+        files.write_json(
             args.json,
             {"n_calls": driver.n_calls, "n_structures": driver.n_structures, "seconds": driver.seconds},
         )

@@ -24,6 +24,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from rich.progress import track
 
+from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cutoff", type=float, default=5.0, help="of the SOAP vectors, Å (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the first point (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="extended XYZ file to write")
+    parser.add_argument(
+        "-o", "--output", type=_common.OutputFile, required=True, help="extended XYZ file to write"
+    )
     _common.add_json(parser)
 
 
@@ -78,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         features = mean_soap(frames, args.cutoff)
         chosen = selection.choose(features, args.n, args.method, args.seed)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(args.output, [frames[k] for k in chosen], format="extxyz")
+    with files.replacing(args.output) as temporary:
+        ase.io.write(temporary, [frames[k] for k in chosen], format="extxyz")
     console.print(f"{len(chosen)} of {len(frames)} structures: {args.output}")
     result: dict[str, Any] = {"method": args.method, "n_structures": len(frames), "chosen": chosen}
     result["uncertainty"] = None if scores is None else [float(scores[k]) for k in chosen]
     result["unit"] = None if scores is None else unit(args.model)
-    _common.write_json(args.json, result)
+    files.write_json(args.json, result)
     return 0
 
 

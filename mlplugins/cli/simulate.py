@@ -36,11 +36,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from mlplugins.cli._common import add_json, console, write_json
+from mlplugins import files
+from mlplugins.cli._common import OutputFolder, add_json, console
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
 from mlplugins.simulation.config import load_all
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("lammps", "ipi", "ase"), help="instead of the file's engine")
     parser.add_argument("--write-only", action="store_true", help="write the input files, run nothing")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("simulation"), metavar="DIR", help="default: %(default)s"
+        "-o", "--output", type=OutputFolder, default="simulation", metavar="DIR", help="default: %(default)s"
     )
     add_json(parser)
 
@@ -69,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
         for campaign in planned:
             campaigns.write(campaign)
             for item in campaign.runs:
-                out.print(f"{escape(str(item.directory))}: sh run.sh", soft_wrap=True)
+                out.print(f"{item.directory}: sh run.sh", soft_wrap=True)
         campaigns.write_together(planned)
         names = [item.name for campaign in planned for item in campaign.runs]
-        write_json(args.json, {"directory": directory, "runs": names})
+        files.write_json(args.json, {"directory": directory, "runs": names})
         return 0
     outcomes = []
     for campaign in planned:
@@ -80,14 +81,14 @@ def run(args: argparse.Namespace) -> int:
         campaigns.write_together(planned)
         _print(campaign, ended, out)
         outcomes += ended
-    write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
+    files.write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
     return 0 if all(item.state == "finished" for item in outcomes) else 1
 
 
 def drive(campaign: Campaign, out: Console) -> list[Outcome]:
     """Run a campaign and show how far it is."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps, left"),
@@ -124,13 +125,13 @@ def _print(campaign: Campaign, outcomes: list[Outcome], out: Console) -> None:
     table = Table("run", "state", "steps")
     for item in outcomes:
         colour = "green" if item.state == "finished" else "red"
-        table.add_row(item.run, f"[{colour}]{item.state}[/]", f"{item.step} of {item.total_steps}")
+        table.add_row(item.run, Text(item.state, style=colour), f"{item.step} of {item.total_steps}")
     out.print(table)
     for item in outcomes:
         if item.state == "failed":
-            out.print(f"[red]{item.run}[/]: {escape(item.message)}", soft_wrap=True)
+            out.print(Text(item.run, style="red"), f": {item.message}", sep="", soft_wrap=True)
             for line in item.last_lines:
-                out.print(f"    {escape(line)}", soft_wrap=True)
+                out.print(f"    {line}", soft_wrap=True)
     ready = campaign.directory.parent / CONDUCTIVITY
     if all(item.state == "finished" for item in outcomes):
-        out.print(f"next: mlplugins conductivity {escape(str(ready))}", soft_wrap=True)
+        out.print(f"next: mlplugins conductivity {ready}", soft_wrap=True)

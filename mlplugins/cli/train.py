@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
 from mlplugins.errors import MissingDependency
@@ -35,7 +36,7 @@ from mlplugins.training import config
 from mlplugins.training.config import ClosedFormConfiguration
 
 try:
-    from mlplugins.training import results, solve
+    from mlplugins.training import solve
     from mlplugins.training.run import Trained, train
 except ImportError as missing:
     if isinstance(missing, MissingDependency) or (missing.name or "").startswith("mlplugins"):
@@ -52,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins train`."""
     parser.add_argument("config", metavar="CONFIG.yaml")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="default: the name of the config file"
+        "-o",
+        "--output",
+        type=_common.OutputFolder,
+        metavar="DIR",
+        help="default: the name of the config file",
     )
     parser.add_argument(
         "--restart", action="store_true", help="begin anew although DIR holds a run (its checkpoint is kept)"
@@ -64,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
     """Train; 0 if the model was written."""
     path = _common.existing_file(args.config)
     configuration = config.load(path)
-    directory = args.output or Path(path.stem)
-    console = Console(quiet=is_helper())
+    directory = args.output or _common.OutputFolder(path.stem)
+    files.require_writable(directory, "-o", folder=True)
+    console = _common.console(quiet=is_helper())
     with Display(console) as display:
         if isinstance(configuration, ClosedFormConfiguration):
             trained = solve.train(configuration, directory, display, args.restart)
@@ -81,8 +87,8 @@ def finish(trained: Trained, directory: Path, json: Path | None) -> bool:
     """Complete and write the metrics of a run; False in all processes but the first."""
     if trained.is_main:
         trained.metrics["finite_differences"] = finite_differences(trained)
-        results.write_json(directory / "metrics.json", trained.metrics)
-        _common.write_json(json, trained.metrics)
+        files.write_json(directory / "metrics.json", trained.metrics)
+        files.write_json(json, trained.metrics)
     return trained.is_main
 
 
@@ -131,7 +137,7 @@ class Display:
             MofNCompleteColumn(),
             BarColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

@@ -84,8 +84,10 @@ def prepare(source: StructureLike, index: int) -> Prepared:
         cell = np.zeros((3, 3))
     else:
         cell = np.array(source.cell, dtype=np.float64, order="C").reshape(3, 3)
-        if not np.isfinite(cell).all():
-            raise RunFailed(f"structure {index}: the cell is not finite: {cell.tolist()}; {BLOWN_UP}")
+        if not (np.isfinite(cell).all() and (np.abs(cell[pbc]) < FARTHEST).all()):
+            raise RunFailed(
+                f"structure {index}: the cell is not finite or out of bounds: {cell.tolist()}; {BLOWN_UP}"
+            )
         volume = float(abs(np.linalg.det(cell))) or None
         if volume is None or volume < 1e-6:
             periodic = cell[pbc]

@@ -4,7 +4,6 @@
 import copy
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from metatomic.torch import (
 )
 from torch import Tensor, nn
 
-from mlplugins.errors import BadInput
+from mlplugins import files
+from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.base import Potential
 from mlplugins.ops.build import OPS_LIBRARY
 
@@ -215,19 +215,13 @@ def save(
             f"got {len(description.baseline)}"
         )
     model = _wrap(potential, description, dtype, portable)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".pt")
-    os.close(handle)
     try:
-        with warnings.catch_warnings():
+        with files.replacing(Path(path)) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
             with _recorded_extensions(portable):
-                model.save(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+                model.save(str(temporary))
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def tabulated(
         largest = max(largest, float(np.abs(forces).max()))
         worst_energy = max(worst_energy, abs(table_energy - energy) / len(atoms))
     error = TableError(n_knots, worst, worst / largest if largest else 0.0, 1e3 * worst_energy)
-    return table.to(next(potential.parameters()).dtype), error
+    return table.to(next(chain(potential.parameters(), potential.buffers())).dtype), error
 
 
 def samples(elements: Sequence[str]) -> list[Atoms]:

@@ -6,15 +6,14 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.host import Host
@@ -75,7 +74,7 @@ def write(campaign: Campaign) -> Host:
         campaign.directory.parent,
         campaign.directory,
     ):  # the newest campaign, and that of this engine
-        _write_text(base / CONDUCTIVITY, conductivity_inputs(campaign, trajectories, base))
+        files.write_text(base / CONDUCTIVITY, conductivity_inputs(campaign, trajectories, base))
     return host
 
 
@@ -89,7 +88,7 @@ def write_together(planned: Sequence[Campaign]) -> None:
         trajectories = [hosts.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
         texts.append(yaml.safe_load(conductivity_inputs(campaign, trajectories, base)))
     whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
-    _write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
+    files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
 
 
 def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
@@ -211,7 +210,7 @@ def _save(campaign: Campaign, run: Run, outcome: Outcome) -> None:
         "seed": run.seed,
         "settings": campaign.settings(),
     }
-    _write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
+    files.write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
 
 
 def _refuse_difference(campaign: Campaign, run: Run) -> None:
@@ -271,12 +270,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)

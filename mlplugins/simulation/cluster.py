@@ -8,7 +8,9 @@ host's last restart.
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
+import socket
 import sys
 import time
 from dataclasses import asdict
@@ -23,6 +25,7 @@ from mlplugins.simulation.plan import Campaign, plan
 
 POLL_S = 1.0
 INTERCHANGE = "interchange.py"
+LOOPBACK = "127.0.0.1"
 PROVIDERS = {
     "local": "LocalProvider",
     "slurm": "SlurmProvider",
@@ -94,10 +97,28 @@ def _parsl_config(cluster: Cluster, folder: Path) -> Any:
         provider = getattr(providers, PROVIDERS[cluster.provider])(**options)
     except (TypeError, AttributeError) as error:
         raise BadInput(f"'cluster.options' for {cluster.provider}: {error}") from error
-    extra: dict[str, Any] = {"address": "127.0.0.1"} if cluster.provider == "local" else {}
+    extra: dict[str, Any] = {
+        "address": str(cluster.address) if cluster.address else _address(cluster.provider)
+    }
     if (programs / INTERCHANGE).is_file():
         extra["interchange_launch_cmd"] = [sys.executable, str(programs / INTERCHANGE)]
     executor = HighThroughputExecutor(
-        label="runs", provider=provider, max_workers_per_node=cluster.workers, encrypted=False, **extra
+        label="runs", provider=provider, max_workers_per_node=cluster.workers, encrypted=True, **extra
     )
     return Config(executors=[executor], retries=cluster.retries, run_dir=str(folder), initialize_logging=True)
+
+
+def _address(provider: str) -> str:
+    """The one address that this process listens on: on a cluster that of its host name, never all of them."""
+    if provider == "local":
+        return LOOPBACK
+    try:
+        found = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        found = LOOPBACK
+    if ipaddress.ip_address(found).is_loopback:
+        raise BadInput(
+            f"'cluster.address': the host name '{socket.gethostname()}' stands for no address that a job "
+            "could reach; give the address of this machine on the cluster's network"
+        )
+    return found

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
 
-from mlplugins.errors import BadInput, nearest
+from mlplugins.config import read_yaml, validated
+from mlplugins.errors import BadInput
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+EXPECTED = "keys such as model, structure, temperatures and steps"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=1, lt=2**31)]
@@ -63,10 +62,13 @@ class Cluster(_Strict):
     """Where the runs go through Parsl; without it they run here.
 
     `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
+    `address` is that of this machine which the jobs connect to (default: of its host name); Parsl listens on
+    no other, and encrypts.
     """
 
     provider: Literal["local", "slurm", "pbspro", "torque", "lsf", "grid_engine", "condor"] = "local"
     options: dict[str, Any] = {}
+    address: IPvAnyAddress | None = None
     workers: Count = 1  # runs at a time in one job
     jobs: Count = 1  # jobs at a time
     retries: Annotated[int, Field(ge=0)] = (
@@ -143,7 +145,7 @@ def load_all(path: Path, engine: str | None = None) -> list[SimulationConfig]:
     Raises:
         BadInput: as `load`; an engine named twice.
     """
-    named = _content(path).get("engine", "lammps")
+    named = read_yaml(path, EXPECTED).get("engine", "lammps")
     engines = [engine] if engine is not None else named if isinstance(named, list) else [None]
     if not engines or len(set(engines)) != len(engines):
         raise BadInput(f"{path}: 'engine': {named}; expected engines, each once")
@@ -160,7 +162,7 @@ def load(path: Path, engine: str | None = None) -> SimulationConfig:
     Raises:
         BadInput: no such file, not YAML, unknown or ill-typed keys (all of them are named).
     """
-    content = _content(path)
+    content = read_yaml(path, EXPECTED)
     if engine is not None:
         content["engine"] = engine
     config = parse(content, str(path))
@@ -176,48 +178,4 @@ def parse(content: dict[str, Any], where: str) -> SimulationConfig:
     Raises:
         BadInput: unknown or ill-typed keys (all of them are named).
     """
-    try:
-        return SimulationConfig.model_validate(content)
-    except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_sentences(error))) from None
-
-
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"no such configuration file: '{path}'")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BadInput(
-            f"{path}: expected keys and values (model: …, structure: …), got {type(content).__name__}"
-        )
-    return content
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    sentences = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            valid = _fields_at(item["loc"][:-1])
-            sentences.append(f"unknown key '{key}': {nearest(str(item['loc'][-1]), valid)}")
-        elif item["type"] == "missing":
-            sentences.append(f"missing key '{key}'")
-        elif item["type"] == "value_error":
-            sentences.append(str(item["msg"]).removeprefix("Value error, "))
-        else:
-            message = str(item["msg"])
-            sentences.append(f"'{key}': {message[0].lower()}{message[1:]}, got {item['input']!r}")
-    return sentences
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the (nested) model at a place of the configuration."""
-    model: type[BaseModel] = SimulationConfig
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
+    return validated(SimulationConfig, content, where)

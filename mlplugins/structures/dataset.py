@@ -6,6 +6,7 @@ import bz2
 import glob
 import gzip
 import lzma
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from mlplugins import files as paths
 from mlplugins.errors import BadInput
+
+SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
+"""What may follow the @: a frame, or a slice whose step is not 0."""
 
 STRUCTURE_COLUMNS = {"numbers", "positions"}
 
@@ -121,13 +126,13 @@ def files(source: str) -> list[tuple[str, str]]:
     Raises:
         BadInput: no such file, a slice that is none.
     """
-    if Path(source).is_file():
+    if paths.exists(source, file=True):
         return [(source, ":")]
     name, _, index = source.partition("@") if "@" in Path(source).name else (source, "", "")
     index = index or ":"
-    if ":" not in index and not index.lstrip("-").isdigit():
+    if not SLICE.match(index):
         raise BadInput(f"'{source}': expected a slice such as @:50 or @::10 after '@', got '@{index}'")
-    if Path(name).is_file():
+    if paths.exists(name, file=True):
         return [(name, index)]
     found = sorted(glob.glob(name))
     if not found:
@@ -235,7 +240,10 @@ def _reshaped(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float
 
 
 def _tensor(value: Any, name: str) -> NDArray[np.float64]:
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name}: expected 6 or 9 numbers, got {value!r}") from error
     if array.size == 6:
         return np.asarray(voigt_6_to_full_3x3_stress(array.reshape(6)), dtype=np.float64)
     if array.size != 9:

@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from vesin import NeighborList
 
+from mlplugins.errors import BadInput
+
+FARTHEST = 1e8
+"""Largest coordinate and cell edge, Å: far beyond, the grids of neighbour lists overflow."""
+
 
 class Edges(NamedTuple):
     """Directed edges centre → neighbour.
@@ -37,11 +42,23 @@ def neighbor_list(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff:
     >>> edges = neighbor_list([[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [0, 0, 3]], [True] * 3, 3.5)
     >>> len(edges.centers), float(edges.vectors.sum())
     (6, 0.0)
+
+    Raises:
+        BadInput: a coordinate or a periodic cell that is not finite or beyond 1e8 Å, or without volume.
     """
     points = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
     box = np.ascontiguousarray(cell, dtype=np.float64).reshape(3, 3)
-    finder = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
     periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    for name, values in (("position", points), ("cell vector", box[periodic])):
+        near = (np.abs(values) < FARTHEST).all(axis=1)
+        if not near.all():
+            worst = int(np.argmin(near))
+            raise BadInput(
+                f"{name} {worst}: {values[worst].tolist()} Å; expected finite numbers below {FARTHEST:.0e}"
+            )
+    if np.linalg.matrix_rank(box[periodic]) < periodic.sum():
+        raise BadInput(f"the cell {box.tolist()} has no volume along its periodic directions")
+    finder = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
     i, j, shifts, vectors = finder.compute(
         points=points, box=box, periodic=[bool(p) for p in periodic], quantities="ijSD"
     )

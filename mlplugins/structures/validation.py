@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from mlplugins.errors import BadInput
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.neighbors import FARTHEST, neighbor_list
 
 MIN_CELL_WIDTH = 1e-2
 """Periodic cells thinner than this (Å) count as having no volume."""
@@ -34,6 +35,12 @@ def check(
     for structure in structures:
         if len(structure) == 0:
             raise BadInput(f"{structure.origin}: no atoms; remove the frame")
+        unknown = sorted(set(structure.numbers.tolist()) - set(range(1, len(chemical_symbols))))
+        if unknown:
+            raise BadInput(
+                f"{structure.origin}: atomic number {unknown[0]} is no element (0 is ASE's dummy 'X'); "
+                "name the elements in the file, or remove the frame"
+            )
         if structure.energy is None:
             raise _absent(structure, "energy", keys.energy, where)
         if need_forces and structure.forces is None:
@@ -156,6 +163,11 @@ def _check_finite(structure: Structure) -> None:
             bad = value if np.ndim(value) == 0 else np.asarray(value)[~finite][0]
             raise BadInput(
                 f"{structure.origin}: {name} is {bad}{where}, expected a finite number; drop the frame"
+            )
+        if name in ("positions", "cell") and not np.all(np.abs(value) < FARTHEST):
+            raise BadInput(
+                f"{structure.origin}: {name} reach {np.abs(value).max():.1e} Å, expected less than "
+                f"{FARTHEST:.0e} Å; another unit, or a damaged frame: drop it"
             )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mlplugins import files
+from mlplugins.checkpoints import native
+from mlplugins.checkpoints.native import FORMAT
 from mlplugins.errors import BadInput, RunFailed
-
-FORMAT = 1
-"""Version of the file; `mlplugins.checkpoints.native` reads it."""
 
 MAY_CHANGE = {
     "training.epochs",
@@ -44,52 +42,25 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step, flushed to the disk before."""
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        state = "the previous file is intact" if path.exists() else "nothing was written"
-        raise RunFailed(
-            f"cannot write {path}: {error.strerror or error} ({len(data) / 1e6:.1f} MB needed); {state}. "
-            "Make room and run the same command again to continue"
-        ) from error
+        files.write_bytes(path, buffer.getvalue(), lasting=True)
+    except RunFailed as error:
+        raise RunFailed(f"{error}. Make room and run the same command again to continue") from error
 
 
 def load(path: Path) -> dict[str, Any] | None:
     """Content of a checkpoint, None if there is none.
 
     Raises:
-        BadInput: not a checkpoint of mlplugins, truncated, or of a newer version.
+        BadInput: not a checkpoint of mlplugins, damaged, or of a newer version.
     """
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from RuntimeError to UnpicklingError
-        raise BadInput(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); move it away or use --restart"
-        ) from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise BadInput(f"{path}: not a checkpoint of mlplugins; choose another output folder (-o)")
-    if content["format"] > FORMAT:
-        raise BadInput(
-            f"{path}: checkpoint format {content['format']}, this mlplugins reads up to {FORMAT}; upgrade it"
-        )
-    return content
+        return native.load(path)
+    except BadInput as error:
+        remedy = "move it away, choose another output folder (-o), or use --restart"
+        raise BadInput(f"{error}; {remedy}") from error
 
 
 def require_same_run(

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import json
-import re
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
 
-from mlplugins import models, registry
+from mlplugins import files, models, registry
+from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, sentences, validated
 from mlplugins.errors import BadInput, nearest
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no silent conversions, never changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+Index = Annotated[int, Field(ge=0)]
 
 
 class KeySection(Section):
@@ -133,7 +125,8 @@ class TrainingSection(Section):
         max_minutes: stop after this wall time, all sessions together; the schedule then ends with it.
         dtype: precision of the training.
         checkpoint_seconds: time between checkpoints.
-        accelerator, devices, num_nodes: as in Lightning.
+        accelerator, num_nodes: as in Lightning.
+        devices: how many, a list of their numbers, or `auto`.
     """
 
     epochs: Count = 200
@@ -150,8 +143,8 @@ class TrainingSection(Section):
     max_minutes: Positive | None = None
     dtype: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: Weight = 30.0
-    accelerator: str = "auto"
-    devices: int | str | list[int] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Literal["auto"] | Count | Annotated[list[Index], Field(min_length=1)] = "auto"
     num_nodes: Count = 1
 
 
@@ -180,7 +173,7 @@ class RunConfiguration(Section):
     data: DataSection
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @property
     def needs_forces(self) -> bool:
@@ -243,7 +236,7 @@ def load(path: Path) -> Configuration:
     Raises:
         BadInput: not YAML, or a key that is unknown, missing or ill-typed.
     """
-    configuration = parse(read_yaml(path), str(path))
+    configuration = parse(read_yaml(path, "'data' and 'model'"), str(path))
     data = configuration.data
     found = {
         name: located(value, path.parent)
@@ -257,11 +250,7 @@ def parse(content: Any, source: str) -> Configuration:
     """Validate a configuration that was read from `source` (a name for the messages)."""
     if not isinstance(content, dict):
         raise BadInput(f"{source}: expected a mapping with 'data' and 'model', got {type(content).__name__}")
-    cls = _configuration_class(content.get("model"))
-    try:
-        configuration = cls.model_validate(content)
-    except ValidationError as error:
-        raise BadInput(f"{source}: " + "; ".join(sentences(error, cls))) from error
+    configuration = validated(_configuration_class(content.get("model")), content, source)
     hyperparameters(configuration.model.family, configuration.model.model_extra or {}, f"{source}: model")
     return configuration
 
@@ -301,36 +290,8 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
         # JSON mode: strict types, but whole numbers pass as floats and lists as any sequence
         return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except (ValidationError, TypeError) as error:
-        reasons = sentences(error, None) if isinstance(error, ValidationError) else [str(error)]
+        reasons = sentences(error, cls) if isinstance(error, ValidationError) else [str(error)]
         raise BadInput(f"{where}: " + "; ".join(reasons)) from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Content of a YAML file; numbers such as 1e-3 are numbers, repeated keys are refused."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not valid YAML: {error}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (1e-3 is a string in YAML 1.1), no repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.(inf|nan))$", re.IGNORECASE)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def located(value: str | list[str], folder: Path) -> str | list[str]:
@@ -338,41 +299,7 @@ def located(value: str | list[str], folder: Path) -> str | list[str]:
     if isinstance(value, list):
         return [str(located(item, folder)) for item in value]
     name = value.partition("@")[0]
-    beside = folder / name
-    return str(folder / value) if beside.exists() or any(folder.glob(name)) else value
-
-
-def sentences(error: ValidationError, root: type[BaseModel] | None) -> list[str]:
-    """One sentence per wrong key."""
-    found: dict[str, list[str]] = {}
-    for item in error.errors():
-        section, path = root, []
-        for part in item["loc"]:
-            if section is None and root is not None:
-                break  # what follows names the members of a union, not keys
-            path.append(str(part))
-            section = _section(section, str(part))
-        name = ".".join(path) or "model"
-        found.setdefault(name, []).append(_reason(item, root, path))
-    return [f"{name}: {' or '.join(dict.fromkeys(reasons))}" for name, reasons in found.items()]
-
-
-def _reason(item: Any, root: type[BaseModel] | None, path: list[str]) -> str:
-    if item["type"] == "missing":
-        return "this key is required"
-    if item["type"] == "extra_forbidden":
-        section = root
-        for part in path[:-1]:
-            section = _section(section, part)
-        return f"unknown key; {nearest(path[-1], section.model_fields if section else [])}"
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{message}, got {item['input']!r}"
-
-
-def _section(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    """The section that `key` of `section` holds, if it holds one."""
-    if section is None or key not in section.model_fields:
-        return None
-    annotation = section.model_fields[key].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    if files.exists(folder / name):
+        return str(folder / value)
+    # a folder may have brackets in its own name
+    return str(Path(glob.escape(str(folder))) / value) if name and glob.glob(name, root_dir=folder) else value

@@ -9,6 +9,7 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
+from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES
 from mlplugins.models.base import Potential
@@ -17,7 +18,7 @@ from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
 from mlplugins.training.data import DataSets, Split
-from mlplugins.training.finetune_config import FinetuneConfiguration, Replay
+from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
 from mlplugins.training.run import Files, Record, Trained, finished, named_sets
@@ -78,13 +79,19 @@ def finetune(
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
-        results.write_json(directory / "metrics.json", trained.metrics)
+        files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 
 def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     """Read all files; a frame that the base cannot describe is refused by name."""
     whole = read(None)
+    if configuration.strategy not in OWN_MODEL and results.n_parameters(whole.potential) == 0:
+        raise BadInput(
+            f"base.checkpoint: '{whole.family}' has no trainable parameters, so strategy "
+            f"'{configuration.finetune.strategy}' has nothing to train; strategies with a model of their own "
+            f"are {' and '.join(OWN_MODEL)}"
+        )
     elements = whole.composition.elements
     options = configuration.options
     replayed: list[Structure] = []

@@ -5,22 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from mlplugins.config import Count, Positive, Section, Weight, read_yaml, validated
 from mlplugins.errors import BadInput, nearest
-from mlplugins.training.config import (
-    Count,
-    KeySection,
-    ModelSection,
-    Positive,
-    RunConfiguration,
-    Section,
-    Weight,
-    hyperparameters,
-    located,
-    read_yaml,
-    sentences,
-)
+from mlplugins.training.config import KeySection, ModelSection, RunConfiguration, hyperparameters, located
 
 LEARNING_RATES = {
     "full": 1e-3,
@@ -152,7 +141,7 @@ def load(path: Path) -> FinetuneConfiguration:
         BadInput: not YAML, a key that is unknown, missing or ill-typed, an unknown strategy, or an option of
             another one.
     """
-    configuration = parse(read_yaml(path), str(path))
+    configuration = parse(read_yaml(path, "'data', 'base' and 'finetune'"), str(path))
     sections = {
         "data": ("train", "validation", "test"),
         "base": ("checkpoint", "data"),
@@ -179,10 +168,7 @@ def parse(content: Any, source: str) -> FinetuneConfiguration:
         raise BadInput(
             f"{source}: expected a mapping with 'data', 'base' and 'finetune', got {type(content).__name__}"
         )
-    try:
-        configuration = FinetuneConfiguration.model_validate(_with_defaults(content))
-    except ValidationError as error:
-        raise BadInput(f"{source}: " + "; ".join(sentences(error, FinetuneConfiguration))) from error
+    configuration = validated(FinetuneConfiguration, _with_defaults(content), source)
     _options(configuration.finetune, f"{source}: finetune")
     _check_model(configuration, source)
     if configuration.data.elements is not None:
@@ -220,13 +206,10 @@ def _options(section: FinetuneSection, where: str) -> Any:
         valid = ["strategy", *options.model_fields] if name != "freeze" else ["strategy"]
         raise BadInput(f"{where}: unknown key '{key}': {nearest(key, valid)}")
     if name == "freeze":
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
             raise BadInput(f"{where}: strategy 'freeze:N' needs a number of layers, got '{section.strategy}'")
         given["layers"] = int(number)
-    try:
-        found = options.model_validate(given)
-    except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(sentences(error, options))) from error
+    found: Any = validated(options, given, where)
     if isinstance(found, Replay) and (found.data is None) == (found.structures is None):
         raise BadInput(
             f"{where}: replay needs either 'data' (labelled frames of the base's data) or 'structures' "

@@ -367,23 +367,37 @@ class _Run:
             return
         try:
             self.potential.load_state_dict(state["weights"])
-        except RuntimeError as error:
+        except (RuntimeError, KeyError, TypeError) as error:
             raise BadInput(
                 "the checkpoint was written by a version whose model has other weights: continue with that "
                 f"version, or begin anew with --restart ({str(error).splitlines()[-1].strip()})"
             ) from error
-        self.average.module.load_state_dict(state["average"])
-        self.raw_optimizer.load_state_dict(state["optimizer"])
-        self.schedule.restore(state["schedule"])
-        self.counters = Counters(**state["counters"])
-        self.history = state["history"]
-        self.sums.values = state["sums"].to(self.fabric.device)
-        device = self.fabric.device
-        self.best = state["best"] and {name: value.to(device) for name, value in state["best"].items()}
-        torch.set_rng_state(state["rng"])
+        try:
+            self._restore(state)
+        except Exception as error:  # an entry that is missing, or of another kind than ours
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise BadInput(
+                f"the checkpoint is not intact ({reason}): take a copy of it, or begin anew with --restart"
+            ) from error
         if self.fabric.is_global_zero:
             self.store.log(self.history, restart=True)
             self.observer.note(f"continuing after epoch {self.counters.epoch}, step {self.counters.step}")
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        device = self.fabric.device
+        self.average.module.load_state_dict(state["average"])
+        self.raw_optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
+        counters = Counters(**state["counters"])
+        for name, value in vars(Counters()).items():
+            kind = float | int if isinstance(value, float) else type(value)
+            if not isinstance(getattr(counters, name), kind):
+                raise TypeError(f"'counters.{name}' is {getattr(counters, name)!r}")
+        self.counters = counters
+        self.history = [dict(row) for row in state["history"]]
+        self.sums.values = state["sums"].to(device)
+        self.best = state["best"] and {name: value.to(device) for name, value in state["best"].items()}
+        torch.set_rng_state(state["rng"])
 
     def use_best(self) -> None:
         """Leave the best averaged weights in the potential."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def evaluate(
     potential: Potential, structures: Sequence[Structure], references: Composition
 ) -> list[results.Predicted]:
     """Predictions in the potential's precision, `references` added to the energies."""
-    dtype = next(potential.parameters()).dtype
+    dtype = next(chain(potential.parameters(), potential.buffers())).dtype
     graphs = data.graphs(structures, references, potential.cutoff, dtype)
     return results.predict(potential, structures, graphs, references)
 

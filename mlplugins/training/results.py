@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,11 +70,6 @@ def versions() -> dict[str, str]:
 def n_parameters(potential: torch.nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in potential.parameters() if p.requires_grad)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `metrics.json`."""
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 COLUMNS = ["epoch", "step", "seconds", "lr"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlplugins import models
+from mlplugins import files, models
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES, Description
 from mlplugins.export.metatomic import save as export
@@ -249,7 +249,7 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
     )
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.description, dtype, settings.portable)
-    results.write_json(directory / "metrics.json", report)
+    files.write_json(directory / "metrics.json", report)
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from mlplugins import models
+from mlplugins import files, models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
-from mlplugins.training import data, plots, results
+from mlplugins.training import data, plots
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Observer, Outcome
@@ -121,7 +121,7 @@ def train(
         plots.z_scores(solution.z_scores, directory / "uncertainty.png")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
-    results.write_json(directory / "metrics.json", trained.metrics)
+    files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 

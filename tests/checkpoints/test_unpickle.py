@@ -151,11 +151,26 @@ def test_the_culprit_is_named(tmp_path):
         (b"", "not a readable checkpoint"),
         (b"\x80\x63.", "unsupported pickle protocol"),
         (b"(" * 10 + b"t" * 20 + b".", "not a readable checkpoint"),
+        # sizes that no file of this length can hold: pickle would reserve the memory first
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "memo index 2147483647 in a program of 9 bytes"),
+        (b"\x80\x02Np99999999999\n.", "memo index 99999999999"),
+        (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.", "expected 1099511627776 bytes"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"abc.", "expected 1099511627776 bytes"),
+        (b"\x80\x02X\xff\xff\xff\x7fabc.", "expected 2147483647 bytes"),
+        # the hash of a tuple of a tuple of … ends the process if nothing bounds it
+        (b"\x80\x02}N" + b"\x85" * 600 + b"Ns.", "nested more than 500 deep"),
+        (b"\x80\x02}N" + b"q\x00h\x00\x85" * 600 + b"Ns.", "nested more than 500 deep"),
     ],
 )
 def test_broken_programs_are_refused(tmp_path, program, text):
     with pytest.raises(BadInput, match=text):
         unpickle.load(write(tmp_path / "a.pth", program), nothing)
+
+
+def test_long_flat_containers_are_not_deep(tmp_path):
+    content = {"rows": [[k, (k, {"k": k})] for k in range(5000)], "set": set(range(3000))}
+    torch.save(content, tmp_path / "a.pth")
+    assert unpickle.load(tmp_path / "a.pth", nothing) == content
 
 
 def tensor_program(size, stride, offset=0, n_elements=4):

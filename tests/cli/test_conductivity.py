@@ -145,10 +145,10 @@ BAD_CONFIGS = [
     ),
     ("timestep:", "timstep:", "unknown key 'timstep': did you mean 'timestep'\\?"),
     ("temperature: 500", "temprature: 500", "unknown key 'runs.0.temprature': did you mean 'temperature'\\?"),
-    ("temperature: 500", "temperature: hot", "'runs.0.temperature': .*found 'hot'"),
-    ("temperature: 500", "temperature: -5", "'runs.0.temperature': .*greater than 0, found -5"),
-    ("species: Li\n", "", "'species': required key is missing"),
-    ("charge: 1", "charge: [1", "not a YAML file"),
+    ("temperature: 500", "temperature: hot", "'runs.0.temperature': .*got 'hot'"),
+    ("temperature: 500", "temperature: -5", "'runs.0.temperature': .*greater than 0, got -5"),
+    ("species: Li\n", "", "missing key 'species'"),
+    ("charge: 1", "charge: [1", "not valid YAML"),
     ("data/0.dump", "data/9.dump", "no such trajectory: .*data/9.dump"),
 ]
 
@@ -169,8 +169,11 @@ def test_bad_configurations_are_refused(tmp_path, capsys, old, new, text):
         (["run.dump", "--charge", "1"], "--species is missing, e.g. --species Li"),
         (["run.dump", "--species", "Li"], "--temperature is missing"),
         (["run.dump", *OPTIONS[:-2]], "give --timestep, the MD time step in fs"),
-        (["run.dump", *OPTIONS[:-1], "-1"], "'timestep': Input should be greater than 0, found -1.0"),
-        (["run.dump", *OPTIONS, "--interval", "0"], "'interval': Input should be greater than 0, found 0"),
+        (["run.dump", *OPTIONS[:-1], "-1"], "'timestep': input should be greater than 0, got -1.0"),
+        (
+            ["run.dump", *OPTIONS, "--interval", "0"],
+            "'interval': input should be greater than or equal to 1, got 0",
+        ),
         (
             ["run.dump", "--species", "Na", *OPTIONS[2:]],
             "no atom of species 'Na'; the trajectory holds Li, S",
@@ -178,7 +181,7 @@ def test_bad_configurations_are_refused(tmp_path, capsys, old, new, text):
         (["other.dump", *OPTIONS], "no such trajectory: 'other.dump'"),
         (["runs.yaml", "run.dump"], "runs.yaml is a configuration; give it alone"),
         (["runs.yaml", "--temperature", "5"], "--temperature cannot be given with a YAML file"),
-        (["runs.yaml"], "no such configuration: 'runs.yaml'"),
+        (["runs.yaml"], "no such configuration file: 'runs.yaml'"),
         (["run.dump", *OPTIONS, "--fit-window", "5", "2"], "--fit-window 5 2 ps; expected 0 ≤ LO < HI"),
         (["run.dump", *OPTIONS, "--discard-ps", "500"], "--discard-ps 500 leaves nothing of a run of 80 ps"),
     ],

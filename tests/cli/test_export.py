@@ -10,7 +10,6 @@ from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
-from mlplugins.training import checkpoint
 
 
 @pytest.fixture
@@ -50,15 +49,11 @@ def _code(path) -> str:
         return "\n".join(archive.read(n).decode() for n in names)
 
 
-def test_reader_and_writer_agree_on_the_format():
-    assert native.FORMAT == checkpoint.FORMAT
-
-
 def test_wrong_files_are_refused(run, tmp_path, capsys):
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes((run / "checkpoint.ckpt").read_bytes()[:1000])
     assert main(["export", str(broken)]) == 2
-    assert "not a readable checkpoint, or truncated" in capsys.readouterr().err
+    assert "not a checkpoint of torch.save, or truncated" in capsys.readouterr().err
     torch.save({"model_state_dict": {}}, broken)
     with pytest.raises(BadInput, match="foreign checkpoints go to `mlplugins convert`"):
         native.read(broken)
@@ -79,6 +74,6 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
             return (open, (str(tmp_path / "executed"), "w"))
 
     torch.save({"format": 1, "family": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(BadInput, match="not a readable checkpoint"):
+    with pytest.raises(BadInput, match="contains .*open.*nothing of it was executed"):
         native.read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "executed").exists()

@@ -45,7 +45,7 @@ def test_unlike_structures_are_chosen_first(data, tmp_path, method):
 def test_the_input_is_not_overwritten(data, capsys):
     before = data.read_bytes()
     assert main(["select", f"{data}@::2", "-n", "2", "-o", str(data)]) == 2
-    assert "give another file" in capsys.readouterr().err
+    assert "an input, which would be overwritten" in capsys.readouterr().err
     assert data.read_bytes() == before
 
 

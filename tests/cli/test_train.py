@@ -228,7 +228,7 @@ def test_bad_configuration_and_family_without_parameters(project, tmp_path, caps
     config = project()
     config.write_text(config.read_text().replace("batch_size", "batchsize"))
     assert train(config, tmp_path / "run") == 2
-    assert "training.batchsize: unknown key; did you mean 'batch_size'?" in capsys.readouterr().err
+    assert "unknown key 'training.batchsize': did you mean 'batch_size'?" in capsys.readouterr().err
     config.write_text("data: {train: train.extxyz}\nmodel: {family: lennard-jones}\n")
     assert train(config, tmp_path / "run") == 2
     assert "'lennard-jones' has no trainable parameters" in capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_bad_configuration_and_family_without_parameters(project, tmp_path, caps
 def test_output_folder_that_is_a_file(project, tmp_path, capsys):
     (tmp_path / "run").write_text("")
     assert train(project(), tmp_path / "run") == 2
-    assert "output folder" in capsys.readouterr().err
+    assert "a file; expected the name of a folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_pictures")

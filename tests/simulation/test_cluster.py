@@ -9,6 +9,7 @@ import yaml
 
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
+from mlplugins.simulation import cluster as cluster_module
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
 
@@ -22,6 +23,35 @@ LOCAL = {"provider": "local", "workers": 2}
 def test_options_that_the_provider_does_not_know_are_refused(tmp_path):
     path = write_campaign(tmp_path, cluster={"provider": "slurm", "options": {"partitoin": "long"}})
     with pytest.raises(BadInput, match=r"'cluster.options' for slurm: .*partitoin"):
+        campaigns.simulate(plan(load(path), tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "host", "address"),
+    [
+        (LOCAL, "203.0.113.7", "127.0.0.1"),
+        ({"provider": "slurm", "options": {"partition": "p"}}, "203.0.113.7", "203.0.113.7"),
+        (
+            {"provider": "slurm", "options": {"partition": "p"}, "address": "192.0.2.5"},
+            "127.0.1.1",
+            "192.0.2.5",
+        ),
+    ],
+)
+def test_parsl_encrypts_and_listens_on_one_address(tmp_path, monkeypatch, cluster, host, address):
+    monkeypatch.setattr("socket.gethostbyname", lambda name: host)
+    config = load(write_campaign(tmp_path, cluster=cluster)).cluster
+    [executor] = cluster_module._parsl_config(config, tmp_path).executors
+    assert executor.encrypted
+    assert executor.address == address
+    assert set(executor.all_addresses) == {address}
+    assert executor.loopback_address == "127.0.0.1"
+
+
+def test_a_host_without_an_address_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")
+    path = write_campaign(tmp_path, cluster={"provider": "slurm", "options": {"partition": "p"}})
+    with pytest.raises(BadInput, match=r"'cluster.address': the host name '.*' stands for no address"):
         campaigns.simulate(plan(load(path), tmp_path / "out"))
 
 

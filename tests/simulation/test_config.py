@@ -66,7 +66,7 @@ def test_all_mistakes_are_named_at_once(tmp_path):
 def test_not_a_mapping(tmp_path, text):
     path = tmp_path / "md.yaml"
     path.write_text(text)
-    with pytest.raises(BadInput, match="not valid YAML|expected keys and values"):
+    with pytest.raises(BadInput, match="not valid YAML|expected a mapping with keys"):
         load(path)
 
 

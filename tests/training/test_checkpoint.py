@@ -8,6 +8,11 @@ from mlplugins.errors import BadInput
 from mlplugins.training import checkpoint
 
 RUN = {
+    "family": "nequip",
+    "elements": ["Ar"],
+    "baseline": [-1.5],
+    "hyperparameters": {},
+    "versions": {},
     "configuration": {"training": {"lr": 0.1, "epochs": 5}, "seed": 0},
     "sha256": {"train": "a", "test": "t"},
 }
@@ -16,9 +21,10 @@ RUN = {
 def test_round_trip(tmp_path):
     path = tmp_path / "checkpoint.ckpt"
     assert checkpoint.load(path) is None
-    checkpoint.save(path, {**RUN, "state": {"w": torch.arange(3.0)}})
+    state = {"counters": {}, "best": None, "average": {"w": torch.arange(3.0)}}
+    checkpoint.save(path, {**RUN, "state": state})
     content = checkpoint.load(path)
-    assert content["state"]["w"].tolist() == [0.0, 1.0, 2.0]
+    assert content["state"]["average"]["w"].tolist() == [0.0, 1.0, 2.0]
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.ckpt"]
 
 
@@ -45,12 +51,12 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.ckpt"
     checkpoint.save(path, {"state": {"w": torch.zeros(3)}})
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(BadInput, match="not a readable checkpoint"):
+    with pytest.raises(BadInput, match="not a checkpoint of torch.save, or truncated.*use --restart"):
         checkpoint.load(path)
     torch.save({"epoch": 3}, path)
-    with pytest.raises(BadInput, match="not a checkpoint of mlplugins"):
+    with pytest.raises(BadInput, match="not a checkpoint of `mlplugins train`.*use --restart"):
         checkpoint.load(path)
-    torch.save({"format": 999}, path)
+    torch.save({"format": 999, "family": "nequip"}, path)
     with pytest.raises(BadInput, match="checkpoint format 999, this mlplugins reads up to 1"):
         checkpoint.load(path)
 

@@ -1,5 +1,6 @@
 import pytest
 
+from mlplugins.config import read_yaml
 from mlplugins.errors import BadInput
 from mlplugins.training import config
 
@@ -21,24 +22,24 @@ def test_defaults_are_those_of_the_documentation():
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({**MINIMAL, "trainig": {}}, "c.yaml: trainig: unknown key; did you mean 'training'?"),
-        (with_("data", keys={"forc": "f"}), "data.keys.forc: unknown key; did you mean 'forces'?"),
-        (with_("training", loss={"force": 1}), "training.loss.force: unknown key; did you mean 'forces'?"),
-        (with_("training", lr="fast"), "training.lr: input should be a valid number, got 'fast'"),
-        (with_("training", lr=-1), "training.lr: input should be greater than 0, got -1"),
-        (with_("training", epochs=1.5), "training.epochs: input should be a valid integer, got 1.5"),
-        (with_("training", epochs=True), "training.epochs: input should be a valid integer, got True"),
+        ({**MINIMAL, "trainig": {}}, "c.yaml: unknown key 'trainig': did you mean 'training'?"),
+        (with_("data", keys={"forc": "f"}), "unknown key 'data.keys.forc': did you mean 'forces'?"),
+        (with_("training", loss={"force": 1}), "unknown key 'training.loss.force': did you mean 'forces'?"),
+        (with_("training", lr="fast"), "'training.lr': input should be a valid number, got 'fast'"),
+        (with_("training", lr=-1), "'training.lr': input should be greater than 0, got -1"),
+        (with_("training", epochs=1.5), "'training.epochs': input should be a valid integer, got 1.5"),
+        (with_("training", epochs=True), "'training.epochs': input should be a valid integer, got True"),
         (
             with_("data", validation=0.9),
-            "data.validation: expected a fraction between 0 and 0.5, or a file, got 0.9",
+            "'data.validation': expected a fraction between 0 and 0.5, or a file, got 0.9",
         ),
         (with_("model", cutof=5.0), "c.yaml: model: unknown key 'cutof': did you mean 'cutoff'?"),
-        (with_("model", num_layers="two"), "model: num_layers: input should be a valid integer, got 'two'"),
+        (with_("model", num_layers="two"), "model: 'num_layers': input should be a valid integer, got 'two'"),
         (
             with_("model", family="neqiup"),
             "c.yaml: model: unknown model family 'neqiup': did you mean 'nequip'?",
         ),
-        ({"data": {}, "model": {}}, "data.train: this key is required; model.family: this key is required"),
+        ({"data": {}, "model": {}}, "missing key 'data.train'; missing key 'model.family'"),
         ([1, 2], "c.yaml: expected a mapping with 'data' and 'model', got list"),
     ],
 )
@@ -51,8 +52,8 @@ def test_wrong_keys_are_named_with_file_and_nearest_name(content, text):
 def test_yaml_numbers_are_numbers(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("a: 1e-3\nb: 5\nc: -2.5E+3\nd: .5\ne: text\nf: 1.\n")
-    assert config.read_yaml(path) == {"a": 1e-3, "b": 5, "c": -2500.0, "d": 0.5, "e": "text", "f": 1.0}
-    assert isinstance(config.read_yaml(path)["b"], int)
+    assert read_yaml(path, "numbers") == {"a": 1e-3, "b": 5, "c": -2500.0, "d": 0.5, "e": "text", "f": 1.0}
+    assert isinstance(read_yaml(path, "numbers")["b"], int)
 
 
 def test_repeated_keys_and_broken_yaml_are_refused(tmp_path):
