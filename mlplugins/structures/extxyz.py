@@ -80,11 +80,15 @@ def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
             raise BadInput(f"{where}: {key}: expected 9 numbers (ax ay az bx by bz cx cy cz), got {value}")
         plain = text == f"{key}={value}" and name == key and value[0] in "\"'"
         return text if plain else f'Lattice="{" ".join(numbers)}"'
-    lost = _CELL_LIKE.match(key) and len(numbers) in (3, 6, 9) and re.fullmatch(r"[-+.\deE,;\s\[\]{}()\"']+", value)
+    lost = (
+        _CELL_LIKE.match(key)
+        and len(numbers) in (3, 6, 9)
+        and re.fullmatch(r"[-+.\deE,;\s\[\]{}()\"']+", value)
+    )
     if lost and not {k.lower() for k in names} & {"lattice"}:
         raise BadInput(
             f"{where}: the comment line holds '{key}' but no 'Lattice', so the frame would be read without its "
-            f'cell: write Lattice="ax ay az bx by bz cx cy cz" (Å), or remove \'{key}\' if it is a molecule'
+            f"cell: write Lattice=\"ax ay az bx by bz cx cy cz\" (Å), or remove '{key}' if it is a molecule"
         )
     return f"{name}={value}" if name != key or text != f"{key}={value}" else text
 

@@ -12,10 +12,11 @@ from ase.data import atomic_numbers
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES
 from mlplugins.models.base import Potential
-from mlplugins.structures import dataset, validation
-from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
+from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
@@ -90,13 +91,13 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     replayed: list[Structure] = []
     if isinstance(options, Replay):
         if options.data is not None:
-            replayed = _labelled_frames(configuration, options.data, options.keys.model_dump())
+            replayed = _labelled_frames(configuration, options.data, options.keys, "finetune.keys")
         else:
             replayed = dataset.read(options.structures or [])
     base_set: list[Structure] = []
     if configuration.base.data is not None:
         base_set = _labelled_frames(
-            configuration, configuration.base.data, configuration.base.keys.model_dump()
+            configuration, configuration.base.data, configuration.base.keys, "base.keys"
         )
     parts = data.split(configuration, _labels_of(whole) if configuration.strategy == "distill" else None)
     frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
@@ -117,10 +118,11 @@ def _labels_of(base: Base) -> data.Label:
 
 
 def _labelled_frames(
-    configuration: FinetuneConfiguration, source: str | list[str], keys: dict[str, Any]
+    configuration: FinetuneConfiguration, source: str | list[str], section: KeySection, where: str
 ) -> list[Structure]:
-    frames = dataset.read(source, Keys(**keys))
-    validation.check(frames, Keys(**keys), configuration.training.loss.forces > 0)
+    frames = dataset.read(source, section.names)
+    validation.check(frames, section.names, configuration.training.loss.forces > 0, where)
+    labels.require_named(frames, section.names, where)
     return frames
 
 
