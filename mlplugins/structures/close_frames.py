@@ -1,9 +1,10 @@
-"""Energy differences between close frames against the work of forces and stress: finite differences of the labels.
+"""Energy differences between close frames against the work of forces and stress.
 
     E_j − E_i = −½ (F_i + F_j)·Δr + ½ (V_i σ_i + V_j σ_j) : ε + third order,
 
-Δr the displacement at fixed cell, ε the strain. Two least-squares coefficients, one per term, are 1 if energies,
-forces and stress belong together; a unit or a sign shows as its factor, to a few per cent, without any model.
+Δr the displacement at fixed cell, ε the strain. Two least-squares coefficients, one per term, are 1 if
+energies, forces and stress belong together; a unit or a sign shows as its factor, to a few per cent,
+without any model: finite differences of the labels themselves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Do energies, forces and stress belong together? Units, signs and component orders that the data contradict.
 
-Two witnesses, in this order: energy differences between close frames (`close_frames`: no model, exact factors), and
-what a pair potential fitted to the forces implies (`pair_fit`: a rough factor, but from any set of frames). The
-second one counts only where two strengths of its regularisation agree and the correlation is high.
+Two witnesses, in this order: energy differences between close frames (`close_frames`: no model, exact
+factors), and what a pair potential fitted to the forces implies (`pair_fit`: a rough factor, but from any
+set of frames). The second one counts only where two strengths of its regularisation
+agree and the correlation is high.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Slope(NamedTuple):
 def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     """Warnings about labels that contradict each other, with the factor and the units that would explain it.
 
-    Nothing is said where the data do not tell: too few frames, none close to another and no likeness to a pair
-    potential.
+    Nothing is said where the data do not tell: too few frames, none close to another and no likeness to a
+    pair potential.
     """
     found = close_frames.pairs(structures)
     near = close_frames.factors(found)
@@ -108,8 +109,8 @@ def _energy(factor: Factor | None, structures: Sequence[Structure]) -> str | Non
     size = float(np.median([len(s) for s in structures if len(s) > 1]))
     table["energies per atom instead of totals"] = 1.0 / size
     return (
-        f"energies and forces do not belong together: energy differences are {factor.value:.3g} times the work of "
-        f"the forces (from {factor.origin}), expected 1: "
+        f"energies and forces do not belong together: energy differences are {factor.value:.3g} times the "
+        f"work of the forces (from {factor.origin}), expected 1: "
         f"{_named(factor, table, 'forces of the opposite sign (gradients dE/dr)')}? "
         "Expected eV, eV/Å, F = −dE/dr: convert the file"
     )
@@ -128,9 +129,9 @@ def _other_energy(found: close_frames.Pairs) -> str | None:
     if best == taken[0] or left[best] > 0.5 * left[taken[0]] or left[best] > 0.2 * spread:
         return None
     return (
-        f"the forces belong to '{best}' rather than to '{taken[0]}': between {len(found.change)} pairs of close "
-        f"frames their work differs by {MILLI * left[best]:.3g} meV (RMS) from the change of the one, by "
-        f"{MILLI * left[taken[0]]:.3g} meV from that of the other; data.keys: {{energy: {best}}}"
+        f"the forces belong to '{best}' rather than to '{taken[0]}': between {len(found.change)} pairs of "
+        f"close frames their work differs by {MILLI * left[best]:.3g} meV (RMS) from the change of the "
+        f"one, by {MILLI * left[taken[0]]:.3g} meV from that of the other; data.keys: {{energy: {best}}}"
     )
 
 
@@ -143,13 +144,13 @@ def _large_forces(structures: Sequence[Structure]) -> str | None:
     if not sizes or np.median(sizes) < ABSURD_FORCE:
         return None
     return (
-        f"the RMS force of the median frame is {np.median(sizes):.3g} eV/Å, more than thermal motion or relaxation "
-        "makes: kcal/mol/Å (23.06 per eV/Å) or another unit, for the energies as well?"
+        f"the RMS force of the median frame is {np.median(sizes):.3g} eV/Å, more than thermal motion or "
+        "relaxation makes: kcal/mol/Å (23.06 per eV/Å) or another unit, for the energies as well?"
     )
 
 
 def _stress_factor(near: Factors, rough: Sequence[Implied], energy: Factor | None) -> Factor | None:
-    """Of the stress, None if it belongs to the energies or to the forces (then it is the other that is wrong)."""
+    """Of the stress, None if it belongs to the energies or to the forces (then the other is wrong)."""
     other = energy.value if energy is not None else 1.0
     if near.stress is not None:
         found = [near.stress, near.stress * other]
@@ -178,8 +179,8 @@ def _stress(factor: Factor | None, frames: Sequence[Structure], keys: Keys) -> s
     )
     return (
         f"{label} (key '{key}'): the labels are {factor.value:.3g} times what they should be (from "
-        f"{factor.origin}): {_named(factor, table, sign)}? Expected eV/Å³, positive = tensile (virial: −V·stress in "
-        f"eV): convert the file, or set {label}: null in data.keys"
+        f"{factor.origin}): {_named(factor, table, sign)}? Expected eV/Å³, positive = tensile (virial: "
+        f"−V·stress in eV): convert the file, or set {label}: null in data.keys"
     )
 
 
@@ -204,9 +205,9 @@ def _order(rough: Sequence[Implied], keys: Keys) -> str | None:
     held = {int(slot): str(names[k]) for k, slot in enumerate(best)}
     label, key = _key(keys, rough[0].structures)
     return (
-        f"{label} (key '{key}'): the shear components are not in the order xx yy zz yz xz xy: the virial that the "
-        f"forces imply follows them (correlation {found[best]:.2f} instead of {found[(0, 1, 2)]:.2f}) as "
-        f"xx yy zz {' '.join(held[k] for k in range(3))}"
+        f"{label} (key '{key}'): the shear components are not in the order xx yy zz yz xz xy: the virial "
+        f"that the forces imply follows them (correlation {found[best]:.2f}, not {found[(0, 1, 2)]:.2f}) "
+        f"as xx yy zz {' '.join(held[k] for k in range(3))}"
     )
 
 
@@ -217,7 +218,7 @@ def _large_stress(structures: Sequence[Structure], keys: Keys) -> str | None:
     label, key = _key(keys, structures)
     return (
         f"{label} (key '{key}'): the largest component of the median frame is {np.median(sizes):.3g} eV/Å³ "
-        f"({np.median(sizes) * units.GPA_PER_EV_A3:.3g} GPa): expected eV/Å³ (virial: eV), not GPa, kbar or bar"
+        f"({np.median(sizes) * units.GPA_PER_EV_A3:.3g} GPa): expected eV/Å³ (virial: eV), not GPa or bar"
     )
 
 
@@ -239,7 +240,7 @@ def _named(factor: Factor, table: dict[str, float], negative: str) -> str:
     return (named or "no unit that we know") + sign
 
 
-# --- labels against what the pair potential implies ----------------------------------------------------------
+# --- labels against what the pair potential implies -----------------------------------------------
 
 
 def _agreed(slopes: Sequence[Slope]) -> Slope | None:

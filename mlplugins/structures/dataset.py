@@ -259,8 +259,8 @@ def _stress(
         size = max(float(np.abs(x).max()) for x in found)
         if float(np.abs(found[0] - found[1]).max()) > 1e-2 * size + 1e-6:
             raise BadInput(
-                f"{origin}: stress (key '{stress_key}') and virial (key '{keys.virial}') contradict each other: "
-                f"largest component {np.abs(found[0]).max():.4g} eV/Å³ and, from −virial/V, "
+                f"{origin}: stress (key '{stress_key}') and virial (key '{keys.virial}') contradict each "
+                f"other: largest component {np.abs(found[0]).max():.4g} eV/Å³ and, from −virial/V, "
                 f"{np.abs(found[1]).max():.4g} eV/Å³. Set the wrong one to null in data.keys"
             )
     return found[0], used

@@ -1,7 +1,8 @@
 """Comment lines of extended xyz, put right before ASE reads them.
 
-ASE 3.29 knows `Lattice`, `Properties` and `pbc` in this spelling only and reads a frame whose keyword is spelled
-otherwise without its cell or its columns; the reserved names `stress` and `virial` it reads with nine numbers only.
+ASE 3.29 knows `Lattice`, `Properties` and `pbc` in this spelling only and reads a frame whose keyword is
+spelled otherwise without its cell or its columns; the reserved names `stress` and `virial` it reads with
+nine numbers only.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def prepared(path: str) -> Iterator[str]:
     """The file, or a corrected copy of it if it is extended xyz that ASE would misread.
 
     Raises:
-        BadInput: a cell in a form that could be read in several ways, a tensor of neither six nor nine numbers.
+        BadInput: a cell under a name that ASE does not know, a tensor of neither six nor nine numbers.
     """
     changed = dict(_corrections(path)) if _is_extxyz(path) else {}
     if not changed:
@@ -87,8 +88,8 @@ def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
     )
     if lost and not {k.lower() for k in names} & {"lattice"}:
         raise BadInput(
-            f"{where}: the comment line holds '{key}' but no 'Lattice', so the frame would be read without its "
-            f"cell: write Lattice=\"ax ay az bx by bz cx cy cz\" (Å), or remove '{key}' if it is a molecule"
+            f"{where}: the comment line holds '{key}' but no 'Lattice', so the frame would be read without "
+            f"its cell: write Lattice=\"ax ay az bx by bz cx cy cz\" (Å), or remove '{key}' of a molecule"
         )
     return f"{name}={value}" if name != key or text != f"{key}={value}" else text
 
@@ -112,7 +113,7 @@ def _from_ipi(comment: str, found: re.Match[str], where: str) -> str:
     if wrong or set(units) != {"positions", "cell"}:
         raise BadInput(
             f"{where}: i-PI's comment line says {', '.join(wrong) or 'no units (atomic units)'}, expected "
-            "positions{angstrom} cell{angstrom}: ask i-PI for them (<trajectory … units/cell_units='angstrom'>)"
+            "positions{angstrom} cell{angstrom}: ask i-PI for them (units and cell_units of its <trajectory>)"
         )
     numbers = [float(word) for word in found.group(2).split()]
     if len(numbers) != (6 if found.group(1) == "abcABC" else 9):

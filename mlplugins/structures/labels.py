@@ -88,8 +88,8 @@ def check_flags(structures: Sequence[Structure]) -> None:
         if images.shifts.any():
             raise BadInput(
                 f"{s.origin}: pbc F F F, but in the cell of the frame atoms and the images of others come as "
-                f"close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's Atoms are "
-                "not periodic by default)? Set pbc to T T T in the file, or remove the cell of a molecule"
+                f"close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
+                "Atoms are not periodic by default)? Set pbc to T T T, or remove the cell of a molecule"
             )
 
 
@@ -109,12 +109,12 @@ def _free_energy(structures: Sequence[Structure], keys: Keys) -> str | None:
             "" if len(both) == len(structures) else "; the others have only 'energy', which is taken there"
         )
         return (
-            f"'{FREE_ENERGY}' and 'energy' differ ({size}): '{FREE_ENERGY}' is learned, whose derivatives the "
-            f"forces and the stress are{mixed}; to learn E(σ→0), name it: data.keys: {{energy: energy}}"
+            f"'{FREE_ENERGY}' and 'energy' differ ({size}): '{FREE_ENERGY}' is learned, whose derivatives "
+            f"the forces and the stress are{mixed}; to learn E(σ→0), name it: data.keys: {{energy: energy}}"
         )
     return (
         f"'energy' is learned as named, but it differs from '{FREE_ENERGY}' ({size}), whose derivatives "
-        f"VASP's, CASTEP's and GPAW's forces and stress are: data.keys: {{energy: {FREE_ENERGY}}} takes that one"
+        f"VASP's, CASTEP's and GPAW's forces are: data.keys: {{energy: {FREE_ENERGY}}} takes that one"
     )
 
 
@@ -181,7 +181,7 @@ def _constrained(structures: Sequence[Structure]) -> str | None:
         return None
     origin, n, net = found[0]
     return (
-        f"{len(found)} frame(s) have atoms whose forces are exactly zero while the forces of the frame do not add "
-        f"up to zero, e.g. {origin} ({n} atoms, net force {net:.2g} eV/Å): constrained atoms, whose forces were set "
-        "to zero? The model would learn these zeros"
+        f"{len(found)} frame(s) have atoms whose forces are exactly zero while the forces of the frame do "
+        f"not add up to zero, e.g. {origin} ({n} atoms, net force {net:.2g} eV/Å): constrained atoms, "
+        "whose forces were set to zero? The model would learn these zeros"
     )

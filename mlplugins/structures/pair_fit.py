@@ -1,8 +1,9 @@
 """What the forces of a data set say about its energies and virials, through a pair potential fitted to them.
 
-The potential is Σ_k c_k φ_k(r) per pair of elements, linear in c; ridge regression on the forces alone gives c. Its
-energies and virials are crude, but their fluctuations follow those of the labels in solids, liquids and molecules
-closely enough to tell a factor of ten or a sign. Every frame is predicted from the frames of the other half.
+The potential is Σ_k c_k φ_k(r) per pair of elements, linear in c; ridge regression on the forces alone gives
+c. Its energies and virials are crude, but their fluctuations follow those of the labels in solids, liquids
+and molecules closely enough to tell a factor of ten or a sign. Every frame is predicted from the frames of
+the other half.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class _Rows(NamedTuple):
 
 
 def implied(structures: Sequence[Structure], ridge: float = RIDGES[0]) -> Implied | None:
-    """Energies and virials that the forces of some of the structures imply; None if there is too little to go by.
+    """Energies and virials that the forces of some of the structures imply; None if there are too few.
 
     The scale is that of the forces: labels in eV and eV/Å³ have slope 1 against it.
     """
@@ -88,8 +89,8 @@ def _forces(structure: Structure) -> NDArray[np.float64]:
 
 
 def _solve(rows: Sequence[_Rows], structures: Sequence[Structure], ridge: float) -> NDArray[np.float64]:
-    matrix = sum(r.forces.T @ r.forces for r in rows)
-    right = sum(r.forces.T @ _forces(s) for r, s in zip(rows, structures))
+    stack = np.concatenate([r.forces for r in rows])
+    matrix, right = stack.T @ stack, stack.T @ np.concatenate([_forces(s) for s in structures])
     shift = ridge * np.trace(matrix) / len(matrix) + 1e-12
     return np.asarray(np.linalg.solve(matrix + shift * np.eye(len(matrix)), right))
 

@@ -141,8 +141,8 @@ def _absent(structure: Structure, what: str, key: str | None, where: str) -> Bad
     alone = f"; to learn from energies alone, set {where}: {{forces: null}}" if what == "forces" else ""
     if key is None:
         return BadInput(
-            f"{structure.origin}: no {what} are read ({where}: {{{what}: null}}), but the run needs them; name "
-            f"them{alone}"
+            f"{structure.origin}: no {what} are read ({where}: {{{what}: null}}), but the run needs them; "
+            f"name them{alone}"
         )
     option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
     return BadInput(

@@ -267,7 +267,7 @@ class ClosedFormConfiguration(Configuration):
     def _without_forces(cls, training: dict[str, Any]) -> dict[str, Any]:
         if training.get("targets") not in (None, "energies"):
             raise ValueError(
-                f"data.keys.forces: null learns from energies alone, but training.targets is {training['targets']!r}"
+                f"data.keys.forces: null learns from energies, but training.targets: {training['targets']}"
             )
         return {**training, "targets": "energies"}
 

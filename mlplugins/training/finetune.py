@@ -21,7 +21,7 @@ from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets
+from mlplugins.training.run import Files, Record, Trained, finished, named_sets, settled
 from mlplugins.training.strategies import Base, Plan, Task, plan
 
 Reader = Callable[[list[str] | None], Base]
@@ -75,7 +75,9 @@ def finetune(
     )
     parts = Parts(made.potential, made.train, made.validation, configuration.training, configuration.seed)
     outcome = fit(parts, store, observer)
-    trained = finished(record, directory, made.finish(made.potential.state_dict()), outcome)
+    potential = made.finish(made.potential.state_dict())
+    record = settled(record, potential, store, observer)
+    trained = finished(record, directory, potential, outcome)
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
