@@ -8,11 +8,12 @@ example:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from ase.data import chemical_symbols
 from rich.progress import Progress
 from rich.table import Table
@@ -21,11 +22,14 @@ from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, MissingDependency, nearest
-from mlplugins.structures import dataset, validation
-from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.metrics import metrics, pairs
+from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.dataset import LABELS, Keys, Structure
+from mlplugins.structures.metrics import MILLI, metrics, pairs
 
 ATOMS_PER_CALL = 512
+
+OFFSET_EV = 5e-3
+"""Mean error of the energy per atom (eV) above which a constant is pointed out."""
 
 COLUMNS = {
     "energy": ("meV_per_atom", "E"),
@@ -58,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     structures = [s for part in parts.values() for s in part]
     for part in parts.values():
         validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
+    labels.require_named(structures, keys, "--keys")
+    labels.check_flags(structures)
     model = artifact.load(path, args.device)
     _require_known_elements(structures, model.elements)
     predicted = _evaluate(model, structures)
@@ -70,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             first += len(part)
         result["files"] = rows
     console = _common.console()
+    for note in [*labels.notes(structures, keys), *_offset(structures, predicted)]:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(table({**rows, "all" if rows else args.data[0]: result}))
     if args.plot is not None:
         _plots().parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
@@ -84,16 +92,15 @@ def parse_keys(words: Iterable[str]) -> Keys:
     >>> parse_keys(["energy=E0"]).energy
     'E0'
     """
-    labels = [f.name for f in dataclasses.fields(Keys)]
-    chosen = {}
+    chosen: dict[str, str] = {}
     for word in words:
         label, _, name = word.partition("=")
         if not name:
             raise BadInput(f"--keys: expected LABEL=NAME, got '{word}'")
-        if label not in labels:
-            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, labels)}")
+        if label not in LABELS:
+            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, LABELS)}")
         chosen[label] = name
-    return Keys(**chosen)
+    return replace(Keys(), named=frozenset(chosen), **chosen)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
@@ -113,6 +120,19 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
                 cells.append("–" if found is None else f"{found[f'{kind}_{unit}']:.2f}")
         result.add_row(*cells)
     return result
+
+
+def _offset(structures: Sequence[Structure], predicted: Sequence[Any]) -> list[str]:
+    """Energies that are a constant away from the labels: another reference, no error of the surface."""
+    error = np.array([(p.energy - (s.energy or 0.0)) / len(s) for s, p in zip(structures, predicted)])
+    mean, spread = float(error.mean()), float(error.std())
+    if len(error) < 3 or abs(mean) < max(OFFSET_EV, 3 * spread):
+        return []
+    return [
+        f"the energies differ from the labels by a constant, {MILLI * mean:+.4g} meV/atom, and by "
+        f"{MILLI * spread:.3g} meV/atom (standard deviation) around it: another reference of the energy "
+        "(level of theory, pseudopotentials, isolated atoms), or a model that was trained too briefly"
+    ]
 
 
 def _require_known_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from mlplugins import files as paths
 from mlplugins.errors import BadInput
+from mlplugins.structures import extxyz
 
 SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
 """What may follow the @: a frame, or a slice whose step is not 0."""
@@ -36,16 +37,34 @@ class Keys:
     """Names of the labels in the files, looked up in the calculator's results, `info` and `arrays`.
 
     Attributes:
-        energy: total energy, eV.
+        energy: total energy, eV. Where nobody named it and a frame has a `free_energy` too, that one is
+            taken: in ASE's results it is the energy whose derivatives the forces are.
         forces: eV/Å; None = do not read.
         stress: eV/Å³ in ASE's sign (positive = tensile), 6 (Voigt) or 9 numbers; None = do not read.
         virial: −V·stress in eV, as QUIP and MACE write it, 6 or 9 numbers; turned into a stress.
+            If it is given, the default `stress` is not read.
+        named: attributes that the user chose although they may equal the default.
     """
 
     energy: str | None = "energy"
     forces: str | None = "forces"
     stress: str | None = "stress"
     virial: str | None = None
+    named: frozenset[str] = frozenset()
+
+    def is_named(self, label: str) -> bool:
+        """Whether the user chose this key.
+
+        >>> Keys(stress="REF_stress").is_named("stress"), Keys().is_named("stress")
+        (True, False)
+        """
+        key = getattr(self, label)
+        return key is not None and (label in self.named or key != DEFAULTS[label])
+
+
+LABELS = ("energy", "forces", "stress", "virial")
+DEFAULTS = {label: getattr(Keys(), label) for label in LABELS}
+FREE_ENERGY = "free_energy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +78,12 @@ class Structure:
         pbc: (3,) bool.
         energy: eV, or None.
         forces: (N, 3) eV/Å, or None.
-        stress: (3, 3) eV/Å³ in ASE's sign, or None.
+        stress: (3, 3) eV/Å³ in ASE's sign, or None; a frame that is not periodic has none (its forces say it
+            all), and a stress of exactly zero beside forces that are not was never computed.
         origin: file and frame, for messages.
         available: names of all labels that the file holds for this frame.
+        taken: names of those that were read.
+        energies: single numbers of this frame whose names say energy.
     """
 
     numbers: NDArray[np.int64]
@@ -73,6 +95,8 @@ class Structure:
     stress: NDArray[np.float64] | None = None
     origin: str = "structure"
     available: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    energies: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -143,8 +167,10 @@ def files(source: str) -> list[tuple[str, str]]:
 def _file(path: str, index: str) -> Iterator[tuple[Atoms, str]]:
     first, step = _frame_numbers(index)
     try:
-        with _uncompressed(path) as plain:
-            result = ase.io.read(plain, index=index)
+        with _uncompressed(path) as plain, extxyz.prepared(plain) as readable:
+            result = ase.io.read(readable, index=index)
+    except BadInput as error:
+        raise BadInput(str(error).replace(plain, path)) from error
     except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error
         raise BadInput(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}); "
@@ -182,30 +208,67 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
     """
     keys = keys or Keys()
     labels = _labels(atoms)
-    n = len(atoms)
-    energy = _number(labels.get(keys.energy or ""), keys.energy, origin)
     forces = labels.get(keys.forces or "")
     if forces is not None:
-        forces = _reshaped(forces, (n, 3), f"{origin}: forces (key '{keys.forces}')")
-    stress = labels.get(keys.stress or "")
-    if stress is not None:
-        stress = _tensor(stress, f"{origin}: stress (key '{keys.stress}')")
-    elif keys.virial is not None and keys.virial in labels:
-        volume = abs(np.linalg.det(atoms.cell.array))
-        if volume < 1e-9:
-            raise BadInput(f"{origin}: a virial (key '{keys.virial}') needs a cell with a volume, got none")
-        stress = -_tensor(labels[keys.virial], f"{origin}: virial (key '{keys.virial}')") / volume
+        forces = _reshaped(forces, (len(atoms), 3), f"{origin}: forces (key '{keys.forces}')")
+    energy_key = _energy_key(labels, keys)
+    stress, tensor_keys = _stress(labels, keys, atoms, origin)
+    if stress is not None and not stress.any() and forces is not None and forces.any():
+        stress = None
     return Structure(
         numbers=np.array(atoms.numbers, dtype=np.int64),
         positions=np.array(atoms.positions, dtype=np.float64),
         cell=np.array(atoms.cell.array, dtype=np.float64),
         pbc=np.array(atoms.pbc, dtype=bool),
-        energy=energy,
+        energy=_number(labels.get(energy_key or ""), energy_key, origin),
         forces=forces,
         stress=stress,
         origin=origin,
         available=tuple(sorted(set(labels) - STRUCTURE_COLUMNS)),
+        taken=tuple(k for k in (energy_key, keys.forces, *tensor_keys) if k in labels),
+        energies=_energies(labels),
     )
+
+
+def _energy_key(labels: dict[str, Any], keys: Keys) -> str | None:
+    if keys.energy is not None and not keys.is_named("energy") and FREE_ENERGY in labels:
+        return FREE_ENERGY
+    return keys.energy
+
+
+def _energies(labels: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in labels.items()
+        if "energy" in name.lower() and isinstance(value, float | np.floating) and np.isfinite(value)
+    }
+
+
+def _stress(
+    labels: dict[str, Any], keys: Keys, atoms: Atoms, origin: str
+) -> tuple[NDArray[np.float64] | None, list[str]]:
+    """The stress from whichever keys count, and these keys."""
+    stress_key = keys.stress if keys.virial is None or keys.is_named("stress") else None
+    used = [key for key in (stress_key, keys.virial) if key in labels]
+    if not used or not atoms.pbc.any():
+        return None, used
+    volume = abs(np.linalg.det(atoms.cell.array))
+    found = []
+    if stress_key in labels:
+        found.append(_tensor(labels[stress_key], f"{origin}: stress (key '{stress_key}')"))
+    if keys.virial in labels:
+        if volume < 1e-9:
+            raise BadInput(f"{origin}: a virial (key '{keys.virial}') needs a cell with a volume, got none")
+        found.append(-_tensor(labels[keys.virial], f"{origin}: virial (key '{keys.virial}')") / volume)
+    if len(found) == 2:
+        size = max(float(np.abs(x).max()) for x in found)
+        if float(np.abs(found[0] - found[1]).max()) > 1e-2 * size + 1e-6:
+            raise BadInput(
+                f"{origin}: stress (key '{stress_key}') and virial (key '{keys.virial}') contradict each "
+                f"other: largest component {np.abs(found[0]).max():.4g} eV/Å³ and, from −virial/V, "
+                f"{np.abs(found[1]).max():.4g} eV/Å³. Set the wrong one to null in data.keys"
+            )
+    return found[0], used
 
 
 def _labels(atoms: Atoms) -> dict[str, Any]:
@@ -243,7 +306,7 @@ def _tensor(value: Any, name: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{name}: expected 6 or 9 numbers, got {value!r}") from error
+        raise BadInput(f"{name}: expected 6 (xx yy zz yz xz xy) or 9 numbers, got {value!r}") from error
     if array.size == 6:
         return np.asarray(voigt_6_to_full_3x3_stress(array.reshape(6)), dtype=np.float64)
     if array.size != 9:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from mlplugins.errors import BadInput
 from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.labels import near
 from mlplugins.structures.neighbors import FARTHEST, neighbor_list
 
 MIN_CELL_WIDTH = 1e-2
@@ -144,11 +145,16 @@ def data_hash(structures: Iterable[Structure]) -> str:
 
 
 def _absent(structure: Structure, what: str, key: str | None, where: str) -> BadInput:
-    have = ", ".join(structure.available) or "no labels at all"
+    alone = f"; to learn from energies alone, set {where}: {{forces: null}}" if what == "forces" else ""
+    if key is None:
+        return BadInput(
+            f"{structure.origin}: no {what} are read ({where}: {{{what}: null}}), but the run needs them; "
+            f"name them{alone}"
+        )
     option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
     return BadInput(
-        f"{structure.origin}: no {what} (looked for key '{key}'); the frame holds: {have}. "
-        f"Name the right one with {where}: {{{what}: NAME}}{option}"
+        f"{structure.origin}: no {what} (looked for key '{key}'); {near(key, structure.available)}. "
+        f"Name the right one with {where}: {{{what}: NAME}}{option}{alone}"
     )
 
 

@@ -9,22 +9,40 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from mlplugins import files, models, registry
 from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, sentences, validated
 from mlplugins.errors import BadInput, nearest
+from mlplugins.structures.dataset import Keys
 
 Index = Annotated[int, Field(ge=0)]
 
 
 class KeySection(Section):
-    """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`."""
+    """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`.
+
+    `forces: null` learns from energies alone.
+    """
 
     energy: str = "energy"
     forces: str | None = "forces"
     stress: str | None = "stress"
     virial: str | None = None
+
+    @property
+    def names(self) -> Keys:
+        """The keys, and which of them the user chose."""
+        return Keys(**self.model_dump(), named=frozenset(self.model_fields_set))
 
 
 class PriorSection(Section):
@@ -180,6 +198,29 @@ class RunConfiguration(Section):
         """Whether every frame must have forces."""
         return self.training.loss.forces > 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _energies_alone(cls, content: Any) -> Any:
+        """`data.keys.forces: null` takes the forces out of the loss as well."""
+        data, training = (content.get(name) or {} for name in ("data", "training"))
+        keys = data.get("keys") if isinstance(data, dict) else None
+        if not (isinstance(keys, dict) and isinstance(training, dict) and "forces" in keys):
+            return content
+        if keys["forces"] is not None:
+            return content
+        return {**content, "training": cls._without_forces(training)}
+
+    @classmethod
+    def _without_forces(cls, training: dict[str, Any]) -> dict[str, Any]:
+        loss = training.get("loss") or {}
+        if not isinstance(loss, dict):
+            return training
+        if loss.get("forces"):
+            raise ValueError(
+                "data.keys.forces: null learns from energies alone, but training.loss.forces is set"
+            )
+        return {**training, "loss": {**loss, "forces": 0.0}}
+
 
 class Configuration(RunConfiguration):
     """All of a training run; defaults for everything but `data.train` and `model.family`.
@@ -214,6 +255,14 @@ class ClosedFormConfiguration(Configuration):
     @property
     def needs_forces(self) -> bool:
         return self.targets != "energies"
+
+    @classmethod
+    def _without_forces(cls, training: dict[str, Any]) -> dict[str, Any]:
+        if training.get("targets") not in (None, "energies"):
+            raise ValueError(
+                f"data.keys.forces: null learns from energies, but training.targets: {training['targets']}"
+            )
+        return {**training, "targets": "energies"}
 
 
 def solver_of(family: str) -> str | None:

@@ -15,7 +15,7 @@ from mlplugins.errors import BadInput, nearest
 from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.models.composition import Composition
-from mlplugins.structures import batch, dataset, validation
+from mlplugins.structures import batch, consistency, dataset, labels, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training.config import Configuration, DataSection, RunConfiguration
@@ -81,17 +81,21 @@ def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataS
 def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
     """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
-    keys = Keys(**data.keys.model_dump())
+    keys = data.keys.names
     need_forces = configuration.needs_forces
     if data.prior is not None and label is None:
         label = _without_prior(data, need_forces)
     train = _read(data.train, keys, need_forces, label)
+    if label is None or data.prior is not None:
+        labels.require_named(train, keys)
     held_out = None
     if not isinstance(data.validation, float):
         held_out = _read(data.validation, keys, need_forces, label)
     test = _read(data.test, keys, need_forces, label) if data.test is not None else []
+    frames = [*train, *(held_out or []), *test]
+    labels.check_flags(frames)
     if not data.mixed_pbc:
-        validation.check_periodicity([*train, *(held_out or []), *test])
+        validation.check_periodicity(frames)
     elements = _elements(data, train)
     for structures in (train, held_out or [], test):
         _check_elements(structures, elements)
@@ -101,7 +105,9 @@ def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
         train, held_out = _divide(train, fraction, configuration.seed)
     validation.check_disjoint(train, held_out, "validation")
     validation.check_disjoint([*train, *held_out], test, "test")
-    warnings += _label_warnings(train, keys)
+    if label is None or data.prior is not None:
+        warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
+        warnings += consistency.check(train, keys)
     if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
         warnings.append("the stress is not learned from: data.prior has none to subtract")
     return Split(train, held_out, test, elements, warnings)
@@ -237,22 +243,6 @@ def _baseline(data: DataSection, train: Sequence[Structure], elements: list[str]
 
 def _residuals(structures: Sequence[Structure], baseline: Composition) -> list[float]:
     return [(s.energy or 0.0) - baseline.predict(symbols(s)) for s in structures]
-
-
-def _label_warnings(structures: Sequence[Structure], keys: Keys) -> list[str]:
-    warnings = []
-    stressed = sum(s.stress is not None for s in structures)
-    if 0 < stressed < len(structures):
-        warnings.append(
-            f"{stressed} of {len(structures)} training frames have a stress; the others train without"
-        )
-    spare = sorted({k for s in structures for k in s.available if "virial" in k.lower()} - {keys.virial})
-    if stressed == 0 and spare:
-        warnings.append(
-            f"the frames hold '{spare[0]}', which is not used; if it is −V·stress in eV, "
-            f"set data.keys: {{virial: {spare[0]}}}"
-        )
-    return warnings
 
 
 def symbols(structure: Structure) -> list[str]:

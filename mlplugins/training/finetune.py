@@ -13,15 +13,16 @@ from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES
 from mlplugins.models.base import Potential
-from mlplugins.structures import dataset, validation
-from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
+from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets
+from mlplugins.training.run import Files, Record, Trained, finished, named_sets, settled
 from mlplugins.training.strategies import Base, Plan, Task, plan
 
 Reader = Callable[[list[str] | None], Base]
@@ -75,7 +76,9 @@ def finetune(
     )
     parts = Parts(made.potential, made.train, made.validation, configuration.training, configuration.seed)
     outcome = fit(parts, store, observer)
-    trained = finished(record, directory, made.finish(made.potential.state_dict()), outcome)
+    potential = made.finish(made.potential.state_dict())
+    record = settled(record, potential, store, observer)
+    trained = finished(record, directory, potential, outcome)
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
@@ -97,13 +100,13 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     replayed: list[Structure] = []
     if isinstance(options, Replay):
         if options.data is not None:
-            replayed = _labelled_frames(configuration, options.data, options.keys.model_dump())
+            replayed = _labelled_frames(configuration, options.data, options.keys, "finetune.keys")
         else:
             replayed = dataset.read(options.structures or [])
     base_set: list[Structure] = []
     if configuration.base.data is not None:
         base_set = _labelled_frames(
-            configuration, configuration.base.data, configuration.base.keys.model_dump()
+            configuration, configuration.base.data, configuration.base.keys, "base.keys"
         )
     parts = data.split(configuration, _labels_of(whole) if configuration.strategy == "distill" else None)
     frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
@@ -124,10 +127,11 @@ def _labels_of(base: Base) -> data.Label:
 
 
 def _labelled_frames(
-    configuration: FinetuneConfiguration, source: str | list[str], keys: dict[str, Any]
+    configuration: FinetuneConfiguration, source: str | list[str], section: KeySection, where: str
 ) -> list[Structure]:
-    frames = dataset.read(source, Keys(**keys))
-    validation.check(frames, Keys(**keys), configuration.training.loss.forces > 0)
+    frames = dataset.read(source, section.names)
+    validation.check(frames, section.names, configuration.training.loss.forces > 0, where)
+    labels.require_named(frames, section.names, where)
     return frames
 
 

@@ -23,6 +23,9 @@ from mlplugins.training.data import symbols
 LARGE_OFFSET = 1.0
 """Mean change of the energy per atom above which it is pointed out, eV."""
 
+CLEAR_OFFSET = 1e-3
+"""Mean residual per atom below which nothing is said of it, eV."""
+
 LARGE_RESIDUAL = 0.1
 """RMS per atom that new references leave, above which they are called doubtful, eV."""
 
@@ -89,6 +92,53 @@ def refit(
         "rms_after_meV_per_atom": MILLI * _rms(after),
     }
     return References(Composition(base.elements, new, change.rank), report, _warnings(report))
+
+
+def settle(
+    structures: Sequence[Structure], predicted: Sequence[float], baseline: Composition
+) -> tuple[Composition, str | None]:
+    """The baseline that fits the labels best beneath a trained model, and a note if it moved by much.
+
+    A model that was stopped early, or trained on forces mostly, is a constant per element away from its
+    labels. That constant is no error of the surface it learned, but it would be the whole spread
+    of a committee.
+
+    Args:
+        structures: labelled training structures.
+        predicted: (S,) energies of the model with `baseline`, eV.
+        baseline: what it was trained with.
+
+    >>> frames = [Structure(np.array([3]), np.zeros((1, 3)), np.eye(3), np.ones(3, bool), energy=-1.0)]
+    >>> settle(frames, [-0.5], Composition(["Li"], [-0.7], 1))[0].energies
+    [-1.2]
+    """
+    n_atoms = np.array([len(s) for s in structures], dtype=np.float64)
+    difference = np.array([s.energy or 0.0 for s in structures]) - np.asarray(predicted, dtype=np.float64)
+    present = [z for z in baseline.elements if any(z in symbols(s) for s in structures)]
+    counts = np.array([[Counter(symbols(s))[z] for z in present] for s in structures], dtype=np.float64)
+    change = composition.fit(counts, difference, present)
+    changes = dict(zip(present, change.energies))
+    energies = [e + changes.get(z, 0.0) for z, e in zip(baseline.elements, baseline.energies)]
+    before = difference / n_atoms
+    after = (difference - counts @ np.array(change.energies)) / n_atoms
+    settled = Composition(baseline.elements, energies, baseline.rank)
+    return settled, offset_note(before, after, "it went into the composition baseline")
+
+
+def offset_note(before: np.ndarray, after: np.ndarray, done: str) -> str | None:
+    """What to say of residuals per atom (eV) that are a constant more than a spread.
+
+    Args:
+        before: label minus model.
+        after: what is left without the constant per element.
+        done: what became of the constant.
+    """
+    if abs(before.mean()) < max(CLEAR_OFFSET, _rms(after)):
+        return None
+    return (
+        f"the energies of the model were {MILLI * before.mean():+.3g} meV/atom from the labels on average, "
+        f"more than the {MILLI * _rms(after):.3g} meV/atom (RMS) around that: {done}"
+    )
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
-from mlplugins.training import checkpoint, data, plots, results
+from mlplugins.training import checkpoint, data, plots, references, results
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Observer, Outcome, Parts, Row, fit
@@ -61,8 +61,8 @@ def train(
         name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
         for name, structures in named_sets(sets).items()
     }
-    references = list(getattr(models.family(family), "REFERENCES", []))
-    record = Record(configuration, sets, graphs, family, asdict(configuration.hyperparameters), references)
+    papers = list(getattr(models.family(family), "REFERENCES", []))
+    record = Record(configuration, sets, graphs, family, asdict(configuration.hyperparameters), papers)
     store = Files(directory, record, restart)
     potential.initialise(data.statistics(graphs["train"]))
     store.prepare()
@@ -75,6 +75,7 @@ def train(
     trained_weights = potential.state_dict()
     potential = build(configuration, sets).to(dtype)  # on plain ops again, so that exports can choose
     potential.load_state_dict(trained_weights)
+    record = settled(record, potential, store, observer)
     return finished(record, directory, potential, outcome)
 
 
@@ -113,6 +114,26 @@ class Record:
     hyperparameters: dict[str, Any]
     references: list[str]
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def settled(record: Record, potential: Potential, store: Files, observer: Observer) -> Record:
+    """The run with a baseline refitted beneath the trained model, in its checkpoint too.
+
+    Energies per element that the configuration gives stay; a constant beside them is pointed out.
+    """
+    sets, graphs = record.sets, record.graphs["train"]
+    predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
+    baseline, note = references.settle(sets.train, predicted, sets.baseline)
+    if isinstance(record.configuration.data.baseline, dict):
+        baseline = sets.baseline
+        note = note and note.partition(": it went")[0] + (
+            "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
+        )
+    if note:
+        observer.note(note)
+    store.rebase(baseline.energies)
+    warnings = [*sets.warnings, *([note] if note else [])]
+    return replace(record, sets=replace(sets, baseline=baseline, warnings=warnings))
 
 
 def finished(record: Record, directory: Path, potential: Potential, outcome: Outcome) -> Trained:
@@ -184,6 +205,12 @@ class Files:
     def save(self, state: dict[str, Any]) -> None:
         """Write the checkpoint."""
         checkpoint.save(self.path, {**self.identity, "state": state})
+
+    def rebase(self, baseline: list[float]) -> None:
+        """Give the checkpoint of a finished run its final baseline; a continued run fits one anew."""
+        content = checkpoint.load(self.path)
+        if content is not None and content["baseline"] != baseline:
+            checkpoint.save(self.path, {**content, "baseline": baseline})
 
     def log(self, rows: Sequence[Row], restart: bool) -> None:
         """Write `log.csv`."""

@@ -1,0 +1,149 @@
+"""Comment lines of extended xyz, put right before ASE reads them.
+
+ASE 3.29 knows `Lattice`, `Properties` and `pbc` in this spelling only and reads a frame whose keyword is
+spelled otherwise without its cell or its columns; the reserved names `stress` and `virial` it reads with
+nine numbers only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from ase.geometry import cellpar_to_cell
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from mlplugins.errors import BadInput
+
+KEYWORDS = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
+TENSORS = ("stress", "virial")
+LONGEST_CELL_A = 500.0
+"""i-PI has no structures without a cell: longer cells stand for none (Å)."""
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\{[^}]*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]'
+_PAIR = re.compile(rf"([^\s=\"']+)(?:\s*=\s*({_QUOTED})|\s*=\s*([^\s=]+)(?=\s|$)|=(\S*))")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?")
+_CELL_LIKE = re.compile(r"^(?:unit_?|super_?)?(?:cell|box|lattice)", re.IGNORECASE)
+_IPI = re.compile(r"CELL[({](abcABC|H|GENH)[)}]:\s*((?:[-+.\deE]+\s*)+)")
+_IPI_UNIT = re.compile(r"(positions|cell)\{(\w+)\}")
+
+
+@contextmanager
+def prepared(path: str) -> Iterator[str]:
+    """The file, or a corrected copy of it if it is extended xyz that ASE would misread.
+
+    Raises:
+        BadInput: a cell under a name that ASE does not know, a tensor of neither six nor nine numbers.
+    """
+    changed = dict(_corrections(path)) if _is_extxyz(path) else {}
+    if not changed:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / Path(path).with_suffix(".extxyz").name
+        with open(path, encoding="utf-8") as source, copy.open("w", encoding="utf-8") as target:
+            target.writelines(changed.get(number, line) for number, line in enumerate(source))
+        yield str(copy)
+
+
+def corrected(comment: str, where: str) -> str:
+    """A comment line as ASE reads it.
+
+    >>> corrected('lattice="2 0 0 0 2 0 0 0 2" properties=species:S:1:pos:R:3 stress="1 2 3 4 5 6"', "a.xyz")
+    'Lattice="2 0 0 0 2 0 0 0 2" Properties=species:S:1:pos:R:3 stress="1 6 5 6 2 4 5 4 3"'
+    """
+    ipi = _IPI.search(comment)
+    if ipi is not None:
+        return _from_ipi(comment, ipi, where)
+    found = [(m, m[1], m[2] or m[3] or m[4] or "") for m in _PAIR.finditer(comment)]
+    names = {key for _, key, _ in found}
+    pieces, end = [], 0
+    for match, key, value in found:
+        pieces += [comment[end : match.start()], _pair(key, value, match.group(), names, where)]
+        end = match.end()
+    return "".join([*pieces, comment[end:]])
+
+
+def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
+    name = KEYWORDS.get(key.lower(), key)
+    if name != key and name in names:
+        return text  # the right spelling is there as well
+    if name in TENSORS:
+        return _tensor(name, value, text, where)
+    numbers = _NUMBER.findall(value)
+    if name == "Lattice":
+        if len(numbers) != 9:
+            raise BadInput(f"{where}: {key}: expected 9 numbers (ax ay az bx by bz cx cy cz), got {value}")
+        plain = text == f"{key}={value}" and name == key and value[0] in "\"'"
+        return text if plain else f'Lattice="{" ".join(numbers)}"'
+    lost = (
+        _CELL_LIKE.match(key)
+        and len(numbers) in (3, 6, 9)
+        and re.fullmatch(r"[-+.\deE,;\s\[\]{}()\"']+", value)
+    )
+    if lost and not {k.lower() for k in names} & {"lattice"}:
+        raise BadInput(
+            f"{where}: the comment line holds '{key}' but no 'Lattice', so the frame would be read without "
+            f"its cell: write Lattice=\"ax ay az bx by bz cx cy cz\" (Å), or remove '{key}' of a molecule"
+        )
+    return f"{name}={value}" if name != key or text != f"{key}={value}" else text
+
+
+def _tensor(name: str, value: str, text: str, where: str) -> str:
+    words = [word for word in re.split(r"[\s,;\[\]{}()\"']+", value.replace("_JSON", "")) if word]
+    if not words or all(word.lower() in ("none", "null") for word in words):
+        return ""
+    if len(words) == 9:
+        return f'{name}="{" ".join(words)}"' if "_JSON" in value or "[[" in value else text
+    if len(words) != 6:
+        raise BadInput(f"{where}: {name}: expected 6 (xx yy zz yz xz xy) or 9 numbers, got {len(words)}")
+    xx, yy, zz, yz, xz, xy = words
+    return f'{name}="{" ".join((xx, xy, xz, xy, yy, yz, xz, yz, zz))}"'
+
+
+def _from_ipi(comment: str, found: re.Match[str], where: str) -> str:
+    """i-PI's comment line with the cell as `Lattice`."""
+    units = dict(_IPI_UNIT.findall(comment))
+    wrong = [f"{name}{{{unit}}}" for name, unit in units.items() if unit != "angstrom"]
+    if wrong or set(units) != {"positions", "cell"}:
+        raise BadInput(
+            f"{where}: i-PI's comment line says {', '.join(wrong) or 'no units (atomic units)'}, expected "
+            "positions{angstrom} cell{angstrom}: ask i-PI for them (units and cell_units of its <trajectory>)"
+        )
+    numbers = [float(word) for word in found.group(2).split()]
+    if len(numbers) != (6 if found.group(1) == "abcABC" else 9):
+        raise BadInput(f"{where}: i-PI's cell {found.group()!r} has {len(numbers)} numbers")
+    cell = cellpar_to_cell(numbers) if len(numbers) == 6 else np.reshape(numbers, (3, 3)).T
+    if np.linalg.norm(cell, axis=1).max() > LONGEST_CELL_A:
+        return comment
+    return f'Lattice="{" ".join(f"{x:.12g}" for x in cell.ravel())}" pbc="T T T"\n'
+
+
+def _is_extxyz(path: str) -> bool:
+    try:
+        return filetype(path) in ("extxyz", "xyz")
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError, ValueError):
+        return False
+
+
+def _corrections(path: str) -> Iterator[tuple[int, str]]:
+    """Line numbers and new text of the comment lines that change."""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        number = frame = 0
+        for line in stream:
+            if line[:3] == "VEC":
+                number += 1
+                continue
+            if not line.strip().isdigit():
+                return  # the end, or a file that ASE will refuse
+            comment, n_atoms = next(stream, ""), int(line)
+            new = corrected(comment, f"{path}, frame {frame}")
+            if new != comment:
+                yield number + 1, new
+            skipped = sum(1 for _ in islice(stream, n_atoms))
+            number, frame = number + 2 + skipped, frame + 1

@@ -1,0 +1,187 @@
+"""Which labels of a data set are used, which are not, and what is odd about them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mlplugins.errors import BadInput
+from mlplugins.structures.dataset import FREE_ENERGY, LABELS, Keys, Structure
+from mlplugins.structures.metrics import MILLI
+from mlplugins.structures.neighbors import neighbor_list
+
+SAME_EV = 1e-6
+"""Energies per atom closer than this (eV) count as one."""
+
+NET_FORCE = 0.05
+"""Net force, as a fraction of √(Σ F²), above which atoms of exactly zero force look constrained."""
+
+DENSE_A3 = 60.0
+"""Volume per atom (Å³) below which a cell looks like that of a solid or liquid."""
+
+_TENSOR_LIKE = re.compile(r"stress|virial", re.IGNORECASE)
+_FORCE_LIKE = re.compile(r"force|gradient", re.IGNORECASE)
+_NO_LABEL = re.compile(r"tol|uncert|var|std|dev|mask|calculate|per_atom|virials$|stresses$", re.IGNORECASE)
+
+
+def require_named(structures: Sequence[Structure], keys: Keys, where: str = "data.keys") -> None:
+    """Refuse a key that the user named and that no frame has; `where` a configuration names the keys.
+
+    Raises:
+        BadInput: naming the key and the nearest names that there are.
+    """
+    available = {name for s in structures for name in s.available}
+    for label in LABELS:
+        key = getattr(keys, label)
+        if structures and keys.is_named(label) and key not in available and not _default(keys, label):
+            raise BadInput(
+                f"{where}: {label}: no frame holds '{key}' ({len(structures)} read, first "
+                f"{structures[0].origin}); {near(key, available)}. "
+                f"Name the right one, or set {label}: null to do without"
+            )
+
+
+def near(key: str, available: Iterable[str]) -> str:
+    """What a frame holds, names like `key` first.
+
+    >>> near("REF_stresses", ["energy", "REF_stress"])
+    "did you mean 'REF_stress'? The frames hold: REF_stress, energy"
+    """
+    names = sorted(available)
+    lower = {name.lower(): name for name in names}
+    close = [lower[name] for name in difflib.get_close_matches(key.lower(), lower, n=2)]
+    rest = [name for name in names if name not in close]
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}The frames hold: {', '.join([*close, *rest]) or 'no labels at all'}"
+
+
+def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None] = ()) -> list[str]:
+    """What the user should know of the labels that were taken and of those that were not.
+
+    Args:
+        structures: the frames, read with `keys`.
+        keys: names of the labels.
+        others: further names that are used, such as those of a cheaper method.
+    """
+    found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, others)]
+    found += [_constrained(structures), _partial(structures)]
+    return [note for note in found if note]
+
+
+def check_flags(structures: Sequence[Structure]) -> None:
+    """Refuse frames that are not periodic although their cell is that of a solid: a lost flag.
+
+    Raises:
+        BadInput: naming the frame.
+    """
+    for s in structures:
+        if s.pbc.any() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
+            continue
+        inside = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
+        if len(inside.centers) == 0:
+            continue
+        bond = float(np.linalg.norm(inside.vectors, axis=1).min())
+        images = neighbor_list(s.positions, s.cell, [True] * 3, 1.1 * bond)
+        if images.shifts.any():
+            raise BadInput(
+                f"{s.origin}: pbc F F F, but in the cell of the frame atoms and the images of others come as "
+                f"close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
+                "Atoms are not periodic by default)? Set pbc to T T T, or remove the cell of a molecule"
+            )
+
+
+def _default(keys: Keys, label: str) -> bool:
+    """Whether a key that is named is the default: that is what configurations copied from the manual do."""
+    return getattr(keys, label) == getattr(Keys(), label)
+
+
+def _free_energy(structures: Sequence[Structure], keys: Keys) -> str | None:
+    both = [s for s in structures if s.energies.keys() >= {"energy", FREE_ENERGY}]
+    apart = [abs(s.energies["energy"] - s.energies[FREE_ENERGY]) / len(s) for s in both]
+    if keys.energy not in ("energy", FREE_ENERGY) or max(apart, default=0.0) < SAME_EV:
+        return None
+    size = f"in {len(both)} of {len(structures)} frames, by up to {MILLI * max(apart):.3g} meV/atom"
+    if FREE_ENERGY in both[0].taken:
+        mixed = (
+            "" if len(both) == len(structures) else "; the others have only 'energy', which is taken there"
+        )
+        return (
+            f"'{FREE_ENERGY}' and 'energy' differ ({size}): '{FREE_ENERGY}' is learned, whose derivatives "
+            f"the forces and the stress are{mixed}; to learn E(σ→0), name it: data.keys: {{energy: energy}}"
+        )
+    return (
+        f"'energy' is learned as named, but it differs from '{FREE_ENERGY}' ({size}), whose derivatives "
+        f"VASP's, CASTEP's and GPAW's forces are: data.keys: {{energy: {FREE_ENERGY}}} takes that one"
+    )
+
+
+def _no_stress(structures: Sequence[Structure], keys: Keys) -> str | None:
+    tensors = [key for key in (keys.stress, keys.virial) if key is not None]
+    lost = [s for s in structures if s.stress is None and set(tensors) & set(s.taken)]
+    zero = [s for s in lost if s.pbc.any()]
+    if zero:
+        return (
+            f"{len(zero)} frame(s) have a stress of exactly zero beside forces that are not, e.g. "
+            f"{zero[0].origin}: taken as not computed"
+        )
+    if lost and any(map(keys.is_named, ("stress", "virial"))):
+        return (
+            f"the stress of {len(lost)} frame(s) that are not periodic is not used, e.g. {lost[0].origin}: "
+            "it holds nothing that the forces do not"
+        )
+    absent = not any(set(tensors) & set(s.taken) for s in structures)
+    if absent and "stress" in keys.named and keys.stress is not None:
+        return f"no frame holds the stress that data.keys names ('{keys.stress}'); nothing is learned of it"
+    return None
+
+
+def _partial(structures: Sequence[Structure]) -> str | None:
+    stressed = sum(s.stress is not None for s in structures)
+    periodic = sum(bool(s.pbc.any()) for s in structures)
+    if not 0 < stressed < periodic:
+        return None
+    return f"{stressed} of {len(structures)} training frames have a stress; the others train without"
+
+
+def _unused(structures: Sequence[Structure], others: Iterable[str | None]) -> str | None:
+    used = {name for s in structures for name in s.taken} | set(others) | {"energy", FREE_ENERGY}
+    spare = sorted({name for s in structures for name in s.available} - used)
+    kinds = (
+        ("stress", [n for n in spare if _TENSOR_LIKE.search(n)]),
+        ("forces", [n for n in spare if _FORCE_LIKE.search(n)]),
+        ("energy", [n for n in spare if any(n in s.energies for s in structures)]),
+    )
+    listed = {kind: [n for n in names if not _NO_LABEL.search(n)] for kind, names in kinds}
+    names = [name for group in listed.values() for name in group]
+    if not names:
+        return None
+    hint = ""
+    if listed["stress"] and not any(s.stress is not None for s in structures):
+        name = listed["stress"][0]
+        kind = "virial" if "virial" in name.lower() else "stress"
+        meaning = "−V·stress in eV" if kind == "virial" else "eV/Å³, positive = tensile"
+        hint = f"; no stress is learned: if '{name}' is {meaning}, set data.keys: {{{kind}: {name}}}"
+    return f"labels in the frames that are not used: {', '.join(dict.fromkeys(names))}{hint}"
+
+
+def _constrained(structures: Sequence[Structure]) -> str | None:
+    """Forces set to zero by constraints: they break Newton's third law."""
+    found = []
+    for s in structures:
+        if s.forces is None or len(s) < 2:
+            continue
+        zero = ~s.forces.any(axis=1)
+        net = float(np.linalg.norm(s.forces.sum(axis=0)))
+        if 0 < zero.sum() < len(s) and net > NET_FORCE * float(np.linalg.norm(s.forces)) + 1e-4 * len(s):
+            found.append((s.origin, int(zero.sum()), net))
+    if not found:
+        return None
+    origin, n, net = found[0]
+    return (
+        f"{len(found)} frame(s) have atoms whose forces are exactly zero while the forces of the frame do "
+        f"not add up to zero, e.g. {origin} ({n} atoms, net force {net:.2g} eV/Å): constrained atoms, "
+        "whose forces were set to zero? The model would learn these zeros"
+    )
