@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,16 +199,18 @@ class Joiner:
         self._waiting.append([self._row(displaced) for displaced in self._unwrapper.candidates])
         self._flush()
         self._filling.see(place)
-        self._volume += abs(float(np.linalg.det(place.lattice.cell)))
+        self._volume += place.lattice.volume
         self._cell += self._unwrapper.renaming @ place.lattice.cell
 
     def _row(self, displaced: Floats) -> Floats:
         """What is kept of one frame: displacements of the carriers, drift, rms of the others."""
         drift = np.zeros(3) if self._weights is None else self._weights @ displaced
-        rms = [
-            np.sqrt(((displaced[chosen] - drift) ** 2).sum(axis=1).mean()) for chosen in self._others.values()
-        ]
-        return np.concatenate([(displaced[self._kept] - drift).ravel(), drift, rms])
+        rows = displaced - drift
+        rms = []
+        for chosen in self._others.values():
+            others = rows.take(chosen, axis=0).ravel()
+            rms.append(math.sqrt(others @ others / len(chosen)))
+        return np.concatenate([rows.take(self._kept, axis=0).ravel(), drift, rms])
 
     def _flush(self, end: bool = False) -> None:
         taken = self._unwrapper.settle(end)

@@ -67,12 +67,10 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         out, err = self._process.stdout, self._process.stderr
-        assert out is not None
-        assert err is not None
-        if count := out.readinto1(buffer):  # type: ignore[attr-defined]
+        if out is not None and (count := out.readinto1(buffer)):  # type: ignore[attr-defined]
             return int(count)
         if self._process.wait():
-            text = err.read().decode("utf-8", "replace").strip()
+            text = err.read().decode("utf-8", "replace").strip() if err is not None else ""
             raise (EOFError if any(word in text.lower() for word in CUT) else OSError)(text)
         return 0
 

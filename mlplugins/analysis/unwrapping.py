@@ -11,7 +11,10 @@ gains the change of the cell's length at each crossing. docs/conductivity.md arg
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,7 @@ QUESTION_FRAMES = 32
 """Frames in which an unwrapped file with steps of half a cell has left its cell."""
 ABSURD = 1e9
 AXES = "abc"
+UNCHANGED = np.eye(3).tolist()
 READINGS = {
     "stated": "image flags or unwrapped coordinates of the file",
     "nearest": "nearest image of each step",
@@ -51,13 +55,15 @@ class Lattice:
         corner: (3,), Å; zero in directions that are not periodic.
         periodic: (3,).
         reduced: integer combinations of the vectors that are short; None if they are short already.
+        volume: of `cell`, Å³.
     """
 
     cell: Floats
     inverse: Floats
     corner: Floats
     periodic: NDArray[np.bool_]
-    reduced: Floats | None
+    reduced: Floats | None = None
+    volume: float = 0.0
 
     @classmethod
     def of(cls, frame: Frame, where: str, before: Lattice | None = None) -> Lattice:
@@ -66,20 +72,19 @@ class Lattice:
         Raises:
             BadInput: a cell that is not finite or has no volume.
         """
-        if not np.isfinite(frame.cell).all() or (
-            frame.origin is not None and not np.isfinite(frame.origin).all()
-        ):
-            raise BadInput(f"{where}: the cell is not finite (NaN or infinity); expected lengths in Å")
         periodic = np.array(frame.periodic)
         cell = _completed(frame.cell, periodic, None if before is None else before.cell)
-        lengths = np.linalg.norm(cell, axis=1)
-        if not abs(float(np.linalg.det(cell))) > 1e-9 * float(lengths.prod()) > 0:
+        volume, longest = _volume(cell)
+        finite = math.isfinite(volume) and (frame.origin is None or bool(np.isfinite(frame.origin).all()))
+        if not finite or not math.isfinite(longest):
+            raise BadInput(f"{where}: the cell is not finite (NaN or infinity); expected lengths in Å")
+        if not volume > 1e-9 * longest > 0:
             raise BadInput(f"{where}: no cell, or one without volume, in the periodic directions")
         inverse: Floats = np.asarray(np.linalg.inv(cell), dtype=np.float64)
         corner = np.zeros(3) if frame.origin is None else frame.origin
         if not periodic.all():
             corner = ((corner @ inverse) * periodic) @ cell
-        return cls(cell, inverse, corner, periodic, _reduction(cell, periodic, before))
+        return cls(cell, inverse, corner, periodic, _reduction(cell, periodic, before), volume)
 
     def same(self, frame: Frame) -> bool:
         """Whether a frame has the same periodic cell and corner, so that the lattice serves again."""
@@ -121,11 +126,19 @@ def _reduction(cell: Floats, periodic: NDArray[np.bool_], before: Lattice | None
 
 def _short(cell: Floats, periodic: NDArray[np.bool_]) -> bool:
     """Whether no periodic vector becomes much shorter by another one's addition."""
-    products = cell @ cell.T
-    squares = np.diag(products)
-    limit = 0.51 * np.minimum(squares[:, None], squares[None, :])
-    pairs = np.outer(periodic, periodic) & ~np.eye(3, dtype=bool)
-    return bool((np.abs(products) <= limit)[pairs].all())
+    rows = [row for row, chosen in zip(cell.tolist(), periodic.tolist()) if chosen]
+    return all(abs(_dot(a, b)) <= 0.51 * min(_dot(a, a), _dot(b, b)) for a, b in combinations(rows, 2))
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _volume(cell: Floats) -> tuple[float, float]:
+    """The volume, and that of a rectangular cell of the same lengths (plain numbers: a third of the time)."""
+    a, b, c = cell.tolist()
+    across = (b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0])
+    return abs(_dot(a, across)), math.hypot(*a) * math.hypot(*b) * math.hypot(*c)
 
 
 @dataclass(frozen=True)
@@ -142,10 +155,11 @@ class Place:
     @classmethod
     def of(cls, frame: Frame, lattice: Lattice) -> Place:
         """Fractions of a frame."""
-        positions = frame.positions if not lattice.corner.any() else frame.positions - lattice.corner
-        fractions = positions @ lattice.inverse
+        fractions = frame.positions @ lattice.inverse
+        if frame.origin is not None:
+            fractions -= lattice.corner @ lattice.inverse
         if frame.images is not None:
-            fractions += frame.images * lattice.periodic
+            fractions += frame.images if lattice.periodic.all() else frame.images * lattice.periodic
         return cls(fractions, lattice, frame.wrapped)
 
     def same(self, other: Place) -> bool:
@@ -164,7 +178,7 @@ class Place:
         if now is then:
             return self.fractions - before.fractions, now.cell, None
         renamed = np.rint(then.cell @ now.inverse)
-        if np.array_equal(renamed, np.eye(3)):
+        if renamed.tolist() == UNCHANGED:
             return self.fractions - before.fractions, 0.5 * (then.cell + now.cell), None
         if abs(abs(float(np.linalg.det(renamed))) - 1) > 1e-6:
             raise BadInput(
@@ -228,7 +242,7 @@ class Unwrapper:
         raw, middle, renamed = place.since(self._before, where)
         if renamed is not None:
             self.renaming = self.renaming @ renamed
-        longest = float(np.abs(raw).max(initial=0.0))
+        longest = _largest(raw)
         if not longest < ABSURD:
             raise BadInput(f"{where}: an atom moves by {longest:.3g} cells (or Å) at once; a damaged file?")
         if self._question is None and longest <= AMBIGUOUS and place.lattice.reduced is None:
@@ -239,16 +253,17 @@ class Unwrapper:
         self._before, self._joining = place, False
 
     def _judge(self, place: Place, raw: Floats, middle: Floats, where: str) -> None:
-        nearest, size = _nearest(raw, place.lattice)
-        moved = np.abs(raw - nearest) > 0.5
-        doubtful = int(np.count_nonzero(size > AMBIGUOUS))
+        nearest, short = _nearest(raw, place.lattice)
+        longest = _largest(short)
+        doubtful = int(np.count_nonzero(np.abs(short) > AMBIGUOUS)) if longest > AMBIGUOUS else 0
         self._long += doubtful
         if place.wrapped is False or self._free:
-            self._stated(raw, nearest, middle, (int(moved.any(axis=1).sum()), doubtful, where))
+            jumped = int((np.abs(raw - nearest) > 0.5).any(axis=1).sum())
+            self._stated(raw, nearest, middle, (jumped, doubtful, where))
             return
-        self.longest = max(self.longest, float(size.max(initial=0.0)))
+        self.longest = max(self.longest, longest)
         if place.wrapped is None:
-            near = size <= NEAR_WHOLE
+            moved, near = np.abs(raw - nearest) > 0.5, np.abs(short) <= NEAR_WHOLE
             self._near += int(np.count_nonzero(moved & near))
             self._far += int(np.count_nonzero(moved & ~near))
             if doubtful and self._question is None:
@@ -348,10 +363,19 @@ class _Question:
 
 
 def _nearest(raw: Floats, lattice: Lattice) -> tuple[Floats, Floats]:
-    """The differences to the nearest images, and their sizes in (short) periodic cell vectors."""
+    """The differences to the nearest images, and the same in short periodic cell vectors."""
+    periodic = lattice.periodic
     if lattice.reduced is None:
-        rest = raw - np.rint(raw) * lattice.periodic
-        return rest, np.abs(rest) * lattice.periodic
+        if periodic.all():
+            nearest = raw - np.rint(raw)
+            return nearest, nearest
+        nearest = raw - np.rint(raw) * periodic
+        return nearest, nearest * periodic
     short = raw @ np.linalg.inv(lattice.reduced)
-    short -= np.rint(short) * lattice.periodic
-    return short @ lattice.reduced, np.abs(short) * lattice.periodic
+    short -= np.rint(short) * periodic
+    return short @ lattice.reduced, short * periodic
+
+
+def _largest(values: Floats) -> float:
+    """Largest absolute value."""
+    return max(float(values.max()), -float(values.min())) if values.size else 0.0

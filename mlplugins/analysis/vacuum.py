@@ -22,7 +22,7 @@ class Filling:
     >>> filling = Filling()
     >>> from mlplugins.analysis.unwrapping import Lattice
     >>> cell = np.diag([9.0, 9.0, 30.0])
-    >>> box = Lattice(cell, np.linalg.inv(cell), np.zeros(3), np.full(3, True), None)
+    >>> box = Lattice(cell, np.linalg.inv(cell), np.zeros(3), np.full(3, True), volume=2430.0)
     >>> grid = np.stack(np.meshgrid([0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4]), axis=-1).reshape(-1, 3)
     >>> filling.see(Place(grid * [1 / 3, 1 / 3, 0.1], box, None))
     >>> filling.vacuum(45)
@@ -42,7 +42,7 @@ class Filling:
             sorted_ = np.sort(place.fractions % 1.0, axis=0)
             gaps = np.diff(sorted_, axis=0, append=sorted_[:1] + 1.0).max(axis=0)
             self._gaps = np.minimum(self._gaps, np.where(lattice.periodic, gaps, 0.0) * lattice.heights)
-            self._heights, self._volume = lattice.heights, abs(float(np.linalg.det(lattice.cell)))
+            self._heights, self._volume = lattice.heights, lattice.volume
         self._seen += 1
 
     def vacuum(self, atoms: int) -> dict[str, float]:
