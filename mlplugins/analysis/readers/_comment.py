@@ -85,10 +85,10 @@ def _ipi(text: str, where: str) -> Comment:
                 f"{where}: cell of lengths {' '.join(words[:3])} and angles {' '.join(words[3:])}; expected "
                 "lengths above zero and angles between 0 and 180 degrees"
             )
-        with np.errstate(invalid="ignore"):
-            cell = np.array(cellpar_to_cell(numbers))
-        if not abs(np.linalg.det(cell)) > 0:
+        x, y, z = np.cos(np.radians(angles))
+        if not 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-9:  # (volume / a b c)²
             raise BadInput(f"{where}: no cell has the angles {' '.join(words[3:])}; the file is damaged")
+        cell = np.array(cellpar_to_cell(numbers))
     elif kind in ("H", "GENH") and len(numbers) == 9:
         cell = numbers.reshape(3, 3).T  # i-PI has the vectors as columns
     else:

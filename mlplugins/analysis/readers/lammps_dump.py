@@ -80,7 +80,7 @@ class _Reader:
         self.lines: Lines
         self.units: str | None = None
         self.use_map = False
-        self._atoms = 0
+        self._atoms: int | None = None
         self._with_velocities = options.velocities
         self._kind = "element"
         self._layout: tuple[list[str], Table] | None = None
