@@ -111,7 +111,7 @@ def further(
         tensor=diffusion_tensor(paths, result.diffusion),
         bayes=_bayes(paths, result, settings.sampler),
         bayes_collective=_bayes(charge, result, settings.sampler) if charge else None,
-        convergence=convergence(paths, result.diffusion, result.diffusion.estimator, has_charge),
+        convergence=convergence(paths, result.diffusion, settings.estimator, has_charge),
         onsager=_onsager(trajectories, paths, slices, result, settings),
         hops=hops,
         correlation_factor=_correlation_factor(result, hops),
@@ -145,7 +145,7 @@ def _onsager(
         species[name] = [run.others[name][part] for run, part in zip(trajectories, slices)]
     charges = {result.species: settings.charge, **settings.carriers}
     state = State(result.temperature_k, result.volume_a3)
-    return onsager(species, charges, paths, result.diffusion.window, state, result.diffusion.estimator)
+    return onsager(species, charges, paths, result.diffusion, state)
 
 
 def _hops(
