@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, Paths, diffusion
+from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import Value

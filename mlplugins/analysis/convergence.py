@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlplugins.analysis.diffusion import Diffusion, Paths, diffusion
+from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.value import Value
 from mlplugins.errors import BadInput
 

@@ -23,7 +23,7 @@ from mlplugins.analysis.linefit import JITTER, LineWeights, curve_covariance, ge
 
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
-STRENGTHS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+STRENGTHS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 """Standard deviations of the excess slope at the shortest decay time, in units of D."""
 CONTRAST = 0.8
 """Strength whose slope is the late one."""
@@ -127,7 +127,7 @@ def _smooth(x: Floats, msd: Floats, frames: int) -> tuple[float, Floats]:
     for tau, amplitude in zip(taus, found[2:]):
         if amplitude > 0:
             walk += amplitude * (1 - np.exp(-lag / tau))
-    return max(step, 0.1 * float(msd[-1] / x[-1])), walk / 3
+    return max(step, 0.3 * float(msd[-1] / x[-1])), walk / 3
 
 
 def _given(design: Floats, covariance: Floats, msd: Floats) -> tuple[Floats, float]:

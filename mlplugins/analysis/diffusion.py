@@ -5,10 +5,11 @@ The slope is that of all lags from 0.5 ps to half of the run together, with deca
 the line (`curvature`); what these may hide is part of the error. The window is then the earliest one whose
 ordinary slope agrees with it and whose points lie on the line; a window given by the user is fitted by a
 line alone. Errors come from the scatter between blocks of time (which sees all correlations between ions)
-and between ions (which sees ions that stay different for the whole run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e. the limit of the bootstrap over time
-blocks and over ions for infinitely many replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat.
-29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for the few blocks, and never narrower than
-one standard error of independent Brownian ions.
+and between ions (which sees ions that stay different for the whole run): V = V_time + V_ion − V_both, the
+two-way cluster variance, i.e. the limit of the bootstrap over time blocks and over ions for infinitely many
+replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in
+ln D, with Student's t for the few blocks, and never narrower than one standard error of independent
+Gaussian ions.
 """
 
 from __future__ import annotations
@@ -20,15 +21,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from mlplugins.analysis.blocks import (
+    MIN_BLOCKS,
+    BlockMsd,
+    Lags,
+    Paths,
+    block_count,
+    block_data,
+    ion_variance,
+    time_variance,
+)
 from mlplugins.analysis.curvature import curve_fit
-from mlplugins.analysis.linefit import LineWeights, brownian_covariance, line_weights
-from mlplugins.analysis.msd import block_msd, collective_displacement
+from mlplugins.analysis.linefit import (
+    LineWeights,
+    brownian_covariance,
+    drawn,
+    line_weights,
+    ordinary_weights,
+)
+from mlplugins.analysis.msd import collective_displacement
 from mlplugins.analysis.value import Value, half_width, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 
 Floats = NDArray[np.float64]
-Lags = NDArray[np.intp]
 FLOOR_PS = 2.0
 """A window does not start earlier: vibrations in the cage and jumps back."""
 FIRST_PS = 0.5
@@ -40,8 +56,6 @@ ON_THE_LINE = 0.05
 """Relative distance of the points of a window from the line."""
 SINGLE_WALKER = 1.96**2
 """The interval of one walker is not narrower than that of 95 % by its Gaussian variance."""
-MIN_BLOCKS = 5
-MAX_BLOCKS = 20
 WINDOW_RATIO = 8.0
 INDEPENDENT = 50
 """Independent displacements of all ions together at the longest lag considered."""
@@ -51,32 +65,7 @@ MIN_FRAMES = 20
 CONTRADICTION = 0.01
 """Probability below which runs of one temperature contradict each other."""
 CURVED_LEVEL = 0.98
-"""Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be called curved."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Displacements of one or more runs at the same temperature and frame spacing.
-
-    Attributes:
-        displacements: (frames, ions, 3) of each run, Å.
-        segments: stretches without a gap of each run.
-        interval_fs: time between frames, fs.
-    """
-
-    displacements: Sequence[Floats]
-    segments: Sequence[Sequence[tuple[int, int]]]
-    interval_fs: float
-
-    def stretches(self, longer_than: int) -> list[tuple[int, tuple[int, int]]]:
-        """(run, segment) of all stretches with more than `longer_than` frames."""
-        found = [(run, part) for run, parts in enumerate(self.segments) for part in parts]
-        return [(run, part) for run, part in found if part[1] - part[0] > longer_than]
-
-    @property
-    def longest(self) -> int:
-        """Frames of the longest stretch."""
-        return max(stop - start for _, (start, stop) in self.stretches(0))
+"""Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +113,7 @@ class Diffusion:
         curved: whether no window has D* as its slope or, for a window given, ordinary and generalised fits
             differ; the intervals then hold both.
         fit: lags and weights behind the numbers.
+        estimator: as asked for, see `diffusion`.
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
     """
@@ -139,29 +129,16 @@ class Diffusion:
     curvature: float
     curved: bool
     fit: Fit
+    estimator: str = "gls"
     one_mean: float = 1.0
-
-
-@dataclass(frozen=True)
-class BlockMsd:
-    """Block MSDs over all runs: tracer (lags, blocks, ions, 3), weight and run of each block."""
-
-    msd: Floats
-    weights: Floats
-    runs: NDArray[np.intp]
-
-    @property
-    def mean(self) -> Floats:
-        """MSD at the lags, (lags,)."""
-        per_block: Floats = self.msd.sum(axis=3).mean(axis=2)
-        return per_block @ self.weights
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
-    `curvature` is the variance by curvature; `one_mean` is the probability that the runs have one mean, `freedom` that of Student's t.
+    `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean, `freedom`
+    that of Student's t.
     """
 
     value: float
@@ -192,7 +169,8 @@ def diffusion(
     Args:
         paths: unwrapped, drift-free displacements.
         window_ps: fit window; None chooses it.
-        estimator: `gls` or `ols`, see `linefit`.
+        estimator: `gls`: generalised least squares, of a line in a given window, else of all lags with
+            decays beside the line; `ols`: the ordinary slope of the window.
         collective: whether D_σ is defined (it is not if the drift of the mobile ions was removed).
     """
     if paths.longest < MIN_FRAMES:
@@ -211,15 +189,19 @@ def diffusion(
     both = _line_fits(collective_paths(paths), window, order[: len(fits)]) if collective else []
     lags = window_lags(paths, window, estimator)
     fit = _fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
-    return _diffusion(paths, window, fit, (fits, both), curvature)
+    return _diffusion(paths, (window, fit, estimator), (fits, both), curvature)
 
 
 def _diffusion(
-    paths: Paths, window: Window, fit: Fit, fits: tuple[list[Estimate], list[Estimate]], curvature: float
+    paths: Paths,
+    shown: tuple[Window, Fit, str],
+    fits: tuple[list[Estimate], list[Estimate]],
+    curvature: float,
 ) -> Diffusion:
     """Values of the first estimates, tracer and collective, with intervals that hold the others."""
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 6.0
     own, both = fits
+    window, fit, estimator = shown
     return Diffusion(
         tracer=_value(own, unit),
         collective=_value(both, unit) if both else None,
@@ -232,6 +214,7 @@ def _diffusion(
         curvature=curvature,
         curved=len(own) > 1,
         fit=fit,
+        estimator=estimator,
         one_mean=own[0].one_mean,
     )
 
@@ -241,11 +224,11 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     fit, slope = _curve(paths)
     window, ordinary = _choose(paths, fit, slope)
     inside = _inside(paths, fit.lags, window)
-    plain = _ordinary(fit.lags, inside)
+    plain = ordinary_weights(fit.lags, inside)
     error = np.sqrt(slope.time + slope.ions + slope.curvature)
     away = abs(float(plain @ slope.data.mean) - slope.value)
-    line = _drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
-    other = _drawn(plain, fit.lags, inside, fit.line.variance)
+    line = drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
+    other = drawn(plain, fit.lags, inside, fit.line.variance)
     lines = [line, other] if estimator == "gls" else [other, line]
     fit = replace(fit, line=lines[0])
     shown = lines if not window.linear or not ordinary else lines[:1]
@@ -255,7 +238,7 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
         data = slope.data if walker is paths else block_data(walker, fit.lags, fit.blocks)
         fits.append([_weighed(walker, data, fit, each, slope.one_mean) for each in shown])
     pair = (fits[0], fits[1] if collective else [])
-    return _diffusion(paths, window, fit, pair, float(away / error) if error > 0 else 0.0)
+    return _diffusion(paths, (window, fit, estimator), pair, float(away / error) if error > 0 else 0.0)
 
 
 def _curve(paths: Paths) -> tuple[Fit, Estimate]:
@@ -267,7 +250,7 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
 
     def observed(weights: Floats) -> float:
         cells = np.einsum("m,mbna->bn", weights, rough.msd)
-        return time_variance(cells.mean(axis=1), rough.weights) + _ion_variance(cells, rough)
+        return time_variance(cells.mean(axis=1), rough.weights) + ion_variance(cells, rough)
 
     found = curve_fit(lags, mean, paths.longest, ions * frames / paths.longest, observed)
     value = float(found.line.weights @ mean)
@@ -296,23 +279,6 @@ def curve_lags(paths: Paths) -> Lags:
 def _inside(paths: Paths, lags: Lags, window: Window) -> NDArray[np.intp]:
     time = lags * (paths.interval_fs / FS_PER_PS)
     return np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
-
-
-def _ordinary(lags: Lags, inside: NDArray[np.intp]) -> Floats:
-    """Weights of the ordinary slope of a window over evenly spaced lags, on these lags."""
-    x = lags[inside].astype(float)
-    share = np.gradient(x)
-    centred = (x - share @ x / share.sum()) * share
-    weights = np.zeros(len(lags))
-    weights[inside] = centred / (centred @ x)
-    return weights
-
-
-def _drawn(weights: Floats, lags: Lags, inside: NDArray[np.intp], variance: float) -> LineWeights:
-    """The line of this slope through the middle of the points of the window."""
-    level = np.zeros(len(lags))
-    level[inside] = 1 / len(inside)
-    return LineWeights(weights, level - weights * (level @ lags), variance)
 
 
 def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean: float) -> Estimate:
@@ -395,8 +361,9 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
             break
         top = int(np.clip(WINDOW_RATIO * lags[start], length // 20, ceiling))
         inside = np.flatnonzero((lags >= lags[start]) & (lags <= max(top, lags[start + 3])))
-        away = abs(float(_ordinary(lags, inside) @ mean) - slope.value) / half if half > 0 else 0.0
-        line = slope.value * (lags[inside] - lags[inside].mean()) + mean[inside].mean()
+        away = abs(float(ordinary_weights(lags, inside) @ mean) - slope.value) / half if half > 0 else 0.0
+        drawn = drawn(fit.line.weights, lags, inside, 0.0)
+        line = slope.value * lags[inside] + drawn.intercept @ mean
         noise = [np.sqrt(time_variance(each, slope.data.weights)) for each in blocks[inside]]
         room = np.clip(noise, ON_THE_LINE * mean[inside], 2 * ON_THE_LINE * mean[inside])
         on_line = bool((np.abs(line - mean[inside]) <= room).all())
@@ -407,52 +374,18 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
         away, inside = min(found, key=lambda each: each[0])
         on_line = False
     low, high = lags[inside[0]] * frame_ps, lags[inside[-1]] * frame_ps
-    ordinary = float(_ordinary(lags, inside) @ mean)
+    ordinary = float(ordinary_weights(lags, inside) @ mean)
     linear = on_line or slope.value <= 0
-    reason = (
-        f"{low:.3g}–{high:.3g} ps: the earliest window (from {floor * frame_ps:.3g} ps on) whose ordinary slope "
-        f"agrees with that of all lags to half of its interval and whose points lie on the line to 5 %"
-    )
-    if not linear:
+    span = f"{low:.3g}–{high:.3g} ps: the"
+    if linear:
         reason = (
-            f"{low:.3g}–{high:.3g} ps: the window whose ordinary slope is nearest to that of all lags; no "
-            "window is a line with this slope"
+            f"{span} earliest window from {floor * frame_ps:.3g} ps on whose ordinary slope agrees with that of "
+            "all lags (to half of its interval) and whose points lie on the line (to 5 % or their error)"
         )
+    else:
+        reason = f"{span} window whose ordinary slope is nearest to that of all lags; no window is a line"
     holds = slope.value <= 0 or value.low <= ordinary <= value.high
     return Window(float(low), float(high), reason, linear), holds
-
-
-def block_count(paths: Paths, high: int) -> int:
-    """Blocks at least twice as long as the longest lag, between 5 and 20 for the whole data."""
-    total = sum(stop - start for _, (start, stop) in paths.stretches(high + MIN_BLOCKS))
-    return int(np.clip(total // (2 * high), MIN_BLOCKS, MAX_BLOCKS))
-
-
-def block_share(
-    paths: Paths, lags: Lags, blocks: int | None = None
-) -> list[tuple[int, tuple[int, int], int, float]]:
-    """(run, segment, blocks in it, weight of each): the blocks of time shared out over all stretches."""
-    high = int(lags[-1])
-    count = block_count(paths, high) if blocks is None else blocks
-    stretches = paths.stretches(high + MIN_BLOCKS)
-    lengths = np.array([stop - start for _, (start, stop) in stretches], dtype=float)
-    shared = []
-    for (run, part), length in zip(stretches, lengths):
-        share = max(1, round(count * length / lengths.sum()))
-        share = min(share, part[1] - part[0] - high)
-        shared.append((run, part, share, float(length / share)))
-    return shared
-
-
-def block_data(paths: Paths, lags: Lags, blocks: int) -> BlockMsd:
-    """MSD in blocks of time, of all runs."""
-    parts, weights, runs = [], [], []
-    for run, part, share, weight in block_share(paths, lags, blocks):
-        parts.append(block_msd(paths.displacements[run], part, lags, share))
-        weights += [weight] * share
-        runs += [run] * share
-    shares = np.array(weights)
-    return BlockMsd(np.concatenate(parts, axis=1), shares / shares.sum(), np.array(runs))
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
@@ -486,7 +419,7 @@ def _estimate(
 ) -> Estimate:
     blocks = cells.mean(axis=1)
     time, freedom = _over_time(blocks, data, one_mean)
-    value, ions = float(data.weights @ blocks), _ion_variance(cells, data)
+    value, ions = float(data.weights @ blocks), ion_variance(cells, data)
     return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean)
 
 
@@ -526,36 +459,6 @@ def _one_mean(paths: Paths, lags: Lags, fit: Estimate) -> float:
     return float(special.fdtrc(runs - 1, freedom, between / within)) if within > 0 else 0.0
 
 
-def _ion_variance(cells: Floats, data: BlockMsd) -> float:
-    """V_ion − V_both: the part of the variance between ions that lasts from block to block."""
-    ions = cells.shape[1]
-    if ions == 1:
-        return 0.0
-    residual = (cells - float(data.weights @ cells.mean(axis=1))) * data.weights[:, None] / ions
-    per_ion = sum(float((residual[data.runs == run].sum(axis=0) ** 2).sum()) for run in np.unique(data.runs))
-    return max(per_ion - float((residual**2).sum()), 0.0)
-
-
-def msd_band(paths: Paths, points: int = 24) -> tuple[Floats, Floats, Floats]:
-    """Lags (ps), MSD and its standard error (Å²) up to 0.45 of the longest stretch, for plots."""
-    top = max(int(0.45 * paths.longest), 2)
-    lags = np.unique(np.geomspace(1, top, points).round().astype(np.intp))
-    data = block_data(paths, lags, MIN_BLOCKS)
-    errors = []
-    for squares in data.msd.sum(axis=3):  # (blocks, ions)
-        variance = time_variance(squares.mean(axis=1), data.weights) + _ion_variance(squares, data)
-        errors.append(np.sqrt(variance))
-    time: Floats = lags.astype(np.float64) * float(paths.interval_fs / FS_PER_PS)
-    return time, data.mean, np.array(errors)
-
-
-def time_variance(blocks: Floats, weights: Floats) -> float:
-    """Variance of the weighted mean of blocks."""
-    mean = weights @ blocks
-    count = len(blocks)
-    return float((weights**2 @ (blocks - mean) ** 2) * count / max(count - 1, 1))
-
-
 def _difference(first: Floats, second: Floats, weights: Floats) -> float:
     """|difference of two estimates| over its standard error between blocks."""
     delta = first - second
@@ -565,9 +468,7 @@ def _difference(first: Floats, second: Floats, weights: Floats) -> float:
 
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
     """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
-    parts = [
-        interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature) for fit in fits
-    ]
+    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature) for fit in fits]
     return spanning(parts).scaled(unit)
 
 

@@ -118,3 +118,21 @@ def generalised(design: Floats, covariance: Floats) -> Floats:
     solved = linalg.cho_solve(factor, scaled)
     rows: Floats = np.linalg.solve(scaled.T @ solved, solved.T) / scale
     return rows
+
+
+def ordinary_weights(lags: NDArray[np.intp], inside: NDArray[np.intp]) -> Floats:
+    """Weights of the ordinary slope of a window over evenly spaced lags, on these lags."""
+    x = lags[inside].astype(float)
+    share = np.gradient(x)
+    centred = (x - share @ x / share.sum()) * share
+    weights = np.zeros(len(lags))
+    weights[inside] = centred / (centred @ x)
+    return weights
+
+
+def drawn(weights: Floats, lags: NDArray[np.intp], inside: NDArray[np.intp], variance: float) -> LineWeights:
+    """The line of this slope through the window, nearest to the early points, which scatter least."""
+    level = np.zeros(len(lags))
+    level[inside] = 1 / lags[inside].astype(float) ** 2
+    level /= level.sum()
+    return LineWeights(weights, level - weights * (level @ lags), variance)

@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.diffusion import (
-    MIN_BLOCKS,
-    Diffusion,
-    Fit,
-    Paths,
-    block_share,
-    time_variance,
-)
+from mlplugins.analysis.blocks import MIN_BLOCKS, Paths, block_share, time_variance
+from mlplugins.analysis.diffusion import Diffusion, Fit
 from mlplugins.analysis.msd import block_products
 from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.units import CM2_S_PER_A2_FS

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.diffusion import Diffusion, Paths, diffusion, time_variance
+from mlplugins.analysis.blocks import Paths, time_variance
+from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.matrix import MatrixSlope, slope_matrix
 from mlplugins.analysis.value import Value, interval
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS, conductivity_ms_cm

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
+from mlplugins.analysis.blocks import Paths, msd_band
 from mlplugins.analysis.conductivity import MELTED_A, AnalysisSettings, RunResult, analyse, pool
 from mlplugins.analysis.convergence import Convergence, convergence
-from mlplugins.analysis.diffusion import Paths, collective_paths, msd_band
+from mlplugins.analysis.diffusion import collective_paths
 from mlplugins.analysis.finite_size import yeh_hummer
 from mlplugins.analysis.green_kubo import GreenKubo
 from mlplugins.analysis.matrix import DiffusionTensor, diffusion_tensor
