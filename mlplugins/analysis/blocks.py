@@ -1,4 +1,4 @@
-"""Displacements of the runs of one temperature, and their MSD in blocks of time: what errors are told from."""
+"""Displacements of the runs of one temperature, and their MSD in blocks of time, which errors come from."""
 
 from __future__ import annotations
 

@@ -137,8 +137,8 @@ class Diffusion:
 class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
-    `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean, `freedom`
-    that of Student's t.
+    `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
+    `freedom` that of Student's t.
     """
 
     value: float
@@ -182,14 +182,20 @@ def diffusion(
     window = _fixed_window(paths, window_ps)
     order = (estimator, "ols" if estimator == "gls" else "gls")
     fits = _line_fits(paths, window, order)
-    weights = fits[0].data.weights
-    curvature = _difference(fits[0].cells.mean(axis=1), fits[1].cells.mean(axis=1), weights)
-    limit = float(special.stdtrit(len(weights) - 1, 0.5 + CURVED_LEVEL / 2))
+    curvature = _difference(fits[0], fits[1])
+    limit = float(special.stdtrit(len(fits[0].data.weights) - 1, 0.5 + CURVED_LEVEL / 2))
     fits = fits if curvature > limit else fits[:1]
-    both = _line_fits(collective_paths(paths), window, order[: len(fits)]) if collective else []
     lags = window_lags(paths, window, estimator)
     fit = _fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
+    both = _collective(paths, fit, fits) if collective else []
     return _diffusion(paths, (window, fit, estimator), (fits, both), curvature)
+
+
+def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimate]:
+    """Σ r / √N by the weights of the tracer fits, so that the Haven ratio compares like with like."""
+    charge = collective_paths(paths)
+    data = block_data(charge, fit.lags, fit.blocks)
+    return [_weighed(charge, data, fit, each.line, each.one_mean) for each in own]
 
 
 def _diffusion(
@@ -232,13 +238,10 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     lines = [line, other] if estimator == "gls" else [other, line]
     fit = replace(fit, line=lines[0])
     shown = lines if not window.linear or not ordinary else lines[:1]
-    walkers = [paths, collective_paths(paths)] if collective else [paths]
-    fits: list[list[Estimate]] = []
-    for walker in walkers:
-        data = slope.data if walker is paths else block_data(walker, fit.lags, fit.blocks)
-        fits.append([_weighed(walker, data, fit, each, slope.one_mean) for each in shown])
-    pair = (fits[0], fits[1] if collective else [])
-    return _diffusion(paths, (window, fit, estimator), pair, float(away / error) if error > 0 else 0.0)
+    fits = [_weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
+    both = _collective(paths, fit, fits) if collective else []
+    away = away / float(error) if error > 0 else 0.0
+    return _diffusion(paths, (window, fit, estimator), (fits, both), away)
 
 
 def _curve(paths: Paths) -> tuple[Fit, Estimate]:
@@ -362,8 +365,8 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
         top = int(np.clip(WINDOW_RATIO * lags[start], length // 20, ceiling))
         inside = np.flatnonzero((lags >= lags[start]) & (lags <= max(top, lags[start + 3])))
         away = abs(float(ordinary_weights(lags, inside) @ mean) - slope.value) / half if half > 0 else 0.0
-        drawn = drawn(fit.line.weights, lags, inside, 0.0)
-        line = slope.value * lags[inside] + drawn.intercept @ mean
+        start_at = drawn(fit.line.weights, lags, inside, 0.0).intercept @ mean
+        line = start_at + slope.value * lags[inside]
         noise = [np.sqrt(time_variance(each, slope.data.weights)) for each in blocks[inside]]
         room = np.clip(noise, ON_THE_LINE * mean[inside], 2 * ON_THE_LINE * mean[inside])
         on_line = bool((np.abs(line - mean[inside]) <= room).all())
@@ -379,8 +382,8 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
     span = f"{low:.3g}–{high:.3g} ps: the"
     if linear:
         reason = (
-            f"{span} earliest window from {floor * frame_ps:.3g} ps on whose ordinary slope agrees with that of "
-            "all lags (to half of its interval) and whose points lie on the line (to 5 % or their error)"
+            f"{span} earliest window from {floor * frame_ps:.3g} ps on whose ordinary slope agrees with that "
+            "of all lags (to half of its interval) and whose points lie on the line (to 5 % or their error)"
         )
     else:
         reason = f"{span} window whose ordinary slope is nearest to that of all lags; no window is a line"
@@ -459,9 +462,9 @@ def _one_mean(paths: Paths, lags: Lags, fit: Estimate) -> float:
     return float(special.fdtrc(runs - 1, freedom, between / within)) if within > 0 else 0.0
 
 
-def _difference(first: Floats, second: Floats, weights: Floats) -> float:
+def _difference(first: Estimate, second: Estimate) -> float:
     """|difference of two estimates| over its standard error between blocks."""
-    delta = first - second
+    delta, weights = (first.cells - second.cells).mean(axis=1), first.data.weights
     error = np.sqrt(time_variance(delta, weights))
     return float(abs(weights @ delta) / error) if error > 0 else 0.0
 

@@ -96,8 +96,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
             f"over all lags up to half of the run, by generalised least squares with {model} of a Gaussian "
             "process with the measured MSD; the strength of the decays is averaged over with its restricted "
             f"likelihood {cite('reml')}, and what they may hide is part of the error. The fit window "
-            f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope agrees "
-            "with it and whose points lie on the line."
+            f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope "
+            "agrees with it and whose points lie on the line."
         ]
         if ordinary:
             texts.append("The values are the ordinary slopes of the windows.")
