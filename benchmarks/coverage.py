@@ -1,11 +1,13 @@
 """How often the 95 % intervals hold the truth: many synthetic trajectories with known D, D_σ and H.
 
-    python benchmarks/coverage.py --walks 400            about a minute and a half
-    python benchmarks/coverage.py --kinisi               also kinisi's sampler, fed with our MSD (slow)
+    python benchmarks/coverage.py --walks 400                 about ten minutes
+    python benchmarks/coverage.py --only barriers cages       the cases whose names hold one of these words
+    python benchmarks/coverage.py --kinisi                    also kinisi's sampler, fed with our MSD (slow)
 
-Independent ions, ions that hop together in groups of four (D_σ = 4 D*), and a soft cage on a walker, where
-early lags are too steep. Printed: share of intervals with the truth inside, for ours, for the Bayesian
-regression (of the cases where it exists).
+Independent ions, ions that hop together (D_σ = g D*), soft cages, a ballistic start, cells that drift, random
+barriers (D by homogenisation), fast hops in cages with slow ones between. Printed for D*, D_σ and H: share of
+intervals with the truth inside, median over the truth, median of high over low; the same share for the
+Bayesian regression where it exists; how often the MSD was called curved.
 """
 
 from __future__ import annotations
@@ -13,85 +15,168 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
-from mlplugins.analysis.diffusion import Paths, collective_paths, diffusion
+from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.diffusion import collective_paths, diffusion
 from mlplugins.analysis.value import Value
-from mlplugins.testing.walks import LatticeWalk
+from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
+
+Floats = NDArray[np.float64]
+Made = tuple[Floats, float]
+"""Displacements and the exact D."""
 
 
 @dataclass(frozen=True)
 class Case:
     name: str
-    frames: int
-    ions: int
+    make: Callable[[int], Made]
     together: int = 1
-    cage_ps: float = 0.0
+
+
+def plain(frames: int, ions: int, rate: float = 0.3, together: int = 1) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        walk = LatticeWalk(frames, ions // together, rate=rate, seed=seed, vibration=0.0)
+        moved = np.repeat(walk.displacements(), together, axis=1)
+        noise = np.random.default_rng(seed + 10_000).normal(size=moved.shape)
+        return moved + 0.3 * noise, walk.exact_cm2_s
+
+    return make
+
+
+def caged(
+    frames: int, ions: int, relaxation_ps: float, amplitude: float, hop: float
+) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        walk = LatticeWalk(frames, ions, hop=hop, rate=0.4, seed=seed, vibration=0.1)
+        return walk.displacements() + soft_cage(walk, relaxation_ps, amplitude), walk.exact_cm2_s
+
+    return make
+
+
+def thrown(frames: int, ions: int, relaxation_ps: float) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        walk = LatticeWalk(frames, ions, rate=0.4, seed=seed)
+        return ballistic(walk, relaxation_ps), walk.exact_cm2_s
+
+    return make
+
+
+def drifting(frames: int, ions: int) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        moved, truth = plain(frames, ions)(seed)
+        random = np.random.default_rng(seed + 20_000)
+        drift = np.cumsum(0.02 + 0.1 * random.normal(size=(frames, 1, 3)), axis=0)
+        framework = 0.2 * random.normal(size=(frames, 28, 3)) + drift
+        return moved + drift - framework.mean(axis=1, keepdims=True), truth
+
+    return make
+
+
+def network(
+    rates: Callable[[int], Floats], frames: int, ions: int, together: int = 1
+) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        walk = NetworkWalk(rates(seed), frames, ions, seed=seed, together=together)
+        return walk.displacements(), walk.exact_cm2_s
+
+    return make
+
+
+def disorder(rate: float, width: float) -> Callable[[int], Floats]:
+    return lambda seed: random_barriers(rate, width, seed)
+
+
+def cage(fast: float, slow: float) -> Callable[[int], Floats]:
+    return lambda seed: cages(fast, slow)
 
 
 CASES = (
-    Case("independent", 1200, 24),
-    Case("in groups of four", 1200, 24, together=4),
-    Case("soft cage, 1 ps", 1200, 24, cage_ps=1.0),
-    Case("short, few ions", 600, 12),
-    Case("long, many ions", 5000, 40),
+    Case("independent", plain(1200, 24)),
+    Case("short, few ions", plain(600, 12)),
+    Case("long, many ions", plain(5000, 40)),
+    Case("20 hops in all", plain(400, 24, rate=0.02)),
+    Case("in pairs", plain(1200, 24, together=2), 2),
+    Case("in groups of four", plain(1200, 24, together=4), 4),
+    Case("drifting cell", drifting(1200, 24)),
+    Case("soft cage, 1 ps", caged(1200, 24, 1.0, 0.3, 2.5)),
+    Case("wide cage, 5 ps", caged(4000, 24, 5.0, 1.0, 1.5)),
+    Case("ballistic, 1 ps", thrown(600, 24, 1.0)),
+    Case("ballistic, 3 ps", thrown(1200, 12, 3.0)),
+    Case("barriers 1 kT, 60 ps", network(disorder(0.05, 1.0), 600, 16)),
+    Case("barriers 2 kT, 40 ps", network(disorder(0.1, 2.0), 400, 24)),
+    Case("barriers 3 kT, 40 ps", network(disorder(0.05, 3.0), 400, 24)),
+    Case("barriers 3 kT, 160 ps", network(disorder(0.05, 3.0), 1600, 24)),
+    Case("barriers 2 kT, pairs", network(disorder(0.05, 2.0), 800, 24, 2), 2),
+    Case("cages, 20 slow hops", network(cage(0.5, 0.01), 550, 12)),
+    Case("cages, 200 slow hops", network(cage(1.0, 0.03), 930, 24)),
+    Case("cages, 2000 slow hops", network(cage(1.0, 0.03), 9300, 24)),
+    Case("cages, ratio of ten", network(cage(0.3, 0.03), 1000, 24)),
 )
 
 
-def trajectory(case: Case, seed: int) -> tuple[Paths, float]:
-    """Paths and the exact D."""
-    walk = LatticeWalk(case.frames, case.ions // case.together, rate=0.3, seed=seed, vibration=0.0)
-    ions = np.repeat(walk.displacements(), case.together, axis=1)
-    random = np.random.default_rng(seed + 10_000)
-    noise = random.normal(size=ions.shape)
-    if case.cage_ps:
-        memory = np.exp(-walk.frame_ps / case.cage_ps)
-        for frame in range(1, case.frames):
-            noise[frame] = memory * noise[frame - 1] + np.sqrt(1 - memory**2) * noise[frame]
-    return Paths([ions + 0.3 * noise], [[(0, case.frames)]], 100.0), walk.exact_cm2_s
+def paths_of(moved: Floats) -> Paths:
+    """Frames every 100 fs."""
+    return Paths([moved], [[(0, len(moved))]], 100.0)
 
 
-def coverage(case: Case, walks: int, kinisi: bool) -> dict[str, float]:
-    """Share of intervals that hold the truth."""
-    inside: dict[str, list[bool]] = {}
-    for seed in range(walks):
-        paths, truth = trajectory(case, seed)
+def coverage(case: Case, seeds: Sequence[int], bayes: bool, kinisi: bool) -> dict[str, list[list[float]]]:
+    """Rows of (holds, over the truth, high over low) by quantity; `curved` alone."""
+    rows: dict[str, list[list[float]]] = {}
+    for seed in seeds:
+        moved, truth = case.make(seed)
+        paths = paths_of(moved)
         result = diffusion(paths)
         found: dict[str, tuple[Value | None, float]] = {
-            "D*": (result.tracer, 1.0),
-            "D_σ": (result.collective, case.together),
+            "D*": (result.tracer, truth),
+            "D_σ": (result.collective, case.together * truth),
+            "H": (result.haven, 1 / case.together),
         }
-        if result.haven is not None:
-            found["H"] = (result.haven, 1 / case.together / truth)
-        for name, path, factor in (("D*", paths, 1), ("D_σ", collective_paths(paths), case.together)):
-            points = msd_points(path, window_points(path, result.window))
-            found[f"{name} Bayes"] = (posterior(points, paths.interval_fs), factor)
-            if kinisi:
-                found[f"{name} kinisi"] = (kinisi_posterior(points, paths.interval_fs), factor)
-        for name, (value, factor) in found.items():
-            if value is None:
-                continue
-            inside.setdefault(name, []).append(value.low < factor * truth < value.high)
-    return {name: float(np.mean(flags)) for name, flags in inside.items()}
+        if bayes or kinisi:
+            points = msd_points(paths, window_points(paths, result.window))
+            charge = collective_paths(paths)
+            both = msd_points(charge, window_points(paths, result.window))
+            for name, each, factor in (("D*", points, 1), ("D_σ", both, case.together)):
+                found[f"{name} Bayes"] = (posterior(each, paths.interval_fs), factor * truth)
+                if kinisi:
+                    found[f"{name} kinisi"] = (kinisi_posterior(each, paths.interval_fs), factor * truth)
+        for name, (value, exact) in found.items():
+            if value is not None:
+                span = value.high / value.low if value.low > 0 else np.inf
+                row = [value.low < exact < value.high, value.value / exact, span]
+                rows.setdefault(name, []).append(row)
+        rows.setdefault("curved", []).append([result.curved, 0.0, 0.0])
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--walks", type=int, default=400)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD")
+    parser.add_argument("--bayes", action="store_true")
     parser.add_argument("--kinisi", action="store_true")
     arguments = parser.parse_args()
     print(
         f"{arguments.walks} trajectories each; one standard error of a share near 0.95: "
         f"{np.sqrt(0.95 * 0.05 / arguments.walks):.3f}"
     )
-    for case in CASES:
+    for case in (case for case in CASES if any(word in case.name for word in arguments.only)):
         start = time.process_time()
-        shares = coverage(case, arguments.walks, arguments.kinisi)
-        text = "  ".join(f"{name} {share:.3f}" for name, share in shares.items())
-        print(f"{case.name:20s} {text}  ({time.process_time() - start:.0f} CPU-s)", flush=True)
+        rows = coverage(case, range(arguments.walks), arguments.bayes, arguments.kinisi)
+        curved = int(np.sum(rows.pop("curved"), axis=0)[0])
+        texts = []
+        for name, row in rows.items():
+            held, ratio, span = np.array(row).T
+            texts.append(
+                f"{name} {held.mean():.3f} {np.median(ratio):.3f} {np.median(span):.3g} ({len(row)})"
+            )
+        seconds = time.process_time() - start
+        print(f"{case.name:22s} {' | '.join(texts)} | curved {curved}  ({seconds:.0f} CPU-s)", flush=True)
     return 0
 
 

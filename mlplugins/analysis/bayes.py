@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
-from mlplugins.analysis.diffusion import Lags, Paths, Window
+from mlplugins.analysis.blocks import Lags, Paths
+from mlplugins.analysis.diffusion import Window
 from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.errors import MissingDependency
 from mlplugins.units import CM2_S_PER_A2_FS, CM2_S_PER_A2_PS, FS_PER_PS

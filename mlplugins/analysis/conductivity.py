@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, Paths, diffusion
+from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import Value
@@ -334,14 +335,20 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
         )
     if not window.linear:
         texts.append(
-            "no fit window has a constant slope: the MSD is still curved; the intervals span an ordinary "
-            "and a generalised fit; run longer"
+            "no fit window is a line: the MSD is still curved; D* is the slope that its late lags let "
+            "expect, and the intervals also hold the ordinary slope of "
+            f"{window.low_ps:.3g}–{window.high_ps:.3g} ps; run longer"
         )
-    elif run.diffusion.curved:
+    elif run.diffusion.curved and window.fixed:
         texts.append(
             "the MSD is curved inside the fit window (two ways to fit differ by "
             f"{run.diffusion.curvature:.1f} standard errors; the intervals span both); run longer or choose "
             "another with --fit-window"
+        )
+    elif run.diffusion.curved:
+        texts.append(
+            "the ordinary slope of the fit window lies outside the interval of the slope of all lags: the "
+            "intervals hold both; run longer"
         )
     length = paths.longest * paths.interval_fs / FS_PER_PS
     if length < FEW_WINDOWS * window.low_ps or length < 2.5 * window.high_ps:

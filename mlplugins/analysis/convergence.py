@@ -1,4 +1,4 @@
-"""How D and σ settle with the length of the trajectory, in the window fitted in the end."""
+"""How D and σ settle with the length of the trajectory: each part is analysed as the whole is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlplugins.analysis.diffusion import Diffusion, Paths, diffusion
+from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.value import Value
 from mlplugins.errors import BadInput
 
@@ -50,20 +51,21 @@ def convergence(
 
     Args:
         paths: all runs of a temperature.
-        result: the fit of the whole; its window is kept.
+        result: the fit of the whole; a window given by the user is kept.
         estimator: `gls` or `ols`.
         collective: whether D_σ is defined.
     """
     window = (result.window.low_ps, result.window.high_ps)
     frame_ps = paths.interval_fs / 1000.0
     needed = SHORTEST * window[1] / frame_ps
+    limits = window if result.window.fixed else None
     rows = []
     for share in np.arange(1, PARTS + 1) / PARTS:
         part = _first(paths, float(share))
         if share < 1 and part.longest < needed:
             continue
         try:
-            found = diffusion(part, window, estimator, collective)
+            found = diffusion(part, limits, estimator, collective)
         except BadInput:  # too short for the window
             continue
         length = sum(stop - start for _, (start, stop) in part.stretches(0)) * frame_ps

@@ -1,74 +1,71 @@
 """Diffusion coefficients of one temperature, tracer and collective, with an explained fit window and honest
 errors.
 
-MSD(t) = c + 6 D t is fitted inside a window. Its errors come from the scatter between blocks of time (which
-sees all correlations between ions) and between ions (which sees ions that stay different for the whole
-run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e. the limit of the bootstrap over time
-blocks and over ions for infinitely many replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat.
-29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for the few blocks, and never narrower than
-one standard error of independent Brownian ions.
+The slope is that of all lags from 0.5 ps to half of the run together, with decays of unknown strength beside
+the line (`curvature`); what these may hide is part of the error. The window is then the earliest one whose
+ordinary slope agrees with it and whose points lie on the line; a window given by the user is fitted by a
+line alone. Errors come from the scatter between blocks of time (which sees all correlations between ions)
+and between ions (which sees ions that stay different for the whole run): V = V_time + V_ion − V_both, the
+two-way cluster variance, i.e. the limit of the bootstrap over time blocks and over ions for infinitely many
+replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in
+ln D, with Student's t for the few blocks, and never narrower than one standard error of independent
+Gaussian ions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.linefit import LineWeights, brownian_covariance, line_weights
-from mlplugins.analysis.msd import block_msd, collective_displacement
-from mlplugins.analysis.value import Value, interval, spanning
+from mlplugins.analysis.blocks import (
+    MIN_BLOCKS,
+    BlockMsd,
+    Lags,
+    Paths,
+    block_count,
+    block_data,
+    ion_variance,
+    time_variance,
+)
+from mlplugins.analysis.curvature import curve_fit
+from mlplugins.analysis.linefit import (
+    LineWeights,
+    brownian_covariance,
+    drawn,
+    line_weights,
+    ordinary_weights,
+)
+from mlplugins.analysis.msd import collective_displacement
+from mlplugins.analysis.value import Value, half_width, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 
 Floats = NDArray[np.float64]
-Lags = NDArray[np.intp]
 FLOOR_PS = 2.0
-"""Shorter lags are vibrations in the cage and jumps back."""
-SELECTION_BLOCKS = 10
-MIN_BLOCKS = 5
-MAX_BLOCKS = 20
+"""A window does not start earlier: vibrations in the cage and jumps back."""
+FIRST_PS = 0.5
+"""Shortest lag of the fit with decays: what the curve does before the window tells how far to trust it."""
+CURVE_LAGS = 32
+LONGEST = 0.5
+"""Longest lag fitted, of the longest stretch."""
+ON_THE_LINE = 0.05
+"""Relative distance of the points of a window from the line."""
+SINGLE_WALKER = 1.96**2
+"""The interval of one walker is not narrower than that of 95 % by its Gaussian variance."""
 WINDOW_RATIO = 8.0
 INDEPENDENT = 50
 """Independent displacements of all ions together at the longest lag considered."""
-LAGS_PER_DECADE = 12
 GLS_LAGS = 16
 OLS_LAGS = 100
 MIN_FRAMES = 20
-SELECTION_LEVEL = 0.99
-"""Two windows must differ at this level to count as different: many pairs are compared."""
 CONTRADICTION = 0.01
 """Probability below which runs of one temperature contradict each other."""
 CURVED_LEVEL = 0.98
-"""Two ways to fit must differ at this level (Student's t of the blocks) for a window to be called curved."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Displacements of one or more runs at the same temperature and frame spacing.
-
-    Attributes:
-        displacements: (frames, ions, 3) of each run, Å.
-        segments: stretches without a gap of each run.
-        interval_fs: time between frames, fs.
-    """
-
-    displacements: Sequence[Floats]
-    segments: Sequence[Sequence[tuple[int, int]]]
-    interval_fs: float
-
-    def stretches(self, longer_than: int) -> list[tuple[int, tuple[int, int]]]:
-        """(run, segment) of all stretches with more than `longer_than` frames."""
-        found = [(run, part) for run, parts in enumerate(self.segments) for part in parts]
-        return [(run, part) for run, part in found if part[1] - part[0] > longer_than]
-
-    @property
-    def longest(self) -> int:
-        """Frames of the longest stretch."""
-        return max(stop - start for _, (start, stop) in self.stretches(0))
+"""Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,26 @@ class Window:
     high_ps: float
     reason: str
     linear: bool = True
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a slope is taken from an MSD: slope = `line.weights` · MSD(`lags`).
+
+    Attributes:
+        lags: in frames.
+        line: weights; `variance` that of one walker.
+        curvature: relative variance of the slope by curvature that the lags do not exclude.
+        blocks: blocks of time that its errors come from.
+        relative_variance: of the slope of one walker.
+    """
+
+    lags: Lags
+    line: LineWeights
+    curvature: float
+    blocks: int
+    relative_variance: float
 
 
 @dataclass(frozen=True)
@@ -92,10 +109,11 @@ class Diffusion:
         window: the fitted lags.
         blocks: number of time blocks behind the errors.
         intercept_a2: intercept of the tracer line, Å² (vibrations).
-        curvature: difference of the ordinary and the generalised fit in standard errors.
-        curved: whether that difference, or the choice of the window, says that the MSD is not a line; the
-            intervals then span both fits and a late one.
-        estimator: the fit behind the numbers (ordinary where the MSD is curved in a chosen window).
+        curvature: difference of the ordinary slope in the window and of D* in standard errors.
+        curved: whether no window has D* as its slope or, for a window given, ordinary and generalised fits
+            differ; the intervals then hold both.
+        fit: lags and weights behind the numbers.
+        estimator: as asked for, see `diffusion`.
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
     """
@@ -110,30 +128,17 @@ class Diffusion:
     collective_intercept_a2: float | None
     curvature: float
     curved: bool
+    fit: Fit
     estimator: str = "gls"
     one_mean: float = 1.0
-
-
-@dataclass(frozen=True)
-class BlockMsd:
-    """Block MSDs over all runs: tracer (lags, blocks, ions, 3), weight and run of each block."""
-
-    msd: Floats
-    weights: Floats
-    runs: NDArray[np.intp]
-
-    @property
-    def mean(self) -> Floats:
-        """MSD at the lags, (lags,)."""
-        per_block: Floats = self.msd.sum(axis=3).mean(axis=2)
-        return per_block @ self.weights
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
-    `one_mean` is the probability that the runs have one mean, `freedom` that of Student's t.
+    `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
+    `freedom` that of Student's t.
     """
 
     value: float
@@ -141,6 +146,7 @@ class Estimate:
     time: float
     ions: float
     model: float
+    curvature: float
     line: LineWeights
     data: BlockMsd
     freedom: int
@@ -163,50 +169,139 @@ def diffusion(
     Args:
         paths: unwrapped, drift-free displacements.
         window_ps: fit window; None chooses it.
-        estimator: `gls` or `ols`, see `linefit`.
+        estimator: `gls`: generalised least squares, of a line in a given window, else of all lags with
+            decays beside the line; `ols`: the ordinary slope of the window.
         collective: whether D_σ is defined (it is not if the drift of the mobile ions was removed).
     """
     if paths.longest < MIN_FRAMES:
         raise BadInput(
             f"longest stretch without a gap: {paths.longest} frames; a fit needs at least {MIN_FRAMES}"
         )
-    window = choose_window(paths) if window_ps is None else _fixed_window(paths, window_ps)
+    if window_ps is None:
+        return _through_the_curve(paths, estimator, collective)
+    window = _fixed_window(paths, window_ps)
     order = (estimator, "ols" if estimator == "gls" else "gls")
-    fits = _fits(paths, window, order)
-    weights = fits[0].data.weights
-    curvature = _difference(fits[0].cells.mean(axis=1), fits[1].cells.mean(axis=1), weights)
-    limit = float(special.stdtrit(len(weights) - 1, 0.5 + CURVED_LEVEL / 2))
-    curved = curvature > limit or not window.linear
-    late = curved and window_ps is None
-    if late:
-        # the optimum of the generalised fit is that of a line: not here
-        order = ("ols", "gls")
-        fits = _fits(paths, window, order)
-    fits = (fits if curved else fits[:1]) + ([_late(paths)] if late else [])
-    both: list[Estimate] = []
-    if collective:
-        charge = collective_paths(paths)
-        both = _fits(charge, window, order[: len(fits)]) + ([_late(charge)] if late else [])
+    fits = _line_fits(paths, window, order)
+    curvature = _difference(fits[0], fits[1])
+    limit = float(special.stdtrit(len(fits[0].data.weights) - 1, 0.5 + CURVED_LEVEL / 2))
+    fits = fits if curvature > limit else fits[:1]
+    lags = window_lags(paths, window, estimator)
+    fit = _fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
+    both = _collective(paths, fit, fits) if collective else []
+    return _diffusion(paths, (window, fit, estimator), (fits, both), curvature)
+
+
+def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimate]:
+    """Σ r / √N by the weights of the tracer fits, so that the Haven ratio compares like with like."""
+    charge = collective_paths(paths)
+    data = block_data(charge, fit.lags, fit.blocks)
+    return [_weighed(charge, data, fit, each.line, each.one_mean) for each in own]
+
+
+def _diffusion(
+    paths: Paths,
+    shown: tuple[Window, Fit, str],
+    fits: tuple[list[Estimate], list[Estimate]],
+    curvature: float,
+) -> Diffusion:
+    """Values of the first estimates, tracer and collective, with intervals that hold the others."""
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 6.0
-    tracer = fits[0]
+    own, both = fits
+    window, fit, estimator = shown
     return Diffusion(
-        tracer=_value(fits, unit),
+        tracer=_value(own, unit),
         collective=_value(both, unit) if both else None,
-        haven=_haven(fits, both) if both else None,
-        axes=_axes(fits, unit),
+        haven=_haven(own, both) if both else None,
+        axes=_axes(own, unit),
         window=window,
-        blocks=len(tracer.data.weights),
-        intercept_a2=tracer.intercept,
+        blocks=len(own[0].data.weights),
+        intercept_a2=own[0].intercept,
         collective_intercept_a2=both[0].intercept if both else None,
         curvature=curvature,
-        curved=curved,
-        estimator=order[0],
-        one_mean=tracer.one_mean,
+        curved=len(own) > 1,
+        fit=fit,
+        estimator=estimator,
+        one_mean=own[0].one_mean,
     )
 
 
-def _fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estimate]:
-    """Fits by several estimators, on the lags of the first one."""
+def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffusion:
+    """D* with the window that shows it; `ols` gives the ordinary slope of that window."""
+    fit, slope = _curve(paths)
+    window, ordinary = _choose(paths, fit, slope)
+    inside = _inside(paths, fit.lags, window)
+    plain = ordinary_weights(fit.lags, inside)
+    error = np.sqrt(slope.time + slope.ions + slope.curvature)
+    away = abs(float(plain @ slope.data.mean) - slope.value)
+    line = drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
+    other = drawn(plain, fit.lags, inside, fit.line.variance)
+    lines = [line, other] if estimator == "gls" else [other, line]
+    fit = replace(fit, line=lines[0])
+    shown = lines if not window.linear or not ordinary else lines[:1]
+    fits = [_weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
+    both = _collective(paths, fit, fits) if collective else []
+    away = away / float(error) if error > 0 else 0.0
+    return _diffusion(paths, (window, fit, estimator), (fits, both), away)
+
+
+def _curve(paths: Paths) -> tuple[Fit, Estimate]:
+    """Slope of all lags with decays beside the line."""
+    lags = curve_lags(paths)
+    rough = block_data(paths, lags, MIN_BLOCKS)
+    mean, ions = rough.mean, rough.msd.shape[2]
+    frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
+
+    def observed(weights: Floats) -> float:
+        cells = np.einsum("m,mbna->bn", weights, rough.msd)
+        return time_variance(cells.mean(axis=1), rough.weights) + ion_variance(cells, rough)
+
+    found = curve_fit(lags, mean, paths.longest, ions * frames / paths.longest, observed)
+    value = float(found.line.weights @ mean)
+    pull = np.abs(found.line.weights) * mean
+    reach = int(np.ceil(np.sqrt(pull @ lags**2 / pull.sum()))) if pull.sum() > 0 else int(lags[-1])
+    fit = _fit(lags, found.line, found.curvature, value, block_count(paths, reach))
+    data = block_data(paths, lags, fit.blocks) if fit.blocks != MIN_BLOCKS else rough
+    slope = _weighed(paths, data, fit, found.line, 1.0)
+    one_mean = _one_mean(paths, lags, slope)
+    return fit, _weighed(paths, data, fit, found.line, one_mean)
+
+
+def _fit(lags: Lags, line: LineWeights, curvature: float, slope: float, blocks: int) -> Fit:
+    square = slope**2 if slope else np.inf
+    return Fit(lags, line, curvature / square, blocks, line.variance / square)
+
+
+def curve_lags(paths: Paths) -> Lags:
+    """Geometric, from 0.5 ps (or a fortieth of the longest stretch) to half of that."""
+    length, frame_ps = paths.longest, paths.interval_fs / FS_PER_PS
+    first = max(1, round(min(FIRST_PS / frame_ps, length / 40)))
+    last = max(min(int(LONGEST * length), length - MIN_BLOCKS - 1), first + 3)
+    return np.unique(np.geomspace(first, last, CURVE_LAGS).round().astype(np.intp))
+
+
+def _inside(paths: Paths, lags: Lags, window: Window) -> NDArray[np.intp]:
+    time = lags * (paths.interval_fs / FS_PER_PS)
+    return np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
+
+
+def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean: float) -> Estimate:
+    """Estimate by given weights."""
+    cells = np.einsum("m,mbna->bn", line.weights, data.msd)
+    value = float(data.weights @ cells.mean(axis=1))
+    variance = fit.relative_variance * value**2
+    if value <= 0:
+        variance = _ceiling_variance(line, data.mean, fit.lags, paths)
+    if cells.shape[1] == 1:
+        # the sum of many ions is a Gaussian process, and few blocks are all there is
+        variance *= SINGLE_WALKER
+    frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
+    model = variance / cells.shape[1] * paths.longest / frames
+    found = _estimate(cells, data, model, line, one_mean)
+    return replace(found, curvature=fit.curvature * found.value**2 if value > 0 else 0.0)
+
+
+def _line_fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estimate]:
+    """Fits of a line by several estimators, on the lags of the first one."""
     lags = window_lags(paths, window, order[0])
     data = block_data(paths, lags, block_count(paths, int(lags[-1])))
     fits = [estimate(data, lags, paths, name) for name in order]
@@ -218,14 +313,6 @@ def collective_paths(paths: Paths) -> Paths:
     """Σ r / √N of every run as the path of one walker."""
     summed = [collective_displacement(run) for run in paths.displacements]
     return Paths(summed, paths.segments, paths.interval_fs)
-
-
-def _late(paths: Paths) -> Estimate:
-    """Ordinary fit from a quarter to three quarters of the longest stretch: where a curved MSD is going."""
-    length = paths.longest
-    low, high = max(length // 4, 1), max(min(3 * length // 4, length - MIN_BLOCKS - 1), length // 4 + 3)
-    lags = np.unique(np.linspace(low, high, GLS_LAGS).round().astype(np.intp))
-    return estimate(block_data(paths, lags, MIN_BLOCKS), lags, paths, "ols")
 
 
 def window_lags(paths: Paths, window: Window, estimator: str = "gls") -> Lags:
@@ -247,98 +334,61 @@ def _fixed_window(paths: Paths, window_ps: tuple[float, float]) -> Window:
             f"--fit-window {low:g} {high:g} ps; expected 0 ≤ LO < HI ≤ {limit:.4g} ps with at least three "
             f"lags (a frame is {frame_ps:g} ps)"
         )
-    return Window(max(low, frame_ps), high, f"fixed by the user to {low:g}–{high:g} ps")
+    return Window(max(low, frame_ps), high, f"fixed by the user to {low:g}–{high:g} ps", fixed=True)
 
 
 def choose_window(paths: Paths) -> Window:
-    """The earliest window from which on all later windows give the same slope.
+    """The earliest window that is a line with the slope D*.
 
     Candidates start at 2 ps (or a tenth of the run) and rise; a window ends at eight times its start, at
     least at a twentieth of the longest stretch, and at most where the ions have made 50 independent
-    displacements together (between a fifth and a half of the stretch). A candidate is taken if no later one
-    differs by more than the 99 % limit of the scatter of that difference between ten blocks of time and
-    between ions, or that of Brownian ions where this is larger.
+    displacements together (between a fifth and a half of the stretch). A candidate is taken if its ordinary
+    slope differs from D* (of all lags, with decays) by less than half of the 95 % interval, and if no point
+    is farther than 5 % from the line. If there is none, it is the one with the nearest slope.
     """
-    frame_ps = paths.interval_fs / FS_PER_PS
-    length = paths.longest
+    return _choose(paths, *_curve(paths))[0]
+
+
+def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
+    """Window, and whether its ordinary slope lies inside the interval of D*."""
+    frame_ps, length, lags = paths.interval_fs / FS_PER_PS, paths.longest, fit.lags
     floor = max(1, round(min(FLOOR_PS, length * frame_ps / 10) / frame_ps))
     together = paths.displacements[0].shape[1] * length // INDEPENDENT
     ceiling = max(floor + 4, int(np.clip(together, length // 5, length // 2)))
-    count = max(6, int(np.ceil(LAGS_PER_DECADE * np.log10(ceiling / floor))))
-    lags = np.unique(np.geomspace(floor, ceiling, count).round().astype(np.intp))
-    data = block_data(paths, lags, SELECTION_BLOCKS)
-    windows: list[tuple[int, int]] = []
-    slopes: list[Estimate] = []
-    for start in range(len(lags) - 3):
+    value = _value([slope], 1.0)
+    half = half_width(slope.time + slope.ions, slope.model, slope.freedom, slope.curvature)
+    mean, blocks = slope.data.mean, slope.data.msd.sum(axis=3).mean(axis=2)
+    found: list[tuple[float, NDArray[np.intp]]] = []
+    for start in np.flatnonzero(lags >= floor)[:-3]:
+        if found and lags[start + 3] > ceiling:
+            break
         top = int(np.clip(WINDOW_RATIO * lags[start], length // 20, ceiling))
-        chosen = np.flatnonzero((lags >= lags[start]) & (lags <= max(top, lags[start + 3])))
-        part = BlockMsd(data.msd[chosen], data.weights, data.runs)
-        windows.append((int(lags[chosen[0]]), int(lags[chosen[-1]])))
-        slopes.append(estimate(part, lags[chosen], paths, "gls"))
-    limit = float(special.stdtrit(len(data.weights) - 1, 0.5 + SELECTION_LEVEL / 2))
-    index = next(
-        index
-        for index, slope in enumerate(slopes)
-        if all(_contradiction(slope, other, data) < limit for other in slopes[index + 1 :])
-    )
-    low, high = windows[index]
-    linear = index < len(windows) - 1
-    reason = (
-        f"{low * frame_ps:.3g}–{high * frame_ps:.3g} ps: the first of {len(windows)} windows (the earliest "
-        f"from {windows[0][0] * frame_ps:.3g} ps) whose slope no later window contradicts at 99 %"
-    )
-    if not linear:
+        inside = np.flatnonzero((lags >= lags[start]) & (lags <= max(top, lags[start + 3])))
+        away = abs(float(ordinary_weights(lags, inside) @ mean) - slope.value) / half if half > 0 else 0.0
+        start_at = drawn(fit.line.weights, lags, inside, 0.0).intercept @ mean
+        line = start_at + slope.value * lags[inside]
+        noise = [np.sqrt(time_variance(each, slope.data.weights)) for each in blocks[inside]]
+        room = np.clip(noise, ON_THE_LINE * mean[inside], 2 * ON_THE_LINE * mean[inside])
+        on_line = bool((np.abs(line - mean[inside]) <= room).all())
+        found.append((away, inside))
+        if away <= 0.5 and on_line:
+            break
+    else:
+        away, inside = min(found, key=lambda each: each[0])
+        on_line = False
+    low, high = lags[inside[0]] * frame_ps, lags[inside[-1]] * frame_ps
+    ordinary = float(ordinary_weights(lags, inside) @ mean)
+    linear = on_line or slope.value <= 0
+    span = f"{low:.3g}–{high:.3g} ps: the"
+    if linear:
         reason = (
-            f"{low * frame_ps:.3g}–{high * frame_ps:.3g} ps: the last of {len(windows)} windows; the slope "
-            "still changes in all earlier ones"
+            f"{span} earliest window from {floor * frame_ps:.3g} ps on whose ordinary slope agrees with that "
+            "of all lags (to half of its interval) and whose points lie on the line (to 5 % or their error)"
         )
-    return Window(low * frame_ps, high * frame_ps, reason, linear)
-
-
-def _contradiction(first: Estimate, later: Estimate, data: BlockMsd) -> float:
-    """|difference of two slopes| in standard errors; that of the later one is the least it can be."""
-    cells = first.cells - later.cells
-    delta = cells.mean(axis=1)
-    time = time_variance(delta, data.weights)
-    ions = _ion_variance(cells, data)
-    brownian = max(
-        later.model - first.model, 0.0
-    )  # the earlier window is nearly contained in the optimal fit
-    error = np.sqrt(max(time + ions, brownian))
-    return float(abs(data.weights @ delta) / error) if error > 0 else 0.0
-
-
-def block_count(paths: Paths, high: int) -> int:
-    """Blocks at least twice as long as the longest lag, between 5 and 20 for the whole data."""
-    total = sum(stop - start for _, (start, stop) in paths.stretches(high + MIN_BLOCKS))
-    return int(np.clip(total // (2 * high), MIN_BLOCKS, MAX_BLOCKS))
-
-
-def block_share(
-    paths: Paths, lags: Lags, blocks: int | None = None
-) -> list[tuple[int, tuple[int, int], int, float]]:
-    """(run, segment, blocks in it, weight of each): the blocks of time shared out over all stretches."""
-    high = int(lags[-1])
-    count = block_count(paths, high) if blocks is None else blocks
-    stretches = paths.stretches(high + MIN_BLOCKS)
-    lengths = np.array([stop - start for _, (start, stop) in stretches], dtype=float)
-    shared = []
-    for (run, part), length in zip(stretches, lengths):
-        share = max(1, round(count * length / lengths.sum()))
-        share = min(share, part[1] - part[0] - high)
-        shared.append((run, part, share, float(length / share)))
-    return shared
-
-
-def block_data(paths: Paths, lags: Lags, blocks: int) -> BlockMsd:
-    """MSD in blocks of time, of all runs."""
-    parts, weights, runs = [], [], []
-    for run, part, share, weight in block_share(paths, lags, blocks):
-        parts.append(block_msd(paths.displacements[run], part, lags, share))
-        weights += [weight] * share
-        runs += [run] * share
-    shares = np.array(weights)
-    return BlockMsd(np.concatenate(parts, axis=1), shares / shares.sum(), np.array(runs))
+    else:
+        reason = f"{span} window whose ordinary slope is nearest to that of all lags; no window is a line"
+    holds = slope.value <= 0 or value.low <= ordinary <= value.high
+    return Window(float(low), float(high), reason, linear), holds
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
@@ -355,12 +405,16 @@ def estimate(data: BlockMsd, lags: Lags, paths: Paths, estimator: str) -> Estima
     cells = np.einsum("m,mbna->bn", line.weights, data.msd)
     variance = line.variance
     if data.weights @ cells.mean(axis=1) <= 0:
-        # the limit is that of ions that may have diffused all the way seen
-        step = float(data.mean[-1] / lags[-1]) / 3
-        covariance = brownian_covariance(lags, paths.longest, step, 0.0)
-        variance = float(line.weights @ covariance @ line.weights)
+        variance = _ceiling_variance(line, data.mean, lags, paths)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
     return _estimate(cells, data, variance / cells.shape[1] * paths.longest / frames, line)
+
+
+def _ceiling_variance(line: LineWeights, mean: Floats, lags: Lags, paths: Paths) -> float:
+    """Of the slope of one walker, for the limit of ions that may have diffused all the way seen."""
+    step = float(mean[-1] / lags[-1]) / 3
+    covariance = brownian_covariance(lags, paths.longest, step, 0.0)
+    return float(line.weights @ covariance @ line.weights)
 
 
 def _estimate(
@@ -368,8 +422,8 @@ def _estimate(
 ) -> Estimate:
     blocks = cells.mean(axis=1)
     time, freedom = _over_time(blocks, data, one_mean)
-    value, ions = float(data.weights @ blocks), _ion_variance(cells, data)
-    return Estimate(value, cells, time, ions, model, line, data, freedom, one_mean)
+    value, ions = float(data.weights @ blocks), ion_variance(cells, data)
+    return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean)
 
 
 def _over_time(blocks: Floats, data: BlockMsd, one_mean: float) -> tuple[float, int]:
@@ -408,46 +462,16 @@ def _one_mean(paths: Paths, lags: Lags, fit: Estimate) -> float:
     return float(special.fdtrc(runs - 1, freedom, between / within)) if within > 0 else 0.0
 
 
-def _ion_variance(cells: Floats, data: BlockMsd) -> float:
-    """V_ion − V_both: the part of the variance between ions that lasts from block to block."""
-    ions = cells.shape[1]
-    if ions == 1:
-        return 0.0
-    residual = (cells - float(data.weights @ cells.mean(axis=1))) * data.weights[:, None] / ions
-    per_ion = sum(float((residual[data.runs == run].sum(axis=0) ** 2).sum()) for run in np.unique(data.runs))
-    return max(per_ion - float((residual**2).sum()), 0.0)
-
-
-def msd_band(paths: Paths, points: int = 24) -> tuple[Floats, Floats, Floats]:
-    """Lags (ps), MSD and its standard error (Å²) up to 0.45 of the longest stretch, for plots."""
-    top = max(int(0.45 * paths.longest), 2)
-    lags = np.unique(np.geomspace(1, top, points).round().astype(np.intp))
-    data = block_data(paths, lags, MIN_BLOCKS)
-    errors = []
-    for squares in data.msd.sum(axis=3):  # (blocks, ions)
-        variance = time_variance(squares.mean(axis=1), data.weights) + _ion_variance(squares, data)
-        errors.append(np.sqrt(variance))
-    time: Floats = lags.astype(np.float64) * float(paths.interval_fs / FS_PER_PS)
-    return time, data.mean, np.array(errors)
-
-
-def time_variance(blocks: Floats, weights: Floats) -> float:
-    """Variance of the weighted mean of blocks."""
-    mean = weights @ blocks
-    count = len(blocks)
-    return float((weights**2 @ (blocks - mean) ** 2) * count / max(count - 1, 1))
-
-
-def _difference(first: Floats, second: Floats, weights: Floats) -> float:
+def _difference(first: Estimate, second: Estimate) -> float:
     """|difference of two estimates| over its standard error between blocks."""
-    delta = first - second
+    delta, weights = (first.cells - second.cells).mean(axis=1), first.data.weights
     error = np.sqrt(time_variance(delta, weights))
     return float(abs(weights @ delta) / error) if error > 0 else 0.0
 
 
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
-    """Interval of the first estimate; where the MSD is curved, that of all ways to fit together."""
-    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom) for fit in fits]
+    """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
+    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature) for fit in fits]
     return spanning(parts).scaled(unit)
 
 
@@ -458,7 +482,9 @@ def _axes(fits: Sequence[Estimate], unit: float) -> tuple[Value, Value, Value]:
 
 def _axis(fit: Estimate, axis: int) -> Estimate:
     cells = np.einsum("m,mbn->bn", fit.line.weights, fit.data.msd[..., axis])
-    return _estimate(cells, fit.data, fit.model / 3, fit.line, fit.one_mean)
+    found = _estimate(cells, fit.data, fit.model / 3, fit.line, fit.one_mean)
+    part = (found.value / fit.value) ** 2 if fit.value > 0 else 0.0
+    return replace(found, curvature=fit.curvature * part)
 
 
 def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | None:
@@ -473,5 +499,6 @@ def _ratio(tracer: Estimate, both: Estimate) -> Value:
     ratio = tracer.cells.mean(axis=1) / tracer.value - both.cells[:, 0] / both.value
     ions = tracer.ions / tracer.value**2
     time, freedom = _over_time(ratio, tracer.data, tracer.one_mean)
-    unity = interval(1.0, time + ions, both.model / both.value**2, freedom)
+    curvature = tracer.curvature / tracer.value**2
+    unity = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature)
     return unity.scaled(tracer.value / both.value)

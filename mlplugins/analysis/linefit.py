@@ -50,16 +50,35 @@ def brownian_covariance(lags: NDArray[np.intp], frames: int, step: float, noise:
     >>> round(float(value), 6)
     0.06
     """
+    lag = np.arange(2.0 * int(lags[-1]) + 2)
+    return curve_covariance(lags, frames, step * lag + 2 * noise * (lag > 0))
+
+
+def curve_covariance(lags: NDArray[np.intp], frames: int, walk: Floats) -> Floats:
+    """The same for any Gaussian process with stationary steps, from its MSD.
+
+    Args:
+        lags: lags in frames, rising, (M,).
+        frames: length of the trajectory.
+        walk: MSD of one axis at lags 0, 1, … at least the sum of two of `lags`, Å².
+
+    Returns:
+        (M, M), Å⁴. With M(t) the MSD of an axis, ⟨(x_a − x_b)(x_c − x_d)⟩ is half of
+        M(a − d) + M(b − c) − M(a − c) − M(b − d).
+    """
     count = len(lags)
     result = np.empty((count, count))
     for a in range(count):
         for b in range(a, count):
             m, n = int(lags[a]), int(lags[b])
+            # of the pairs that overlap; shift of the second origin, and |shift − m| and so on as slices
+            ahead = np.concatenate([walk[n:0:-1], walk[: m + 1]])  # |shift|, shift = −n … m
+            later = walk[: m + n + 1]  # shift + n
+            before = later[::-1]  # m − shift
+            middle = np.concatenate([walk[m:0:-1], walk[: n + 1]])  # |shift + n − m|
+            covariance = 0.5 * (before + later - middle - ahead)
             shift = np.arange(-n, m + 1)
-            overlap = np.maximum(np.minimum(m, shift + n) - np.maximum(shift, 0), 0)
-            ends = (shift == m - n).astype(float) + (shift == 0) - (shift == m) - (shift == -n)
             pairs = np.minimum(frames - m, frames - n - shift) - np.maximum(0, -shift)
-            covariance = step * overlap + noise * ends
             total = float((np.maximum(pairs, 0) * covariance**2).sum())
             result[a, b] = result[b, a] = 6.0 * total / ((frames - m) * (frames - n))
     return result
@@ -86,10 +105,34 @@ def line_weights(
     if estimator == "ols":
         rows = np.linalg.pinv(design)
     else:
-        scale = np.sqrt(np.diag(covariance))
-        correlation = covariance / np.outer(scale, scale) + JITTER * np.eye(len(lags))
-        factor = linalg.cho_factor(correlation)
-        scaled = design / scale[:, None]
-        solved = linalg.cho_solve(factor, scaled)
-        rows = np.linalg.solve(scaled.T @ solved, solved.T) / scale
+        rows = generalised(design, covariance)
     return LineWeights(rows[0], rows[1], float(rows[0] @ covariance @ rows[0]))
+
+
+def generalised(design: Floats, covariance: Floats) -> Floats:
+    """(parameters, points): best linear unbiased estimates of the columns of `design`, as rows."""
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scale, scale) + JITTER * np.eye(len(scale))
+    factor = linalg.cho_factor(correlation)
+    scaled = design / scale[:, None]
+    solved = linalg.cho_solve(factor, scaled)
+    rows: Floats = np.linalg.solve(scaled.T @ solved, solved.T) / scale
+    return rows
+
+
+def ordinary_weights(lags: NDArray[np.intp], inside: NDArray[np.intp]) -> Floats:
+    """Weights of the ordinary slope of a window over evenly spaced lags, on these lags."""
+    x = lags[inside].astype(float)
+    share = np.gradient(x)
+    centred = (x - share @ x / share.sum()) * share
+    weights = np.zeros(len(lags))
+    weights[inside] = centred / (centred @ x)
+    return weights
+
+
+def drawn(weights: Floats, lags: NDArray[np.intp], inside: NDArray[np.intp], variance: float) -> LineWeights:
+    """The line of this slope through the window, nearest to the early points, which scatter least."""
+    level = np.zeros(len(lags))
+    level[inside] = 1 / lags[inside]
+    level /= level.sum()
+    return LineWeights(weights, level - weights * (level @ lags), variance)

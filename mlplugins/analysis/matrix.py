@@ -9,16 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.diffusion import (
-    MIN_BLOCKS,
-    Diffusion,
-    Paths,
-    Window,
-    block_share,
-    line_for,
-    time_variance,
-)
-from mlplugins.analysis.diffusion import window_lags as lags_of
+from mlplugins.analysis.blocks import MIN_BLOCKS, Paths, block_share, time_variance
+from mlplugins.analysis.diffusion import Diffusion, Fit
 from mlplugins.analysis.msd import block_products
 from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.units import CM2_S_PER_A2_FS
@@ -34,7 +26,8 @@ class MatrixSlope:
         value, error: (K, K).
         per_block: (blocks, K, K).
         weights: of the blocks.
-        brownian: relative variance of the slope of one Brownian walker with these lags.
+        brownian: relative variance of the slope of one walker with these lags.
+        curvature: relative variance by curvature that the lags do not exclude.
     """
 
     value: Floats
@@ -42,44 +35,39 @@ class MatrixSlope:
     per_block: Floats
     weights: Floats
     brownian: float
+    curvature: float
 
     def entry(self, row: int, column: int, unit: float) -> Value:
         """One element with its 95 % interval, symmetric (off-diagonal elements may be negative)."""
         t = float(special.stdtrit(max(len(self.weights) - 1, 1), 0.5 + LEVEL / 2))
-        value, half = float(self.value[row, column]) * unit, float(self.error[row, column]) * unit * t
+        value = float(self.value[row, column]) * unit
+        half = float(np.hypot(self.error[row, column] * unit * t, 1.96 * self.curvature**0.5 * value))
         relative = float(self.error[row, column]) * unit / abs(value) if value else float("inf")
         return Value(value, value - half, value + half, relative)
 
 
-def slope_matrix(
-    products: Sequence[Floats], paths: Paths, window: Window, estimator: str, scale: float
-) -> MatrixSlope:
-    """Fit every element of ⟨Σ_g Δx_ag Δx_bg⟩ inside the window, as `diffusion` does with the MSD.
+def slope_matrix(products: Sequence[Floats], paths: Paths, fit: Fit) -> MatrixSlope:
+    """Slope of every element of ⟨Σ_g Δx_ag Δx_bg⟩, by the lags and weights that `diffusion` took for the MSD.
 
     Args:
         products: (frames, K, G) of each run.
         paths: the runs' segments and spacing (their displacements are not used).
-        window: lags to fit.
-        estimator: `gls` or `ols`.
-        scale: what the trace is divided by to be the MSD of one walker (for the weights of the lags).
+        fit: lags and weights.
     """
-    lags = lags_of(paths, window, estimator)
+    lags, line = fit.lags, fit.line
     parts, weights = [], []
-    for run, segment, share, weight in block_share(paths, lags):
+    for run, segment, share, weight in block_share(paths, lags, fit.blocks):
         parts.append(block_products(products[run], segment, lags, share))
         weights += [weight] * share
     blocks = np.concatenate(parts, axis=1)  # (lags, blocks, K, K)
     shares = np.array(weights) / sum(weights)
-    trace = np.einsum("mbkk,b->m", blocks, shares) / scale
-    line = line_for(trace, lags, paths, estimator)
     per_block = np.einsum("m,mbij->bij", line.weights, blocks)
     value = np.einsum("b,bij->ij", shares, per_block)
     flat = per_block.reshape(len(shares), -1)
     error = np.sqrt([time_variance(column, shares) for column in flat.T]).reshape(value.shape)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
-    walker = float(line.weights @ trace)
-    brownian = line.variance * paths.longest / frames / walker**2 if walker else 0.0
-    return MatrixSlope(value, error, per_block, shares, brownian)
+    brownian = fit.relative_variance * paths.longest / frames
+    return MatrixSlope(value, error, per_block, shares, brownian, fit.curvature)
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ def diffusion_tensor(paths: Paths, result: Diffusion) -> DiffusionTensor:
     """
     products = [run.transpose(0, 2, 1) for run in paths.displacements]
     ions = paths.displacements[0].shape[1]
-    slope = slope_matrix(products, paths, result.window, result.estimator, float(ions))
+    slope = slope_matrix(products, paths, result.fit)
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 2 / ions
     entries = (*result.axes, *(slope.entry(a, b, unit) for a, b in VOIGT[3:]))
     values, vectors = np.linalg.eigh(slope.value * unit)

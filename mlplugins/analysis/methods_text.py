@@ -21,6 +21,7 @@ REFERENCES = {
     "gls": "X. Michalet, A. J. Berglund, Phys. Rev. E 85, 061916 (2012), 10.1103/PhysRevE.85.061916.",
     "bayes": "A. R. McCluskey, S. W. Coles, B. J. Morgan, J. Chem. Theory Comput. 21, 79 (2025), "
     "10.1021/acs.jctc.4c01249.",
+    "reml": "D. A. Harville, J. Am. Stat. Assoc. 72, 320 (1977), 10.1080/01621459.1977.10480998.",
     "cluster": "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
     "10.1198/jbes.2010.07136.",
     "hops": "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
@@ -76,36 +77,39 @@ def _motion(runs: Sequence[RunResult], drift: str, cite: _Citations) -> list[str
 def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
     low = min(run.diffusion.window.low_ps for run in runs)
     high = max(run.diffusion.window.high_ps for run in runs)
-    used = {run.diffusion.estimator for run in runs}
-    ways = []
-    if "gls" in used:
-        ways.append(
-            "generalised least squares with the covariance of overlapping displacements of Brownian "
-            "motion with "
-            f"local noise {cite('gls', 'bayes')}"
+    fixed = all(run.diffusion.window.fixed for run in runs)
+    ordinary = runs[0].diffusion.estimator == "ols"
+    model = f"the covariance of overlapping displacements {cite('gls', 'bayes')}"
+    if fixed:
+        how = (
+            f"ordinary least squares on at most {OLS_LAGS} even lags"
+            if ordinary
+            else f"generalised least squares with {model} of Brownian motion with local noise"
         )
-    if "ols" in used:
-        ways.append(f"ordinary least squares on at most {OLS_LAGS} even lags")
-    how = " or, where the MSD is curved, by ".join(ways)
-    chosen = (
-        "the earliest one that no later window contradicts at 99 %, or the last if the slope changes in all"
+        texts = [
+            "D* is the slope of MSD = c + 6 D* t inside the fit window (given by the user; "
+            f"{low:.3g}–{high:.3g} ps), by {how}."
+        ]
+    else:
+        texts = [
+            "D* is the long-time slope of MSD = c + 6 D* t + Σ u<sub>k</sub> (1 − exp(−t/τ<sub>k</sub>)) "
+            f"over all lags up to half of the run, by generalised least squares with {model} of a Gaussian "
+            "process with the measured MSD; the strength of the decays is averaged over with its restricted "
+            f"likelihood {cite('reml')}, and what they may hide is part of the error. The fit window "
+            f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope "
+            "agrees with it and whose points lie on the line."
+        ]
+        if ordinary:
+            texts.append("The values are the ordinary slopes of the windows.")
+    texts.append(
+        "Its error combines the scatter between blocks of time and between ions (V = V<sub>time</sub> + "
+        f"V<sub>ion</sub> − V<sub>both</sub> {cite('cluster')}) and becomes a 95 % interval of ln D with "
+        "Student's t."
     )
-    if all(run.diffusion.window.reason.startswith("fixed") for run in runs):
-        chosen = "given by the user"
-    texts = [
-        f"D* is the slope of MSD = c + 6 D* t inside the fit window ({chosen}; {low:.3g}–{high:.3g} ps "
-        f"over all "
-        f"temperatures), by {how}. Its error combines the scatter between blocks of time and between "
-        f"ions (V = "
-        f"V<sub>time</sub> + V<sub>ion</sub> − V<sub>both</sub> {cite('cluster')}) and becomes a 95 % "
-        f"interval of "
-        "ln D with Student's t."
-    ]
     if any(run.diffusion.curved for run in runs):
         texts.append(
-            "Where the MSD is curved, the intervals of D*, D<sub>σ</sub> and H span ordinary and "
-            "generalised fits "
-            "and, in a chosen window, that of the late slope."
+            "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H hold the "
+            "ordinary and the generalised fit."
         )
     if runs[0].further is not None:
         texts.append(

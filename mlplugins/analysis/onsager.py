@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.diffusion import Diffusion, Paths, Window, diffusion, time_variance
+from mlplugins.analysis.blocks import Paths, time_variance
+from mlplugins.analysis.diffusion import SINGLE_WALKER, Diffusion, diffusion
 from mlplugins.analysis.matrix import MatrixSlope, slope_matrix
 from mlplugins.analysis.value import Value, interval
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS, conductivity_ms_cm
@@ -83,9 +84,8 @@ def onsager(
     species: Mapping[str, Sequence[Floats]],
     charges: Mapping[str, float],
     paths: Paths,
-    window: Window,
+    result: Diffusion,
     state: State,
-    estimator: str = "gls",
 ) -> Onsager:
     """L_ij, σ and transference numbers of the carriers.
 
@@ -93,18 +93,18 @@ def onsager(
         species: displacements (frames, ions, 3) of each run, by species.
         charges: in e, by species.
         paths: segments and frame spacing of the runs.
-        window: lags to fit, ps.
+        result: fit of the first species; the L_ij take its lags and weights.
         state: temperature and volume.
-        estimator: `gls` or `ols`.
     """
     names = list(species)
-    limits = (window.low_ps, window.high_ps)
-    own = [diffusion(_like(paths, species[name]), limits, estimator, collective=False) for name in names]
+    limits = (result.window.low_ps, result.window.high_ps) if result.window.fixed else None
+    others = [diffusion(_like(paths, species[name]), limits, collective=False) for name in names[1:]]
+    own = [result, *others]
     sums = [
         np.stack([species[name][run].sum(axis=1) for name in names], axis=1) for run in range(_runs(species))
     ]
     ions = [species[name][0].shape[1] for name in names]
-    slope = slope_matrix(sums, paths, window, estimator, float(sum(ions)))
+    slope = slope_matrix(sums, paths, result.fit)
     weight = np.array([charges[name] for name in names])
     unit = 1 / paths.interval_fs / 6
     sigma_unit = conductivity_ms_cm(CM2_S_PER_A2_FS, state.volume_a3, state.temperature_k) * unit
@@ -113,7 +113,8 @@ def onsager(
     currents = np.einsum("i,bij,j->b", weight, slope.per_block, weight)
     total = float(slope.weights @ currents)
     error = time_variance(currents, slope.weights)
-    sigma = interval(total, error, slope.brownian * total**2, len(currents) - 1).scaled(sigma_unit)
+    model, curved = SINGLE_WALKER * slope.brownian * total**2, slope.curvature * total**2
+    sigma = interval(total, error, model, len(currents) - 1, curved).scaled(sigma_unit)
     tracer = _nernst_einstein(own, ions, weight, state)
     shares = weight @ slope.value * weight
     return Onsager(

@@ -26,16 +26,22 @@ ACCENT = "#0b5c8a"
 
 
 def msd_figure(runs: Sequence[RunResult]) -> Figure:
-    """Tracer MSD with fitted lines (left), tracer and collective MSD on logarithmic axes (right)."""
-    figure = Figure(figsize=(10.0, 4.3), layout="constrained")
+    """Tracer MSD with fitted lines and the residuals (left), tracer and collective MSD on logarithmic axes
+    (right)."""
+    figure = Figure(figsize=(10.0, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    parts = figure.subplot_mosaic([["msd", "log"], ["rest", "log"]], height_ratios=(3.2, 1.0))
+    left, rest, right = parts["msd"], parts["rest"], parts["log"]
     for run, color in zip(runs, _colors(len(runs))):
         _msd_lines(left, right, run, color)
+        _residuals(rest, run, color)
     last = max(run.diffusion.window.high_ps for run in runs)
     limit = min(2.0 * last, max(float(run.curve.time_ps[-1]) for run in runs))
     top = max(float(run.curve.tracer[run.curve.time_ps <= limit].max()) for run in runs)
-    left.set(xlim=(0, limit), ylim=(0, 1.08 * top), xlabel="lag time (ps)", ylabel="MSD (Å²)")
+    left.set(xlim=(0, limit), ylim=(0, 1.08 * top), ylabel="MSD (Å²)")
+    left.tick_params(labelbottom=False)
+    reach = max(10.0, 1.1 * max(abs(bound) for bound in rest.get_ylim()))
+    rest.set(xlim=(0, limit), ylim=(-reach, reach), xlabel="lag time (ps)", ylabel="MSD − line (%)")
     left.legend(frameon=False, loc="upper left", title="line: fit in its window; band: 95 %")
     left.set_title(f"{runs[0].species} tracer", loc="left")
     right.set(xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="MSD (Å²)")
@@ -43,9 +49,21 @@ def msd_figure(runs: Sequence[RunResult]) -> Figure:
     dashed = any(run.curve.collective is not None for run in runs)
     title = "tracer (solid), collective (dashed; ticks: its fit)" if dashed else "tracer"
     right.set_title(title, loc="left")
-    for axes in (left, right):
+    for axes in (left, rest, right):
         _finish(axes)
     return figure
+
+
+def _residuals(axes: Any, run: RunResult, color: Any) -> None:
+    """MSD less the line, in percent of the MSD, inside the window."""
+    window, result = run.diffusion.window, run.diffusion
+    time, tracer = run.curve.time_ps, run.curve.tracer
+    inside = (time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)) & (tracer > 0)
+    every = max(1, int(inside.sum()) // MAX_POINTS)
+    time, tracer = time[inside][::every], tracer[inside][::every]
+    line = result.intercept_a2 + 6 * result.tracer.value / CM2_S_PER_A2_PS * time
+    axes.axhline(0.0, color="#777777", lw=0.8)
+    axes.plot(time, 100 * (1 - line / tracer), color=color, lw=1.4)
 
 
 def _msd_lines(left: Any, right: Any, run: RunResult, color: Any) -> None:

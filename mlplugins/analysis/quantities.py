@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
+from mlplugins.analysis.blocks import Paths, msd_band
 from mlplugins.analysis.conductivity import MELTED_A, AnalysisSettings, RunResult, analyse, pool
 from mlplugins.analysis.convergence import Convergence, convergence
-from mlplugins.analysis.diffusion import Paths, collective_paths, msd_band
+from mlplugins.analysis.diffusion import collective_paths
 from mlplugins.analysis.finite_size import yeh_hummer
 from mlplugins.analysis.green_kubo import GreenKubo
 from mlplugins.analysis.matrix import DiffusionTensor, diffusion_tensor
@@ -111,7 +112,7 @@ def further(
         tensor=diffusion_tensor(paths, result.diffusion),
         bayes=_bayes(paths, result, settings.sampler),
         bayes_collective=_bayes(charge, result, settings.sampler) if charge else None,
-        convergence=convergence(paths, result.diffusion, result.diffusion.estimator, has_charge),
+        convergence=convergence(paths, result.diffusion, settings.estimator, has_charge),
         onsager=_onsager(trajectories, paths, slices, result, settings),
         hops=hops,
         correlation_factor=_correlation_factor(result, hops),
@@ -145,7 +146,7 @@ def _onsager(
         species[name] = [run.others[name][part] for run, part in zip(trajectories, slices)]
     charges = {result.species: settings.charge, **settings.carriers}
     state = State(result.temperature_k, result.volume_a3)
-    return onsager(species, charges, paths, result.diffusion.window, state, result.diffusion.estimator)
+    return onsager(species, charges, paths, result.diffusion, state)
 
 
 def _hops(

@@ -36,15 +36,22 @@ class Value:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def interval(value: float, variance: float, model: float, freedom: int) -> Value:
+def half_width(variance: float, model: float, freedom: int, known: float = 0.0) -> float:
+    """Half of a 95 % interval, see `interval`."""
+    t = float(special.stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
+    z = float(special.ndtri(0.5 + LEVEL / 2))
+    return float(max(np.sqrt(t**2 * variance + z**2 * known), np.sqrt(model)))
+
+
+def interval(value: float, variance: float, model: float, freedom: int, known: float = 0.0) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
 
     Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
-    agree by chance from an interval narrower than one standard error.
+    agree by chance from an interval narrower than one standard error. `known` is a variance that does not
+    come from the blocks.
     """
-    t = float(special.stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
     z = float(special.ndtri(0.5 + LEVEL / 2))
-    half = float(max(t * np.sqrt(variance), np.sqrt(model)))
+    half = half_width(variance, model, freedom, known)
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
     factor = float(np.exp(min(half / value, 700.0)))

@@ -372,9 +372,7 @@ def _assumptions(config: Config, base: Path, readings: Iterable[str]) -> Sequenc
         ("drift removed", reference[config.drift]),
         (
             "fit",
-            "generalised least squares (ordinary where the MSD is curved)"
-            if config.fit == "gls"
-            else "ordinary least squares",
+            "generalised least squares" if config.fit == "gls" else "ordinary least squares",
         ),
         ("fit window", "chosen, see above" if config.fit_window is None else "fixed by the user"),
         ("hop length (for warnings only)", f"{config.hop_length:g} Å"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlplugins.analysis.diffusion import Paths, Window, diffusion
+from mlplugins.analysis.diffusion import Paths, diffusion
 from mlplugins.analysis.matrix import diffusion_tensor
 from mlplugins.analysis.onsager import State, onsager
 from mlplugins.testing.walks import LatticeWalk
@@ -11,7 +11,7 @@ from mlplugins.units import BOLTZMANN_EV_K, conductivity_ms_cm
 
 FRAMES = 10_000
 STATE = State(600.0, 8000.0)
-WINDOW = Window(0.5, 4.0, "test")
+WINDOW = (0.5, 4.0)
 
 
 def two_species(seed=0):
@@ -37,7 +37,8 @@ def results():
     for seed in range(16):
         species = two_species(seed)
         paths = Paths(species["Li"], [[(0, FRAMES)]], 20.0)
-        found.append(onsager(species, {"Li": 1.0, "Cl": -1.0}, paths, WINDOW, STATE))
+        result = diffusion(paths, WINDOW)
+        found.append(onsager(species, {"Li": 1.0, "Cl": -1.0}, paths, result, STATE))
     return found
 
 
@@ -69,11 +70,12 @@ def test_sigma_and_transference_follow_from_the_charges(results):
         assert whole == pytest.approx(result.sigma.value, rel=1e-9)
 
 
-def test_one_species_is_the_collective_conductivity():
+@pytest.mark.parametrize("window", [None, (2.0, 15.0)])
+def test_one_species_is_the_collective_conductivity(window):
     moved = LatticeWalk(frames=3000, ions=12).displacements()
     paths = Paths([moved], [[(0, 3000)]], 100.0)
-    one = onsager({"Li": [moved]}, {"Li": 2.0}, paths, Window(2.0, 15.0, "test"), STATE)
-    ours = diffusion(paths, (2.0, 15.0))
+    ours = diffusion(paths, window)
+    one = onsager({"Li": [moved]}, {"Li": 2.0}, paths, ours, STATE)
     unit = conductivity_ms_cm(12 * 4, 8000.0, 600.0)
     assert one.sigma.value == pytest.approx(ours.collective.value * unit, rel=1e-9)
     assert one.sigma.low == pytest.approx(ours.collective.low * unit, rel=1e-9)
