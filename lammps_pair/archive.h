@@ -8,8 +8,9 @@ namespace mlplugins {
 
 /// Read every entry of a model file and compare its CRC-32, which torch itself does not, with the archive's directory
 /// and, where the exporter left one, with the list in the file.
-/// @throws std::runtime_error that names the file and the entry
-void verify_archive(const std::string &path);
+/// @returns the first entry that is not in that list as it is in the file; empty if all are, or there is no list
+/// @throws std::runtime_error that names the file and an entry with a wrong checksum
+std::string verify_archive(const std::string &path);
 
 /// Load the TorchScript extensions that the file names from `directory` and from those in MLPLUGINS_EXTENSIONS, and
 /// from nowhere else: metatomic's own loader opens whatever absolute path a file states.

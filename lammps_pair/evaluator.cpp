@@ -169,6 +169,12 @@ void Evaluator::State::load()
   if (inputs.size() != 0)
     throw std::runtime_error("'" + settings.path + "' needs extra inputs (first: '" +
                              inputs.begin()->key().toStringRef() + "'), which LAMMPS does not have");
+  // metatomic's D3 wrapper declares the range of its pairs; the coordination of the second atom reaches further
+  const auto wrapper = model->attr("module").toModule();
+  if (wrapper.hasattr("_cutoff") && wrapper.hasattr("_cn_cutoff"))
+    info.interaction_range = std::max(info.interaction_range,
+                                      (wrapper.attr("_cutoff").toDouble() + wrapper.attr("_cn_cutoff").toDouble()) *
+                                          mta::unit_conversion_factor(capabilities->length_unit(), LENGTH_UNIT));
   if (info.cutoff == 0.0) info.cutoff = std::isfinite(info.interaction_range) ? info.interaction_range : 0.0;
 }
 

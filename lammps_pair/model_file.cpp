@@ -21,6 +21,11 @@ namespace {
 
 constexpr int NEWEST_FORMAT = 3;    // of the mlplugins:: entries in a model file
 
+/// Says what is wrong by itself.
+struct Damaged : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// Whether the module is ours, and not a wrapper that kept our metadata.
 bool is_ours(const torch::jit::Module &module)
 {
@@ -42,7 +47,7 @@ double entry(const std::string &path, const mta::ModelMetadata &metadata, const 
   } catch (const std::exception &) {
     // not a number: refused below like the rest
   }
-  throw std::runtime_error("'" + path + "' is damaged: its metadata say mlplugins::" + key + " = '" +
+  throw Damaged("'" + path + "' is damaged: its metadata say mlplugins::" + key + " = '" +
                            text.substr(0, 60) + "'; copy it again, or export the model again");
 }
 
@@ -73,9 +78,16 @@ std::string describe_current_exception()
 mta::ModelMetadata read_metadata(const std::string &path)
 {
   if (!std::filesystem::is_regular_file(path)) throw std::runtime_error("no such model file: '" + path + "'");
-  verify_archive(path);
+  const auto changed = verify_archive(path);
   try {
-    return mta::read_model_metadata(path);
+    auto metadata = mta::read_model_metadata(path);
+    read_entries(path, metadata);    // of a newer format, rather than damaged
+    if (!changed.empty())
+      throw Damaged("'" + path + "' is damaged: its entry '" + changed + "' is not the one that was exported; copy it "
+                    "again, or export the model again");
+    return metadata;
+  } catch (const Damaged &) {
+    throw;
   } catch (const std::exception &) {
     const auto reason = describe_current_exception();
     throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated (" +
@@ -93,7 +105,7 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
   if (text("format", "").empty()) return entries;
   entries.format = static_cast<int>(entry(path, metadata, "format", 1, 1e6));
   if (entries.format > NEWEST_FORMAT)
-    throw std::runtime_error("'" + path + "' was written by a newer mlplugins (file format " +
+    throw Damaged("'" + path + "' was written by a newer mlplugins (file format " +
                              std::to_string(entries.format) + ", this one reads up to " +
                              std::to_string(NEWEST_FORMAT) + "): upgrade mlplugins and run `mlplugins build`");
   entries.family = text("family", "mlplugins");

@@ -1,4 +1,4 @@
-"""What a model.pt holds, read from its archive without loading, and so without running, the program inside."""
+"""What a model.pt holds, read from its archive without running the program inside."""
 
 from __future__ import annotations
 

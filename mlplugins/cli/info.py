@@ -5,7 +5,8 @@ Example:
   mlplugins info potential/model.pt --json info.json
 
 Works for any metatomic model; hyper-parameters and the training record are there if mlplugins wrote the file.
-A model.pt is a program. This command reads it and runs nothing of it: look here before you load a stranger's file.
+A model.pt is a program. This command reads it and runs nothing of it: look here before you load a
+stranger's file.
 """
 
 from __future__ import annotations

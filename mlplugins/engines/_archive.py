@@ -211,8 +211,9 @@ def _entries(path: Path, extra: dict[str, str]) -> Entries:
     if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= FORMAT and len(number) < 9):
         record = _json_or_nothing(extra.get("mlplugins::metadata", ""))
         raise BadInput(
-            f"'{path}' has format {number[:20]} (written by mlplugins {_writer(record)}), but mlplugins {__version__} "
-            f"reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the model again here"
+            f"'{path}' has format {number[:20]} (written by mlplugins {_writer(record)}), but mlplugins "
+            f"{__version__} reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the "
+            "model again here"
         )
 
     def value(key: str, convert: Callable[[str], Any], valid: Callable[[Any], bool], expected: str) -> Any:

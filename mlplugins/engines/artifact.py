@@ -33,7 +33,7 @@ from mlplugins.errors import BadInput, RunFailed, nearest
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 
 EXTENSIONS = "MLPLUGINS_EXTENSIONS"
-"""Environment variable: directories of TorchScript extensions of other people's models, separated by colons."""
+"""Environment variable: directories of TorchScript extensions of others' models, separated by colons."""
 
 SUPPLIED = ("mlplugins_ops", "metatensor_torch", "metatomic_torch")
 """Extensions that this package brings along."""
@@ -307,7 +307,7 @@ def _open(archive: Archive, extensions: str | Path | None) -> AtomisticModel:
 def _load_extensions(archive: Archive, directory: str | Path | None) -> list[str]:
     """Load the libraries that the file names, from the user's directories only; returns those not found.
 
-    metatomic's own loader would open the absolute paths that a file states, which runs code that nobody named.
+    metatomic's own loader would open whatever absolute path a file states.
     """
     named = [str(directory)] if directory else []
     named += [part for part in os.environ.get(EXTENSIONS, "").split(os.pathsep) if part]
@@ -332,7 +332,7 @@ def _load_extensions(archive: Archive, directory: str | Path | None) -> list[str
 
 
 def _ours(archive: Archive, loaded: AtomisticModel, energy: str) -> Entries | None:
-    """What mlplugins wrote, if the module is its own; None for others, wrappers around one of ours included."""
+    """What mlplugins wrote, if the module is its own; None for others, and wrappers around one of ours."""
     module, capabilities = loaded.module, loaded.capabilities()
     entries = archive.entries
     name = re.sub(r"___torch_mangle_\d+\.", "", str(module._c.qualified_name))
@@ -344,8 +344,8 @@ def _ours(archive: Archive, loaded: AtomisticModel, energy: str) -> Entries | No
     range_ = lists[0].engine_cutoff("angstrom") if len(lists) == 1 else math.nan
     if range_ != entries.cutoff:
         raise BadInput(
-            f"'{archive.path}' is damaged: its metadata say a cutoff of {entries.cutoff:g} Å, but the model asks "
-            f"for neighbours within {range_:g} Å: copy it again, or export the model again"
+            f"'{archive.path}' is damaged: its metadata say a cutoff of {entries.cutoff:g} Å, but the model "
+            f"asks for neighbours within {range_:g} Å: copy it again, or export the model again"
         )
     return entries
 
@@ -390,6 +390,9 @@ def _symbol(number: int) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    # the last line of a TorchScript error is the reason, the lines before are the interpreter's trace
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    # the TorchScript interpreter's trace comes first, and its reason last
+    text = str(error).rpartition("RuntimeError: ")[2] if isinstance(error, RuntimeError) else str(error)
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if "RuntimeError: " in str(error):
+        return " ".join(lines)
     return lines[-1] if lines else type(error).__name__

@@ -88,6 +88,7 @@ class MetatomicModel(nn.Module):
         self.register_buffer("precision", torch.zeros(0, dtype=dtype))  # of the potential
         self.options = NeighborListOptions(cutoff=potential.cutoff, full_list=True, strict=True)
 
+    @torch.jit.export  # metatomic's wrappers ask the module of a loaded file, too
     def requested_neighbor_lists(self) -> List[NeighborListOptions]:
         return [self.options]
 
@@ -245,7 +246,7 @@ def save(
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[str]:
-    """A new file beside `path`, and none left of exports that were killed: the lock of a file dies with its process."""
+    """A new file beside `path`, and none left of exports that were killed: a lock dies with its process."""
     for stale in path.parent.glob(f"{glob.escape(path.name)}.*{UNFINISHED}"):
         with suppress(OSError), stale.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

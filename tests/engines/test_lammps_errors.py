@@ -147,12 +147,12 @@ def test_newer_file_format(tmp_path, lines, passing_model):
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("model-metadata"):
-                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"1"', rb'\g<1>"3"', data)
+                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"1"', rb'\g<1>"4"', data)
                 assert changed != data
                 data = changed
             target.writestr(entry.filename, data)
     text = refused(tmp_path, replaced(lines, "pair_style", "pair_style mlplugins newer.pt"))
-    assert "written by a newer mlplugins (file format 3, this one reads up to 2): upgrade mlplugins" in text
+    assert "written by a newer mlplugins (file format 4, this one reads up to 3): upgrade mlplugins" in text
 
 
 @pytest.mark.slow
