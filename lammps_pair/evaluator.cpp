@@ -23,14 +23,7 @@ namespace mlplugins {
 
 namespace {
 
-constexpr int NEWEST_FORMAT = 2;    // of the mlplugins:: entries in a model file
 const char *const LENGTH_UNIT = "angstrom";
-
-std::string read(const torch::Dict<std::string, std::string> &extra, const std::string &key, const std::string &otherwise)
-{
-  const auto found = extra.find("mlplugins::" + key);
-  return found == extra.end() ? otherwise : found->value();
-}
 
 /// NaN and infinity survive a multiplication by zero; several sums, so that the compiler can vectorise.
 bool all_finite(const double *values, std::size_t count)
@@ -70,7 +63,8 @@ struct Evaluator::State {
   Settings settings;
   ModelInfo info;
   Result result;
-  std::shared_ptr<mts::Module> model;
+  LoadedModel loaded;
+  std::shared_ptr<mts::Module> model;      ///< of `loaded`
   torch::jit::Module inner;                ///< the model without metatomic's wrapper
   mta::ModelCapabilities capabilities;
   std::vector<mta::NeighborListOptions> lists;
@@ -87,10 +81,11 @@ struct Evaluator::State {
   mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
   int64_t cached_centers = -1;
   bool selection_heeded = false;           ///< a total energy was seen to change with the selection
-  torch::Tensor gradients, forces, energies, uncertainties;    ///< what `result` points into
+  torch::Tensor gradients, forces, energies, uncertainties, baselines;    ///< what `result` points into
 
   State(const Settings &s, int local_rank);
   void load();
+  void take_fast_way(const Entries &entries);
   void pick_device(int local_rank);
   void pick_outputs();
   std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
@@ -115,30 +110,49 @@ Evaluator::State::State(const Settings &s, int local_rank) :
     settings(s), last(c10::StringType::get(), c10::AnyType::get())
 {
   const auto metadata = read_metadata(settings.path);
-  const int format = std::stoi(read(metadata->extra, "format", "0"));
-  if (format > NEWEST_FORMAT)
-    throw std::runtime_error("'" + settings.path + "' was written by a newer mlplugins (file format " +
-                             std::to_string(format) + ", this one reads up to " + std::to_string(NEWEST_FORMAT) +
-                             "): upgrade mlplugins and run `mlplugins build`");
+  const auto entries = read_entries(settings.path, metadata);
   load();
 
   info.name = metadata->name;
-  info.family = read(metadata->extra, "family", "metatomic");
-  info.exchange_width = std::stoi(read(metadata->extra, "exchange_width", "0"));
-  info.by_tag = read(metadata->extra, "atom_order", "") == "tag";
-  info.edge_model = format > 0 && !settings.direct_forces && !settings.direct_stress;
+  info.by_tag = entries.by_tag;
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
   pick_device(local_rank);
   pick_outputs();
+  info.family = "metatomic";
+  if (entries.format > 0) take_fast_way(entries);
 
   components = labels({"xyz"}, torch::arange(3, torch::kInt).reshape({3, 1}).to(device));
   properties = labels({"distance"}, torch::zeros({1, 1}, torch::kInt).to(device));
 }
 
+/// If the module itself is one of ours (and no wrapper around one), its energy depends on the neighbour vectors only.
+/// Its baseline is taken out of it and added in double: the energies of old float32 files would round it.
+void Evaluator::State::take_fast_way(const Entries &entries)
+{
+  if (!loaded.baseline.defined()) return;
+  const bool plain = energy_name == "energy" && info.atom_energies && capabilities->length_unit() == LENGTH_UNIT &&
+      capabilities->outputs().at(energy_name)->unit() == "eV";
+  info.edge_model = plain && !settings.direct_forces && !settings.direct_stress;
+  auto inside = inner.attr("baseline").toTensor();
+  if (info.edge_model)
+    inside.zero_();
+  else
+    inside.copy_(loaded.baseline);
+  if (!info.edge_model) return;
+  if (lists.size() != 1 || info.cutoff != entries.cutoff)
+    throw std::runtime_error("'" + settings.path + "' is damaged: its metadata say a cutoff of " +
+                             std::to_string(entries.cutoff) + " A, but the model asks for neighbors within " +
+                             std::to_string(info.cutoff) + " A; copy it again, or export the model again");
+  info.family = entries.family;
+  info.exchange_width = entries.exchange_width;
+  if (!entries.dtype.empty()) info.dtype = entries.dtype;
+}
+
 void Evaluator::State::load()
 {
-  model = load_module(settings);
+  loaded = load_model(settings);
+  model = loaded.module;
   capabilities = model->run_method("capabilities").toCustomClass<mta::ModelCapabilitiesHolder>();
   info.dtype = capabilities->dtype();
   info.interaction_range = capabilities->engine_interaction_range(LENGTH_UNIT);
@@ -155,6 +169,12 @@ void Evaluator::State::load()
   if (inputs.size() != 0)
     throw std::runtime_error("'" + settings.path + "' needs extra inputs (first: '" +
                              inputs.begin()->key().toStringRef() + "'), which LAMMPS does not have");
+  // metatomic's D3 wrapper declares the range of its pairs; the coordination of the second atom reaches further
+  const auto wrapper = model->attr("module").toModule();
+  if (wrapper.hasattr("_cutoff") && wrapper.hasattr("_cn_cutoff"))
+    info.interaction_range = std::max(info.interaction_range,
+                                      (wrapper.attr("_cutoff").toDouble() + wrapper.attr("_cn_cutoff").toDouble()) *
+                                          mta::unit_conversion_factor(capabilities->length_unit(), LENGTH_UNIT));
   if (info.cutoff == 0.0) info.cutoff = std::isfinite(info.interaction_range) ? info.interaction_range : 0.0;
 }
 
@@ -178,11 +198,18 @@ void Evaluator::State::pick_device(int local_rank)
   info.device = device.str();
 }
 
-/// Name of the output, honouring variants; empty if the model has none and it is not needed.
+/// Name of the output, honouring variants (`pbe` or `energy/pbe`); the only one where there is no default; empty if
+/// the model has none and it is not needed.
 std::string Evaluator::State::output(const std::string &quantity, const std::string &variant, bool needed) const
 {
   torch::optional<std::string> chosen;
-  if (!variant.empty()) chosen = variant;
+  const std::string prefix = quantity + "/";
+  if (!variant.empty()) chosen = variant.compare(0, prefix.size(), prefix) == 0 ? variant.substr(prefix.size()) : variant;
+  std::vector<std::string> variants;
+  for (const auto &entry : capabilities->outputs())
+    if (entry.key() == quantity || entry.key().compare(0, prefix.size(), prefix) == 0) variants.push_back(entry.key());
+  if (variants.size() == 1 && (variant.empty() || variant == variants[0])) return variants[0];
+  if (variant == quantity) chosen = torch::nullopt;
   try {
     return mta::pick_output(quantity, capabilities->outputs(), chosen);
   } catch (const std::exception &) {
@@ -202,6 +229,9 @@ void Evaluator::State::pick_outputs()
     all_outputs.insert(name, holder);
   };
   energy_name = output("energy", settings.variant_energy, true);
+  for (const auto &entry : capabilities->outputs())
+    if (entry.key() != energy_name && (entry.key() == "energy" || entry.key().compare(0, 7, "energy/") == 0))
+      info.energy_output = energy_name;
   info.atom_energies = capabilities->outputs().at(energy_name)->sample_kind() == "atom";
   request(energy_name, "eV", info.atom_energies ? "atom" : "system");
   if (settings.direct_forces) {
@@ -300,6 +330,16 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
 {
   energies = info.atom_energies ? by_atom(block, graph)
                                 : block->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+  result.baselines = nullptr;
+  if (info.edge_model) {
+    baselines = torch::empty({graph.n_centers}, torch::kDouble);
+    double *const b = baselines.data_ptr<double>();
+    const double *const of_species = loaded.baseline.data_ptr<double>();
+    const int64_t *const species = loaded.species_of_number.data_ptr<int64_t>();
+    for (int i = 0; i < graph.n_centers; i++) b[i] = of_species[species[graph.types[i]]];
+    energies = energies.flatten() + baselines;
+    result.baselines = b;
+  }
   const double *e = energies.data_ptr<double>();
   result.energy = 0.0;
   for (int64_t i = 0; i < energies.numel(); i++) result.energy += e[i];

@@ -33,6 +33,7 @@ struct Settings {
 /// What the engine needs to know about a model. Lengths in Å.
 struct ModelInfo {
   std::string name, family, dtype, device;
+  std::string energy_output;          ///< the one that is evaluated, where the model has several; else empty
   double cutoff = 0.0;                ///< largest neighbour list
   double interaction_range = 0.0;     ///< may be infinite
   int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never
@@ -56,6 +57,7 @@ struct Request {
 struct Result {
   double energy = 0.0;                     ///< of the owned atoms
   const double *energies = nullptr;        ///< (n_centers), or null
+  const double *baselines = nullptr;       ///< (n_centers) composition energies within `energies`; or null: unknown
   const double *uncertainties = nullptr;   ///< (n_centers), or null
   const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
   const double *forces = nullptr;          ///< (n_force_rows, 3): other models

@@ -2,9 +2,14 @@
 
 #include "model_file.h"
 
+#include "archive.h"
+
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <functional>
 #include <stdexcept>
 
 namespace mta = metatomic_torch;
@@ -14,9 +19,36 @@ namespace mlplugins {
 
 namespace {
 
-std::string first_line(const std::string &text)
+constexpr int NEWEST_FORMAT = 3;    // of the mlplugins:: entries in a model file
+
+/// Says what is wrong by itself.
+struct Damaged : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Whether the module is ours, and not a wrapper that kept our metadata.
+bool is_ours(const torch::jit::Module &module)
 {
-  return text.substr(0, text.find('\n'));
+  std::string name = module.type()->name() ? module.type()->name()->qualifiedName() : "";
+  const auto mangled = name.find("___torch_mangle_");
+  if (mangled != std::string::npos) name.erase(mangled, name.find('.', mangled) + 1 - mangled);
+  return name == "__torch__.mlplugins.export.metatomic.MetatomicModel";
+}
+
+/// A number that the metadata must hold, within bounds.
+double entry(const std::string &path, const mta::ModelMetadata &metadata, const std::string &key, double low, double high)
+{
+  const auto found = metadata->extra.find("mlplugins::" + key);
+  const std::string text = found == metadata->extra.end() ? "" : found->value();
+  try {
+    std::size_t used = 0;
+    const double value = std::stod(text, &used);
+    if (used == text.size() && value >= low && value <= high) return value;
+  } catch (const std::exception &) {
+    // not a number: refused below like the rest
+  }
+  throw Damaged("'" + path + "' is damaged: its metadata say mlplugins::" + key + " = '" +
+                           text.substr(0, 60) + "'; copy it again, or export the model again");
 }
 
 }    // namespace
@@ -46,30 +78,70 @@ std::string describe_current_exception()
 mta::ModelMetadata read_metadata(const std::string &path)
 {
   if (!std::filesystem::is_regular_file(path)) throw std::runtime_error("no such model file: '" + path + "'");
+  const auto changed = verify_archive(path);
   try {
-    return mta::read_model_metadata(path);
+    auto metadata = mta::read_model_metadata(path);
+    read_entries(path, metadata);    // of a newer format, rather than damaged
+    if (!changed.empty())
+      throw Damaged("'" + path + "' is damaged: its entry '" + changed + "' is not the one that was exported; copy it "
+                    "again, or export the model again");
+    return metadata;
+  } catch (const Damaged &) {
+    throw;
   } catch (const std::exception &) {
+    const auto reason = describe_current_exception();
     throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated (" +
-                             first_line(describe_current_exception()) + "): export or copy it again");
+                             reason.substr(0, reason.find('\n')) + "): export or copy it again");
   }
 }
 
-std::shared_ptr<mts::Module> load_module(const Settings &settings)
+Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata)
+{
+  const auto text = [&](const std::string &key, const std::string &otherwise) {
+    const auto found = metadata->extra.find("mlplugins::" + key);
+    return found == metadata->extra.end() ? otherwise : std::string(found->value());
+  };
+  Entries entries;
+  if (text("format", "").empty()) return entries;
+  entries.format = static_cast<int>(entry(path, metadata, "format", 1, 1e6));
+  if (entries.format > NEWEST_FORMAT)
+    throw Damaged("'" + path + "' was written by a newer mlplugins (file format " +
+                             std::to_string(entries.format) + ", this one reads up to " +
+                             std::to_string(NEWEST_FORMAT) + "): upgrade mlplugins and run `mlplugins build`");
+  entries.family = text("family", "mlplugins");
+  entries.dtype = text("dtype", "");
+  entries.cutoff = entry(path, metadata, "cutoff", 1e-6, 1e4);
+  entries.exchange_width = static_cast<int>(entry(path, metadata, "exchange_width", 0, 1e6));
+  entries.by_tag = text("atom_order", "") == "tag";
+  return entries;
+}
+
+LoadedModel load_model(const Settings &settings)
 {
   static std::string last_key;
-  static std::shared_ptr<mts::Module> last;
+  static LoadedModel last;
   const auto path = std::filesystem::canonical(settings.path);
   const auto written = std::filesystem::last_write_time(path).time_since_epoch().count();
   const std::string key = path.string() + '\n' + std::to_string(written) + '\n' +
       std::to_string(std::filesystem::file_size(path)) + '\n' + settings.extensions + '\n' + settings.device;
-  if (last && key == last_key) return last;
-  last.reset();
-  torch::optional<std::string> extensions;
-  if (!settings.extensions.empty()) extensions = settings.extensions;
+  if (last.module && key == last_key) return last;
+  last = LoadedModel();
+  std::string missing;
   try {
-    last = std::make_shared<mts::Module>(mta::load_atomistic_model(settings.path, extensions));
+    missing = load_extensions(settings.path, settings.extensions);
+    if (missing.empty()) mta::check_atomistic_model(settings.path);    // which warns of those
+    last.module = std::make_shared<mts::Module>(torch::jit::load(settings.path));
+    const auto inner = last.module->attr("module").toModule();
+    if (is_ours(inner)) {
+      last.baseline = inner.attr("baseline").toTensor().to(torch::kCPU, torch::kDouble).clone();
+      last.species_of_number = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong).clone();
+    }
   } catch (const std::exception &) {
-    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception());
+    last = LoadedModel();
+    if (!missing.empty())
+      missing = "; the extensions " + missing + ", which the file names, were not found: name their directory with the "
+                "keyword 'extensions' or in MLPLUGINS_EXTENSIONS";
+    throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception() + missing);
   }
   last_key = key;
   return last;

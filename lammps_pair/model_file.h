@@ -11,12 +11,31 @@
 
 namespace mlplugins {
 
-/// What the file says of its model; errors name the file.
+/// A model in memory, with what the engine adds to the energies of models of ours.
+struct LoadedModel {
+  std::shared_ptr<metatensor_torch::Module> module;
+  torch::Tensor baseline;             ///< composition energy per species, eV, in double; undefined if not ours
+  torch::Tensor species_of_number;    ///< index into it of every atomic number
+};
+
+/// What mlplugins wrote into the metadata. A wrapper (D3, ...) keeps that of the model inside it.
+struct Entries {
+  int format = 0;                     ///< 0: none
+  std::string family = "metatomic", dtype;
+  double cutoff = 0.0;
+  int exchange_width = 0;
+  bool by_tag = false;
+};
+
+/// What the file says of its model, its checksums having been verified; errors name the file.
 metatomic_torch::ModelMetadata read_metadata(const std::string &path);
+
+/// The entries of ours, checked.
+Entries read_entries(const std::string &path, const metatomic_torch::ModelMetadata &metadata);
 
 /// The model file, or the module of the last call if nothing changed: reading takes a second, and `clear` or a
 /// repeated `pair_style` would pay it again.
-std::shared_ptr<metatensor_torch::Module> load_module(const Settings &settings);
+LoadedModel load_model(const Settings &settings);
 
 }    // namespace mlplugins
 

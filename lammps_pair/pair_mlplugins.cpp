@@ -163,6 +163,9 @@ void PairMLPlugins::announce()
     utils::logmesg(lmp, "mlplugins: {} ({}, {}), cutoff {:.4g} A, range {:.4g} A, device {}, mode {}\n",
                    model.name.empty() ? settings_->path : model.name, model.family, model.dtype, model.cutoff,
                    model.interaction_range, model.device, name_of(mode_));
+  if (comm->me == 0 && !model.energy_output.empty())
+    utils::logmesg(lmp, "mlplugins: the model has several energies; '{}' is evaluated (keyword variant/energy)\n",
+                   model.energy_output);
   if (lmp->citeme)
     for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
 }

@@ -5,20 +5,25 @@ Example:
   mlplugins info potential/model.pt --json info.json
 
 Works for any metatomic model; hyper-parameters and the training record are there if mlplugins wrote the file.
+A model.pt is a program. This command reads it and runs nothing of it: look here before you load a
+stranger's file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from ase.data import chemical_symbols
 from rich.table import Table
+from rich.text import Text
 
 from mlplugins import files
+from mlplugins.cli import _contents
 from mlplugins.cli._common import add_json, console
-from mlplugins.engines.artifact import FORMAT, Artifact, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,45 +34,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the description as a table."""
-    model = load(args.model)
-    record = describe(model)
+    record = describe(_contents.read(args.model.absolute()))
     files.write_json(args.json, record)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows(record):
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))  # what a file says is no markup
     console().print(table)
     return 0
 
 
-def describe(model: Artifact) -> dict[str, Any]:
+def describe(model: _contents.Contents) -> dict[str, Any]:
     """The public JSON record: units in the key names, null for what the file does not say."""
-    record = dict(model.record)
-    elements = record.pop("elements", list(model.elements))
+    archive, capabilities = model.archive, model.capabilities
+    entries = archive.entries
+    record = dict(entries.record) if entries else {}
+    stored = record.pop("elements", None)
     baseline = record.pop("baseline_eV", None)
+    ours = entries if model.ours else None
+    outputs = capabilities["outputs"]
+    energies = {key: value for key, value in outputs.items() if key.partition("/")[0] == "energy"}
+    energy = energies.get("energy") or next(iter(energies.values()), {"sample_kind": None})
     return {
-        "file": str(model.path),
-        "bytes": model.path.stat().st_size,
-        "name": model.name,
-        "family": model.family,
-        "format": None if model.family is None else FORMAT,
-        "elements": list(model.elements),
-        "baseline_eV": None if baseline is None else dict(zip(elements, baseline)),
-        "cutoff_A": model.cutoff,
-        "layers": model.n_layers,
+        "file": str(archive.path),
+        "bytes": archive.path.stat().st_size,
+        "name": archive.name,
+        "family": ours.family if ours else None,
+        "wraps": entries.family if entries and not ours else None,
+        "format": entries.format if entries else None,
+        "elements": [_symbol(number) for number in capabilities["atomic_types"]],
+        "baseline_eV": None if baseline is None else dict(zip(stored or [], baseline)),
+        "cutoff_A": ours.cutoff if ours else model.cutoff,
+        "layers": _layers(model) if ours else None,
         "interaction_range_A": model.interaction_range,
-        "dtype": model.dtype,
-        "devices": list(model.devices),
+        "dtype": (ours and ours.dtype) or capabilities["dtype"],
+        "devices": list(capabilities["supported_devices"]),
         "parameters": model.n_parameters,
-        "energy_per_atom": model.per_atom,
-        "outputs": dict(model.outputs),
-        "lammps_exchange": model.exchange_width > 0,
-        "extensions": list(model.extensions),
-        "written_with": dict(model.versions),
-        "references": {kind: items for kind, items in model.references.items() if items},
+        "energy_per_atom": energy["sample_kind"] == "atom",
+        "outputs": {key: value["unit"] for key, value in outputs.items()},
+        "lammps_exchange": ours is not None and ours.exchange_width > 0,
+        "extensions": [library.name for library in archive.extensions],
+        "written_with": dict(archive.versions),
+        "references": {kind: items for kind, items in archive.references.items() if items},
         "record": record,
     }
+
+
+def _layers(model: _contents.Contents) -> int:
+    whole = math.isinf(model.interaction_range)  # of one molecule
+    return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
+
+
+def _symbol(number: int) -> str:
+    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"type {number}"
 
 
 def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -79,7 +99,7 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("file", f"{record['file']} ({record['bytes'] / 1e6:.2f} MB)"),
         ("name", record["name"] or "–"),
-        ("family", record["family"] or "not written by mlplugins (general metatomic model)"),
+        ("family", record["family"] or _foreign(record["wraps"])),
         ("elements", _list(record["elements"])),
         ("interaction range", reach),
         ("precision", f"{record['dtype']}, on {', '.join(record['devices'])}"),
@@ -98,6 +118,12 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"cite ({kind})", _list(items)))
     lines.extend(_flat(record["record"]))
     return lines
+
+
+def _foreign(inside: str | None) -> str:
+    if inside is None:
+        return "not written by mlplugins (general metatomic model)"
+    return f"a wrapper around a model of mlplugins ({inside}): runs as a general metatomic model"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from vesin import NeighborList
 
 from mlplugins.engines._structure import Array, Prepared, in_vacuum
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
 
@@ -89,6 +90,7 @@ class NeighborCache:
 
     def pairs(self, place: int, structure: Prepared, cutoff: float, full: bool) -> Pairs:
         """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
+        require_extent(structure.positions, structure.cell, structure.pbc, cutoff)
         cell = structure.cell.tobytes()
         reuse = self.skin > 0 and self._cells.get(place) == cell
         if self.skin > 0:
@@ -167,8 +169,7 @@ class EdgeGradientModel:
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
         gradient = torch.zeros_like(exact) if gradient is None else gradient.detach().cpu().double()
-        # with the baseline, rounded to the precision of the model as in the file's output
-        energies = (energy.detach().cpu().double() + baseline).to(self._dtype).double()
+        energies = energy.detach().cpu().double() + baseline
         results = self._collect(
             structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
         )

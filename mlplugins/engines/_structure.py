@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.structures.neighbors import FARTHEST
 
 Array = NDArray[np.float64]
-
-FARTHEST = 1e8
-"""Largest coordinate that is accepted, Å: beyond it neighbour lists lose digits, and then overflow."""
 
 BLOWN_UP = "a simulation has blown up before (look at its time step and its starting structure)"
 

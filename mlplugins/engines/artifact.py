@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
+import re
 import warnings
-import zipfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from metatomic.torch import __version__ as metatomic_version
-from metatomic.torch import load_atomistic_model, read_model_metadata
+from metatomic.torch import AtomisticModel
 
-from mlplugins import __version__, ops
+from mlplugins import ops
+from mlplugins.engines._archive import OURS, Archive, Entries, read_archive
 from mlplugins.engines._evaluation import (
     EdgeGradientModel,
     GeneralModel,
@@ -32,8 +32,11 @@ from mlplugins.errors import BadInput, RunFailed, nearest
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 
-FORMAT = 2
-"""Newest `mlplugins::format` that this version reads."""
+EXTENSIONS = "MLPLUGINS_EXTENSIONS"
+"""Environment variable: directories of TorchScript extensions of others' models, separated by colons."""
+
+SUPPLIED = ("mlplugins_ops", "metatensor_torch", "metatomic_torch")
+"""Extensions that this package brings along."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Artifact:
         elements: symbols that the model knows.
         cutoff: range of one layer (of the longest neighbour list for models that are not ours), Å.
         interaction_range: Å; layers × cutoff for models of ours, infinite for models of whole molecules.
-        dtype: `float32` or `float64`, the precision the model runs in.
+        dtype: `float32` or `float64`, the precision the model runs in (energies are summed in float64).
         device: where it runs, e.g. `cpu` or `cuda`.
-        family: model family, None if mlplugins did not write the file.
+        family: model family; None for models of others, and for wrappers (D3, …) around one of ours.
         name: title of the model.
         record: what mlplugins stored: hyper-parameters, data hash, versions, baseline; else empty.
         versions: versions of `torch` and `metatomic` that wrote the file.
@@ -57,6 +60,7 @@ class Artifact:
         devices: kinds of device that the model supports.
         exchange_width: widest feature row exchanged between layers by LAMMPS' exchange mode; 0 = none.
         n_parameters: number of parameters.
+        energy_output: the output that is evaluated, `energy` or `energy/variant`.
         per_atom: whether the energy comes per atom.
     """
 
@@ -76,6 +80,7 @@ class Artifact:
     devices: tuple[str, ...]
     exchange_width: int
     n_parameters: int
+    energy_output: str
     per_atom: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
     _known: np.ndarray = field(repr=False)
@@ -152,7 +157,7 @@ class Artifact:
         key = structure.numbers.tobytes()
         if key in self._compositions:  # found known before
             return
-        unknown = ~self._known[structure.numbers.clip(-1, len(self._known) - 1)]  # −1 is the last, False
+        unknown = ~np.isin(structure.numbers, self._known)
         if not unknown.any():
             self._compositions.append(key)
             return
@@ -182,67 +187,79 @@ class Committee:
     forces_spread: np.ndarray
 
 
-def load(path: str | Path, device: str = "cpu", output: str | None = None) -> Artifact:
-    """Load a model file.
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    output: str | None = None,
+    extensions: str | Path | None = None,
+) -> Artifact:
+    """Load a model file. It is a program, and this runs it: load files of people you trust.
 
     Args:
         path: a model.pt of mlplugins, or any other metatomic model.
         device: `cpu`, `cuda`, `cuda:1`, …
-        output: the energy output of a model that has several (`energy/pbe`, …); None means `energy`.
+        output: the energy output of a model that has several (`energy/pbe`, or `pbe` for short); None means
+            `energy`, or the only one there is.
+        extensions: directory of the TorchScript extensions that the file needs; also those in the environment
+            variable `MLPLUGINS_EXTENSIONS`. Libraries are loaded from nowhere else, whatever the file says.
 
     Raises:
-        BadInput: missing, truncated or foreign file, a file of a newer format, a device that is absent or
-            that the model does not support, no such output.
+        BadInput: missing, truncated, damaged or foreign file, a file of a newer format, a device that is
+            absent or that the model does not support, no such output.
     """
     path = Path(path).absolute()
-    versions, extensions = _read_archive(path)
-    extra = _check_format(path)
+    archive = read_archive(path)
     ops.load()
     target = _device(device)
-    loaded = _open(path, versions)
+    loaded = _open(archive, extensions)
     capabilities = loaded.capabilities()
     if target.type not in capabilities.supported_devices:
         supported = ", ".join(capabilities.supported_devices)
         raise BadInput(f"device '{device}': '{path.name}' supports {supported}")
     energy = _energy_output(path, list(capabilities.outputs), output)
     loaded = loaded.to(target)
-    dtype = getattr(torch, capabilities.dtype)
     lists = loaded.requested_neighbor_lists()
-    ours = "mlplugins::format" in extra and energy == "energy"
-    cutoffs = [options.engine_cutoff("angstrom") for options in lists]
-    if not ours:
+    ours = _ours(archive, loaded, energy)
+    if ours is None:
         _require_plain_inputs(path, loaded)
+    dtype = (ours and ours.dtype) or capabilities.dtype
     return Artifact(
         path=path,
         elements=tuple(_symbol(z) for z in capabilities.atomic_types),
-        cutoff=float(extra["mlplugins::cutoff"]) if ours else max(cutoffs, default=0.0),
+        cutoff=ours.cutoff if ours else max((each.engine_cutoff("angstrom") for each in lists), default=0.0),
         interaction_range=capabilities.engine_interaction_range("angstrom"),
-        dtype=capabilities.dtype,
+        dtype=dtype,
         device=str(target),
-        family=extra.get("mlplugins::family"),
-        name=loaded.metadata().name,
-        record=json.loads(extra.get("mlplugins::metadata", "{}")),
-        versions=versions,
-        extensions=extensions,
+        family=ours.family if ours else None,
+        name=archive.name,
+        record=archive.entries.record if archive.entries else {},
+        versions=archive.versions,
+        extensions=tuple(library.name for library in archive.extensions),
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
-        references=dict(loaded.metadata().references),
+        references=archive.references,
         devices=tuple(capabilities.supported_devices),
-        exchange_width=int(extra.get("mlplugins::exchange_width", "0")),
+        exchange_width=ours.exchange_width if ours else 0,
         n_parameters=sum(p.numel() for p in loaded.parameters()),
-        per_atom=ours or capabilities.outputs[energy].sample_kind == "atom",
-        _model=EdgeGradientModel(loaded.module, lists[0], dtype, target)
+        energy_output=energy,
+        per_atom=ours is not None or capabilities.outputs[energy].sample_kind == "atom",
+        _model=EdgeGradientModel(loaded.module, lists[0], getattr(torch, dtype), target)
         if ours
-        else GeneralModel(loaded, energy, dtype, target),
-        _known=np.isin(np.arange(max(capabilities.atomic_types) + 2), capabilities.atomic_types),
+        else GeneralModel(loaded, energy, getattr(torch, dtype), target),
+        _known=np.array(capabilities.atomic_types),
     )
 
 
-def load_all(paths: str | Path | Sequence[str | Path], device: str = "cpu") -> tuple[Artifact, ...]:
+def load_all(
+    paths: str | Path | Sequence[str | Path],
+    device: str = "cpu",
+    output: str | None = None,
+    extensions: str | Path | None = None,
+) -> tuple[Artifact, ...]:
     """Load one model or the members of a committee."""
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if len(several) == 0:
         raise BadInput("expected at least one model file, got an empty list")
-    return tuple(load(path, device) for path in several)
+    return tuple(load(path, device, output, extensions) for path in several)
 
 
 def combine(members: Sequence[Results]) -> Committee:
@@ -267,57 +284,70 @@ def _mean(arrays: list[Any]) -> Any:
     return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
 
 
-def _read_archive(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Versions that wrote the file and the extensions it needs, without torch."""
-    if not path.is_file():
-        raise BadInput(f"no such model file: '{path}'")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            extra = {
-                name.split("/extra/", 1)[1]: archive.read(name).decode("utf-8", "replace")
-                for name in archive.namelist()
-                if "/extra/" in name
-            }
-    except zipfile.BadZipFile as error:
-        raise BadInput(
-            f"'{path}' is not a model file, or it is truncated ({path.stat().st_size} bytes): expected the "
-            "model.pt that `mlplugins train`, `convert` or `export` writes, or another metatomic model"
-        ) from error
-    if "metatomic-version" not in extra:
-        raise BadInput(
-            f"'{path}' is an archive but not a metatomic model: expected a model.pt, got perhaps a "
-            "checkpoint; `mlplugins convert` or `mlplugins export` turn one into a model.pt"
-        )
-    versions = {"torch": extra.get("torch-version", "?"), "metatomic": extra["metatomic-version"]}
-    extensions = tuple(item["name"] for item in json.loads(extra.get("extensions", "[]")))
-    return versions, extensions
-
-
-def _check_format(path: Path) -> dict[str, str]:
-    extra = dict(read_model_metadata(str(path)).extra)
-    number = extra.get("mlplugins::format", str(FORMAT))
-    if not number.isdigit() or int(number) > FORMAT:
-        record = json.loads(extra.get("mlplugins::metadata", "{}"))
-        writer = record.get("versions", {}).get("mlplugins", "newer")
-        raise BadInput(
-            f"'{path}' has format {number} (written by mlplugins {writer}), but mlplugins {__version__} "
-            f"reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the model again here"
-        )
-    return extra
-
-
-def _open(path: Path, versions: dict[str, str]) -> Any:
+def _open(archive: Archive, extensions: str | Path | None) -> AtomisticModel:
+    missing = _load_extensions(archive, extensions)
     try:
         with warnings.catch_warnings(), torch_state():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
             warnings.filterwarnings("ignore", category=FutureWarning)
-            return load_atomistic_model(str(path))
+            module = torch.jit.load(str(archive.path))
+            return AtomisticModel(module, module.metadata(), module.capabilities())
     except Exception as error:
+        needs = ""
+        if missing:
+            needs = (
+                f", and the extension(s) {', '.join(missing)}, which the file names, were not found: load "
+            )
+            needs += (
+                f"their Python package first, or name their directory in {EXTENSIONS} or with `extensions`"
+            )
+        raise archive.failed(_last_line(error) + needs) from error
+
+
+def _load_extensions(archive: Archive, directory: str | Path | None) -> list[str]:
+    """Load the libraries that the file names, from the user's directories only; returns those not found.
+
+    metatomic's own loader would open whatever absolute path a file states.
+    """
+    named = [str(directory)] if directory else []
+    named += [part for part in os.environ.get(EXTENSIONS, "").split(os.pathsep) if part]
+    for folder in named:
+        if not Path(folder).is_dir():
+            raise BadInput(f"extensions: no such directory: '{folder}'")
+    loaded = {Path(path).stem.removeprefix("lib") for path in torch.ops.loaded_libraries}
+    missing = []
+    for name, _ in archive.extensions:
+        if name in loaded or name in SUPPLIED:
+            continue
+        files = (f"lib{name}.so", f"{name}.so", f"lib{name}.dylib", f"{name}.dll")
+        found = [path for folder in named for path in sorted(Path(folder).rglob("*")) if path.name in files]
+        if not found:
+            missing.append(name)
+            continue
+        try:
+            torch.ops.load_library(str(found[0]))
+        except OSError as error:
+            raise archive.failed(f"its extension {found[0]} cannot be loaded ({error})") from error
+    return missing
+
+
+def _ours(archive: Archive, loaded: AtomisticModel, energy: str) -> Entries | None:
+    """What mlplugins wrote, if the module is its own; None for others, and wrappers around one of ours."""
+    module, capabilities = loaded.module, loaded.capabilities()
+    entries = archive.entries
+    name = re.sub(r"___torch_mangle_\d+\.", "", str(module._c.qualified_name))
+    if entries is None or name != OURS or energy != "energy":
+        return None
+    if capabilities.length_unit != "angstrom" or capabilities.outputs[energy].unit != "eV":
+        return None  # somebody declared other units, which metatomic then converts
+    lists = loaded.requested_neighbor_lists()
+    range_ = lists[0].engine_cutoff("angstrom") if len(lists) == 1 else math.nan
+    if range_ != entries.cutoff:
         raise BadInput(
-            f"'{path}' does not load: {_last_line(error)}. It was written with torch {versions['torch']} and "
-            f"metatomic {versions['metatomic']}; here are torch {torch.__version__} and metatomic "
-            f"{metatomic_version}: install the file's versions (or newer), or export the model again"
-        ) from error
+            f"'{archive.path}' is damaged: its metadata say a cutoff of {entries.cutoff:g} Å, but the model "
+            f"asks for neighbours within {range_:g} Å: copy it again, or export the model again"
+        )
+    return entries
 
 
 def _device(device: str) -> torch.device:
@@ -334,10 +364,16 @@ def _device(device: str) -> torch.device:
 def _energy_output(path: Path, outputs: list[str], wanted: str | None) -> str:
     energies = [name for name in outputs if name == "energy" or name.startswith("energy/")]
     name = wanted or ("energy" if "energy" in energies or len(energies) != 1 else energies[0])
-    if name not in energies:
-        text = nearest(name, energies) if energies else f"it has {', '.join(outputs) or 'no outputs'}"
-        raise BadInput(f"'{path.name}' has no output '{name}': {text}")
-    return name
+    name = name if name in energies else f"energy/{name}" if f"energy/{name}" in energies else name
+    if name in energies:
+        return name
+    if wanted is None and energies:
+        raise BadInput(
+            f"'{path.name}' has several energies and no default among them: choose one of "
+            f"{', '.join(sorted(energies))} (ASE and i-PI: variant, LAMMPS: variant/energy)"
+        )
+    text = nearest(name, energies) if energies else f"it has {', '.join(outputs) or 'no outputs'}"
+    raise BadInput(f"'{path.name}' has no output '{name}': {text}")
 
 
 def _require_plain_inputs(path: Path, model: Any) -> None:
@@ -354,6 +390,9 @@ def _symbol(number: int) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    # the last line of a TorchScript error is the reason, the lines before are the interpreter's trace
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    # the TorchScript interpreter's trace comes first, and its reason last
+    text = str(error).rpartition("RuntimeError: ")[2] if isinstance(error, RuntimeError) else str(error)
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if "RuntimeError: " in str(error):
+        return " ".join(lines)
     return lines[-1] if lines else type(error).__name__

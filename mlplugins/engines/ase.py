@@ -33,6 +33,9 @@ class MLCalculator(Calculator):
         model: file, or a list of files for a committee.
         device: `cpu`, `cuda`, `cuda:1`, …
         skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
+        variant: which energy of a model that has several (`pbe` of `energy/pbe`); None means `energy`, or the
+            only one there is.
+        extensions: directory of TorchScript extensions that a model of others needs.
 
     `stresses` (per atom, models of mlplugins only) are the virials of the neighbour vectors, half to either
     atom, over the volume of the cell with the opposite sign: they add up to `stress`, as in ASE's own LJ.
@@ -70,9 +73,11 @@ class MLCalculator(Calculator):
         model: str | Path | Sequence[str | Path],
         device: str = "cpu",
         skin: float = SKIN,
+        variant: str | None = None,
+        extensions: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
-        self._artifacts = load_all(model, device)
+        self._artifacts = load_all(model, device, variant, extensions)
         self._lists = NeighborCache(skin)
         self.committee: Committee | None = None
         super().__init__(**kwargs)
@@ -80,6 +85,9 @@ class MLCalculator(Calculator):
         if len(self._artifacts) == 1 and self._artifacts[0].has_uncertainty:
             self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
         self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
+        for name, value in {"variant": variant, "extensions": extensions}.items():
+            if value is not None:
+                self.parameters[name] = str(value)
 
     @property
     def artifacts(self) -> tuple[Any, ...]:
@@ -150,11 +158,14 @@ class MLCalculator(Calculator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._artifacts = load_all(self.parameters["model"], self.parameters["device"])
+        given = self.parameters
+        self._artifacts = load_all(
+            given["model"], given["device"], given.get("variant"), given.get("extensions")
+        )
         self._lists = NeighborCache(self.parameters["skin"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MLCalculator:
-        copy = type(self)(self.parameters["model"], self.parameters["device"], self.parameters["skin"])
+        copy = type(self)(**self.parameters)
         copy.results = {
             key: np.array(value) if isinstance(value, np.ndarray) else value
             for key, value in self.results.items()

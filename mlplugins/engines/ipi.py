@@ -59,6 +59,7 @@ class Options:
         device: `cpu`, `cuda`, `cuda:1`, …
         skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
         pbc: `true`, `false`, or `template`: as the template says (i-PI's own xyz files are periodic).
+        variant: which energy of a model that has several (`pbe` of `energy/pbe`).
         committee_forces: also send each model's forces and virial, which i-PI's weighted baseline needs.
     """
 
@@ -68,6 +69,7 @@ class Options:
     skin: float = SKIN
     pbc: bool | str = "template"
     committee_forces: bool = False
+    variant: str | None = None
 
 
 class MLDriver(Dummy_driver):
@@ -101,7 +103,7 @@ class MLDriver(Dummy_driver):
     def check_parameters(self) -> None:
         """Load the models and the template (i-PI calls this once)."""
         options = self.options
-        self.artifacts = load_all(_paths(options.model), options.device)
+        self.artifacts = load_all(_paths(options.model), options.device, options.variant)
         self.numbers, self.pbc = _read_template(options.template, options.pbc)
         self._lists = NeighborCache(float(options.skin))
 

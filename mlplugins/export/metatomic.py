@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,9 +30,13 @@ from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.base import Potential
 from mlplugins.ops.build import OPS_LIBRARY
 
-FORMAT, ORDERED_FORMAT = 1, 2
+FORMAT, ORDERED_FORMAT, MIXED_FORMAT = 1, 2, 3
 """Version of the file's `mlplugins::` entries; engines refuse a newer one. The second: of models of whole
-molecules, which engines must give their atoms in the order of the training frames."""
+molecules, which engines must give their atoms in the order of the training frames. The third: of models that
+compute in float32 and declare float64 to metatomic."""
+
+MANIFEST = "extra/mlplugins-checksums"
+"""Entry of the archive with a line `CRC-32 size name` of every other entry."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -62,8 +67,11 @@ class MetatomicModel(nn.Module):
 
     species_of_number: Tensor
     baseline: Tensor
+    precision: Tensor
 
-    def __init__(self, potential: Potential, elements: List[str], baseline: Tensor) -> None:
+    def __init__(
+        self, potential: Potential, elements: List[str], baseline: Tensor, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.potential = potential
         self.cutoff = potential.cutoff
@@ -72,8 +80,10 @@ class MetatomicModel(nn.Module):
             species_of_number[atomic_numbers[symbol]] = index
         self.register_buffer("species_of_number", species_of_number)
         self.register_buffer("baseline", baseline.to(torch.float64))
+        self.register_buffer("precision", torch.zeros(0, dtype=dtype))  # of the potential
         self.options = NeighborListOptions(cutoff=potential.cutoff, full_list=True, strict=True)
 
+    @torch.jit.export  # metatomic's wrappers ask the module of a loaded file, too
     def requested_neighbor_lists(self) -> List[NeighborListOptions]:
         return [self.options]
 
@@ -87,7 +97,9 @@ class MetatomicModel(nn.Module):
         uncertain = "energy_uncertainty" in outputs
         if not ("energy" in outputs or uncertain) or len(systems) == 0:
             return results
+        dtype = systems[0].positions.dtype  # of the results, as metatomic wants
         centers, neighbors, vectors = self._edges(systems)
+        vectors = vectors.to(self.precision.dtype)
         species, system, atom = self._nodes(systems)
         n_centers = species.shape[0]
         if len(systems) == 1 and "mlplugins::n_centers" in systems[0].known_data():
@@ -105,7 +117,7 @@ class MetatomicModel(nn.Module):
             energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
             per_atom = outputs["energy"].sample_kind == "atom"
             values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
-            results["energy"] = _energy_map(values, samples, per_atom, vectors.dtype)
+            results["energy"] = _energy_map(values, samples, per_atom, dtype)
         if uncertain:
             residual, features = self.potential.posterior_features(
                 species, centers, neighbors, vectors.detach(), n_centers
@@ -116,7 +128,7 @@ class MetatomicModel(nn.Module):
                 residual = _by_system(residual, samples[0], len(systems))
                 features = _by_system(features, samples[0], len(systems))
             deviation = torch.sqrt(residual + features.square().sum(dim=1))
-            results["energy_uncertainty"] = _energy_map(deviation, samples, per_atom, vectors.dtype)
+            results["energy_uncertainty"] = _energy_map(deviation, samples, per_atom, dtype)
         return results
 
     def _edges(self, systems: List[System]) -> List[Tensor]:
@@ -196,7 +208,7 @@ def save(
         potential: a trained family, in any dtype; it is copied, not changed.
         path: file to write.
         description: elements, baseline and record stored in the file.
-        dtype: `float32` or `float64`, the precision the engines run in.
+        dtype: `float32` or `float64`, the precision the model computes in; energies are float64 either way.
         portable: write a file free of our ops, for engines that know nothing of mlplugins; LAMMPS then has no
             exchange mode.
 
@@ -216,12 +228,24 @@ def save(
         )
     model = _wrap(potential, description, dtype, portable)
     try:
-        with files.replacing(Path(path)) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
-            with _recorded_extensions(portable):
-                model.save(str(temporary))
+        with files.replacing(Path(path)) as temporary:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", category=DeprecationWarning
+                )  # torch.jit is metatomic's format
+                with _recorded_extensions(portable):
+                    model.save(str(temporary))
+            _seal(str(temporary))
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _seal(path: str) -> None:
+    """Add the checksums of all entries, which the engines compare when they load the file."""
+    with zipfile.ZipFile(path, "a") as archive:
+        entries = [(entry, entry.filename.partition("/")) for entry in archive.infolist()]
+        lines = [f"{entry.CRC:08x} {entry.file_size} {name}\n" for entry, (_, _, name) in entries]
+        archive.writestr(f"{entries[0][1][0]}/{MANIFEST}", "".join(lines))
 
 
 @contextmanager
@@ -252,7 +276,7 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
     potential = for_inference(potential, dtype, portable)
     exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(description.baseline, dtype=torch.float64)
-    module = MetatomicModel(potential, description.elements, baseline)
+    module = MetatomicModel(potential, description.elements, baseline, DTYPES[dtype])
     outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
     if potential.has_uncertainty:
         outputs["energy_uncertainty"] = ModelOutput(
@@ -264,16 +288,19 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
         interaction_range=float("inf") if potential.molecular else potential.n_layers * potential.cutoff,
         length_unit="angstrom",
         supported_devices=["cpu", "cuda"],
-        dtype=dtype,
+        # of inputs and outputs: metatomic knows one for both, and a total energy needs more than seven digits
+        dtype="float64",
     )
+    versions = ORDERED_FORMAT if potential.molecular else FORMAT if dtype == "float64" else MIXED_FORMAT
     metadata = ModelMetadata(
         name=description.name,
         references={"architecture": description.references, "implementation": ["mlplugins"]},
         extra={
-            "mlplugins::format": str(ORDERED_FORMAT if potential.molecular else FORMAT),
+            "mlplugins::format": str(versions),
             "mlplugins::family": description.family,
             "mlplugins::cutoff": repr(potential.cutoff),
             "mlplugins::exchange_width": str(exchange_width),
+            "mlplugins::dtype": dtype,
             **({"mlplugins::atom_order": "tag"} if potential.molecular else {}),
             "mlplugins::metadata": json.dumps(
                 {

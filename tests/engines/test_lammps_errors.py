@@ -18,6 +18,7 @@ from mlplugins.models.base import Potential
 
 from .conftest import crystal
 from .lammps_tools import deck, errors_of, start, write_nequip
+from .test_archive import data_start, rewrite, with_metadata
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
@@ -147,12 +148,47 @@ def test_newer_file_format(tmp_path, lines, passing_model):
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("model-metadata"):
-                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"1"', rb'\g<1>"3"', data)
+                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"1"', rb'\g<1>"4"', data)
                 assert changed != data
                 data = changed
             target.writestr(entry.filename, data)
     text = refused(tmp_path, replaced(lines, "pair_style", "pair_style mlplugins newer.pt"))
-    assert "written by a newer mlplugins (file format 3, this one reads up to 2): upgrade mlplugins" in text
+    assert "written by a newer mlplugins (file format 4, this one reads up to 3): upgrade mlplugins" in text
+
+
+def test_damaged_model_files(tmp_path, lines, passing_model):
+    """One flipped bit of a weight, of the program, of the metadata; other weights with right checksums."""
+    whole = passing_model.read_bytes()
+    with zipfile.ZipFile(passing_model) as archive:
+        entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+    names = {
+        "weight": "data/12",
+        "program": "code/__torch__/mlplugins/models/nequip.py",
+        "metadata": "extra/model-metadata",
+    }
+    for name, entry in names.items():
+        damaged = bytearray(whole)
+        damaged[data_start(whole, entries[entry]) + entries[entry].compress_size // 2] ^= 1
+        (tmp_path / f"{name}.pt").write_bytes(damaged)
+
+    def edit(name: str, data: bytes) -> bytes:
+        return data[:-1] + b"\x01" if name.endswith("/data/12") else data
+
+    rewrite(passing_model, tmp_path / "other.pt", edit, keep_list=True)
+    wrong_cutoff = {"mlplugins::cutoff": "4.0"}
+    with_metadata(passing_model, tmp_path / "cutoff.pt", lambda extra: extra.update(wrong_cutoff))
+    with_metadata(
+        passing_model, tmp_path / "word.pt", lambda extra: extra.update({"mlplugins::format": "one"})
+    )
+    expected = {name: f"damaged (entry '{entry}')" for name, entry in names.items()}
+    expected["other"] = "is damaged: its entry 'data/12' is not the one that was exported"
+    expected["cutoff"] = "is damaged: its metadata say a cutoff of 4"
+    expected["word"] = "is damaged: its metadata say mlplugins::format = 'one'"
+    decks = {name: replaced(lines, "pair_style", f"pair_style mlplugins {name}.pt") for name in expected}
+    errors = errors_of(tmp_path, decks)
+    for name, text in expected.items():
+        assert f"'{name}.pt'" in errors[name]
+        assert text in errors[name]
 
 
 @pytest.mark.slow

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+#include "archive.h"
+
+#include <caffe2/serialize/crc_alt.h>
+#include <caffe2/serialize/inline_container.h>
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <vector>
+
+namespace mlplugins {
+
+namespace {
+
+const char *const MANIFEST = "extra/mlplugins-checksums";    // a line "CRC-32 size name" of every other entry
+
+/// Little-endian number at `position`; a file that ends before it is truncated.
+uint64_t number(const std::string &bytes, std::size_t position, int width)
+{
+  if (position > bytes.size() || bytes.size() - position < static_cast<std::size_t>(width))
+    throw std::runtime_error("its directory is truncated");
+  uint64_t value = 0;
+  for (int k = width - 1; k >= 0; k--) value = value << 8 | static_cast<unsigned char>(bytes[position + k]);
+  return value;
+}
+
+std::string read_from(std::ifstream &file, uint64_t start, uint64_t end)
+{
+  std::string bytes(end - start, '\0');
+  file.seekg(static_cast<std::streamoff>(start));
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!file) throw std::runtime_error("it is truncated");
+  return bytes;
+}
+
+/// CRC-32 of every entry as the archive's directory states it; names without the archive's folder.
+std::map<std::string, uint32_t> stated_sums(const std::string &path)
+{
+  std::ifstream file(path, std::ios::binary);
+  const uint64_t size = std::filesystem::file_size(path);
+  const uint64_t start = size - std::min<uint64_t>(size, 65557);    // the longest comment, and the record before it
+  const std::string tail = read_from(file, start, size);
+  const auto end = tail.rfind("PK\5\6");
+  if (end == std::string::npos) throw std::runtime_error("it is no archive, or truncated");
+  uint64_t length = number(tail, end + 12, 4), first = number(tail, end + 16, 4);
+  if (end >= 20 && tail.compare(end - 20, 4, "PK\6\7") == 0) {    // more than 4 GB, or as torch writes them all
+    const uint64_t wide = number(tail, end - 12, 8);
+    if (wide > size - 56) throw std::runtime_error("its directory is truncated");
+    const std::string record = read_from(file, wide, wide + 56);
+    length = number(record, 40, 8);
+    first = number(record, 48, 8);
+  }
+  if (first > size || length > size - first) throw std::runtime_error("its directory is truncated");
+
+  const std::string directory = read_from(file, first, first + length);
+  std::map<std::string, uint32_t> sums;
+  for (std::size_t at = 0; at < directory.size();) {
+    if (directory.compare(at, 4, "PK\1\2") != 0) throw std::runtime_error("its directory is damaged");
+    const auto name_size = number(directory, at + 28, 2);
+    const std::string name = directory.substr(at + 46, name_size);
+    if (!sums.emplace(name.substr(name.find('/') + 1), static_cast<uint32_t>(number(directory, at + 16, 4))).second)
+      throw std::runtime_error("entry '" + name + "' is there twice");
+    at += 46 + name_size + number(directory, at + 30, 2) + number(directory, at + 32, 2);
+  }
+  return sums;
+}
+
+std::string first_line(const std::string &text)
+{
+  return text.substr(0, text.find('\n'));
+}
+
+}    // namespace
+
+std::string verify_archive(const std::string &path)
+{
+  std::string where;
+  try {
+    const auto stated = stated_sums(path);
+    caffe2::serialize::PyTorchStreamReader reader(path);
+    std::set<std::string> found, listed;
+    for (const auto &[name, sum] : stated) {
+      where = " (entry '" + name + "')";
+      const auto [data, size] = reader.getRecord(name);
+      if (crc32_fast(data.get(), size) != sum) throw std::runtime_error("its checksum is not that of its bytes");
+      if (name == MANIFEST) {
+        std::istringstream lines(std::string(static_cast<const char *>(data.get()), size));
+        for (std::string line; std::getline(lines, line);) listed.insert(line);
+        continue;
+      }
+      char line[32];
+      std::snprintf(line, sizeof line, "%08x %zu ", sum, size);
+      found.insert(line + name);
+    }
+    if (!stated.count(MANIFEST)) return "";
+    std::set<std::string> different;
+    std::set_symmetric_difference(found.begin(), found.end(), listed.begin(), listed.end(),
+                                  std::inserter(different, different.end()));
+    if (different.empty()) return "";
+    const std::string &line = *different.begin();
+    return line.substr(std::min(line.size(), line.find(' ', 9) + 1));
+  } catch (const c10::Error &error) {
+    throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated or damaged" + where + ": " +
+                             first_line(error.what_without_backtrace()) + ": copy it again, or export the model again");
+  } catch (const std::exception &error) {
+    throw std::runtime_error("'" + path + "' is not a metatomic model, or it is truncated or damaged" + where + ": " +
+                             error.what() + ": copy it again, or export the model again");
+  }
+}
+
+std::string load_extensions(const std::string &path, const std::string &directory)
+{
+  std::string text;
+  caffe2::serialize::PyTorchStreamReader reader(path);
+  for (const char *record : {"extra/extensions-deps", "extra/extensions"}) {
+    if (!reader.hasRecord(record)) continue;
+    const auto [data, size] = reader.getRecord(record);
+    text.append(static_cast<const char *>(data.get()), size);
+  }
+  std::vector<std::string> folders;
+  if (!directory.empty()) folders.push_back(directory);
+  const char *const named = std::getenv("MLPLUGINS_EXTENSIONS");
+  std::istringstream parts(named ? named : "");
+  for (std::string part; std::getline(parts, part, ':');)
+    if (!part.empty()) folders.push_back(part);
+
+  std::string missing;
+  const std::regex name_entry("\"name\"\\s*:\\s*\"([A-Za-z0-9_.+-]+)\"");
+  for (std::sregex_iterator match(text.begin(), text.end(), name_entry), none; match != none; ++match) {
+    const std::string name = (*match)[1], file = "lib" + name + ".so";
+    if (name == "mlplugins_ops" || name == "metatensor_torch" || name == "metatomic_torch") continue;
+    if (dlopen(file.c_str(), RTLD_NOW | RTLD_NOLOAD)) continue;
+    std::string found;
+    for (const auto &folder : folders) {
+      if (!std::filesystem::is_directory(folder))
+        throw std::runtime_error("keyword 'extensions': no such directory: '" + folder + "'");
+      for (const auto &entry : std::filesystem::recursive_directory_iterator(folder))
+        if (found.empty() && (entry.path().filename() == file || entry.path().filename() == name + ".so"))
+          found = entry.path().string();
+    }
+    if (found.empty())
+      missing += (missing.empty() ? "" : ", ") + name;
+    else if (!dlopen(found.c_str(), RTLD_NOW | RTLD_GLOBAL))
+      throw std::runtime_error("the extension '" + found + "' cannot be loaded: " + dlerror());
+  }
+  return missing;
+}
+
+}    // namespace mlplugins

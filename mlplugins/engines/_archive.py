@@ -1,0 +1,268 @@
+"""The archive that a model.pt is, read and checked without running any of it.
+
+A model.pt is a program: loading it runs what its author wrote. So everything that can be known from the bytes
+(damage, format, metadata) is looked at first, here, with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ase.data import atomic_numbers
+from metatomic.torch import __version__ as metatomic_version
+
+from mlplugins import __version__
+from mlplugins.errors import BadInput
+
+FORMAT = 3
+"""Newest `mlplugins::format` that this version reads."""
+
+MANIFEST = "extra/mlplugins-checksums"
+"""Entry with a line `CRC-32 size name` of every other entry, written at the end of an export."""
+
+OURS = "__torch__.mlplugins.export.metatomic.MetatomicModel"
+"""Name of the class inside metatomic's wrapper, if mlplugins wrote the module."""
+
+_CHUNK = 1 << 20
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+"""What `zipfile` raises on entries that are not as they were written."""
+
+
+class Library(NamedTuple):
+    """A TorchScript extension that was loaded when the file was written."""
+
+    name: str
+    path: str
+
+
+class Entries(NamedTuple):
+    """What mlplugins wrote into the metadata of a model.
+
+    Attributes:
+        format: version of these entries.
+        family: model family.
+        cutoff: range of one layer, Å.
+        exchange_width: widest feature row exchanged between layers, 0: none.
+        dtype: `float32` or `float64`, in which the model computes; None: the precision of its inputs.
+        record: hyper-parameters, training record, versions, baseline.
+    """
+
+    format: int
+    family: str
+    cutoff: float
+    exchange_width: int
+    dtype: str | None
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A model file as its metadata describe it.
+
+    Attributes:
+        path: the file.
+        versions: versions of `torch` and `metatomic` that wrote it.
+        extensions: TorchScript extensions that it was written with, and libraries that those need.
+        name: title of the model.
+        references: papers to cite, by kind.
+        entries: what mlplugins wrote; None in the files of others. A wrapper keeps the entries of the model
+            inside it, so they say nothing of who wrote the outermost module.
+    """
+
+    path: Path
+    versions: dict[str, str]
+    extensions: tuple[Library, ...]
+    name: str
+    references: dict[str, list[str]]
+    entries: Entries | None
+
+    def failed(self, reason: str) -> BadInput:
+        """The error of a file that does not load, with the versions that wrote it."""
+        return BadInput(
+            f"'{self.path}' does not load: {reason}. It was written with torch {self.versions['torch']} and "
+            f"metatomic {self.versions['metatomic']}; here are torch {torch.__version__} and metatomic "
+            f"{metatomic_version}: copy the file again, install its versions (or newer), or export it again"
+        )
+
+
+def read_archive(path: Path) -> Archive:
+    """Verify all checksums of a model file, and read its metadata; no code of it is run.
+
+    Raises:
+        BadInput: missing, truncated, damaged or foreign file, metadata that make no sense, a newer format.
+    """
+    if not path.is_file():
+        raise BadInput(f"no such model file: '{path}'")
+    try:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise BadInput(
+            f"'{path}' is not a model file, or it is truncated ({path.stat().st_size} bytes): expected the "
+            "model.pt that `mlplugins train`, `convert` or `export` writes, or another metatomic model"
+        ) from error
+    with archive:
+        sums, texts = _verified(path, archive)
+    if "extra/metatomic-version" not in texts:
+        raise BadInput(
+            f"'{path}' is an archive but not a metatomic model: expected a model.pt, got perhaps a "
+            "checkpoint; `mlplugins convert` or `mlplugins export` turn one into a model.pt"
+        )
+    found = _description(path, texts)
+    changed = _changed(sums, texts.get(MANIFEST))
+    if changed:
+        raise found.failed(f"its entry '{changed}' is not the one that was exported (stored checksum)")
+    return found
+
+
+def _verified(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """CRC-32 and size of every entry, read to its end, and the text of those under `extra/`."""
+    sums: dict[str, tuple[int, int]] = {}
+    texts: dict[str, str] = {}
+    for info in archive.infolist():
+        name = info.filename.partition("/")[2]
+        if info.compress_type not in _METHODS:
+            raise _damaged(
+                path, info.filename, f"its compression, number {info.compress_type}, is none of torch's"
+            )
+        if name in sums:
+            raise _damaged(path, info.filename, "it is there twice")
+        if name.startswith("extra/") and info.file_size > path.stat().st_size:
+            raise _damaged(
+                path, info.filename, f"it announces {info.file_size} bytes, more than the file has"
+            )
+        try:
+            with archive.open(info) as stream:  # which compares the CRC-32 at the end
+                if name.startswith("extra/"):
+                    texts[name] = stream.read().decode("utf-8", "replace")
+                else:
+                    while stream.read(_CHUNK):
+                        pass
+        except _DAMAGE as error:
+            raise _damaged(path, info.filename, str(error) or type(error).__name__) from error
+        sums[name] = info.CRC, info.file_size
+    return sums, texts
+
+
+def _damaged(path: Path, entry: str, reason: str) -> BadInput:
+    return BadInput(
+        f"'{path}' is damaged (entry '{entry}': {reason}): copy it again, or export the model again"
+    )
+
+
+def _changed(sums: dict[str, tuple[int, int]], manifest: str | None) -> str:
+    """The first entry that differs from the stored list; empty if none does, or none is stored."""
+    if manifest is None:
+        return ""
+    lines = {f"{crc:08x} {size} {name}": name for name, (crc, size) in sums.items() if name != MANIFEST}
+    different = set(manifest.splitlines()) ^ set(lines)
+    return min((line.split(" ", 2)[-1] for line in different), default="")
+
+
+def _description(path: Path, texts: dict[str, str]) -> Archive:
+    def parse(name: str, kind: type) -> Any:
+        return _json(path, f"extra/{name}", texts.get(f"extra/{name}", ""), kind)
+
+    metadata = parse("model-metadata", dict)
+    extra = metadata.get("extra", {})
+    references = metadata.get("references", {})
+    sound = isinstance(extra, dict) and all(isinstance(value, str) for value in extra.values())
+    sound &= isinstance(references, dict) and all(isinstance(items, list) for items in references.values())
+    libraries = parse("extensions-deps", list) + parse("extensions", list)
+    sound &= all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in libraries)
+    if not sound:
+        raise _damaged(path, "extra/model-metadata", "not the metadata of a metatomic model")
+    return Archive(
+        path=path,
+        versions={
+            "torch": texts.get("extra/torch-version", "?"),
+            "metatomic": texts["extra/metatomic-version"],
+        },
+        extensions=tuple(Library(item["name"], str(item.get("path", ""))) for item in libraries),
+        name=str(metadata.get("name", "")),
+        references={kind: [str(item) for item in items] for kind, items in references.items()},
+        entries=_entries(path, extra) if "mlplugins::format" in extra else None,
+    )
+
+
+def _json(path: Path, entry: str, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, entry, f"no JSON, {error}" if text else "missing or empty") from error
+    if not isinstance(value, kind):
+        raise _damaged(
+            path, entry, f"expected a JSON {'object' if kind is dict else 'list'}, got {text[:60]!r}"
+        )
+    return value
+
+
+def _entries(path: Path, extra: dict[str, str]) -> Entries:
+    number = extra["mlplugins::format"]
+    if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= FORMAT and len(number) < 9):
+        record = _json_or_nothing(extra.get("mlplugins::metadata", ""))
+        raise BadInput(
+            f"'{path}' has format {number[:20]} (written by mlplugins {_writer(record)}), but mlplugins "
+            f"{__version__} reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the "
+            "model again here"
+        )
+
+    def value(key: str, convert: Callable[[str], Any], valid: Callable[[Any], bool], expected: str) -> Any:
+        text = extra.get(f"mlplugins::{key}")
+        try:
+            found = None if text is None else convert(text)
+        except ValueError:
+            found = None
+        if found is None or not valid(found):
+            got = "nothing" if text is None else repr(text[:60])
+            raise _damaged(path, f"mlplugins::{key}", f"expected {expected}, got {got}")
+        return found
+
+    record = _json(path, "mlplugins::metadata", extra.get("mlplugins::metadata", ""), dict)
+    _check_record(path, record)
+    dtype = extra.get("mlplugins::dtype")
+    if dtype is not None:
+        value("dtype", str, lambda name: name in ("float32", "float64"), "float32 or float64")
+    return Entries(
+        format=int(number),
+        family=value("family", str, bool, "the name of a model family"),
+        cutoff=value("cutoff", float, lambda r: 0.0 < r < 1e4, "a length in Å"),
+        exchange_width=value("exchange_width", int, lambda n: 0 <= n < 10**6, "a number of features"),
+        dtype=dtype,
+        record=record,
+    )
+
+
+def _check_record(path: Path, record: dict[str, Any]) -> None:
+    elements, baseline = record.get("elements"), record.get("baseline_eV")
+    if not isinstance(elements, list) or not all(
+        isinstance(symbol, str) and symbol in atomic_numbers for symbol in elements
+    ):
+        raise _damaged(path, "mlplugins::metadata", "'elements' is no list of chemical symbols")
+    if not isinstance(baseline, list) or len(baseline) != len(elements):
+        raise _damaged(path, "mlplugins::metadata", "'baseline_eV' is no list of one energy per element")
+    if not all(isinstance(e, int | float) and math.isfinite(e) for e in baseline):
+        raise _damaged(
+            path, "mlplugins::metadata", f"'baseline_eV' holds other things than energies: {baseline}"
+        )
+
+
+def _json_or_nothing(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _writer(record: Any) -> str:
+    versions = record.get("versions") if isinstance(record, dict) else None
+    return str(versions.get("mlplugins", "newer")) if isinstance(versions, dict) else "newer"
