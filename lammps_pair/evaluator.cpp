@@ -92,6 +92,7 @@ struct Evaluator::State {
   State(const Settings &s, int local_rank);
   void load();
   void pick_device(int local_rank);
+  void read_composition();
   void pick_outputs();
   std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
 
@@ -130,6 +131,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
   pick_device(local_rank);
+  if (format > 0) read_composition();
   pick_outputs();
 
   components = labels({"xyz"}, torch::arange(3, torch::kInt).reshape({3, 1}).to(device));
@@ -176,6 +178,16 @@ void Evaluator::State::pick_device(int local_rank)
   model->to(device);
   inner = model->attr("module").toModule();
   info.device = device.str();
+}
+
+/// Files of ours hold the energy per atom of each element that was taken off before training.
+void Evaluator::State::read_composition()
+{
+  if (!inner.hasattr("baseline") || !inner.hasattr("species_of_number")) return;
+  const auto species = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong);
+  const auto energies = inner.attr("baseline").toTensor().to(torch::kCPU, torch::kDouble);
+  for (const int number : info.numbers)
+    info.composition[number] = energies[species[number].item<int64_t>()].item<double>();
 }
 
 /// Name of the output, honouring variants; empty if the model has none and it is not needed.

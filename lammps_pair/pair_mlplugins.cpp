@@ -10,10 +10,13 @@
 #include "atom.h"
 #include "citeme.h"
 #include "comm.h"
+#include "compute.h"
 #include "error.h"
 #include "exceptions.h"
+#include "fix.h"
 #include "force.h"
 #include "memory.h"
+#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "platform.h"
@@ -37,9 +40,13 @@ class NeighRequest : protected Pointers {
 }    // namespace LAMMPS_NS
 
 using namespace LAMMPS_NS;
+using mlplugins::Choice;
 using mlplugins::Mode;
 
 namespace {
+
+const char *const PAIRWISE = "lennard-jones";    // the family whose energy is a sum over pairs
+constexpr double BOLTZMANN = 8.617333262e-5;     // eV/K
 
 const char *name_of(Mode mode)
 {
@@ -76,6 +83,7 @@ PairMLPlugins::~PairMLPlugins()
   memory->destroy(setflag);
   memory->destroy(cutsq);
   memory->destroy(cutghost);
+  memory->destroy(scale_);
 }
 
 /// The wall between exceptions and LAMMPS: LAMMPS' own pass, of all others the text is returned, so that the
@@ -99,10 +107,12 @@ void PairMLPlugins::allocate()
   memory->create(setflag, n, n, "pair:setflag");
   memory->create(cutsq, n, n, "pair:cutsq");
   memory->create(cutghost, n, n, "pair:cutghost");
+  memory->create(scale_, n, n, "pair:scale");
   for (int i = 0; i < n; i++) {
     std::fill_n(setflag[i], n, 0);
     std::fill_n(cutsq[i], n, 0.0);
     std::fill_n(cutghost[i], n, 0.0);
+    std::fill_n(scale_[i], n, settings_->scale);
   }
 }
 
@@ -114,7 +124,13 @@ void PairMLPlugins::settings(int narg, char **arg)
     evaluator_ = std::make_unique<mlplugins::Evaluator>(*settings_, comm->me);
   });
   if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  if (evaluator_->info().composition.empty() &&
+      (settings_->baseline == Choice::off || settings_->atom_baseline == Choice::off))
+    error->all(FLERR, "Pair style mlplugins: '{}' does not say its composition energies (files written by mlplugins "
+               "do), so that they cannot be left out", settings_->path);
   adaptor_ = std::make_unique<mlplugins::SystemAdaptor>(lmp, evaluator_->info().by_tag);
+  if (allocated)    // given a second time
+    for (int i = 0; i <= atom->ntypes; i++) std::fill_n(scale_[i], atom->ntypes + 1, settings_->scale);
   choose_mode();
   if (mode_ == Mode::exchange) {
     const int width = evaluator_->info().exchange_width;
@@ -185,9 +201,9 @@ void PairMLPlugins::init_style()
 {
   check_run();
   check_masses();
-  energy_unit_ = settings_->scale;
-  if (strcmp(update->unit_style, "real") == 0)
-    energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  read_composition();
+  check_monte_carlo();
+  check_heat_flux();
 
   int flags = NeighConst::REQ_FULL;
   if (ghost_edges_) flags |= NeighConst::REQ_GHOST;
@@ -204,7 +220,7 @@ void PairMLPlugins::check_run()
                update->unit_style);
   if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
   if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
-  if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0)
+  if (atom->molecular == Atom::TEMPLATE && atom->nbonds > 0 && !settings_->allow_exclusions)
     for (int k = 1; k <= 3; k++)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
         error->all(FLERR, "Pair style mlplugins: bonded pairs are missing from the neighbor list; "
@@ -223,6 +239,90 @@ void PairMLPlugins::check_masses()
                  type, text);
     if (!text.empty() && comm->me == 0) error->warning(FLERR, "atom type {}: {}", type, text);
   }
+}
+
+void PairMLPlugins::read_composition()
+{
+  const auto &known = evaluator_->info().composition;
+  composition_.assign(atom->ntypes + 1, 0.0);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const auto found = known.find(numbers_[type]);
+    if (found != known.end()) composition_[type] = found->second;
+  }
+}
+
+/// Fixes that insert and delete atoms compare exp(energy/kT) with exp(mu/kT): both must be numbers, and with the
+/// same zero of energy.
+void PairMLPlugins::check_monte_carlo()
+{
+  std::string style;
+  for (const char *name : {"gcmc", "widom", "charge/regulation"})
+    if (!modify->get_fix_by_style(fmt::format("^{}$", name)).empty()) style = name;
+  double largest = 0.0;
+  for (const double energy : composition_)
+    if (std::fabs(energy) > std::fabs(largest)) largest = energy;
+  if (style.empty() || largest == 0.0 || exchange_told_) return;
+  exchange_told_ = true;
+  if (settings_->baseline == Choice::off) {
+    if (comm->me == 0)
+      utils::logmesg(lmp, "mlplugins: fix {}: energies and chemical potentials are relative to the composition "
+                     "energies\n", style);
+    return;
+  }
+  const double coldest = std::fabs(largest) / (700.0 * BOLTZMANN);    // exp(709) is the largest number there is
+  const auto text = fmt::format(
+      "fix {}: an atom's energy includes its composition energy ({:.6g} eV at most), so chemical potentials must, too, "
+      "and `pressure` cannot be used. Below {:.0f} K its Boltzmann factor is no number and no move is ever accepted: "
+      "`baseline off` on the pair_style line counts energies and chemical potentials from the composition energies",
+      style, largest, std::ceil(coldest));
+  if (coldest > 2000.0 && settings_->baseline == Choice::automatic)
+    error->all(FLERR, "Pair style mlplugins: {}, `baseline on` keeps it", text);
+  if (comm->me == 0) error->warning(FLERR, text);
+}
+
+/// Composition energies move with their atoms but carry no heat; the centroid form is the right virial.
+void PairMLPlugins::check_heat_flux()
+{
+  heat_flux_ = !modify->get_compute_by_style("^heat/flux$").empty();
+  if (!heat_flux_ || flux_told_ || comm->me != 0) return;
+  flux_told_ = true;
+  const auto &model = evaluator_->info();
+  if (settings_->atom_baseline == Choice::automatic && settings_->baseline != Choice::off &&
+      std::any_of(composition_.begin(), composition_.end(), [](double energy) { return energy != 0.0; }))
+    utils::logmesg(lmp, "mlplugins: compute heat/flux: per-atom energies leave out the composition energies "
+                   "(`atom_baseline on` keeps them)\n");
+  if (model.family == PAIRWISE) return;
+  if (modify->get_compute_by_style("^centroid/stress/atom$").empty())
+    error->warning(FLERR, "compute heat/flux is wrong for many-body models with compute stress/atom: use compute "
+                   "centroid/stress/atom");
+  if (model.interaction_range > model.cutoff)
+    error->warning(FLERR, "compute heat/flux leaves out the energy that the messages of this model carry between "
+                   "atoms: it is exact for models of one layer only");
+}
+
+/// fix adapt and compute fep set a value for each pair of types; an energy of many bodies has only one.
+void PairMLPlugins::update_scale()
+{
+  double scale = settings_->scale;
+  bool first = true;
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++) {
+      if (numbers_[i] == 0 || numbers_[j] == 0) continue;
+      if (!first && scale_[i][j] != scale)
+        error->all(FLERR, "Pair style mlplugins: scale {:.6g} for types {} {} but {:.6g} for others; a many-body energy "
+                   "has one scale: use * *", scale_[i][j], i, j, scale);
+      scale = scale_[i][j];
+      first = false;
+    }
+  energy_unit_ = scale;
+  if (strcmp(update->unit_style, "real") == 0)
+    energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+}
+
+void PairMLPlugins::add_tally_callback(Compute *compute)
+{
+  error->all(FLERR, "Pair style mlplugins: compute {} adds up pairs, and an energy of many bodies is no sum over pairs",
+             compute->style);
 }
 
 double PairMLPlugins::init_one(int i, int j)
@@ -276,13 +376,19 @@ void PairMLPlugins::compute(int eflag, int vflag)
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
 
+  update_scale();
   const mlplugins::Result *result = nullptr;
+  std::string missing;
   const auto problem = attempt([&] {
+    const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
+    // a sum over pairs stays one when some are left out
+    if (!settings_->allow_exclusions && model.family != PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
+    if (!missing.empty()) return;
     std::optional<mlplugins::LammpsExchange::Installed> installed;
     if (exchange_) installed.emplace(*exchange_);
-    const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
     result = &evaluator_->evaluate(graph, request);
   });
+  if (!missing.empty()) stop(missing);
   if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));
   if (!result->finite)
     stop(fmt::format("energy or forces are not finite at step {} (atoms too close, or far outside the model's "
@@ -305,6 +411,8 @@ void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
 
 void *PairMLPlugins::extract(const char *name, int &dim)
 {
+  dim = 2;
+  if (strcmp(name, "scale") == 0) return scale_;
   dim = 0;
   if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
   if (!evaluator_->info().atom_uncertainties)
@@ -324,9 +432,17 @@ void *PairMLPlugins::extract_peratom(const char *name, int &ncol)
 
 void PairMLPlugins::add_results(const mlplugins::Result &result)
 {
-  if (eflag_global) eng_vdwl += energy_unit_ * result.energy;
-  if (eflag_atom)
-    for (int n = 0; n < adaptor_->n_centers(); n++) eatom[adaptor_->atom_of(n)] += energy_unit_ * result.energies[n];
+  const bool total = settings_->baseline != Choice::off;
+  const bool per_atom = total && (settings_->atom_baseline == Choice::on ||
+                                  (settings_->atom_baseline == Choice::automatic && !heat_flux_));
+  double energy = result.energy;
+  for (int n = 0; n < adaptor_->n_centers(); n++) {
+    const int i = adaptor_->atom_of(n);
+    const double own = composition_[atom->type[i]];
+    if (!total) energy -= own;
+    if (eflag_atom) eatom[i] += energy_unit_ * (result.energies[n] - (per_atom ? 0.0 : own));
+  }
+  if (eflag_global) eng_vdwl += energy_unit_ * energy;
 
   if (result.edge_gradients) {
     mlplugins::Accumulators out;
