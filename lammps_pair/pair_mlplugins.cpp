@@ -10,13 +10,10 @@
 #include "atom.h"
 #include "citeme.h"
 #include "comm.h"
-#include "compute.h"
 #include "error.h"
 #include "exceptions.h"
-#include "fix.h"
 #include "force.h"
 #include "memory.h"
-#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "platform.h"
@@ -44,9 +41,6 @@ using mlplugins::Choice;
 using mlplugins::Mode;
 
 namespace {
-
-const char *const PAIRWISE = "lennard-jones";    // the family whose energy is a sum over pairs
-constexpr double BOLTZMANN = 8.617333262e-5;     // eV/K
 
 const char *name_of(Mode mode)
 {
@@ -179,6 +173,8 @@ void PairMLPlugins::announce()
     utils::logmesg(lmp, "mlplugins: {} ({}, {}), cutoff {:.4g} A, range {:.4g} A, device {}, mode {}\n",
                    model.name.empty() ? settings_->path : model.name, model.family, model.dtype, model.cutoff,
                    model.interaction_range, model.device, name_of(mode_));
+  if (comm->me == 0 && settings_->baseline == Choice::off)
+    utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
   if (lmp->citeme)
     for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
 }
@@ -213,93 +209,6 @@ void PairMLPlugins::init_style()
   ghosts_told_ = false;
 }
 
-void PairMLPlugins::check_run()
-{
-  if (strcmp(update->unit_style, "metal") != 0 && strcmp(update->unit_style, "real") != 0)
-    error->all(FLERR, "Pair style mlplugins: expected 'units metal' or 'units real', got 'units {}'",
-               update->unit_style);
-  if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
-  if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
-  if (atom->molecular == Atom::TEMPLATE && atom->nbonds > 0 && !settings_->allow_exclusions)
-    for (int k = 1; k <= 3; k++)
-      if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
-        error->all(FLERR, "Pair style mlplugins: bonded pairs are missing from the neighbor list; "
-                   "use 'special_bonds lj/coul 1 1 1'");
-}
-
-void PairMLPlugins::check_masses()
-{
-  if (atom->rmass_flag || !atom->mass) return;
-  for (int type = 1; type <= atom->ntypes; type++) {
-    if (!atom->mass_setflag[type] || numbers_[type] == 0) continue;
-    bool wrong = false;
-    const auto text = mlplugins::check_mass(numbers_[type], atom->mass[type], wrong);
-    if (wrong)
-      error->all(FLERR, "Pair style mlplugins: atom type {}: {}. Give the elements in the order of the atom types",
-                 type, text);
-    if (!text.empty() && comm->me == 0) error->warning(FLERR, "atom type {}: {}", type, text);
-  }
-}
-
-void PairMLPlugins::read_composition()
-{
-  const auto &known = evaluator_->info().composition;
-  composition_.assign(atom->ntypes + 1, 0.0);
-  for (int type = 1; type <= atom->ntypes; type++) {
-    const auto found = known.find(numbers_[type]);
-    if (found != known.end()) composition_[type] = found->second;
-  }
-}
-
-/// Fixes that insert and delete atoms compare exp(energy/kT) with exp(mu/kT): both must be numbers, and with the
-/// same zero of energy.
-void PairMLPlugins::check_monte_carlo()
-{
-  std::string style;
-  for (const char *name : {"gcmc", "widom", "charge/regulation"})
-    if (!modify->get_fix_by_style(fmt::format("^{}$", name)).empty()) style = name;
-  double largest = 0.0;
-  for (const double energy : composition_)
-    if (std::fabs(energy) > std::fabs(largest)) largest = energy;
-  if (style.empty() || largest == 0.0 || exchange_told_) return;
-  exchange_told_ = true;
-  if (settings_->baseline == Choice::off) {
-    if (comm->me == 0)
-      utils::logmesg(lmp, "mlplugins: fix {}: energies and chemical potentials are relative to the composition "
-                     "energies\n", style);
-    return;
-  }
-  const double coldest = std::fabs(largest) / (700.0 * BOLTZMANN);    // exp(709) is the largest number there is
-  const auto text = fmt::format(
-      "fix {}: an atom's energy includes its composition energy ({:.6g} eV at most), so chemical potentials must, too, "
-      "and `pressure` cannot be used. Below {:.0f} K its Boltzmann factor is no number and no move is ever accepted: "
-      "`baseline off` on the pair_style line counts energies and chemical potentials from the composition energies",
-      style, largest, std::ceil(coldest));
-  if (coldest > 2000.0 && settings_->baseline == Choice::automatic)
-    error->all(FLERR, "Pair style mlplugins: {}, `baseline on` keeps it", text);
-  if (comm->me == 0) error->warning(FLERR, text);
-}
-
-/// Composition energies move with their atoms but carry no heat; the centroid form is the right virial.
-void PairMLPlugins::check_heat_flux()
-{
-  heat_flux_ = !modify->get_compute_by_style("^heat/flux$").empty();
-  if (!heat_flux_ || flux_told_ || comm->me != 0) return;
-  flux_told_ = true;
-  const auto &model = evaluator_->info();
-  if (settings_->atom_baseline == Choice::automatic && settings_->baseline != Choice::off &&
-      std::any_of(composition_.begin(), composition_.end(), [](double energy) { return energy != 0.0; }))
-    utils::logmesg(lmp, "mlplugins: compute heat/flux: per-atom energies leave out the composition energies "
-                   "(`atom_baseline on` keeps them)\n");
-  if (model.family == PAIRWISE) return;
-  if (modify->get_compute_by_style("^centroid/stress/atom$").empty())
-    error->warning(FLERR, "compute heat/flux is wrong for many-body models with compute stress/atom: use compute "
-                   "centroid/stress/atom");
-  if (model.interaction_range > model.cutoff)
-    error->warning(FLERR, "compute heat/flux leaves out the energy that the messages of this model carry between "
-                   "atoms: it is exact for models of one layer only");
-}
-
 /// fix adapt and compute fep set a value for each pair of types; an energy of many bodies has only one.
 void PairMLPlugins::update_scale()
 {
@@ -319,37 +228,11 @@ void PairMLPlugins::update_scale()
     energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
 }
 
-void PairMLPlugins::add_tally_callback(Compute *compute)
-{
-  error->all(FLERR, "Pair style mlplugins: compute {} adds up pairs, and an energy of many bodies is no sum over pairs",
-             compute->style);
-}
-
 double PairMLPlugins::init_one(int i, int j)
 {
   const auto &model = evaluator_->info();
   cutghost[i][j] = cutghost[j][i] = model.cutoff;
   return ghost_edges_ ? std::max(model.interaction_range, model.cutoff) : model.cutoff;
-}
-
-void PairMLPlugins::refuse_unsupported()
-{
-  const auto &model = evaluator_->info();
-  if (eflag_atom && !model.atom_energies)
-    error->all(FLERR, "Pair style mlplugins: '{}' has no per-atom energies", settings_->path);
-  if ((vflag_atom || cvflag_atom) && !model.edge_model)
-    error->all(FLERR, "Pair style mlplugins: per-atom stress exists for models exported by mlplugins only (and not "
-               "with non_conservative), '{}' is another one", settings_->path);
-}
-
-void PairMLPlugins::warn_about_ghosts()
-{
-  if (ghosts_told_ || !ghost_edges_ || comm->nprocs == 1) return;
-  ghosts_told_ = true;
-  if (comm->me == 0 && atom->nlocal > 0)
-    error->warning(FLERR, "mode ghost: rank 0 computes {} nodes for {} local atoms (nodes/local {:.1f}); mode "
-                   "exchange, fewer ranks or a larger system are faster", atom->nlocal + atom->nghost,
-                   atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
 }
 
 /// One rank alone may fail: error->all would wait for the others. MPI_Abort can overtake the message on its way
@@ -382,7 +265,7 @@ void PairMLPlugins::compute(int eflag, int vflag)
   const auto problem = attempt([&] {
     const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
     // a sum over pairs stays one when some are left out
-    if (!settings_->allow_exclusions && model.family != PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
+    if (!settings_->allow_exclusions && model.family != mlplugins::PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
     if (!missing.empty()) return;
     std::optional<mlplugins::LammpsExchange::Installed> installed;
     if (exchange_) installed.emplace(*exchange_);

@@ -74,7 +74,7 @@ class PairMLPlugins : public Pair {
   void add_node_forces(const mlplugins::Result &result);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;
-  bool flux_told_ = false, exchange_told_ = false;
+  bool flux_told_ = false, monte_carlo_told_ = false;
 };
 
 }    // namespace LAMMPS_NS
