@@ -87,6 +87,7 @@ struct Evaluator::State {
   void load();
   void take_fast_way(const Entries &entries);
   void pick_device(int local_rank);
+  void read_composition();
   void pick_outputs();
   std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
 
@@ -118,6 +119,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
   pick_device(local_rank);
+  read_composition();
   pick_outputs();
   info.family = "metatomic";
   if (entries.format > 0) take_fast_way(entries);
@@ -196,6 +198,16 @@ void Evaluator::State::pick_device(int local_rank)
   model->to(device);
   inner = model->attr("module").toModule();
   info.device = device.str();
+}
+
+/// Files of ours hold the energy per atom of each element that was taken off before training.
+void Evaluator::State::read_composition()
+{
+  if (!loaded.baseline.defined()) return;
+  const auto species = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong);
+  const auto energies = loaded.baseline.to(torch::kCPU, torch::kDouble);
+  for (const int number : info.numbers)
+    info.composition[number] = energies[species[number].item<int64_t>()].item<double>();
 }
 
 /// Name of the output, honouring variants (`pbe` or `energy/pbe`); the only one where there is no default; empty if

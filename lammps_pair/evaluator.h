@@ -4,6 +4,7 @@
 
 #include "graph.h"
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ std::string describe_current_exception();
 /// Version of the torch library that this process runs.
 std::string torch_release();
 
+/// A switch whose default depends on the run.
+enum class Choice { automatic, off, on };
+
 /// Keywords of the pair style (docs/lammps.md).
 struct Settings {
   std::string path;                   ///< model file
@@ -27,6 +31,9 @@ struct Settings {
   bool direct_forces = false;         ///< non-conservative forces instead of gradients
   bool direct_stress = false;
   double scale = 1.0;
+  Choice baseline = Choice::automatic;         ///< composition energies in all energies
+  Choice atom_baseline = Choice::automatic;    ///< composition energies in per-atom energies
+  bool allow_exclusions = false;      ///< pairs may be missing between atoms that count
   double uncertainty_threshold = -1.0;    ///< eV per atom; negative: never asked for
 };
 
@@ -42,6 +49,7 @@ struct ModelInfo {
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
   std::vector<int> numbers;           ///< atomic numbers it knows
+  std::map<int, double> composition;  ///< composition energy of each element, eV; empty: the file does not say
   std::vector<std::string> references;
 };
 

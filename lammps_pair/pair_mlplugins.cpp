@@ -37,6 +37,7 @@ class NeighRequest : protected Pointers {
 }    // namespace LAMMPS_NS
 
 using namespace LAMMPS_NS;
+using mlplugins::Choice;
 using mlplugins::Mode;
 
 namespace {
@@ -76,6 +77,7 @@ PairMLPlugins::~PairMLPlugins()
   memory->destroy(setflag);
   memory->destroy(cutsq);
   memory->destroy(cutghost);
+  memory->destroy(scale_);
 }
 
 /// The wall between exceptions and LAMMPS: LAMMPS' own pass, of all others the text is returned, so that the
@@ -99,10 +101,12 @@ void PairMLPlugins::allocate()
   memory->create(setflag, n, n, "pair:setflag");
   memory->create(cutsq, n, n, "pair:cutsq");
   memory->create(cutghost, n, n, "pair:cutghost");
+  memory->create(scale_, n, n, "pair:scale");
   for (int i = 0; i < n; i++) {
     std::fill_n(setflag[i], n, 0);
     std::fill_n(cutsq[i], n, 0.0);
     std::fill_n(cutghost[i], n, 0.0);
+    std::fill_n(scale_[i], n, settings_->scale);
   }
 }
 
@@ -114,7 +118,13 @@ void PairMLPlugins::settings(int narg, char **arg)
     evaluator_ = std::make_unique<mlplugins::Evaluator>(*settings_, comm->me);
   });
   if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  if (evaluator_->info().composition.empty() &&
+      (settings_->baseline == Choice::off || settings_->atom_baseline == Choice::off))
+    error->all(FLERR, "Pair style mlplugins: '{}' does not say its composition energies (files written by mlplugins "
+               "do), so that they cannot be left out", settings_->path);
   adaptor_ = std::make_unique<mlplugins::SystemAdaptor>(lmp, evaluator_->info().by_tag);
+  if (allocated)    // given a second time
+    for (int i = 0; i <= atom->ntypes; i++) std::fill_n(scale_[i], atom->ntypes + 1, settings_->scale);
   choose_mode();
   if (mode_ == Mode::exchange) {
     const int width = evaluator_->info().exchange_width;
@@ -166,6 +176,8 @@ void PairMLPlugins::announce()
   if (comm->me == 0 && !model.energy_output.empty())
     utils::logmesg(lmp, "mlplugins: the model has several energies; '{}' is evaluated (keyword variant/energy)\n",
                    model.energy_output);
+  if (comm->me == 0 && settings_->baseline == Choice::off)
+    utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
   if (lmp->citeme)
     for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
 }
@@ -188,9 +200,9 @@ void PairMLPlugins::init_style()
 {
   check_run();
   check_masses();
-  energy_unit_ = settings_->scale;
-  if (strcmp(update->unit_style, "real") == 0)
-    energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  read_composition();
+  check_monte_carlo();
+  check_heat_flux();
 
   int flags = NeighConst::REQ_FULL;
   if (ghost_edges_) flags |= NeighConst::REQ_GHOST;
@@ -200,32 +212,23 @@ void PairMLPlugins::init_style()
   ghosts_told_ = false;
 }
 
-void PairMLPlugins::check_run()
+/// fix adapt and compute fep set a value for each pair of types; an energy of many bodies has only one.
+void PairMLPlugins::update_scale()
 {
-  if (strcmp(update->unit_style, "metal") != 0 && strcmp(update->unit_style, "real") != 0)
-    error->all(FLERR, "Pair style mlplugins: expected 'units metal' or 'units real', got 'units {}'",
-               update->unit_style);
-  if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
-  if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
-  if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0)
-    for (int k = 1; k <= 3; k++)
-      if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
-        error->all(FLERR, "Pair style mlplugins: bonded pairs are missing from the neighbor list; "
-                   "use 'special_bonds lj/coul 1 1 1'");
-}
-
-void PairMLPlugins::check_masses()
-{
-  if (atom->rmass_flag || !atom->mass) return;
-  for (int type = 1; type <= atom->ntypes; type++) {
-    if (!atom->mass_setflag[type] || numbers_[type] == 0) continue;
-    bool wrong = false;
-    const auto text = mlplugins::check_mass(numbers_[type], atom->mass[type], wrong);
-    if (wrong)
-      error->all(FLERR, "Pair style mlplugins: atom type {}: {}. Give the elements in the order of the atom types",
-                 type, text);
-    if (!text.empty() && comm->me == 0) error->warning(FLERR, "atom type {}: {}", type, text);
-  }
+  double scale = settings_->scale;
+  bool first = true;
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++) {
+      if (numbers_[i] == 0 || numbers_[j] == 0) continue;
+      if (!first && scale_[i][j] != scale)
+        error->all(FLERR, "Pair style mlplugins: scale {:.6g} for types {} {} but {:.6g} for others; a many-body energy "
+                   "has one scale: use * *", scale_[i][j], i, j, scale);
+      scale = scale_[i][j];
+      first = false;
+    }
+  energy_unit_ = scale;
+  if (strcmp(update->unit_style, "real") == 0)
+    energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
 }
 
 double PairMLPlugins::init_one(int i, int j)
@@ -233,26 +236,6 @@ double PairMLPlugins::init_one(int i, int j)
   const auto &model = evaluator_->info();
   cutghost[i][j] = cutghost[j][i] = model.cutoff;
   return ghost_edges_ ? std::max(model.interaction_range, model.cutoff) : model.cutoff;
-}
-
-void PairMLPlugins::refuse_unsupported()
-{
-  const auto &model = evaluator_->info();
-  if (eflag_atom && !model.atom_energies)
-    error->all(FLERR, "Pair style mlplugins: '{}' has no per-atom energies", settings_->path);
-  if ((vflag_atom || cvflag_atom) && !model.edge_model)
-    error->all(FLERR, "Pair style mlplugins: per-atom stress exists for models exported by mlplugins only (and not "
-               "with non_conservative), '{}' is another one", settings_->path);
-}
-
-void PairMLPlugins::warn_about_ghosts()
-{
-  if (ghosts_told_ || !ghost_edges_ || comm->nprocs == 1) return;
-  ghosts_told_ = true;
-  if (comm->me == 0 && atom->nlocal > 0)
-    error->warning(FLERR, "mode ghost: rank 0 computes {} nodes for {} local atoms (nodes/local {:.1f}); mode "
-                   "exchange, fewer ranks or a larger system are faster", atom->nlocal + atom->nghost,
-                   atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
 }
 
 /// One rank alone may fail: error->all would wait for the others. MPI_Abort can overtake the message on its way
@@ -279,13 +262,19 @@ void PairMLPlugins::compute(int eflag, int vflag)
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
 
+  update_scale();
   const mlplugins::Result *result = nullptr;
+  std::string missing;
   const auto problem = attempt([&] {
+    const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
+    // a sum over pairs stays one when some are left out
+    if (!settings_->allow_exclusions && model.family != mlplugins::PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
+    if (!missing.empty()) return;
     std::optional<mlplugins::LammpsExchange::Installed> installed;
     if (exchange_) installed.emplace(*exchange_);
-    const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
     result = &evaluator_->evaluate(graph, request);
   });
+  if (!missing.empty()) stop(missing);
   if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));
   if (!result->finite)
     stop(fmt::format("energy or forces are not finite at step {} (atoms too close, or far outside the model's "
@@ -308,6 +297,8 @@ void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
 
 void *PairMLPlugins::extract(const char *name, int &dim)
 {
+  dim = 2;
+  if (strcmp(name, "scale") == 0) return scale_;
   dim = 0;
   if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
   if (!evaluator_->info().atom_uncertainties)
@@ -327,9 +318,17 @@ void *PairMLPlugins::extract_peratom(const char *name, int &ncol)
 
 void PairMLPlugins::add_results(const mlplugins::Result &result)
 {
-  if (eflag_global) eng_vdwl += energy_unit_ * result.energy;
-  if (eflag_atom)
-    for (int n = 0; n < adaptor_->n_centers(); n++) eatom[adaptor_->atom_of(n)] += energy_unit_ * result.energies[n];
+  const bool total = settings_->baseline != Choice::off;
+  const bool per_atom = total && (settings_->atom_baseline == Choice::on ||
+                                  (settings_->atom_baseline == Choice::automatic && !heat_flux_));
+  double energy = result.energy;
+  for (int n = 0; n < adaptor_->n_centers(); n++) {
+    const int i = adaptor_->atom_of(n);
+    const double own = composition_[atom->type[i]];
+    if (!total) energy -= own;
+    if (eflag_atom) eatom[i] += energy_unit_ * (result.energies[n] - (per_atom ? 0.0 : own));
+  }
+  if (eflag_global) eng_vdwl += energy_unit_ * energy;
 
   if (result.edge_gradients) {
     mlplugins::Accumulators out;

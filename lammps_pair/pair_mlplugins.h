@@ -34,6 +34,7 @@ class PairMLPlugins : public Pair {
   void *extract(const char *name, int &dim) override;
   void *extract_peratom(const char *name, int &ncol) override;
   void compute(int eflag, int vflag) override;
+  void add_tally_callback(class Compute *compute) override;
 
   int pack_forward_comm(int n, int *list, double *buf, int pbc_flag, int *pbc) override;
   void unpack_forward_comm(int n, int first, double *buf) override;
@@ -50,7 +51,10 @@ class PairMLPlugins : public Pair {
   bool ghost_edges_ = false;      ///< ghost mode of a model with more than one layer
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
   std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
-  double energy_unit_ = 1.0;      ///< eV in the energy unit of the run
+  double **scale_ = nullptr;      ///< factor per pair of types, all equal: fix adapt and compute fep change them
+  double energy_unit_ = 1.0;      ///< eV in the energy unit of the run, times that factor
+  std::vector<double> composition_;    ///< composition energy of each type, eV
+  bool heat_flux_ = false;        ///< a compute heat/flux is defined
   std::vector<int> numbers_;      ///< atomic number of each type, 0: not seen by the model
 
   void allocate();
@@ -58,6 +62,10 @@ class PairMLPlugins : public Pair {
   void announce();
   void check_run();
   void check_masses();
+  void read_composition();
+  void check_monte_carlo();
+  void check_heat_flux();
+  void update_scale();
   void warn_about_ghosts();
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
@@ -66,6 +74,7 @@ class PairMLPlugins : public Pair {
   void add_node_forces(const mlplugins::Result &result);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;
+  bool flux_told_ = false, monte_carlo_told_ = false;
 };
 
 }    // namespace LAMMPS_NS

@@ -44,6 +44,18 @@ double number(const std::string &keyword, const std::string &value)
   refuse_value(keyword, "a number", value);
 }
 
+Choice parse_choice(const std::string &keyword, const std::string &value)
+{
+  if (value == "auto") return Choice::automatic;
+  return on_off(keyword, value) ? Choice::on : Choice::off;
+}
+
+bool parse_exclusions(const std::string &value)
+{
+  if (value != "allow" && value != "refuse") refuse_value("exclusions", "refuse or allow", value);
+  return value == "allow";
+}
+
 Mode parse_mode(const std::string &value)
 {
   static const std::map<std::string, Mode> modes = {
@@ -89,6 +101,9 @@ const std::map<std::string, Handler> &handlers()
       {"check_consistency",
        [](Settings &s, const std::string &v) { s.check_consistency = on_off("check_consistency", v); }},
       {"non_conservative", parse_direct},
+      {"baseline", [](Settings &s, const std::string &v) { s.baseline = parse_choice("baseline", v); }},
+      {"atom_baseline", [](Settings &s, const std::string &v) { s.atom_baseline = parse_choice("atom_baseline", v); }},
+      {"exclusions", [](Settings &s, const std::string &v) { s.allow_exclusions = parse_exclusions(v); }},
       {"scale", [](Settings &s, const std::string &v) { s.scale = number("scale", v); }},
       {"uncertainty_threshold",
        [](Settings &s, const std::string &v) {

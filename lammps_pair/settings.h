@@ -9,6 +9,9 @@
 
 namespace mlplugins {
 
+/// The family whose energy is a sum over pairs: it stays one when pairs are left out.
+inline const std::string PAIRWISE = "lennard-jones";
+
 /// Read the arguments of `pair_style mlplugins` or `pair_style metatomic`.
 /// @throws std::runtime_error naming the keyword, what was expected and what came
 Settings parse_settings(const std::vector<std::string> &arguments, double default_threshold);

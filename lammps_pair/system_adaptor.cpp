@@ -20,10 +20,13 @@ const Graph &SystemAdaptor::update(const NeighList &list, const std::vector<int>
                                    bool ghost_edges)
 {
   const int n_all = atom->nlocal + atom->nghost;
-  if (neighbor->ago == 0 || built_ != neighbor->lastcall || n_all_ != n_all) {
+  rebuilt_ = neighbor->ago == 0 || built_ != neighbor->lastcall || n_all_ != n_all;
+  if (rebuilt_) {
     rebuild(list, numbers, mode, ghost_edges);
     built_ = neighbor->lastcall;
     n_all_ = n_all;
+  } else {
+    require_same_atoms(numbers);
   }
   update_nodes(numbers, mode);
   update_edges(list, cutoff);
@@ -34,13 +37,15 @@ void SystemAdaptor::rebuild(const NeighList &list, const std::vector<int> &numbe
 {
   const int n_all = atom->nlocal + atom->nghost;
   const int n_seen = mode == Mode::fold ? atom->nlocal : n_all;
+  exclusions_.update(numbers);
   atoms_.clear();
+  seen_.resize(n_seen);
   nodes_.assign(n_all, -1);
   shifts_.assign(3 * static_cast<std::size_t>(n_all), 0);
   for (int i = 0; i < n_seen; i++) {
     if (i == atom->nlocal) graph_.n_centers = static_cast<int>(atoms_.size());
-    if (numbers[atom->type[i]] == 0) continue;
-    atoms_.push_back(i);
+    seen_[i] = numbers[atom->type[i]] != 0;
+    if (!exclusions_.hides(i)) atoms_.push_back(i);
   }
   const bool by_tag = by_tag_ && mode == Mode::fold;
   if (by_tag) std::sort(atoms_.begin(), atoms_.end(), [this](int a, int b) { return atom->tag[a] < atom->tag[b]; });
@@ -59,6 +64,20 @@ void SystemAdaptor::rebuild(const NeighList &list, const std::vector<int> &numbe
     std::sort(centers_.begin(), centers_.end(), [this](int a, int b) { return nodes_[a] < nodes_[b]; });
   graph_.samples.resize(5 * capacity);
   graph_.vectors.resize(3 * capacity);
+}
+
+/// Trial moves may change types without new neighbour lists: fine as long as the model sees the same atoms.
+void SystemAdaptor::require_same_atoms(const std::vector<int> &numbers) const
+{
+  for (std::size_t i = 0; i < seen_.size(); i++)
+    if (seen_[i] != (numbers[atom->type[i]] != 0))
+      throw std::runtime_error("atom " + std::to_string(atom->tag[i]) + " changed between a type of the model and a NULL "
+                               "type without a new neighbor list (as fix atom/swap does)");
+}
+
+std::string SystemAdaptor::missing_pair(const NeighList &list, double cutoff) const
+{
+  return rebuilt_ ? exclusions_.missing_pair(list, cutoff + neighbor->skin) : "";
 }
 
 /// Ghosts become their owner plus whole cell vectors. Needs no atom map: one rank owns every atom.

@@ -2,6 +2,7 @@
 #ifndef MLPLUGINS_SYSTEM_ADAPTOR_H
 #define MLPLUGINS_SYSTEM_ADAPTOR_H
 
+#include "exclusions.h"
 #include "graph.h"
 
 #include "pointers.h"
@@ -27,10 +28,10 @@ struct Accumulators {
 class SystemAdaptor : protected LAMMPS_NS::Pointers {
  public:
   /// @param by_tag  number the nodes by atom ID (mode fold): what models of whole molecules need
-  SystemAdaptor(LAMMPS_NS::LAMMPS *lmp, bool by_tag) : Pointers(lmp), by_tag_(by_tag) {}
+  SystemAdaptor(LAMMPS_NS::LAMMPS *lmp, bool by_tag) : Pointers(lmp), by_tag_(by_tag), exclusions_(lmp) {}
 
   /// Fill the graph with all pairs closer than `cutoff`. What only changes when LAMMPS rebuilds its neighbour
-  /// list is kept between rebuilds.
+  /// list is kept between rebuilds. Atoms that are excluded from everything are no nodes.
   /// @param numbers  atomic number of each LAMMPS type (index 1 …); 0: atoms the model does not see
   /// @param ghost_edges  also the edges around ghosts (ghost mode of message-passing models)
   const Graph &update(const LAMMPS_NS::NeighList &list, const std::vector<int> &numbers, double cutoff, Mode mode,
@@ -41,6 +42,10 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
   /// one belongs to the neighbour: then Σ W_n · v_n is the potential part of the heat flux (one-layer models).
   void scatter_edges(const double *gradients, const Accumulators &out) const;
 
+  /// A sentence about a pair that the neighbour list lacks though both atoms are nodes; empty: all pairs are there.
+  /// Looked for when the list is new, empty otherwise.
+  std::string missing_pair(const LAMMPS_NS::NeighList &list, double cutoff) const;
+
   /// Number of owned atoms the model sees.
   int n_centers() const { return graph_.n_centers; }
   /// LAMMPS index of node `n`.
@@ -50,7 +55,10 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
 
  private:
   const bool by_tag_;
+  Exclusions exclusions_;
   Graph graph_;
+  bool rebuilt_ = false;             ///< at the last update
+  std::vector<bool> seen_;           ///< LAMMPS atom → its type belonged to the model when the list was built
   std::vector<int> atoms_;      ///< node → LAMMPS atom
   std::vector<int> centers_;    ///< LAMMPS atoms with edges, in the order of their edges
   std::vector<int> nodes_;      ///< LAMMPS atom (owned and ghost) → node
@@ -60,6 +68,7 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
 
   void rebuild(const LAMMPS_NS::NeighList &list, const std::vector<int> &numbers, Mode mode, bool ghost_edges);
   void fold_ghosts();
+  void require_same_atoms(const std::vector<int> &numbers) const;
   void update_nodes(const std::vector<int> &numbers, Mode mode);
   void update_edges(const LAMMPS_NS::NeighList &list, double cutoff);
 };

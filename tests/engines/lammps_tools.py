@@ -140,3 +140,23 @@ def assert_parity(model: Path, cases: dict[str, Atoms], ranks: int, keywords: st
             np.testing.assert_allclose(result.stress, stress, rtol=0, atol=tolerance, err_msg=name)
             total = -result.virials.sum(0) / atoms.get_volume()
             np.testing.assert_allclose(total, result.stress, rtol=0, atol=1e-12, err_msg=name)
+
+
+def printed(
+    folder: Path, decks: Mapping[str, Sequence[str]], ranks: int = 1
+) -> tuple[dict[str, np.ndarray], str]:
+    """Numbers that each deck prints in lines `RES a b …`, all decks in one run of LAMMPS; and its whole output."""
+    lines: list[str] = []
+    for name, deck_lines in decks.items():
+        lines += ["clear", *deck_lines, f'print "DECK {name}"']
+    result = start(folder, lines, ranks)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    values: dict[str, np.ndarray] = {}
+    rows: list[list[float]] = []
+    for line in result.stdout.splitlines():
+        if line.startswith("RES "):
+            rows.append([float(word) for word in line.split()[1:]])
+        elif line.startswith("DECK "):
+            values[line[5:]] = np.array(rows)
+            rows = []
+    return values, result.stdout

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What the pair style refuses, warns of and tells at the start of a run.
+
+#include "pair_mlplugins.h"
+
+#include "evaluator.h"
+#include "settings.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "compute.h"
+#include "error.h"
+#include "fix.h"
+#include "force.h"
+#include "modify.h"
+#include "update.h"
+#include "utils.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+using namespace LAMMPS_NS;
+using mlplugins::Choice;
+
+namespace {
+
+constexpr double BOLTZMANN = 8.617333262e-5;    // eV/K
+constexpr double LARGEST_EXPONENT = 700.0;      // exp(709.8) is the largest number in double precision
+
+}    // namespace
+
+void PairMLPlugins::check_run()
+{
+  if (strcmp(update->unit_style, "metal") != 0 && strcmp(update->unit_style, "real") != 0)
+    error->all(FLERR, "Pair style mlplugins: expected 'units metal' or 'units real', got 'units {}'",
+               update->unit_style);
+  if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
+  if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
+  if (atom->molecular == Atom::TEMPLATE && atom->nbonds > 0 && !settings_->allow_exclusions)
+    for (int k = 1; k <= 3; k++)
+      if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
+        error->all(FLERR, "Pair style mlplugins: bonded pairs are missing from the neighbor list; "
+                   "use 'special_bonds lj/coul 1 1 1'");
+}
+
+void PairMLPlugins::check_masses()
+{
+  if (atom->rmass_flag || !atom->mass) return;
+  for (int type = 1; type <= atom->ntypes; type++) {
+    if (!atom->mass_setflag[type] || numbers_[type] == 0) continue;
+    bool wrong = false;
+    const auto text = mlplugins::check_mass(numbers_[type], atom->mass[type], wrong);
+    if (wrong)
+      error->all(FLERR, "Pair style mlplugins: atom type {}: {}. Give the elements in the order of the atom types",
+                 type, text);
+    if (!text.empty() && comm->me == 0) error->warning(FLERR, "atom type {}: {}", type, text);
+  }
+}
+
+void PairMLPlugins::read_composition()
+{
+  const auto &known = evaluator_->info().composition;
+  composition_.assign(atom->ntypes + 1, 0.0);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const auto found = known.find(numbers_[type]);
+    if (found != known.end()) composition_[type] = found->second;
+  }
+}
+
+/// Fixes that insert and delete atoms compare exp(energy/kT) with exp(mu/kT): both need the same zero of energy.
+void PairMLPlugins::check_monte_carlo()
+{
+  std::string style;
+  for (const char *name : {"gcmc", "widom", "charge/regulation"})
+    if (!modify->get_fix_by_style(fmt::format("^{}$", name)).empty()) style = name;
+  double largest = 0.0;
+  for (const double energy : composition_)
+    if (std::fabs(energy) > std::fabs(largest)) largest = energy;
+  if (style.empty() || largest == 0.0 || settings_->baseline != Choice::automatic) return;
+  if (monte_carlo_told_ || comm->me != 0) return;
+  monte_carlo_told_ = true;
+  const auto reading = fmt::format("fix {}: energies include composition energies ({:.6g} eV per atom at most), so that "
+                                   "chemical potentials of atoms and intra_energy of molecules must, too", style, largest);
+  const double coldest = std::fabs(largest) / (LARGEST_EXPONENT * BOLTZMANN);
+  if (coldest < 100.0)
+    utils::logmesg(lmp, "mlplugins: {} (`baseline off` leaves them out)\n", reading);
+  else
+    error->warning(FLERR, "{}. For atoms exp(energy/kT) is no number below {:.0f} K, and no move is ever accepted: "
+                   "`baseline off` on the pair_style line leaves composition energies out (`pressure` needs that at "
+                   "any temperature); `baseline on` keeps them without this warning", reading, std::ceil(coldest));
+}
+
+/// Composition energies move with their atoms but carry no heat; the centroid form is the right virial.
+void PairMLPlugins::check_heat_flux()
+{
+  heat_flux_ = !modify->get_compute_by_style("^heat/flux$").empty();
+  if (!heat_flux_ || flux_told_ || comm->me != 0) return;
+  flux_told_ = true;
+  const auto &model = evaluator_->info();
+  if (settings_->atom_baseline == Choice::automatic && settings_->baseline != Choice::off &&
+      std::any_of(composition_.begin(), composition_.end(), [](double energy) { return energy != 0.0; }))
+    utils::logmesg(lmp, "mlplugins: compute heat/flux: per-atom energies leave out the composition energies "
+                   "(`atom_baseline on` keeps them)\n");
+  if (model.family == mlplugins::PAIRWISE) return;
+  if (modify->get_compute_by_style("^centroid/stress/atom$").empty())
+    error->warning(FLERR, "compute heat/flux is wrong for many-body models with compute stress/atom: use compute "
+                   "centroid/stress/atom");
+  if (model.interaction_range > model.cutoff)
+    error->warning(FLERR, "compute heat/flux leaves out the energy that the messages of this model carry between "
+                   "atoms: it is exact for models of one layer only");
+}
+
+void PairMLPlugins::add_tally_callback(Compute *compute)
+{
+  error->all(FLERR, "Pair style mlplugins: compute {} adds up pairs, and an energy of many bodies is no sum over pairs",
+             compute->style);
+}
+
+void PairMLPlugins::refuse_unsupported()
+{
+  const auto &model = evaluator_->info();
+  if (eflag_atom && !model.atom_energies)
+    error->all(FLERR, "Pair style mlplugins: '{}' has no per-atom energies", settings_->path);
+  if ((vflag_atom || cvflag_atom) && !model.edge_model)
+    error->all(FLERR, "Pair style mlplugins: per-atom stress exists for models exported by mlplugins only (and not "
+               "with non_conservative), '{}' is another one", settings_->path);
+}
+
+void PairMLPlugins::warn_about_ghosts()
+{
+  if (ghosts_told_ || !ghost_edges_ || comm->nprocs == 1) return;
+  ghosts_told_ = true;
+  if (comm->me == 0 && atom->nlocal > 0)
+    error->warning(FLERR, "mode ghost: rank 0 computes {} nodes for {} local atoms (nodes/local {:.1f}); mode "
+                   "exchange, fewer ranks or a larger system are faster", atom->nlocal + atom->nghost,
+                   atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
+}
