@@ -31,6 +31,7 @@ CLOSE = 0.7
 VACUUM = 50.0
 """A model of unlimited range sees no images if this much lies between them, Å."""
 
+UNLIKE = "not the template's positions: the order of its atoms cannot be checked"
 ISOTOPES = {"D": 1, "T": 1}
 FLAGS = "--pbc true, --pbc false"
 START_FILE = "give the structure that i-PI starts from, the file in its <initialize>, as the template"
@@ -189,6 +190,8 @@ def compare(template: Template, cell: Array, positions: Array) -> str:
     if not abs(np.linalg.det(cell)) > 1e-6:
         return "not compared with the template"
     cell_scale = _cell_scale(template, cell)
+    if cell_scale is None and _apart(positions, template.positions, cell).max() < SAME:
+        return "the template's positions"  # no cell, or other vectors of the same lattice
     for scale in dict.fromkeys((cell_scale or 1.0, 1.0, BOHR, 1.0 / BOHR)):
         places = _places(template, cell, cell_scale, scale)
         if places is None:
@@ -200,17 +203,15 @@ def compare(template: Template, cell: Array, positions: Array) -> str:
             _require_order(template, found)
             return _units(template, cell_scale, scale) + " (atoms of an element in another order)"
     places = _places(template, cell, cell_scale, cell_scale or 1.0)
-    return _compare_moved(template, cell, positions, places)
+    return UNLIKE if places is None else _compare_moved(template, cell, positions, places)
 
 
 def _compare_moved(template: Template, cell: Array, positions: Array, places: Array) -> str:
     """The same for atoms that have moved about their places, as in a solid; a liquid cannot be compared."""
     found, distance = _nearest(positions, places, cell)
-    if len(places) == 1 or not _one_to_one(found):
-        return "not the template's positions: the order of its atoms cannot be checked"
     spacing = _nearest(places, places, cell, 2)[1]
-    if not (distance < 0.45 * spacing[found]).all():
-        return "not the template's positions: the order of its atoms cannot be checked"
+    if len(places) == 1 or not _one_to_one(found) or not (distance < 0.45 * spacing[found]).all():
+        return UNLIKE
     wrong = template.numbers[found] != template.numbers
     # atoms that exchange places with a neighbour (a CN- ion that turns round) are in the right order
     far = _apart(places[found], places, cell) > 1.5 * spacing
@@ -237,8 +238,12 @@ def _places(template: Template, cell: Array, cell_scale: float | None, scale: fl
     if template.cell is None or not abs(np.linalg.det(template.cell)) > 1e-6:
         return template.positions * scale
     fractions = template.positions @ np.linalg.inv(template.cell)
-    if cell_scale is None:  # the cell has changed since (NPT)
-        return fractions @ cell if scale == 1.0 else None
+    if cell_scale is None:  # the cell has changed since (NPT), or it is another one
+        ours, theirs = cell_to_cellpar(template.cell), cell_to_cellpar(cell)
+        near = np.allclose(theirs[:3], ours[:3], rtol=0.15) and np.allclose(
+            theirs[3:], ours[3:], rtol=0, atol=10
+        )
+        return fractions @ cell if scale == 1.0 and near else None
     return fractions @ cell * (scale / cell_scale)
 
 

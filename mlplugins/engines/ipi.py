@@ -460,19 +460,25 @@ class _Client:
     def _positions(self) -> None:
         n = self._batch
         if n == 1:
-            cells = self._array((1, 2, 3, 3))
+            cells = self._cells(1)
             n_atoms = int(self._array((), np.int32))
         else:
             n_atoms = int(self._array((), np.int32))
         self._driver.require_count(n_atoms)  # before so many positions are awaited
         if n > 1:
-            cells = self._array((n, 2, 3, 3))
+            cells = self._cells(n)
         positions = self._array((n, n_atoms, 3))
         # i-PI sends GETFORCE (or STATUS) along. Were it unread when this process is killed, the connection
         # would be reset, and i-PI 3.3.1 would wait for ever; an orderly end lets it serve another driver.
         self._next = self._receive(HDRLEN)
         replies = self._driver.compute([cell[0] for cell in cells], list(positions))
         self._replies = replies if isinstance(replies, list) else [replies]
+
+    def _cells(self, n: int) -> Array:
+        start = self._receive(16)
+        if b"ipi_shm_" in start:  # the name of a block of shared memory
+            raise BadInput("<ffsocket mode='shm'> needs `i-pi-driver-py --shm`: use that, or mode='unix'")
+        return np.frombuffer(start + self._receive(n * 144 - 16), np.float64).reshape(n, 2, 3, 3)
 
     def _send_forces(self) -> None:
         replies = self._replies

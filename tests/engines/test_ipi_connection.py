@@ -117,6 +117,17 @@ def test_sorted_template_in_every_road(processes, passing_model, tmp_path, road)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 8])
+def test_shared_memory_is_refused(processes, argon_model, tmp_path, batch):  # noqa: F811
+    extra = f"<batch_size>{batch}</batch_size>"
+    write_input(tmp_path, socket_forcefield("shm", "p", extra), beads=batch, steps=1)
+    server = processes.ipi()
+    output = finish(processes.driver(argon_model, "--unix", "p"), expected=2)
+    assert "<ffsocket mode='shm'> needs `i-pi-driver-py --shm`: use that, or mode='unix'" in output
+    server.communicate(timeout=30)
+
+
+@pytest.mark.slow
 def test_template_without_cell_in_real_ipi(processes, argon_model, tmp_path):  # noqa: F811
     write_input(tmp_path, socket_forcefield("unix", "o"), steps=1)
     rows = (tmp_path / "init.xyz").read_text().splitlines()

@@ -270,6 +270,17 @@ def test_units(argon_model, tmp_path, xyz):
         compare(forgotten, right["cell"] * BOHR, right["positions"] * BOHR)
 
 
+def test_other_vectors_of_the_same_lattice(tmp_path):
+    """A sheared cell of rock salt: its fractions would put each element on the places of the other one."""
+    atoms = make_supercell(bulk("ArKr", "rocksalt", a=5.6), np.diag([2, 2, 2]))
+    first = atoms.copy()
+    first.cell[1] += first.cell[0]
+    first.cell[2] -= first.cell[0] + first.cell[1]
+    assert words(atoms, first, tmp_path) == "the template's positions"
+    first.rattle(0.1, seed=1)
+    assert "cannot be checked" in words(atoms, first, tmp_path)
+
+
 def test_one_atom_at_the_origin(tmp_path):
     """Its position fits any unit."""
     atom = Atoms("Ar", [[0, 0, 0]], cell=[3.7] * 3, pbc=True)
