@@ -7,6 +7,7 @@ Example:
   mlplugins ipi-driver a.pt+b.pt init.xyz --unix water       # a committee: uncertainty in i-PI's extras
 
 init.xyz is the structure that i-PI starts from (any file that ASE reads; elements and periodicity are used).
+The first line tells model, precision, atoms and periodicity; the second one what i-PI's first structure is.
 `mlplugins ipi-driver --path` prints the driver file for `i-pi-driver-py -m custom -P` and `<ffdirect>`.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from mlplugins import files
 from mlplugins.cli._common import add_json
+from mlplugins.engines._ipi_socket import orderly_end
 from mlplugins.engines.ipi import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
 from mlplugins.errors import BadInput
 
@@ -39,10 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pbc",
         choices=("template", "true", "false"),
         default="template",
-        help="periodicity (default: as the template says)",
+        help="periodicity (default: as the template says, or i-PI's cell if it has none)",
     )
     parser.add_argument(
         "--committee-forces", action="store_true", help="send each model's forces in the extras as well"
+    )
+    parser.add_argument(
+        "--order",
+        choices=("check", "trust"),
+        default="check",
+        help="refuse a first structure with the template's atoms in another order (default: %(default)s)",
     )
     parser.add_argument(
         "--wait",
@@ -63,33 +71,40 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.model is None or args.template is None:
         raise BadInput("expected MODEL and TEMPLATE; see `mlplugins ipi-driver --help`")
-    if args.unix and (args.host or args.port):
+    if args.unix is not None and (args.host is not None or args.port is not None):
         raise BadInput("--unix excludes --host and --port: choose the one in i-PI's <ffsocket mode=…>")
-    driver = MLDriver(
+    with orderly_end():
+        return _serve(args)
+
+
+class _Driver(MLDriver):
+    """Tells on the screen what the first structure is."""
+
+    def say(self, text: str) -> None:
+        print(f"mlplugins ipi-driver: {text}", flush=True)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    driver = _Driver(
         model=args.model,
         template=args.template,
         device=args.device,
         skin=args.skin,
-        pbc={"true": True, "false": False}.get(args.pbc, args.pbc),
+        pbc=args.pbc,
         committee_forces=args.committee_forces,
+        order=args.order,
     )
-    host, port = args.host or "localhost", args.port or 31415
-    where = f"unix socket {args.sockets_prefix}{args.unix}" if args.unix else f"{host}:{port}"
-    first = driver.artifacts[0]
-    models = f"{len(driver.artifacts)} models, " if len(driver.artifacts) > 1 else ""
-    print(
-        f"mlplugins ipi-driver: {args.model} ({models}{first.family or first.name}, {first.dtype}, "
-        f"{first.device}), {len(driver.numbers)} atoms, at {where}",
-        flush=True,
-    )
+    host = "localhost" if args.host is None else args.host
+    port = 31415 if args.port is None else args.port
+    where = f"{host}:{port}" if args.unix is None else f"unix socket {args.sockets_prefix}{args.unix}"
+    driver.say(driver.describe(f", at {where}"))
     try:
         serve(driver, connect(args.unix, host, port, args.wait, args.sockets_prefix))
     finally:
         per_structure = 1e3 * driver.seconds / max(driver.n_structures, 1)
-        print(
-            f"mlplugins ipi-driver: {driver.n_structures} structures in {driver.n_calls} calls, "
-            f"{driver.seconds:.1f} s, {per_structure:.2f} ms per structure",
-            flush=True,
+        driver.say(
+            f"{driver.n_structures} structures in {driver.n_calls} calls, "
+            f"{driver.seconds:.1f} s, {per_structure:.2f} ms per structure"
         )
         files.write_json(
             args.json,

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from ase.io import read
+from ase import Atoms
 from numpy.typing import NDArray
 
+from mlplugins.engines import _ipi_socket
 from mlplugins.engines.artifact import Committee, NeighborCache, Structure, combine, load_all
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 
@@ -29,12 +31,20 @@ try:
     from ipi.pes.dummy import Dummy_driver
     from ipi.utils.softexit import softexit
     from ipi.utils.units import unit_to_internal, unit_to_user
+
+    from mlplugins.engines import _ipi_template
 except ImportError as error:
     raise MissingDependency(f"the i-PI driver needs i-PI ({error}): pip install 'mlplugins[ipi]'") from error
 
 Array = NDArray[np.float64]
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
+
+MOST_TEXT = 1 << 20
+"""Longest INIT text that is taken for one, bytes."""
+
+QUIET_S = 10.0
+"""Silence after which the driver says that it waits for i-PI's first word, s."""
 
 SOCKETS_PREFIX: str = inspect.signature(InterfaceSocket).parameters["sockets_prefix"].default
 """Where i-PI puts its unix sockets unless told otherwise."""
@@ -58,9 +68,11 @@ class Options:
         template: any structure file that ASE reads: the elements, in i-PI's order, and the periodicity.
         device: `cpu`, `cuda`, `cuda:1`, …
         skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
-        pbc: `true`, `false`, or `template`: as the template says (i-PI's own xyz files are periodic).
+        pbc: `true`, `false`, or `template`: as the template says; if it has no cell, as i-PI's cell says.
         variant: which energy of a model that has several (`pbe` of `energy/pbe`).
         committee_forces: also send each model's forces and virial, which i-PI's weighted baseline needs.
+        order: `check`: refuse a first structure that is the template with its atoms in another order;
+            `trust`: do not compare them.
     """
 
     model: str
@@ -70,6 +82,7 @@ class Options:
     pbc: bool | str = "template"
     committee_forces: bool = False
     variant: str | None = None
+    order: str = "check"
 
 
 class MLDriver(Dummy_driver):
@@ -80,8 +93,15 @@ class MLDriver(Dummy_driver):
     `max_force_uncertainty` (largest standard deviation of a force component) and, with `committee_forces`,
     `committee_force` (M, 3N) and `committee_virial` (M, 9): the keys that `<ffcommittee>` reads.
 
+    Attributes:
+        artifacts: the models.
+        template: what the template file says.
+        numbers: (N,) atomic numbers.
+        pbc: (3,) booleans; None before the first structure.
+
     Raises:
-        BadInput: an unknown option, an unreadable model or template, an element that the model does not know.
+        BadInput: an unknown option, an unreadable model or template, an element that the model does not know;
+            atoms in another order than the template's, a cell that contradicts it, mixed-up units.
         RunFailed: the model gave NaN or infinity.
     """
 
@@ -94,7 +114,7 @@ class MLDriver(Dummy_driver):
         missing = [name for name in ("model", "template") if name not in options]
         if missing:
             raise BadInput(f"i-PI driver: '{missing[0]}' is missing; expected model=FILE,template=FILE")
-        self.options = Options(**options)
+        self.options = _checked(Options(**options))
         self.n_calls = 0
         self.n_structures = 0
         self.seconds = 0.0
@@ -104,8 +124,28 @@ class MLDriver(Dummy_driver):
         """Load the models and the template (i-PI calls this once)."""
         options = self.options
         self.artifacts = load_all(_paths(options.model), options.device, options.variant)
-        self.numbers, self.pbc = _read_template(options.template, options.pbc)
+        self.template = _ipi_template.read_template(str(options.template))
+        self.numbers = self.template.numbers
+        self.pbc: NDArray[np.bool_] | None = None
         self._lists = NeighborCache(float(options.skin))
+
+    def describe(self, where: str = "") -> str:
+        """Model, precision, device, atoms and periodicity in words, with `where` in between."""
+        first, count = self.artifacts[0], len(self.artifacts)
+        models = f"{count} models, " if count > 1 else ""
+        formula = Atoms(numbers=self.numbers).get_chemical_formula("metal")
+        known = self.options.pbc if isinstance(self.options.pbc, bool) else self.template.pbc
+        periodic = "periodic if i-PI's cell says so"
+        if known is not None:
+            flags = np.broadcast_to(known, 3)
+            periodic = ("" if flags.all() else "partly " if flags.any() else "not ") + "periodic"
+        return (
+            f"{self.options.model} ({models}{first.family or first.name}, {first.dtype}, {first.device}), "
+            f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
+        )
+
+    def say(self, text: str) -> None:
+        """Called once, with what the first structure of a run turned out to be; prints nothing here."""
 
     def compute_structure(self, cell: Array, pos: Array) -> Reply:
         """Evaluate one structure: cell (3, 3) with the vectors as columns, positions (N, 3), bohr."""
@@ -136,13 +176,38 @@ class MLDriver(Dummy_driver):
 
     def _structure(self, cell: Array, pos: Array) -> Structure:
         points = unit_to_user("length", "angstrom", np.asarray(pos)).reshape(-1, 3)
-        if len(points) != len(self.numbers):
+        self.require_count(len(points))
+        rows = unit_to_user("length", "angstrom", np.asarray(cell).T)
+        if self.pbc is None:
+            self.pbc = self._meet(rows, points)
+        return Structure(self.numbers, points, rows, self.pbc)
+
+    def require_count(self, n_atoms: int) -> None:
+        """Refuse structures of another size than the template's."""
+        if n_atoms != len(self.numbers):
             raise BadInput(
-                f"i-PI sends {len(points)} atoms, but the template '{self.options.template}' has "
+                f"i-PI sends {n_atoms} atoms, but the template '{self.options.template}' has "
                 f"{len(self.numbers)}; give the structure that i-PI starts from"
             )
-        rows = unit_to_user("length", "angstrom", np.asarray(cell).T)
-        return Structure(self.numbers, points, rows, self.pbc)
+
+    def _meet(self, cell: Array, positions: Array) -> NDArray[np.bool_]:
+        """Compare the first structure with the template; returns the periodicity."""
+        options, template = self.options, self.template
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        if len(bad) or not np.isfinite(cell).all():
+            what = f"position of atom {bad[0]}" if len(bad) else "cell"
+            raise RunFailed(f"i-PI's first structure: the {what} is not finite: look at its start file")
+        match = "not compared with the template"
+        if options.order == "check":
+            match = _ipi_template.compare(template, cell, positions)
+        ours = all(artifact.family is not None for artifact in self.artifacts)
+        reach = max(artifact.cutoff if ours else artifact.interaction_range for artifact in self.artifacts)
+        pbc = _ipi_template.periodicity(template, options.pbc, cell, positions, reach)
+        images = " (no atom feels an image, as if not periodic)" if pbc.all() else ""
+        if not _ipi_template.isolated_in(cell, positions, reach):
+            images = ""
+        self.say(f"first structure: {_ipi_template.describe(pbc, cell)}{images}; {match}")
+        return pbc
 
     def _reply(self, committee: Committee) -> Reply:
         mean = committee.mean
@@ -173,16 +238,27 @@ class HostedDriver(MLDriver):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._watched = False
         try:
             super().__init__(*args, **options)
         except MlpluginsError as error:
             _stop_process(error)
+        self.say(self.describe())
+
+    def say(self, text: str) -> None:
+        print(f"mlplugins: {text}", flush=True)
 
     def __call__(self, cell: Any, pos: Any) -> Any:
+        if not self._watched:
+            self._watched = True
+            if _drivers_socket() is not None:  # else it is i-PI itself, which handles signals
+                _ipi_socket.install_orderly_end(_close_drivers_socket, (signal.SIGINT,))
         try:
             return self.compute(cell, pos)
         except MlpluginsError as error:
             _stop_process(error)
+        except Exception as error:  # i-PI would wait for ever after any other, too
+            _stop_process(RunFailed(f"i-PI driver: {type(error).__name__}: {error}"))
 
 
 def _stop_process(error: MlpluginsError) -> NoReturn:
@@ -213,14 +289,20 @@ def _leave(code: int) -> None:
 
 
 def _close_drivers_socket() -> None:
-    """Close the socket of `i-pi-driver-py`, which is a local variable of its loop."""
+    connection = _drivers_socket()
+    if connection is not None:
+        _close(connection)
+
+
+def _drivers_socket() -> socket.socket | None:
+    """The socket of `i-pi-driver-py`, which is a local variable of its loop."""
     frame = sys._getframe()
     while frame is not None:
         connection = frame.f_locals.get("sock")
         if isinstance(connection, socket.socket):
-            _close(connection)
-            return
+            return connection
         frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 def _close(connection: socket.socket) -> None:
@@ -237,22 +319,23 @@ def _paths(model: str) -> list[str]:
     return [model] if Path(model).is_file() else [part.strip() for part in str(model).split("+")]
 
 
-def _read_template(path: str, pbc: bool | str) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
-    """Atomic numbers and periodicity."""
-    if not Path(path).is_file():
-        raise BadInput(f"no such template file: '{path}'")
+def _checked(options: Options) -> Options:
+    """The same, with the types that `Options` states; `-o` and `<parameters>` may give words for them."""
+    words = {"true": True, "false": False}
+    pbc = words.get(str(options.pbc).lower(), options.pbc)
+    if not isinstance(pbc, bool) and pbc != "template":
+        raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
+    forces = words.get(str(options.committee_forces).lower())
+    if forces is None:
+        raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
+    if options.order not in ("check", "trust"):
+        raise BadInput(f"order: expected check or trust, got '{options.order}'")
     try:
-        atoms = read(path, index=0)
-    except Exception as error:  # ASE's readers raise whatever they meet
-        raise BadInput(f"template '{path}': ASE cannot read it: {error}") from error
-    if isinstance(pbc, bool):
-        return atoms.numbers, np.array([pbc] * 3)
-    if pbc != "template":
-        raise BadInput(f"pbc: expected true, false or template, got '{pbc}'")
-    head = Path(path).read_text(encoding="utf-8", errors="replace")[:2000]
-    if not atoms.pbc.any() and re.search(r"CELL[\[({]", head):
-        return atoms.numbers, np.array([True] * 3)
-    return atoms.numbers, np.array(atoms.pbc)
+        skin = float(options.skin)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
+    model, template = str(options.model), str(options.template)
+    return Options(model, template, str(options.device), skin, pbc, forces, options.order)
 
 
 def _energy(value: Any) -> Any:
@@ -270,7 +353,7 @@ def connect(
     wait: float = 60.0,
     prefix: str = SOCKETS_PREFIX,
 ) -> socket.socket:
-    """Connect to i-PI, waiting up to `wait` seconds until it listens.
+    """Connect to i-PI, waiting up to `wait` seconds until it listens; says at once that it waits.
 
     Args:
         unix: name of a unix socket (the `<address>` in the XML); None for TCP.
@@ -280,36 +363,10 @@ def connect(
         prefix: directory and prefix of unix sockets.
 
     Raises:
-        RunFailed: nobody listens.
+        BadInput: an impossible name, port or time.
+        RunFailed: nobody listens, the socket was left behind by an i-PI that was killed, no such host.
     """
-    address = f"unix socket {prefix}{unix}" if unix else f"{host}:{port}"
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            return _connect_unix(prefix + unix) if unix else _connect_tcp(host, port)
-        except OSError as error:
-            if time.monotonic() >= deadline:
-                raise RunFailed(
-                    f"no i-PI at {address} ({error.strerror or error}): start `i-pi input.xml` and check the "
-                    "<address> and <port> of its <ffsocket>"
-                ) from error
-            time.sleep(0.1)
-
-
-def _connect_unix(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_tcp(host: str, port: int) -> socket.socket:
-    connection = socket.create_connection((host, port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return _ipi_socket.connect(unix, host, port, wait, prefix)
 
 
 def serve(driver: MLDriver, connection: socket.socket) -> None:
@@ -319,12 +376,15 @@ def serve(driver: MLDriver, connection: socket.socket) -> None:
         RunFailed: i-PI closed the connection without a word.
         MlpluginsError: an evaluation failed; the connection is closed, so that i-PI notices.
     """
+    client = _Client(driver, connection)
     try:
-        _Client(driver, connection).loop()
+        client.loop()
     except OSError as error:
+        end = "it stopped, or was killed; its own output says why"
+        if not client.initialised:
+            end = "it ended before it had work for this driver; its own output says why"
         raise RunFailed(
-            f"lost i-PI after {driver.n_calls} evaluations ({error.strerror or error}): it stopped, or "
-            "was killed; its own output says why"
+            f"lost i-PI after {driver.n_calls} evaluations ({error.strerror or error}): {end}"
         ) from error
     finally:
         _close(connection)
@@ -337,8 +397,9 @@ class _Client:
         self._driver = driver
         self._socket = connection
         self._batch = 1
-        self._initialised = False
+        self.initialised = False
         self._replies: list[Reply] | None = None
+        self._next: bytes | None = None
 
     def loop(self) -> None:
         answers = {
@@ -347,15 +408,33 @@ class _Client:
             MESSAGE["posdata"]: self._positions,
             MESSAGE["getforce"]: self._send_forces,
         }
-        while (header := self._receive(HDRLEN)) != MESSAGE["exit"]:
+        self._await_first_word()
+        while (header := self._header()) != MESSAGE["exit"]:
             if header not in answers:
-                raise RunFailed(f"i-PI sent an unknown message: {header!r}")
+                raise RunFailed(
+                    f"expected a message of i-PI's protocol, got {header!r}: is it i-PI that listens there?"
+                )
             answers[header]()
+
+    def _await_first_word(self) -> None:
+        self._socket.settimeout(QUIET_S)
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            self._driver.say(
+                f"connected, but i-PI has said nothing for {QUIET_S:g} s (it is starting, waiting for other "
+                "drivers, or it is not i-PI that listens there); waiting"
+            )
+        self._socket.settimeout(None)
+
+    def _header(self) -> bytes:
+        header, self._next = self._next, None
+        return header or self._receive(HDRLEN)
 
     def _receive(self, n_bytes: int) -> bytes:
         chunks = bytearray()
         while len(chunks) < n_bytes:
-            part = self._socket.recv(n_bytes - len(chunks))
+            part = self._socket.recv(min(n_bytes - len(chunks), 1 << 24))
             if not part:
                 raise ConnectionResetError("connection closed")
             chunks += part
@@ -366,32 +445,47 @@ class _Client:
         return np.frombuffer(self._receive(n_bytes), dtype=dtype).reshape(shape)
 
     def _status(self) -> None:
-        if not self._initialised:
+        if not self.initialised:
             self._socket.sendall(MESSAGE["needinit"])
         else:
             self._socket.sendall(MESSAGE["havedata" if self._replies is not None else "ready"])
 
     def _initialise(self) -> None:
         _, length = self._array((2,), np.int32)
+        if not 0 <= length <= MOST_TEXT:
+            raise RunFailed(f"malformed INIT of i-PI: {length} bytes of text")
         text = self._receive(int(length)).decode("utf-8", "replace")
         announced = re.search(r"batch_size\s*:\s*(\d+)", text)
-        self._batch = int(announced.group(1)) if announced else 1
-        self._initialised = True
+        self._batch = max(int(announced.group(1)), 1) if announced else 1
+        self.initialised = True
 
     def _positions(self) -> None:
         n = self._batch
         if n == 1:
-            cells = self._array((1, 2, 3, 3))
+            cells = self._cells(1)
             n_atoms = int(self._array((), np.int32))
         else:
             n_atoms = int(self._array((), np.int32))
-            cells = self._array((n, 2, 3, 3))
+        self._driver.require_count(n_atoms)  # before so many positions are awaited
+        if n > 1:
+            cells = self._cells(n)
         positions = self._array((n, n_atoms, 3))
+        # i-PI sends GETFORCE (or STATUS) along. Were it unread when this process is killed, the connection
+        # would be reset, and i-PI 3.3.1 would wait for ever; an orderly end lets it serve another driver.
+        self._next = self._receive(HDRLEN)
         replies = self._driver.compute([cell[0] for cell in cells], list(positions))
         self._replies = replies if isinstance(replies, list) else [replies]
 
+    def _cells(self, n: int) -> Array:
+        start = self._receive(16)
+        if b"ipi_shm_" in start:  # the name of a block of shared memory
+            raise BadInput("<ffsocket mode='shm'> needs `i-pi-driver-py --shm`: use that, or mode='unix'")
+        return np.frombuffer(start + self._receive(n * 144 - 16), np.float64).reshape(n, 2, 3, 3)
+
     def _send_forces(self) -> None:
-        replies = self._replies or []
+        replies = self._replies
+        if replies is None:
+            raise RunFailed("i-PI asks for forces (GETFORCE), but has sent no positions (POSDATA)")
         extras = [reply.extras.encode() for reply in replies]
         parts = [
             MESSAGE["forceready"],
