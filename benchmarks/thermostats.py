@@ -31,6 +31,14 @@ ELEMENTS = ["Li", "P", "S", "Cl"]
 T, T_CRYSTAL = 600.0, 60.0
 KINDS = {"lammps": ("csvr", "langevin", "nose-hoover"), "ase": ("csvr", "langevin", "nose-hoover")}
 KINDS["ipi"] = ("csvr", "langevin")
+STEP_AND_TAU = {
+    ("csvr", "all"): (10.0, 10.0),
+    ("langevin", "all"): (20.0, 40.0),
+    ("langevin", "ase"): (5.0, 50.0),  # of second order in their ratio, the other two exact for free atoms
+    ("nose-hoover", "all"): (2.0, 50.0),
+}
+"""fs."""
+
 BLOCKS = 20
 
 
@@ -55,7 +63,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
     save(lennard_jones.Model(ELEMENTS, parameters), folder / "model.pt", description, "float64")
     ase.io.write(folder / "start.extxyz", structure(kind))
     wanted = T if free else T_CRYSTAL
-    step = 10.0 if kind == "csvr" else 2.0
+    step, tau = STEP_AND_TAU.get((kind, host), STEP_AND_TAU[kind, "all"])
     settings = {
         "model": "model.pt",
         "structure": "start.extxyz",
@@ -66,7 +74,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
         "steps": steps,
         "dump_interval": steps,
         "restart_interval": steps,
-        "log_interval": 1 if kind == "csvr" else 5,
+        "log_interval": 1,
         "thermostat": {
             "kind": kind,
             "time_constant": 40 if kind == "langevin" else 10 if kind == "csvr" else 50,

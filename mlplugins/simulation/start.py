@@ -195,7 +195,7 @@ def _components(constraint: object, atoms: Atoms) -> NDArray[np.bool_] | None:
 def _constrain(atoms: Atoms, mask: NDArray[np.bool_], source: str, notes: list[str]) -> None:
     if not mask.any():
         return
-    free = [axis for axis, held in zip(AXES, mask.any(axis=0)) if not held]
+    free = [axis for k, axis in enumerate(AXES) if not mask[:, k].any()]
     if free:
         raise BadInput(
             f"structure '{source}': components of atoms are fixed, but none along {', '.join(free)}: the "
