@@ -72,9 +72,11 @@ def run(args: argparse.Namespace) -> int:
     directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
     if args.write_only:
         for campaign in planned:
-            campaigns.write(campaign)
+            host = campaigns.write(campaign)
             for item in campaign.runs:
-                out.print(f"{escape(str(item.directory))}: sh run.sh", soft_wrap=True)
+                begun = "begun: the same command without --write-only continues it (run.sh would begin anew)"
+                how = begun if host.has_state(item) else "sh run.sh"
+                out.print(f"{escape(str(item.directory))}: {how}", soft_wrap=True)
         campaigns.write_together(planned)
         names = [item.name for campaign in planned for item in campaign.runs]
         write_json(args.json, {"directory": directory, "runs": names})

@@ -355,3 +355,10 @@ def test_selective_dynamics_of_a_poscar(tmp_path):
     assert "Selective dynamics" in (tmp_path / "POSCAR").read_text()
     found = start.prepare(read(tmp_path / "POSCAR"), "POSCAR", (1, 1, 1), "auto").atoms
     assert start.fixed(found).all(axis=1).tolist() == [True, False, True, False]
+
+
+def test_masses_of_other_programs(tmp_path):
+    """The column `mass` (GPUMD, OVITO), which ASE reads as just another array."""
+    head = 'Lattice="5.3 0 0 0 5.3 0 0 0 5.3" Properties=species:S:1:pos:R:3:mass:R:1 pbc="T T T"'
+    (tmp_path / "a.xyz").write_text(f"2\n{head}\nAr 0 0 0 36.0\nAr 2.6 2.6 0 39.948\n")
+    assert start.read_structure(str(tmp_path / "a.xyz")).get_masses().tolist() == [36.0, 39.948]

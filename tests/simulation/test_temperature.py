@@ -1,7 +1,7 @@
 """The temperature that every thermostat of every host samples is the one asked for, counted in one way.
 
 The hosts run the files that a campaign writes, with a potential of their own in place of the model's line:
-none (free atoms, whose kinetic energy is thermalised within a few steps at any time step) or Lennard-Jones. Then
+none (free atoms, whose kinetic energy is thermalised within a few steps) or Lennard-Jones. Then
 0.3 % at 52 atoms is several standard errors; three degrees of freedom too many or too few are 1.9 %.
 """
 
