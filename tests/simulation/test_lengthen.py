@@ -1,11 +1,16 @@
 """A finished campaign is lengthened, from a copy of its folder too; looking at one changes nothing."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import yaml
+from ase import units
+from ase.build import bulk
+from ase.constraints import FixAtoms
+from ase.io import write
 
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.cli.main import main
@@ -21,6 +26,7 @@ from .argon import write_campaign
 pytestmark = pytest.mark.usefixtures("native_build")
 ENGINES = ["lammps", pytest.param("ase", marks=pytest.mark.slow), pytest.param("ipi", marks=pytest.mark.slow)]
 LOGS = {"lammps": "log.lammps", "ase": "md.log", "ipi": "simulation.out"}
+DECKS = "in.lmp", "resume.lmp"
 NVE = {"ensemble": "nve", "timestep": 2.0}
 
 
@@ -139,3 +145,24 @@ def test_a_status_file_of_an_older_version(tmp_path):
     del record["settings"]["velocities"], record["settings"]["beads"], record["directory"]
     path.write_text(json.dumps(record))
     campaigns.write(campaign)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_fixed_atoms_stay_fixed_when_a_run_goes_on(tmp_path, ranks):
+    """The deck that resumes holds them too, and counts as before; the noise is not that of the first part."""
+    atoms = bulk("Ar", "fcc", a=5.5, cubic=True).repeat((2, 2, 2))
+    atoms.set_constraint(FixAtoms(range(8)))
+    settings = {"structure": "start.traj", "thermostat": {"kind": "langevin"}, "ranks": ranks}
+    path = write_campaign(tmp_path, steps=40, **settings)
+    write(tmp_path / "start.traj", atoms)
+    _simulate(path, tmp_path, "lammps")
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": 80}))
+    run = _simulate(path, tmp_path, "lammps")
+    positions = _positions(run, "lammps")
+    assert len(positions) == 17
+    assert not np.ptp(positions, axis=0)[:8].any()
+    assert np.ptp(positions[9:], axis=0)[8:].min() > 0
+    rows = table(run.directory / "log.lammps")
+    np.testing.assert_allclose(rows[:, 2], 2 * (rows[:, 4] - rows[:, 3]) / (72 * units.kB), rtol=1e-4)
+    seeds = [re.findall(r"langevin \S+ \S+ \S+ (\d+)", (run.directory / f).read_text()) for f in DECKS]
+    assert seeds == [["1", "1"], ["81"]]

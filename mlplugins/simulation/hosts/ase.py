@@ -42,7 +42,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-from ase.constraints import FixCom
+from ase.constraints import FixCartesian, FixCom
 from ase.io import read
 from ase.io.trajectory import Trajectory
 from ase.md.bussi import Bussi
@@ -63,7 +63,17 @@ PRESSURE = {pressure!r} * units.GPa
 atoms = read("start.extxyz")
 atoms.calc = MLCalculator(MODEL, device={device!r})
 dt = STEP * units.fs
-held = [constraint.copy() for constraint in atoms.constraints] or [FixCom()]  # the centre of mass rests
+
+
+def fixed():
+    """The constraints of the file, which holds one for each atom, as one for each mask."""
+    atoms_of = {{}}
+    for constraint in atoms.constraints:
+        atoms_of.setdefault(tuple(getattr(constraint, "mask", (True,) * 3)), []).extend(constraint.index)
+    return [FixCartesian(indices, mask) for mask, indices in atoms_of.items() if any(mask)]
+
+
+held = fixed() or [FixCom()]  # without fixed atoms the centre of mass rests
 ndof = atoms.get_number_of_degrees_of_freedom()  # all that move; without fixed atoms 3N - 3
 if not atoms.constraints:
     ndof -= 3
