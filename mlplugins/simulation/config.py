@@ -9,16 +9,49 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddres
 
 from mlplugins.config import read_yaml, validated
 from mlplugins.errors import BadInput
+from mlplugins.simulation.start import Velocities
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, int | float) else value
+    return [value] if isinstance(value, int | float | str) else value
 
 
 EXPECTED = "keys such as model, structure, temperatures and steps"
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+def _number(value: Any) -> Any:
+    """YAML's `true` is no number, and `1e5` (without a point) is one although YAML 1.1 reads a word."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = BeforeValidator(_number)
+Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Number, Field(allow_inf_nan=False)]
+Count = Annotated[int, Number, Field(ge=1, lt=2**53)]
+CountOrZero = Annotated[int, Number, Field(ge=0, lt=2**53)]
+Seed = Annotated[int, Number, Field(ge=1, le=900_000_000)]  # the limit of LAMMPS' generators
+
+COLDEST, HOTTEST = 1e-3, 1e6  # K
+SHORTEST, LONGEST = 0.01, 1000.0  # fs
+GREATEST_PRESSURE = 1e4  # GPa
+GREATEST_CHARGE = 20.0  # e
+
+
+def label(temperature: float) -> str:
+    """How a temperature is printed in the names of folders.
+
+    >>> label(300), label(1000.5)
+    ('0300', '1000.5')
+    """
+    whole, point, rest = f"{temperature:g}".partition(".")
+    return whole.rjust(4, "0") + point + rest
 
 
 class _Strict(BaseModel):
@@ -30,24 +63,28 @@ class Thermostat(_Strict):
 
     `csvr` (stochastic velocity rescaling, Bussi 2007) exists in all three engines and leaves diffusion alone;
     `nose-hoover` is a chain of length 3 (LAMMPS, ASE); `langevin` thermalises every mode but slows diffusion.
+    With `beads` csvr is i-PI's pile_g and langevin its pile_l, which `pile` names as well.
     """
 
-    kind: Literal["csvr", "nose-hoover", "langevin"] = "csvr"
+    kind: Literal["csvr", "nose-hoover", "langevin", "pile"] = "csvr"
     time_constant: Positive = 100.0  # fs
 
 
 class Barostat(_Strict):
-    """Barostat of `ensemble: npt` and of the NPT equilibration."""
+    """Barostat of `ensemble: npt` and of the NPT equilibration.
 
-    coupling: Literal["iso", "aniso"] = "iso"
+    `iso` scales the cell, `aniso` its lengths one by one, `flexible` its angles too.
+    """
+
+    coupling: Literal["iso", "aniso", "flexible"] = "iso"
     time_constant: Positive = 1000.0  # fs
 
 
 class Equilibration(_Strict):
     """Before production: `npt_steps` to find the mean cell, which is kept, then `steps` of Langevin NVT."""
 
-    steps: Annotated[int, Field(ge=0)] = 1000
-    npt_steps: Annotated[int, Field(ge=0)] = 0
+    steps: CountOrZero = 1000
+    npt_steps: CountOrZero = 0
     time_constant: Positive = 100.0  # fs, Langevin
 
 
@@ -55,7 +92,15 @@ class Mobile(_Strict):
     """The ion whose conductivity is wanted; goes into `conductivity.yaml`."""
 
     species: str
-    charge: float
+    charge: Finite
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Mobile:
+        if self.charge == 0 or abs(self.charge) > GREATEST_CHARGE:
+            raise ValueError(
+                f"'mobile.charge': expected the ion's charge in e, such as 1 or -2, got {self.charge:g}"
+            )
+        return self
 
 
 class Cluster(_Strict):
@@ -71,9 +116,7 @@ class Cluster(_Strict):
     address: IPvAnyAddress | None = None
     workers: Count = 1  # runs at a time in one job
     jobs: Count = 1  # jobs at a time
-    retries: Annotated[int, Field(ge=0)] = (
-        1  # a job that hits its time limit is submitted again and continues
-    )
+    retries: CountOrZero = 1  # a job that hits its time limit is submitted again and continues
 
 
 class SimulationConfig(_Strict):
@@ -94,7 +137,9 @@ class SimulationConfig(_Strict):
     equilibration: Equilibration = Equilibration()
     thermostat: Thermostat = Thermostat()
     barostat: Barostat = Barostat()
-    pressure: float = 0.0  # GPa
+    pressure: Finite = 0.0  # GPa
+    velocities: Velocities = "auto"  # auto: the structure's own if it has any, else thermal
+    beads: Count = 1  # of the ring polymer of every atom: path integrals, i-PI
     supercell: tuple[Count, Count, Count] = (1, 1, 1)
     dump_interval: Count = 10  # steps
     log_interval: Count = 100  # steps
@@ -112,20 +157,55 @@ class SimulationConfig(_Strict):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"'{name}' holds a value twice: {values}")
+        self._plausible()
         if self.steps < self.dump_interval:
             raise ValueError(
                 f"'steps' ({self.steps}) is smaller than 'dump_interval' ({self.dump_interval}): "
                 "no frame would be written"
             )
+        self._within_engine()
+        return self
+
+    def _plausible(self) -> None:
+        """Values in other units than these, and temperatures that share a folder."""
+        for t in self.temperatures:
+            if not COLDEST <= t <= HOTTEST:
+                raise ValueError(f"'temperatures': {t:g} K; expected {COLDEST:g} to {HOTTEST:g} K")
+        labels = [label(t) for t in self.temperatures]
+        alike = [t for t, name in zip(self.temperatures, labels) if labels.count(name) > 1]
+        if alike:
+            raise ValueError(
+                f"'temperatures': {', '.join(map(str, alike))} differ by less than what is printed, "
+                f"and would share the folder T{label(alike[0])}; expected six different digits"
+            )
+        if not SHORTEST <= self.timestep <= LONGEST:
+            raise ValueError(
+                f"'timestep': {self.timestep:g} fs; expected {SHORTEST:g} to {LONGEST:g} fs (1 ps = 1000 fs)"
+            )
+        if abs(self.pressure) > GREATEST_PRESSURE:
+            raise ValueError(
+                f"'pressure': {self.pressure:g} GPa; expected at most {GREATEST_PRESSURE:g} GPa "
+                "(1 bar = 1e-4 GPa)"
+            )
+
+    def _within_engine(self) -> None:
+        """What the engine cannot do."""
         if self.ranks > 1 and self.engine != "lammps":
             raise ValueError(
                 f"'ranks': engine {self.engine} runs on 1 rank, got {self.ranks}; use engine lammps"
             )
         if self.thermostat.kind == "nose-hoover" and self.engine == "ipi":
             raise ValueError("'thermostat.kind': i-PI has no nose-hoover; use csvr or langevin")
-        if self.barostat.coupling == "aniso" and self.engine != "lammps":
-            raise ValueError(f"'barostat.coupling': aniso needs engine lammps, got {self.engine}; use iso")
-        return self
+        if self.barostat.coupling != "iso" and self.engine == "ase":
+            raise ValueError(
+                f"'barostat.coupling': {self.barostat.coupling} needs engine lammps or ipi, got ase; use iso"
+            )
+        if self.beads > 1 and self.engine != "ipi":
+            raise ValueError(f"'beads': {self.beads} needs engine ipi, got {self.engine}")
+        if self.thermostat.kind == "pile" and self.beads == 1:
+            raise ValueError(
+                "'thermostat.kind': pile thermostats a ring polymer: it needs 'beads' of 2 or more"
+            )
 
     @property
     def total_steps(self) -> int:
@@ -147,7 +227,7 @@ def load_all(path: Path, engine: str | None = None) -> list[SimulationConfig]:
     """
     named = read_yaml(path, EXPECTED).get("engine", "lammps")
     engines = [engine] if engine is not None else named if isinstance(named, list) else [None]
-    if not engines or len(set(engines)) != len(engines):
+    if not engines or len({str(name) for name in engines}) != len(engines):
         raise BadInput(f"{path}: 'engine': {named}; expected engines, each once")
     return [load(path, name) for name in engines]
 

@@ -25,7 +25,13 @@ class Host(Protocol):
         """Prepare what is left to do, from the last state that the host saved; None if nothing is."""
 
     def steps_done(self, run: Run) -> int:
-        """How far the run is, of `run.config.total_steps`."""
+        """How far the run is, of `run.config.total_steps`; only looks."""
+
+    def prune(self, run: Run) -> None:
+        """Remove saved states that are no longer needed."""
+
+    def has_state(self, run: Run) -> bool:
+        """Whether the host saved a state from which the run can be continued."""
 
     def hottest(self, run: Run) -> float:
         """Highest temperature in the last part of the log, K; infinite if it is not a number."""

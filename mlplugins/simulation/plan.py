@@ -8,21 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import yaml
 from ase import Atoms
 from ase.data import atomic_numbers
+from numpy.typing import NDArray
 
 from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
-from mlplugins.simulation.config import Mobile, SimulationConfig
+from mlplugins.simulation import start
+from mlplugins.simulation.config import Mobile, SimulationConfig, label
+from mlplugins.simulation.start import read_structure as read_structure
 
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 """Ions taken as the mobile ones if the configuration names none (the first that the structure holds)."""
 
 NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine", "cluster")
 """Keys that do not change what one existing run is."""
+
+LATER_KEYS = ("velocities", "beads")
+"""Keys that status files of older versions lack."""
+
+PLACES = ("model", "structure")
+"""Where the files are, which may change: their contents are compared by `fingerprint`."""
+
+
+NVE_TEMPERATURE = 0.25
+"""How far (relative) the start velocities of an NVE run may be off the temperature it is named after."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,8 @@ class Run:
 
     Attributes:
         config: the campaign.
-        atoms: structure after `supercell`, without calculator.
-        elements: symbols in the order of the LAMMPS types.
+        atoms: structure after `supercell`, from `start.prepare`.
+        elements: its symbols, by atomic number.
         temperature: K.
         seed: of velocities and thermostats.
         directory: where the host runs.
@@ -57,6 +69,16 @@ class Run:
         return f"{what}, {self.config.ensemble.upper()}; written by mlplugins simulate"
 
     @property
+    def fixed(self) -> NDArray[np.bool_]:
+        """Cartesian components that are held, (N, 3)."""
+        return start.fixed(self.atoms)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """What temperatures and thermostats of every engine count."""
+        return start.degrees_of_freedom(self.atoms)
+
+    @property
     def periodic(self) -> bool:
         """Periodic in all three directions."""
         return bool(self.atoms.pbc.all())
@@ -71,12 +93,14 @@ class Campaign:
         directory: holds one directory per run.
         runs: every temperature with every seed.
         fingerprint: SHA-256 of the model and of the structure.
+        notes: what of the start structure is kept or has no part, for the user.
     """
 
     config: SimulationConfig
     directory: Path
     runs: tuple[Run, ...]
     fingerprint: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """What an existing run must share with the configuration to be continued."""
@@ -89,62 +113,61 @@ class Campaign:
         }
 
 
+def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an older run, with the defaults of keys that came later (what they did then)."""
+    fields = SimulationConfig.model_fields
+    later = {key: fields[key].default for key in LATER_KEYS}
+    return {**later, **settings}
+
+
 def plan(config: SimulationConfig, directory: Path) -> Campaign:
     """Read structure and model, refuse what cannot work, lay out the runs (nothing is written).
 
     Raises:
-        BadInput: missing files, elements that the model does not know, NPT without a periodic cell.
+        BadInput: missing files, elements that the model does not know, NPT without a periodic cell, and what
+            `start.prepare` refuses.
     """
-    atoms = read_structure(config.structure)
+    given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
-    unknown = sorted(set(atoms.get_chemical_symbols()) - set(model.elements))
+    unknown = sorted(set(given.get_chemical_symbols()) - set(model.elements))
     if unknown:
         raise BadInput(
             f"structure '{config.structure}' holds {', '.join(unknown)}, which '{config.model.name}' "
             f"does not know; it knows {', '.join(model.elements)}"
         )
-    _check_cell(config, atoms)
-    supercell = atoms.repeat(config.supercell)
+    _check_cell(config, given)
+    atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities)
+    _check_start(config, atoms)
     elements = tuple(sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol]))
     _mobile(config, elements)
     root = directory / config.engine
     runs = tuple(
-        Run(config, supercell, elements, temperature, seed, root / f"T{_padded(temperature)}_seed{seed}")
+        Run(config, atoms, elements, temperature, seed, root / f"T{label(temperature)}_seed{seed}")
         for temperature in config.temperatures
         for seed in config.seeds
     )
     fingerprint = {
         "model_sha256": hashlib.sha256(config.model.read_bytes()).hexdigest(),
-        "structure_sha256": _hash(supercell),
+        "structure_sha256": _hash(atoms),
     }
-    return Campaign(config, root, runs, fingerprint)
+    return Campaign(config, root, runs, fingerprint, notes)
 
 
-def read_structure(source: str) -> Atoms:
-    """Read `file` or `file@index` (default: the last frame) without calculator and constraints.
+def require_axes(run: Run, rotation: NDArray[np.float64], engine: str) -> None:
+    """Refuse components that are held along axes which an engine turns away.
 
-    Raises:
-        BadInput: no such file, not readable, no such frame, positions not finite.
+    Args:
+        run: with or without fixed atoms.
+        rotation: (3, 3), of the structure into the engine's frame.
+        engine: its name.
     """
-    name, at, index = source.rpartition("@")
-    path = Path(name if at else source)
-    if not path.is_file():
-        raise BadInput(f"no such structure file: '{path}'")
-    try:
-        atoms = ase.io.read(path, index=int(index) if at else -1)
-    except Exception as error:  # ASE's readers raise whatever the format's parser raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    partly = run.fixed.any(axis=1) & ~run.fixed.all(axis=1)
+    if partly.any() and not np.allclose(rotation, np.eye(3), atol=1e-8):
         raise BadInput(
-            f"structure '{source}': ASE cannot read it ({reason}); expected FILE or FILE@INDEX"
-        ) from error
-    if not isinstance(atoms, Atoms) or len(atoms) == 0:
-        raise BadInput(f"structure '{source}': expected one structure with atoms")
-    if not np.isfinite(atoms.positions).all():
-        raise BadInput(f"structure '{source}': positions are not finite")
-    atoms.calc = None
-    atoms.set_constraint()
-    atoms.set_velocities(np.zeros((len(atoms), 3)))
-    return atoms
+            f"structure '{run.config.structure}': single components of {int(partly.sum())} atoms are fixed, "
+            f"but {engine} needs the cell turned (a along x, b in the xy plane): turn the structure so, or "
+            "use engine ase"
+        )
 
 
 def conductivity_inputs(campaign: Campaign, trajectories: Sequence[Sequence[Path]], base: Path) -> str:
@@ -188,6 +211,37 @@ def _check_cell(config: SimulationConfig, atoms: Atoms) -> None:
         raise BadInput(f"structure '{config.structure}': one atom has no temperature; give a 'supercell'")
 
 
+def _check_start(config: SimulationConfig, atoms: Atoms) -> None:
+    """Refuse what the start structure's constraints or velocities make meaningless."""
+    where = f"structure '{config.structure}'"
+    if atoms.constraints and config.needs_pressure:
+        raise BadInput(
+            f"{where}: fixed atoms and a cell that changes exclude each other; use ensemble nvt or nve and "
+            "npt_steps 0, or take the constraints out of the file"
+        )
+    if atoms.constraints and config.beads > 1:
+        raise BadInput(f"{where}: fixed atoms with 'beads' {config.beads} are not supported; use beads 1")
+    if atoms.has("momenta"):
+        _check_velocities(config, atoms, where)
+
+
+def _check_velocities(config: SimulationConfig, atoms: Atoms, where: str) -> None:
+    if config.beads > 1:
+        raise BadInput(
+            f"{where}: its velocities are of atoms, not of {config.beads} beads; use velocities: thermal"
+        )
+    if config.ensemble != "nve" or config.equilibration.steps or config.equilibration.npt_steps:
+        return
+    found = start.temperature(atoms)
+    wrong = [t for t in config.temperatures if abs(t - found) > NVE_TEMPERATURE * t]
+    if wrong or len(config.seeds) > 1:
+        what = f"{wrong[0]:g} K was asked for" if wrong else "all 'seeds' would give the same run"
+        raise BadInput(
+            f"{where}: NVE without equilibration from its own velocities ({found:.4g} K), but {what}; use "
+            "velocities: thermal, or an equilibration"
+        )
+
+
 def _mobile(config: SimulationConfig, elements: tuple[str, ...]) -> Mobile | None:
     if config.mobile is not None:
         if config.mobile.species not in elements:
@@ -201,11 +255,6 @@ def _mobile(config: SimulationConfig, elements: tuple[str, ...]) -> Mobile | Non
     return None
 
 
-def _padded(temperature: float) -> str:
-    whole, point, rest = f"{temperature:g}".partition(".")
-    return whole.rjust(4, "0") + point + rest
-
-
 def _hash(atoms: Atoms) -> str:
     digest = hashlib.sha256()
     for array in (
@@ -216,4 +265,8 @@ def _hash(atoms: Atoms) -> str:
         atoms.get_masses(),
     ):
         digest.update(np.ascontiguousarray(array).tobytes())
+    if atoms.has("momenta"):
+        digest.update(b"momenta" + np.ascontiguousarray(atoms.get_momenta()).tobytes())
+    if atoms.constraints:
+        digest.update(b"fixed" + np.ascontiguousarray(start.fixed(atoms)).tobytes())
     return digest.hexdigest()

@@ -44,7 +44,7 @@ def upright(given: Atoms) -> Upright:
         raise BadInput("i-PI needs a right-handed cell: exchange two cell vectors")
     cell, back = atoms.cell.standard_form()
     atoms.set_cell(cell)
-    atoms.set_positions(atoms.positions @ back.T)
+    atoms.set_positions(atoms.positions @ back.T, apply_constraint=False)
     return Upright(atoms, back.T)
 
 

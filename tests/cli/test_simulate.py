@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 from ase.build import bulk
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from mlplugins.cli.main import main
@@ -74,3 +75,23 @@ def test_wrong_use_gives_2(campaign, capsys, changes, text):
     campaign(**changes)
     assert main(["simulate", "md.yaml"]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_what_is_kept_is_said_and_a_begun_run_is_not_begun_anew(campaign, tmp_path, capsys):
+    atoms = bulk("Ar", "fcc", a=5.5, cubic=True).repeat((2, 2, 2))
+    atoms.set_masses([36.0] * 16 + [39.948] * 16)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    write(tmp_path / "argon.extxyz", atoms)
+    assert main(["simulate", "md.yaml", "-o", "runs", "--write-only"]) == 0
+    out = capsys.readouterr().out
+    assert "note: masses of the structure are kept: Ar 36, Ar 39.948 u" in out
+    assert "note: fixed atoms of the structure are kept (2 in xyz, of 32): 90 degrees of freedom" in out
+    assert "sh run.sh" in out
+    assert main(["simulate", "md.yaml", "-o", "runs"]) == 0
+    campaign(steps=80)
+    capsys.readouterr()
+    assert main(["simulate", "md.yaml", "-o", "runs", "--write-only"]) == 0
+    assert "begun: the same command without --write-only continues it" in capsys.readouterr().out
+    assert main(["simulate", "md.yaml", "-o", "runs", "--json", "out.json"]) == 0
+    runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [(run["state"], run["step"], run["total_steps"]) for run in runs] == [("finished", 100, 100)]

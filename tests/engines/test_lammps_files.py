@@ -163,3 +163,22 @@ def _target(link):
         return os.readlink(link)
     except OSError:  # ended meanwhile
         return ""
+
+
+def test_isotopes_are_types_of_their_own(tmp_path):
+    """Every atom keeps its mass: ASE's own reader gives them back."""
+    atoms = bulk("NaCl", "rocksalt", 5.64, cubic=True)
+    masses = atoms.get_masses()
+    masses[[0, 3, 4]] = 21.0, 36.0, 20.5
+    atoms.set_masses(masses)
+    elements = lammps.type_order(atoms)
+    assert elements == ["Na", "Na", "Na", "Cl", "Cl"]
+    lammps.write_data(tmp_path / "data", atoms, elements)
+    back = read(tmp_path / "data", format="lammps-data", atom_style="atomic", units="metal")
+    np.testing.assert_allclose(back.get_masses(), masses, rtol=1e-9)
+    assert "1 Na\n2 Na_2\n3 Na_3\n4 Cl\n5 Cl_2" in (tmp_path / "data").read_text()
+    with pytest.raises(BadInput, match=r"Na have 3 masses \(20.5, 21, 22.9898 u\).*name Na once for each"):
+        lammps.write_data(tmp_path / "data", atoms, ["Na", "Cl"])
+    atoms.set_masses([0.0] + [1.0] * 7)
+    with pytest.raises(BadInput, match="masses that are not positive: 0 u"):
+        lammps.write_data(tmp_path / "data", atoms, lammps.type_order(atoms))

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from mlplugins.errors import BadInput
-from mlplugins.simulation.config import load
+from mlplugins.simulation.config import load, load_all
 
 MINIMAL = {"model": "m.pt", "structure": "sub/a.cif@3", "temperatures": 600, "steps": 100}
 
@@ -73,3 +73,65 @@ def test_not_a_mapping(tmp_path, text):
 def test_no_file(tmp_path):
     with pytest.raises(BadInput, match="no such configuration file"):
         load(tmp_path / "none.yaml")
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"pressure": NAN}, "'pressure'"),
+        ({"pressure": INF}, "'pressure'"),
+        ({"pressure": 101325}, "'pressure': 101325 GPa; expected at most 10000 GPa (1 bar = 1e-4 GPa)"),
+        ({"timestep": 0.002}, "'timestep': 0.002 fs; expected 0.01 to 1000 fs"),
+        ({"timestep": INF}, "'timestep'"),
+        ({"timestep": True}, "'timestep': expected a number, got true"),
+        ({"temperatures": True}, "expected a number, got true"),
+        ({"temperatures": [300, True]}, "'temperatures.1': expected a number, got true"),
+        ({"temperatures": [0]}, "'temperatures.0'"),
+        ({"temperatures": [-300]}, "'temperatures.0'"),
+        ({"temperatures": [NAN]}, "'temperatures.0'"),
+        ({"temperatures": [1e9]}, "'temperatures': 1e+09 K; expected 0.001 to 1e+06 K"),
+        ({"temperatures": [300, 300.0001]}, "would share the folder T0300"),
+        ({"temperatures": [300, 300.0]}, "holds a value twice"),
+        ({"temperatures": ["hot"]}, "'temperatures.0': input should be a valid number"),
+        ({"seeds": True}, "expected a number, got true"),
+        ({"seeds": [900_000_001]}, "'seeds.0'"),
+        ({"steps": True}, "'steps': expected a number, got true"),
+        ({"steps": 10**40}, "'steps'"),
+        ({"steps": 100.5}, "'steps'"),
+        ({"dump_interval": 0}, "'dump_interval'"),
+        ({"equilibration": {"steps": -1}}, "'equilibration.steps'"),
+        ({"thermostat": {"time_constant": NAN}}, "'thermostat.time_constant'"),
+        ({"barostat": {"time_constant": 0}}, "'barostat.time_constant'"),
+        ({"mobile": {"species": "Li", "charge": NAN}}, "'mobile.charge'"),
+        ({"mobile": {"species": "Li", "charge": 0}}, "'mobile.charge': expected the ion's charge in e"),
+        ({"mobile": {"species": "Li", "charge": True}}, "'mobile.charge': expected a number, got true"),
+        ({"beads": 8}, "'beads': 8 needs engine ipi, got lammps"),
+        ({"engine": "ipi", "thermostat": {"kind": "pile"}}, "needs 'beads' of 2 or more"),
+        ({"engine": "ase", "barostat": {"coupling": "flexible"}}, "flexible needs engine lammps or ipi"),
+        ({"velocities": "warm"}, "'velocities'"),
+        ({"supercell": [1, 1, True]}, "'supercell.2': expected a number, got true"),
+    ],
+)
+def test_numbers_that_mean_nothing(tmp_path, changes, text):
+    with pytest.raises(BadInput) as refusal:
+        _load(tmp_path, **changes)
+    assert text in str(refusal.value)
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    """YAML 1.1 reads 1e5 as a word."""
+    path = tmp_path / "md.yaml"
+    path.write_text("model: m.pt\nstructure: a.cif\ntemperatures: 1e3\nsteps: 1e5\ntimestep: 5e-1\n")
+    config = load(path)
+    assert (config.temperatures, config.steps, config.timestep) == ([1000.0], 100_000, 0.5)
+
+
+@pytest.mark.parametrize("engine", [[{"a": 1}], [["lammps"]], [], ["lammps", "lammps"], 3])
+def test_engines_that_are_none(tmp_path, engine):
+    path = tmp_path / "md.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, "engine": engine}))
+    with pytest.raises(BadInput, match="'engine'"):
+        load_all(path)

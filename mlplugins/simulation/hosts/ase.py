@@ -42,13 +42,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-from ase.constraints import FixCom
+from ase.constraints import FixCartesian, FixCom
 from ase.io import read
 from ase.io.trajectory import Trajectory
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT
-from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 
 from mlplugins import MLCalculator
@@ -64,6 +63,20 @@ PRESSURE = {pressure!r} * units.GPa
 atoms = read("start.extxyz")
 atoms.calc = MLCalculator(MODEL, device={device!r})
 dt = STEP * units.fs
+
+
+def fixed():
+    """The constraints of the file, which holds one for each atom, as one for each mask."""
+    atoms_of = {{}}
+    for constraint in atoms.constraints:
+        atoms_of.setdefault(tuple(getattr(constraint, "mask", (True,) * 3)), []).extend(constraint.index)
+    return [FixCartesian(indices, mask) for mask, indices in atoms_of.items() if any(mask)]
+
+
+held = fixed() or [FixCom()]  # without fixed atoms the centre of mass rests
+ndof = atoms.get_number_of_degrees_of_freedom()  # all that move; without fixed atoms 3N - 3
+if not atoms.constraints:
+    ndof -= 3
 nhc = 1 - 1 / len(atoms)  # ASE's chains count 3N degrees of freedom, but the centre of mass rests: 3N - 3
 
 
@@ -103,9 +116,9 @@ def go(make, name, every, first, steps):
             out.write()
 
         def report():
-            if dynamics.nsteps == 0:
+            if dynamics.nsteps == 0 and first + at > 0:
                 return
-            if dynamics.nsteps % every == 0:
+            if dynamics.nsteps % every == 0 and dynamics.nsteps > 0:
                 out.write()
             if dynamics.nsteps % LOG == 0 or dynamics.nsteps + at == steps:
                 e, k = atoms.get_potential_energy(), atoms.get_kinetic_energy()
@@ -126,7 +139,7 @@ def take(frame):
 
 
 def langevin():
-    atoms.set_constraint(FixCom())
+    atoms.set_constraint(held)
     return Langevin(
         atoms, dt, temperature_K=T, friction=1 / (TAU_EQUILIBRATION * units.fs), fixcm=False, rng=rng
     )
@@ -134,14 +147,18 @@ def langevin():
 
 def production():
     # {reason}
+    atoms.set_constraint(held)
+    atoms.set_momenta(atoms.get_momenta())  # rounding
     atoms.set_constraint({constraint})
     return {production}
 
 
 rng = np.random.default_rng(SEED)
-atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * T))
-Stationary(atoms)  # the centre of mass rests
-ndof = 3 * len(atoms) - 3
+if not atoms.has("momenta"):
+    thermal = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * T)
+    atoms.set_momenta(thermal)
+atoms.set_constraint(held)
+atoms.set_momenta(atoms.get_momenta())  # fixed components, or the centre of mass, at rest
 log = open("md.log", "a")
 if not log.tell():
     print("#     step       T(K)     potential(eV)         total(eV)   volume(A^3)", file=log, flush=True)
@@ -155,8 +172,6 @@ if NPT_STEPS and not started:  # find the mean cell of the second half, then kee
     atoms.set_cell(atoms.cell * (mean / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
 if EQUILIBRATION_STEPS and not started:
     go(langevin, "equilibration.traj", CHECKPOINT, NPT_STEPS, EQUILIBRATION_STEPS)
-if not started:
-    Stationary(atoms)
 go(production, "trajectory.traj", DUMP, NPT_STEPS + EQUILIBRATION_STEPS, STEPS)
 Path("finished").write_text(str(STEPS))
 '''
@@ -165,6 +180,11 @@ Path("finished").write_text(str(STEPS))
 def require(run: Run) -> None:
     """Refuse combinations that ASE does not have."""
     config = run.config
+    if run.atoms.constraints and config.ensemble == "nvt" and config.thermostat.kind == "nose-hoover":
+        raise BadInput(
+            f"engine ase, structure '{config.structure}' with fixed atoms: ASE's Nosé-Hoover chain takes no "
+            "constraints; use thermostat.kind csvr or langevin, or engine lammps"
+        )
     if (config.ensemble, config.thermostat.kind) not in PRODUCTION and config.ensemble != "nve":
         raise BadInput("engine ase, ensemble npt: ASE has it with thermostat.kind nose-hoover only")
 
@@ -187,7 +207,7 @@ def write(run: Run) -> None:
 
 def next_stage(run: Run) -> Stage | None:
     """The script, until it has finished; it finds by itself where it was."""
-    if (run.directory / FINISHED).is_file():
+    if _is_finished(run):
         return None
     done = steps_done(run)
     how = f"from step {done}" if done else "from the start"
@@ -196,9 +216,17 @@ def next_stage(run: Run) -> Stage | None:
 
 def steps_done(run: Run) -> int:
     """Last step in the log."""
-    if (run.directory / FINISHED).is_file():
-        return run.config.total_steps
-    return last_table_step(run.directory / LOG)
+    return run.config.total_steps if _is_finished(run) else last_table_step(run.directory / LOG)
+
+
+def prune(run: Run) -> None:
+    """Nothing: the trajectory is the saved state."""
+
+
+def has_state(run: Run) -> bool:
+    """Whether frames of the production are there."""
+    path = run.directory / TRAJECTORY
+    return path.is_file() and path.stat().st_size > 0
 
 
 def hottest(run: Run) -> float:
@@ -209,6 +237,13 @@ def hottest(run: Run) -> float:
 def failure(run: Run) -> list[str]:
     """What the host said last."""
     return last_lines(run.directory / SCREEN, 3) + last_lines(run.directory / LOG, 1)
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether the marker is there and holds the production steps (a lengthened run has more)."""
+    path = run.directory / FINISHED
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return text.isdigit() and int(text) >= run.config.steps
 
 
 def script(run: Run) -> str:
@@ -233,6 +268,6 @@ def script(run: Run) -> str:
         pressure=config.pressure,
         device=config.device,
         reason=REASON["nve" if config.ensemble == "nve" else kind],
-        constraint="" if kind == "nose-hoover" else "FixCom()",
+        constraint="" if kind == "nose-hoover" else "held",
         production=PRODUCTION[config.ensemble, kind],
     )

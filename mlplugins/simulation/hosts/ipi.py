@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shlex
 import shutil
 import sys
@@ -15,19 +16,26 @@ import numpy as np
 from mlplugins.engines import ipi as engine
 from mlplugins.errors import MissingDependency
 from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
-from mlplugins.simulation.plan import Run
+from mlplugins.simulation.plan import Run, require_axes
 from mlplugins.simulation.process import Command, Stage, threads
 from mlplugins.structures.ipi_xyz import upright, write_xyz
+from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, BOLTZMANN_EV_K
 
-START, MEAN_CELL, TEMPLATE = "init.xyz", "mean_cell.xyz", "template.extxyz"
+START, MEAN_CELL, TEMPLATE, RESUME = "init.xyz", "mean_cell.xyz", "template.extxyz", "resume.xml"
 NPT, EQUILIBRATION, PRODUCTION = "npt", "equilibration", "simulation"
+CENTROIDS = "xc"
 SCREEN, DRIVER_SCREEN = "screen.out", "driver.out"
 KEPT_CHECKPOINTS = 2
-TEMPERATURE_COLUMN, VOLUME_COLUMN = 3, 7  # of the properties below
+TEMPERATURE_COLUMN, KINETIC_COLUMN, VOLUME_COLUMN, CELL_COLUMNS = 3, 4, 7, slice(8, 14)
+"""Of the properties below. i-PI's own temperature adds the wanted one for every component that is held."""
 
 THERMOSTATS = {"csvr": "svr", "langevin": "langevin"}
+RING_POLYMER_THERMOSTATS = {"csvr": "pile_g", "langevin": "pile_l", "pile": "pile_l"}
+BAROSTATS = {"iso": "isotropic", "aniso": "flexible", "flexible": "flexible"}
 REASON = {
-    "csvr": "svr (stochastic velocity rescaling, Bussi 2007): canonical, and diffusion is left as in NVE",
+    "pile_g": "PILE-G: csvr on the centroid, Langevin on the other modes (Ceriotti 2010)",
+    "pile_l": "PILE-L: Langevin on every mode (Ceriotti 2010); not for D or conductivity",
+    "svr": "svr (stochastic velocity rescaling, Bussi 2007): canonical, and diffusion is left as in NVE",
     "langevin": "Langevin: its friction slows diffusion; not for D or conductivity",
 }
 
@@ -35,11 +43,13 @@ REASON = {
 def require(run: Run) -> None:
     """Refuse if i-PI's program is missing (importing this file has already asked for the package)."""
     _program()
+    require_axes(run, upright(run.atoms).rotation, "i-PI")
 
 
 def trajectories(run: Run) -> list[Path]:
-    """The files that hold the production frames, in order."""
-    return [run.directory / f"{PRODUCTION}.pos_0.xyz"]
+    """The files that hold the production frames, in order; of a ring polymer its centroids."""
+    name = "pos_0" if run.config.beads == 1 else CENTROIDS
+    return [run.directory / f"{PRODUCTION}.{name}.xyz"]
 
 
 def write(run: Run) -> None:
@@ -83,25 +93,39 @@ def next_stage(run: Run) -> Stage | None:
             _remove_output(run.directory, stage)
             return _stage(run, f"{stage}.xml", f"{stage} from the start")
         step = _checkpoint_step(checkpoint)
-        cut_frames(run.directory / f"{stage}.pos_0.xyz", "ipi", before=step + 1)
+        for frames in run.directory.glob(f"{stage}.*.xyz"):
+            cut_frames(frames, "ipi", before=step + 1)
         cut_table(run.directory / f"{stage}.out", before=step + 1)
-        return _stage(run, checkpoint.name, f"{stage} from step {step}")
+        _write_resume(run, checkpoint, steps)
+        return _stage(run, RESUME, f"{stage} from step {step}")
     return None
 
 
 def steps_done(run: Run) -> int:
-    """Steps of all stages; also removes checkpoints that are no longer needed."""
-    done = 0
-    for stage, steps in _stages(run).items():
+    """Steps of all stages."""
+    stages = _stages(run).items()
+    return sum(min(steps, last_table_step(run.directory / f"{stage}.out")) for stage, steps in stages)
+
+
+def prune(run: Run) -> None:
+    """Remove checkpoints that are no longer needed."""
+    for stage in _stages(run):
         for old in _checkpoints(run.directory, stage)[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
-        done += min(steps, last_table_step(run.directory / f"{stage}.out"))
-    return done
+
+
+def has_state(run: Run) -> bool:
+    """Whether a checkpoint of the production is there to continue from."""
+    return _newest_checkpoint(run.directory, PRODUCTION) is not None
 
 
 def hottest(run: Run) -> float:
     """Highest temperature in the last part of the logs, K."""
-    return max(largest(run.directory / f"{stage}.out", TEMPERATURE_COLUMN) for stage in _stages(run))
+    outputs = [run.directory / f"{stage}.out" for stage in _stages(run)]
+    if run.config.beads > 1:
+        return max(largest(path, TEMPERATURE_COLUMN) for path in outputs)
+    kinetic = max(largest(path, KINETIC_COLUMN) for path in outputs)
+    return 2 * kinetic / (BOLTZMANN_EV_K * run.degrees_of_freedom)
 
 
 def failure(run: Run) -> list[str]:
@@ -117,29 +141,20 @@ def xml(run: Run, stage: str) -> str:
     first = next(iter(_stages(run))) == stage
     after_npt = not first and list(_stages(run))[list(_stages(run)).index(stage) - 1] == NPT
     if first or after_npt:
-        start = (
-            f"<file mode='xyz'> {MEAN_CELL if after_npt else START} </file>\n      "
-            f"<velocities mode='thermal' units='kelvin'> {run.temperature:g} </velocities>"
-        )
-        if run.atoms.has("masses"):
-            masses = ", ".join(f"{mass:.10g}" for mass in run.atoms.get_masses())
-            start += f"\n      <masses mode='manual' units='dalton'> [{masses}] </masses>"
+        start = _initial(run, MEAN_CELL if after_npt else START, own=first and run.atoms.has("momenta"))
     else:
         start = f"<file mode='chk'> {EQUILIBRATION}.end </file>"
-    positions = (
-        f"    <trajectory filename='pos' stride='{config.dump_interval}' format='xyz' cell_units='angstrom'>"
-        " positions{angstrom} </trajectory>\n"
-        if stage == PRODUCTION
-        else ""
-    )
+    frames = _frames(run) if stage == PRODUCTION else ""
+    kind = "cv" if config.beads > 1 else "md"  # estimators
+    cell = ", cell_h{angstrom}" if stage == NPT and config.barostat.coupling != "iso" else ""
     return f"""\
 <!-- {run.title}; {stage}. Needs the driver of run.sh at the socket below. -->
 <simulation verbosity='medium'>
   <output prefix='{stage}'>
     <properties filename='out' stride='{config.log_interval if stage != NPT else 10}'> [ step,
-      time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_md{{electronvolt}},
-      potential{{electronvolt}}, pressure_md{{megapascal}}, volume{{angstrom3}} ] </properties>
-{positions}    <checkpoint filename='chk' stride='{config.restart_interval}' overwrite='False'/>
+      time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_{kind}{{electronvolt}},
+      potential{{electronvolt}}, pressure_{kind}{{megapascal}}, volume{{angstrom3}}{cell} ] </properties>
+{frames}    <checkpoint filename='chk' stride='{config.restart_interval}' overwrite='False'/>
     <checkpoint filename='end' stride='{steps}' overwrite='True'/>
   </output>
   <total_steps> {steps} </total_steps>
@@ -150,12 +165,12 @@ def xml(run: Run, stage: str) -> str:
     <exit_on_disconnect> True </exit_on_disconnect>
   </ffsocket>
   <system>
-    <initialize nbeads='1'>
+    <initialize nbeads='{config.beads}'>
       {start}
     </initialize>
     <forces> <force forcefield='model'/> </forces>
     <motion mode='dynamics'>
-      <fixcom> True </fixcom>
+{_constraints(run)}
 {_dynamics(run, stage)}
     </motion>
     <ensemble>
@@ -167,9 +182,47 @@ def xml(run: Run, stage: str) -> str:
 """
 
 
+def _initial(run: Run, file: str, own: bool) -> str:
+    """Where positions, masses and velocities come from (`own`: from the structure)."""
+    lines = [f"<file mode='xyz'> {file} </file>"]
+    if run.atoms.has("masses"):  # before the velocities, from which i-PI makes momenta at once
+        masses = ", ".join(f"{mass:.10g}" for mass in run.atoms.get_masses())
+        lines.append(f"<masses mode='manual' units='dalton'> [{masses}] </masses>")
+    if own:
+        velocities = (
+            run.atoms.get_velocities()
+            @ upright(run.atoms).rotation
+            * ASE_TIME_PER_FS
+            / A_FS_PER_ATOMIC_VELOCITY
+        )
+        values = ", ".join(f"{v:.12g}" for v in velocities.ravel())
+        lines.append(f"<velocities mode='manual' units='atomic_unit'> [{values}] </velocities>")
+    else:
+        lines.append(f"<velocities mode='thermal' units='kelvin'> {run.temperature:g} </velocities>")
+    return "\n      ".join(lines)
+
+
+def _frames(run: Run) -> str:
+    wanted = {"pos": "positions", **({CENTROIDS: "x_centroid"} if run.config.beads > 1 else {})}
+    return "".join(
+        f"    <trajectory filename='{name}' stride='{run.config.dump_interval}' format='xyz' "
+        f"cell_units='angstrom'> {what}{{angstrom}} </trajectory>\n"
+        for name, what in wanted.items()
+    )
+
+
+def _constraints(run: Run) -> str:
+    held = np.flatnonzero(run.fixed)
+    if not len(held):
+        return "      <fixcom> True </fixcom>"
+    components = ", ".join(map(str, held))
+    return f"      <fixcom> False </fixcom>\n      <fixatoms_dof> [{components}] </fixatoms_dof>"
+
+
 def _dynamics(run: Run, stage: str) -> str:
     config = run.config
-    kind = "langevin" if stage == EQUILIBRATION else config.thermostat.kind
+    modes = THERMOSTATS if config.beads == 1 else RING_POLYMER_THERMOSTATS
+    kind = modes["langevin" if stage == EQUILIBRATION else config.thermostat.kind]
     tau = config.thermostat.time_constant if stage == PRODUCTION else config.equilibration.time_constant
     mode = {NPT: "npt", EQUILIBRATION: "nvt", PRODUCTION: config.ensemble}[stage]
     lines = [
@@ -178,15 +231,14 @@ def _dynamics(run: Run, stage: str) -> str:
     ]
     if mode != "nve":
         reason = f" <!-- {REASON[kind]} -->" if stage == PRODUCTION else ""
-        heat = (
-            f"<thermostat mode='{THERMOSTATS[kind]}'> <tau units='femtosecond'> {tau:g} </tau> </thermostat>"
-        )
+        heat = f"<thermostat mode='{kind}'> <tau units='femtosecond'> {tau:g} </tau> </thermostat>"
         lines.append(f"        {heat}{reason}")
     if mode == "npt":
+        fixed = "\n          <hfix> [xy, xz, yz] </hfix>" if config.barostat.coupling == "aniso" else ""
         tau_p = f"<tau units='femtosecond'> {config.barostat.time_constant:g} </tau>"
         lines.append(
-            f"        <barostat mode='isotropic'> {tau_p}\n"
-            f"          <thermostat mode='langevin'> {tau_p} </thermostat>\n        </barostat>"
+            f"        <barostat mode='{BAROSTATS[config.barostat.coupling]}'> {tau_p}\n"
+            f"          <thermostat mode='langevin'> {tau_p} </thermostat>{fixed}\n        </barostat>"
         )
     return "\n".join([*lines, "      </dynamics>"])
 
@@ -239,9 +291,15 @@ def _program() -> str:
 
 def _write_mean_cell(run: Run) -> None:
     rows = table(run.directory / f"{NPT}.out")
-    volume = float(np.mean(rows[len(rows) // 2 :, VOLUME_COLUMN]))
+    half = rows[len(rows) // 2 :]
     atoms = upright(run.atoms).atoms
-    atoms.set_cell(atoms.cell * (volume / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
+    if run.config.barostat.coupling == "iso":
+        volume = float(np.mean(half[:, VOLUME_COLUMN]))
+        cell = atoms.cell.array * (volume / atoms.get_volume()) ** (1 / 3)
+    else:
+        xx, yy, zz, xy, xz, yz = half[:, CELL_COLUMNS].mean(axis=0)
+        cell = np.array([[xx, 0, 0], [xy, yy, 0], [xz, yz, zz]])
+    atoms.set_cell(cell, scale_atoms=True)
     write_xyz(run.directory / MEAN_CELL, atoms)
 
 
@@ -261,8 +319,24 @@ def _checkpoints(directory: Path, stage: str) -> list[Path]:
 
 
 def _newest_checkpoint(directory: Path, stage: str) -> Path | None:
+    """The newest whole checkpoint; the state at the end of a run that was lengthened is one."""
     whole = (path for path in _checkpoints(directory, stage) if _checkpoint_step(path) > 0)
-    return next(whole, None)
+    found = [*itertools.islice(whole, 1), directory / f"{stage}.end"]
+    newest = max(found, key=_checkpoint_step)
+    return newest if _checkpoint_step(newest) > 0 else None
+
+
+def _write_resume(run: Run, checkpoint: Path, steps: int) -> None:
+    """The checkpoint, with what may have changed since: the number of steps, and the folder's own socket."""
+    tree = ElementTree.parse(checkpoint)
+    for total in tree.iter("total_steps"):
+        total.text = f" {steps} "
+    for output in tree.iter("checkpoint"):
+        if output.get("filename") == "end":
+            output.set("stride", str(steps))
+    for address in tree.iter("address"):
+        address.text = f" {_address(run)} "
+    tree.write(run.directory / RESUME, encoding="unicode")
 
 
 def _remove_output(directory: Path, stage: str) -> None:

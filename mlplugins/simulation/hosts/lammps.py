@@ -7,20 +7,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlplugins.engines import lammps as engine
 from mlplugins.errors import RunFailed
 from mlplugins.simulation.files import cut_frames, is_row, largest, last_lines, last_table_step
-from mlplugins.simulation.plan import Run
+from mlplugins.simulation.plan import Run, require_axes
 from mlplugins.simulation.process import Command, Stage
-from mlplugins.units import BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
+from mlplugins.simulation.start import AXES, patterns
+from mlplugins.units import ASE_TIME_PER_FS, BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
 
 DATA, DECK, RESUME = "data.lmp", "in.lmp", "resume.lmp"
 TEMPERATURE_COLUMN = 2
 TRAJECTORY, LOG, SCREEN, FINISHED = "trajectory.lammpstrj", "log.lammps", "screen.out", "finished"
 RESTARTS = re.compile(r"restart\.(\d+)")
 KEPT_RESTARTS = 2
+LARGEST_SEED = 900_000_000
 BAR_PER_GPA = BAR_PER_EV_A3 / GPA_PER_EV_A3
+COUPLINGS = {"iso": "iso", "aniso": "aniso", "flexible": "tri"}
 
 BECOME_LAMMPS = (
     "import os, sys; from lammps.executable import ROOT_DIR; "
@@ -41,6 +45,7 @@ THERMOSTAT_REASON = {
 def require(run: Run) -> None:
     """Refuse if LAMMPS is not installed or the plug-in is not built."""
     engine.require(ranks=run.config.ranks)
+    require_axes(run, engine.restricted_box(run.atoms).rotation, "LAMMPS")
 
 
 def trajectories(run: Run) -> list[Path]:
@@ -50,7 +55,8 @@ def trajectories(run: Run) -> list[Path]:
 
 def write(run: Run) -> None:
     """Write data file, deck and the command line (run.sh)."""
-    engine.write_data(run.directory / DATA, run.atoms, run.elements)
+    velocities = run.atoms.get_velocities() * ASE_TIME_PER_FS if run.atoms.has("momenta") else None
+    engine.write_data(run.directory / DATA, run.atoms, engine.type_order(run.atoms), velocities)
     (run.directory / DECK).write_text(deck(run), encoding="utf-8")
     ranks = f"mpiexec -n {run.config.ranks} " if run.config.ranks > 1 else ""
     (run.directory / "run.sh").write_text(
@@ -63,7 +69,7 @@ def write(run: Run) -> None:
 def next_stage(run: Run) -> Stage | None:
     """What to start now; None if the run is complete. Cuts the trajectory back to the restart file used."""
     directory = run.directory
-    if (directory / FINISHED).is_file():
+    if _is_finished(run):
         return None
     restart = _newest_restart(directory)
     if restart is None:
@@ -77,12 +83,19 @@ def next_stage(run: Run) -> Stage | None:
 
 
 def steps_done(run: Run) -> int:
-    """Last step in the log; also removes restart files that are no longer needed."""
+    """Last step in the log."""
+    return run.config.total_steps if _is_finished(run) else last_table_step(run.directory / LOG)
+
+
+def prune(run: Run) -> None:
+    """Remove restart files that are no longer needed."""
     for old in _restarts(run.directory)[KEPT_RESTARTS:]:
         old.unlink(missing_ok=True)
-    if (run.directory / FINISHED).is_file():
-        return run.config.total_steps
-    return last_table_step(run.directory / LOG)
+
+
+def has_state(run: Run) -> bool:
+    """Whether a restart file is there to continue from."""
+    return any(engine.restart_is_readable(path) for path in _restarts(run.directory))
 
 
 def hottest(run: Run) -> float:
@@ -105,21 +118,17 @@ def deck(run: Run, restart: str | None = None, step: int = 0) -> str:
     n_equilibration = n_npt + config.equilibration.steps
     sections = [_head(run, restart), _output(run)]
     if n_npt > 0 and step < n_npt:
-        sections.append(_npt_section(run))
+        sections.append(_npt_section(run, step))
     if step < n_equilibration and config.equilibration.steps > 0:
-        sections.append(_equilibration_section(run, n_equilibration))
-    sections.append(_production_section(run, restart is not None and step >= n_equilibration))
+        sections.append(_equilibration_section(run, n_equilibration, step))
+    sections.append(_production_section(run, step, restart is not None and step >= n_equilibration))
     return "\n".join(sections)
 
 
 def _head(run: Run, restart: str | None) -> str:
     config = run.config
     periodic = " ".join("p" if flag else "s" for flag in run.atoms.pbc)
-    if restart is None:
-        create = f"create {run.temperature:g} {run.seed} mom yes rot no dist gaussian"
-        start = f"read_data       {DATA}\nvelocity        all {create}"
-    else:
-        start = f"read_restart    {restart}"
+    start = f"read_data       {DATA}" if restart is None else f"read_restart    {restart}"
     settings = (
         "" if restart else f"atom_style      atomic\natom_modify     map yes\nboundary        {periodic}\n"
     )
@@ -127,11 +136,60 @@ def _head(run: Run, restart: str | None) -> str:
         f"# {run.title}\n"
         f"units           metal\n{settings}{start}\n"
         f"pair_style      mlplugins {engine.quoted(config.model)} device {config.device}\n"
-        f"pair_coeff      * * {' '.join(run.elements)}\n"
+        f"pair_coeff      * * {' '.join(engine.type_order(run.atoms))}\n"
         f"neighbor        1.0 bin\n"
         f"neigh_modify    every 1 delay 0 check yes\n"
         f"timestep        {config.timestep / FS_PER_PS:g}   # ps\n"
+        f"{_fixed_groups(run)}{'' if restart else _start_velocities(run)}"
     )
+
+
+def _fixed_groups(run: Run) -> str:
+    """Groups of the atoms that are held, and the degrees of freedom of the others."""
+    groups = patterns(run.fixed)
+    if not groups:
+        return ""
+    lines = [f"group           fixed_{name} id {_ranges(indices + 1)}" for name, indices in groups.items()]
+    counted = f"compute_modify  thermo_temp extra/dof {int(run.fixed.sum())}   # held components do not count"
+    return "\n".join([*lines, counted]) + "\n"
+
+
+def _start_velocities(run: Run) -> str:
+    if run.atoms.has("momenta"):
+        return "# velocities: those of the data file\n"
+    create = f"velocity        all create {run.temperature:g} {run.seed}"
+    if not run.atoms.constraints:
+        return f"{create} mom yes rot no dist gaussian\n"
+    lines = [f"{create} mom no rot no dist gaussian"]
+    for name in patterns(run.fixed):
+        zeros = " ".join("0" if axis in name else "NULL" for axis in AXES)
+        lines.append(f"velocity        fixed_{name} set {zeros}")
+    return "\n".join([*lines, f"velocity        all scale {run.temperature:g} temp thermo_temp"]) + "\n"
+
+
+def _hold(run: Run) -> tuple[str, str]:
+    """Fixes that hold components of atoms, to stand after every fix that adds forces; and their end."""
+    fixes, ends = [], []
+    for name in patterns(run.fixed):
+        zeros = " ".join("0.0" if axis in name else "NULL" for axis in AXES)
+        fixes.append(f"fix             hold_{name} fixed_{name} setforce {zeros}\n")
+        ends.append(f"unfix           hold_{name}\n")
+    return "".join(fixes), "".join(ends)
+
+
+def _counted(run: Run, fix: str) -> str:
+    """Let a thermostat count the degrees of freedom that move (the default is 3N - 3)."""
+    return f"\nfix_modify      {fix} temp thermo_temp" if run.atoms.constraints else ""
+
+
+def _ranges(ids: NDArray[np.intp]) -> str:
+    """Sorted numbers as LAMMPS' ranges.
+
+    >>> _ranges(np.array([1, 2, 3, 7, 9, 10]))
+    '1:3 7 9:10'
+    """
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
+    return " ".join(f"{run[0]}:{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _output(run: Run) -> str:
@@ -143,24 +201,27 @@ def _output(run: Run) -> str:
     )
 
 
-def _npt_section(run: Run) -> str:
+def _npt_section(run: Run, step: int) -> str:
     """NPT, then the mean cell of its second half."""
     config = run.config
     n = config.equilibration.npt_steps
     sample = max(n // 2, 1)
     cell = run.atoms.cell.standard_form()[0].array  # lower triangular, as LAMMPS wants it
-    tilts = ("xy", "xz", "yz") if np.abs(cell[[1, 2, 2], [0, 0, 1]]).max() > 1e-8 else ()
+    tilted = np.abs(cell[[1, 2, 2], [0, 0, 1]]).max() > 1e-8
+    tilts = ("xy", "xz", "yz") if tilted or config.barostat.coupling == "flexible" else ()
     names = ("lx", "ly", "lz", *tilts)
     lines = [
         f"# NPT for {n} steps; the mean cell of the second half is kept",
         *(f"variable        mean_{name} equal {name}" for name in names),
-        f"fix             heat all {_langevin(run, config.equilibration.time_constant)}",
+        *_triclinic(run),
+        _langevin(run, config.equilibration.time_constant, step),
         f"fix             integrate all nph {_pressure(run)}",
         f"fix             cell all ave/time 1 {sample} {n} " + " ".join(f"v_mean_{name}" for name in names),
         f"run             {n}",
         *(f"variable        {name}0 equal $(f_cell[{i}]:%.10f)" for i, name in enumerate(names, 1)),
         "unfix           cell",
         "unfix           heat",
+        "unfix           still",
         "unfix           integrate",
     ]
     axes = [f"{a} final 0.0 ${{l{a}0}}" for a in "xyz"] + [f"{tilt} final ${{{tilt}0}}" for tilt in tilts]
@@ -168,57 +229,76 @@ def _npt_section(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _equilibration_section(run: Run, until: int) -> str:
+def _equilibration_section(run: Run, until: int, step: int) -> str:
+    hold, release = _hold(run)
+    still = "" if hold else "unfix           still\n"
     return (
         "# equilibration: Langevin brings energy to every mode\n"
         f"restart         {run.config.restart_interval} restart.*\n"
-        f"fix             heat all {_langevin(run, run.config.equilibration.time_constant)}\n"
-        "fix             integrate all nve\n"
+        f"{_langevin(run, run.config.equilibration.time_constant, step)}\n"
+        f"fix             integrate all nve\n{hold}"
         f"run             {until} upto\n"
-        "unfix           heat\nunfix           integrate\n"
+        f"unfix           heat\n{still}unfix           integrate\n{release}"
     )
 
 
-def _production_section(run: Run, resumed: bool) -> str:
+def _production_section(run: Run, step: int, resumed: bool) -> str:
     config = run.config
     append = " append yes" if resumed else ""
-    still = "" if resumed else "velocity        all zero linear   # the centre of mass rests\n"
+    rests = "velocity        all zero linear   # the centre of mass rests\n"
+    still = "" if resumed or run.atoms.constraints else rests
     return (
         f"# production\n{still}"
         f"restart         {config.restart_interval} restart.*\n"
-        f"{_integrator(run)}\n"
+        f"{_integrator(run, step)}\n{_hold(run)[0]}"
         f"dump            trajectory all custom {config.dump_interval} {TRAJECTORY} id element xu yu zu\n"
-        f"dump_modify     trajectory element {' '.join(run.elements)} sort id format float %.6f "
-        f"time yes units yes flush yes{append}\n"
+        f"dump_modify     trajectory element {' '.join(engine.type_order(run.atoms))} sort id "
+        f"format float %.6f time yes units yes flush yes{append}\n"
         f"run             {config.total_steps} upto\n"
+        f"write_restart   restart.{config.total_steps}   # with it the run can be lengthened\n"
         f'print           "$(step)" file {FINISHED} screen no\n'
     )
 
 
-def _integrator(run: Run) -> str:
+def _integrator(run: Run, step: int) -> str:
     config = run.config
-    move = f"nph {_pressure(run)}" if config.ensemble == "npt" else "nve"
+    npt = config.ensemble == "npt"
+    move = f"nph {_pressure(run)}" if npt else "nve"
     if config.ensemble == "nve":
         return "fix             integrate all nve"
     kind, tau = config.thermostat.kind, _ps(config.thermostat.time_constant)
-    reason = THERMOSTAT_REASON[kind]
+    reason = "\n".join([THERMOSTAT_REASON[kind], *(_triclinic(run) if npt else ())])
     if kind == "nose-hoover":
         style = (
             f"npt temp {_temperatures(run)} {tau} {_pressure(run)}"
-            if config.ensemble == "npt"
-            else (f"nvt temp {_temperatures(run)} {tau}")
+            if npt
+            else f"nvt temp {_temperatures(run)} {tau}"
         )
-        return f"{reason}\nfix             integrate all {style} tchain 3"
+        return f"{reason}\nfix             integrate all {style} tchain 3{_counted(run, 'integrate')}"
     heat = (
-        f"temp/csvr {_temperatures(run)} {tau} {run.seed}"
+        f"fix             heat all temp/csvr {_temperatures(run)} {tau} {run.seed}{_counted(run, 'heat')}"
         if kind == "csvr"
-        else _langevin(run, config.thermostat.time_constant)
+        else _langevin(run, config.thermostat.time_constant, step)
     )
-    return f"{reason}\nfix             integrate all {move}\nfix             heat all {heat}"
+    return f"{reason}\nfix             integrate all {move}\n{heat}"
 
 
-def _langevin(run: Run, time_constant: float) -> str:
-    return f"langevin {_temperatures(run)} {_ps(time_constant)} {run.seed} zero yes"
+def _langevin(run: Run, time_constant: float, step: int) -> str:
+    """Langevin with the centre of mass at rest, unless atoms are held.
+
+    LAMMPS' own `zero yes` takes the mean random force off every atom alike: with unequal masses that is no
+    projection, and the sampled temperature is too high. Taking out the momentum is one, and exact.
+    """
+    seed = (run.seed + step - 1) % LARGEST_SEED + 1  # after a restart not the same noise again
+    heat = f"fix             heat all langevin {_temperatures(run)} {_ps(time_constant)} {seed}"
+    if run.atoms.constraints:
+        return heat
+    return f"{heat}\nfix             still all momentum 1 linear 1 1 1   # the centre of mass rests"
+
+
+def _triclinic(run: Run) -> list[str]:
+    """A cell whose angles are to change has to be triclinic for LAMMPS."""
+    return ["change_box      all triclinic"] if run.config.barostat.coupling == "flexible" else []
 
 
 def _temperatures(run: Run) -> str:
@@ -227,7 +307,7 @@ def _temperatures(run: Run) -> str:
 
 def _pressure(run: Run) -> str:
     bar = f"{run.config.pressure * BAR_PER_GPA:g}"
-    return f"{run.config.barostat.coupling} {bar} {bar} {_ps(run.config.barostat.time_constant)}"
+    return f"{COUPLINGS[run.config.barostat.coupling]} {bar} {bar} {_ps(run.config.barostat.time_constant)}"
 
 
 def _ps(time_fs: float) -> str:
@@ -245,6 +325,13 @@ def _restarts(directory: Path) -> list[Path]:
     """Restart files, newest first."""
     found = [path for path in directory.glob("restart.*") if RESTARTS.fullmatch(path.name)]
     return sorted(found, key=_step, reverse=True)
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether the marker is there and holds the last step (a lengthened run has a later one)."""
+    path = run.directory / FINISHED
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return text.isdigit() and int(text) >= run.config.total_steps
 
 
 def _step(restart: Path) -> int:

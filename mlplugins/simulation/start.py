@@ -1,0 +1,286 @@
+"""The start structure: what of it a run keeps, what is said, and what is refused by name.
+
+Kept in every engine: elements, positions, cell, periodicity, masses, constraints that hold Cartesian
+components of atoms, and velocities. Everything else that a file may hold (labels, `info`, tags) stays behind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlane, FixScaled
+from numpy.typing import NDArray
+
+from mlplugins.errors import BadInput
+from mlplugins.units import BOLTZMANN_EV_K
+
+Velocities = Literal["auto", "thermal", "structure"]
+
+AXES = "xyz"
+ALIGNED = 1e-8
+"""How far a cell vector or a direction may be off a Cartesian axis, relative to its length."""
+
+NO_PART = {"initial_charges": "charges", "initial_magmoms": "magnetic moments"}
+VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
+
+
+class Start(NamedTuple):
+    """A start structure as the engines are given it.
+
+    Attributes:
+        atoms: with its own masses, its momenta (if they are kept; the centre of mass at rest) and at most
+            `FixAtoms` and `FixCartesian`.
+        notes: sentences for the user about what is kept and what has no part.
+    """
+
+    atoms: Atoms
+    notes: tuple[str, ...]
+
+
+def read_structure(source: str) -> Atoms:
+    """Read `file` or `file@index` (default: the last frame), without calculator.
+
+    Raises:
+        BadInput: no such file, not readable, no such frame, positions, cell, masses or velocities not finite.
+    """
+    name, at, index = source.rpartition("@")
+    indexed = bool(at) and index.lstrip("+-").isdigit()  # a folder may be called me@work
+    path = Path(name if indexed else source)
+    if not path.is_file():
+        raise BadInput(f"no such structure file: '{path}'")
+    try:
+        atoms = ase.io.read(path, index=int(index) if indexed else -1)
+    except Exception as error:  # ASE's readers raise whatever the format's parser raises
+        reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+        raise BadInput(
+            f"structure '{source}': ASE cannot read it ({reason}); expected FILE or FILE@INDEX"
+        ) from error
+    if not isinstance(atoms, Atoms) or len(atoms) == 0:
+        raise BadInput(f"structure '{source}': expected one structure with atoms")
+    if "mass" in atoms.arrays and not atoms.has(
+        "masses"
+    ):  # extended xyz of other programs; ASE's is `masses`
+        atoms.set_masses(atoms.arrays["mass"])
+    for what, values in (
+        ("positions", atoms.positions),
+        ("cell vectors", atoms.cell.array),
+        ("velocities", atoms.get_momenta()),
+        ("masses", atoms.get_masses()),
+    ):
+        if not np.isfinite(values).all():
+            raise BadInput(f"structure '{source}': {what} are not finite")
+    if (atoms.get_masses() <= 0).any():
+        k = int(np.argmin(atoms.get_masses()))
+        raise BadInput(
+            f"structure '{source}': atom {k} ({atoms.symbols[k]}) has a mass of {atoms.get_masses()[k]:g} u; "
+            "expected positive masses"
+        )
+    atoms.calc = None
+    return atoms
+
+
+def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velocities: Velocities) -> Start:
+    """What the runs start from.
+
+    Args:
+        given: as read.
+        source: its name for messages.
+        supercell: repetitions.
+        velocities: `structure`: its own; `thermal`: none here, the engines draw them; `auto`: its own if it
+            has any and is not repeated.
+
+    Raises:
+        BadInput: constraints that no engine keeps, or that leave nothing to move; velocities asked for that
+            are not there, or that a supercell would repeat.
+    """
+    mask = _fixed(given, source)
+    atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=given.pbc)
+    notes = _without_part(given)
+    if given.has("masses") and not np.array_equal(given.get_masses(), atoms.get_masses()):
+        atoms.set_masses(given.get_masses())
+        notes.append(f"masses of the structure are kept: {_masses(atoms)}")
+    if _own_velocities(given, source, supercell, velocities, notes):
+        atoms.set_momenta(given.get_momenta())
+    atoms = atoms.repeat(supercell)
+    mask = np.tile(mask, (int(np.prod(supercell)), 1))
+    _constrain(atoms, mask, source, notes)
+    if atoms.has("momenta"):
+        _rest(atoms)
+        notes.append(
+            f"velocities of the structure are kept ({temperature(atoms):.4g} K, "
+            f"{'fixed atoms' if atoms.constraints else 'the centre of mass'} at rest); "
+            "`velocities: thermal` draws them at each temperature instead"
+        )
+    return Start(atoms, tuple(notes))
+
+
+def fixed(atoms: Atoms) -> NDArray[np.bool_]:
+    """Cartesian components that are held, (N, 3), of a structure from `prepare`."""
+    mask = np.zeros((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        mask[constraint.index] |= getattr(constraint, "mask", np.ones(3, dtype=bool))
+    return mask
+
+
+def patterns(mask: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
+    """Atoms by the components that are held.
+
+    >>> patterns(np.array([[True, True, True], [False, False, False], [False, False, True]]))
+    {'xyz': array([0]), 'z': array([2])}
+    """
+    names = np.array(["".join(a for a, held in zip(AXES, row) if held) for row in mask])
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names) if name}
+
+
+def degrees_of_freedom(atoms: Atoms) -> int:
+    """3N − 3 (the centre of mass rests), or the components that are not held if any is.
+
+    >>> degrees_of_freedom(Atoms("Ar4"))
+    9
+    >>> degrees_of_freedom(Atoms("Ar4", constraint=FixAtoms([0])))
+    9
+    """
+    mask = fixed(atoms)
+    return int((~mask).sum()) if mask.any() else 3 * len(atoms) - 3
+
+
+def temperature(atoms: Atoms) -> float:
+    """2 E_kin / (k_B f) with f from `degrees_of_freedom`, K."""
+    return float(2 * atoms.get_kinetic_energy() / (BOLTZMANN_EV_K * degrees_of_freedom(atoms)))
+
+
+def _fixed(atoms: Atoms, source: str) -> NDArray[np.bool_]:
+    mask = np.zeros((len(atoms), 3), dtype=bool)
+    alone = True
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixCom):
+            alone = False
+            continue  # the centre of mass always rests
+        held = _components(constraint, atoms)
+        if held is None:
+            raise BadInput(
+                f"structure '{source}': the constraint {type(constraint).__name__} cannot be kept in "
+                "every engine (FixAtoms, FixCartesian, planes and lines along axes can): take it out of the "
+                "file"
+            )
+        mask[constraint.index] |= held
+    if mask.any() and not alone:
+        raise BadInput(
+            f"structure '{source}': FixCom and fixed atoms contradict each other; keep one of them"
+        )
+    return mask
+
+
+def _components(constraint: object, atoms: Atoms) -> NDArray[np.bool_] | None:
+    """Cartesian components that a constraint holds, or None if it is of another kind."""
+    everything = np.ones(3, dtype=bool)
+    if isinstance(constraint, FixAtoms):
+        return everything
+    if isinstance(constraint, FixCartesian):
+        return np.asarray(constraint.mask, dtype=bool)
+    if isinstance(constraint, FixScaled):
+        cell = np.abs(atoms.cell.array)
+        orthogonal = (cell - np.diag(np.diag(cell))).max() <= ALIGNED * cell.max()
+        if constraint.mask.all():
+            return everything
+        return np.asarray(constraint.mask, dtype=bool) if orthogonal or not constraint.mask.any() else None
+    if isinstance(constraint, FixedPlane | FixedLine):
+        along = np.abs(constraint.dir) > 1 - ALIGNED
+        if not along.any():
+            return None
+        return along if isinstance(constraint, FixedPlane) else ~along
+    return None
+
+
+def _constrain(atoms: Atoms, mask: NDArray[np.bool_], source: str, notes: list[str]) -> None:
+    if not mask.any():
+        return
+    free = [axis for k, axis in enumerate(AXES) if not mask[:, k].any()]
+    if free:
+        raise BadInput(
+            f"structure '{source}': components of atoms are fixed, but none along {', '.join(free)}: the "
+            "momentum there is conserved, which the engines count differently; fix one atom there as well"
+        )
+    if mask.all():
+        raise BadInput(f"structure '{source}': every atom is fixed, nothing would move")
+    groups = patterns(mask)
+    whole = FixAtoms(indices=groups["xyz"]) if "xyz" in groups else None
+    parts = [
+        FixCartesian(indices, mask=[axis in name for axis in AXES])
+        for name, indices in groups.items()
+        if name != "xyz"
+    ]
+    atoms.set_constraint([*([whole] if whole is not None else []), *parts])
+    what = ", ".join(f"{len(indices)} in {name}" for name, indices in groups.items())
+    notes.append(
+        f"fixed atoms of the structure are kept ({what}, of {len(atoms)}): "
+        f"{degrees_of_freedom(atoms)} degrees of freedom, and the centre of mass is not held besides"
+    )
+
+
+def _own_velocities(
+    given: Atoms, source: str, supercell: tuple[int, int, int], velocities: Velocities, notes: list[str]
+) -> bool:
+    moving = bool(given.get_momenta().any())
+    if velocities == "structure" and not moving:
+        raise BadInput(
+            f"'velocities: structure': structure '{source}' has no velocities (momenta) of its own"
+        )
+    if not moving:
+        return False
+    if velocities == "thermal":
+        notes.append(
+            "velocities of the structure are not used: thermal ones are drawn (`velocities: thermal`)"
+        )
+        return False
+    if supercell == (1, 1, 1):
+        return True
+    if velocities == "structure":
+        raise BadInput(
+            f"'velocities: structure' with 'supercell': {list(supercell)}: every copy would move alike; "
+            "use velocities: thermal"
+        )
+    notes.append("velocities of the structure are not used: in a supercell every copy would move alike")
+    return False
+
+
+def _rest(atoms: Atoms) -> None:
+    """Momenta of held components, or of the centre of mass, to zero."""
+    mask, momenta = fixed(atoms), atoms.get_momenta()
+    if mask.any():
+        momenta[mask] = 0.0
+    else:
+        masses = atoms.get_masses()[:, None]
+        momenta -= masses * momenta.sum(axis=0) / masses.sum()
+    atoms.set_momenta(momenta, apply_constraint=False)
+
+
+def _without_part(given: Atoms) -> list[str]:
+    notes = [
+        f"{what} of the structure have no part in the dynamics: the potential takes none"
+        for name, what in NO_PART.items()
+        if given.has(name) and given.arrays[name].any()
+    ]
+    notes += [
+        f"column '{name}' of the structure is not used: ASE's name for velocities is 'momenta'"
+        for name in VELOCITY_COLUMNS
+        if name in given.arrays
+    ]
+    notes += [
+        f"'{name}' of the structure ({given.info[name]}) has no part: the potential takes none"
+        for name in ("charge", "total_charge")
+        if np.ndim(given.info.get(name, 0)) == 0 and given.info.get(name, 0) not in (0, 0.0, None)
+    ]
+    return notes
+
+
+def _masses(atoms: Atoms) -> str:
+    kinds = sorted(
+        {(str(symbol), round(float(mass), 8)) for symbol, mass in zip(atoms.symbols, atoms.get_masses())}
+    )
+    names = [f"{symbol} {mass:g}" for symbol, mass in kinds]
+    return ", ".join(names[:8]) + (" u" if len(names) <= 8 else f", … ({len(names)} kinds) u")
