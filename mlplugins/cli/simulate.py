@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     out = console()
     planned = [plan(config, args.output.resolve()) for config in load_all(args.config, args.engine)]
     for note in dict.fromkeys(note for campaign in planned for note in campaign.notes):
-        out.print(f"note: {escape(note)}", soft_wrap=True, highlight=False)
+        out.print(f"note: {note}", soft_wrap=True, highlight=False)
     directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
     if args.write_only:
         for campaign in planned:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             for item in campaign.runs:
                 begun = "begun: the same command without --write-only continues it (run.sh would begin anew)"
                 how = begun if host.has_state(item) else "sh run.sh"
-                out.print(f"{escape(str(item.directory))}: {how}", soft_wrap=True)
+                out.print(f"{item.directory}: {how}", soft_wrap=True)
         campaigns.write_together(planned)
         names = [item.name for campaign in planned for item in campaign.runs]
         files.write_json(args.json, {"directory": directory, "runs": names})
