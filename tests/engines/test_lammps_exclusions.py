@@ -81,15 +81,15 @@ TAKEN_OUT = {  # command: group that is left
 }
 
 
-def assert_taken_out(folder: Path, pair: list[str], ranks: int) -> None:
+def assert_taken_out(folder: Path, pair: list[str], ranks: int, commands: dict[str, str] = TAKEN_OUT) -> None:
     """Excluded altogether is the same as deleted."""
     decks = {}
-    for command, left in TAKEN_OUT.items():
+    for command, left in commands.items():
         gone = {"right": "left", "left": "right", "krypton": "argon"}[left]
         decks[command] = crystal(pair, command, left)
         decks[f"without {gone}"] = crystal(pair, f"delete_atoms group {gone} compress no", left)
     values, _ = printed(folder, decks, ranks)
-    for command, left in TAKEN_OUT.items():
+    for command, left in commands.items():
         gone = {"right": "left", "left": "right", "krypton": "argon"}[left]
         expected = values[f"without {gone}"]
         np.testing.assert_allclose(values[command], expected, rtol=1e-10, atol=1e-8, err_msg=command)
@@ -102,7 +102,9 @@ def test_atoms_excluded_from_everything(tmp_path, passing_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["exchange", "ghost"])
 def test_atoms_excluded_from_everything_on_two_ranks(tmp_path, passing_model, mode):
-    assert_taken_out(tmp_path, ours(passing_model, f"mode {mode}"), 2)
+    # LAMMPS itself has no neighbours of ghosts with `include`
+    commands = {c: left for c, left in TAKEN_OUT.items() if mode != "ghost" or "include" not in c}
+    assert_taken_out(tmp_path, ours(passing_model, f"mode {mode}"), 2, commands)
 
 
 INTERACTING = {
