@@ -37,6 +37,8 @@ void PairMLPlugins::check_run()
                update->unit_style);
   if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
   if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
+  if (tail_flag && force->pair == this && comm->me == 0)    // a style of hybrid gets it for its neighbours' sake
+    error->warning(FLERR, "pair_modify tail yes adds nothing: the energy of a model ends at its cutoff");
   if (atom->molecular == Atom::TEMPLATE && atom->nbonds > 0 && !settings_->allow_exclusions)
     for (int k = 1; k <= 3; k++)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)

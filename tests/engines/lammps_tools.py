@@ -145,7 +145,7 @@ def assert_parity(model: Path, cases: dict[str, Atoms], ranks: int, keywords: st
 def printed(
     folder: Path, decks: Mapping[str, Sequence[str]], ranks: int = 1
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Numbers that each deck prints in lines `RES a b …`, all decks in one run of LAMMPS; and its whole output."""
+    """Numbers that each deck prints in lines `RES a b …`, all decks in one run; and the whole output."""
     lines: list[str] = []
     for name, deck_lines in decks.items():
         lines += ["clear", *deck_lines, f'print "DECK {name}"']

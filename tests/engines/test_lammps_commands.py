@@ -1,4 +1,4 @@
-"""LAMMPS commands that evaluate the potential their own way: right (as `lj/cut` or a closed form), or refused."""
+"""LAMMPS commands that evaluate the potential their own way: right (as `lj/cut` is), or refused."""
 
 from __future__ import annotations
 
@@ -53,10 +53,18 @@ REFUSED = {
     "force/tally": (["compute x some force/tally all"], "c_x", "compute force/tally adds up pairs"),
     "pe/tally": (["compute x some pe/tally all"], "c_x", "compute pe/tally adds up pairs"),
     "heat/flux/tally": (["compute x all heat/flux/tally all"], "c_x[1]", "heat/flux/tally adds up pairs"),
-    "stress/mop": (["compute x all stress/mop x center pair"], "c_x[1]", "does not support compute stress/mop"),
+    "stress/mop": (
+        ["compute x all stress/mop x center pair"],
+        "c_x[1]",
+        "does not support compute stress/mop",
+    ),
     "born": (["compute x all born/matrix"], "c_x[1]", "does not support compute born/matrix"),
     "pair_write": (["pair_write 1 1 10 r 3 6 table.txt X"], "pe", "does not support pair_write"),
-    "respa": (["run_style respa 2 2 inner 1 3 4 outer 2"], "pe", "does not support rRESPA inner/middle/outer"),
+    "respa": (
+        ["run_style respa 2 2 inner 1 3 4 outer 2"],
+        "pe",
+        "does not support rRESPA inner/middle/outer",
+    ),
     "scale": (
         ["variable l equal 0.25", "fix a all adapt 1 pair mlplugins scale 1 2 v_l"],
         "pe",
@@ -88,7 +96,7 @@ def test_finite_differences_of_lammps(tmp_path, passing_model):
         "variable d atom sqrt((f_n[1]-fx)^2+(f_n[2]-fy)^2+(f_n[3]-fz)^2)",
         "compute d some reduce max v_d",
         "compute f some reduce max fx",
-        "thermo_style custom step pe c_d c_f pxx pyy pzz pyz pxz pxy f_v[1] f_v[2] f_v[3] f_v[4] f_v[5] f_v[6]",
+        "thermo_style custom step pe c_d c_f pxx pyy pzz pyz pxz pxy f_v[*]",
         "run 0",
         'print "RES $(c_d) $(c_f) 0 0 0 0"',
         'print "RES $(pxx) $(pyy) $(pzz) $(pyz) $(pxz) $(pxy)"',
@@ -103,10 +111,12 @@ def test_finite_differences_of_lammps(tmp_path, passing_model):
 
 
 def test_alchemy(tmp_path, argon, passing_model):
-    """`scale` through fix adapt, compute fep, compute ti and pair_style hybrid/scaled: the energy is λ times the model's."""
+    """λ times the model's energy through fix adapt, compute fep, compute ti and pair_style hybrid/scaled."""
     measured = ["run 0", 'print "RES $(pe) $(pxx) {}"']
 
-    def measure(pair: list[str], lines: list[str], value: str = "", crystal: list[str] = CRYSTAL) -> list[str]:
+    def measure(
+        pair: list[str], lines: list[str], value: str = "", crystal: list[str] = CRYSTAL
+    ) -> list[str]:
         style = [f"thermo_style custom step pe pxx {value.replace('$(', '').replace(')', '')}"]
         return [*crystal, *pair, *lines, *style, *(line.format(value) for line in measured)]
 
@@ -147,8 +157,18 @@ def test_alchemy(tmp_path, argon, passing_model):
 
 def test_a_path_of_scales(tmp_path, argon):
     """λ from 0 to 1 during a run: dynamics as with the ε of lj/cut ramped."""
-    head = ["velocity all create 60 11 loop geom", "timestep 0.002", "fix 1 all nve", "variable l equal ramp(0.0,1.0)"]
-    tail = ['fix p all print 5 "RES $(pe) $(ke) $(pxx)" screen yes', "thermo_style custom step pe ke pxx", "thermo 1", "run 30"]
+    head = [
+        "velocity all create 60 11 loop geom",
+        "timestep 0.002",
+        "fix 1 all nve",
+        "variable l equal ramp(0.0,1.0)",
+    ]
+    tail = [
+        'fix p all print 5 "RES $(pe) $(ke) $(pxx)" screen yes',
+        "thermo_style custom step pe ke pxx",
+        "thermo 1",
+        "run 30",
+    ]
     epsilon = [f"variable e equal {EPSILON}*v_l", "fix a all adapt 1 pair lj/cut epsilon * * v_e"]
     scale = ["fix a all adapt 1 pair mlplugins scale * * v_l"]
     values, _ = printed(
@@ -189,3 +209,14 @@ def test_rerun_and_respa(tmp_path, argon):
     again, first = values["ours rerun"][:, :2], values["ours run"][:, :2]  # the pressure lacks the velocities
     assert len(again) >= 4
     np.testing.assert_allclose(again, first[: len(again)], rtol=0, atol=1e-8)
+
+
+def test_tail_corrections_are_none(tmp_path, argon):
+    """A model has no form beyond its cutoff that LAMMPS could integrate."""
+    decks = {
+        name: [*ARGON, *ours(argon, "", "Ar"), modify, "run 0", 'print "RES $(pe)"']
+        for name, modify in {"plain": "", "tail": "pair_modify tail yes"}.items()
+    }
+    values, output = printed(tmp_path, decks)
+    assert values["tail"] == values["plain"]
+    assert output.count("pair_modify tail yes adds nothing") == 1

@@ -100,7 +100,7 @@ def test_wrong_commands(tmp_path, lines, passing_model):
 
 def test_exit_code(tmp_path, lines):
     text = refused(tmp_path, replaced(lines, "pair_coeff", "pair_coeff * * Kr"))
-    assert "Give the elements in the order of the atom types (pair_mlplugins.cpp" in text
+    assert "Give the elements in the order of the atom types (pair_checks.cpp" in text
 
 
 @pytest.mark.slow
