@@ -153,6 +153,23 @@ def temperature(atoms: Atoms) -> float:
     return float(2 * atoms.get_kinetic_energy() / (BOLTZMANN_EV_K * degrees_of_freedom(atoms)))
 
 
+def thermal(atoms: Atoms, kelvin: float, seed: int) -> Atoms:
+    """A copy with normally distributed velocities at exactly that temperature, its centre of mass or held
+    components at rest, as LAMMPS' `velocity create` makes them.
+
+    >>> round(temperature(thermal(Atoms("Ar4"), 300.0, 1)), 6)
+    300.0
+    """
+    moving = atoms.copy()
+    widths = np.sqrt(moving.get_masses()[:, None] * BOLTZMANN_EV_K * kelvin)
+    momenta = np.random.default_rng(seed).standard_normal((len(moving), 3)) * widths
+    moving.set_momenta(momenta, apply_constraint=False)
+    _rest(moving)
+    scale = np.sqrt(kelvin / temperature(moving))
+    moving.set_momenta(moving.get_momenta() * scale, apply_constraint=False)
+    return moving
+
+
 def _fixed(atoms: Atoms, source: str) -> NDArray[np.bool_]:
     mask = np.zeros((len(atoms), 3), dtype=bool)
     alone = True

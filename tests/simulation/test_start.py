@@ -153,6 +153,19 @@ def test_the_centre_of_mass_rests_without_fixed_atoms(tmp_path, engine):
     assert any("the centre of mass at rest" in note for note in campaign.notes)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("held", [False, True])
+def test_nve_starts_at_the_temperature_it_is_named_after(tmp_path, engine, held):
+    atoms = crystal()
+    del atoms.arrays["momenta"]
+    atoms.set_constraint(atoms.constraints if held else None)
+    settings = {"ensemble": "nve", "equilibration": {"steps": 0}, "steps": 5, "log_interval": 5}
+    run = _run(tmp_path, atoms, engine, **settings)
+    _, kinetic, temperature = _thermo(run, engine)
+    assert temperature[0] == pytest.approx(60, rel=1e-5)
+    assert kinetic[0] == pytest.approx(60 * units.kB * (80 if held else 93) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["csvr", "langevin", "nose-hoover"])
 def test_fixed_atoms_stay_in_lammps_with_every_thermostat(tmp_path, kind):
     atoms = crystal()

@@ -95,10 +95,22 @@ def _ipi(run):
     return table(run.directory / "simulation.out")[1:, 4]
 
 
-def _ase(run, calculator="LennardJones(epsilon=0.0, sigma=1.0, rc=1.0)"):
+ASE_POTENTIALS = """
+from ase.calculators.calculator import Calculator
+from ase.calculators.lj import LennardJones
+
+class Free(Calculator):
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3))}
+"""
+
+
+def _ase(run, calculator="Free()"):
     path = run.directory / "run.py"
-    text = path.read_text()
-    text = text.replace("from mlplugins import MLCalculator", "from ase.calculators.lj import LennardJones")
+    text = path.read_text().replace("from mlplugins import MLCalculator", ASE_POTENTIALS)
     path.write_text(re.sub(r"MLCalculator\(.*\)", calculator, text))
     done = subprocess.run([sys.executable, path.name], cwd=run.directory, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
@@ -180,5 +192,5 @@ def test_ase(tmp_path, kind, step, tau, held):
 @pytest.mark.slow
 def test_ase_nose_hoover(tmp_path):
     settings = {"timestep": 2.0, "thermostat": {"kind": "nose-hoover", "time_constant": 50}}
-    run = _write(tmp_path, "ase", crystal(), 60.0, steps=10_000, **settings)
-    _check(_ase(run, "LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0)"), run, 0.01)
+    run = _write(tmp_path, "ase", crystal(), 60.0, steps=5_000, **settings)
+    _check(_ase(run, "LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0)"), run, 0.015)

@@ -156,9 +156,11 @@ def production():
 rng = np.random.default_rng(SEED)
 if not atoms.has("momenta"):
     thermal = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * T)
-    atoms.set_momenta(thermal)
+    atoms.set_constraint(held)
+    atoms.set_momenta(thermal)  # fixed components, or the centre of mass, at rest
+    kinetic = atoms.get_kinetic_energy() / (0.5 * units.kB * ndof * T)
+    atoms.set_momenta(atoms.get_momenta() / np.sqrt(kinetic))  # exactly T, as LAMMPS and i-PI
 atoms.set_constraint(held)
-atoms.set_momenta(atoms.get_momenta())  # fixed components, or the centre of mass, at rest
 log = open("md.log", "a")
 if not log.tell():
     print("#     step       T(K)     potential(eV)         total(eV)   volume(A^3)", file=log, flush=True)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
+from ase import Atoms
 
 from mlplugins.engines import ipi as engine
 from mlplugins.errors import MissingDependency
 from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
 from mlplugins.simulation.plan import Run, require_axes
 from mlplugins.simulation.process import Command, Stage, threads
+from mlplugins.simulation.start import thermal
 from mlplugins.structures.ipi_xyz import upright, write_xyz
 from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, BOLTZMANN_EV_K
 
@@ -141,7 +143,7 @@ def xml(run: Run, stage: str) -> str:
     first = next(iter(_stages(run))) == stage
     after_npt = not first and list(_stages(run))[list(_stages(run)).index(stage) - 1] == NPT
     if first or after_npt:
-        start = _initial(run, MEAN_CELL if after_npt else START, own=first and run.atoms.has("momenta"))
+        start = _initial(run, MEAN_CELL if after_npt else START, _own_velocities(run) if first else None)
     else:
         start = f"<file mode='chk'> {EQUILIBRATION}.end </file>"
     frames = _frames(run) if stage == PRODUCTION else ""
@@ -182,18 +184,26 @@ def xml(run: Run, stage: str) -> str:
 """
 
 
-def _initial(run: Run, file: str, own: bool) -> str:
-    """Where positions, masses and velocities come from (`own`: from the structure)."""
+def _own_velocities(run: Run) -> Atoms | None:
+    """The structure with velocities for i-PI, None if i-PI shall draw them.
+
+    i-PI's own ones have a random kinetic energy: right for a thermostat, not for the energy of an NVE run.
+    """
+    if run.atoms.has("momenta"):
+        return run.atoms
+    drawn = run.config.beads > 1 or run.config.ensemble != "nve" or len(_stages(run)) > 1
+    return None if drawn else thermal(run.atoms, run.temperature, run.seed)
+
+
+def _initial(run: Run, file: str, own: Atoms | None) -> str:
+    """Where positions, masses and velocities come from."""
     lines = [f"<file mode='xyz'> {file} </file>"]
     if run.atoms.has("masses"):  # before the velocities, from which i-PI makes momenta at once
         masses = ", ".join(f"{mass:.10g}" for mass in run.atoms.get_masses())
         lines.append(f"<masses mode='manual' units='dalton'> [{masses}] </masses>")
-    if own:
+    if own is not None:
         velocities = (
-            run.atoms.get_velocities()
-            @ upright(run.atoms).rotation
-            * ASE_TIME_PER_FS
-            / A_FS_PER_ATOMIC_VELOCITY
+            own.get_velocities() @ upright(run.atoms).rotation * ASE_TIME_PER_FS / A_FS_PER_ATOMIC_VELOCITY
         )
         values = ", ".join(f"{v:.12g}" for v in velocities.ravel())
         lines.append(f"<velocities mode='manual' units='atomic_unit'> [{values}] </velocities>")
