@@ -126,7 +126,7 @@ class TrainingSection(Section):
         dtype: precision of the training.
         checkpoint_seconds: time between checkpoints.
         accelerator, num_nodes: as in Lightning.
-        devices: how many, a list of their numbers, or `auto`.
+        devices: how many (-1: all), a list of their numbers, or `auto`.
     """
 
     epochs: Count = 200
@@ -144,7 +144,12 @@ class TrainingSection(Section):
     dtype: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: Weight = 30.0
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Literal["auto"] | Count | Annotated[list[Index], Field(min_length=1)] = "auto"
+    devices: (
+        Literal["auto", -1]
+        | Count
+        | Annotated[list[Index], Field(min_length=1)]
+        | Annotated[str, Field(pattern=r"^\d+(,\d+)*$")]
+    ) = "auto"
     num_nodes: Count = 1
 
 
