@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import types
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mlplugins import files
 from mlplugins.errors import BadInput, nearest
@@ -172,6 +173,24 @@ def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Mod
         return model.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{where}: " + "; ".join(sentences(error, model))) from error
+
+
+def hyperparameters(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """`values`, read from `where`, as the dataclass `cls`: strict types, but whole numbers pass as floats and
+    lists as any sequence, as in JSON.
+
+    Raises:
+        BadInput: an unknown, missing or ill-typed key, or NaN.
+    """
+    try:
+        text = json.dumps(values)
+        if "NaN" in re.sub(r'"(\\.|[^"\\])*"', "", text):
+            raise BadInput(f"{where}: expected finite numbers, got {text}")
+        return TypeAdapter(cls).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(sentences(error, cls))) from error
+    except TypeError as error:  # no JSON
+        raise BadInput(f"{where}: {error}") from error
 
 
 def sentences(error: ValidationError, root: type) -> list[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
-from mlplugins import files, models, registry
-from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, sentences, validated
+from mlplugins import config, files, models, registry
+from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, validated
 from mlplugins.errors import BadInput, nearest
 
 Index = Annotated[int, Field(ge=0)]
@@ -291,12 +290,7 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     for name in values:
         if name not in valid:
             raise BadInput(f"{where}: unknown key '{name}': {nearest(name, [*valid, 'family'])}")
-    try:
-        # JSON mode: strict types, but whole numbers pass as floats and lists as any sequence
-        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
-    except (ValidationError, TypeError) as error:
-        reasons = sentences(error, cls) if isinstance(error, ValidationError) else [str(error)]
-        raise BadInput(f"{where}: " + "; ".join(reasons)) from error
+    return config.hyperparameters(cls, values, where)
 
 
 def located(value: str | list[str], folder: Path) -> str | list[str]:
