@@ -92,7 +92,7 @@ def parse_yaml(text: str | bytes, where: str, loader: type[yaml.SafeLoader] = ya
 class Loader(yaml.SafeLoader):
     """YAML 1.1 without its traps: repeated keys, octal and sexagesimal numbers, dates; with 1.2's 1e-3."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base declares it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -126,9 +126,9 @@ PATTERNS = {
     "null": (r"~|null|", ["~", "n", "N", ""]),
     "merge": (r"<<", "<"),
 }
-for _name, (_pattern, _first) in PATTERNS.items():
+for _tag, (_pattern, _first) in PATTERNS.items():
     Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$", re.IGNORECASE), list(_first)
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$", re.IGNORECASE), list(_first)
     )
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.whole)
 
@@ -220,7 +220,8 @@ def _reason(item: Any, named: bool) -> str:
 def _place(root: type, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
     """The keys of a place, without pydantic's names for the members of a union, and the section around it."""
     path: list[str] = []
-    here, section = root, root
+    here: Any = root
+    section: Any = root
     for part in location:
         members = _members(here)
         if len(members) > 1:
