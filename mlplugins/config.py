@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import types
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mlplugins import files
 from mlplugins.errors import BadInput, nearest
@@ -91,7 +92,7 @@ def parse_yaml(text: str | bytes, where: str, loader: type[yaml.SafeLoader] = ya
 class Loader(yaml.SafeLoader):
     """YAML 1.1 without its traps: repeated keys, octal and sexagesimal numbers, dates; with 1.2's 1e-3."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base declares it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -125,9 +126,9 @@ PATTERNS = {
     "null": (r"~|null|", ["~", "n", "N", ""]),
     "merge": (r"<<", "<"),
 }
-for _name, (_pattern, _first) in PATTERNS.items():
+for _tag, (_pattern, _first) in PATTERNS.items():
     Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$", re.IGNORECASE), list(_first)
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$", re.IGNORECASE), list(_first)
     )
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.whole)
 
@@ -174,6 +175,24 @@ def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Mod
         raise BadInput(f"{where}: " + "; ".join(sentences(error, model))) from error
 
 
+def hyperparameters(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """`values`, read from `where`, as the dataclass `cls`: strict types, but whole numbers pass as floats and
+    lists as any sequence, as in JSON.
+
+    Raises:
+        BadInput: an unknown, missing or ill-typed key, or NaN.
+    """
+    try:
+        text = json.dumps(values)
+        if "NaN" in re.sub(r'"(\\.|[^"\\])*"', "", text):
+            raise BadInput(f"{where}: expected finite numbers, got {text}")
+        return TypeAdapter(cls).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(sentences(error, cls))) from error
+    except TypeError as error:  # no JSON
+        raise BadInput(f"{where}: {error}") from error
+
+
 def sentences(error: ValidationError, root: type) -> list[str]:
     """One sentence per wrong key of `root`, a model or a dataclass."""
     found: dict[str, list[str]] = {}
@@ -201,7 +220,8 @@ def _reason(item: Any, named: bool) -> str:
 def _place(root: type, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
     """The keys of a place, without pydantic's names for the members of a union, and the section around it."""
     path: list[str] = []
-    here, section = root, root
+    here: Any = root
+    section: Any = root
     for part in location:
         members = _members(here)
         if len(members) > 1:

@@ -19,6 +19,7 @@ from mlplugins import models
 from mlplugins.checkpoints import _record, unpickle
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.checkpoints.unpickle import Stub
+from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
@@ -60,7 +61,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         family, known = models.family(extra[FAMILY]), list(record["elements"])
         if hasattr(family, "SOLVER"):
             raise BadInput(f"'{extra[FAMILY]}' is solved in closed form: its file holds no weights to train")
-        parameters = family.Hyperparameters(**record["hyperparameters"])
+        parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], f"{path}: model")
         with torch.random.fork_rng(devices=[]):
             with like_its_file(path):
                 potential: Potential = family.Model(known, parameters)

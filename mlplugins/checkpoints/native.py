@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from mlplugins import models
 from mlplugins.checkpoints import _record, unpickle
+from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
@@ -69,7 +71,7 @@ def read(path: Path | str) -> Checkpoint:
     weights = state["best"] or state["average"]
     with _record.intact(path, "checkpoint of mlplugins"), torch.random.fork_rng(devices=[]):
         family = models.family(content["family"])
-        parameters = family.Hyperparameters(**content["hyperparameters"])
+        parameters = hyperparameters(family.Hyperparameters, content["hyperparameters"], f"{path}: model")
         with like_its_file(path):
             potential: Potential = family.Model(content["elements"], parameters)
         potential = potential.to(DTYPES[content["configuration"]["training"]["dtype"]])
@@ -133,10 +135,15 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: checkpoint format {content['format']}, this mlplugins reads up to {FORMAT}; upgrade it"
         )
     _require(path, content, ENTRIES)
+    for name in ("configuration", "sha256", "versions", "finetune"):  # goes into the exported file
+        try:
+            json.dumps(content.get(name))
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{path}: '{name}': {error}: not an intact checkpoint of mlplugins") from error
     _require(path, content["configuration"], {"training": dict}, "configuration.")
     _require(path, content["state"], STATE, "state.")
     elements, baseline = content["elements"], content["baseline"]
-    if len(set(elements)) != len(elements) or not set(elements) <= set(chemical_symbols[1:]):
+    if not all(isinstance(e, str) and e in chemical_symbols[1:] and elements.count(e) == 1 for e in elements):
         raise BadInput(f"{path}: 'elements': expected different chemical symbols, got {elements}")
     if len(baseline) != len(elements) or not all(_is_finite(energy) for energy in baseline):
         raise BadInput(f"{path}: 'baseline': expected {len(elements)} energies in eV, got {baseline}")

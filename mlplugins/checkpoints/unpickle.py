@@ -265,6 +265,7 @@ def _require_bounded(program: bytes) -> None:
     """
     stack: list[int] = []  # nesting of every object; -1: a mark
     memo: dict[int, int] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(program):
         name = opcode.name
         if name == "PROTO" and int(argument) > pickle.HIGHEST_PROTOCOL:

@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        last = traceback.extract_tb(error.__traceback__)[-1]
         return _fail(
-            f"internal error: {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno}); "
+            f"internal error: {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno}); "
             f"please report it, with what the same command prints under {TRACEBACK}=1",
             1,
         )

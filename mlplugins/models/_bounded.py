@@ -61,4 +61,4 @@ def like_its_file(path: Path) -> Bounded:
 def like_this_machine(where: str) -> Bounded:
     """The bound for a new model: its weights, gradients and averages must fit into the memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Bounded(memory // 16, 1_000_000, where)
+    return Bounded(memory // 128, 1_000_000, where)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from mlplugins import files, models, registry
-from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, sentences, validated
+from mlplugins import config, files, models, registry
+from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures.dataset import Keys
 
@@ -144,7 +134,7 @@ class TrainingSection(Section):
         dtype: precision of the training.
         checkpoint_seconds: time between checkpoints.
         accelerator, num_nodes: as in Lightning.
-        devices: how many, a list of their numbers, or `auto`.
+        devices: how many (-1: all), a list of their numbers, or `auto`.
     """
 
     epochs: Count = 200
@@ -162,7 +152,12 @@ class TrainingSection(Section):
     dtype: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: Weight = 30.0
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Literal["auto"] | Count | Annotated[list[Index], Field(min_length=1)] = "auto"
+    devices: (
+        Literal["auto", -1]
+        | Count
+        | Annotated[list[Index], Field(min_length=1)]
+        | Annotated[str, Field(pattern=r"^\d+(,\d+)*$")]
+    ) = "auto"
     num_nodes: Count = 1
 
 
@@ -335,12 +330,7 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     for name in values:
         if name not in valid:
             raise BadInput(f"{where}: unknown key '{name}': {nearest(name, [*valid, 'family'])}")
-    try:
-        # JSON mode: strict types, but whole numbers pass as floats and lists as any sequence
-        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
-    except (ValidationError, TypeError) as error:
-        reasons = sentences(error, cls) if isinstance(error, ValidationError) else [str(error)]
-        raise BadInput(f"{where}: " + "; ".join(reasons)) from error
+    return config.hyperparameters(cls, values, where)
 
 
 def located(value: str | list[str], folder: Path) -> str | list[str]:

@@ -121,12 +121,19 @@ def _fabric(settings: TrainingSection) -> Fabric:
     if settings.devices == "auto" and settings.num_nodes == 1 and count < 2:
         parallel = False
     strategy: Any = DDPStrategy(find_unused_parameters=True) if parallel else "auto"
-    return Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=strategy,
-    )
+    try:
+        return Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=strategy,
+        )
+    except Exception as error:  # Lightning's own exceptions, and RuntimeError and TypeError
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"training.accelerator '{settings.accelerator}' with training.devices {settings.devices!r}: "
+            f"{reason}"
+        ) from error
 
 
 @contextmanager

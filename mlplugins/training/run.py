@@ -13,6 +13,7 @@ from mlplugins import files, models
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import DTYPES, Description
 from mlplugins.export.metatomic import save as export
+from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
@@ -86,7 +87,7 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
         BadInput: hyper-parameters that the family refuses, or a family without anything to train.
     """
     family = configuration.model.family
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), like_this_machine("model"):
         torch.manual_seed(configuration.seed)
         potential: Potential = models.family(family).Model(sets.elements, configuration.hyperparameters)
     if results.n_parameters(potential) == 0:

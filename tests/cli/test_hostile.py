@@ -79,7 +79,6 @@ WRONG += [
     '"\\0"',
     "true",
     "1e400",
-    "[" * 2000,
     '"\\e[31m\\n[/]"',
     "*a",
 ]
@@ -125,7 +124,7 @@ def test_wrong_values_in_every_key(command, tmp_path, capsys, monkeypatch):
     places = list(leaves(CONFIGS[command]))
     chance = random.Random(13)
     for place in places:
-        for text in {".nan", "-.inf", *chance.sample(WRONG, 5)}:
+        for text in {".nan", "-.inf", *chance.sample(WRONG, 2)}:
             path.write_text(with_text(CONFIGS[command], place, text), encoding="utf-8")
             message = refused(capsys, command, path, "-o", "out")
             if text in (".nan", "-.inf"):
@@ -149,6 +148,7 @@ def test_wrong_values_in_every_key(command, tmp_path, capsys, monkeypatch):
             "more than 200000 values",
         ),
         ("a: [", "not valid YAML"),
+        ("a: " + "[" * 1000, "nested too deeply"),
         ("\x00", "not valid YAML"),
         ("- 1", "YAML"),
     ],
@@ -250,7 +250,9 @@ def checkpoint(finished):
 def test_entries_of_own_checkpoints(checkpoint, value, tmp_path, capsys):
     """Missing, null, of another kind: `export` refuses what it needs, and never fails otherwise."""
     path = tmp_path / "c.ckpt"
-    for place in entries(checkpoint):
+    places = list(entries(checkpoint))
+    chance = random.Random(13)
+    for place in [*((name,) for name in NEEDED), *chance.sample(places, 6)]:
         torch.save(mutated(checkpoint, place, value), path)
         code = main(["export", str(path), "-o", str(tmp_path / "m.pt")])
         error = capsys.readouterr().err
