@@ -24,7 +24,7 @@ DENSE_A3 = 60.0
 
 _TENSOR_LIKE = re.compile(r"stress|virial", re.IGNORECASE)
 _FORCE_LIKE = re.compile(r"force|gradient", re.IGNORECASE)
-_NO_LABEL = re.compile(r"tol|uncert|var|std|dev|mask|calculate|per_atom|virials$|stresses$", re.IGNORECASE)
+_NO_LABEL = re.compile(r"tol|uncert|var|std|dev|cut", re.IGNORECASE)
 
 
 def require_named(structures: Sequence[Structure], keys: Keys, where: str = "data.keys") -> None:
@@ -44,18 +44,18 @@ def require_named(structures: Sequence[Structure], keys: Keys, where: str = "dat
             )
 
 
-def near(key: str, available: Iterable[str]) -> str:
-    """What a frame holds, names like `key` first.
+def near(key: str, available: Iterable[str], who: str = "the frames hold") -> str:
+    """What there is, names like `key` first.
 
     >>> near("REF_stresses", ["energy", "REF_stress"])
-    "did you mean 'REF_stress'? The frames hold: REF_stress, energy"
+    "the frames hold: REF_stress, energy; nearest: 'REF_stress'"
     """
     names = sorted(available)
     lower = {name.lower(): name for name in names}
     close = [lower[name] for name in difflib.get_close_matches(key.lower(), lower, n=2)]
     rest = [name for name in names if name not in close]
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{hint}The frames hold: {', '.join([*close, *rest]) or 'no labels at all'}"
+    hint = f"; nearest: {', '.join(map(repr, close))}" if close else ""
+    return f"{who}: {', '.join([*close, *rest]) or 'no labels at all'}{hint}"
 
 
 def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None] = ()) -> list[str]:
@@ -149,9 +149,10 @@ def _partial(structures: Sequence[Structure]) -> str | None:
 def _unused(structures: Sequence[Structure], others: Iterable[str | None]) -> str | None:
     used = {name for s in structures for name in s.taken} | set(others) | {"energy", FREE_ENERGY}
     spare = sorted({name for s in structures for name in s.available} - used)
+    shaped = {name for s in structures for name in s.shaped}
     kinds = (
-        ("stress", [n for n in spare if _TENSOR_LIKE.search(n)]),
-        ("forces", [n for n in spare if _FORCE_LIKE.search(n)]),
+        ("stress", [n for n in spare if n in shaped and _TENSOR_LIKE.search(n)]),
+        ("forces", [n for n in spare if n in shaped and _FORCE_LIKE.search(n)]),
         ("energy", [n for n in spare if any(n in s.energies for s in structures)]),
     )
     listed = {kind: [n for n in names if not _NO_LABEL.search(n)] for kind, names in kinds}

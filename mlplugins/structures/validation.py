@@ -145,8 +145,9 @@ def _absent(structure: Structure, what: str, key: str | None, where: str) -> Bad
             f"name them{alone}"
         )
     option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
+    have = near(key, structure.available, "the frame holds")
     return BadInput(
-        f"{structure.origin}: no {what} (looked for key '{key}'); {near(key, structure.available)}. "
+        f"{structure.origin}: no {what} (looked for key '{key}'); {have}. "
         f"Name the right one with {where}: {{{what}: NAME}}{option}{alone}"
     )
 
