@@ -159,7 +159,8 @@ def _stress_factor(near: Factors, rough: Sequence[Implied], energy: Factor | Non
         implied = _rough_stress(rough)
         if implied is None:
             return None
-        found, limit, origin = [implied, implied / other], OFF_ROUGH, "the virial that the forces imply"
+        origin = "the virial that the forces imply" + (", if these are right" if energy is None else "")
+        found, limit = [implied, implied / other], OFF_ROUGH
     factors = [Factor(value, limit, origin) for value in found]
     return None if any(not factor.is_off for factor in factors) else factors[0]
 

@@ -120,12 +120,17 @@ def test_units_of_energies_and_forces_are_named(energy, forces, text):
     notes = consistency.check(scaled(CLOSE, energy, forces), Keys())
     (note,) = [n for n in notes if n.startswith("energies and forces do not belong together")]
     assert text in note
-    assert not [n for n in notes if n.startswith("stress")] or (energy, forces) == (1, 1)
+    if 1 in (energy, forces):  # the stress belongs to the other one
+        assert not [n for n in notes if n.startswith("stress")]
 
 
 def test_gradients_are_seen_in_independent_frames_too():
-    (note,) = consistency.check(scaled(INDEPENDENT, forces=-1.0, stress=1.0), Keys())
+    frames = snapshots(24, 0.12, 0.0)
+    assert consistency.check(frames, Keys()) == []
+    (note,) = consistency.check(scaled(frames, forces=-1.0), Keys())
     assert "forces of the opposite sign (gradients dE/dr)" in note
+    (note,) = consistency.check(scaled(INDEPENDENT, forces=-1.0), Keys())  # energies of strains tell nothing
+    assert "from the virial that the forces imply, if these are right" in note
 
 
 def test_vasp_order_of_the_shear_is_named():
@@ -141,7 +146,7 @@ def test_vasp_order_of_the_shear_is_named():
 def test_factors_of_close_frames_are_exact():
     found = close_frames.factors(close_frames.pairs(CLOSE))
     assert found.energy == pytest.approx(1.0, abs=0.02)
-    assert found.stress == pytest.approx(1.0, abs=0.02)
+    assert found.stress == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_energy_that_the_forces_differentiate_is_found():
