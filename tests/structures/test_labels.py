@@ -77,10 +77,13 @@ def test_frames_with_only_the_default_stress_do_not_stand_in_for_a_named_virial(
 
 
 def test_unused_labels_are_listed_with_the_remedy():
-    structures = [from_atoms(a, replace(NAMED, stress=None)) for a in argon()]
-    (note,) = labels.notes(structures, replace(NAMED, stress=None))
+    keys = replace(NAMED, stress="stress")
+    structures = [from_atoms(a, keys) for a in argon()]
+    (note,) = labels.notes(structures, keys)
     assert "not used: REF_stress, REF_virial" in note
     assert "set data.keys: {stress: REF_stress}" in note
+    (note,) = labels.notes(structures, replace(NAMED, stress=None))  # declined: listed, no advice
+    assert note.endswith("not used: REF_stress, REF_virial")
     structures = [from_atoms(a, NAMED) for a in argon()]
     (note,) = labels.notes(structures, NAMED)
     assert note == "labels in the frames that are not used: REF_virial"
@@ -162,6 +165,13 @@ def test_a_solid_without_its_flag_is_refused():
         atoms.pbc = False
     with pytest.raises(BadInput, match="pbc F F F, .*was the flag lost"):
         labels.check_flags([from_atoms(a, NAMED) for a in frames])
+
+
+def test_fractional_coordinates_are_refused():
+    atoms = argon(1)[0]
+    atoms.positions = atoms.get_scaled_positions()
+    with pytest.raises(BadInput, match="all 4 atoms lie between 0 and 1 Å, which fractional coordinates do"):
+        labels.check_flags([from_atoms(atoms, NAMED)])
 
 
 @pytest.mark.parametrize("vacuum", [2.0, 5.0])
