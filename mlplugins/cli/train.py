@@ -185,8 +185,9 @@ class Display:
 def _errors(row: dict[str, float]) -> str:
     part = "validation" if "validation_loss" in row else "train"
     energy = row.get(f"{part}_energy_mae_meV_per_atom", float("nan"))
-    forces = row.get(f"{part}_forces_mae_meV_per_A", float("nan"))
-    return f"{part} MAE: energy {energy:.3g} meV/atom, forces {forces:.3g} meV/Å"
+    forces = row.get(f"{part}_forces_mae_meV_per_A")
+    shown = "" if forces is None else f", forces {forces:.3g} meV/Å"
+    return f"{part} MAE: energy {energy:.3g} meV/atom{shown}"
 
 
 def is_helper() -> bool:

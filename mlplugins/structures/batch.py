@@ -28,7 +28,7 @@ class Batch:
         n_atoms: (S,) number of atoms.
         volume: (S,) cell volume, Å³; 0 where there is no stress label.
         energy: (S,) eV, composition baseline subtracted.
-        forces: (N, 3) eV/Å.
+        forces: (N, 3) eV/Å; NaN where there is no label.
         stress: (S, 3, 3) eV/Å³; rows without a label are zero.
         weight: (S,) factor of the structure in the loss.
     """
@@ -62,7 +62,7 @@ def single(
     """Batch of one structure, its neighbour list included.
 
     Args:
-        structure: the structure; absent forces become zero.
+        structure: the structure; absent forces become NaN.
         elements: symbols, in the order of the species index.
         cutoff: Å.
         baseline: composition energy of the structure, eV; subtracted in float64.
@@ -76,7 +76,7 @@ def single(
     stress, volume = np.zeros((3, 3)), 0.0
     if structure.stress is not None and structure.volume > 0.0:
         stress, volume = structure.stress, structure.volume
-    forces = np.zeros((n, 3)) if structure.forces is None else structure.forces
+    forces = np.full((n, 3), np.nan) if structure.forces is None else structure.forces
     return Batch(
         species=torch.from_numpy(_species(structure, elements)),
         centers=torch.from_numpy(edges.centers),

@@ -159,7 +159,8 @@ def _stress_factor(near: Factors, rough: Sequence[Implied], energy: Factor | Non
         implied = _rough_stress(rough)
         if implied is None:
             return None
-        found, limit, origin = [implied, implied / other], OFF_ROUGH, "the virial that the forces imply"
+        origin = "the virial that the forces imply" + (", if these are right" if energy is None else "")
+        found, limit = [implied, implied / other], OFF_ROUGH
     factors = [Factor(value, limit, origin) for value in found]
     return None if any(not factor.is_off for factor in factors) else factors[0]
 
@@ -233,7 +234,7 @@ def _named(factor: Factor, table: dict[str, float], negative: str) -> str:
     entries = table | {"": 1.0} if factor.value < 0 else table
     off = {name: abs(np.log(abs(factor.value) / value)) for name, value in entries.items()}
     close = sorted((name for name in off if off[name] < np.log(tolerance)), key=lambda name: off[name])
-    if close[:1] == [""]:
+    if factor.value < 0 and off[""] < np.log(OFF_FINE):
         return negative
     named = " or ".join(f"{name} (factor {entries[name]:.4g})" for name in close[:3] if name)
     sign = f", and {negative}" if factor.value < 0 else ""

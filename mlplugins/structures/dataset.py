@@ -83,6 +83,7 @@ class Structure:
         origin: file and frame, for messages.
         available: names of all labels that the file holds for this frame.
         taken: names of those that were read.
+        shaped: names of those that have the shape of forces, or as many numbers as a stress.
         energies: single numbers of this frame whose names say energy.
     """
 
@@ -96,6 +97,7 @@ class Structure:
     origin: str = "structure"
     available: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
+    shaped: tuple[str, ...] = ()
     energies: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -226,6 +228,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         origin=origin,
         available=tuple(sorted(set(labels) - STRUCTURE_COLUMNS)),
         taken=tuple(k for k in (energy_key, keys.forces, *tensor_keys) if k in labels),
+        shaped=tuple(name for name, value in labels.items() if _is_shaped(value, len(atoms))),
         energies=_energies(labels),
     )
 
@@ -242,6 +245,11 @@ def _energies(labels: dict[str, Any]) -> dict[str, float]:
         for name, value in labels.items()
         if "energy" in name.lower() and isinstance(value, float | np.floating) and np.isfinite(value)
     }
+
+
+def _is_shaped(value: Any, n_atoms: int) -> bool:
+    numbers = isinstance(value, np.ndarray | list | tuple) and np.asarray(value).dtype.kind in "fi"
+    return numbers and (np.shape(value) == (n_atoms, 3) or np.size(value) in (6, 9))
 
 
 def _stress(

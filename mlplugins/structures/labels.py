@@ -19,12 +19,15 @@ SAME_EV = 1e-6
 NET_FORCE = 0.05
 """Net force, as a fraction of √(Σ F²), above which atoms of exactly zero force look constrained."""
 
+CROWD = 4
+"""So many atoms or more do not fit into a cube of 1 Å."""
+
 DENSE_A3 = 60.0
 """Volume per atom (Å³) below which a cell looks like that of a solid or liquid."""
 
 _TENSOR_LIKE = re.compile(r"stress|virial", re.IGNORECASE)
 _FORCE_LIKE = re.compile(r"force|gradient", re.IGNORECASE)
-_NO_LABEL = re.compile(r"tol|uncert|var|std|dev|mask|calculate|per_atom|virials$|stresses$", re.IGNORECASE)
+_NO_LABEL = re.compile(r"tol|uncert|var|std|dev|cut", re.IGNORECASE)
 
 
 def require_named(structures: Sequence[Structure], keys: Keys, where: str = "data.keys") -> None:
@@ -44,18 +47,18 @@ def require_named(structures: Sequence[Structure], keys: Keys, where: str = "dat
             )
 
 
-def near(key: str, available: Iterable[str]) -> str:
-    """What a frame holds, names like `key` first.
+def near(key: str, available: Iterable[str], who: str = "the frames hold") -> str:
+    """What there is, names like `key` first.
 
     >>> near("REF_stresses", ["energy", "REF_stress"])
-    "did you mean 'REF_stress'? The frames hold: REF_stress, energy"
+    "the frames hold: REF_stress, energy; nearest: 'REF_stress'"
     """
     names = sorted(available)
     lower = {name.lower(): name for name in names}
     close = [lower[name] for name in difflib.get_close_matches(key.lower(), lower, n=2)]
     rest = [name for name in names if name not in close]
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{hint}The frames hold: {', '.join([*close, *rest]) or 'no labels at all'}"
+    hint = f"; nearest: {', '.join(map(repr, close))}" if close else ""
+    return f"{who}: {', '.join([*close, *rest]) or 'no labels at all'}{hint}"
 
 
 def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None] = ()) -> list[str]:
@@ -66,18 +69,24 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         keys: names of the labels.
         others: further names that are used, such as those of a cheaper method.
     """
-    found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, others)]
+    found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
     found += [_constrained(structures), _partial(structures)]
     return [note for note in found if note]
 
 
 def check_flags(structures: Sequence[Structure]) -> None:
-    """Refuse frames that are not periodic although their cell is that of a solid: a lost flag.
+    """Refuse frames that are not periodic although their cell is that of a solid (a lost flag), and
+    fractional coordinates in the place of Å.
 
     Raises:
         BadInput: naming the frame.
     """
     for s in structures:
+        if len(s) >= CROWD and s.positions.min() >= 0.0 and s.positions.max() <= 1.0:
+            raise BadInput(
+                f"{s.origin}: all {len(s)} atoms lie between 0 and 1 Å, which fractional coordinates do: "
+                "write Cartesian positions in Å"
+            )
         if s.pbc.any() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
             continue
         inside = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
@@ -146,12 +155,13 @@ def _partial(structures: Sequence[Structure]) -> str | None:
     return f"{stressed} of {len(structures)} training frames have a stress; the others train without"
 
 
-def _unused(structures: Sequence[Structure], others: Iterable[str | None]) -> str | None:
+def _unused(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None]) -> str | None:
     used = {name for s in structures for name in s.taken} | set(others) | {"energy", FREE_ENERGY}
     spare = sorted({name for s in structures for name in s.available} - used)
+    shaped = {name for s in structures for name in s.shaped}
     kinds = (
-        ("stress", [n for n in spare if _TENSOR_LIKE.search(n)]),
-        ("forces", [n for n in spare if _FORCE_LIKE.search(n)]),
+        ("stress", [n for n in spare if n in shaped and _TENSOR_LIKE.search(n)]),
+        ("forces", [n for n in spare if n in shaped and _FORCE_LIKE.search(n)]),
         ("energy", [n for n in spare if any(n in s.energies for s in structures)]),
     )
     listed = {kind: [n for n in names if not _NO_LABEL.search(n)] for kind, names in kinds}
@@ -159,7 +169,8 @@ def _unused(structures: Sequence[Structure], others: Iterable[str | None]) -> st
     if not names:
         return None
     hint = ""
-    if listed["stress"] and not any(s.stress is not None for s in structures):
+    declined = keys.stress is None and keys.virial is None
+    if listed["stress"] and not declined and not any(s.stress is not None for s in structures):
         name = listed["stress"][0]
         kind = "virial" if "virial" in name.lower() else "stress"
         meaning = "−V·stress in eV" if kind == "virial" else "eV/Å³, positive = tensile"

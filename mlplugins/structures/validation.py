@@ -145,15 +145,16 @@ def data_hash(structures: Iterable[Structure]) -> str:
 
 
 def _absent(structure: Structure, what: str, key: str | None, where: str) -> BadInput:
-    alone = f"; to learn from energies alone, set {where}: {{forces: null}}" if what == "forces" else ""
     if key is None:
         return BadInput(
-            f"{structure.origin}: no {what} are read ({where}: {{{what}: null}}), but the run needs them; "
-            f"name them{alone}"
+            f"{structure.origin}: {where}: {{{what}: null}} reads no {what}, but training.loss.{what} or "
+            f"training.targets asks for them: leave that out, or name the {what}"
         )
+    alone = f"; to learn from energies alone, set {where}: {{forces: null}}" if what == "forces" else ""
     option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
+    have = near(key, structure.available, "the frame holds")
     return BadInput(
-        f"{structure.origin}: no {what} (looked for key '{key}'); {near(key, structure.available)}. "
+        f"{structure.origin}: no {what} (looked for key '{key}'); {have}. "
         f"Name the right one with {where}: {{{what}: NAME}}{option}{alone}"
     )
 

@@ -211,9 +211,7 @@ class RunConfiguration(Section):
         if not isinstance(loss, dict):
             return training
         if loss.get("forces"):
-            raise ValueError(
-                "data.keys.forces: null learns from energies alone, but training.loss.forces is set"
-            )
+            return training  # contradicts itself: refused with the first frame
         return {**training, "loss": {**loss, "forces": 0.0}}
 
 
@@ -253,10 +251,8 @@ class ClosedFormConfiguration(Configuration):
 
     @classmethod
     def _without_forces(cls, training: dict[str, Any]) -> dict[str, Any]:
-        if training.get("targets") not in (None, "energies"):
-            raise ValueError(
-                f"data.keys.forces: null learns from energies, but training.targets: {training['targets']}"
-            )
+        if training.get("targets") is not None:
+            return training
         return {**training, "targets": "energies"}
 
 

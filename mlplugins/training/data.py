@@ -93,9 +93,9 @@ def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
         held_out = _read(data.validation, keys, need_forces, label)
     test = _read(data.test, keys, need_forces, label) if data.test is not None else []
     frames = [*train, *(held_out or []), *test]
-    labels.check_flags(frames)
     if not data.mixed_pbc:
         validation.check_periodicity(frames)
+    labels.check_flags(frames)
     elements = _elements(data, train)
     for structures in (train, held_out or [], test):
         _check_elements(structures, elements)
@@ -141,7 +141,7 @@ def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
     """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy."""
     atoms = sum(g.species.shape[0] for g in graphs)
     edges = sum(g.centers.shape[0] for g in graphs)
-    squares = sum(float(g.forces.double().square().sum()) for g in graphs)
+    squares = sum(float(g.forces.double().square().nansum()) for g in graphs)
     rms = float(np.sqrt(squares / (3 * atoms)))
     if rms == 0.0:
         rms = float(np.std([float(g.energy.sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0

@@ -55,9 +55,9 @@ class EnergyForces(nn.Module):
 
 
 class Residuals(NamedTuple):
-    """Prediction minus label: energy per atom (S,), forces (N, 3), and, of the S' structures that have a
-    stress label, virial per atom and stress (S', 3, 3). `weights`: those of their structures, broadcastable,
-    for energy, forces and virial; empty: 1."""
+    """Prediction minus label: energy per atom (S,), forces (N', 3) of the atoms that have a label, and, of
+    the S' structures that have a stress label, virial per atom and stress (S', 3, 3). `weights`: those of
+    their structures, broadcastable, for energy, forces and virial; empty: 1."""
 
     energy: Tensor
     forces: Tensor
@@ -69,17 +69,18 @@ class Residuals(NamedTuple):
 def residuals(predicted: Predicted, batch: Batch) -> Residuals:
     """Errors of a prediction, in eV/atom, eV/Å, eV/atom, eV/Å³."""
     labelled = torch.nonzero(batch.volume > 0).squeeze(1)
+    atoms = torch.nonzero(~torch.isnan(batch.forces[:, 0])).squeeze(1)
     volume = batch.volume.index_select(0, labelled).reshape(-1, 1, 1)
     n_atoms = batch.n_atoms.index_select(0, labelled).reshape(-1, 1, 1)
     stress = predicted.virial.index_select(0, labelled) / volume - batch.stress.index_select(0, labelled)
     return Residuals(
         (predicted.energy - batch.energy) / batch.n_atoms,
-        predicted.forces - batch.forces,
+        predicted.forces.index_select(0, atoms) - batch.forces.index_select(0, atoms),
         stress * volume / n_atoms,
         stress,
         (
             batch.weight,
-            batch.weight.index_select(0, batch.system).unsqueeze(1),
+            batch.weight.index_select(0, batch.system.index_select(0, atoms)).unsqueeze(1),
             batch.weight.index_select(0, labelled).reshape(-1, 1, 1),
         ),
     )

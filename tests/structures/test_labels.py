@@ -1,0 +1,206 @@
+"""Which labels are taken, which are listed, and which keys are refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mlplugins.errors import BadInput
+from mlplugins.structures import labels
+from mlplugins.structures.dataset import Keys, from_atoms, read
+
+
+def argon(n=6):
+    """Rattled fcc argon with the labels of ASE's Lennard-Jones calculator in `info` and `arrays`."""
+    found = []
+    for k in range(n):
+        atoms = bulk("Ar", "fcc", a=5.3 + 0.03 * k, cubic=True)
+        atoms.rattle(0.15, seed=k)
+        atoms.calc = LennardJones(epsilon=0.0104, sigma=3.4, rc=6.0, smooth=True)
+        copy = atoms.copy()
+        stress = atoms.get_stress(voigt=False)
+        copy.info.update(REF_energy=atoms.get_potential_energy(), REF_stress=stress)
+        copy.info["REF_virial"] = -atoms.get_volume() * stress
+        copy.arrays["REF_forces"] = atoms.get_forces()
+        found.append(copy)
+    return found
+
+
+NAMED = Keys(energy="REF_energy", forces="REF_forces", stress="REF_stress")
+
+
+@pytest.mark.parametrize(
+    ("label", "typo"),
+    [("energy", "REF_Energy"), ("forces", "REF_force"), ("stress", "ref_stress"), ("virial", "REF_virials")],
+)
+def test_a_named_key_that_no_frame_has_is_refused_with_the_nearest(label, typo):
+    keys = replace(NAMED, **{label: typo})
+    structures = [from_atoms(a, keys) for a in argon()]
+    with pytest.raises(BadInput, match=f"data.keys: {label}: no frame holds .*nearest: 'REF_{label}'"):
+        labels.require_named(structures, keys)
+    labels.require_named([from_atoms(a, NAMED) for a in argon()], NAMED)
+    labels.require_named([from_atoms(a) for a in argon()], Keys())  # defaults are no promise
+
+
+def test_a_copied_default_is_no_error_but_said():
+    keys = Keys("REF_energy", "REF_forces", named=frozenset({"energy", "forces", "stress"}))
+    structures = [from_atoms(a, keys) for a in argon()]
+    labels.require_named(structures, keys)
+    assert any("no frame holds the stress that data.keys names" in n for n in labels.notes(structures, keys))
+
+
+def test_a_named_virial_beats_the_default_stress():
+    frames = argon()
+    for atoms in frames:
+        atoms.info["stress"] = -160.2 * atoms.info["REF_stress"]  # GPa, VASP's sign
+        s = from_atoms(atoms, Keys("REF_energy", "REF_forces", virial="REF_virial"))
+        np.testing.assert_allclose(s.stress, atoms.info["REF_stress"], atol=1e-12)
+    atoms = frames[0]
+    both = Keys(stress="REF_stress", virial="REF_virial")
+    np.testing.assert_allclose(from_atoms(atoms, both).stress, atoms.info["REF_stress"], atol=1e-12)
+    for wrong in (Keys(stress="stress", virial="REF_virial", named=frozenset({"stress", "virial"})),):
+        with pytest.raises(BadInput, match="stress .* and virial .* contradict each other"):
+            from_atoms(atoms, wrong)
+
+
+def test_frames_with_only_the_default_stress_do_not_stand_in_for_a_named_virial():
+    atoms = argon(1)[0]
+    atoms.info["stress"] = np.eye(3)
+    del atoms.info["REF_virial"]
+    assert from_atoms(atoms, Keys(virial="REF_virial")).stress is None
+
+
+def test_unused_labels_are_listed_with_the_remedy():
+    keys = replace(NAMED, stress="stress")
+    structures = [from_atoms(a, keys) for a in argon()]
+    (note,) = labels.notes(structures, keys)
+    assert "not used: REF_stress, REF_virial" in note
+    assert "set data.keys: {stress: REF_stress}" in note
+    (note,) = labels.notes(structures, replace(NAMED, stress=None))  # declined: listed, no advice
+    assert note.endswith("not used: REF_stress, REF_virial")
+    structures = [from_atoms(a, NAMED) for a in argon()]
+    (note,) = labels.notes(structures, NAMED)
+    assert note == "labels in the frames that are not used: REF_virial"
+    assert labels.notes(structures, NAMED, ["REF_virial"]) == []
+
+
+def test_options_and_per_atom_columns_are_no_labels():
+    atoms = argon(1)[0]
+    del atoms.info["REF_virial"]
+    atoms.info.update(calculate_stress=True, elec_energy_tol=1e-8, virial_comment="none")
+    assert labels.notes([from_atoms(atoms, NAMED)], NAMED) == []
+
+
+def vasp(e0, free, forces=0.1):
+    atoms = Atoms("Al", cell=np.eye(3) * 4, pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=e0, free_energy=free, forces=np.full((1, 3), forces))
+    return atoms
+
+
+def test_the_free_energy_is_taken_and_said(tmp_path):
+    write(tmp_path / "a.traj", [vasp(-9.5, -10.0), vasp(-9.4, -9.8)])
+    write(tmp_path / "a.extxyz", [vasp(-9.5, -10.0), vasp(-9.4, -9.8)])
+    for name in ("a.traj", "a.extxyz"):
+        structures = read(tmp_path / name)
+        assert [s.energy for s in structures] == [-10.0, -9.8]
+        (note,) = labels.notes(structures, Keys())
+        assert "'free_energy' is learned" in note
+        assert "by up to 500 meV/atom" in note
+        keys = Keys(named=frozenset({"energy"}))
+        structures = read(tmp_path / name, keys)
+        assert [s.energy for s in structures] == [-9.5, -9.4]
+        (note,) = labels.notes(structures, keys)
+        assert note.startswith("'energy' is learned as named, but it differs from 'free_energy'")
+    assert labels.notes([from_atoms(vasp(-9.5, -9.5))], Keys()) == []
+
+
+def test_the_free_energy_is_what_forces_differentiate():
+    """EMT gives both names; the work of the forces is the change of the one that is read."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    energies, step = [], np.random.default_rng(0).normal(0, 1e-4, (4, 3))
+    for sign in (-1, 1):
+        moved = atoms.copy()
+        moved.positions += sign * step
+        moved.calc = EMT()
+        moved.get_forces()
+        energies.append(from_atoms(moved).energy)
+    atoms.calc = EMT()
+    assert energies[1] - energies[0] == pytest.approx(-2 * (atoms.get_forces() * step).sum(), rel=1e-5)
+
+
+def test_the_stress_of_molecules_is_no_target():
+    atoms = molecule("H2O", vacuum=5.0)
+    results = dict(energy=-1.0, forces=np.ones((3, 3)) * 0.1, stress=np.zeros(6))
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    s = from_atoms(atoms)
+    assert s.stress is None
+    assert labels.notes([s], Keys()) == []
+    atoms.info["v"] = np.zeros((3, 3))
+    assert from_atoms(atoms, Keys(virial="v")).stress is None
+    alone = Atoms("O")  # no cell at all
+    alone.info.update(energy=-1.0, v=np.zeros((3, 3)))
+    assert from_atoms(alone, Keys(virial="v")).stress is None
+
+
+def test_a_stress_of_exactly_zero_was_not_computed():
+    atoms = argon(1)[0]
+    atoms.info["REF_stress"] = np.zeros((3, 3))
+    s = from_atoms(atoms, NAMED)
+    assert s.stress is None
+    assert any("stress of exactly zero" in note for note in labels.notes([s], NAMED))
+    atoms.arrays["REF_forces"][:] = 0.0  # a perfect crystal at its volume
+    np.testing.assert_array_equal(from_atoms(atoms, NAMED).stress, np.zeros((3, 3)))
+
+
+def test_a_solid_without_its_flag_is_refused():
+    frames = argon()
+    for atoms in frames:
+        atoms.pbc = False
+    with pytest.raises(BadInput, match="pbc F F F, .*was the flag lost"):
+        labels.check_flags([from_atoms(a, NAMED) for a in frames])
+
+
+def test_fractional_coordinates_are_refused():
+    atoms = argon(1)[0]
+    atoms.positions = atoms.get_scaled_positions()
+    with pytest.raises(BadInput, match="all 4 atoms lie between 0 and 1 Å, which fractional coordinates do"):
+        labels.check_flags([from_atoms(atoms, NAMED)])
+
+
+@pytest.mark.parametrize("vacuum", [2.0, 5.0])
+def test_molecules_in_boxes_pass(vacuum):
+    frames = [molecule(name, vacuum=vacuum) for name in ("H2O", "CH3CH2OH", "C6H6")]
+    labels.check_flags([from_atoms(a) for a in frames])
+
+
+def test_forces_that_constraints_set_to_zero_are_noticed():
+    structures = [from_atoms(a, NAMED) for a in argon()]
+    assert labels.notes(structures, replace(NAMED, virial=None), ["REF_virial"]) == []
+    forces = structures[2].forces.copy()
+    forces[:2] = 0.0
+    structures[2] = replace(structures[2], forces=forces, origin="frame 2")
+    (note,) = labels.notes(structures, NAMED, ["REF_virial"])
+    assert note.startswith("1 frame(s) have atoms whose forces are exactly zero")
+    assert "frame 2 (2 atoms" in note
+
+
+@pytest.mark.parametrize(
+    ("forces", "text"),
+    [
+        (np.zeros((3, 4)), r"expected shape \(4, 3\), got \(3, 4\)"),
+        (np.zeros(12), r"expected shape \(4, 3\), got \(12,\)"),
+        ("none", "expected numbers of shape"),
+    ],
+)
+def test_forces_of_another_shape_are_refused(forces, text):
+    atoms = argon(1)[0]
+    atoms.info["F"] = forces
+    with pytest.raises(BadInput, match=text):
+        from_atoms(atoms, replace(NAMED, forces="F"))
