@@ -3,28 +3,30 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from mlplugins.analysis.unpacking import unpacker
 from mlplugins.errors import BadInput
 
 Floats = NDArray[np.float64]
 CHUNK_BYTES = 1 << 17
 NEWLINE = 10
 DECIMAL = b"0123456789.+-eE,"
-COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+SMALLEST_ROW = 2
+"""Bytes of a column: a digit and what separates it from the next."""
+MOST_PACKED = 10_000
+"""Text that shrinks more than this is no table of positions."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Frame:
         bead: path-integral bead, if the file holds it.
         origin: corner of the cell (3,), Å; None is zero.
         velocities: (N, 3), Å/fs, if the file holds them and their unit is known.
+        wrapped: what the format says of the positions: True; False (unwrapped, or image flags);
+            None (nothing).
     """
 
     symbols: NDArray[np.str_]
@@ -55,6 +59,7 @@ class Frame:
     bead: int | None = None
     origin: Floats | None = None
     velocities: Floats | None = None
+    wrapped: bool | None = None
 
 
 @dataclass
@@ -90,13 +95,13 @@ class Truncated(Exception):
 
 @contextmanager
 def open_bytes(path: Path, options: ReadOptions) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacking gzip, bzip2 and xz by their first bytes, not by the name."""
+    """Open a file for reading, unpacked by what its first bytes say, not by its name."""
     with open(path, "rb") as raw:
-        opener = COMPRESSED.get(raw.read(2))
-        raw.seek(0)
+        unpack = unpacker(raw)
         options.raw = raw
         try:
-            yield cast("IO[bytes]", opener(raw, "rb")) if opener else raw
+            with unpack(raw) if unpack else nullcontext(raw) as stream:
+                yield stream
         finally:
             options.raw = None
 
@@ -106,8 +111,23 @@ def head(path: Path, size: int = 8192) -> bytes:
     try:
         with open_bytes(path, ReadOptions()) as stream:
             return stream.read(size)
-    except (EOFError, OSError, lzma.LZMAError) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
+
+
+def require_room(atoms: int, columns: int, path: Path, where: str) -> None:
+    """Refuse an announced number of atoms before memory is asked for.
+
+    Raises:
+        BadInput: no atoms, or more than a file of that size can hold.
+    """
+    with open(path, "rb") as raw:
+        most = path.stat().st_size * (MOST_PACKED if unpacker(raw) else 1)
+    if not 0 < atoms * columns * SMALLEST_ROW <= most + columns * SMALLEST_ROW:
+        raise BadInput(
+            f"{where}: announces {atoms:.6g} atoms of {columns} columns, which a file of "
+            f"{path.stat().st_size} bytes cannot hold; the file is damaged"
+        )
 
 
 class Lines:
@@ -215,9 +235,10 @@ class Table:
         try:
             values = _numbers(wanted).reshape(len(self.numbers), rows)
             ids = self._ids.of(words, self.columns)
+            names = self._names.of(words, self.columns)
         except ValueError as error:
-            raise BadInput(f"{where}: {error}; expected numbers") from error
-        return Block(values, self._names.of(words, self.columns), ids)
+            raise BadInput(f"{where}: {error}; expected numbers, and names in UTF-8") from error
+        return Block(values, names, ids)
 
 
 @dataclass(frozen=True)

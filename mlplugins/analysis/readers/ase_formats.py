@@ -20,7 +20,7 @@ def matches(path: Path, head: bytes) -> bool:
     """Whether ASE knows the format."""
     try:
         return filetype(str(path), guess=False) is not None
-    except (UnknownFileTypeError, OSError, ValueError):
+    except (UnknownFileTypeError, OSError, ValueError, KeyError, IndexError):
         return False
 
 
@@ -39,7 +39,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
                 periodic=(bool(periodic[0]), bool(periodic[1]), bool(periodic[2])),
                 step=int(step) if step is not None else None,
             )
-    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
+    except Exception as error:  # ASE's parsers of damaged files raise anything
         if number == 0:
             raise BadInput(f"{path}: ASE cannot read it ({type(error).__name__}: {error})") from error
         options.warnings.append(f"{path}: unreadable after frame {number} ({error}); the rest was dropped")

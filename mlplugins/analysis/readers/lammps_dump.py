@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from mlplugins.analysis.readers._text import (
@@ -18,6 +19,7 @@ from mlplugins.analysis.readers._text import (
     Table,
     Truncated,
     open_bytes,
+    require_room,
 )
 from mlplugins.errors import BadInput
 from mlplugins.units import FS_PER_PS
@@ -78,7 +80,9 @@ class _Reader:
         self.lines: Lines
         self.units: str | None = None
         self.use_map = False
+        self._atoms: int | None = None
         self._with_velocities = options.velocities
+        self._kind = "element"
         self._layout: tuple[list[str], Table] | None = None
         self._columns_seen: list[str] = []
         self._ids: Floats = np.array([])
@@ -92,6 +96,9 @@ class _Reader:
         if header is None:
             return None
         where = f"{self.path}, step {header.step}"
+        if header.atoms != self._atoms:
+            require_room(header.atoms, len(header.columns), self.path, where)
+            self._atoms = header.atoms
         block = self.lines.take(header.atoms, f"ends inside the frame of step {header.step}")
         if (cut := block.find(b"ITEM:")) >= 0:
             self.lines.back(len(block) - cut)
@@ -154,7 +161,7 @@ class _Reader:
             self._set_symbols(found.names, where)
         order = self._order
         cell, origin, periodic = _box(header, where)
-        positions, images = _positions(column, cell, origin)
+        positions, images, wrapped = _positions(column, cell, origin)
         factor = TIME_FS.get(self.units or "")
         return Frame(
             symbols=self._symbols,
@@ -166,10 +173,16 @@ class _Reader:
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
             origin=origin,
+            wrapped=wrapped,
         )
 
     def _set_symbols(self, kinds: NDArray[np.str_], where: str) -> None:
         symbols = (self._from_types(kinds, where) if self.use_map else kinds)[self._order]
+        if self._kind == "typelabel" and (strange := sorted(set(symbols.tolist()) - set(atomic_numbers))):
+            raise BadInput(
+                f"{where}: the type label '{strange[0]}' is no element; dump the column element, or type "
+                f"and give --type-map; {REMEDY}"
+            )
         if not np.array_equal(symbols, self._symbols):
             self._symbols = symbols  # else the same object, which needs no comparison later
         self._kinds = kinds
@@ -189,22 +202,22 @@ class _Reader:
                 f"{self.path}: the dump has no 'id' column (found: {' '.join(columns)}) and LAMMPS writes "
                 f"atoms in changing order; {REMEDY}"
             )
-        if "element" not in columns and not ("type" in columns and self.type_map):
+        # --type-map wins over the element column: LAMMPS writes 'C' where dump_modify element was forgotten
+        self.use_map = bool(self.type_map) and "type" in columns
+        kinds = ["type"] if self.use_map else [name for name in ("element", "typelabel") if name in columns]
+        if not kinds:
             raise BadInput(
                 f"{self.path}: no element of the atoms is known (columns: {' '.join(columns)}); give the "
                 f"elements in the order of the LAMMPS types, e.g. --type-map Li P S Cl, or {REMEDY}"
             )
         if not any(set(axes) <= set(columns) for axes in POSITIONS):
             raise BadInput(f"{self.path}: no positions among the columns {' '.join(columns)}; {REMEDY}")
-        # --type-map wins over the element column: LAMMPS writes 'C' where dump_modify element was forgotten
-        self.use_map = bool(self.type_map) and "type" in columns
         axes = next(axes for axes in POSITIONS if set(axes) <= set(columns))
         more = (*IMAGES, *VELOCITIES) if self._with_velocities else IMAGES
         wanted = [*axes, *(name for name in more if name in columns)]
-        kind = columns.index("type" if self.use_map else "element")
-        table = Table(
-            len(columns), [columns.index(name) for name in wanted], names=kind, ids=columns.index("id")
-        )
+        self._kind = kinds[0]
+        numbers = [columns.index(name) for name in wanted]
+        table = Table(len(columns), numbers, names=columns.index(self._kind), ids=columns.index("id"))
         self._columns_seen = columns
         self._layout = (wanted, table)
         return self._layout
@@ -226,7 +239,7 @@ class _Reader:
     def _from_types(self, types: NDArray[np.str_], where: str) -> NDArray[np.str_]:
         try:
             numbers = types.astype(int)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise BadInput(f"{where}: {error}; expected LAMMPS types as whole numbers") from error
         if numbers.max() > len(self.type_map) or numbers.min() < 1:
             raise BadInput(
@@ -247,22 +260,28 @@ def _box(header: _Header, where: str) -> tuple[Floats, Floats, tuple[bool, bool,
     if len(rows) != 3 or len(widths) != 1 or not widths <= {2, 3, 4}:
         raise BadInput(f"{where}: cannot read the box {rows}; expected 3 lines of 2, 3 or 4 numbers")
     bounds = np.array(rows)
+    if not np.isfinite(bounds).all() or (widths != {4} and (bounds[:, 1] < bounds[:, 0]).any()):
+        raise BadInput(f"{where}: the box {rows} is not one; expected finite numbers, the lower bound first")
     if widths == {4}:  # 'abc origin'
         return bounds[:, :3], bounds[:, 3], shape
     xy, xz, yz = bounds[:, 2] if widths == {3} else (0.0, 0.0, 0.0)
     low = bounds[:, 0] - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
     high = bounds[:, 1] - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
     lengths = high - low
+    if (lengths < 0).any():
+        raise BadInput(
+            f"{where}: the box {rows} is narrower than its tilt; expected the bounds of the tilted box"
+        )
     return np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]), low, shape
 
 
-def _positions(column: dict[str, Floats], cell: Floats, origin: Floats) -> tuple[Floats, Floats | None]:
-    """Cartesian positions and, if the dump holds them in any form, the cell images to add."""
+def _positions(column: dict[str, Floats], cell: Floats, origin: Floats) -> tuple[Floats, Floats | None, bool]:
+    """Cartesian positions, the cell images to add if the dump holds them, and whether it is wrapped."""
     axes = next(axes for axes in POSITIONS if set(axes) <= set(column))
     raw = np.stack([column[name] for name in axes], axis=1)
     cartesian = raw @ cell + origin if axes[0] in ("xs", "xsu") else raw
     if axes[0] in ("xu", "xsu"):
-        return cartesian, np.zeros_like(cartesian)
+        return cartesian, None, False
     if set(IMAGES) <= set(column):
-        return cartesian, np.stack([column[name] for name in IMAGES], axis=1)
-    return cartesian, None
+        return cartesian, np.stack([column[name] for name in IMAGES], axis=1), False
+    return cartesian, None, True

@@ -42,10 +42,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     symbols = _elements(universe, options.topology)
     timed = universe.trajectory.format != "DCD"
     count = 0
-    for step in universe.trajectory:
+    for step in _steps(universe, path):
         count += 1
         number = step.data.get("step") if timed else None
         box = step.triclinic_dimensions
+        if not step.has_positions:
+            raise BadInput(f"{path}: holds velocities or forces only; give a trajectory of positions")
         yield Frame(
             symbols=symbols,
             positions=np.array(step.positions, dtype=np.float64),
@@ -55,6 +57,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         )
     if count < universe.trajectory.n_frames:
         options.warnings.append(f"{path}: ends inside a frame (a killed run?); {count} frames were read")
+
+
+def _steps(universe: Any, path: Path) -> Iterator[Any]:
+    try:
+        yield from universe.trajectory
+    except Exception as error:  # MDAnalysis' parsers of damaged files raise anything
+        raise BadInput(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
 def _universe(path: Path, topology: Path) -> Any:
@@ -68,7 +77,7 @@ def _universe(path: Path, topology: Path) -> Any:
         warnings.simplefilter("ignore")  # masses and types that nobody asks for
         try:
             return MDAnalysis.Universe(str(topology), str(path))
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # as above
             raise BadInput(f"{path} with topology {topology}: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,46 +17,70 @@ from mlplugins.analysis.readers._text import (
     Table,
     Truncated,
     open_bytes,
+    require_room,
 )
 from mlplugins.errors import BadInput
 
 NAME = "VASP XDATCAR"
+GROWN = re.compile(rb"(?<=\d)-")
+KINDS = (b"direct", b"cartesian")
+NEXT_FRAME = re.compile(rb"(?:^|\n)([ \t]*(?:direct|cartesian)\b)", re.IGNORECASE)
 
 
 def matches(path: Path, head: bytes) -> bool:
     """Whether the file is an XDATCAR, by its eighth line."""
     lines = head.splitlines()
-    return len(lines) >= 8 and lines[7].strip().lower().startswith((b"direct", b"cartesian"))
+    return len(lines) >= 8 and lines[7].strip().lower().startswith(KINDS)
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Yield the frames; an XDATCAR holds no step numbers and no time."""
+    reader = _Reader(path)
     with open_bytes(path, options) as stream:
-        try:
-            yield from _frames(Lines(stream, path), path)
-        except Truncated as cut:
-            options.warnings.append(
-                f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
-            )
+        lines = Lines(stream, path)
+        while True:
+            try:
+                frame = reader.frame(lines)
+            except Truncated as cut:
+                options.warnings.append(
+                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
+                )
+                if not cut.more:
+                    return
+                continue
+            if frame is None:
+                return
+            yield frame
 
 
-def _frames(lines: Lines, path: Path) -> Iterator[Frame]:
-    symbols: NDArray[np.str_] = np.array([], dtype=str)
-    cell: Floats = np.zeros((3, 3))
-    table = Table(3, [0, 1, 2], None)
-    number = 0
-    while line := lines.one("ends inside a frame"):
-        if not line.strip():
-            continue
-        words = line.split()
-        if words[0].lower().startswith((b"direct", b"cartesian")) and symbols.size:
-            number += 1
-            block = lines.take(len(symbols), f"ends inside frame {number}")
-            values = table.parse(block, len(symbols), f"{path}, frame {number}").values.T
-            direct = words[0].lower().startswith(b"direct")
-            yield Frame(symbols=symbols, positions=values @ cell if direct else values, cell=cell)
-        else:
-            symbols, cell = _header(lines, path)
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0
+        self._symbols: NDArray[np.str_] = np.array([], dtype=str)
+        self._cell: Floats = np.zeros((3, 3))
+        self._table = Table(3, [0, 1, 2], None)
+
+    def frame(self, lines: Lines) -> Frame | None:
+        while line := lines.one("ends between two frames"):
+            kind = line.strip().lower()
+            if not kind:
+                continue
+            if not (kind.startswith(KINDS) and self._symbols.size):
+                self._symbols, self._cell = _header(lines, self.path)
+                continue
+            self.number += 1
+            block = lines.take(len(self._symbols), f"ends inside frame {self.number}")
+            if (cut := NEXT_FRAME.search(block)) is not None:
+                lines.back(len(block) - cut.start(1))
+                raise Truncated(f"frame {self.number} is cut by the next one", more=True)
+            where = f"{self.path}, frame {self.number}"
+            if len(block.split()) < 3 * len(self._symbols):  # columns of fixed width have grown together
+                block = GROWN.sub(b" -", block)
+            values = self._table.parse(block, len(self._symbols), where).values.T
+            positions = values @ self._cell if kind.startswith(b"direct") else values
+            return Frame(symbols=self._symbols, positions=positions, cell=self._cell)
+        return None
 
 
 def _header(lines: Lines, path: Path) -> tuple[NDArray[np.str_], Floats]:
@@ -75,6 +100,13 @@ def _header(lines: Lines, path: Path) -> tuple[NDArray[np.str_], Floats]:
         raise BadInput(
             f"{path}: header with {len(names)} elements, {len(counts)} counts; expected as many of each"
         )
+    if not (np.isfinite(vectors).all() and np.linalg.det(vectors) and np.isfinite(scale) and scale):
+        raise BadInput(
+            f"{path}: scale {scale:g} and vectors {vectors.tolist()} make no cell; expected finite numbers"
+        )
+    if min(counts) < 1:
+        raise BadInput(f"{path}: header with the counts {counts}; expected whole numbers above zero")
+    require_room(sum(counts), 3, path, str(path))
     # a negative scale is the volume of the cell
     factor = scale if scale > 0 else (-scale / abs(np.linalg.det(vectors))) ** (1 / 3)
     return np.repeat(np.array(names), counts), vectors * factor

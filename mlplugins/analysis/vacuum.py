@@ -1,0 +1,77 @@
+"""Whether the cell of a run is full of material: the volume of a slab is not that of its cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlplugins.analysis.readers._text import Floats
+from mlplugins.analysis.unwrapping import AXES, Place
+
+EVERY = 16
+"""Frames between two looks."""
+GAP_A = 6.0
+"""No condensed phase has wider layers without the centre of an atom (graphite 3.4 Å, caesium about 4)."""
+SPACINGS = 2.5
+"""… nor layers of more than this many mean distances of atoms: a dilute gas has gaps without being a slab."""
+SHAPES = {1: "a slab", 2: "a wire", 3: "a cluster"}
+
+
+class Filling:
+    """Looks for empty layers across the cell that last through the run.
+
+    >>> filling = Filling()
+    >>> from mlplugins.analysis.unwrapping import Lattice
+    >>> cell = np.diag([9.0, 9.0, 30.0])
+    >>> box = Lattice(cell, np.linalg.inv(cell), np.zeros(3), np.full(3, True), volume=2430.0)
+    >>> grid = np.stack(np.meshgrid([0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4]), axis=-1).reshape(-1, 3)
+    >>> filling.see(Place(grid * [1 / 3, 1 / 3, 0.1], box, None))
+    >>> filling.vacuum(45)
+    {'c': 18.0}
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._gaps: Floats = np.full(3, np.inf)
+        self._heights: Floats = np.zeros(3)
+        self._volume = 0.0
+
+    def see(self, place: Place) -> None:
+        """Take a frame; only some are looked at."""
+        if self._seen % EVERY == 0:
+            lattice = place.lattice
+            sorted_ = np.sort(place.fractions % 1.0, axis=0)
+            gaps = np.diff(sorted_, axis=0, append=sorted_[:1] + 1.0).max(axis=0)
+            self._gaps = np.minimum(self._gaps, np.where(lattice.periodic, gaps, 0.0) * lattice.heights)
+            self._heights, self._volume = lattice.heights, lattice.volume
+        self._seen += 1
+
+    def vacuum(self, atoms: int) -> dict[str, float]:
+        """Width (Å) of the empty layer across each cell vector that has one."""
+        if not self._seen or atoms < 2:
+            return {}
+        full = self._volume * float(np.prod(np.maximum(1 - self._gaps / self._heights, 1e-3)))
+        limit = max(GAP_A, SPACINGS * (full / atoms) ** (1 / 3))
+        return {AXES[k]: float(gap) for k, gap in enumerate(self._gaps) if gap > limit}
+
+
+def without_volume(periodic: tuple[bool, bool, bool], empty: dict[str, float], heights: Floats) -> str:
+    """Why the cell has no volume that a conductivity could be divided by; "" if it has one."""
+    open_ = [AXES[k] for k in range(3) if not periodic[k]]
+    if open_:
+        return (
+            f"the run is not periodic along {_names(open_)}, so the volume of its cell is not that of "
+            "the material"
+        )
+    if empty:
+        parts = [
+            f"{gap:.1f} of {heights[AXES.index(name)]:.1f} Å along {name}" for name, gap in empty.items()
+        ]
+        return (
+            f"no atom ever enters {' and '.join(parts)}: {SHAPES[len(empty)]} in vacuum, so the volume of "
+            "the cell is not that of the material"
+        )
+    return ""
+
+
+def _names(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
