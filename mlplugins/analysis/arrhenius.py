@@ -131,7 +131,7 @@ class ArrheniusResult:
     activation_ev: Value
     prefactor_cm2_s: Value
     room_d: Value
-    room_sigma: Value
+    room_sigma: Value | None
     regimes: TwoRegimes | None = None
     vft: Vft | None = None
     collective: Arrhenius | None = None
@@ -143,7 +143,7 @@ class ArrheniusResult:
             "Ea_eV": self.activation_ev.as_json(),
             "D0_cm2_s": self.prefactor_cm2_s.as_json(),
             "D_300K_cm2_s": self.room_d.as_json(),
-            "sigma_300K_mS_cm": self.room_sigma.as_json(),
+            "sigma_300K_mS_cm": self.room_sigma.as_json() if self.room_sigma else None,
             "reduced_chi_square": self.law.chi_square / (self.law.points - 2),
             "Ea_collective_eV": self.collective.activation().as_json() if self.collective else None,
             "sigma_collective_300K_mS_cm": self.room_collective.as_json() if self.room_collective else None,
@@ -181,7 +181,7 @@ def arrhenius(runs: Sequence[RunResult]) -> tuple[ArrheniusResult | None, list[s
         law.activation(),
         law.prefactor_value(),
         room,
-        room.scaled(factor),
+        room.scaled(factor) if np.isfinite(factor) else None,
         two_regimes(temperatures, values, errors, ROOM_K),
         vft(temperatures, values, errors),
         collective,

@@ -87,7 +87,7 @@ class RunResult:
     interval_fs: float
     length_ps: float
     diffusion: Diffusion
-    sigma_tracer: Value
+    sigma_tracer: Value | None
     sigma_collective: Value | None
     hops: float
     loglog_slope: float
@@ -105,7 +105,7 @@ class RunResult:
             "T_K": self.temperature_k,
             "n_frames": self.n_frames,
             "D_cm2_s": self.diffusion.tracer.as_json(),
-            "sigma_tracer_mS_cm": self.sigma_tracer.as_json(),
+            "sigma_tracer_mS_cm": self.sigma_tracer.as_json() if self.sigma_tracer else None,
             "sigma_collective_mS_cm": self.sigma_collective.as_json() if self.sigma_collective else None,
             "haven_ratio": haven.as_json() if haven else None,
             "fit_window_ps": [window.low_ps, window.high_ps],
@@ -124,7 +124,9 @@ class RunResult:
             "msd_intercept_A2": self.diffusion.intercept_a2,
             "framework_rms_displacement_A": self.framework_rms_a,
             "drift_removed_A": self.drift_a,
-            "sigma_tracer_S_cm": self.sigma_tracer.scaled(1 / MS_CM_PER_S_CM).as_json(),
+            "sigma_tracer_S_cm": (
+                self.sigma_tracer.scaled(1 / MS_CM_PER_S_CM).as_json() if self.sigma_tracer else None
+            ),
             "sigma_collective_S_cm": (
                 self.sigma_collective.scaled(1 / MS_CM_PER_S_CM).as_json() if self.sigma_collective else None
             ),
@@ -170,8 +172,10 @@ def analyse(
         interval_fs=paths.interval_fs,
         length_ps=length_ps,
         diffusion=result,
-        sigma_tracer=result.tracer.scaled(unit),
-        sigma_collective=result.collective.scaled(unit) if result.collective else None,
+        sigma_tracer=result.tracer.scaled(unit) if np.isfinite(volume) else None,
+        sigma_collective=(
+            result.collective.scaled(unit) if result.collective and np.isfinite(volume) else None
+        ),
         hops=first.n_ions * travelled / settings.hop_length_a**2,
         loglog_slope=_long_slope(curve, reach),
         curve=curve,

@@ -138,7 +138,7 @@ def _onsager(
     result: RunResult,
     settings: AnalysisSettings,
 ) -> Onsager | None:
-    if not settings.carriers:
+    if not settings.carriers or not np.isfinite(result.volume_a3):
         return None
     species: dict[str, Sequence[Floats]] = {result.species: paths.displacements}
     for name in settings.carriers:
@@ -223,7 +223,7 @@ def _require_liquid(trajectories: Sequence[Trajectory], settings: AnalysisSettin
 
 
 def _infinite(result: RunResult, settings: AnalysisSettings) -> Value | None:
-    if settings.viscosity_mpa_s is None:
+    if settings.viscosity_mpa_s is None or not np.isfinite(result.volume_a3):
         return None
     shift = yeh_hummer(result.temperature_k, settings.viscosity_mpa_s, result.volume_a3)
     d = result.diffusion.tracer

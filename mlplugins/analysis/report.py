@@ -109,7 +109,7 @@ def results_csv(report: Report) -> str:
         values = [result.tracer, run.sigma_tracer, result.collective, run.sigma_collective, result.haven]
         cells = [text for value in values for text in _cells(value)]
         window = [f"{result.window.low_ps:.6g}", f"{result.window.high_ps:.6g}"]
-        size = [run.n_ions, f"{run.volume_a3:.6f}", run.n_frames, f"{run.length_ps:.6g}"]
+        size = [run.n_ions, f"{run.volume_a3:.6f}".replace("nan", ""), run.n_frames, f"{run.length_ps:.6g}"]
         writer.writerow([f"{run.temperature_k:g}", *cells, *window, *size])
     return buffer.getvalue()
 
@@ -229,7 +229,7 @@ def _sampling_table(runs: Sequence[RunResult]) -> str:
             str(run.n_frames),
             f"{run.length_ps:.5g}",
             str(run.n_ions),
-            f"{run.volume_a3:.1f}",
+            f"{run.volume_a3:.1f}".replace("nan", "–"),
             f"{run.hops:.0f}",
             f"{run.loglog_slope:.2f}",
             str(run.diffusion.blocks),

@@ -29,11 +29,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
@@ -78,6 +79,7 @@ class RunConfig(_Strict):
     temperature: Positive
     timestep: Positive | None = None
     interval: Steps | None = None
+    volume: Positive | None = None
     green_kubo: str | None = None
 
 
@@ -97,6 +99,7 @@ class Config(_Strict):
     hop_length: Positive = HOP_LENGTH_A
     carriers: dict[str, Charge] = {}
     viscosity: Positive | None = None
+    volume: Positive | None = None
     sites: str | None = None
     topology: str | None = None
     kinisi: bool = False
@@ -137,6 +140,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--viscosity", type=float, metavar="MPA_S", help="of a liquid: finite-size correction (Yeh–Hummer)"
     )
     parser.add_argument(
+        "--volume", type=float, metavar="A3", help="of the material in Å³, where the cell's is not it (slabs)"
+    )
+    parser.add_argument(
         "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("conductivity"), metavar="DIR")
@@ -161,13 +167,16 @@ def run(args: argparse.Namespace) -> int:
     temperatures = sorted({entry.temperature for entry in config.runs})
     sources = {temperature: _current_source(config, base, temperature) for temperature in temperatures}
     results = []
+    readings: dict[str, None] = {}
     for temperature in temperatures:
         entries = [entry for entry in config.runs if entry.temperature == temperature]
-        result = study([_read(entry, config, base, screen) for entry in entries], temperature, settings)
+        runs = [_read(entry, config, base, screen) for entry in entries]
+        readings |= dict.fromkeys(run.reading for run in runs)
+        result = study(runs, temperature, settings)
         results.append(_with_green_kubo(result, sources[temperature]))
     law, notes = arrhenius(results)
     warnings = [*(text for result in results for text in result.warnings), *notes]
-    report = Report(config.species, results, law, warnings, _assumptions(config, base))
+    report = Report(config.species, results, law, warnings, _assumptions(config, base, readings))
     _print(screen, report)
     paths = write_report(report, args.output)
     write_json(args.output / "results.json", report.as_json())
@@ -192,6 +201,7 @@ def _configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         "sites",
         "topology",
         "viscosity",
+        "volume",
         "kinisi",
     )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -249,6 +259,10 @@ def _current_source(config: Config, base: Path, temperature: float) -> CurrentSo
 def _with_green_kubo(result: RunResult, source: CurrentSource | None) -> RunResult:
     if source is None or result.further is None:
         return result
+    if not np.isfinite(result.volume_a3):
+        raise BadInput(
+            "green_kubo: σ needs the volume of the material, which this run has not; give --volume"
+        )
     found = green_kubo_of(source, result.volume_a3, result.temperature_k)
     texts = [f"{result.temperature_k:g} K: {text}" for text in found.warnings]
     further = replace(result.further, green_kubo=found)
@@ -296,6 +310,7 @@ def _read(entry: RunConfig, config: Config, base: Path, screen: Console) -> Traj
         drift=config.drift,
         carriers=tuple(name for name in config.carriers if name != config.species),
         topology=Path(config.topology) if config.topology else None,
+        volume_a3=entry.volume or config.volume,
     )
     size = sum(path.stat().st_size for path in files if path.is_file())
     if size < BYTES_WITH_PROGRESS:
@@ -367,7 +382,7 @@ def _print(screen: Console, report: Report) -> None:
         screen.print(f"warning: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
-def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
+def _assumptions(config: Config, base: Path, readings: Iterable[str]) -> Sequence[tuple[str, str]]:
     files = "; ".join(
         f"{entry.temperature:g} K: {', '.join(str(base / name) for name in entry.files)}"
         for entry in config.runs
@@ -383,6 +398,7 @@ def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
         ("mobile species", f"{config.species}, charge {config.charge:+g} e"),
         ("time step", f"{config.timestep:g} fs" if config.timestep else "from the files or per run"),
         ("equilibration left out", f"{config.discard_ps:g} ps of each run"),
+        ("unwrapping", f"{'; '.join(readings)}; motion relative to the strain of the cell"),
         ("drift removed", reference[config.drift]),
         (
             "fit",
@@ -392,7 +408,12 @@ def _assumptions(config: Config, base: Path) -> Sequence[tuple[str, str]]:
         ),
         ("fit window", "chosen, see above" if config.fit_window is None else "fixed by the user"),
         ("hop length (for warnings only)", f"{config.hop_length:g} Å"),
-        ("volume", "mean over the frames read, equilibration included"),
+        (
+            "volume",
+            "of the cell, mean over the frames read, equilibration included"
+            if config.volume is None
+            else f"{config.volume:g} Å³, given",
+        ),
         (
             "finite size",
             "not corrected" if config.viscosity is None else f"Yeh–Hummer, η = {config.viscosity:g} mPa s",
