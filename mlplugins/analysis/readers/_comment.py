@@ -104,18 +104,19 @@ def _integers(text: str) -> dict[str, int]:
 def _extended(text: str, where: str) -> Comment:
     info = {key: _bare(value) for key, value in PAIR.findall(text)}
     named = next((key for key in info if key.lower() == "lattice"), None)
-    if named is None:
+    periodic = _periodic(info.get("pbc", "T T T"), where)
+    if named is None and not any(periodic):
+        lattice = np.zeros(9)
+    elif named is None:
         raise BadInput(
             f"{where}: no cell in the comment line '{text[:80]}'; a conductivity needs the volume: expected "
             'Lattice="…" (extended xyz) or CELL(abcABC): … (i-PI)'
         )
-    lattice = _floats(info[named], named, where)
+    else:
+        lattice = _floats(info[named], named, where)
     if len(lattice) != 9:
-        raise BadInput(
-            f"{where}: {named} of {len(lattice)} numbers ('{info[named][:80]}'); expected 9, "
-            "the three vectors"
-        )
-    comment = Comment(lattice.reshape(3, 3), periodic=_periodic(info.get("pbc", "T T T"), where))
+        raise BadInput(f"{where}: Lattice of {len(lattice)} numbers ('{text[:120]}'); expected 9")
+    comment = Comment(lattice.reshape(3, 3), periodic=periodic)
     if "Origin" in info:
         comment.origin = _floats(info["Origin"], "Origin", where)
         if comment.origin.shape != (3,):

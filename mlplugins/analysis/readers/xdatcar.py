@@ -22,6 +22,7 @@ from mlplugins.analysis.readers._text import (
 from mlplugins.errors import BadInput
 
 NAME = "VASP XDATCAR"
+GROWN = re.compile(rb"(?<=\d)-")
 KINDS = (b"direct", b"cartesian")
 NEXT_FRAME = re.compile(rb"(?:^|\n)([ \t]*(?:direct|cartesian)\b)", re.IGNORECASE)
 
@@ -74,6 +75,8 @@ class _Reader:
                 lines.back(len(block) - cut.start(1))
                 raise Truncated(f"frame {self.number} is cut by the next one", more=True)
             where = f"{self.path}, frame {self.number}"
+            if len(block.split()) < 3 * len(self._symbols):  # columns of fixed width have grown together
+                block = GROWN.sub(b" -", block)
             values = self._table.parse(block, len(self._symbols), where).values.T
             positions = values @ self._cell if kind.startswith(b"direct") else values
             return Frame(symbols=self._symbols, positions=positions, cell=self._cell)

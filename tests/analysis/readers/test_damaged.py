@@ -219,6 +219,23 @@ def test_a_program_that_is_not_there_is_named(tmp_path, monkeypatch):
         read_trajectory([tmp_path / "a"], SETTINGS)
 
 
+def test_columns_of_vasp_that_have_grown_together(tmp_path):
+    """Fixed format: a minus sign takes the place of the space (pymatgen's pull request 4323)."""
+    grown = text(XDATCAR).replace(".5 .5 .5", "-0.50000000-0.25000000 -0.12500000")
+    spaced = text(XDATCAR).replace(".5 .5 .5", "-0.50000000 -0.25000000 -0.12500000")
+    runs = [read(tmp_path / "a", content, 10) for content in (grown, spaced)]
+    np.testing.assert_array_equal(runs[0].displacements, runs[1].displacements)
+
+
+def test_no_cell_and_no_periods_keeps_d(tmp_path):
+    content = text(EXTXYZ).replace('Lattice="10 0 0 0 10 0 0 0 10" ', "").replace("T T T", "F F F")
+    run = read(tmp_path / "a", content)
+    np.testing.assert_allclose(
+        run.displacements, read(tmp_path / "b", text(EXTXYZ)).displacements, atol=1e-12
+    )
+    assert "not periodic along a, b and c" in run.warnings[0]
+
+
 def test_a_title_is_no_compressed_file(tmp_path):
     """An XDATCAR of BZO begins with the letters of bzip2."""
     assert read(tmp_path / "XDATCAR", text(XDATCAR).replace("title", "BZO"), 10).n_frames == 5
