@@ -73,7 +73,7 @@ def block_share(
     lengths = np.array([stop - start for _, (start, stop) in stretches], dtype=float)
     shared = []
     for (run, part), length in zip(stretches, lengths):
-        share = max(1, round(count * length / lengths.sum()))
+        share = max(1, int(np.ceil(count * length / lengths.sum() - 1e-9)))
         share = min(share, part[1] - part[0] - high)
         shared.append((run, part, share, float(length / share)))
     return shared

@@ -54,8 +54,6 @@ LONGEST = 0.5
 """Longest lag fitted, of the longest stretch."""
 ON_THE_LINE = 0.05
 """Relative distance of the points of a window from the line."""
-SINGLE_WALKER = 1.96**2
-"""The interval of one walker is not narrower than that of 95 % by its Gaussian variance."""
 WINDOW_RATIO = 8.0
 INDEPENDENT = 50
 """Independent displacements of all ions together at the longest lag considered."""
@@ -261,8 +259,12 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
     reach = int(np.ceil(np.sqrt(pull @ lags**2 / pull.sum()))) if pull.sum() > 0 else int(lags[-1])
     fit = _fit(lags, found.line, found.curvature, value, block_count(paths, reach))
     data = block_data(paths, lags, fit.blocks) if fit.blocks != MIN_BLOCKS else rough
-    slope = _weighed(paths, data, fit, found.line, 1.0)
-    one_mean = _one_mean(paths, lags, slope)
+    # late lags of short blocks overlap too much to compare runs by
+    early = lags[: max(3, int(np.searchsorted(lags, paths.longest // 10)))]
+    one_mean = 1.0
+    if len(paths.displacements) > 1:
+        compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
+        one_mean = _one_mean(paths, early, compared)
     return fit, _weighed(paths, data, fit, found.line, one_mean)
 
 
@@ -291,9 +293,6 @@ def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean
     variance = fit.relative_variance * value**2
     if value <= 0:
         variance = _ceiling_variance(line, data.mean, fit.lags, paths)
-    if cells.shape[1] == 1:
-        # the sum of many ions is a Gaussian process, and few blocks are all there is
-        variance *= SINGLE_WALKER
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
     found = _estimate(cells, data, model, line, one_mean)
@@ -500,5 +499,6 @@ def _ratio(tracer: Estimate, both: Estimate) -> Value:
     ions = tracer.ions / tracer.value**2
     time, freedom = _over_time(ratio, tracer.data, tracer.one_mean)
     curvature = tracer.curvature / tracer.value**2
-    unity = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature)
+    found = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature, single=True)
+    unity = Value(1.0, 1 / found.high, 1 / found.low, found.relative_error)
     return unity.scaled(tracer.value / both.value)

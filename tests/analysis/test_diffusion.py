@@ -52,10 +52,11 @@ def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
     runs = [np.repeat(one[:, ion : ion + 1], 8, axis=1) for ion in range(one.shape[1])]
     result = diffusion(paths_of(*runs))
     assert result.curved
-    assert result.tracer.high > 50 * result.tracer.low  # the truth is zero, and no lag shows it
+    assert result.tracer.high > 10 * result.tracer.low  # the truth is zero, and no lag shows it
     assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
-    assert result.collective.low == pytest.approx(8 * result.tracer.low, rel=1e-9)
-    assert result.collective.high == pytest.approx(8 * result.tracer.high, rel=1e-9)
+    # the same numbers, but for the least error of a single walker
+    assert 0.3 < result.collective.low / (8 * result.tracer.low) <= 1 + 1e-9
+    assert 1 - 1e-9 <= result.collective.high / (8 * result.tracer.high) < 3
     assert np.mean([axis.value for axis in result.axes]) == pytest.approx(result.tracer.value, rel=1e-9)
 
 
