@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from mlplugins.analysis.linefit import JITTER, LineWeights, curve_covariance, generalised
+from mlplugins.analysis.linefit import LineWeights, curve_covariance, generalised
 
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
@@ -34,6 +34,7 @@ HIDDEN = 0.3
 """Share of the prior's variance that is taken as error: with all of it the intervals of plain walks hold the
 truth in 99 to 100 %, without it those of curved ones in less than 95 %."""
 MOST_EXCESS = 50.0
+LEAST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def curve_fit(
     """
     x = lags.astype(float)
     taus = _taus(x, SLOWEST * frames)
-    walker = curve_covariance(lags, frames, _smooth(x, msd, frames))
-    walker += JITTER * np.diag(np.diag(walker))
+    walker = _positive(curve_covariance(lags, frames, _smooth(x, msd, frames)))
     scatter = walker / walkers
     design = np.stack([x, np.ones(len(x))], axis=1)
     prior = _prior(x, msd, scatter, taus)
@@ -87,6 +87,14 @@ def curve_fit(
     slope, intercept = generalised(design, scatter + prior)
     line = LineWeights(slope, intercept, float(slope @ walker @ slope))
     return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
+
+
+def _positive(covariance: Floats) -> Floats:
+    """With eigenvalues of the correlation of at least `LEAST`: only pairs that overlap were summed."""
+    scale = np.sqrt(np.diag(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    whole = (vectors * np.maximum(values, LEAST * values[-1])) @ vectors.T
+    return np.asarray(whole * np.outer(scale, scale))
 
 
 def _taus(x: Floats, slowest: float) -> Floats:
@@ -121,15 +129,18 @@ def _change(x: Floats, msd: Floats, scatter: Floats, low: float) -> tuple[float,
 def _smooth(x: Floats, msd: Floats, frames: int) -> Floats:
     """A smooth MSD per axis at lags 0, 1, … 2 max(x).
 
-    Line, intercept and decays with coefficients ≥ 0: the MSD of some stationary Gaussian process.
+    Line, intercept, decays and ballistic starts with coefficients ≥ 0: the MSD of some stationary Gaussian
+    process.
     """
     taus = _taus(x, SLOWEST * frames)
-    basis = np.column_stack([x, np.ones(len(x)), 1 - np.exp(-x[:, None] / taus)])
+    decays = 1 - np.exp(-x[:, None] / taus)
+    basis = np.column_stack([x, np.ones(len(x)), decays, x[:, None] - taus * decays])
     errors = msd * np.sqrt(x / frames) + 1e-12
     found, _ = optimize.nnls(basis / errors[:, None], msd / errors)
     lag = np.arange(2.0 * x[-1] + 2)
     walk = max(float(found[0]), 1e-12) * lag + found[1] * (lag > 0)
-    for tau, amplitude in zip(taus, found[2:]):
-        if amplitude > 0:
-            walk += amplitude * (1 - np.exp(-lag / tau))
+    for tau, amplitude, start in zip(taus, found[2:], found[2 + len(taus) :]):
+        if amplitude > 0 or start > 0:
+            decay = 1 - np.exp(-lag / tau)
+            walk += amplitude * decay + start * (lag - tau * decay)
     return np.asarray(walk / 3)

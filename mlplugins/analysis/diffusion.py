@@ -28,6 +28,7 @@ from mlplugins.analysis.blocks import (
     Paths,
     block_count,
     block_data,
+    collective_paths,
     ion_variance,
     time_variance,
 )
@@ -39,7 +40,6 @@ from mlplugins.analysis.linefit import (
     line_weights,
     ordinary_weights,
 )
-from mlplugins.analysis.msd import collective_displacement
 from mlplugins.analysis.value import Value, half_width, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
@@ -227,7 +227,8 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     """D* with the window that shows it; `ols` gives the ordinary slope of that window."""
     fit, slope = _curve(paths)
     window, ordinary = _choose(paths, fit, slope)
-    inside = _inside(paths, fit.lags, window)
+    time = fit.lags * (paths.interval_fs / FS_PER_PS)
+    inside = np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
     plain = ordinary_weights(fit.lags, inside)
     error = np.sqrt(slope.time + slope.ions + slope.curvature)
     away = abs(float(plain @ slope.data.mean) - slope.value)
@@ -281,11 +282,6 @@ def curve_lags(paths: Paths) -> Lags:
     return np.unique(np.geomspace(first, last, CURVE_LAGS).round().astype(np.intp))
 
 
-def _inside(paths: Paths, lags: Lags, window: Window) -> NDArray[np.intp]:
-    time = lags * (paths.interval_fs / FS_PER_PS)
-    return np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
-
-
 def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean: float) -> Estimate:
     """Estimate by given weights."""
     cells = np.einsum("m,mbna->bn", line.weights, data.msd)
@@ -306,12 +302,6 @@ def _line_fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estim
     fits = [estimate(data, lags, paths, name) for name in order]
     one_mean = _one_mean(paths, lags, fits[0])
     return [_estimate(fit.cells, data, fit.model, fit.line, one_mean) for fit in fits]
-
-
-def collective_paths(paths: Paths) -> Paths:
-    """Σ r / √N of every run as the path of one walker."""
-    summed = [collective_displacement(run) for run in paths.displacements]
-    return Paths(summed, paths.segments, paths.interval_fs)
 
 
 def window_lags(paths: Paths, window: Window, estimator: str = "gls") -> Lags:
@@ -470,7 +460,12 @@ def _difference(first: Estimate, second: Estimate) -> float:
 
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
     """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
-    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature) for fit in fits]
+    parts = [
+        interval(
+            fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature, fit.cells.shape[1] == 1
+        )
+        for fit in fits
+    ]
     return spanning(parts).scaled(unit)
 
 
