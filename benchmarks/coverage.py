@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
-from mlplugins.analysis.blocks import Paths
-from mlplugins.analysis.diffusion import collective_paths, diffusion
+from mlplugins.analysis.blocks import Paths, collective_paths
+from mlplugins.analysis.diffusion import diffusion
 from mlplugins.analysis.value import Value
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
 
@@ -114,8 +114,8 @@ CASES = (
     Case("barriers 3 kT, 160 ps", network(disorder(0.05, 3.0), 1600, 24)),
     Case("barriers 2 kT, pairs", network(disorder(0.05, 2.0), 800, 24, 2), 2),
     Case("cages, 20 slow hops", network(cage(0.5, 0.01), 550, 12)),
-    Case("cages, 200 slow hops", network(cage(1.0, 0.03), 930, 24)),
-    Case("cages, 2000 slow hops", network(cage(1.0, 0.03), 9300, 24)),
+    Case("cages, 70 slow hops", network(cage(0.5, 0.03), 930, 8)),
+    Case("cages, 700 slow hops", network(cage(0.5, 0.03), 3100, 24)),
     Case("cages, ratio of ten", network(cage(0.3, 0.03), 1000, 24)),
 )
 

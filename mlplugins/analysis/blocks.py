@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.msd import block_msd
+from mlplugins.analysis.msd import block_msd, collective_displacement
 from mlplugins.units import FS_PER_PS
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ def block_share(
     lengths = np.array([stop - start for _, (start, stop) in stretches], dtype=float)
     shared = []
     for (run, part), length in zip(stretches, lengths):
-        share = max(1, round(count * length / lengths.sum()))
+        share = max(1, int(np.ceil(count * length / lengths.sum() - 1e-9)))
         share = min(share, part[1] - part[0] - high)
         shared.append((run, part, share, float(length / share)))
     return shared
@@ -118,3 +118,9 @@ def msd_band(paths: Paths, points: int = 24) -> tuple[Floats, Floats, Floats]:
         errors.append(np.sqrt(variance))
     time: Floats = lags.astype(np.float64) * float(paths.interval_fs / FS_PER_PS)
     return time, data.mean, np.array(errors)
+
+
+def collective_paths(paths: Paths) -> Paths:
+    """Σ r / √N of every run as the path of one walker."""
+    summed = [collective_displacement(run) for run in paths.displacements]
+    return Paths(summed, paths.segments, paths.interval_fs)

@@ -333,23 +333,7 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
             f"{run.diffusion.one_mean:.1g}): they are not samples of one state; the interval of D* is that "
             "of the scatter between runs"
         )
-    if not window.linear:
-        texts.append(
-            "no fit window is a line: the MSD is still curved; D* is the slope that its late lags let "
-            "expect, and the intervals also hold the ordinary slope of "
-            f"{window.low_ps:.3g}–{window.high_ps:.3g} ps; run longer"
-        )
-    elif run.diffusion.curved and window.fixed:
-        texts.append(
-            "the MSD is curved inside the fit window (two ways to fit differ by "
-            f"{run.diffusion.curvature:.1f} standard errors; the intervals span both); run longer or choose "
-            "another with --fit-window"
-        )
-    elif run.diffusion.curved:
-        texts.append(
-            "the ordinary slope of the fit window lies outside the interval of the slope of all lags: the "
-            "intervals hold both; run longer"
-        )
+    texts += _curved(run.diffusion)
     length = paths.longest * paths.interval_fs / FS_PER_PS
     if length < FEW_WINDOWS * window.low_ps or length < 2.5 * window.high_ps:
         texts.append(
@@ -364,3 +348,26 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
             "mobile as well"
         )
     return texts
+
+
+def _curved(result: Diffusion) -> list[str]:
+    """What to say of an MSD that is no line in its window."""
+    window = result.window
+    if not window.linear:
+        return [
+            "no fit window is a line: the MSD is still curved; D* is the slope that its late lags let "
+            "expect, and the intervals also hold the ordinary slope of "
+            f"{window.low_ps:.3g}–{window.high_ps:.3g} ps; run longer"
+        ]
+    if result.curved and window.fixed:
+        return [
+            "the MSD is curved inside the fit window (two ways to fit differ by "
+            f"{result.curvature:.1f} standard errors; the intervals span both); run longer or choose "
+            "another with --fit-window"
+        ]
+    if result.curved:
+        return [
+            "the ordinary slope of the fit window lies outside the interval of the slope of all lags: the "
+            "intervals hold both; run longer"
+        ]
+    return []

@@ -1,13 +1,14 @@
-"""Long-time slope of an MSD that need not be a straight line: a line plus decays of unknown strength.
+"""Long-time slope of an MSD that need not be a straight line: a line plus decays whose size the curve limits.
 
 Fast hops back and forth, cages, disorder and a ballistic start add to the line of diffusion a part that
 saturates, MSD(t) = c + 6 D t + Σ_k u_k (1 − exp(−t/τ_k)), with τ_k from half of the shortest lag to a fifth
-of the run in octaves. The u_k are taken as normal with standard deviation s D τ_k, of either sign; for each
-strength s the slope is the best linear unbiased estimate, and the strengths are averaged with their
-restricted likelihood (D. A. Harville, J. Am. Stat. Assoc. 72, 320 (1977)). Where early and late lags agree,
-s = 0 wins and all lags count; where they do not, the late ones decide. What curvature may remain, and the
-choice between the strengths, are part of the variance: no test comes before the fit. The covariance of the
-MSD is that of a Gaussian process with the *measured* curve (Wick), not that of a Brownian walk.
+of the run in octaves. The excess slopes u_k/τ_k are taken as normal, of either sign, with a standard
+deviation that the curve itself sets: the change of slope from the octave of lags at τ_k to the next one plus
+its error, but no more than the octave before has, unless the change less twice its error exceeds that. The
+slope is then the best linear unbiased estimate (kriging with a trend). Where the slope is the same from early
+lags on, all lags count; where it still changes, the late ones decide, and what curvature may remain is part
+of the variance: no test comes before the fit. The covariance of the MSD is that of a Gaussian process with
+the *measured* curve (Wick), not that of a Brownian walk.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import optimize
 
-from mlplugins.analysis.linefit import JITTER, LineWeights, curve_covariance, generalised
+from mlplugins.analysis.linefit import LineWeights, curve_covariance, generalised
 
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
-STRENGTHS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
-"""Standard deviations of the excess slope that each decay time adds, in units of D."""
-CONTRAST = 0.8
-"""Strength whose slope is the late one."""
-MOST_EXCESS = 50.0
-HIDDEN = 0.4
-"""Share of the prior's variance that is taken as error: with all of it the intervals of plain walks hold the
-truth in 99 to 100 %, without it those of curved ones in less than 95 %."""
 SLOWEST = 0.2
 """Longest decay time over the length of the run: slower ones cannot be told from diffusion."""
+GAIN = 2.0
+"""Excess slope at t = 0 of a decay over the change of slope that it makes between two octaves of lags."""
+CERTAIN = 2.0
+"""Standard errors below a change of slope that exceeds that of the octave before."""
+HIDDEN = 0.3
+"""Share of the prior's variance that is taken as error: with all of it the intervals of plain walks hold the
+truth in 99 to 100 %, without it those of curved ones in less than 95 %."""
+MOST_EXCESS = 50.0
+LEAST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,10 @@ class CurveFit:
     Attributes:
         line: weights of the lags; `variance` that of one walker with this MSD, per frame².
         curvature: variance of the slope by curvature that the lags do not exclude, (Å² per frame)².
-        straight: probability that the MSD is a line from the first lag on.
     """
 
     line: LineWeights
     curvature: float
-    straight: float
 
 
 def curve_fit(
@@ -60,7 +60,7 @@ def curve_fit(
     """Weights that give the long-time slope of a 3-d MSD over all origins.
 
     Args:
-        lags: in frames, rising, at least three.
+        lags: in frames, rising, at least four.
         msd: at the lags, Å².
         frames: length of the trajectory.
         walkers: number of walkers behind the MSD.
@@ -69,36 +69,32 @@ def curve_fit(
 
     >>> lags = np.unique(np.geomspace(5, 500, 24).astype(int))
     >>> fit = curve_fit(lags, 2.0 + 0.5 * lags, 1000, 24)
-    >>> round(float(fit.line.weights @ (2.0 + 0.5 * lags)), 9), fit.straight > 0.2
-    (0.5, True)
+    >>> round(float(fit.line.weights @ (2.0 + 0.5 * lags)), 9)
+    0.5
     """
     x = lags.astype(float)
-    slope, walk = _smooth(x, msd, frames)
-    walker = curve_covariance(lags, frames, walk)
-    walker += JITTER * np.diag(np.diag(walker))
+    taus = _taus(x, SLOWEST * frames)
+    walker = _positive(curve_covariance(lags, frames, _smooth(x, msd, frames)))
     scatter = walker / walkers
     design = np.stack([x, np.ones(len(x))], axis=1)
-    shapes = _decays(x, frames) * slope
-    prior = shapes @ shapes.T
+    prior = _prior(x, msd, scatter, taus)
     if observed is not None:
-        early, late = (generalised(design, scatter + s**2 * prior)[0] for s in (0.0, CONTRAST))
+        early, late = (generalised(design, scatter + part)[0] for part in (0 * prior, prior))
         expected = float((late - early) @ scatter @ (late - early))
         excess = observed(late - early) / expected if expected > 0 else 1.0
         scatter = scatter * float(np.clip(excess, 1.0, MOST_EXCESS))
-    rows, spread, evidence = [], [], []
-    for strength in STRENGTHS:
-        row, log = _given(design, scatter + strength**2 * prior, msd)
-        rows.append(row)
-        spread.append(strength**2 * float(row[0] @ prior @ row[0]))
-        evidence.append(log)
-    chance = np.exp(np.array(evidence) - max(evidence))
-    chance /= chance.sum()
-    mixed = np.einsum("s,sij->ij", chance, np.array(rows))
-    slopes = np.array([float(row[0] @ msd) for row in rows])
-    between = (slopes - mixed[0] @ msd) ** 2
-    variance = float(mixed[0] @ walker @ mixed[0])
-    line = LineWeights(mixed[0], mixed[1], variance)
-    return CurveFit(line, HIDDEN * float(chance @ (np.array(spread) + between)), float(chance[0]))
+        prior = _prior(x, msd, scatter, taus)
+    slope, intercept = generalised(design, scatter + prior)
+    line = LineWeights(slope, intercept, float(slope @ walker @ slope))
+    return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
+
+
+def _positive(covariance: Floats) -> Floats:
+    """With eigenvalues of the correlation of at least `LEAST`: only pairs that overlap were summed."""
+    scale = np.sqrt(np.diag(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    whole = (vectors * np.maximum(values, LEAST * values[-1])) @ vectors.T
+    return np.asarray(whole * np.outer(scale, scale))
 
 
 def _taus(x: Floats, slowest: float) -> Floats:
@@ -107,39 +103,44 @@ def _taus(x: Floats, slowest: float) -> Floats:
     return np.asarray(0.5 * x[0] * 2.0 ** np.arange(count))
 
 
-def _decays(x: Floats, frames: int) -> Floats:
-    """(lags, decays): saturating parts, each with an excess slope of one at t = 0."""
-    taus = _taus(x, SLOWEST * frames)
-    return np.asarray((1 - np.exp(-x[:, None] / taus)) * taus)
+def _prior(x: Floats, msd: Floats, scatter: Floats, taus: Floats) -> Floats:
+    """Covariance of the saturating parts at the lags."""
+    bounds: list[float] = []
+    for tau in taus:
+        change, error = _change(x, msd, scatter, max(tau, x[0]))
+        before = bounds[-1] if bounds else np.inf
+        bounds.append(max(min(before, change + error), change - CERTAIN * error))
+    shapes = (1 - np.exp(-x[:, None] / taus)) * taus * (GAIN * np.array(bounds))
+    return np.asarray(shapes @ shapes.T)
 
 
-def _smooth(x: Floats, msd: Floats, frames: int) -> tuple[float, Floats]:
-    """Slope for the scale of the decays, and a smooth MSD per axis at lags 0, 1, … 2 max(x).
+def _change(x: Floats, msd: Floats, scatter: Floats, low: float) -> tuple[float, float]:
+    """Change of the ordinary slope from the octave of lags at `low` to the next, and its error."""
+    weights = np.zeros(len(x))
+    for sign, start in ((1.0, low), (-1.0, 2 * low)):
+        inside = np.flatnonzero((x >= 0.95 * start) & (x <= 2.1 * start))
+        if len(inside) < 2:
+            inside = np.argsort(np.abs(np.log(x / (1.4 * start))))[:2]
+        centred = x[inside] - x[inside].mean()
+        weights[inside] += sign * centred / (centred @ centred)
+    return float(abs(weights @ msd)), float(np.sqrt(weights @ scatter @ weights))
 
-    Line, intercept and decays with coefficients ≥ 0: the MSD of some stationary Gaussian process.
+
+def _smooth(x: Floats, msd: Floats, frames: int) -> Floats:
+    """A smooth MSD per axis at lags 0, 1, … 2 max(x).
+
+    Line, intercept, decays and ballistic starts with coefficients ≥ 0: the MSD of some stationary Gaussian
+    process.
     """
     taus = _taus(x, SLOWEST * frames)
-    basis = np.column_stack([x, np.ones(len(x)), 1 - np.exp(-x[:, None] / taus)])
+    decays = 1 - np.exp(-x[:, None] / taus)
+    basis = np.column_stack([x, np.ones(len(x)), decays, x[:, None] - taus * decays])
     errors = msd * np.sqrt(x / frames) + 1e-12
     found, _ = optimize.nnls(basis / errors[:, None], msd / errors)
     lag = np.arange(2.0 * x[-1] + 2)
-    step = max(float(found[0]), 1e-12)
-    walk = step * lag + found[1] * (lag > 0)
-    for tau, amplitude in zip(taus, found[2:]):
-        if amplitude > 0:
-            walk += amplitude * (1 - np.exp(-lag / tau))
-    return max(step, 0.3 * float(msd[-1] / x[-1])), walk / 3
-
-
-def _given(design: Floats, covariance: Floats, msd: Floats) -> tuple[Floats, float]:
-    """Rows of slope and intercept by generalised least squares, and the restricted log-likelihood."""
-    rows = generalised(design, covariance)
-    scale = np.sqrt(np.diag(covariance))
-    correlation = covariance / np.outer(scale, scale) + JITTER * np.eye(len(scale))
-    factor = linalg.cho_factor(correlation)
-    scaled, residual = design / scale[:, None], (msd - design @ (rows @ msd)) / scale
-    information = scaled.T @ linalg.cho_solve(factor, scaled)
-    log = -float(np.log(np.diag(factor[0])).sum() + np.log(scale).sum())
-    log -= 0.5 * float(np.linalg.slogdet(information)[1])
-    log -= 0.5 * float(residual @ linalg.cho_solve(factor, residual))
-    return rows, log
+    walk = max(float(found[0]), 1e-12) * lag + found[1] * (lag > 0)
+    for tau, amplitude, start in zip(taus, found[2:], found[2 + len(taus) :]):
+        if amplitude > 0 or start > 0:
+            decay = 1 - np.exp(-lag / tau)
+            walk += amplitude * decay + start * (lag - tau * decay)
+    return np.asarray(walk / 3)

@@ -28,6 +28,7 @@ from mlplugins.analysis.blocks import (
     Paths,
     block_count,
     block_data,
+    collective_paths,
     ion_variance,
     time_variance,
 )
@@ -39,7 +40,6 @@ from mlplugins.analysis.linefit import (
     line_weights,
     ordinary_weights,
 )
-from mlplugins.analysis.msd import collective_displacement
 from mlplugins.analysis.value import Value, half_width, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
@@ -54,8 +54,6 @@ LONGEST = 0.5
 """Longest lag fitted, of the longest stretch."""
 ON_THE_LINE = 0.05
 """Relative distance of the points of a window from the line."""
-SINGLE_WALKER = 1.96**2
-"""The interval of one walker is not narrower than that of 95 % by its Gaussian variance."""
 WINDOW_RATIO = 8.0
 INDEPENDENT = 50
 """Independent displacements of all ions together at the longest lag considered."""
@@ -229,7 +227,8 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     """D* with the window that shows it; `ols` gives the ordinary slope of that window."""
     fit, slope = _curve(paths)
     window, ordinary = _choose(paths, fit, slope)
-    inside = _inside(paths, fit.lags, window)
+    time = fit.lags * (paths.interval_fs / FS_PER_PS)
+    inside = np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
     plain = ordinary_weights(fit.lags, inside)
     error = np.sqrt(slope.time + slope.ions + slope.curvature)
     away = abs(float(plain @ slope.data.mean) - slope.value)
@@ -261,8 +260,12 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
     reach = int(np.ceil(np.sqrt(pull @ lags**2 / pull.sum()))) if pull.sum() > 0 else int(lags[-1])
     fit = _fit(lags, found.line, found.curvature, value, block_count(paths, reach))
     data = block_data(paths, lags, fit.blocks) if fit.blocks != MIN_BLOCKS else rough
-    slope = _weighed(paths, data, fit, found.line, 1.0)
-    one_mean = _one_mean(paths, lags, slope)
+    # late lags of short blocks overlap too much to compare runs by
+    early = lags[: max(3, int(np.searchsorted(lags, paths.longest // 10)))]
+    one_mean = 1.0
+    if len(paths.displacements) > 1:
+        compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
+        one_mean = _one_mean(paths, early, compared)
     return fit, _weighed(paths, data, fit, found.line, one_mean)
 
 
@@ -279,11 +282,6 @@ def curve_lags(paths: Paths) -> Lags:
     return np.unique(np.geomspace(first, last, CURVE_LAGS).round().astype(np.intp))
 
 
-def _inside(paths: Paths, lags: Lags, window: Window) -> NDArray[np.intp]:
-    time = lags * (paths.interval_fs / FS_PER_PS)
-    return np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
-
-
 def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean: float) -> Estimate:
     """Estimate by given weights."""
     cells = np.einsum("m,mbna->bn", line.weights, data.msd)
@@ -291,9 +289,6 @@ def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean
     variance = fit.relative_variance * value**2
     if value <= 0:
         variance = _ceiling_variance(line, data.mean, fit.lags, paths)
-    if cells.shape[1] == 1:
-        # the sum of many ions is a Gaussian process, and few blocks are all there is
-        variance *= SINGLE_WALKER
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
     found = _estimate(cells, data, model, line, one_mean)
@@ -307,12 +302,6 @@ def _line_fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estim
     fits = [estimate(data, lags, paths, name) for name in order]
     one_mean = _one_mean(paths, lags, fits[0])
     return [_estimate(fit.cells, data, fit.model, fit.line, one_mean) for fit in fits]
-
-
-def collective_paths(paths: Paths) -> Paths:
-    """Σ r / √N of every run as the path of one walker."""
-    summed = [collective_displacement(run) for run in paths.displacements]
-    return Paths(summed, paths.segments, paths.interval_fs)
 
 
 def window_lags(paths: Paths, window: Window, estimator: str = "gls") -> Lags:
@@ -471,7 +460,12 @@ def _difference(first: Estimate, second: Estimate) -> float:
 
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
     """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
-    parts = [interval(fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature) for fit in fits]
+    parts = [
+        interval(
+            fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature, fit.cells.shape[1] == 1
+        )
+        for fit in fits
+    ]
     return spanning(parts).scaled(unit)
 
 
@@ -500,5 +494,6 @@ def _ratio(tracer: Estimate, both: Estimate) -> Value:
     ions = tracer.ions / tracer.value**2
     time, freedom = _over_time(ratio, tracer.data, tracer.one_mean)
     curvature = tracer.curvature / tracer.value**2
-    unity = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature)
+    found = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature, single=True)
+    unity = Value(1.0, 1 / found.high, 1 / found.low, found.relative_error)
     return unity.scaled(tracer.value / both.value)

@@ -133,6 +133,6 @@ def ordinary_weights(lags: NDArray[np.intp], inside: NDArray[np.intp]) -> Floats
 def drawn(weights: Floats, lags: NDArray[np.intp], inside: NDArray[np.intp], variance: float) -> LineWeights:
     """The line of this slope through the window, nearest to the early points, which scatter least."""
     level = np.zeros(len(lags))
-    level[inside] = 1 / lags[inside]
+    level[inside] = 1 / lags[inside].astype(float) ** 2
     level /= level.sum()
     return LineWeights(weights, level - weights * (level @ lags), variance)

@@ -21,7 +21,6 @@ REFERENCES = {
     "gls": "X. Michalet, A. J. Berglund, Phys. Rev. E 85, 061916 (2012), 10.1103/PhysRevE.85.061916.",
     "bayes": "A. R. McCluskey, S. W. Coles, B. J. Morgan, J. Chem. Theory Comput. 21, 79 (2025), "
     "10.1021/acs.jctc.4c01249.",
-    "reml": "D. A. Harville, J. Am. Stat. Assoc. 72, 320 (1977), 10.1080/01621459.1977.10480998.",
     "cluster": "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
     "10.1198/jbes.2010.07136.",
     "hops": "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
@@ -94,8 +93,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
         texts = [
             "D* is the long-time slope of MSD = c + 6 D* t + Σ u<sub>k</sub> (1 − exp(−t/τ<sub>k</sub>)) "
             f"over all lags up to half of the run, by generalised least squares with {model} of a Gaussian "
-            "process with the measured MSD; the strength of the decays is averaged over with its restricted "
-            f"likelihood {cite('reml')}, and what they may hide is part of the error. The fit window "
+            "process with the measured MSD; the decays are as large as the changes of slope between octaves "
+            "of lags allow, and what they may hide is part of the error. The fit window "
             f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope "
             "agrees with it and whose points lie on the line."
         ]

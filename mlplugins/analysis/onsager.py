@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.blocks import Paths, time_variance
-from mlplugins.analysis.diffusion import SINGLE_WALKER, Diffusion, diffusion
+from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.matrix import MatrixSlope, slope_matrix
 from mlplugins.analysis.value import Value, interval
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS, conductivity_ms_cm
@@ -113,8 +113,8 @@ def onsager(
     currents = np.einsum("i,bij,j->b", weight, slope.per_block, weight)
     total = float(slope.weights @ currents)
     error = time_variance(currents, slope.weights)
-    model, curved = SINGLE_WALKER * slope.brownian * total**2, slope.curvature * total**2
-    sigma = interval(total, error, model, len(currents) - 1, curved).scaled(sigma_unit)
+    model, curved = slope.brownian * total**2, slope.curvature * total**2
+    sigma = interval(total, error, model, len(currents) - 1, curved, single=True).scaled(sigma_unit)
     tracer = _nernst_einstein(own, ions, weight, state)
     shares = weight @ slope.value * weight
     return Onsager(

@@ -43,19 +43,27 @@ def half_width(variance: float, model: float, freedom: int, known: float = 0.0) 
     return float(max(np.sqrt(t**2 * variance + z**2 * known), np.sqrt(model)))
 
 
-def interval(value: float, variance: float, model: float, freedom: int, known: float = 0.0) -> Value:
+def interval(
+    value: float, variance: float, model: float, freedom: int, known: float = 0.0, single: bool = False
+) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
 
     Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
     agree by chance from an interval narrower than one standard error. `known` is a variance that does not
-    come from the blocks.
+    come from the blocks. `single` is for one walker, a Gaussian process: few blocks are all there is, and the
+    interval is not narrower than that of χ² with the relative variance `model`/`value`².
     """
     z = float(special.ndtri(0.5 + LEVEL / 2))
     half = half_width(variance, model, freedom, known)
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
-    factor = float(np.exp(min(half / value, 700.0)))
-    return Value(value, value / factor, value * factor, half / value / z)
+    up = down = float(np.exp(min(half / value, 700.0)))
+    if single and model > 0:
+        k = 2 * value**2 / model
+        tail = (1 - LEVEL) / 2
+        up = max(up, float(k / max(special.chdtri(k, 1 - tail), k * 1e-300)))
+        down = max(down, float(special.chdtri(k, tail)) / k)
+    return Value(value, value / down, value * up, half / value / z)
 
 
 def spanning(parts: Sequence[Value]) -> Value:

@@ -6,7 +6,7 @@ import pytest
 from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
 from mlplugins.analysis.matrix import slope_matrix
 from mlplugins.errors import BadInput
-from mlplugins.testing.walks import LatticeWalk
+from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers
 from mlplugins.units import CM2_S_PER_A2_FS
 
 
@@ -52,10 +52,11 @@ def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
     runs = [np.repeat(one[:, ion : ion + 1], 8, axis=1) for ion in range(one.shape[1])]
     result = diffusion(paths_of(*runs))
     assert result.curved
-    assert result.tracer.high > 50 * result.tracer.low  # the truth is zero, and no lag shows it
+    assert result.tracer.high > 10 * result.tracer.low  # the truth is zero, and no lag shows it
     assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
-    assert result.collective.low == pytest.approx(8 * result.tracer.low, rel=1e-9)
-    assert result.collective.high == pytest.approx(8 * result.tracer.high, rel=1e-9)
+    # the same numbers, but for the least error of a single walker
+    assert 0.3 < result.collective.low / (8 * result.tracer.low) <= 1 + 1e-9
+    assert result.collective.high >= 8 * result.tracer.high * (1 - 1e-9)
     assert np.mean([axis.value for axis in result.axes]) == pytest.approx(result.tracer.value, rel=1e-9)
 
 
@@ -240,3 +241,47 @@ def test_intervals_cover_the_truth(together):
     assert undefined <= 0.02 * walks
     assert (shares >= 0.90).all(), shares
     assert (shares <= 0.98).all(), shares
+
+
+CURVED = {
+    "barriers": lambda seed: NetworkWalk(random_barriers(0.05, 3.0, seed), 800, 24, substeps=3, seed=seed),
+    "cages": lambda seed: NetworkWalk(cages(0.3, 0.03), 800, 24, substeps=2, seed=seed),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CURVED)
+def test_a_curved_msd_does_not_bias_d(kind):
+    """Fast hops to and fro: a line through early lags is 15 to 30 % too high and holds D in 15 to 70 %.
+
+    With 95 % of intervals right, fewer than 32 of 36 have a probability of 3 %, with 78 % of 92 %.
+    """
+    held, ratios = 0, []
+    for seed in range(36):
+        walk = CURVED[kind](seed)
+        tracer = diffusion(paths_of(walk.displacements()), collective=False).tracer
+        held += tracer.low < walk.exact_cm2_s < tracer.high
+        ratios.append(tracer.value / walk.exact_cm2_s)
+    assert held >= 32, held
+    assert 0.9 < np.median(ratios) < 1.1
+
+
+def test_the_line_goes_through_the_curve_of_its_window():
+    """In the window that is shown the ordinary slope lies in the interval, and the line on the points."""
+    walk = NetworkWalk(cages(0.3, 0.03), 1000, 24, substeps=2, seed=4)
+    moved = walk.displacements()
+    result = diffusion(paths_of(moved), collective=False)
+    low, high = (round(bound / 0.1) for bound in (result.window.low_ps, result.window.high_ps))
+    lags = np.arange(low, high + 1)
+    msd = np.array([((moved[lag:] - moved[:-lag]) ** 2).sum(axis=2).mean() for lag in lags])
+    slope = np.polyfit(lags * 0.1, msd, 1)[0] / 6 * 1e-4
+    assert result.tracer.low < slope < result.tracer.high
+    line = result.intercept_a2 + 6e4 * result.tracer.value * lags * 0.1
+    assert np.abs(line / msd - 1).max() < 0.12
+
+
+def test_a_ballistic_start_does_not_bias_d():
+    walk = LatticeWalk(frames=3000, ions=40, rate=0.4)
+    tracer = diffusion(paths_of(ballistic(walk, 1.0)), collective=False).tracer
+    assert tracer.low < walk.exact_cm2_s < tracer.high
+    assert tracer.value == pytest.approx(walk.exact_cm2_s, rel=0.2)

@@ -81,7 +81,7 @@ def test_methods_say_what_was_done():
     assert "contradicts" not in text
     assert "generalised least squares" not in text.split("<ol>")[0]
     chosen = methods([analyse([run], 600.0, AnalysisSettings())], None, "centre of mass of all atoms but Li")
-    assert "the earliest one that no later window contradicts" in chosen
+    assert "the earliest one whose ordinary slope agrees" in chosen
     assert "the drift of the centre of mass of all atoms but Li was removed" in chosen
     assert "generalised least squares" in chosen
 
