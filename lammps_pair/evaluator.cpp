@@ -189,10 +189,7 @@ void Evaluator::State::pick_device(int local_rank)
   if (wanted == "cuda" && !torch::cuda::is_available())
     throw std::runtime_error("device cuda: this torch (" + torch_release() +
                              ") sees no GPU; use `device cpu`, or install a CUDA build of torch");
-  if (settings.device.empty())
-    device = torch::Device(mta::pick_device(supported, torch::nullopt));
-  else
-    device = torch::Device(settings.device);
+  device = settings.device.empty() ? torch::Device(mta::pick_device(supported, torch::nullopt)) : torch::Device(settings.device);
   if (device.is_cuda() && !device.has_index())
     device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(local_rank % torch::cuda::device_count()));
   model->to(device);
