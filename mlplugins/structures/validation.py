@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mlplugins.errors import BadInput
 from mlplugins.structures.dataset import Keys, Structure
@@ -99,6 +99,26 @@ def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], na
         )
 
 
+def _apart(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """Which values a jump separates from the median: a gap above `least` and three times all gaps before it.
+
+    The energies of a dissociation curve reach far, but step by step.
+
+    >>> _apart(np.array([0.0, 0.1, 0.3, 0.6, 1.0, 9.0]), 0.5).tolist()
+    [False, False, False, False, False, True]
+    """
+    order = np.argsort(values)
+    apart = np.zeros(len(values), dtype=bool)
+    middle = len(values) // 2
+    for outward in (order[middle:], order[: middle + 1][::-1]):
+        gaps = np.abs(np.diff(values[outward]))
+        before = np.maximum.accumulate(np.concatenate([[0.0], gaps[:-1]])) if len(gaps) else gaps
+        jumps = np.flatnonzero(gaps > np.maximum(least, 3.0 * before))
+        if len(jumps):
+            apart[outward[jumps[0] + 1 :]] = True
+    return apart
+
+
 def outliers(residuals: ArrayLike, structures: Sequence[Structure]) -> list[str]:
     """Warnings about labels that look like a unit mistake or a failed calculation.
 
@@ -110,7 +130,7 @@ def outliers(residuals: ArrayLike, structures: Sequence[Structure]) -> list[str]
     per_atom = np.asarray(residuals, dtype=np.float64) / np.array([len(s) for s in structures])
     deviation = np.abs(per_atom - np.median(per_atom))
     limit = max(1.0, 20.0 * float(np.median(deviation)))
-    far = np.flatnonzero(deviation > limit)
+    far = np.flatnonzero((deviation > limit) & _apart(per_atom, 0.25 * limit))
     if len(far):
         worst = int(far[np.argmax(deviation[far])])
         warnings.append(
