@@ -229,12 +229,10 @@ def save(
     model = _wrap(potential, description, dtype, portable)
     try:
         with files.replacing(Path(path)) as temporary:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", category=DeprecationWarning
-                )  # torch.jit is metatomic's format
-                with _recorded_extensions(portable):
-                    model.save(str(temporary))
+            with warnings.catch_warnings(), _recorded_extensions(portable):
+                # torch.jit is metatomic's format
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
+                model.save(str(temporary))
             _seal(str(temporary))
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
