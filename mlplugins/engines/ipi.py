@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -321,11 +321,11 @@ def _paths(model: str) -> list[str]:
 
 def _checked(options: Options) -> Options:
     """The same, with the types that `Options` states; `-o` and `<parameters>` may give words for them."""
-    words = {"true": True, "false": False}
-    pbc = words.get(str(options.pbc).lower(), options.pbc)
+    flags = {"true": True, "false": False}
+    pbc = flags.get(str(options.pbc).lower(), options.pbc)
     if not isinstance(pbc, bool) and pbc != "template":
         raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
-    forces = words.get(str(options.committee_forces).lower())
+    forces = flags.get(str(options.committee_forces).lower())
     if forces is None:
         raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
     if options.order not in ("check", "trust"):
@@ -334,8 +334,8 @@ def _checked(options: Options) -> Options:
         skin = float(options.skin)
     except (TypeError, ValueError) as error:
         raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    model, template = str(options.model), str(options.template)
-    return Options(model, template, str(options.device), skin, pbc, forces, options.order)
+    words = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
+    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces)
 
 
 def _energy(value: Any) -> Any:

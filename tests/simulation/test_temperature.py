@@ -192,5 +192,5 @@ def test_ase(tmp_path, kind, step, tau, held):
 @pytest.mark.slow
 def test_ase_nose_hoover(tmp_path):
     settings = {"timestep": 2.0, "thermostat": {"kind": "nose-hoover", "time_constant": 50}}
-    run = _write(tmp_path, "ase", crystal(), 60.0, steps=5_000, **settings)
+    run = _write(tmp_path, "ase", crystal(), 60.0, steps=10_000, **settings)
     _check(_ase(run, "LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0)"), run, 0.015)
