@@ -109,10 +109,11 @@ std::string Exclusions::reason(const NeighList &list, int i, int j) const
   return "";
 }
 
-std::string Exclusions::missing_pair(const NeighList &list, double reach) const
+void Exclusions::find_missing(const NeighList &list, double reach)
 {
-  const auto bonded = missing_bonded(reach);
-  if (!bonded.empty()) return bonded;
+  missing_.clear();
+  bonded_ = missing_bonded(reach);
+  if (!bonded_.empty()) return;
   const double *const *x = atom->x;
   std::vector<int> atoms;
   for (int i = 0; i < atom->nlocal + atom->nghost; i++)
@@ -122,17 +123,24 @@ std::string Exclusions::missing_pair(const NeighList &list, double reach) const
     for (std::size_t b = a + 1; b < atoms.size() && x[atoms[b]][0] - x[atoms[a]][0] < reach; b++) {
       const int i = atoms[a], j = atoms[b];
       if (i >= atom->nlocal && j >= atom->nlocal) continue;    // another rank's, or an image of an owned pair
-      const double r = distance(x[i], x[j]);
-      if (r >= reach) continue;
+      if (distance(x[i], x[j]) >= reach) continue;
       const auto why = reason(list, i, j);
-      if (!why.empty())
-        return fmt::format("{} leaves out the pair of atoms {} and {} ({:.3g} A apart), and without it the energy of "
+      if (!why.empty()) missing_.push_back({i, j, why});
+    }
+}
+
+std::string Exclusions::missing_pair(double cutoff) const
+{
+  for (const auto &[i, j, why] : missing_) {
+    const double r = distance(atom->x[i], atom->x[j]);
+    if (r < cutoff)
+      return fmt::format("{} leaves out the pair of atoms {} and {} ({:.3g} A apart), and without it the energy of "
                            "a many-body model is wrong for all their neighbors. To keep atoms fixed, use fix setforce "
                            "or leave them out of the integrator; to take atoms out altogether, exclude them from "
                            "group all; `exclusions allow` on the pair_style line accepts it",
                            why, atom->tag[i], atom->tag[j], r);
-    }
-  return "";
+  }
+  return bonded_;
 }
 
 /// Pairs within molecules that `special_bonds` takes off the list.

@@ -29,10 +29,19 @@ class Exclusions : protected LAMMPS_NS::Pointers {
   /// Is atom `i` (owned or ghost) invisible: of a type the model does not see, or excluded from everything?
   bool hides(int i) const;
 
-  /// A sentence about two visible atoms closer than `reach` (Å) whose pair the list leaves out; empty: there are none.
-  std::string missing_pair(const LAMMPS_NS::NeighList &list, double reach) const;
+  /// Find the pairs of visible atoms closer than `reach` (Å: the cutoff and the skin) that a new list leaves out.
+  void find_missing(const LAMMPS_NS::NeighList &list, double reach);
+
+  /// A sentence about one of them that is now closer than `cutoff`; empty: there are none.
+  std::string missing_pair(double cutoff) const;
 
  private:
+  struct Missing {
+    int i, j;           ///< as long as the list lives
+    std::string why;    ///< the command that leaves the pair out
+  };
+  std::vector<Missing> missing_;
+  std::string bonded_;        ///< a sentence about a bonded pair
   std::vector<int> numbers_;
   std::vector<bool> hidden_types_;
   int hidden_groups_ = 0;     ///< bits of the groups that are excluded from the group all

@@ -75,9 +75,10 @@ void SystemAdaptor::require_same_atoms(const std::vector<int> &numbers) const
                                "type without a new neighbor list (as fix atom/swap does)");
 }
 
-std::string SystemAdaptor::missing_pair(const NeighList &list, double cutoff) const
+std::string SystemAdaptor::missing_pair(const NeighList &list, double cutoff)
 {
-  return rebuilt_ ? exclusions_.missing_pair(list, cutoff + neighbor->skin) : "";
+  if (rebuilt_) exclusions_.find_missing(list, cutoff + neighbor->skin);
+  return exclusions_.missing_pair(cutoff);
 }
 
 /// Ghosts become their owner plus whole cell vectors. Needs no atom map: one rank owns every atom.

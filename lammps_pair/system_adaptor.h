@@ -43,8 +43,8 @@ class SystemAdaptor : protected LAMMPS_NS::Pointers {
   void scatter_edges(const double *gradients, const Accumulators &out) const;
 
   /// A sentence about a pair that the neighbour list lacks though both atoms are nodes; empty: all pairs are there.
-  /// Looked for when the list is new, empty otherwise.
-  std::string missing_pair(const LAMMPS_NS::NeighList &list, double cutoff) const;
+  /// Found when the list is new, with the skin; named when they are within the cutoff.
+  std::string missing_pair(const LAMMPS_NS::NeighList &list, double cutoff);
 
   /// Number of owned atoms the model sees.
   int n_centers() const { return graph_.n_centers; }

@@ -257,7 +257,9 @@ class Joiner:
         if self.settings.volume_a3 is not None:
             return self.settings.volume_a3
         heights = np.zeros(3) if self._lattice is None else self._lattice.heights
-        reason = without_volume(self._periodic, self._filling.vacuum(len(self._mobile)), heights)
+        # a dump of the carriers alone cannot tell vacuum from framework
+        empty = {} if self._mobile.all() else self._filling.vacuum(len(self._mobile))
+        reason = without_volume(self._periodic, empty, heights)
         if not reason:
             return self._volume / count
         self.warnings.append(

@@ -18,7 +18,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from rich.box import SIMPLE_HEAD
@@ -36,6 +35,7 @@ from mlplugins.cli._common import add_json, console
 from mlplugins.engines import artifact
 from mlplugins.engines.artifact import Artifact
 from mlplugins.errors import BadInput, RunFailed, nearest
+from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
 
@@ -142,7 +142,9 @@ def _read(source: str) -> list[Named]:
     if not path.is_file():
         raise BadInput(f"no such structure file: '{path}'")
     try:
-        frames = ase.io.read(path, index=index if at else ":")
+        frames = extxyz.read(path, index if at else ":")
+    except BadInput:
+        raise
     except Exception as error:  # ASE's readers raise whatever the format's parser raises
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadInput(f"'{source}': ASE cannot read it ({reason}); expected FILE or FILE@INDEX") from error

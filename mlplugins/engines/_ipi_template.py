@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.geometry import cell_to_cellpar
-from ase.io import read
 from ipi.utils.io import read_file
 from ipi.utils.units import unit_to_user
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from mlplugins.engines._structure import Array, Prepared, in_vacuum
 from mlplugins.errors import BadInput
+from mlplugins.structures import extxyz
 
 BOHR: float = unit_to_user("length", "angstrom", 1.0)
 
@@ -27,6 +27,9 @@ SAME = 0.02
 
 CLOSE = 0.7
 """Atoms closer than this times the sum of their covalent radii are not there by intention."""
+
+FLAT = 1e-6
+"""A cell of less volume is none, Å³."""
 
 VACUUM = 50.0
 """A model of unlimited range sees no images if this much lies between them, Å."""
@@ -77,7 +80,7 @@ def read_template(path: str) -> Template:
     try:
         if Path(path).suffix.lower() == ".xyz" and not extended:
             return _read_plain(path, comment)
-        atoms = read(path, index=0)
+        atoms: Any = extxyz.read(path, 0)
     except BadInput:
         raise
     except Exception as error:  # readers raise whatever they meet
@@ -137,6 +140,8 @@ def periodicity(
     """
     if isinstance(option, bool):
         return np.full(3, option)
+    if not abs(np.linalg.det(cell)) > FLAT and not (template.pbc is not None and template.pbc.any()):
+        return np.zeros(3, dtype=bool)  # ASE's server of molecules sends no cell
     isolated = isolated_in(cell, positions, reach)
     sides = _sides(cell)
     if template.pbc is None:
@@ -158,7 +163,7 @@ def periodicity(
 
 def isolated_in(cell: Array, positions: Array, reach: float) -> bool:
     """Whether the cell leaves its atoms in vacuum: their images are beyond `reach` (or 50 Å, if infinite)."""
-    if not abs(np.linalg.det(cell)) > 1e-6:
+    if not abs(np.linalg.det(cell)) > FLAT:
         return False
     numbers = np.zeros(len(positions), np.int32)
     structure = Prepared(numbers, positions, cell, np.ones(3, bool), None)

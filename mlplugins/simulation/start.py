@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlane, FixScaled
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
+from mlplugins.structures import extxyz
 from mlplugins.units import BOLTZMANN_EV_K
 
 Velocities = Literal["auto", "thermal", "structure"]
@@ -53,7 +53,9 @@ def read_structure(source: str) -> Atoms:
     if not path.is_file():
         raise BadInput(f"no such structure file: '{path}'")
     try:
-        atoms = ase.io.read(path, index=int(index) if indexed else -1)
+        atoms = extxyz.read(path, int(index) if indexed else -1)
+    except BadInput as error:
+        raise BadInput(f"structure '{source}': {error}") from None
     except Exception as error:  # ASE's readers raise whatever the format's parser raises
         reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
         raise BadInput(
@@ -200,11 +202,10 @@ def _components(constraint: object, atoms: Atoms) -> NDArray[np.bool_] | None:
     if isinstance(constraint, FixCartesian):
         return np.asarray(constraint.mask, dtype=bool)
     if isinstance(constraint, FixScaled):
-        cell = np.abs(atoms.cell.array)
-        orthogonal = (cell - np.diag(np.diag(cell))).max() <= ALIGNED * cell.max()
-        if constraint.mask.all():
-            return everything
-        return np.asarray(constraint.mask, dtype=bool) if orthogonal or not constraint.mask.any() else None
+        held = np.asarray(constraint.mask, dtype=bool)
+        free = np.abs(atoms.cell.array[~held])  # the atom moves along these cell vectors only
+        still = (free <= ALIGNED * np.abs(atoms.cell.array).max()).all(axis=0)
+        return still if still.sum() == held.sum() else None
     if isinstance(constraint, FixedPlane | FixedLine):
         along = np.abs(constraint.dir) > 1 - ALIGNED
         if not along.any():

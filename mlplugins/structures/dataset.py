@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -169,8 +168,8 @@ def files(source: str) -> list[tuple[str, str]]:
 def _file(path: str, index: str) -> Iterator[tuple[Atoms, str]]:
     first, step = _frame_numbers(index)
     try:
-        with _uncompressed(path) as plain, extxyz.prepared(plain) as readable:
-            result = ase.io.read(readable, index=index)
+        with _uncompressed(path) as plain:
+            result = extxyz.read(plain, index)
     except BadInput as error:
         raise BadInput(str(error).replace(plain, path)) from error
     except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error

@@ -7,6 +7,7 @@ nine numbers only.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ase.io
 import numpy as np
+from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from ase.io.formats import UnknownFileTypeError, filetype
 
@@ -28,19 +31,28 @@ LONGEST_CELL_A = 500.0
 _QUOTED = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\{[^}]*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]'
 _PAIR = re.compile(rf"([^\s=\"']+)(?:\s*=\s*({_QUOTED})|\s*=\s*([^\s=]+)(?=\s|$)|=(\S*))")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?")
-_CELL_LIKE = re.compile(r"^(?:unit_?|super_?)?(?:cell|box|lattice)", re.IGNORECASE)
+_CELL_LIKE = re.compile(
+    r"^(?:unit_?|super_?)?(?:cell|box|lattice)(?:_?(?:vectors?|matrix|parameters|lengths))?$", re.IGNORECASE
+)
 _IPI = re.compile(r"CELL[({](abcABC|H|GENH)[)}]:\s*((?:[-+.\deE]+\s*)+)")
-_IPI_UNIT = re.compile(r"(positions|cell)\{(\w+)\}")
+_IPI_UNIT = re.compile(r"\b(?!CELL)(\w+)\{([\w/^]+)\}")
+_IPI_POSITIONS = re.compile(r"positions|x(_centroid(_even|_odd)?)?$")
+
+
+def read(path: Path | str, index: int | str) -> Atoms | list[Atoms]:
+    """`ase.io.read` of any format, with the comment lines of extended xyz put right.
+
+    Raises:
+        BadInput: see `corrected`; whatever else ASE's readers raise is left as it is.
+    """
+    with _prepared(str(path), str(index)) as plain:
+        return ase.io.read(plain, index=index)
 
 
 @contextmanager
-def prepared(path: str) -> Iterator[str]:
-    """The file, or a corrected copy of it if it is extended xyz that ASE would misread.
-
-    Raises:
-        BadInput: a cell under a name that ASE does not know, a tensor of neither six nor nine numbers.
-    """
-    changed = dict(_corrections(path)) if _is_extxyz(path) else {}
+def _prepared(path: str, index: str) -> Iterator[str]:
+    """The file, or a corrected copy of it if wanted frames are extended xyz that ASE would misread."""
+    changed = dict(_corrections(path, _last(index))) if _is_extxyz(path) else {}
     if not changed:
         yield path
         return
@@ -51,8 +63,24 @@ def prepared(path: str) -> Iterator[str]:
         yield str(copy)
 
 
+def _last(index: str) -> float:
+    """Number of the last frame that a slice can name; infinite if it counts from the end.
+
+    >>> _last("3"), _last("-1"), _last("2:9:3"), _last(":")
+    (3, inf, 8, inf)
+    """
+    first, _, rest = index.partition(":")
+    stop = rest.partition(":")[0] if ":" in index else str(int(first) + 1)
+    counted = stop.isdigit() and not index.startswith("-") and "-" not in rest and int(stop) > 0
+    return int(stop) - 1 if counted else math.inf
+
+
 def corrected(comment: str, where: str) -> str:
     """A comment line as ASE reads it.
+
+    Raises:
+        BadInput: a cell under a name that ASE does not know, a tensor of neither six nor nine numbers, units
+            of i-PI other than Å.
 
     >>> corrected('lattice="2 0 0 0 2 0 0 0 2" properties=species:S:1:pos:R:3 stress="1 2 3 4 5 6"', "a.xyz")
     'Lattice="2 0 0 0 2 0 0 0 2" Properties=species:S:1:pos:R:3 stress="1 6 5 6 2 4 5 4 3"'
@@ -74,7 +102,7 @@ def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
     if name != key and name in names:
         return text  # the right spelling is there as well
     if name in TENSORS:
-        return _tensor(name, value, text, where)
+        return _tensor(name, value, text, (names, where))
     numbers = _NUMBER.findall(value)
     if name == "Lattice":
         if len(numbers) != 9:
@@ -94,10 +122,13 @@ def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
     return f"{name}={value}" if name != key or text != f"{key}={value}" else text
 
 
-def _tensor(name: str, value: str, text: str, where: str) -> str:
+def _tensor(name: str, value: str, text: str, line: tuple[set[str], str]) -> str:
+    names, where = line
     words = [word for word in re.split(r"[\s,;\[\]{}()\"']+", value.replace("_JSON", "")) if word]
     if not words or all(word.lower() in ("none", "null") for word in words):
         return ""
+    if "Properties" not in names and not any(map(_NUMBER.fullmatch, words)):
+        return ""  # words in the title of a plain xyz, which ASE would take for a tensor
     if len(words) == 9:
         return f'{name}="{" ".join(words)}"' if "_JSON" in value or "[[" in value else text
     if len(words) != 6:
@@ -109,8 +140,12 @@ def _tensor(name: str, value: str, text: str, where: str) -> str:
 def _from_ipi(comment: str, found: re.Match[str], where: str) -> str:
     """i-PI's comment line with the cell as `Lattice`."""
     units = dict(_IPI_UNIT.findall(comment))
-    wrong = [f"{name}{{{unit}}}" for name, unit in units.items() if unit != "angstrom"]
-    if wrong or set(units) != {"positions", "cell"}:
+    wrong = [
+        f"{name}{{{unit}}}"
+        for name, unit in units.items()
+        if unit != "angstrom" or not (name == "cell" or _IPI_POSITIONS.match(name))
+    ]
+    if wrong or len(units) != 2 or "cell" not in units:
         raise BadInput(
             f"{where}: i-PI's comment line says {', '.join(wrong) or 'no units (atomic units)'}, expected "
             "positions{angstrom} cell{angstrom}: ask i-PI for them (units and cell_units of its <trajectory>)"
@@ -131,16 +166,16 @@ def _is_extxyz(path: str) -> bool:
         return False
 
 
-def _corrections(path: str) -> Iterator[tuple[int, str]]:
-    """Line numbers and new text of the comment lines that change."""
+def _corrections(path: str, last: float) -> Iterator[tuple[int, str]]:
+    """Line numbers and new text of the comment lines that change, up to frame `last`."""
     with open(path, encoding="utf-8", errors="replace") as stream:
         number = frame = 0
         for line in stream:
             if line[:3] == "VEC":
                 number += 1
                 continue
-            if not line.strip().isdigit():
-                return  # the end, or a file that ASE will refuse
+            if frame > last or not line.strip().isdigit():
+                return  # enough, the end, or a file that ASE will refuse
             comment, n_atoms = next(stream, ""), int(line)
             new = corrected(comment, f"{path}, frame {frame}")
             if new != comment:

@@ -47,6 +47,15 @@ def test_vacuum_in_a_periodic_cell_is_no_volume(tmp_path, shift):
     assert (given.volume_a3, given.warnings) == (729.0, ())
 
 
+def test_carriers_alone_do_not_show_vacuum(tmp_path):
+    """A dump of one group holds no framework that could fill the cell."""
+    walk = np.cumsum(np.random.default_rng(2).normal(size=(50, 3, 3)) * 0.05, axis=0) + [1.0, 1.0, 1.0]
+    ase.io.write(tmp_path / "a.extxyz", [Atoms("Li3", row, cell=[20.0] * 3, pbc=True) for row in walk])
+    run = read_trajectory([tmp_path / "a.extxyz"], SETTINGS)
+    assert run.volume_a3 == pytest.approx(8000)
+    assert not any("vacuum" in text for text in run.warnings)
+
+
 def test_a_full_cell_and_a_dilute_gas_keep_their_volume(tmp_path):
     slab(tmp_path / "full.extxyz", [9, 9, 9])
     assert read_trajectory([tmp_path / "full.extxyz"], SETTINGS).volume_a3 == pytest.approx(729)

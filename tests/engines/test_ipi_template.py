@@ -226,8 +226,11 @@ def test_contradictions(argon_model, tmp_path):
         driver(alone)(*sent(dense))
     driver(alone, pbc=True)(*sent(dense))
     driver(alone, pbc=False)(*sent(dense))
-    huge = alone.copy()
+    huge, none = alone.copy(), alone.copy()
     huge.cell = [300.0] * 3
+    server = driver(alone)
+    server(*sent(none))  # ASE's server of a molecule sends a cell of zeros
+    assert not server.pbc.any()
     assert not driver(alone).pbc
     driver(alone)(*sent(huge))  # no contradiction
     with pytest.raises(

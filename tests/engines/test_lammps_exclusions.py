@@ -204,6 +204,11 @@ def test_harmless_rules_are_not_refused(tmp_path, passing_model):
         "create_atoms 1 region two",
         "region half block INF INF INF INF INF 5",
     ]
+    # 5.3 Å and a little: beyond the cutoff of 5 Å, within its skin
+    moved = {"two block 0 3 0 3 7 8.9": "two block 0 3 0 3 3.4 5.4", "INF INF 5": "INF INF 3"}
+    near = apart
+    for old, new in moved.items():
+        near = [line.replace(old, new) for line in near]
     null = "pair_coeff * * mlplugins Ar Kr NULL"
     water = hybrid(passing_model, null, "pair_coeff * 3 lj/cut 0.01 3.4")
     decks = {
@@ -211,6 +216,8 @@ def test_harmless_rules_are_not_refused(tmp_path, passing_model):
         "empty": crystal(pair, "neigh_modify exclude group nobody left"),
         "apart": [*apart, *pair, *measured("all")],
         "apart and excluded": [*apart, *pair, "neigh_modify exclude group left right", *measured("all")],
+        "near": [*near, *pair, *measured("all")],
+        "near and excluded": [*near, *pair, "neigh_modify exclude group left right", *measured("all")],
         "atoms": molecules(pair, ids="set group all mol v_id"),
         "atoms and excluded": molecules(
             pair, "neigh_modify exclude molecule/intra all", ids="set group all mol v_id"
@@ -221,6 +228,7 @@ def test_harmless_rules_are_not_refused(tmp_path, passing_model):
     values, _ = printed(tmp_path, decks)
     np.testing.assert_allclose(values["empty"], values["all"], rtol=1e-12)
     np.testing.assert_allclose(values["apart and excluded"], values["apart"], rtol=1e-12)
+    np.testing.assert_allclose(values["near and excluded"], values["near"], rtol=1e-12)
     np.testing.assert_allclose(values["atoms and excluded"], values["atoms"], rtol=1e-12)
     # lj/cut alone feels the missing bonded pair
     pair_energy = 4 * 0.01 * ((3.4 / 3.7477) ** 12 - (3.4 / 3.7477) ** 6)

@@ -267,6 +267,32 @@ def test_other_constraints_are_refused_by_name(constraint, text):
         _prepare(atoms)
 
 
+def test_scaled_components_of_a_hexagonal_cell():
+    """c lies along z, a and b in the plane: what is held of both is Cartesian."""
+    for held, names in (([False, False, True], "z"), ([True, True, False], "xy")):
+        atoms = bulk("Mg", "hcp", a=3.2, c=5.2).repeat((2, 2, 1))
+        atoms.set_constraint([FixScaled([0], held), FixAtoms([1])])
+        found = start.fixed(_prepare(atoms).atoms)
+        np.testing.assert_array_equal(found[0], [axis in names for axis in "xyz"])
+    atoms.set_constraint([FixScaled([0], [True, False, False]), FixAtoms([1])])
+    with pytest.raises(BadInput, match="FixScaled cannot be kept"):
+        _prepare(atoms)
+
+
+def test_a_cell_is_not_lost_with_the_spelling_of_its_keyword(tmp_path):
+    """ASE alone reads a cluster, silently."""
+    path = tmp_path / "a.extxyz"
+    write(path, bulk("Ar", "fcc", a=5.3, cubic=True))
+    text = path.read_text()
+    path.write_text(text.replace("Lattice=", "lattice="))
+    atoms = start.read_structure(str(path))
+    assert atoms.pbc.all()
+    assert atoms.get_volume() == pytest.approx(5.3**3)
+    path.write_text(text.replace("Lattice=", "cell="))
+    with pytest.raises(BadInput, match="'cell' but no 'Lattice'"):
+        start.read_structure(str(path))
+
+
 def test_scaled_components_of_an_oblique_cell_are_refused():
     atoms = bulk("Ar", "fcc", a=5.3).repeat(2)
     atoms.set_constraint(FixScaled([0], [True, False, False]))

@@ -1,10 +1,13 @@
 """Comment lines that ASE misreads: what they say is read, or refused by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.io import read as ase_read
 
 from mlplugins.errors import BadInput
+from mlplugins.structures import extxyz
 from mlplugins.structures.dataset import Keys, read
 
 CELL = "10 0 0 1 9 0 0 0 8"
@@ -86,7 +89,9 @@ def test_cells_that_would_be_lost_are_refused(tmp_path, comment, text):
 
 
 def test_molecules_with_other_words_are_read(tmp_path):
-    for comment in ("a remark", "energy=-1 cell=cubic box_id=7", "", 'name="01a=water" cellar="1 2"'):
+    words = ("a remark", "energy=-1 cell=cubic box_id=7", "", 'name="01a=water" cellar="1 2"')
+    numbers = ('cell_index="1 2 3" box_center="0 0 0"', "water, stress=low T=300 K")
+    for comment in (*words, *numbers):
         (s, _) = read(frame(tmp_path, comment))
         assert s.volume == 0.0
 
@@ -100,5 +105,23 @@ def test_the_cell_of_ipi_is_read(tmp_path):
     line = "# CELL{H}: 10 1 0 0 9 0 0 0 8 Step: 4 positions{angstrom} cell{angstrom}"
     (s, _) = read(frame(tmp_path, line))
     np.testing.assert_allclose(s.cell, [[10, 0, 0], [1, 9, 0], [0, 0, 8]], atol=1e-12)
+    for quantity in ("x_centroid", "x"):
+        (t, _) = read(frame(tmp_path, line.replace("positions", quantity)))
+        np.testing.assert_array_equal(t.cell, s.cell)
+    with pytest.raises(BadInput, match=r"says forces\{angstrom\}, expected positions"):
+        read(frame(tmp_path, line.replace("positions", "forces")))
     alone = "# CELL(abcABC): 1000 1000 1000 90 90 90 Step: 4 positions{angstrom} cell{angstrom}"
     assert not read(frame(tmp_path, alone))[0].pbc.any()
+
+
+def test_frames_that_are_not_asked_for_are_not_judged(tmp_path):
+    """Nor is a long file gone through for its first frames."""
+    texts = [Path(frame(tmp_path, comment)).read_text() for comment in (RIGHT, 'Box="10 10 10"')]
+    path = tmp_path / "two.extxyz"
+    path.write_text("".join(texts))
+    assert extxyz.read(path, 1).pbc.all()
+    for index in (":2", "0:2:1"):
+        assert [atoms.pbc.all() for atoms in extxyz.read(path, index)] == [True, True]
+    for index in (2, -1, ":", "1:", "0:4"):
+        with pytest.raises(BadInput, match="frame 2: the comment line holds 'Box'"):
+            extxyz.read(path, index)

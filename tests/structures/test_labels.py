@@ -174,6 +174,15 @@ def test_fractional_coordinates_are_refused():
         labels.check_flags([from_atoms(atoms, NAMED)])
 
 
+@pytest.mark.parametrize("vacuum", [0.0, 0.5])
+def test_clusters_in_a_bounding_box_pass(vacuum):
+    """Images would lie on top of atoms: no cell of a solid."""
+    cluster = bulk("Cu", "fcc", a=3.6, cubic=True).repeat(2)
+    cluster.center(vacuum=vacuum)
+    cluster.pbc = False
+    labels.check_flags([from_atoms(cluster)])
+
+
 @pytest.mark.parametrize("vacuum", [2.0, 5.0])
 def test_molecules_in_boxes_pass(vacuum):
     frames = [molecule(name, vacuum=vacuum) for name in ("H2O", "CH3CH2OH", "C6H6")]
