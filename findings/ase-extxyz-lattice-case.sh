@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ASE 3.29.0 and `lattice="…"` in lower case in extended XYZ, as GPUMD's NEP data sets have it (its keywords ignore case).
+# ASE 3.29.0 and `lattice="…"` in lower case in extended XYZ.
 # Expected: the cell, or an error, for a frame whose comment line plainly holds one. Seen: the cell has rank 0 and pbc is
 # F F F, no warning; the nine numbers end up in atoms.info["lattice"]. A periodic data set becomes one of clusters in
 # vacuum, energies and forces included, and everything downstream (a fit, an MD run) works on it without complaint.
