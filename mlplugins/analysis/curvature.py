@@ -74,7 +74,7 @@ def curve_fit(
     """
     x = lags.astype(float)
     taus = _taus(x, SLOWEST * frames)
-    walker = _positive(curve_covariance(lags, frames, _smooth(x, msd, frames)))
+    walker = process_covariance(lags, msd, frames)
     scatter = walker / walkers
     design = np.stack([x, np.ones(len(x))], axis=1)
     prior = _prior(x, msd, scatter, taus)
@@ -87,6 +87,11 @@ def curve_fit(
     slope, intercept = generalised(design, scatter + prior)
     line = LineWeights(slope, intercept, float(slope @ walker @ slope))
     return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
+
+
+def process_covariance(lags: Lags, msd: Floats, frames: int) -> Floats:
+    """Covariance of the MSD of one walker, a Gaussian process with this (3-d) MSD: (lags, lags), Å⁴."""
+    return _positive(curve_covariance(lags, frames, _smooth(lags.astype(float), msd, frames)))
 
 
 def _positive(covariance: Floats) -> Floats:
