@@ -1,4 +1,4 @@
-"""Slopes of an MSD by given weights of its lags, and their errors: between blocks, between ions, by theory."""
+"""Slopes of an MSD by given weights of its lags, and their errors between blocks, between ions, by theory."""
 
 from __future__ import annotations
 

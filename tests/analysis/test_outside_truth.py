@@ -105,7 +105,7 @@ def test_argyrodite_agrees_with_kinisi_on_the_same_files(reference_data, disorde
     # the same MSD, but for the drift (mass-weighted or plain) and one spurious still frame at kinisi's start
     points = msd_points(paths, lags[lags <= 200])
     assert other.da.values[: len(points.lags)] == pytest.approx(points.msd, rel=0.01)
-    # the slope falls to the end of the run: no lag shows a D, and the interval holds the early and the late slope
+    # the slope falls to the end of the run, so that no lag shows D: the interval holds early and late slopes
     assert ours.curved
     late = lags[(lags >= 0.35 * len(run.displacements)) & (lags <= 0.65 * len(run.displacements))]
     everything = mean_squared_displacement(run.displacements).sum(axis=1)
