@@ -141,7 +141,7 @@ def _smooth(x: Floats, msd: Floats, frames: int) -> Floats:
     decays = 1 - np.exp(-x[:, None] / taus)
     basis = np.column_stack([x, np.ones(len(x)), decays, x[:, None] - taus * decays])
     errors = msd * np.sqrt(x / frames) + 1e-12
-    found, _ = optimize.nnls(basis / errors[:, None], msd / errors)
+    found = _not_negative(basis / errors[:, None], msd / errors)
     lag = np.arange(2.0 * x[-1] + 2)
     walk = max(float(found[0]), 1e-12) * lag + found[1] * (lag > 0)
     for tau, amplitude, start in zip(taus, found[2:], found[2 + len(taus) :]):
@@ -149,3 +149,14 @@ def _smooth(x: Floats, msd: Floats, frames: int) -> Floats:
             decay = 1 - np.exp(-lag / tau)
             walk += amplitude * decay + start * (lag - tau * decay)
     return np.asarray(walk / 3)
+
+
+def _not_negative(basis: Floats, points: Floats) -> Floats:
+    """Coefficients ≥ 0 of the least squares; columns that are nearly alike can make the active set cycle."""
+    scale = np.linalg.norm(basis, axis=0)
+    scale[scale == 0] = 1.0
+    try:
+        found, _ = optimize.nnls(basis / scale, points, maxiter=30 * len(scale))
+    except RuntimeError:
+        found = np.maximum(optimize.lsq_linear(basis / scale, points, (0, np.inf)).x, 0.0)
+    return np.asarray(found / scale)
