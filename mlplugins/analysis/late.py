@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 LATE = (1 / 3, 2 / 3)
 """Lags that are compared, of the longest stretch."""
 LATE_LAGS = 8
-FARTHEST = 2.326
-"""Standard errors (98 %) beyond which the late slope contradicts D*."""
+FARTHEST = 2.576
+"""Standard errors (99 %: a report holds several temperatures) beyond which the late slope contradicts D*."""
 
 
 def late_lags(longest: int) -> Lags:

@@ -83,6 +83,11 @@ def test_what_is_fitted_again_with_the_weights_of_a_curved_msd_gives_the_same_d(
     both = slope_matrix(summed, paths, result.fit)
     assert both.value[0, 0] / ions * unit == pytest.approx(result.collective.value, rel=1e-9)
     assert len(both.weights) == result.blocks
+    # and the ordinary slope of its window is that of the same window given by hand, on other lags of it
+    plain = diffusion(paths, window, "ols")
+    again = diffusion(paths, (plain.window.low_ps, plain.window.high_ps), "ols")
+    assert again.tracer.value == pytest.approx(plain.tracer.value, rel=0.04)
+    assert plain.collective.low < again.collective.value < plain.collective.high
 
 
 def test_least_squares_that_cycle_are_solved_all_the_same():
@@ -115,12 +120,12 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
 
 
 def test_late_lags_of_plain_walks_are_no_alarm():
-    """At a level of 98 % more than 4 of 60 have a probability of 1 %."""
+    """At a level of 99 % more than 3 of 60 have a probability of 0.3 %."""
     late = [
         diffusion(paths_of(LatticeWalk(600, 24, rate=0.3, seed=seed).displacements()), collective=False).late
         for seed in range(500, 560)
     ]
-    assert sum(found is not None for found in late) <= 4
+    assert sum(found is not None for found in late) <= 3
 
 
 def test_collective_numbers_that_nothing_determines_say_so():
