@@ -4,12 +4,12 @@ errors.
 The slope is that of all lags from 0.5 ps to half of the run together, with decays of unknown strength beside
 the line (`curvature`); what these may hide is part of the error. The window is then the earliest one whose
 ordinary slope agrees with it and whose points lie on the line; a window given by the user is fitted by a
-line alone. Where later lags go on with another slope (`late`), the intervals hold that too. Errors come from the scatter between blocks of time (which sees all correlations between ions)
-and between ions (which sees ions that stay different for the whole run): V = V_time + V_ion − V_both, the
-two-way cluster variance, i.e. the limit of the bootstrap over time blocks and over ions for infinitely many
-replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in
-ln D, with Student's t for the few blocks, and never narrower than one standard error of independent
-Gaussian ions.
+line alone. Where later lags go on with another slope (`late`), the intervals hold that too. Errors come from
+the scatter between blocks of time (which sees all correlations between ions) and between ions (which sees
+ions that stay different for the whole run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e.
+the limit of the bootstrap over time blocks and over ions for infinitely many replicas (A. Cameron, J.
+Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for
+the few blocks, and never narrower than one standard error of independent Gaussian ions.
 """
 
 from __future__ import annotations
