@@ -89,9 +89,9 @@ def curve_fit(
     return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
 
 
-def process_covariance(lags: Lags, msd: Floats, frames: int) -> Floats:
+def process_covariance(lags: Lags, msd: Floats, frames: int, blocks: int = 1) -> Floats:
     """Covariance of the MSD of one walker, a Gaussian process with this (3-d) MSD: (lags, lags), Å⁴."""
-    return _positive(curve_covariance(lags, frames, _smooth(lags.astype(float), msd, frames)))
+    return _positive(curve_covariance(lags, frames, _smooth(lags.astype(float), msd, frames), blocks))
 
 
 def _positive(covariance: Floats) -> Floats:

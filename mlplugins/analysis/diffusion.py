@@ -31,7 +31,7 @@ from mlplugins.analysis.blocks import (
     ion_variance,
     time_variance,
 )
-from mlplugins.analysis.curvature import curve_fit
+from mlplugins.analysis.curvature import curve_fit, process_covariance
 from mlplugins.analysis.late import late_lags, late_slope
 from mlplugins.analysis.linefit import drawn, ordinary_weights
 from mlplugins.analysis.slopes import (
@@ -66,6 +66,8 @@ INDEPENDENT = 50
 GLS_LAGS = 16
 OLS_LAGS = 100
 MIN_FRAMES = 20
+MOST_OVERLAP = 3.0
+"""Largest correction for blocks of time that overlap."""
 CURVED_LEVEL = 0.98
 """Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
@@ -237,6 +239,7 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
     pull = np.abs(found.line.weights) * mean
     reach = int(np.ceil(np.sqrt(pull @ lags**2 / pull.sum()))) if pull.sum() > 0 else int(lags[-1])
     fit = relative_fit(lags, found.line, found.curvature, value, block_count(paths, reach))
+    fit = replace(fit, overlap=_overlap(fit, mean, paths.longest, frames / paths.longest))
     data = block_data(paths, lags, fit.blocks) if fit.blocks != MIN_BLOCKS else rough
     # late lags of short blocks overlap too much to compare runs by
     early = lags[: max(3, int(np.searchsorted(lags, paths.longest // 10)))]
@@ -245,6 +248,17 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
         compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
         one_mean = one_mean_probability(paths, early, compared)
     return fit, weighed(paths, data, fit, found.line, one_mean)
+
+
+def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
+    """Variance of the slope over what blocks show of it, for a Gaussian process; they overlap by their lags."""
+    blocks = round(fit.blocks / runs)
+    if blocks < 2:
+        return 1.0
+    weights, whole = fit.line.weights, fit.line.variance
+    block = float(weights @ process_covariance(fit.lags, mean, longest, blocks) @ weights)
+    shown = (runs * block - whole) / (blocks * runs - 1)
+    return float(np.clip(whole / shown, 1.0, MOST_OVERLAP)) if shown > 0 else MOST_OVERLAP
 
 
 def curve_lags(paths: Paths) -> Lags:
@@ -365,11 +379,16 @@ def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | 
 
 
 def _ratio(tracer: Estimate, both: Estimate) -> Value:
-    """The two share their time blocks, so the scatter of the ratio is taken block by block."""
+    """The two share their time blocks, so the scatter of the ratio is taken block by block.
+
+    They share the noise of D* as well, which is no part of the least error of their ratio.
+    """
     ratio = tracer.cells.mean(axis=1) / tracer.value - both.cells[:, 0] / both.value
     ions = tracer.ions / tracer.value**2
     time, freedom = over_time(ratio, tracer.data, tracer.one_mean)
     curvature = tracer.curvature / tracer.value**2
-    found = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature, single=True)
+    shared = max(tracer.time + tracer.ions, tracer.model) / tracer.value**2
+    least = max(both.model / both.value**2 - shared, 0.0)
+    found = interval(1.0, time + ions, least, freedom, curvature, single=True)
     unity = Value(1.0, 1 / found.high, 1 / found.low, found.relative_error)
     return unity.scaled(tracer.value / both.value)

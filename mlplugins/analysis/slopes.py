@@ -34,6 +34,8 @@ class Fit:
         curvature: relative variance of the slope by curvature that the lags do not exclude.
         blocks: blocks of time that its errors come from.
         relative_variance: of the slope of one walker.
+        overlap: variance of the slope over that which its blocks of time show, which lags longer than a block
+            make alike.
     """
 
     lags: Lags
@@ -41,6 +43,7 @@ class Fit:
     curvature: float
     blocks: int
     relative_variance: float
+    overlap: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,12 @@ def weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean:
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
     found = of_cells(cells, data, model, line, one_mean)
-    return replace(found, curvature=fit.curvature * found.value**2 if value > 0 else 0.0)
+    more = 0.0
+    if cells.shape[1] > 1 and one_mean >= CONTRADICTION:
+        # the mean of two estimates, where that of blocks alone is larger: ions that move together
+        more = max(fit.overlap * found.time - found.time - found.ions, 0.0) / 2
+    curvature = fit.curvature * found.value**2 if value > 0 else 0.0
+    return replace(found, time=found.time + more, curvature=curvature)
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
