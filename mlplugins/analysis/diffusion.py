@@ -251,7 +251,7 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
 
 
 def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
-    """Variance of the slope over what blocks show of it, for a Gaussian process; they overlap by their lags."""
+    """Variance of the slope over what blocks show of it, which overlap by their lags."""
     blocks = round(fit.blocks / runs)
     if blocks < 2:
         return 1.0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis.blocks import MIN_BLOCKS, Lags, Paths, block_data, ion_variance, time_variance
 from mlplugins.analysis.curvature import process_covariance
 from mlplugins.analysis.linefit import LineWeights, ordinary_weights
-from mlplugins.analysis.slopes import Estimate, Fit, relative_fit, weighed
+from mlplugins.analysis.slopes import Estimate, Fit, over_time, relative_fit, weighed
 
 Floats = NDArray[np.float64]
 LATE = (1 / 3, 2 / 3)
@@ -52,7 +52,8 @@ def late_slope(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Fit, Estimate] 
     if away <= seen:
         return None
     process = process_covariance(lags, data.mean, paths.longest)
-    excess = max((slope.time + slope.ions) / slope.model, 1.0) if slope.model > 0 else 1.0
+    time, _ = over_time(slope.cells.mean(axis=1), slope.data, slope.one_mean)
+    excess = max((time + slope.ions) / slope.model, 1.0) if slope.model > 0 else 1.0
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
     walkers = cells.shape[1] * frames / paths.longest
     if away <= excess * float(change @ process @ change) / walkers:
