@@ -31,8 +31,7 @@ GAIN = 2.0
 CERTAIN = 2.0
 """Standard errors below a change of slope that exceeds that of the octave before."""
 HIDDEN = 0.3
-"""Share of the prior's variance that is taken as error: with all of it the intervals of plain walks hold the
-truth in 99 to 100 %, without it those of curved ones in less than 95 %."""
+"""Share of the prior's variance that is taken as error; `benchmarks/coverage.py` measures what it gives."""
 MOST_EXCESS = 50.0
 LEAST = 1e-7
 
