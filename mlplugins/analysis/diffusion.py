@@ -219,8 +219,9 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     fits.append(late[1])
     both += _collective(paths, late[0], fits[-1:]) if collective else []
     found = _diffusion(paths, (window, fit, estimator), (fits, both), away)
-    ends = (float(bound * paths.interval_fs / FS_PER_PS) for bound in late_lags(paths.longest)[[0, -1]])
-    return replace(found, late=Late(*ends, _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)))
+    low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
+    d = _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)
+    return replace(found, late=Late(float(low), float(high), d))
 
 
 def _curve(paths: Paths) -> tuple[Fit, Estimate]:
