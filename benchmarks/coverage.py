@@ -5,9 +5,10 @@
     python benchmarks/coverage.py --kinisi                    also kinisi's sampler, fed with our MSD (slow)
 
 Independent ions, ions that hop together (D_σ = g D*), soft cages, a ballistic start, cells that drift, random
-barriers (D by homogenisation), fast hops in cages with slow ones between. Printed for D*, D_σ and H: share of
-intervals with the truth inside, median over the truth, median of high over low; the same share for the
-Bayesian regression where it exists; how often the MSD was called curved.
+barriers (D by homogenisation), fast hops in cages with slow ones between. Printed for D*, D_σ and H: share
+of intervals with the truth inside, median and mean over the truth, median of high over low, how many of the
+walks have one, how many of these intervals are too wide to say anything; the same for the Bayesian regression
+where it exists; how often the MSD was called curved.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
 from mlplugins.analysis.blocks import Paths, collective_paths
 from mlplugins.analysis.diffusion import diffusion
-from mlplugins.analysis.value import Value
+from mlplugins.analysis.value import UNKNOWN, Value
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
 
 Floats = NDArray[np.float64]
@@ -154,6 +155,27 @@ def coverage(case: Case, seeds: Sequence[int], bayes: bool, kinisi: bool) -> dic
     return rows
 
 
+def report(cases: Sequence[Case], walks: int, bayes: bool = False, kinisi: bool = False) -> None:
+    """Print a line for each case."""
+    error = np.sqrt(0.95 * 0.05 / walks)
+    print(f"{walks} trajectories each; one standard error of a share near 0.95: {error:.3f}")
+    for case in cases:
+        start = time.process_time()
+        rows = coverage(case, range(walks), bayes, kinisi)
+        curved = int(np.sum(rows.pop("curved"), axis=0)[0])
+        texts = []
+        for name, row in rows.items():
+            held, ratio, span = np.array(row).T
+            wide = int((span > UNKNOWN).sum()) if name in ("D_σ", "H") else 0
+            told = f", {wide} undetermined" if wide else ""
+            texts.append(
+                f"{name} {held.mean():.3f} {np.median(ratio):.3f} {ratio.mean():.3f} {np.median(span):.3g} "
+                f"({len(row)}{told})"
+            )
+        seconds = time.process_time() - start
+        print(f"{case.name:22s} {' | '.join(texts)} | curved {curved}  ({seconds:.0f} CPU-s)", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--walks", type=int, default=400)
@@ -161,22 +183,8 @@ def main() -> int:
     parser.add_argument("--bayes", action="store_true")
     parser.add_argument("--kinisi", action="store_true")
     arguments = parser.parse_args()
-    print(
-        f"{arguments.walks} trajectories each; one standard error of a share near 0.95: "
-        f"{np.sqrt(0.95 * 0.05 / arguments.walks):.3f}"
-    )
-    for case in (case for case in CASES if any(word in case.name for word in arguments.only)):
-        start = time.process_time()
-        rows = coverage(case, range(arguments.walks), arguments.bayes, arguments.kinisi)
-        curved = int(np.sum(rows.pop("curved"), axis=0)[0])
-        texts = []
-        for name, row in rows.items():
-            held, ratio, span = np.array(row).T
-            texts.append(
-                f"{name} {held.mean():.3f} {np.median(ratio):.3f} {np.median(span):.3g} ({len(row)})"
-            )
-        seconds = time.process_time() - start
-        print(f"{case.name:22s} {' | '.join(texts)} | curved {curved}  ({seconds:.0f} CPU-s)", flush=True)
+    chosen = [case for case in CASES if any(word in case.name for word in arguments.only)]
+    report(chosen, arguments.walks, arguments.bayes, arguments.kinisi)
     return 0
 
 

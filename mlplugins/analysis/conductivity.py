@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.blocks import Paths
-from mlplugins.analysis.diffusion import CONTRADICTION, Diffusion, diffusion
+from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
+from mlplugins.analysis.slopes import CONTRADICTION
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import Value
 from mlplugins.errors import BadInput
@@ -352,7 +353,13 @@ def _doubts(run: RunResult, settings: AnalysisSettings, paths: Paths) -> list[st
 
 def _curved(result: Diffusion) -> list[str]:
     """What to say of an MSD that is no line in its window."""
-    window = result.window
+    window, late = result.window, result.late
+    if late is not None:
+        return [
+            f"D depends on the lag: the slope of the MSD from {late.low_ps:.3g} to {late.high_ps:.3g} ps "
+            f"gives {late.d.value:.2g} [{late.d.low:.2g}, {late.d.high:.2g}] cm²/s and differs from that of "
+            "all lags by more than their joint error: the intervals hold both; run longer"
+        ]
     if not window.linear:
         return [
             "no fit window is a line: the MSD is still curved; D* is the slope that its late lags let "

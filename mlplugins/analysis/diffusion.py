@@ -4,12 +4,12 @@ errors.
 The slope is that of all lags from 0.5 ps to half of the run together, with decays of unknown strength beside
 the line (`curvature`); what these may hide is part of the error. The window is then the earliest one whose
 ordinary slope agrees with it and whose points lie on the line; a window given by the user is fitted by a
-line alone. Errors come from the scatter between blocks of time (which sees all correlations between ions)
-and between ions (which sees ions that stay different for the whole run): V = V_time + V_ion − V_both, the
-two-way cluster variance, i.e. the limit of the bootstrap over time blocks and over ions for infinitely many
-replicas (A. Cameron, J. Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in
-ln D, with Student's t for the few blocks, and never narrower than one standard error of independent
-Gaussian ions.
+line alone. Where later lags go on with another slope (`late`), the intervals hold that too. Errors come from
+the scatter between blocks of time (which sees all correlations between ions) and between ions (which sees
+ions that stay different for the whole run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e.
+the limit of the bootstrap over time blocks and over ions for infinitely many replicas (A. Cameron, J.
+Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for
+the few blocks, and never narrower than one standard error of independent Gaussian ions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from scipy import special
 
 from mlplugins.analysis.blocks import (
     MIN_BLOCKS,
-    BlockMsd,
     Lags,
     Paths,
     block_count,
@@ -32,15 +31,22 @@ from mlplugins.analysis.blocks import (
     ion_variance,
     time_variance,
 )
-from mlplugins.analysis.curvature import curve_fit
-from mlplugins.analysis.linefit import (
-    LineWeights,
-    brownian_covariance,
-    drawn,
-    line_weights,
-    ordinary_weights,
+from mlplugins.analysis.curvature import curve_fit, process_covariance
+from mlplugins.analysis.late import late_lags, late_slope
+from mlplugins.analysis.linefit import drawn, ordinary_weights
+from mlplugins.analysis.slopes import (
+    Estimate,
+    Fit,
+    along_axis,
+    difference,
+    estimate,
+    of_cells,
+    one_mean_probability,
+    over_time,
+    relative_fit,
+    weighed,
 )
-from mlplugins.analysis.value import Value, half_width, interval, spanning
+from mlplugins.analysis.value import UNKNOWN, Value, half_width, interval, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 
@@ -60,8 +66,8 @@ INDEPENDENT = 50
 GLS_LAGS = 16
 OLS_LAGS = 100
 MIN_FRAMES = 20
-CONTRADICTION = 0.01
-"""Probability below which runs of one temperature contradict each other."""
+MOST_OVERLAP = 3.0
+"""Largest correction for blocks of time that overlap."""
 CURVED_LEVEL = 0.98
 """Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
@@ -78,22 +84,12 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How a slope is taken from an MSD: slope = `line.weights` · MSD(`lags`).
+class Late:
+    """Ordinary slope as D, cm²/s, of lags (ps) beyond those of the fit."""
 
-    Attributes:
-        lags: in frames.
-        line: weights; `variance` that of one walker.
-        curvature: relative variance of the slope by curvature that the lags do not exclude.
-        blocks: blocks of time that its errors come from.
-        relative_variance: of the slope of one walker.
-    """
-
-    lags: Lags
-    line: LineWeights
-    curvature: float
-    blocks: int
-    relative_variance: float
+    low_ps: float
+    high_ps: float
+    d: Value
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,7 @@ class Diffusion:
         estimator: as asked for, see `diffusion`.
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
+        late: the slope of later lags where it contradicts D*; the intervals then hold it.
     """
 
     tracer: Value
@@ -129,31 +126,7 @@ class Diffusion:
     fit: Fit
     estimator: str = "gls"
     one_mean: float = 1.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
-
-    `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
-    `freedom` that of Student's t.
-    """
-
-    value: float
-    cells: Floats
-    time: float
-    ions: float
-    model: float
-    curvature: float
-    line: LineWeights
-    data: BlockMsd
-    freedom: int
-    one_mean: float
-
-    @property
-    def intercept(self) -> float:
-        """Of the line, Å²."""
-        return float(self.line.intercept @ self.data.mean)
+    late: Late | None = None
 
 
 def diffusion(
@@ -180,11 +153,11 @@ def diffusion(
     window = _fixed_window(paths, window_ps)
     order = (estimator, "ols" if estimator == "gls" else "gls")
     fits = _line_fits(paths, window, order)
-    curvature = _difference(fits[0], fits[1])
+    curvature = difference(fits[0], fits[1])
     limit = float(special.stdtrit(len(fits[0].data.weights) - 1, 0.5 + CURVED_LEVEL / 2))
     fits = fits if curvature > limit else fits[:1]
     lags = window_lags(paths, window, estimator)
-    fit = _fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
+    fit = relative_fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
     both = _collective(paths, fit, fits) if collective else []
     return _diffusion(paths, (window, fit, estimator), (fits, both), curvature)
 
@@ -193,7 +166,7 @@ def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimat
     """Σ r / √N by the weights of the tracer fits, so that the Haven ratio compares like with like."""
     charge = collective_paths(paths)
     data = block_data(charge, fit.lags, fit.blocks)
-    return [_weighed(charge, data, fit, each.line, each.one_mean) for each in own]
+    return [weighed(charge, data, fit, each.line, each.one_mean) for each in own]
 
 
 def _diffusion(
@@ -208,7 +181,7 @@ def _diffusion(
     window, fit, estimator = shown
     return Diffusion(
         tracer=_value(own, unit),
-        collective=_value(both, unit) if both else None,
+        collective=replace(_value(both, unit), limit=UNKNOWN) if both else None,
         haven=_haven(own, both) if both else None,
         axes=_axes(own, unit),
         window=window,
@@ -225,7 +198,7 @@ def _diffusion(
 
 def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffusion:
     """D* with the window that shows it; `ols` gives the ordinary slope of that window."""
-    fit, slope = _curve(paths)
+    fit, slope = general = _curve(paths)
     window, ordinary = _choose(paths, fit, slope)
     time = fit.lags * (paths.interval_fs / FS_PER_PS)
     inside = np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
@@ -237,10 +210,18 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     lines = [line, other] if estimator == "gls" else [other, line]
     fit = replace(fit, line=lines[0])
     shown = lines if not window.linear or not ordinary else lines[:1]
-    fits = [_weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
+    fits = [weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
     both = _collective(paths, fit, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
-    return _diffusion(paths, (window, fit, estimator), (fits, both), away)
+    late = late_slope(paths, *general)
+    if late is None:
+        return _diffusion(paths, (window, fit, estimator), (fits, both), away)
+    fits.append(late[1])
+    both += _collective(paths, late[0], fits[-1:]) if collective else []
+    found = _diffusion(paths, (window, fit, estimator), (fits, both), away)
+    low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
+    d = _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)
+    return replace(found, late=Late(float(low), float(high), d))
 
 
 def _curve(paths: Paths) -> tuple[Fit, Estimate]:
@@ -258,20 +239,27 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
     value = float(found.line.weights @ mean)
     pull = np.abs(found.line.weights) * mean
     reach = int(np.ceil(np.sqrt(pull @ lags**2 / pull.sum()))) if pull.sum() > 0 else int(lags[-1])
-    fit = _fit(lags, found.line, found.curvature, value, block_count(paths, reach))
+    fit = relative_fit(lags, found.line, found.curvature, value, block_count(paths, reach))
+    fit = replace(fit, overlap=_overlap(fit, mean, paths.longest, frames / paths.longest))
     data = block_data(paths, lags, fit.blocks) if fit.blocks != MIN_BLOCKS else rough
     # late lags of short blocks overlap too much to compare runs by
     early = lags[: max(3, int(np.searchsorted(lags, paths.longest // 10)))]
     one_mean = 1.0
     if len(paths.displacements) > 1:
         compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
-        one_mean = _one_mean(paths, early, compared)
-    return fit, _weighed(paths, data, fit, found.line, one_mean)
+        one_mean = one_mean_probability(paths, early, compared)
+    return fit, weighed(paths, data, fit, found.line, one_mean)
 
 
-def _fit(lags: Lags, line: LineWeights, curvature: float, slope: float, blocks: int) -> Fit:
-    square = slope**2 if slope else np.inf
-    return Fit(lags, line, curvature / square, blocks, line.variance / square)
+def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
+    """Variance of the slope over what blocks show of it, which overlap by their lags."""
+    blocks = round(fit.blocks / runs)
+    if blocks < 2:
+        return 1.0
+    weights, whole = fit.line.weights, fit.line.variance
+    block = float(weights @ process_covariance(fit.lags, mean, longest, blocks) @ weights)
+    shown = (runs * block - whole) / (blocks * runs - 1)
+    return float(np.clip(whole / shown, 1.0, MOST_OVERLAP)) if shown > 0 else MOST_OVERLAP
 
 
 def curve_lags(paths: Paths) -> Lags:
@@ -282,26 +270,13 @@ def curve_lags(paths: Paths) -> Lags:
     return np.unique(np.geomspace(first, last, CURVE_LAGS).round().astype(np.intp))
 
 
-def _weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean: float) -> Estimate:
-    """Estimate by given weights."""
-    cells = np.einsum("m,mbna->bn", line.weights, data.msd)
-    value = float(data.weights @ cells.mean(axis=1))
-    variance = fit.relative_variance * value**2
-    if value <= 0:
-        variance = _ceiling_variance(line, data.mean, fit.lags, paths)
-    frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
-    model = variance / cells.shape[1] * paths.longest / frames
-    found = _estimate(cells, data, model, line, one_mean)
-    return replace(found, curvature=fit.curvature * found.value**2 if value > 0 else 0.0)
-
-
 def _line_fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estimate]:
     """Fits of a line by several estimators, on the lags of the first one."""
     lags = window_lags(paths, window, order[0])
     data = block_data(paths, lags, block_count(paths, int(lags[-1])))
     fits = [estimate(data, lags, paths, name) for name in order]
-    one_mean = _one_mean(paths, lags, fits[0])
-    return [_estimate(fit.cells, data, fit.model, fit.line, one_mean) for fit in fits]
+    one_mean = one_mean_probability(paths, lags, fits[0])
+    return [of_cells(fit.cells, data, fit.model, fit.line, one_mean) for fit in fits]
 
 
 def window_lags(paths: Paths, window: Window, estimator: str = "gls") -> Lags:
@@ -380,84 +355,6 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
     return Window(float(low), float(high), reason, linear), holds
 
 
-def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
-    """Weights of the lags for a 3-d MSD like `mean`: its slope and intercept set step and noise."""
-    rough = np.polyfit(lags, mean, 1)
-    step = max(float(rough[0]), 0.02 * float(mean[-1] / lags[-1]), 1e-12) / 3
-    noise = max(float(rough[1]), 0.0) / 6
-    return line_weights(lags, paths.longest, step, noise, estimator)
-
-
-def estimate(data: BlockMsd, lags: Lags, paths: Paths, estimator: str) -> Estimate:
-    """Slope in Å² per frame (= 6 D Δt), its contributions and variances."""
-    line = line_for(data.mean, lags, paths, estimator)
-    cells = np.einsum("m,mbna->bn", line.weights, data.msd)
-    variance = line.variance
-    if data.weights @ cells.mean(axis=1) <= 0:
-        variance = _ceiling_variance(line, data.mean, lags, paths)
-    frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
-    return _estimate(cells, data, variance / cells.shape[1] * paths.longest / frames, line)
-
-
-def _ceiling_variance(line: LineWeights, mean: Floats, lags: Lags, paths: Paths) -> float:
-    """Of the slope of one walker, for the limit of ions that may have diffused all the way seen."""
-    step = float(mean[-1] / lags[-1]) / 3
-    covariance = brownian_covariance(lags, paths.longest, step, 0.0)
-    return float(line.weights @ covariance @ line.weights)
-
-
-def _estimate(
-    cells: Floats, data: BlockMsd, model: float, line: LineWeights, one_mean: float = 1.0
-) -> Estimate:
-    blocks = cells.mean(axis=1)
-    time, freedom = _over_time(blocks, data, one_mean)
-    value, ions = float(data.weights @ blocks), ion_variance(cells, data)
-    return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean)
-
-
-def _over_time(blocks: Floats, data: BlockMsd, one_mean: float) -> tuple[float, int]:
-    """Variance of the mean over time and its degrees of freedom.
-
-    Where the runs contradict each other, they are all there is to tell the error from.
-    """
-    time = time_variance(blocks, data.weights)
-    if one_mean >= CONTRADICTION:
-        return time, len(blocks) - 1
-    means, shares = _run_means(blocks, data)
-    return max(time, time_variance(means, shares)), len(means) - 1
-
-
-def _run_means(blocks: Floats, data: BlockMsd) -> tuple[Floats, Floats]:
-    """Mean and weight of each run."""
-    _, run = np.unique(data.runs, return_inverse=True)
-    shares = np.bincount(run, data.weights).astype(np.float64)
-    return np.bincount(run, data.weights * blocks) / shares, shares
-
-
-def _one_mean(paths: Paths, lags: Lags, fit: Estimate) -> float:
-    """Probability that the runs have one slope: F test of their means against five blocks of time in each."""
-    runs = len(np.unique(fit.data.runs))
-    if runs < 2:
-        return 1.0
-    data = block_data(paths, lags, MIN_BLOCKS * runs)
-    blocks = np.einsum("m,mbna->b", fit.line.weights, data.msd) / data.msd.shape[2]
-    means, shares = _run_means(blocks, data)
-    _, run = np.unique(data.runs, return_inverse=True)
-    freedom = len(blocks) - runs
-    between = float(shares @ (means - data.weights @ blocks) ** 2) / (runs - 1)
-    if between <= 0 or freedom < 1:
-        return 1.0
-    within = float(data.weights**2 @ (blocks - means[run]) ** 2) * len(blocks) / freedom + fit.ions
-    return float(special.fdtrc(runs - 1, freedom, between / within)) if within > 0 else 0.0
-
-
-def _difference(first: Estimate, second: Estimate) -> float:
-    """|difference of two estimates| over its standard error between blocks."""
-    delta, weights = (first.cells - second.cells).mean(axis=1), first.data.weights
-    error = np.sqrt(time_variance(delta, weights))
-    return float(abs(weights @ delta) / error) if error > 0 else 0.0
-
-
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
     """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
     parts = [
@@ -470,30 +367,29 @@ def _value(fits: Sequence[Estimate], unit: float) -> Value:
 
 
 def _axes(fits: Sequence[Estimate], unit: float) -> tuple[Value, Value, Value]:
-    x, y, z = (_value([_axis(fit, axis) for fit in fits], 3 * unit) for axis in range(3))
+    x, y, z = (_value([along_axis(fit, axis) for fit in fits], 3 * unit) for axis in range(3))
     return x, y, z
-
-
-def _axis(fit: Estimate, axis: int) -> Estimate:
-    cells = np.einsum("m,mbn->bn", fit.line.weights, fit.data.msd[..., axis])
-    found = _estimate(cells, fit.data, fit.model / 3, fit.line, fit.one_mean)
-    part = (found.value / fit.value) ** 2 if fit.value > 0 else 0.0
-    return replace(found, curvature=fit.curvature * part)
 
 
 def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | None:
     """H = D*/D_σ of the first fits, spanning all; None where one of them has no positive slope."""
     if any(fit.value <= 0 for fit in (*tracers, *charges)):
         return None
-    return spanning([_ratio(tracer, both) for tracer, both in zip(tracers, charges)])
+    found = spanning([_ratio(tracer, both) for tracer, both in zip(tracers, charges)])
+    return replace(found, limit=UNKNOWN)
 
 
 def _ratio(tracer: Estimate, both: Estimate) -> Value:
-    """The two share their time blocks, so the scatter of the ratio is taken block by block."""
+    """The two share their time blocks, so the scatter of the ratio is taken block by block.
+
+    They share the noise of D* as well, which is no part of the least error of their ratio.
+    """
     ratio = tracer.cells.mean(axis=1) / tracer.value - both.cells[:, 0] / both.value
     ions = tracer.ions / tracer.value**2
-    time, freedom = _over_time(ratio, tracer.data, tracer.one_mean)
+    time, freedom = over_time(ratio, tracer.data, tracer.one_mean)
     curvature = tracer.curvature / tracer.value**2
-    found = interval(1.0, time + ions, both.model / both.value**2, freedom, curvature, single=True)
+    shared = max(tracer.time + tracer.ions, tracer.model) / tracer.value**2
+    least = max(both.model / both.value**2 - shared, 0.0)
+    found = interval(1.0, time + ions, least, freedom, curvature, single=True)
     unity = Value(1.0, 1 / found.high, 1 / found.low, found.relative_error)
     return unity.scaled(tracer.value / both.value)

@@ -54,13 +54,14 @@ def brownian_covariance(lags: NDArray[np.intp], frames: int, step: float, noise:
     return curve_covariance(lags, frames, step * lag + 2 * noise * (lag > 0))
 
 
-def curve_covariance(lags: NDArray[np.intp], frames: int, walk: Floats) -> Floats:
+def curve_covariance(lags: NDArray[np.intp], frames: int, walk: Floats, blocks: int = 1) -> Floats:
     """The same for any Gaussian process with stationary steps, from its MSD.
 
     Args:
         lags: lags in frames, rising, (M,).
         frames: length of the trajectory.
         walk: MSD of one axis at lags 0, 1, … at least the sum of two of `lags`, Å².
+        blocks: of the origins of each lag; the covariance is that of the middle block.
 
     Returns:
         (M, M), Å⁴. With M(t) the MSD of an axis, ⟨(x_a − x_b)(x_c − x_d)⟩ is half of
@@ -78,9 +79,11 @@ def curve_covariance(lags: NDArray[np.intp], frames: int, walk: Floats) -> Float
             middle = np.concatenate([walk[m:0:-1], walk[: n + 1]])  # |shift + n − m|
             covariance = 0.5 * (before + later - middle - ahead)
             shift = np.arange(-n, m + 1)
-            pairs = np.minimum(frames - m, frames - n - shift) - np.maximum(0, -shift)
+            own, other = (frames - m) / blocks, (frames - n) / blocks
+            ahead_by = (other - own) * (blocks - 1) / 2
+            pairs = np.minimum(own, ahead_by + other - shift) - np.maximum(0, ahead_by - shift)
             total = float((np.maximum(pairs, 0) * covariance**2).sum())
-            result[a, b] = result[b, a] = 6.0 * total / ((frames - m) * (frames - n))
+            result[a, b] = result[b, a] = 6.0 * total / (own * other)
     return result
 
 

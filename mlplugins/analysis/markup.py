@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from mlplugins.analysis.value import Value
+from mlplugins.analysis.value import UNDETERMINED, Value
 
 
 def span(value: Value | None, digits: int = 3) -> str:
@@ -15,12 +15,17 @@ def span(value: Value | None, digits: int = 3) -> str:
     '1.23e-06 [1e-06, 1.5e-06]'
     >>> span(Value(0.84, 1.7e-30, 3.7e33, 74.0))
     '0.84 [undetermined]'
+    >>> span(Value(0.84, 0.05, 9.0, 1.3, limit=30.0))
+    'undetermined [0.05, 9]'
     """
     if value is None:
         return "–"
-    if not value.determined:
-        return f"{value.value:.{digits}g} [undetermined]"
-    return f"{value.value:.{digits}g} [{value.low:.{digits}g}, {value.high:.{digits}g}]"
+    ends = f"[{value.low:.{digits}g}, {value.high:.{digits}g}]"
+    if value.determined:
+        return f"{value.value:.{digits}g} {ends}"
+    if value.high < UNDETERMINED * value.low:
+        return f"undetermined {ends}"
+    return "undetermined" if value.limit < UNDETERMINED else f"{value.value:.{digits}g} [undetermined]"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:

@@ -108,7 +108,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
     if any(run.diffusion.curved for run in runs):
         texts.append(
             "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H hold the "
-            "ordinary and the generalised fit."
+            "ordinary and the generalised fit; where it goes on with another slope after a third of the run, "
+            "they hold that too."
         )
     if runs[0].further is not None:
         texts.append(

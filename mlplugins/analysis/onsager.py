@@ -10,7 +10,7 @@ AIChE J. 66, e17091 (2020). Positions are relative to what the drift removal hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis.blocks import Paths, time_variance
 from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.matrix import MatrixSlope, slope_matrix
-from mlplugins.analysis.value import Value, interval
+from mlplugins.analysis.value import UNKNOWN, Value, interval
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS, conductivity_ms_cm
 
 Floats = NDArray[np.float64]
@@ -115,6 +115,7 @@ def onsager(
     error = time_variance(currents, slope.weights)
     model, curved = slope.brownian * total**2, slope.curvature * total**2
     sigma = interval(total, error, model, len(currents) - 1, curved, single=True).scaled(sigma_unit)
+    sigma = replace(sigma, limit=UNKNOWN)
     tracer = _nernst_einstein(own, ions, weight, state)
     shares = weight @ slope.value * weight
     return Onsager(
@@ -174,4 +175,4 @@ def _ratio(tracer: Value, sigma: Value) -> Value | None:
     low = np.hypot(
         np.log(tracer.value / tracer.low) if tracer.low > 0 else np.inf, np.log(sigma.high / sigma.value)
     )
-    return Value(value, value * float(np.exp(-low)), value * float(np.exp(high)), float(high) / 1.96)
+    return Value(value, value * float(np.exp(-low)), value * float(np.exp(high)), float(high) / 1.96, UNKNOWN)

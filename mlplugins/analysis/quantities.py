@@ -28,7 +28,7 @@ from mlplugins.analysis.sites import (
     pooled,
 )
 from mlplugins.analysis.trajectory import Trajectory
-from mlplugins.analysis.value import Value
+from mlplugins.analysis.value import UNDETERMINED, Value
 from mlplugins.analysis.vanhove import VanHove, van_hove
 from mlplugins.errors import BadInput
 from mlplugins.units import FS_PER_PS
@@ -37,8 +37,6 @@ Floats = NDArray[np.float64]
 HOP_SPACING_FS = 100.0
 POINTS = 1_000_000
 """Ion positions that sites are found from: longer runs are thinned for that."""
-UNKNOWN_RATIO = 30.0
-"""An interval of the Haven ratio this wide, high over low, says nothing."""
 VAN_HOVE_LAGS = (0.25, 1.0, 4.0)
 """Lags of the van Hove functions in units of the time to travel a hop."""
 
@@ -244,9 +242,10 @@ def _doubts(made: Further, result: RunResult) -> list[str]:
             f"the Bayesian regression gives D = {bayes.value:.3g} [{bayes.low:.3g}, {bayes.high:.3g}] "
             "cm²/s, outside the interval of the main fit"
         )
-    haven = result.diffusion.haven
-    if haven is not None and haven.high > UNKNOWN_RATIO * haven.low:
-        span = f"spans a factor of {haven.high / haven.low:.2g}" if haven.determined else "is unbounded"
+    collective, haven = result.diffusion.collective, result.diffusion.haven
+    if collective is not None and tracer.value > 0 and (haven is None or not haven.determined):
+        known = haven is not None and haven.low > 0 and haven.high < UNDETERMINED * haven.low
+        span = f"spans a factor of {haven.high / haven.low:.2g}" if haven and known else "is unbounded"
         texts.append(
             "the collective displacement of this trajectory does not determine σ collective and the Haven "
             f"ratio (the 95 % interval of H {span}): do not quote "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -11,29 +11,41 @@ from scipy import special
 LEVEL = 0.95
 UNDETERMINED = 1e6
 """High over low beyond which an interval is not printed: its ends are numbers without meaning."""
+UNKNOWN = 30.0
+"""High over low beyond which a collective quantity (D_σ, σ collective, H) is not known."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number with its 95 % interval; `relative_error` is the standard error of its logarithm."""
+    """A number with its 95 % interval.
+
+    Attributes:
+        relative_error: standard error of the logarithm.
+        limit: high over low from which on the number is undetermined. An upper limit alone says something of
+            a D, but not of a collective quantity (`UNKNOWN`).
+    """
 
     value: float
     low: float
     high: float
     relative_error: float
+    limit: float = UNDETERMINED
 
     def scaled(self, factor: float) -> Value:
         """The same quantity in another unit."""
-        return Value(self.value * factor, self.low * factor, self.high * factor, self.relative_error)
+        return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor)
 
     @property
     def determined(self) -> bool:
         """Whether the interval says anything."""
-        return self.low <= 0 or self.high < UNDETERMINED * self.low
+        if self.low <= 0:
+            return self.limit >= UNDETERMINED
+        return self.high < self.limit * self.low
 
     def as_json(self) -> dict[str, float]:
-        """`{"value", "low", "high"}`."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        """`{"value", "low", "high"}`, and `"determined": false` where the interval says nothing."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return numbers if self.determined else {**numbers, "determined": False}
 
 
 def half_width(variance: float, model: float, freedom: int, known: float = 0.0) -> float:

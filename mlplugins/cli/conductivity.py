@@ -326,7 +326,8 @@ COLUMNS = (
 def _print(screen: Console, report: Report) -> None:
     table = Table(title=f"{report.species}: value [95 % interval]", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column.title, justify="right")
+        # "undetermined" in one piece, also on 80 columns
+        table.add_column(column.title, justify="right", min_width=12 if "ratio" in column.title else None)
     for result in report.runs:
         table.add_row(*(column.text(result) for column in COLUMNS))
     screen.print(table)
