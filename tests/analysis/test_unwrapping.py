@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from mlplugins.analysis.conductivity import AnalysisSettings, analyse
 from mlplugins.analysis.readers._text import Frame
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
 from mlplugins.analysis.unwrapping import Lattice, Place, Unwrapper
@@ -249,6 +250,53 @@ def unknown(path, positions, cell=10.0, symbols=None):
         )
     )
     return path
+
+
+LIQUID = """units metal
+lattice fcc 5.85
+region box block 0 4 0 4 0 4
+create_box 1 box
+create_atoms 1 box
+mass 1 39.948
+pair_style lj/cut 8.5
+pair_coeff 1 1 0.0104 3.4
+velocity all create 220 11 mom yes
+timestep 0.004
+fix 1 all npt temp 110 110 0.4 iso 1 1 2.0
+run 10000
+reset_timestep 0
+variable v equal vol
+fix mean all ave/time 10 5000 50000 v_v
+dump w all custom 50 npt.lammpstrj id element x y z
+dump_modify w element Li time yes units yes format float %.6f
+run 50000
+undump w
+variable edge equal $(f_mean^(1/3))
+unfix 1
+unfix mean
+change_box all x final 0 ${edge} y final 0 ${edge} z final 0 ${edge} remap units box
+fix 1 all nvt temp 110 110 0.4
+run 5000
+dump w all custom 50 nvt.lammpstrj id element x y z
+dump_modify w element Li time yes units yes format float %.6f
+run 50000
+"""
+
+
+@pytest.mark.slow
+def test_a_liquid_diffuses_under_a_barostat_as_at_its_mean_volume(tmp_path):
+    """256 Lennard-Jones atoms at 110 K, 200 ps each: the intervals hold each other's D."""
+    run_lammps(LIQUID, tmp_path)
+    values = {}
+    for ensemble in ("npt", "nvt"):
+        run = read_trajectory([tmp_path / f"{ensemble}.lammpstrj"], ReadSettings("Li"))
+        result = analyse([run], 110.0, AnalysisSettings(charge=1)).diffusion
+        values[ensemble] = (run.volume_a3, result.tracer)
+    (volume, npt), (mean, nvt) = values["npt"], values["nvt"]
+    assert volume == pytest.approx(mean, rel=1e-3)
+    assert nvt.low < npt.value < nvt.high
+    assert npt.low < nvt.value < npt.high
+    assert npt.high / npt.low < 1.6
 
 
 def test_unwrapped_files_with_long_steps_are_read_as_they_stand_and_say_so(tmp_path):
