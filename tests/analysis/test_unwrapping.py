@@ -252,7 +252,7 @@ def unknown(path, positions, cell=10.0, symbols=None):
     return path
 
 
-LIQUID = """units metal
+LIQUID_AT_PRESSURE = """units metal
 lattice fcc 5.85
 region box block 0 4 0 4 0 4
 create_box 1 box
@@ -286,7 +286,7 @@ run 50000
 @pytest.mark.slow
 def test_a_liquid_diffuses_under_a_barostat_as_at_its_mean_volume(tmp_path):
     """256 Lennard-Jones atoms at 110 K, 200 ps each: the intervals hold each other's D."""
-    run_lammps(LIQUID, tmp_path)
+    run_lammps(LIQUID_AT_PRESSURE, tmp_path)
     values = {}
     for ensemble in ("npt", "nvt"):
         run = read_trajectory([tmp_path / f"{ensemble}.lammpstrj"], ReadSettings("Li"))
