@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from speed import water
 
-from mlplugins.engines.artifact import load
+from mlplugins.model_file.artifact import load
 
 
 def write_mace(path: Path) -> Path:

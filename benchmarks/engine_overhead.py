@@ -30,10 +30,10 @@ from ipi.utils.units import unit_to_internal
 
 from mlplugins import MLCalculator
 from mlplugins.cli.ipi_driver import driver_file
-from mlplugins.engines import _evaluation as evaluation
-from mlplugins.engines._structure import prepare
-from mlplugins.engines.artifact import Artifact, load
-from mlplugins.engines.ipi import MLDriver
+from mlplugins.engines.ipi.driver import MLDriver
+from mlplugins.model_file import evaluate as evaluation
+from mlplugins.model_file.artifact import Artifact, load
+from mlplugins.model_file.structure import prepare
 
 XML = """<simulation verbosity='medium'>
   <output prefix='out'><properties stride='1000' filename='md'>[step]</properties></output>

@@ -30,7 +30,7 @@ from ase.calculators.calculator import Calculator
 
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 from mlplugins.training import config, solve
 
 

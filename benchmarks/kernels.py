@@ -206,7 +206,7 @@ def _errors(metrics: dict[str, Any], n: int) -> str:
 
 def _total_mae(model: Path, data: Path) -> float:
     """MAE of total energies, eV (`metrics.json` has it per atom)."""
-    from mlplugins.engines import artifact
+    from mlplugins.model_file import artifact
 
     loaded = artifact.load(model)
     frames = ase.io.read(data, index=":")

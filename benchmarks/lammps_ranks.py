@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from engine_overhead import structure, write_model
 
-from mlplugins.engines import artifact, lammps
-from mlplugins.engines.artifact import Artifact
+from mlplugins.engines.lammps import run as lammps
+from mlplugins.model_file import artifact
+from mlplugins.model_file.artifact import Artifact
 
 VARIANTS = {"1 rank × 2 threads": (1, 2), "2 ranks × 1 thread": (2, 1)}
 

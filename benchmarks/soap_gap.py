@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 from mlplugins.structures import dataset
 from mlplugins.structures.metrics import z_statistics
 

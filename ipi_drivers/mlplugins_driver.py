@@ -3,10 +3,11 @@
     i-pi-driver-py -m custom -P mlplugins_driver.py -o model=model.pt,template=init.xyz -u -a ADDRESS
 
 or, inside i-PI's own process, `<ffdirect>` with `<pes>custom</pes>` and `<pes_path>` (see ffdirect.xml here).
-`mlplugins ipi-driver --path` prints where this file lies. Options: see `mlplugins.engines.ipi.Options`.
+`mlplugins ipi-driver --path` prints where this file lies.
+Options: see `mlplugins.engines.ipi.driver.Options`.
 """
 
-from mlplugins.engines.ipi import HostedDriver
+from mlplugins.engines.ipi.driver import HostedDriver
 
 __DRIVER_NAME__ = "mlplugins"
 __DRIVER_CLASS__ = "MlpluginsDriver"

@@ -14,7 +14,7 @@ __all__ = ["MLCalculator", "__version__"]
 def __getattr__(name: str) -> Any:
     # torch and ASE are imported only when the calculator is asked for
     if name == "MLCalculator":
-        from mlplugins.engines.ase import MLCalculator
+        from mlplugins.engines.ase.calculator import MLCalculator
 
         return MLCalculator
     raise AttributeError(f"module 'mlplugins' has no attribute '{name}'")

@@ -11,8 +11,8 @@ from ase import Atoms
 from mlplugins.checks import engines
 from mlplugins.checks.engines import Outcome, SinglePoint
 from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT, Check, limits
-from mlplugins.engines.artifact import Artifact
 from mlplugins.errors import MlpluginsError
+from mlplugins.model_file.artifact import Artifact
 
 ENGINES = ("ase", "lammps", "ipi")
 LARGEST_GHOST = 500

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, Check, limits
-from mlplugins.engines.artifact import Artifact, Results
-from mlplugins.engines.ase import MLCalculator
+from mlplugins.engines.ase.calculator import MLCalculator
 from mlplugins.errors import MlpluginsError
+from mlplugins.model_file.artifact import Artifact, Results
 from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS
 
 Array = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.engines.artifact import Artifact
+from mlplugins.model_file.artifact import Artifact
 
 ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = "eV/atom", "eV/Å", "eV/Å³"
 

@@ -16,8 +16,8 @@ from metatomic.torch import unit_conversion_factor
 
 from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints.unpickle import Stub
-from mlplugins.engines._archive import OURS, Archive, read_archive
 from mlplugins.errors import BadInput
+from mlplugins.model_file.archive import OURS, Archive, read_archive
 
 
 @dataclass(frozen=True)

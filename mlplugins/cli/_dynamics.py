@@ -8,9 +8,9 @@ import ase.io
 from rich.console import Console
 
 from mlplugins.cli import simulate, train
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file import artifact
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.plan import plan, read_structure

@@ -32,9 +32,9 @@ from mlplugins.checks.parity import ENGINES, parity
 from mlplugins.checks.physics import PhysicsChecks
 from mlplugins.checks.result import Check
 from mlplugins.cli._common import add_json, console
-from mlplugins.engines import artifact
-from mlplugins.engines.artifact import Artifact
 from mlplugins.errors import BadInput, RunFailed, nearest
+from mlplugins.model_file import artifact
+from mlplugins.model_file.artifact import Artifact
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from mlplugins import files
 from mlplugins.cli import _common
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, MissingDependency, nearest
+from mlplugins.model_file import artifact
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import LABELS, Keys, Structure
 from mlplugins.structures.metrics import MILLI, metrics, pairs

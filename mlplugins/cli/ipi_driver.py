@@ -19,8 +19,8 @@ from pathlib import Path
 
 from mlplugins import files
 from mlplugins.cli._common import add_json
-from mlplugins.engines._ipi_socket import orderly_end
-from mlplugins.engines.ipi import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
+from mlplugins.engines.ipi.driver import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
+from mlplugins.engines.ipi.socket import orderly_end
 from mlplugins.errors import BadInput
 
 DRIVER = "mlplugins_driver.py"

@@ -26,8 +26,8 @@ from rich.progress import track
 
 from mlplugins import files
 from mlplugins.cli import _common
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 from mlplugins.models import soap_gap
 from mlplugins.structures import dataset, selection
 from mlplugins.structures.neighbors import neighbor_list

@@ -1,1 +1,1 @@
-"""Host engines: one file each; every one consumes a `model.pt`, never a model class."""
+"""Host engines: one folder each; every one consumes a `model.pt`, never a model class."""

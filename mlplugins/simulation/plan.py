@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 from mlplugins.simulation import start
 from mlplugins.simulation.config import Mobile, SimulationConfig, label
 from mlplugins.simulation.start import read_structure as read_structure

@@ -3,7 +3,7 @@ import pytest
 from ase.build import bulk
 
 from mlplugins.checks.md import NVE, drift, md_checks
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 
 from ..simulation.argon import write_model
 

@@ -8,8 +8,8 @@ from ase.build import bulk, molecule
 
 from mlplugins.checks import engines
 from mlplugins.checks.parity import _compare, parity
-from mlplugins.engines import artifact
 from mlplugins.errors import RunFailed
+from mlplugins.model_file import artifact
 
 from ..simulation.argon import write_model
 

@@ -7,8 +7,8 @@ import pytest
 from ase.build import bulk, molecule
 
 from mlplugins.checks.physics import PhysicsChecks
-from mlplugins.engines import artifact
 from mlplugins.errors import RunFailed
+from mlplugins.model_file import artifact
 
 from ..simulation.argon import write_model
 

@@ -15,8 +15,8 @@ from ase.io import write
 
 from mlplugins import MLCalculator
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 
 SMALL = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
 TWO_HEADS = SMALL.parent / "data" / "mace_two_heads.model.xz"

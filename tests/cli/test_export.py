@@ -8,8 +8,8 @@ from ase.build import bulk
 
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from ase.io import read, write
 from mlplugins import MLCalculator, checkpoints
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file import artifact
 
 from ..training import toy
 

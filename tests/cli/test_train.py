@@ -14,8 +14,8 @@ from ase.io import read, write
 
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file import artifact
 
 
 def train(config, directory, *more) -> int:

@@ -16,9 +16,9 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import sevennet
 from mlplugins.checks.engines import SinglePoint, in_ipi
-from mlplugins.engines import artifact
 from mlplugins.export.metatomic import Description, save
 from mlplugins.export.tables import tabulated
+from mlplugins.model_file import artifact
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.testing.families import inputs

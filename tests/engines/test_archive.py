@@ -18,9 +18,9 @@ import vesin
 from ase.build import bulk
 
 from mlplugins.cli.main import main
-from mlplugins.engines.artifact import load
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import MANIFEST
+from mlplugins.model_file.artifact import load
 
 from .conftest import crystal
 
@@ -194,7 +194,7 @@ def test_info_prints_what_a_file_says_as_it_is(argon_model, tmp_path, capsys):
 
 LOADED = """
 import sys
-from mlplugins.engines.artifact import load
+from mlplugins.model_file.artifact import load
 model = load(sys.argv[1])
 print(model.extensions, "libstranger.so" in open("/proc/self/maps").read())
 """

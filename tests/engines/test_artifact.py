@@ -14,9 +14,9 @@ from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 
 from mlplugins import units
-from mlplugins.engines import artifact
-from mlplugins.engines.artifact import NeighborCache, Structure, combine, load
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file import artifact
+from mlplugins.model_file.artifact import NeighborCache, Structure, combine, load
 
 from . import general_model
 from .conftest import CUTOFF, EPSILON, ONSET, SIGMA, crystal, molecule, slab, triclinic, write_lennard_jones

@@ -21,8 +21,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from mlplugins import MLCalculator
-from mlplugins.engines.artifact import load
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.artifact import load
 
 from . import general_model
 from .conftest import (

@@ -20,9 +20,9 @@ from ipi import read_output
 from ipi.utils.units import unit_to_internal, unit_to_user
 
 from mlplugins.cli.ipi_driver import driver_file
-from mlplugins.engines.artifact import load
-from mlplugins.engines.ipi import MLDriver, connect
+from mlplugins.engines.ipi.driver import MLDriver, connect
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.artifact import load
 
 from .conftest import crystal, molecule, write_lennard_jones
 

@@ -13,7 +13,7 @@ from ase.io import write
 from ipi.interfaces.sockets import MESSAGE
 
 from mlplugins.cli.ipi_driver import driver_file
-from mlplugins.engines.ipi import MLDriver, connect, serve
+from mlplugins.engines.ipi.driver import MLDriver, connect, serve
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.structures.ipi_xyz import upright
 

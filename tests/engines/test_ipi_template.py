@@ -13,8 +13,8 @@ from ase.md.langevin import Langevin
 from ipi.utils.units import unit_to_internal, unit_to_user
 
 from mlplugins import MLCalculator
-from mlplugins.engines._ipi_template import compare, read_template
-from mlplugins.engines.ipi import MLDriver
+from mlplugins.engines.ipi.driver import MLDriver
+from mlplugins.engines.ipi.template import compare, read_template
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.structures.ipi_xyz import upright, write_xyz
 

@@ -16,10 +16,10 @@ from metatomic_ase import MetatomicCalculator
 
 from mlplugins import MLCalculator, ops
 from mlplugins.cli.main import main
-from mlplugins.engines import lammps
-from mlplugins.engines.artifact import load
+from mlplugins.engines.lammps import run as lammps
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.artifact import load
 from mlplugins.models import lennard_jones
 
 from .lammps_tools import write_nequip

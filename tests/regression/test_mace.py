@@ -12,8 +12,8 @@ import torch
 
 from mlplugins.checkpoints import mace
 from mlplugins.checkpoints.mace import HomeConfig, from_state
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
 from mlplugins.testing.families import inputs
 

@@ -10,7 +10,7 @@ import pytest
 
 from mlplugins.checkpoints import nequip
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 
 from .stored import assert_checkpoint_is_home, assert_home, structures
 

@@ -8,8 +8,8 @@ import pytest
 
 from mlplugins.checkpoints import nequip06
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 
 from .stored import assert_checkpoint_is_home, assert_home
 from .stored import structures as all_structures

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io import write
 
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 
 DATA = Path(__file__).parent / "data"
 

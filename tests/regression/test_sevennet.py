@@ -20,7 +20,7 @@ from ase.io import write
 from mlplugins.checkpoints import sevennet
 from mlplugins.checks import parity
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
+from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
 from mlplugins.testing.families import inputs
 

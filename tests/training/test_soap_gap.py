@@ -13,8 +13,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file import artifact
 from mlplugins.models import soap_gap
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures import batch

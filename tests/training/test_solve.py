@@ -13,9 +13,9 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines import artifact
 from mlplugins.errors import RunFailed
 from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file import artifact
 from mlplugins.training import config, data, folds, solve
 from mlplugins.training.search import Trial
 from mlplugins.training.solvers import molecular_kernel

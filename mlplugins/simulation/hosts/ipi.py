@@ -14,7 +14,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from mlplugins.engines import ipi as engine
+from mlplugins.engines.ipi import driver as engine
 from mlplugins.errors import MissingDependency
 from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
 from mlplugins.simulation.plan import Run, require_axes

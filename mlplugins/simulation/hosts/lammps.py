@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.engines import lammps as engine
+from mlplugins.engines.lammps import run as engine
 from mlplugins.errors import RunFailed
 from mlplugins.simulation.files import cut_frames, is_row, largest, last_lines, last_table_step
 from mlplugins.simulation.plan import Run, require_axes

@@ -18,8 +18,9 @@ from ase.data import chemical_symbols
 from metatomic.torch import AtomisticModel
 
 from mlplugins import ops
-from mlplugins.engines._archive import OURS, Archive, Entries, read_archive
-from mlplugins.engines._evaluation import (
+from mlplugins.errors import BadInput, RunFailed, nearest
+from mlplugins.model_file.archive import OURS, Archive, Entries, read_archive
+from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
     NeighborCache,
@@ -27,8 +28,7 @@ from mlplugins.engines._evaluation import (
     require_finite,
     torch_state,
 )
-from mlplugins.engines._structure import Prepared, Structure, StructureLike, prepare
-from mlplugins.errors import BadInput, RunFailed, nearest
+from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 

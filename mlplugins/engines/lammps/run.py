@@ -19,10 +19,10 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlplugins.engines._lammps_data import Box as Box
-from mlplugins.engines._lammps_data import restricted_box as restricted_box
-from mlplugins.engines._lammps_data import type_order as type_order
-from mlplugins.engines._lammps_data import write_data as write_data
+from mlplugins.engines.lammps.data import Box as Box
+from mlplugins.engines.lammps.data import restricted_box as restricted_box
+from mlplugins.engines.lammps.data import type_order as type_order
+from mlplugins.engines.lammps.data import write_data as write_data
 from mlplugins.errors import BadInput, MissingDependency, RunFailed
 from mlplugins.ops import build
 

@@ -22,9 +22,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlplugins.engines import _ipi_socket
-from mlplugins.engines.artifact import Committee, NeighborCache, Structure, combine, load_all
+from mlplugins.engines.ipi import socket as _ipi_socket
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
+from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
 
 try:
     from ipi.interfaces.sockets import HDRLEN, MESSAGE, InterfaceSocket
@@ -32,7 +32,7 @@ try:
     from ipi.utils.softexit import softexit
     from ipi.utils.units import unit_to_internal, unit_to_user
 
-    from mlplugins.engines import _ipi_template
+    from mlplugins.engines.ipi import template as _ipi_template
 except ImportError as error:
     raise MissingDependency(f"the i-PI driver needs i-PI ({error}): pip install 'mlplugins[ipi]'") from error
 

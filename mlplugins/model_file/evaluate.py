@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vesin import NeighborList
 
-from mlplugins.engines._structure import Array, Prepared, in_vacuum
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]

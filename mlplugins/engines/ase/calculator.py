@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlplugins.engines.artifact import Committee, NeighborCache, combine, load_all
+from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
 
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
@@ -91,7 +91,7 @@ class MLCalculator(Calculator):
 
     @property
     def artifacts(self) -> tuple[Any, ...]:
-        """The loaded model files (`mlplugins.engines.artifact.Artifact`)."""
+        """The loaded model files (`mlplugins.model_file.artifact.Artifact`)."""
         return self._artifacts
 
     def calculate(

@@ -16,8 +16,8 @@ from ipi.utils.units import unit_to_user
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from mlplugins.engines._structure import Array, Prepared, in_vacuum
 from mlplugins.errors import BadInput
+from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.structures import extxyz
 
 BOHR: float = unit_to_user("length", "angstrom", 1.0)

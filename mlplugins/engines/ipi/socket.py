@@ -64,7 +64,7 @@ def install_orderly_end(before: Callable[[], None], more: tuple[int, ...] = ()) 
 
 
 def connect(unix: str | None, host: str, port: int, wait: float, prefix: str) -> socket.socket:
-    """See `mlplugins.engines.ipi.connect`."""
+    """See `mlplugins.engines.ipi.driver.connect`."""
     if unix is None:
         if not 0 < port < 65536:
             raise BadInput(f"port: expected 1 to 65535, got {port}")

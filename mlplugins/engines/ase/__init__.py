@@ -1,0 +1,3 @@
+"""ASE: the calculator."""
+
+from mlplugins.engines.ase.calculator import MLCalculator as MLCalculator

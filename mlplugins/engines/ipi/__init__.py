@@ -1,0 +1,1 @@
+"""i-PI: the driver, its template and its sockets."""

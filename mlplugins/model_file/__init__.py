@@ -1,0 +1,1 @@
+"""model.pt: its format, what stands in it, loading and evaluating it."""
