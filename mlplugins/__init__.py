@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from mlplugins.training import train
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
+    from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "evaluate", "finetune", "select", "train"]
+__all__ = ["MLCalculator", "__version__", "evaluate", "finetune", "info", "select", "train"]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
     "evaluate": "mlplugins.workflows.evaluate",
     "finetune": "mlplugins.workflows.finetune",
+    "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",
     "train": "mlplugins.training",
 }
