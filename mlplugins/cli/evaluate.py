@@ -18,24 +18,19 @@ from ase.data import chemical_symbols
 from rich.progress import Progress
 from rich.table import Table
 
-from mlplugins import files
+from mlplugins import files, quantities
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput, MissingDependency, nearest
 from mlplugins.model_file import artifact
+from mlplugins.quantities import MILLI, QUANTITIES
 from mlplugins.structures import dataset, labels, validation
-from mlplugins.structures.dataset import LABELS, Keys, Structure
-from mlplugins.structures.metrics import MILLI, metrics, pairs
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.metrics import metrics, pairs
 
 ATOMS_PER_CALL = 512
 
 OFFSET_EV = 5e-3
 """Mean error of the energy per atom (eV) above which a constant is pointed out."""
-
-COLUMNS = {
-    "energy": ("meV_per_atom", "E"),
-    "forces": ("meV_per_A", "F"),
-    "stress": ("meV_per_A3", "σ"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,31 +88,38 @@ def parse_keys(words: Iterable[str]) -> Keys:
     'E0'
     """
     chosen: dict[str, str] = {}
+    known = [label.option for label in quantities.labels()]
     for word in words:
         label, _, name = word.partition("=")
         if not name:
             raise BadInput(f"--keys: expected LABEL=NAME, got '{word}'")
-        if label not in LABELS:
-            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, LABELS)}")
+        if label not in known:
+            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, known)}")
         chosen[label] = name
     return replace(Keys(), named=frozenset(chosen), **chosen)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
     """Errors as a table, one row per data set."""
-    units = "meV/atom, meV/Å, meV/Å³"
-    result = Table(title=f"errors of energy, forces, stress in {units}", box=None, title_justify="left")
+    shown = [
+        quantity
+        for name, quantity in QUANTITIES.items()
+        if name == "energy" or quantity.derivative is not None or any(row[name] for row in rows.values())
+    ]
+    names = ", ".join(quantity.name for quantity in shown)
+    units = ", ".join(quantity.error_unit for quantity in shown)
+    result = Table(title=f"errors of {names} in {units}", box=None, title_justify="left")
     result.add_column("data")
     result.add_column("frames", justify="right")
-    for _, title in COLUMNS.values():
+    for quantity in shown:
         for kind in ("MAE", "RMSE"):
-            result.add_column(f"{title} {kind}", justify="right")
+            result.add_column(f"{quantity.symbol} {kind}", justify="right")
     for name, errors in rows.items():
         cells = [name, str(errors["n_structures"])]
-        for quantity, (unit, _) in COLUMNS.items():
+        for quantity in shown:
             for kind in ("mae", "rmse"):
-                found = errors[quantity]
-                cells.append("–" if found is None else f"{found[f'{kind}_{unit}']:.2f}")
+                found = errors[quantity.name]
+                cells.append("–" if found is None else f"{found[quantity.error_key(kind)]:.2f}")
         result.add_row(*cells)
     return result
 
