@@ -135,7 +135,7 @@ class Structure:
     def labelled(self, values: Mapping[str, Any]) -> Structure:
         """The same structure with these labels, by name of the quantity, and no others."""
         found = {name: values.get(name) for name in QUANTITIES}
-        own = {name: found.pop(name) for name in ("energy", "forces", "stress")}
+        own: dict[str, Any] = {name: found.pop(name) for name in ("energy", "forces", "stress")}
         more = {name: value for name, value in found.items() if value is not None}
         return replace(self, **own, more=more)
 

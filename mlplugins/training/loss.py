@@ -23,8 +23,8 @@ from mlplugins.training.config import LossSection
 
 Predicted = dict[str, Tensor]
 """Of a batch, by name of the quantity: (S, …) or (N, …); without baseline, those per volume times the volume
-(the stress as ∂E/∂ε), which exists without a cell, too. A dictionary of tensors as families return it: `Results`
-are of one structure, in numpy."""
+(the stress as ∂E/∂ε), which exists without a cell, too. A dictionary of tensors, as families return it:
+`Results` hold one structure, in numpy."""
 
 
 class Predictor(nn.Module):
@@ -36,22 +36,14 @@ class Predictor(nn.Module):
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
         """All that there is of a batch; `create_graph` to differentiate forces and stress again."""
-        vectors = batch.vectors.detach().requires_grad_()
-        n_atoms, n_systems = batch.species.shape[0], batch.n_systems
-        found = self.potential(batch.species, batch.centers, batch.neighbors, vectors, batch.system, n_atoms)
+        graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
+        found = self.potential(graph)
         predicted = {}
         for name, quantity in QUANTITIES.items():
             if quantity.derivative is None and name in found:
                 whole = quantity.per == "system"
                 predicted[name] = _by_system(found[name], batch.system, n_systems) if whole else found[name]
-        forces, virial = energy_derivatives(
-            predicted["energy"],
-            vectors,
-            (batch.centers, batch.neighbors),
-            batch.system,
-            n_systems,
-            create_graph,
-        )
+        forces, virial = energy_derivatives(predicted["energy"], graph, n_systems, create_graph)
         derived = {"positions": forces, "strain": virial}
         for name, quantity in QUANTITIES.items():
             if quantity.derivative is not None:
