@@ -31,7 +31,7 @@ from mlplugins.cli import _common
 from mlplugins.errors import MissingDependency
 from mlplugins.export.metatomic import save
 from mlplugins.model_file import artifact
-from mlplugins.structures.metrics import MILLI
+from mlplugins.quantities import MILLI
 from mlplugins.training import config
 from mlplugins.training.config import ClosedFormConfiguration
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.quantities import MILLI as MILLI
-from mlplugins.quantities import QUANTITIES, Quantity, Results
-from mlplugins.quantities import VOIGT as VOIGT
+from mlplugins.quantities import QUANTITIES, VOIGT, Quantity, Results
 from mlplugins.structures.dataset import Structure
 
 MEDIAN = 0.6744897501960817

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.soap_gap import Model
+from mlplugins.quantities import MILLI
 from mlplugins.structures import selection
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.graph import Graph
-from mlplugins.structures.metrics import MILLI, metrics, z_statistics
+from mlplugins.structures.metrics import metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
 from mlplugins.training.fit import Observer
