@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mlplugins.quantities import QUANTITIES
+
 
 class Display:
     """Progress with the time left; on a terminal as a bar, else one line now and then."""
