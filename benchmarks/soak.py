@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.simulation.campaign import simulate
-from mlplugins.simulation.config import SimulationConfig
-from mlplugins.simulation.plan import Run, plan
+from mlplugins.simulation.plan import plan
 
 LIMIT_MB = 10.0
 WARM = 0.2

@@ -20,11 +20,11 @@ import yaml
 from ase import Atoms, units
 from ase.build import bulk
 
+from mlplugins.dynamics.output import table
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import lennard_jones
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
 from mlplugins.simulation.plan import plan
 
 ELEMENTS = ["Li", "P", "S", "Cl"]

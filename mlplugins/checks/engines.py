@@ -16,11 +16,11 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from mlplugins.engines import lammps
 from mlplugins.engines.ase.calculator import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import MissingDependency, MlpluginsError, RunFailed
 from mlplugins.model_file.artifact import Artifact
-from mlplugins.structures.ipi_xyz import upright, write_xyz
 
 Array = NDArray[np.float64]
 TIMEOUT_S = 600.0

@@ -7,14 +7,14 @@ from pathlib import Path
 import ase.io
 from rich.console import Console
 
+from mlplugins import engines
 from mlplugins.cli import simulate, train
+from mlplugins.dynamics.start import prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
 from mlplugins.simulation import config as simulation
-from mlplugins.simulation import host as hosts
-from mlplugins.simulation.plan import plan, read_structure
-from mlplugins.simulation.start import prepare
+from mlplugins.simulation.plan import plan
 from mlplugins.structures import dataset
 from mlplugins.training.finetune import Reader
 from mlplugins.training.finetune_config import FinetuneConfiguration
@@ -57,7 +57,7 @@ def sampled(
         for outcome in simulate.drive(planned, console):
             if outcome.state != "finished":
                 raise RunFailed(f"finetune.dynamics: {outcome.run} {outcome.state}: {outcome.message}")
-    host = hosts.load(campaign.engine)
+    host = engines.load(campaign.engine)
     frames = [str(path) for run in planned.runs for path in host.trajectories(run)]
     given = configuration.data.train
     frames = [*([given] if isinstance(given, str) else given), *frames]

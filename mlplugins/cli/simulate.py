@@ -45,10 +45,12 @@ from rich.text import Text
 
 from mlplugins import files
 from mlplugins.cli._common import OutputFolder, add_json, console
+from mlplugins.dynamics.run import Run
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
+from mlplugins.simulation.campaign import CONDUCTIVITY
 from mlplugins.simulation.config import load_all
-from mlplugins.simulation.plan import Campaign, Run, plan
+from mlplugins.simulation.driving import Outcome
+from mlplugins.simulation.plan import Campaign, plan
 
 LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
 

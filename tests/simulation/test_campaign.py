@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from mlplugins import engines
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import host
+from mlplugins.simulation import driving
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
 
@@ -36,7 +37,7 @@ def _plan(path, folder, engine):
 
 def _positions(campaign, run):
     """(frames, atoms, 3), Å, as the analysis reads them; steps must be there once each and in order."""
-    [file] = host.load(campaign.config.engine).trajectories(run)
+    [file] = engines.load(campaign.config.engine).trajectories(run)
     frames = list(read_frames(file))
     steps = [frame.step for frame in frames if frame.step is not None]
     assert set(np.diff(steps)) <= {run.config.dump_interval}
@@ -83,7 +84,7 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     [run] = campaign.runs
     command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
-    one = host.load(engine)
+    one = engines.load(engine)
     deadline = time.monotonic() + 120
     while one.steps_done(run) < 40 + steps / 4 and time.monotonic() < deadline:
         assert process.poll() is None
@@ -140,7 +141,7 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
     )
     campaign = _plan(path, tmp_path, engine)
     [run] = campaign.runs
-    one = host.load(engine)
+    one = engines.load(engine)
     command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
     random = np.random.default_rng(5)
     seen = []
@@ -204,10 +205,10 @@ def test_a_run_that_blows_up_says_where(tmp_path, engine):
 
 
 def test_two_commands_in_one_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaigns, "LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr(driving, "LOCK_WAIT_S", 0.3)
     campaign = _plan(write_campaign(tmp_path), tmp_path, "lammps")
     campaigns.write(campaign)
-    with campaigns._locked(campaign.runs[0]), pytest.raises(BadInput, match="is in use"):
+    with driving.locked(campaign.runs[0]), pytest.raises(BadInput, match="is in use"):
         campaigns.simulate(campaign)
 
 
@@ -227,7 +228,7 @@ def test_a_restart_file_cut_by_a_kill_is_not_used(tmp_path):
     (folder / "finished").unlink()
     newest = folder / "restart.140"
     newest.write_bytes(newest.read_bytes()[:-100])
-    stage = host.load("lammps").next_stage(campaign.runs[0])
+    stage = engines.load("lammps").next_stage(campaign.runs[0])
     assert stage is not None
     assert stage.name == "lammps from step 120"
     assert "read_restart    restart.120" in (folder / "resume.lmp").read_text()

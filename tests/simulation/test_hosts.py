@@ -7,11 +7,12 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
+from mlplugins.dynamics.output import table
+from mlplugins.engines.ase import host as ase_host
+from mlplugins.engines.ipi import host as ipi
+from mlplugins.engines.lammps import host as lammps
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
-from mlplugins.simulation.hosts import ase as ase_host
-from mlplugins.simulation.hosts import ipi, lammps
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign

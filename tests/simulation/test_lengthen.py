@@ -12,13 +12,13 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
+from mlplugins import engines
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.cli.main import main
+from mlplugins.dynamics.output import table
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import host
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
@@ -38,7 +38,7 @@ def _simulate(path, folder, engine):
 
 
 def _positions(run, engine):
-    frames = list(read_frames(host.load(engine).trajectories(run)[0]))
+    frames = list(read_frames(engines.load(engine).trajectories(run)[0]))
     return np.array([frame.positions for frame in frames])
 
 
@@ -51,7 +51,7 @@ def test_a_finished_run_is_lengthened_from_its_end(tmp_path, engine):
     whole = _simulate(write_campaign(folders[0], steps=100, **NVE), folders[0], engine)
     path = write_campaign(folders[1], steps=60, **NVE)
     first = _simulate(path, folders[1], engine)
-    before = host.load(engine).trajectories(first)[0].read_bytes()
+    before = engines.load(engine).trajectories(first)[0].read_bytes()
     assert len(_positions(first, engine)) == 13
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": 100}))
     longer = _simulate(path, folders[1], engine)
@@ -59,7 +59,7 @@ def test_a_finished_run_is_lengthened_from_its_end(tmp_path, engine):
     assert len(found) == len(wanted) == 21
     np.testing.assert_allclose(found, wanted, atol=2e-5)
     if engine != "ase":  # whose file has an index at its head
-        after = host.load(engine).trajectories(longer)[0].read_bytes()
+        after = engines.load(engine).trajectories(longer)[0].read_bytes()
         frame = len(before) // 13
         assert after[: 12 * frame] == before[: 12 * frame]
     rows = table(longer.directory / LOGS[engine])
@@ -123,7 +123,7 @@ def test_looking_at_a_run_changes_no_file(tmp_path, engine):
         (run.directory / f"restart.{k}").write_text("x")
         (run.directory / f"simulation.chk_{k}").write_text("x")
     names = sorted(path.name for path in run.directory.iterdir())
-    one = host.load(engine)
+    one = engines.load(engine)
     assert one.steps_done(run) == 0
     assert one.hottest(run) == 0
     one.failure(run)

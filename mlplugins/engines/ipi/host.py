@@ -14,13 +14,12 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from mlplugins.dynamics.output import cut_frames, cut_table, largest, last_lines, last_table_step, table
+from mlplugins.dynamics.run import Command, Run, Stage, require_axes, threads
+from mlplugins.dynamics.start import thermal
 from mlplugins.engines.ipi import driver as engine
+from mlplugins.engines.ipi.xyz import upright, whole_frames, write_xyz
 from mlplugins.errors import MissingDependency
-from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
-from mlplugins.simulation.plan import Run, require_axes
-from mlplugins.simulation.process import Command, Stage, threads
-from mlplugins.simulation.start import thermal
-from mlplugins.structures.ipi_xyz import upright, write_xyz
 from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, BOLTZMANN_EV_K
 
 START, MEAN_CELL, TEMPLATE, RESUME = "init.xyz", "mean_cell.xyz", "template.extxyz", "resume.xml"
@@ -96,7 +95,7 @@ def next_stage(run: Run) -> Stage | None:
             return _stage(run, f"{stage}.xml", f"{stage} from the start")
         step = _checkpoint_step(checkpoint)
         for frames in run.directory.glob(f"{stage}.*.xyz"):
-            cut_frames(frames, "ipi", before=step + 1)
+            cut_frames(frames, whole_frames, before=step + 1)
         cut_table(run.directory / f"{stage}.out", before=step + 1)
         _write_resume(run, checkpoint, steps)
         return _stage(run, RESUME, f"{stage} from step {step}")
