@@ -1,6 +1,7 @@
 """Imports go one way, files and functions stay small. Every import counts, lazy ones too."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import mlplugins
 
 ROOT = Path(mlplugins.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-EVERYWHERE = {"units", "errors", "registry", "structures"}
+EVERYWHERE = {"units", "errors", "registry", "quantities", "structures"}
 ALLOWED = {
     "cli": {
         "cli",
@@ -89,6 +90,11 @@ def test_imports_go_one_way(path):
         if parts[0] == "mlplugins" and len(parts) > 1 and (ROOT / parts[1]).is_dir():
             assert parts[1] in allowed, f"{path.relative_to(ROOT)} may not import {name}"
         assert parts[0] not in FORBIDDEN_PACKAGES.get(room, set()), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_table_of_quantities_stands_on_numpy_alone():
+    names = {name.partition(".")[0] for name in _imported(ROOT / "quantities.py")}
+    assert names - sys.stdlib_module_names == {"numpy"}
 
 
 def test_only_training_imports_lightning():

@@ -15,7 +15,7 @@ Dral, Owens, Yurchenko, Thiel, J. Chem. Phys. 146, 244108 (2017) (KREG, pKREG); 
 
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -110,7 +110,7 @@ class Model(Potential):
         self.sum = KernelSum(self.kernel, self.sigma)
 
     @torch.jit.unused
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str, *args: Any) -> None:
         resize_buffers(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.prepare()

@@ -6,7 +6,7 @@ Everything is in float64; a failing test says in its docstring what the failure 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -298,7 +298,7 @@ def _with_ghosts(folded: Inputs) -> tuple[Inputs, Tensor]:
     return Inputs(species, folded.centers, neighbors, folded.vectors, system, n), owners
 
 
-def _richardson(f, h: float) -> float:
+def _richardson(f: Callable[[float], float], h: float) -> float:
     """Derivative of f at 0, fourth order: (4 D(h/2) − D(h)) / 3."""
     coarse = (f(h) - f(-h)) / (2 * h)
     fine = (f(h / 2) - f(-h / 2)) / h

@@ -1,0 +1,269 @@
+"""What a model can predict: one table, one record per quantity, and the results of one structure.
+
+Data files, batches, the loss, errors, log.csv, plots, outputs of model.pt and what engines pass on are loops
+over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, direct forces) is one more
+record; only an engine that is to *use* it needs code of its own.
+
+    QUANTITIES["dipole"] = Quantity(
+        name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,),
+        output="mlplugins::dipole", ase="dipole", ipi="dipole",
+    )
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MILLI = 1000.0
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+"""Components of a symmetric tensor in the order of data files and of ASE: xx yy zz yz xz xy."""
+
+Array = NDArray[np.float64]
+
+
+class Derivative(NamedTuple):
+    """A quantity that is a derivative of another, which no model has to return.
+
+    Attributes:
+        of: the quantity that is differentiated.
+        to: `positions` (with the opposite sign: F = −∂E/∂r) or `strain` (over the volume: σ = ∂E/∂ε / V).
+    """
+
+    of: str
+    to: Literal["positions", "strain"]
+
+
+class Label(NamedTuple):
+    """A name under which data files may hold a quantity.
+
+    Attributes:
+        option: in `data.keys` and `--keys`.
+        key: in the files, unless the user names another; None: read only if the user names it.
+    """
+
+    option: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity: everything that is said of it in more than one place.
+
+    Attributes:
+        name: in `data.keys`, the loss, metrics.json and log.csv; the entry of a family's result; the
+            attribute of `Results`.
+        noun: in titles.
+        symbol: in tables.
+        unit: of labels and predictions everywhere in the package, as metatomic spells units.
+        irreps: of its components under rotation and inversion, as e3nn spells them.
+        per: whether there is one for each `atom` or one for each `system`. What a family returns per atom is
+            added up for the latter.
+        shape: Cartesian components.
+        symmetric: a symmetric tensor, of whose components errors count xx yy zz yz xz xy.
+        extensive: grows with the number of atoms: errors are given per atom.
+        per_volume: a density. Models deliver the volume times it, also where there is no volume, and the loss
+            takes the volume times its error over the number of atoms.
+        baseline: its zero is arbitrary: energies of the elements are subtracted before training.
+        derivative: of which other quantity it is the derivative; None: families return it themselves.
+        key: default name in data files; None: as `name`.
+        other_keys: names that are preferred to `key` where the user named none and a frame has them.
+        other_labels: other conventions of the same quantity in data files.
+        like: names in data files that say this quantity (a regular expression, case ignored).
+        required: every frame must have it.
+        loss: default weight in the loss.
+        milli: errors are given in thousandths of the unit.
+        output: name of the output of a metatomic model; None: engines derive it.
+        ase, ase_per_atom: property of an ASE calculator: the quantity, and its share of every atom.
+        ipi: key of i-PI's extras; None if it has a place of its own in i-PI's protocol.
+        lammps: names in LAMMPS, thermo keywords or columns of a dump.
+    """
+
+    name: str
+    noun: str
+    symbol: str
+    unit: str
+    irreps: str = "0e"
+    per: Literal["system", "atom"] = "system"
+    shape: tuple[int, ...] = ()
+    symmetric: bool = False
+    extensive: bool = False
+    per_volume: bool = False
+    baseline: bool = False
+    derivative: Derivative | None = None
+    key: str | None = None
+    other_keys: tuple[str, ...] = ()
+    other_labels: tuple[Label, ...] = ()
+    like: str = ""
+    required: bool = False
+    loss: float = 1.0
+    milli: bool = True
+    output: str | None = None
+    ase: str | None = None
+    ase_per_atom: str | None = None
+    ipi: str | None = None
+    lammps: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Its names in data files.
+
+        >>> QUANTITIES["stress"].labels
+        (Label(option='stress', key='stress'), Label(option='virial', key=None))
+        """
+        return (Label(self.name, self.key or self.name), *self.other_labels)
+
+    @property
+    def compared_unit(self) -> str:
+        """Unit of the values whose errors are given, as text.
+
+        >>> [quantity.compared_unit for quantity in QUANTITIES.values()]
+        ['eV/atom', 'eV/Å', 'eV/Å³']
+        """
+        text = re.sub(r"\bA\b", "Å", self.unit).replace("^3", "³").replace("^2", "²").replace("*", "·")
+        return text + "/atom" * self.extensive
+
+    @property
+    def error_unit(self) -> str:
+        """Unit of errors, as text.
+
+        >>> QUANTITIES["stress"].error_unit
+        'meV/Å³'
+        """
+        return "m" * self.milli + self.compared_unit
+
+    @property
+    def error_scale(self) -> float:
+        """`error_unit`s in one `compared_unit`."""
+        return MILLI if self.milli else 1.0
+
+    def error_key(self, kind: str) -> str:
+        """Name of an error in metrics.json and `evaluate --json`; after `name` and `_`, in log.csv.
+
+        >>> QUANTITIES["energy"].error_key("mae"), QUANTITIES["stress"].error_key("rmse")
+        ('mae_meV_per_atom', 'rmse_meV_per_A3')
+        """
+        unit = self.error_unit.translate({ord("Å"): "A", ord("³"): "3", ord("²"): "2", ord("·"): "_"})
+        return f"{kind}_{unit.replace('/', '_per_')}"
+
+    def column(self, kind: str) -> str:
+        """Name of an error in log.csv.
+
+        >>> QUANTITIES["forces"].column("rmse")
+        'forces_rmse_meV_per_A'
+        """
+        return f"{self.name}_{self.error_key(kind)}"
+
+    @property
+    def components_text(self) -> str:
+        """What single values of it are called.
+
+        >>> QUANTITIES["energy"].components_text, QUANTITIES["forces"].components_text
+        ('energy', 'force components')
+        """
+        return self.noun + " components" * bool(self.shape)
+
+    def full_shape(self, n_atoms: int) -> tuple[int, ...]:
+        """Shape of its value for a structure of `n_atoms`.
+
+        >>> QUANTITIES["forces"].full_shape(4), QUANTITIES["stress"].full_shape(4)
+        ((4, 3), (3, 3))
+        """
+        return (n_atoms, *self.shape) if self.per == "atom" else self.shape
+
+
+QUANTITIES: dict[str, Quantity] = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity(
+            name="energy",
+            noun="energy",
+            symbol="E",
+            unit="eV",
+            extensive=True,
+            baseline=True,
+            other_keys=("free_energy",),
+            like="energy",
+            required=True,
+            output="energy",
+            ase="energy",
+            ase_per_atom="energies",
+            lammps=("pe",),
+        ),
+        Quantity(
+            name="forces",
+            noun="force",
+            symbol="F",
+            unit="eV/A",
+            irreps="1o",
+            per="atom",
+            shape=(3,),
+            derivative=Derivative("energy", "positions"),
+            like="force|gradient",
+            loss=100.0,
+            ase="forces",
+            lammps=("fx", "fy", "fz"),
+        ),
+        Quantity(
+            name="stress",
+            noun="stress",
+            symbol="σ",
+            unit="eV/A^3",
+            irreps="0e+2e",
+            shape=(3, 3),
+            symmetric=True,
+            per_volume=True,
+            derivative=Derivative("energy", "strain"),
+            other_labels=(Label("virial", None),),
+            like="stress|virial",
+            ase="stress",
+            ase_per_atom="stresses",
+            lammps=("pxx", "pyy", "pzz", "pyz", "pxz", "pxy"),
+        ),
+    )
+}
+"""By name, in the order of tables, columns and plots."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a model says about one structure, whoever ran it.
+
+    Attributes:
+        energy: eV, the per-atom energies summed in double precision.
+        forces: (N, 3), eV/Å.
+        virial: (3, 3), −∂E/∂ε = −V·stress, eV, symmetric; also without a periodic cell. None from an engine
+            that reports a stress only.
+        stress: (3, 3), (1/V) ∂E/∂ε, eV/Å³, ASE's sign (positive = the cell wants to shrink); None without
+            periodicity or without three cell vectors (a slab with a vacuum vector has one, as in ASE).
+        energies: (N,), eV; None if the model has only the total, or nobody asked.
+        virials: (N, 3, 3) per-atom virials, eV, which add up to `virial`: of each neighbour vector, half to
+            either atom. None unless asked for.
+        uncertainty: standard deviation of the energy as the model predicts it, eV. None unless asked for.
+        uncertainties: (N,), the same of the per-atom energies.
+        more: values of the other quantities of the table, by name; None: none.
+    """
+
+    energy: float
+    forces: Array
+    virial: Array | None = None
+    stress: Array | None = None
+    energies: Array | None = None
+    virials: Array | None = None
+    uncertainty: float | None = None
+    uncertainties: Array | None = None
+    more: Mapping[str, Array] | None = None
+
+    def get(self, name: str) -> Any:
+        """Value of a quantity of the table; None if there is none.
+
+        >>> Results(-1.0, np.zeros((2, 3))).get("energy"), Results(-1.0, np.zeros((2, 3))).get("stress")
+        (-1.0, None)
+        """
+        return self.more[name] if self.more and name in self.more else getattr(self, name, None)

@@ -1,0 +1,1 @@
+"""Files written by 0.1.0 stay readable and give the same numbers."""
