@@ -82,7 +82,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
     }
     (folder / "md.yaml").write_text(yaml.safe_dump(settings))
     campaign = plan(load(folder / "md.yaml"), folder / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     if outcome.state != "finished":
         raise SystemExit(f"{host} {kind}: {outcome.message} {outcome.last_lines}")
     kinetic = kinetic_energies(host, campaign.runs[0].directory)

@@ -5,11 +5,20 @@ A new engine is a folder `engines/NAME/` with that file; how it is divided furth
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from ase import Atoms
 
 from mlplugins.dynamics.run import Run, Stage
+from mlplugins.engines.findings import Finding
+from mlplugins.errors import MlpluginsError
+from mlplugins.quantities import Results
+
+if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
+    from mlplugins.model_file.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,21 @@ class Abilities:
     couplings: tuple[str, ...]
     ranks: bool = False
     beads: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way in which an engine evaluates structures.
+
+    Attributes:
+        structures: which of those that were given, by their place.
+        ranks: MPI ranks.
+        detail: what distinguishes it from other ways, such as a mode or a transport.
+    """
+
+    structures: tuple[int, ...]
+    ranks: int = 1
+    detail: str = ""
 
 
 class Engine(Protocol):
@@ -66,3 +90,26 @@ class Engine(Protocol):
 
     def trajectories(self, run: Run) -> list[Path]:
         """Files that hold the production frames."""
+
+    def ways(self, model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
+        """The ways in which `mlplugins check` lets the engine evaluate structures, in order.
+
+        Args:
+            model: the loaded file.
+            structures: all that are checked.
+            ranks: MPI ranks that were asked for, for an engine that has them.
+        """
+
+    def single_points(
+        self, model: Artifact, structures: Sequence[Atoms], way: Way
+    ) -> list[Results | MlpluginsError]:
+        """Energy, forces and stress of each structure, computed by the engine itself; or why there are none.
+
+        Args:
+            model: the loaded file.
+            structures: those of `way`.
+            way: of `ways`.
+        """
+
+    def diagnose(self) -> Iterator[Finding]:
+        """What `mlplugins doctor` says about the engine's programs and packages."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mlplugins import engines, files
 from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.engines.base import Engine
 from mlplugins.errors import BadInput
 from mlplugins.simulation import cluster
+from mlplugins.simulation.config import load_all
 from mlplugins.simulation.driving import STATUS, Outcome, Progress, drive, locked, save
-from mlplugins.simulation.plan import PLACES, Campaign, conductivity_inputs, with_defaults
+from mlplugins.simulation.plan import PLACES, Campaign, conductivity_inputs, plan, with_defaults
 
 CONDUCTIVITY = "conductivity.yaml"
 
@@ -68,7 +71,48 @@ def write_together(planned: Sequence[Campaign]) -> None:
     files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
 
 
-def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
+def simulate(
+    config: SimulationConfig | str | Path,
+    directory: str | Path = "simulation",
+    progress: Progress = lambda run, step: None,
+) -> list[Outcome]:
+    """Do what `mlplugins simulate` does: plan, write, run or continue every run, in each engine that is named.
+
+    The same call continues a campaign that was interrupted, and lengthens one whose `steps` have grown.
+
+    Args:
+        config: settings, or the YAML file that holds them.
+        directory: for the folders of the runs and `conductivity.yaml`, the input of the analysis.
+        progress: called with a run and its step, a few times a second.
+
+    Returns:
+        How each run ended; one that failed does not stop the others.
+
+    Raises:
+        BadInput: what `plan.plan` and `write` refuse; nothing has been started then.
+        MissingDependency: the engine is not installed.
+
+    >>> simulate(SimulationConfig(model="m.pt", structure="no.cif", temperatures=300, steps=100))
+    Traceback (most recent call last):
+    ...
+    mlplugins.errors.BadInput: no such structure file: 'no.cif'
+    """
+    configs = [config] if isinstance(config, SimulationConfig) else load_all(Path(config))
+    planned = [plan(one, Path(directory).resolve()) for one in configs]
+    return [one for _, outcomes in run_all(planned, progress) for one in outcomes]
+
+
+def run_all(
+    planned: Sequence[Campaign], progress: Progress = lambda run, step: None
+) -> Iterator[tuple[Campaign, list[Outcome]]]:
+    """Run campaigns of one engine each, one after the other; `conductivity.yaml` is over all of them."""
+    for campaign in planned:
+        outcomes = run(campaign, progress)
+        write_together(planned)
+        yield campaign, outcomes
+
+
+def run(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
     """Write the input files and run what is not finished yet; a run that fails does not stop the others.
 
     Args:

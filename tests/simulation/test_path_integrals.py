@@ -66,7 +66,7 @@ def test_the_quantum_kinetic_energy_of_a_crystal(tmp_path):
     )
     write(tmp_path / "crystal.extxyz", crystal)
     campaign = plan(load(path, "ipi"), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     [run] = campaign.runs
     rows = table(run.directory / "simulation.out")[1:]
@@ -121,7 +121,7 @@ def test_a_sheared_crystal_relaxes_in_a_flexible_cell(tmp_path, engine, coupling
     )
     write(tmp_path / "crystal.extxyz", crystal)
     campaign = plan(load(path, engine), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     frames = list(read_frames(engines.load(engine).trajectories(campaign.runs[0])[0]))
     lengths, angles = frames[0].cell, np.array(frames[0].cell)

@@ -52,7 +52,7 @@ def _prepare(atoms, velocities="auto", supercell=(1, 1, 1)):
 
 def _run(folder, atoms, engine, **changes):
     campaign = _campaign(folder, atoms, engine, **changes)
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     return campaign.runs[0]
 
@@ -142,7 +142,7 @@ def test_the_centre_of_mass_rests_without_fixed_atoms(tmp_path, engine):
         tmp_path, structure="start.traj", **{**settings, "temperatures": [round(float(wanted), 1)]}
     )
     campaign = plan(load(path, engine), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     _, kinetic, temperature = _thermo(campaign.runs[0], engine)
     assert kinetic[0] == pytest.approx(centred.get_kinetic_energy(), rel=1e-5)

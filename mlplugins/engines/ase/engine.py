@@ -1,5 +1,6 @@
 """ASE as an engine."""
 
+from mlplugins.engines.ase.health import diagnose
 from mlplugins.engines.ase.host import (
     failure,
     has_state,
@@ -11,6 +12,7 @@ from mlplugins.engines.ase.host import (
     trajectories,
     write,
 )
+from mlplugins.engines.ase.single_point import single_points, ways
 from mlplugins.engines.base import Abilities
 
 TITLE = "ASE"
@@ -19,13 +21,16 @@ ABILITIES = Abilities(thermostats=("csvr", "nose-hoover", "langevin"), couplings
 __all__ = [
     "ABILITIES",
     "TITLE",
+    "diagnose",
     "failure",
     "has_state",
     "hottest",
     "next_stage",
     "prune",
     "require",
+    "single_points",
     "steps_done",
     "trajectories",
+    "ways",
     "write",
 ]

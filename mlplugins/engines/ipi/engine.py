@@ -12,6 +12,8 @@ from mlplugins.engines.ipi.host import (
     trajectories,
     write,
 )
+from mlplugins.engines.ipi.program import diagnose
+from mlplugins.engines.ipi.single_point import single_points, ways
 
 TITLE = "i-PI"
 ABILITIES = Abilities(thermostats=("csvr", "langevin"), couplings=("iso", "aniso", "flexible"), beads=True)
@@ -19,13 +21,16 @@ ABILITIES = Abilities(thermostats=("csvr", "langevin"), couplings=("iso", "aniso
 __all__ = [
     "ABILITIES",
     "TITLE",
+    "diagnose",
     "failure",
     "has_state",
     "hottest",
     "next_stage",
     "prune",
     "require",
+    "single_points",
     "steps_done",
     "trajectories",
+    "ways",
     "write",
 ]

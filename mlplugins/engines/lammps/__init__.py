@@ -6,7 +6,6 @@ from mlplugins.engines.lammps.output import read_dump, read_log, restart_is_read
 from mlplugins.engines.lammps.program import LOG, Finished, command, require, run
 from mlplugins.engines.lammps.single_point import (
     NKTV2P_METAL,
-    Evaluation,
     evaluate,
     evaluate_all,
     run_structure,
@@ -18,7 +17,6 @@ __all__ = [
     "LOG",
     "NKTV2P_METAL",
     "Box",
-    "Evaluation",
     "Finished",
     "command",
     "deck_head",

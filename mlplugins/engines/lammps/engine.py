@@ -1,6 +1,7 @@
 """LAMMPS as an engine."""
 
 from mlplugins.engines.base import Abilities
+from mlplugins.engines.lammps.health import diagnose
 from mlplugins.engines.lammps.host import (
     failure,
     has_state,
@@ -12,6 +13,7 @@ from mlplugins.engines.lammps.host import (
     trajectories,
     write,
 )
+from mlplugins.engines.lammps.single_point import single_points, ways
 
 TITLE = "LAMMPS"
 ABILITIES = Abilities(
@@ -21,13 +23,16 @@ ABILITIES = Abilities(
 __all__ = [
     "ABILITIES",
     "TITLE",
+    "diagnose",
     "failure",
     "has_state",
     "hottest",
     "next_stage",
     "prune",
     "require",
+    "single_points",
     "steps_done",
     "trajectories",
+    "ways",
     "write",
 ]

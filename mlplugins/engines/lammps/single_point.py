@@ -5,17 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from mlplugins.engines.base import Way
 from mlplugins.engines.lammps.data import Box, type_order, write_data
 from mlplugins.engines.lammps.deck import DATA, DECK, deck_head
 from mlplugins.engines.lammps.output import read_dump
 from mlplugins.engines.lammps.program import Finished, require, run
+from mlplugins.errors import MlpluginsError
+from mlplugins.quantities import Results
+
+if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
+    from mlplugins.model_file.artifact import Artifact
 
 Array = NDArray[np.float64]
 
@@ -27,24 +33,35 @@ DUMP = "atoms.dump"
 NEIGHBORS = 50_000
 """Largest neighbour number of an atom in `evaluate`; in ghost mode lists reach over all layers."""
 
+LARGEST_GHOST = 500
+"""Atoms up to which the ghost mode is compared as well where the exchange mode is the default."""
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Energy and derivatives of one structure, in the frame of the structure that was given.
 
-    Attributes:
-        energy: eV.
-        forces: (N, 3), eV/Å.
-        stress: (3, 3), eV/Å³, ASE's sign; None without a periodic cell in all directions.
-        energies: (N,) per-atom energies, eV; None if not asked for.
-        virials: (N, 3, 3) per-atom virials −∂E/∂ε, eV, symmetric; None if not asked for.
-    """
+def ways(model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
+    """Each structure on the ranks that were asked for, in every mode of the pair style that is used there."""
+    exchanges = model.n_layers is not None and model.n_layers > 1 and not model.record.get("portable", False)
+    found = []
+    for k, atoms in enumerate(structures):
+        if 1 in ranks:
+            found.append(Way((k,), 1, "fold"))
+        for count in ranks:
+            if count > 1 and exchanges:
+                found.append(Way((k,), count, "exchange"))
+            if count > 1 and (not exchanges or len(atoms) <= LARGEST_GHOST):
+                found.append(Way((k,), count, "ghost"))
+    return found
 
-    energy: float
-    forces: Array
-    stress: Array | None
-    energies: Array | None
-    virials: Array | None
+
+def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> list[Results | MlpluginsError]:
+    """Through `lmp`, `run 0`."""
+    keywords = f"device {model.device} mode {way.detail}"
+    outcomes: list[Results | MlpluginsError] = []
+    for atoms in structures:
+        try:
+            outcomes.append(evaluate(model.path, atoms, way.ranks, keywords))
+        except MlpluginsError as error:
+            outcomes.append(error)
+    return outcomes
 
 
 def run_structure(
@@ -83,7 +100,7 @@ def evaluate(
     keywords: str = "",
     per_atom: bool = False,
     directory: Path | str | None = None,
-) -> Evaluation:
+) -> Results:
     """Energy, forces and stress of a structure as LAMMPS computes them (`run 0`).
 
     Args:
@@ -104,7 +121,7 @@ def evaluate_all(
     keywords: str = "",
     per_atom: bool = False,
     directory: Path | str | None = None,
-) -> list[Evaluation]:
+) -> list[Results]:
     """`evaluate` for several structures in one run of `lmp`, which starts slowly."""
     require(ranks)
     path = Path(model).resolve()
@@ -137,7 +154,7 @@ def _static_commands(dump: str, per_atom: bool) -> list[str]:
     return [*commands, "dump_modify forces format float %.17g sort id", "run 0"]
 
 
-def _evaluation(atoms: Atoms, box: Box, table: dict[str, Array], rows: Array) -> Evaluation:
+def _evaluation(atoms: Atoms, box: Box, table: dict[str, Array], rows: Array) -> Results:
     """From LAMMPS' frame and units to those of the structure."""
     back = box.rotation.T
     stress = energies = virials = None
@@ -149,7 +166,8 @@ def _evaluation(atoms: Atoms, box: Box, table: dict[str, Array], rows: Array) ->
         # compute stress/atom gives −virial in bar Å³
         matrices = [back.T @ _matrix(-row / NKTV2P_METAL) @ back for row in rows[:, 5:11]]
         virials = np.array(matrices).reshape(-1, 3, 3)
-    return Evaluation(float(table["PotEng"][-1]), rows[:, 1:4] @ back, stress, energies, virials)
+    energy, forces = float(table["PotEng"][-1]), rows[:, 1:4] @ back
+    return Results(energy, forces, stress=stress, energies=energies, virials=virials)
 
 
 def _matrix(voigt: Array) -> Array:
