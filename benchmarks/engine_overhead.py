@@ -34,6 +34,7 @@ from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.model_file import evaluate as evaluation
 from mlplugins.model_file.artifact import Artifact, load
 from mlplugins.model_file.structure import prepare
+from mlplugins.structures.graph import Graph
 
 XML = """<simulation verbosity='medium'>
   <output prefix='out'><properties stride='1000' filename='md'>[step]</properties></output>
@@ -78,16 +79,15 @@ def bare_call(model: Artifact, atoms: Atoms) -> Callable[[], None]:
     if not isinstance(core, evaluation.EdgeGradientModel):
         raise SystemExit("the benchmark needs a model that mlplugins wrote")
     prepared = prepare(atoms, 0)
-    pairs = evaluation.NeighborCache().pairs(0, prepared, core._options.cutoff, True)
+    pairs = evaluation.NeighborCache().pairs(0, prepared, core._cutoff, True)
     species = torch.zeros(len(atoms), dtype=torch.long)
 
     def call() -> None:
         with evaluation.torch_state():
             leaf = pairs.vectors.to(core._device, core._dtype).requires_grad_()
             start = time.process_time()
-            energy = core._potential(species, *pairs.atoms, leaf, torch.zeros_like(species), len(atoms))[
-                "energy"
-            ]
+            graph = Graph(species, *pairs.atoms, leaf, torch.zeros_like(species), len(atoms))
+            energy = core._family.energies(graph)
             torch.autograd.grad(energy.sum(), leaf)
             times.append(time.process_time() - start)
 

@@ -46,23 +46,20 @@ class Ours(Peer):
         import torch
 
         from mlplugins.models.base import energy_derivatives
-        from mlplugins.structures.neighbors import neighbor_list
+        from mlplugins.structures.batch import graph_of
 
         checkpoint = potential_of(self.source)
         model = copy.deepcopy(checkpoint.potential).float()
         model.use_native_ops()
         model.train()
-        found = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff)
-        species = torch.tensor([checkpoint.elements.index(symbol) for symbol in atoms.symbols])
-        edges = torch.from_numpy(found.centers), torch.from_numpy(found.neighbors)
-        vectors = torch.from_numpy(found.vectors).float().requires_grad_()
-        system = torch.zeros(len(atoms), dtype=torch.long)
+        graph = graph_of(atoms, checkpoint.elements, model.cutoff, torch.float32)
+        graph.vectors.requires_grad_()
         weights = list(model.parameters())
 
         def step():
             model.zero_grad(set_to_none=True)
-            energy = model(species, *edges, vectors, system, len(atoms))["energy"]
-            forces, _ = energy_derivatives(energy, vectors, edges, system, 1, create_graph=True)
+            energy = model(graph)["energy"]
+            forces, _ = energy_derivatives(energy, graph, 1, create_graph=True)
             (forces.square().mean() + energy.sum().square()).backward(inputs=weights)
 
         return step

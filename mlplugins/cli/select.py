@@ -30,7 +30,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.models import soap_gap
 from mlplugins.structures import dataset, selection
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.batch import graph_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,15 +122,9 @@ def mean_soap(frames: Sequence[Atoms], cutoff: float) -> NDArray[np.float64]:
     model = soap_gap.Model(elements, parameters)
     rows = []
     for atoms in track(frames, "describing", transient=True, console=_common.console()):
-        edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-        species = torch.tensor([elements.index(symbol) for symbol in atoms.symbols])
-        p = model.features(
-            species,
-            torch.from_numpy(edges.centers),
-            torch.from_numpy(edges.neighbors),
-            torch.from_numpy(edges.vectors),
-            len(atoms),
-        )
-        mean = torch.zeros(len(elements), p.shape[1], dtype=p.dtype).index_add(0, species, p / len(atoms))
+        graph = graph_of(atoms, elements, cutoff)
+        mean = torch.zeros(len(elements), model.spectrum.n_features, dtype=torch.float64)
+        p = model.features(graph) / len(atoms)
+        mean = mean.index_add(0, graph.species, p)
         rows.append(mean.reshape(-1).numpy())
     return np.stack(rows)

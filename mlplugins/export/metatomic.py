@@ -29,6 +29,7 @@ from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.base import Potential
 from mlplugins.ops.build import OPS_LIBRARY
+from mlplugins.structures.graph import Graph
 
 FORMAT, ORDERED_FORMAT, MIXED_FORMAT = 1, 2, 3
 """Version of the file's `mlplugins::` entries; engines refuse a newer one. The second: of models of whole
@@ -112,16 +113,17 @@ class MetatomicModel(nn.Module):
         else:
             rows = torch.arange(n_centers, device=species.device)
         samples = [system[rows], atom[rows]]
+        graph = Graph(species, centers, neighbors, vectors, system, n_centers)
         if "energy" in outputs:
-            energy = self.potential(species, centers, neighbors, vectors, system, n_centers)["energy"]
+            energy = self.potential(graph)["energy"]
             energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
             per_atom = outputs["energy"].sample_kind == "atom"
             values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
             results["energy"] = _energy_map(values, samples, per_atom, dtype)
         if uncertain:
-            residual, features = self.potential.posterior_features(
-                species, centers, neighbors, vectors.detach(), n_centers
-            )
+            # of the energy alone: no gradient is asked for
+            still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
+            residual, features = self.potential.posterior_features(still)
             residual, features = residual[rows], features[rows]
             per_atom = outputs["energy_uncertainty"].sample_kind == "atom"
             if not per_atom:

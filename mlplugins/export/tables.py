@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.build import bulk
 from numpy.typing import NDArray
 
 from mlplugins.elements import covalent_radius
 from mlplugins.models.base import Potential, energy_derivatives
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.batch import graph_of
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,8 @@ def samples(elements: Sequence[str]) -> list[Atoms]:
 def _evaluate(
     potential: Potential, elements: Sequence[str], atoms: Atoms
 ) -> tuple[float, NDArray[np.float64]]:
-    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, potential.cutoff)
-    species = torch.tensor([list(elements).index(symbol) for symbol in atoms.symbols])
-    centers, neighbors = torch.from_numpy(edges.centers), torch.from_numpy(edges.neighbors)
-    vectors = torch.from_numpy(edges.vectors).double().requires_grad_()
-    system = torch.zeros(len(atoms), dtype=torch.long)
-    energy = potential(species, centers, neighbors, vectors, system, len(atoms))["energy"]
-    forces, _ = energy_derivatives(energy, vectors, (centers, neighbors), system, 1)
+    graph = graph_of(atoms, elements, potential.cutoff)
+    graph.vectors.requires_grad_()
+    energy = potential(graph)["energy"]
+    forces, _ = energy_derivatives(energy, graph, 1)
     return float(energy.detach().sum()), forces.detach().numpy()

@@ -24,6 +24,7 @@ from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
+from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
@@ -117,6 +118,31 @@ class NeighborCache:
         return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
 
 
+class Family:
+    """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0."""
+
+    def __init__(self, potential: Any) -> None:
+        self.potential = potential
+        self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
+        self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # older files lack it
+
+    def energies(self, graph: Graph) -> Tensor:
+        """(n_centers,), eV, in the precision of the model."""
+        found = self.potential(*graph) if self._takes_fields else self.potential(graph)
+        energies: Tensor = found["energy"]
+        return energies
+
+    def deviations(self, graph: Graph, n_systems: int) -> tuple[Tensor, Tensor]:
+        """Standard deviations of the energies of all systems (S,) and atoms (N,), eV."""
+        arguments = (*graph[:4], graph.n_centers) if self._takes_fields else (graph,)
+        residual, psi = self.potential.posterior_features(*arguments)
+
+        def summed(x: Tensor) -> Tensor:
+            return x.new_zeros(n_systems, *x.shape[1:]).index_add(0, graph.system, x)
+
+        return _deviation(summed(residual), summed(psi)), _deviation(residual, psi)
+
+
 class EdgeGradientModel:
     """A model of ours: its energy depends on geometry through the vectors of one full neighbour list only.
 
@@ -126,21 +152,13 @@ class EdgeGradientModel:
     A model of one molecule in vacuum needs no neighbour list either.
     """
 
-    UNCERTAINTY = {
-        kind: {"energy_uncertainty": ModelOutput(unit="eV", sample_kind=kind)} for kind in ("atom", "system")
-    }
-
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
-        self._module = module
-        self._potential = module.potential
+        self._family = Family(module.potential)
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
-        self._options = options
         self._dtype = dtype
         self._device = device
-        self._components, self._properties = _pair_labels(device)
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
-        self._molecules = bool(getattr(module.potential, "takes_molecules", False))  # older files lack it
         self._composition = (0, b""), torch.zeros(0, dtype=torch.long), self._baseline
 
     def evaluate(
@@ -151,7 +169,7 @@ class EdgeGradientModel:
         uncertainty: bool = False,
     ) -> list[Results]:
         species, baseline = self._species(structures)
-        if self._molecules and not virials and self._in_vacuum(structures):
+        if self._family.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, baseline)
         pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
         edges, exact = pairs[0].atoms, pairs[0].vectors
@@ -163,8 +181,9 @@ class EdgeGradientModel:
             exact = torch.cat([p.vectors for p in pairs])
             system = torch.repeat_interleave(counts)
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
-        inputs = [t.to(self._device) for t in (species, edges[0], edges[1], vectors, system)]
-        energy = self._potential(*inputs, len(species))["energy"]
+        i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
+        graph = Graph(kinds, i, j, vectors, place, len(species))
+        energy = self._family.energies(graph)
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
@@ -173,7 +192,7 @@ class EdgeGradientModel:
         results = self._collect(
             structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
         )
-        return self._with_uncertainty(structures, pairs, vectors, results) if uncertainty else results
+        return self._with_uncertainty(structures, graph, results) if uncertainty else results
 
     def _species(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """Species indices and baseline energies (N,), kept while the atoms stay the same."""
@@ -182,9 +201,9 @@ class EdgeGradientModel:
         key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
-            if self._molecules:
+            if self._family.takes_molecules:
                 sizes = torch.tensor([len(some) for some in each], device=self._device)
-                self._potential.require_molecules(species.to(self._device), sizes)
+                self._family.potential.require_molecules(species.to(self._device), sizes)
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 
@@ -194,7 +213,7 @@ class EdgeGradientModel:
 
     def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
         positions = np.array([s.positions for s in structures])  # (S, n, 3)
-        found = self._potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
+        found = self._family.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
         each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
@@ -204,28 +223,16 @@ class EdgeGradientModel:
     def _with_uncertainty(
         self,
         structures: Sequence[Prepared],
-        pairs: Sequence[Pairs],
-        vectors: Tensor,
+        graph: Graph,
         results: list[Results],
     ) -> list[Results]:
-        parts = vectors.detach().split([len(p.vectors) for p in pairs])
-        systems = [self._system(*each) for each in zip(structures, pairs, parts)]
-        atoms, totals = (
-            self._module(systems, outputs, None)["energy_uncertainty"].block().values[:, 0].cpu().double()
-            for outputs in (self.UNCERTAINTY["atom"], self.UNCERTAINTY["system"])
-        )
+        still = graph._replace(vectors=graph.vectors.detach())
+        totals, atoms = (t.cpu().double() for t in self._family.deviations(still, len(structures)))
         shares = atoms.split([len(s.numbers) for s in structures])
         return [
-            replace(result, uncertainty=float(total), uncertainties=part.numpy())
-            for result, total, part in zip(results, totals, shares)
+            replace(result, uncertainty=total, uncertainties=part.numpy())
+            for result, total, part in zip(results, totals.tolist(), shares)
         ]
-
-    def _system(self, structure: Prepared, pairs: Pairs, vectors: Tensor) -> System:
-        system = _system(structure, self._dtype, self._device)
-        samples = pairs.labels(self._device)
-        block = TensorBlock(vectors.unsqueeze(2), samples, [self._components], self._properties)
-        system.add_neighbor_list(self._options, block)
-        return system
 
     @staticmethod
     def _collect(
@@ -370,13 +377,8 @@ def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:
     return total.scatter_add_(0, index.unsqueeze(1).expand(-1, columns), rows)
 
 
-def _system(structure: Prepared, dtype: torch.dtype, device: torch.device) -> System:
-    return System(
-        torch.from_numpy(structure.numbers).to(device),
-        torch.from_numpy(structure.positions).to(device, dtype),
-        torch.from_numpy(structure.cell).to(device, dtype),
-        torch.from_numpy(structure.pbc).to(device),
-    )
+def _deviation(residual: Tensor, psi: Tensor) -> Tensor:
+    return torch.sqrt(residual + psi.square().sum(dim=1))
 
 
 def _pair_labels(device: torch.device) -> tuple[Labels, Labels]:

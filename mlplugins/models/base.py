@@ -1,19 +1,9 @@
 """The contract of a model family, and the one place where forces and stress are derived from its energy.
 
-A family is one file with `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes
-
-| name         | shape         | meaning                                                            |
-|--------------|---------------|--------------------------------------------------------------------|
-| `species`    | (N,) int64    | index into the model's element list                                |
-| `centers`    | (E,) int64    | edge e points from centre i …                                      |
-| `neighbors`  | (E,) int64    | … to neighbour j; edges sorted by centre                           |
-| `vectors`    | (E, 3) float  | r_j − r_i + shift, Å                                               |
-| `system`     | (N,) int64    | which structure of the batch an atom belongs to                    |
-| `n_centers`  | int           | nodes ≥ n_centers are ghosts: no edges of their own, no energy     |
-| → `energy`   | (n_centers,)  | per-atom energy, eV, without composition baseline                  |
-
-and may return more per-atom quantities under their own keys. With ghosts present a family calls
-`self.exchange(h)` on its node features before each layer after the first.
+A family is one file with `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes a
+`Graph` (`mlplugins.structures.graph`) and returns `energy`, (n_centers,), per-atom energies in eV without the
+composition baseline. It may return more per-atom quantities under their own keys. With ghosts present a
+family calls `self.exchange(h)` on its node features before each layer after the first.
 
 Files of this package and of `nn` do not postpone annotations: TorchScript reads them.
 """
@@ -28,6 +18,7 @@ from mlplugins.errors import BadInput
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.exchange import GhostExchange
 from mlplugins.nn.radial import NoBasis
+from mlplugins.structures.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -131,21 +122,11 @@ class Potential(nn.Module):
             convolution.use_radial_table(basis, self.cutoff, n_knots)
         self.add_module("basis", NoBasis())
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export
-    def posterior_features(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
         """Predictive variance of a family with `has_uncertainty`: residual (n_centers,), eV², and features ψ
         (n_centers, T), eV; of one atom residual + |ψ|², of a sum of atoms Σ residual + |Σ ψ|²."""
         raise NotImplementedError("this family has no predictive variance")
@@ -174,12 +155,7 @@ def resize_buffers(module: nn.Module, state: Dict[str, Tensor], prefix: str) -> 
 
 
 def energy_derivatives(
-    energy: Tensor,
-    vectors: Tensor,
-    edges: Tuple[Tensor, Tensor],
-    system: Tensor,
-    n_systems: int,
-    create_graph: bool = False,
+    energy: Tensor, graph: Graph, n_systems: int, create_graph: bool = False
 ) -> Tuple[Tensor, Tensor]:
     """Forces and virials from one backward pass to the edge vectors.
 
@@ -188,16 +164,14 @@ def energy_derivatives(
 
     Args:
         energy: scalar or any-shape energies, eV; their sum is differentiated.
-        vectors: (E, 3) with requires_grad, Å.
-        edges: (centers, neighbors), each (E,).
-        system: (N,) structure index of each atom.
+        graph: of the energies, its vectors with requires_grad.
         n_systems: number of structures.
         create_graph: keep the graph, to train on forces.
 
     Returns:
         forces (N, 3) in eV/Å and ∂E/∂ε (n_systems, 3, 3) in eV, symmetric.
     """
-    centers, neighbors = edges
+    vectors, system = graph.vectors, graph.system
     gradients: List[Optional[Tensor]] = list(
         torch.autograd.grad([energy.sum()], [vectors], create_graph=create_graph, allow_unused=True)
     )
@@ -205,8 +179,8 @@ def energy_derivatives(
     if gradient is None:
         gradient = torch.zeros_like(vectors)
     forces = torch.zeros(system.shape[0], 3, dtype=vectors.dtype, device=vectors.device)
-    forces = forces.index_add(0, centers, gradient).index_add(0, neighbors, -gradient)
+    forces = forces.index_add(0, graph.centers, gradient).index_add(0, graph.neighbors, -gradient)
     per_edge = vectors.unsqueeze(2) * gradient.unsqueeze(1)  # (E, 3, 3)
     virial = torch.zeros(n_systems, 3, 3, dtype=vectors.dtype, device=vectors.device)
-    virial = virial.index_add(0, system.index_select(0, centers), per_edge)
+    virial = virial.index_add(0, system.index_select(0, graph.centers), per_edge)
     return forces, 0.5 * (virial + virial.transpose(1, 2))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.structures.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Model(Potential):
     >>> import torch
     >>> model = Model(["Ar"], Hyperparameters(epsilon=1.0, sigma=1.0, cutoff=10.0))
     >>> r = torch.tensor([[2 ** (1 / 6), 0.0, 0.0], [-(2 ** (1 / 6)), 0.0, 0.0]], dtype=torch.float64)
-    >>> i, j = torch.tensor([0, 1]), torch.tensor([1, 0])
-    >>> model(torch.zeros(2, dtype=torch.long), i, j, r, torch.zeros(2, dtype=torch.long), 2)["energy"].sum()
+    >>> i, j, zero = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 0])
+    >>> model(Graph(zero, i, j, r, zero, 2))["energy"].sum()
     tensor(-1., dtype=torch.float64)
     """
 
@@ -47,23 +48,15 @@ class Model(Potential):
         self.register_buffer("epsilon", torch.sqrt(epsilon[:, None] * epsilon[None, :]))  # (S, S)
         self.register_buffer("sigma", 0.5 * (sigma[:, None] + sigma[None, :]))  # (S, S)
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        i, j = species[centers], species[neighbors]  # (E,)
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
+        i, j = graph.species[graph.centers], graph.species[graph.neighbors]  # (E,)
         x6 = (self.sigma[i, j] / r) ** 6
         x = ((r / self.cutoff - self.onset) / (1.0 - self.onset)).clamp(0.0, 1.0)
         switch = 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x)
         edge_energy = switch * 4.0 * self.epsilon[i, j] * (x6 * x6 - x6)
-        energy = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
-        return {"energy": energy.index_add(0, centers, 0.5 * edge_energy)}
+        energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        return {"energy": energy.index_add(0, graph.centers, 0.5 * edge_energy)}
 
 
 def _per_element(name: str, value: float | List[float], n_elements: int) -> Tensor:

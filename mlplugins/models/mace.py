@@ -21,6 +21,7 @@ from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
 from mlplugins.nn.zbl import ROUNDED, ZBL
+from mlplugins.structures.graph import Graph
 
 REFERENCES = ["https://doi.org/10.48550/arXiv.2206.07697"]
 INTERACTIONS = ("RealAgnostic", "RealAgnosticResidual", "RealAgnosticDensity", "RealAgnosticDensityResidual")
@@ -153,7 +154,7 @@ class Model(Potential):
     >>> model = Model(["H", "O"], Hyperparameters(num_channels=2, l_max=1, correlation=2))
     >>> i, j = torch.tensor([0, 1]), torch.tensor([1, 0])
     >>> r = torch.tensor([[0.0, 0.0, 0.96], [0.0, 0.0, -0.96]], dtype=torch.float64)
-    >>> model(torch.tensor([0, 1]), i, j, r, torch.tensor([0, 0]), 2)["energy"].shape
+    >>> model(Graph(torch.tensor([0, 1]), i, j, r, torch.tensor([0, 0]), 2))["energy"].shape
     torch.Size([2])
 
     Raises:
@@ -226,18 +227,11 @@ class Model(Potential):
             )
         super().use_radial_tables(n_knots)
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        harmonics = self.harmonics(vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
-        edges, first = self.edge_rows([centers, neighbors], vectors)
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        species = graph.species
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
+        harmonics = self.harmonics(graph.vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
+        edges, first = self.edge_rows(graph)
         r_rows = r.index_select(0, first)  # (U,)
         slopes: List[Tensor] = []
         if self.transform is None:
@@ -246,13 +240,13 @@ class Model(Potential):
                 slopes = [self.basis.slopes(r_rows)]
         else:
             envelope = polynomial_cutoff(r_rows / self.cutoff, self.envelope_power)
-            ends = [centers.index_select(0, first), neighbors.index_select(0, first)]
+            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
             basis = self.basis.waves(self.transform(r_rows, species, ends)) * envelope.unsqueeze(1)
             if self.edge_rows.wants_slopes():
                 slopes = [radial_slopes(basis, r_rows)]
         radial = [r, basis] + slopes
-        central = species[:n_centers]
-        e = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
+        central = species[: graph.n_centers]
+        e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
         for index, (linear_up, layer) in enumerate(zip(self.linear_up, self.layers)):
             if index == 0:  # the same for all atoms of an element, ghosts included
@@ -263,7 +257,7 @@ class Model(Potential):
             e = e + layer_energy
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:
-            energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
+            energy = energy + self.repulsion(graph, r)
         return {"energy": energy}
 
 

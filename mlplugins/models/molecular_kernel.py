@@ -23,6 +23,7 @@ from torch import Tensor
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models.base import Potential, resize_buffers
 from mlplugins.nn.kernel_sum import KernelSum
+from mlplugins.structures.graph import Graph
 
 SOLVER = "molecular_kernel"
 TARGETS = "energies+forces"
@@ -146,31 +147,23 @@ class Model(Potential):
             raise RuntimeError(self.too_far())
         return energy + self.offset, gradient
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        if n_centers != species.shape[0]:
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        if graph.n_centers != graph.species.shape[0]:
             raise RuntimeError("a molecular kernel needs the whole molecule on one rank, without ghost atoms")
-        if n_centers == 0 or self.points.shape[0] == 0:
-            return {"energy": torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)}
-        x, n_atoms = self.descriptors(species, centers, neighbors, vectors, system)
+        if graph.n_centers == 0 or self.points.shape[0] == 0:
+            v = graph.vectors
+            return {"energy": torch.zeros(graph.n_centers, dtype=v.dtype, device=v.device)}
+        x, n_atoms = self.descriptors(graph)
         energy = (self.predict(x) + self.offset) / n_atoms.to(x.dtype)
-        return {"energy": energy.index_select(0, system)}
+        return {"energy": energy.index_select(0, graph.system)}
 
-    def descriptors(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, system: Tensor
-    ) -> Tuple[Tensor, Tensor]:
+    def descriptors(self, graph: Graph) -> Tuple[Tensor, Tensor]:
         """Shifted descriptors (S, P) of S molecules and their numbers of atoms (S,).
 
         Raises:
             RuntimeError: another composition or order of atoms, a pair out of range, periodic images.
         """
+        species, centers, neighbors, system = graph.species, graph.centers, graph.neighbors, graph.system
         n_systems = int(system.max()) + 1
         n_atoms = torch.bincount(system, minlength=n_systems)  # (S,)
         if not self.sorted:
@@ -190,7 +183,7 @@ class Model(Potential):
             raise RuntimeError(self.too_far())
         first = (n_atoms.cumsum(0) - n_atoms).index_select(0, system)  # (N,)
         i, j = centers.index_select(0, kept), neighbors.index_select(0, kept)
-        r = torch.linalg.vector_norm(vectors.index_select(0, kept), dim=1)
+        r = torch.linalg.vector_norm(graph.vectors.index_select(0, kept), dim=1)
         a, b, molecule = i - first.index_select(0, i), j - first.index_select(0, i), system.index_select(0, i)
         if self.sorted:
             charges = self.charges.index_select(0, species)

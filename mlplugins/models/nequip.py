@@ -16,6 +16,7 @@ from mlplugins.nn.gate import Gate
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
 from mlplugins.nn.zbl import ZBL
+from mlplugins.structures.graph import Graph
 
 REFERENCES = ["https://doi.org/10.1038/s41467-022-29939-5"]
 
@@ -99,7 +100,7 @@ class Model(Potential):
     >>> model = Model(["H", "O"], Hyperparameters(num_layers=2, num_features=4))
     >>> i, j = torch.tensor([0, 1]), torch.tensor([1, 0])
     >>> r = torch.tensor([[0.0, 0.0, 0.96], [0.0, 0.0, -0.96]], dtype=torch.float64)
-    >>> model(torch.tensor([0, 1]), i, j, r, torch.tensor([0, 0]), 2)["energy"].shape
+    >>> model(Graph(torch.tensor([0, 1]), i, j, r, torch.tensor([0, 0]), 2))["energy"].shape
     torch.Size([2])
     """
 
@@ -154,33 +155,25 @@ class Model(Potential):
             return int(part[1]) + 1
         return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale") else 0
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        directions = vectors if self.solid_harmonics else vectors / r.unsqueeze(1)
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
+        directions = graph.vectors if self.solid_harmonics else graph.vectors / r.unsqueeze(1)
         harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
-        edges, first = self.edge_rows([centers, neighbors], vectors)
+        edges, first = self.edge_rows(graph)
         r_rows = r.index_select(0, first)  # (U,)
         radial = [r, self.basis(r_rows)]  # (E,), (U, num_basis)
         if self.edge_rows.wants_slopes():
             radial.append(self.basis.slopes(r_rows))
-        h = self.embedding.index_select(0, species)  # (N, num_features)
-        central = species[:n_centers]
+        h = self.embedding.index_select(0, graph.species)  # (N, num_features)
+        central = graph.species[: graph.n_centers]
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
-                h = self.exchange(with_ghost_rows(h, species.shape[0]))  # (N, irreps.dim)
+                h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, edges, harmonics, radial, self.average_neighbors)
         e = self.readout(h).squeeze(1)  # (n_centers,)
         energy = self.energy_scale.index_select(0, central) * (e + self.shift.index_select(0, central))
         if self.repulsion is not None:
-            energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
+            energy = energy + self.repulsion(graph, r)
         return {"energy": energy}
 
 

@@ -10,6 +10,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.nn.soap import Expansion, PowerSpectrum, RadialIntegrals, smooth_step
 from mlplugins.nn.zbl import ZBL
+from mlplugins.structures.graph import Graph
 
 SOLVER = "soap_gap"
 TARGETS = "energies+forces"
@@ -169,25 +170,15 @@ class Model(Potential):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._centre()
 
-    def features(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tensor:
+    def features(self, graph: Graph) -> Tensor:
         """Normalised power spectra, (n_centers, D)."""
-        p = self.spectrum(self.expansion(species, centers, neighbors, vectors, n_centers))
+        p = self.spectrum(self.expansion(graph))
         return p / torch.linalg.vector_norm(p, dim=1, keepdim=True)
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        if self.frozen and vectors.requires_grad:
-            return {"energy": self._by_chunks(species, centers, neighbors, vectors, n_centers)}
-        return {"energy": self._energy(species, centers, neighbors, vectors, n_centers)}
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        if self.frozen and graph.vectors.requires_grad:
+            return {"energy": self._by_chunks(graph)}
+        return {"energy": self._energy(graph)}
 
     @torch.jit.unused
     def freeze(self) -> None:
@@ -199,17 +190,16 @@ class Model(Potential):
         self.frozen = True
         self.sparse = self.sparse[:0].clone()  # the centred points say the same
 
-    def _by_chunks(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tensor:
+    def _by_chunks(self, graph: Graph) -> Tensor:
         energies: List[Tensor] = []
         gradients: List[Tensor] = []
         first = 0
-        while first < n_centers:
-            last = min(first + self.chunk, n_centers)
-            kinds, i, j, v = self._chunk(species, centers, neighbors, vectors, (first, last))
-            v = v.detach().requires_grad_()
-            e = self._energy(kinds, i, j, v, last - first)
+        while first < graph.n_centers:
+            last = min(first + self.chunk, graph.n_centers)
+            part = self._chunk(graph, first, last)
+            v = part.vectors.detach().requires_grad_()
+            i, j = part.centers, part.neighbors
+            e = self._energy(Graph(part.species, i, j, v, part.system, part.n_centers))
             energies.append(e.detach())
             gradient: Optional[Tensor] = None
             if e.requires_grad:
@@ -219,32 +209,24 @@ class Model(Potential):
             gradients.append(gradient)
             first = last
         if len(energies) == 0:
-            return vectors.sum(dim=1)
+            return graph.vectors.sum(dim=1)
         # zero, with the gradient of the energy
-        change = (torch.cat(gradients) * (vectors - vectors.detach())).sum(dim=1)
-        return torch.cat(energies).index_add(0, centers, change)
+        change = (torch.cat(gradients) * (graph.vectors - graph.vectors.detach())).sum(dim=1)
+        return torch.cat(energies).index_add(0, graph.centers, change)
 
-    def _chunk(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        part: Tuple[int, int],
-    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Elements and edges of the centres first … last − 1 alone; the neighbours stand behind them."""
-        first, last = part
-        bounds = torch.tensor([first, last], device=centers.device)
-        ends: List[int] = torch.searchsorted(centers, bounds).tolist()
-        j = neighbors[ends[0] : ends[1]]
-        kinds = torch.cat([species[first:last], species.index_select(0, j)])
+    def _chunk(self, graph: Graph, first: int, last: int) -> Graph:
+        """Centres first … last − 1 alone with their edges; the neighbours stand behind them."""
+        bounds = torch.tensor([first, last], device=graph.centers.device)
+        ends: List[int] = torch.searchsorted(graph.centers, bounds).tolist()
+        i, j = graph.centers[ends[0] : ends[1]] - first, graph.neighbors[ends[0] : ends[1]]
+        species = torch.cat([graph.species[first:last], graph.species.index_select(0, j)])
+        system = torch.cat([graph.system[first:last], graph.system.index_select(0, j)])
         place = torch.arange(last - first, last - first + j.shape[0], device=j.device)
-        return kinds, centers[ends[0] : ends[1]] - first, place, vectors[ends[0] : ends[1]]
+        return Graph(species, i, place, graph.vectors[ends[0] : ends[1]], system, last - first)
 
-    def _energy(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tensor:
-        p = self.features(species, centers, neighbors, vectors, n_centers)
+    def _energy(self, graph: Graph) -> Tensor:
+        species, vectors, n_centers = graph.species, graph.vectors, graph.n_centers
+        p = self.features(graph)
         energy = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
         counts: List[int] = self.sparse_counts.tolist()
         first = 0
@@ -259,11 +241,11 @@ class Model(Potential):
             first = last
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.n_two_body > 0:
-            pair = self.pair_index[species[centers], species[neighbors]]
+            pair = self.pair_index[species[graph.centers], species[graph.neighbors]]
             e = (self.pair_basis(r) * self.pair_weights.index_select(0, pair)).sum(dim=1)
-            energy = energy.index_add(0, centers, 0.5 * e)
+            energy = energy.index_add(0, graph.centers, 0.5 * e)
         if self.repulsion is not None:
-            energy = energy + self.repulsion(species, centers, neighbors, r, n_centers)
+            energy = energy + self.repulsion(graph, r)
         return energy
 
     def sum_of_kernels(self, p: Tensor, element: int, first: int, last: int) -> Tensor:
@@ -292,33 +274,28 @@ class Model(Potential):
         return k
 
     @torch.jit.export
-    def posterior_features(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
         """Predictive variance of atomic energies: residual (n_centers,) eV² and features (n_centers, T) eV.
 
         var E_i = residual_i + |ψ_i|²; of a sum of atoms: Σ residual + |Σ ψ|². The residual is the part of the
         prior that no combination of sparse points describes, and the least variance found by calibration,
         taken as independent between atoms; ψψᵀ is the posterior covariance of what sparse points do describe.
         """
-        residuals: List[Tensor] = [vectors[:0, 0]]
-        features: List[Tensor] = [
-            torch.zeros(0, self.posterior.shape[1], dtype=vectors.dtype, device=vectors.device)
-        ]
+        v = graph.vectors
+        residuals: List[Tensor] = [v[:0, 0]]
+        features: List[Tensor] = [torch.zeros(0, self.posterior.shape[1], dtype=v.dtype, device=v.device)]
         first = 0
-        while first < n_centers:
-            last = min(first + self.chunk, n_centers)
-            kinds, i, j, v = self._chunk(species, centers, neighbors, vectors, (first, last))
-            residual, psi = self._posterior(kinds, i, j, v, last - first)
+        while first < graph.n_centers:
+            last = min(first + self.chunk, graph.n_centers)
+            residual, psi = self._posterior(self._chunk(graph, first, last))
             residuals.append(residual)
             features.append(psi)
             first = last
         return torch.cat(residuals), torch.cat(features)
 
-    def _posterior(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> Tuple[Tensor, Tensor]:
-        p = self.features(species, centers, neighbors, vectors, n_centers)
+    def _posterior(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+        species, vectors, n_centers = graph.species, graph.vectors, graph.n_centers
+        p = self.features(graph)
         residual = torch.ones(n_centers, dtype=vectors.dtype, device=vectors.device) * self.prior_variance
         psi = torch.zeros(n_centers, self.posterior.shape[1], dtype=vectors.dtype, device=vectors.device)
         counts: List[int] = self.sparse_counts.tolist()
@@ -332,8 +309,8 @@ class Model(Potential):
             first += count
         if self.n_two_body > 0:
             r = torch.linalg.vector_norm(vectors, dim=1)
-            pair = self.pair_index[species[centers], species[neighbors]]
-            slot = centers * self.pair_weights.shape[0] + pair
+            pair = self.pair_index[species[graph.centers], species[graph.neighbors]]
+            slot = graph.centers * self.pair_weights.shape[0] + pair
             basis = torch.zeros(
                 n_centers * self.pair_weights.shape[0], self.n_two_body, dtype=r.dtype, device=r.device
             )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.structures.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -71,24 +72,21 @@ class Model(Potential):
         """The terms."""
         return [term for term in self.terms if isinstance(term, Potential)]
 
-    def forward(
-        self,
-        species: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        vectors: Tensor,
-        system: Tensor,
-        n_centers: int,
-    ) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
-        energy = torch.zeros(n_centers, dtype=vectors.dtype, device=vectors.device)
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
+        energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         for index, term in enumerate(self.terms):
-            i, j, v = centers, neighbors, vectors
-            if self.cutoffs[index] < self.cutoff:
-                kept = torch.nonzero(r < self.cutoffs[index]).squeeze(1)
-                i, j, v = i.index_select(0, kept), j.index_select(0, kept), v.index_select(0, kept)
-            energy = energy + term(species, i, j, v, system, n_centers)["energy"]
+            energy = energy + term(self._within(graph, r, self.cutoffs[index]))["energy"]
         return {"energy": energy}
+
+    def _within(self, graph: Graph, r: Tensor, cutoff: float) -> Graph:
+        """The graph of the edges shorter than `cutoff`; `r` (E,) are their lengths."""
+        if cutoff >= self.cutoff:
+            return graph
+        kept = torch.nonzero(r < cutoff).squeeze(1)
+        i, j = graph.centers.index_select(0, kept), graph.neighbors.index_select(0, kept)
+        v = graph.vectors.index_select(0, kept)
+        return Graph(graph.species, i, j, v, graph.system, graph.n_centers)
 
 
 def _term(elements: List[str], values: Dict[str, Any]) -> Potential:

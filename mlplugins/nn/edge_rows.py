@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.structures.graph import Graph
 
 
 class OwnRows(nn.Module):
     """Every edge has its own row."""
 
-    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
-        return edges, torch.arange(vectors.shape[0], device=vectors.device)
+    def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
+        first = torch.arange(graph.centers.shape[0], device=graph.centers.device)
+        return [graph.centers, graph.neighbors], first
 
     @torch.jit.export
     def wants_slopes(self) -> bool:
@@ -29,9 +31,9 @@ class SharedRows(nn.Module):
         super().__init__()
         ops.load()
 
-    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
-        first, row = torch.ops.mlplugins.edge_rows(edges[0], edges[1], vectors)
-        return [edges[0], edges[1], row], first
+    def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
+        first, row = torch.ops.mlplugins.edge_rows(graph.centers, graph.neighbors, graph.vectors)
+        return [graph.centers, graph.neighbors, row], first
 
     @torch.jit.export
     def wants_slopes(self) -> bool:
@@ -49,8 +51,8 @@ class EdgeRows(nn.Module):
         """Share the rows, as the ops of the native library can."""
         self.rows = SharedRows().train(self.training)
 
-    def forward(self, edges: List[Tensor], vectors: Tensor) -> Tuple[List[Tensor], Tensor]:
-        found: Tuple[List[Tensor], Tensor] = self.rows(edges, vectors)
+    def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
+        found: Tuple[List[Tensor], Tensor] = self.rows(graph)
         return found
 
     @torch.jit.export

@@ -15,6 +15,8 @@ from numpy.polynomial import Legendre
 from scipy.special import spherical_in
 from torch import Tensor, nn
 
+from mlplugins.structures.graph import Graph
+
 FIT_ERROR = 1e-6
 """Largest deviation of a radial polynomial from its integral, relative to the largest integral."""
 
@@ -129,7 +131,7 @@ def smooth_step(t: Tensor) -> Tensor:
 
 
 class Expansion(nn.Module):
-    """Coefficients of the neighbour densities: edges → [(n_centers, S·n_max, 2l + 1) for l = 0 … l_max].
+    """Coefficients of the neighbour densities: graph → [(n_centers, S·n_max, 2l + 1) for l = 0 … l_max].
 
     Args:
         n_species: S; every element has its own density.
@@ -149,15 +151,14 @@ class Expansion(nn.Module):
         r = torch.linalg.vector_norm(vectors, dim=1)
         return [self.radial(r), self.harmonics(vectors / r.unsqueeze(1))]
 
-    def forward(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor, n_centers: int
-    ) -> List[Tensor]:
-        radial, harmonics = self.edges(vectors)
+    def forward(self, graph: Graph) -> List[Tensor]:
+        species, centers, n_centers = graph.species, graph.centers, graph.n_centers
+        radial, harmonics = self.edges(graph.vectors)
         n_groups = n_centers * self.n_species
         group = centers
         order = torch.arange(centers.shape[0], device=centers.device)
         if self.n_species > 1:
-            group = centers * self.n_species + species.index_select(0, neighbors)
+            group = centers * self.n_species + species.index_select(0, graph.neighbors)
             group, order = torch.sort(group, stable=True)
         count = torch.bincount(group, minlength=n_groups)  # (n_groups,)
         width = int(count.max()) if n_groups > 0 else 0

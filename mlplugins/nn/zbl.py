@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mlplugins.elements import atomic_number, covalent_radius
 from mlplugins.nn.radial import polynomial_cutoff
+from mlplugins.structures.graph import Graph
 from mlplugins.units import COULOMB_EV_A
 
 UNIVERSAL = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
@@ -68,10 +69,9 @@ class ZBL(nn.Module):
         envelope = polynomial_cutoff(r / self.range.reshape(-1).index_select(0, pair), self.envelope_power)
         return envelope * self.charge_product.reshape(-1).index_select(0, pair) / r * screening
 
-    def forward(
-        self, species: Tensor, centers: Tensor, neighbors: Tensor, r: Tensor, n_centers: int
-    ) -> Tensor:
-        i, j = species.index_select(0, centers), species.index_select(0, neighbors)
+    def forward(self, graph: Graph, r: Tensor) -> Tensor:
+        species = graph.species
+        i, j = species.index_select(0, graph.centers), species.index_select(0, graph.neighbors)
         pair = self.pair_energy(i, j, r)  # (E,)
-        energy = torch.zeros(n_centers, dtype=r.dtype, device=r.device)
-        return energy.index_add(0, centers, 0.5 * pair)
+        energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        return energy.index_add(0, graph.centers, 0.5 * pair)

@@ -76,7 +76,7 @@ def simulate(
     directory: str | Path = "simulation",
     progress: Progress = lambda run, step: None,
 ) -> list[Outcome]:
-    """Do what `mlplugins simulate` does: plan, write, run or continue every run, in each engine that is named.
+    """Do what `mlplugins simulate` does: plan, write, run or continue every run, in each engine named.
 
     The same call continues a campaign that was interrupted, and lengthens one whose `steps` have grown.
 

@@ -69,7 +69,7 @@ def require_able(config: SimulationConfig) -> None:
     Raises:
         BadInput: an unknown engine, or one without the ranks, thermostat, barostat or beads asked for.
 
-    >>> require_able(SimulationConfig(model="m.pt", structure="a.cif", temperatures=9, steps=90)))
+    >>> require_able(SimulationConfig(model="m.pt", structure="a.cif", temperatures=9, steps=90))
     """
     names = engines.available()
     if config.engine not in names:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 from torch import Tensor
 
 from mlplugins.errors import BadInput
 from mlplugins.structures.dataset import Structure
+from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import neighbor_list
 
 
@@ -49,11 +51,43 @@ class Batch:
     def n_systems(self) -> int:
         return self.n_atoms.shape[0]
 
+    def graph(self, vectors: Tensor | None = None) -> Graph:
+        """What a model takes; with `vectors` in place of the batch's own (a leaf to differentiate by)."""
+        v = self.vectors if vectors is None else vectors
+        n = self.species.shape[0]
+        return Graph(self.species, self.centers, self.neighbors, v, self.system, n)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device` (itself if it is there already)."""
         if self.species.device == device:
             return self
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+def graph_of(
+    atoms: Atoms, elements: Sequence[str], cutoff: float, dtype: torch.dtype = torch.float64
+) -> Graph:
+    """Graph of one structure.
+
+    >>> graph = graph_of(Atoms("H2O", [[0, 0, 0], [0, 0, 0.7], [0, 0, 5]]), ["H", "O"], 2.0)
+    >>> graph.centers, graph.neighbors, graph.n_centers
+    (tensor([0, 1]), tensor([1, 0]), 3)
+
+    Args:
+        atoms: with elements of `elements` only.
+        elements: symbols, in the order of the species index.
+        cutoff: Å.
+        dtype: of the vectors.
+    """
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    return Graph(
+        torch.tensor([elements.index(symbol) for symbol in atoms.symbols], dtype=torch.long),
+        torch.from_numpy(edges.centers),
+        torch.from_numpy(edges.neighbors),
+        torch.from_numpy(edges.vectors).to(dtype),
+        torch.zeros(len(atoms), dtype=torch.long),
+        len(atoms),
+    )
 
 
 def single(

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from mlplugins import files as paths
 from mlplugins.errors import BadInput
-from mlplugins.structures import extxyz
+from mlplugins.structures import extxyz, vasp
 
 SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
 """What may follow the @: a frame, or a slice whose step is not 0."""
 
-STRUCTURE_COLUMNS = {"numbers", "positions"}
+UNCONVERGED = "mlplugins_unconverged"
+NO_LABELS = {"numbers", "positions", UNCONVERGED}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Structure:
         taken: names of those that were read.
         shaped: names of those that have the shape of forces, or as many numbers as a stress.
         energies: single numbers of this frame whose names say energy.
+        unconverged: the electrons had not converged where the labels were written (VASP).
     """
 
     numbers: NDArray[np.int64]
@@ -98,6 +100,7 @@ class Structure:
     taken: tuple[str, ...] = ()
     shaped: tuple[str, ...] = ()
     energies: dict[str, float] = field(default_factory=dict)
+    unconverged: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -170,6 +173,7 @@ def _file(path: str, index: str) -> Iterator[tuple[Atoms, str]]:
     try:
         with _uncompressed(path) as plain:
             result = extxyz.read(plain, index)
+            marks = vasp.unconverged(plain)
     except BadInput as error:
         raise BadInput(str(error).replace(plain, path)) from error
     except Exception as error:  # ASE's readers raise anything, from KeyError to struct.error
@@ -177,7 +181,11 @@ def _file(path: str, index: str) -> Iterator[tuple[Atoms, str]]:
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}); "
             "extxyz, ASE .traj and .db are formats that hold energies and forces"
         ) from error
-    for number, atoms in enumerate(result if isinstance(result, list) else [result]):
+    several = result if isinstance(result, list) else [result]
+    chosen = marks[_slice(index)]
+    for number, atoms in enumerate(several):
+        if len(chosen) == len(several) and chosen[number]:
+            atoms.info[UNCONVERGED] = True
         yield atoms, f"{path}, frame {first + step * number}"
 
 
@@ -199,6 +207,12 @@ def _uncompressed(path: str) -> Iterator[str]:
 def _frame_numbers(index: str) -> tuple[int, int]:
     parts = [int(part) if part else None for part in index.split(":")]
     return parts[0] or 0, (parts[2] if len(parts) > 2 else None) or 1
+
+
+def _slice(index: str) -> slice:
+    if ":" not in index:
+        return slice(int(index), int(index) + 1 or None)
+    return slice(*(int(part) if part else None for part in index.split(":")))
 
 
 def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure") -> Structure:
@@ -225,10 +239,11 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         forces=forces,
         stress=stress,
         origin=origin,
-        available=tuple(sorted(set(labels) - STRUCTURE_COLUMNS)),
+        available=tuple(sorted(set(labels) - NO_LABELS)),
         taken=tuple(k for k in (energy_key, keys.forces, *tensor_keys) if k in labels),
         shaped=tuple(name for name, value in labels.items() if _is_shaped(value, len(atoms))),
         energies=_energies(labels),
+        unconverged=UNCONVERGED in labels,
     )
 
 

@@ -70,7 +70,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         others: further names that are used, such as those of a cheaper method.
     """
     found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
-    found += [_constrained(structures), _partial(structures)]
+    found += [_constrained(structures), _partial(structures), _unconverged(structures)]
     return [note for note in found if note]
 
 
@@ -178,6 +178,17 @@ def _unused(structures: Sequence[Structure], keys: Keys, others: Iterable[str | 
         meaning = "−V·stress in eV" if kind == "virial" else "eV/Å³, positive = tensile"
         hint = f"; no stress is learned: if '{name}' is {meaning}, set data.keys: {{{kind}: {name}}}"
     return f"labels in the frames that are not used: {', '.join(dict.fromkeys(names))}{hint}"
+
+
+def _unconverged(structures: Sequence[Structure]) -> str | None:
+    found = [s for s in structures if s.unconverged]
+    if not found:
+        return None
+    return (
+        f"{len(found)} of {len(structures)} frames, e.g. {found[0].origin}: VASP's electronic iteration "
+        "ended at NELM, not at EDIFF, so energy and forces are not converged; leave such frames out, or "
+        "repeat them with a larger NELM"
+    )
 
 
 def _constrained(structures: Sequence[Structure]) -> str | None:

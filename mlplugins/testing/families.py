@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,37 +17,13 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from mlplugins.models.base import Potential, energy_derivatives
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.batch import graph_of
+from mlplugins.structures.graph import Graph
 from mlplugins.testing.structures import standard_structures
 
 STRUCTURES = sorted(standard_structures())
 CORE_STRUCTURES = ("crystal", "molecule", "small_cell")
 """What the fast tests of a variant run on: many edges, no cell, edges to one's own images."""
-
-
-class Inputs(NamedTuple):
-    """The tensors of the model contract for one structure."""
-
-    species: Tensor
-    centers: Tensor
-    neighbors: Tensor
-    vectors: Tensor
-    system: Tensor
-    n_centers: int
-
-
-def inputs(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype = torch.float64) -> Inputs:
-    """Contract tensors of one structure."""
-    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    species = torch.tensor([elements.index(symbol) for symbol in atoms.symbols])
-    return Inputs(
-        species,
-        torch.from_numpy(edges.centers),
-        torch.from_numpy(edges.neighbors),
-        torch.from_numpy(edges.vectors).to(dtype),
-        torch.zeros(len(atoms), dtype=torch.long),
-        len(atoms),
-    )
 
 
 class FamilySuite:
@@ -75,13 +51,13 @@ class FamilySuite:
         return standard_structures(self.elements)[request.param]
 
     def energy(self, model: Potential, atoms: Atoms) -> float:
-        return float(model(*inputs(atoms, self.elements, model.cutoff))["energy"].detach().sum())
+        return float(model(graph_of(atoms, self.elements, model.cutoff))["energy"].detach().sum())
 
     def energy_and_forces(self, model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
-        x = inputs(atoms, self.elements, model.cutoff)
-        vectors = x.vectors.requires_grad_()
-        energy = model(*x)["energy"]
-        forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+        x = graph_of(atoms, self.elements, model.cutoff)
+        x.vectors.requires_grad_()
+        energy = model(x)["energy"]
+        forces, virial = energy_derivatives(energy, x, 1)
         return float(energy.sum().detach()), forces.detach().numpy(), virial[0].detach().numpy()
 
     def test_forces_are_minus_gradient(self, model: Potential, atoms: Atoms) -> None:
@@ -153,15 +129,16 @@ class FamilySuite:
         """Failure: structures of one batch talk to each other."""
         structures = list(standard_structures(self.elements).values())
         singles = [self.energy_and_forces(model, atoms) for atoms in structures]
-        parts = [inputs(atoms, self.elements, model.cutoff) for atoms in structures]
+        parts = [graph_of(atoms, self.elements, model.cutoff) for atoms in structures]
         first = np.cumsum([0] + [len(atoms) for atoms in structures])
         species = torch.cat([part.species for part in parts])
         centers = torch.cat([part.centers + offset for part, offset in zip(parts, first)])
         neighbors = torch.cat([part.neighbors + offset for part, offset in zip(parts, first)])
         vectors = torch.cat([part.vectors for part in parts]).requires_grad_()
         system = torch.cat([torch.full((part.n_centers,), k) for k, part in enumerate(parts)])
-        energy = model(species, centers, neighbors, vectors, system, len(system))["energy"]
-        forces, virials = energy_derivatives(energy, vectors, (centers, neighbors), system, len(parts))
+        batch = Graph(species, centers, neighbors, vectors, system, len(system))
+        energy = model(batch)["energy"]
+        forces, virials = energy_derivatives(energy, batch, len(parts))
         for k, (single_energy, single_forces, single_virial) in enumerate(singles):
             rows = system == k
             assert float(energy[rows].sum().detach()) == pytest.approx(single_energy, rel=1e-10, abs=1e-10)
@@ -173,10 +150,10 @@ class FamilySuite:
         scripted = torch.jit.script(model)
         with torch.jit.optimized_execution(False):
             for name, atoms in standard_structures(self.elements).items():
-                x = inputs(atoms, self.elements, model.cutoff)
-                expected = model(*x)["energy"].detach()
+                x = graph_of(atoms, self.elements, model.cutoff)
+                expected = model(x)["energy"].detach()
                 np.testing.assert_allclose(
-                    scripted(*x)["energy"].detach(), expected, rtol=1e-12, atol=1e-12, err_msg=name
+                    scripted(x)["energy"].detach(), expected, rtol=1e-12, atol=1e-12, err_msg=name
                 )
 
     def test_optimised_script_equals_eager(self, model: Potential) -> None:
@@ -198,22 +175,22 @@ class FamilySuite:
         atoms = standard_structures(self.elements)["crystal"]
         single = self.make_model().to(torch.float32)
         assert (
-            single(*inputs(atoms, self.elements, model.cutoff, torch.float32))["energy"].dtype
+            single(graph_of(atoms, self.elements, model.cutoff, torch.float32))["energy"].dtype
             == torch.float32
         )
 
     def test_ghosts_equal_folded(self, model: Potential) -> None:
         """Failure: the family forgets `exchange`, or gives edges or energy to ghosts."""
         atoms = standard_structures(self.elements)["crystal"]
-        folded = inputs(atoms, self.elements, model.cutoff)
+        folded = graph_of(atoms, self.elements, model.cutoff)
         ghosted, owners = _with_ghosts(folded)
         model.set_exchange(_CopyFromOwner(owners))
         try:
-            energy = model(*ghosted)["energy"]
+            energy = model(ghosted)["energy"]
         finally:
             model.set_exchange(torch.nn.Identity())
         assert energy.shape == (folded.n_centers,)
-        reference = model(*folded)["energy"]
+        reference = model(folded)["energy"]
         np.testing.assert_allclose(energy.detach(), reference.detach(), rtol=0, atol=1e-10)
 
     @pytest.mark.parametrize("n_ghosts", [0, 3])
@@ -222,9 +199,10 @@ class FamilySuite:
         none = torch.zeros(0, dtype=torch.long)
         ghosts = torch.zeros(n_ghosts, dtype=torch.long)
         vectors = torch.zeros(0, 3, dtype=torch.float64, requires_grad=True)
-        energy = model(ghosts, none, none, vectors, ghosts, 0)["energy"]
+        empty = Graph(ghosts, none, none, vectors, ghosts, 0)
+        energy = model(empty)["energy"]
         assert energy.shape == (0,)
-        forces, virial = energy_derivatives(energy, vectors, (none, none), ghosts, 1)
+        forces, virial = energy_derivatives(energy, empty, 1)
         assert forces.shape == (n_ghosts, 3)
         assert float(virial.detach().abs().max()) == 0.0
 
@@ -232,10 +210,10 @@ class FamilySuite:
         """Failure: forces cannot be trained on (double backward is wrong)."""
         atoms = standard_structures(self.elements)["small_cell"][:3]
         atoms.pbc = False
-        x = inputs(atoms, self.elements, model.cutoff)
+        x = graph_of(atoms, self.elements, model.cutoff)
 
         def total(vectors: Tensor) -> Tensor:
-            return model(x.species, x.centers, x.neighbors, vectors, x.system, x.n_centers)["energy"].sum()
+            return model(x._replace(vectors=vectors))["energy"].sum()
 
         vectors = x.vectors.requires_grad_()
         assert torch.autograd.gradcheck(total, (vectors,), atol=1e-6, rtol=1e-5)
@@ -286,7 +264,7 @@ class _CopyFromOwner(torch.nn.Module):
         return h.index_select(0, self.owners)
 
 
-def _with_ghosts(folded: Inputs) -> tuple[Inputs, Tensor]:
+def _with_ghosts(folded: Graph) -> tuple[Graph, Tensor]:
     """Replace every second edge's neighbour by a ghost of it; returns the inputs and each node's owner."""
     n = folded.n_centers
     neighbors = folded.neighbors.clone()
@@ -295,7 +273,7 @@ def _with_ghosts(folded: Inputs) -> tuple[Inputs, Tensor]:
     neighbors[chosen] = n + torch.arange(len(chosen))
     species = folded.species[owners]
     system = torch.zeros(len(owners), dtype=torch.long)
-    return Inputs(species, folded.centers, neighbors, folded.vectors, system, n), owners
+    return Graph(species, folded.centers, neighbors, folded.vectors, system, n), owners
 
 
 def _richardson(f: Callable[[float], float], h: float) -> float:

@@ -39,16 +39,11 @@ class EnergyForces(nn.Module):
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
         """Energies, forces and virials of a batch; `create_graph` to differentiate them again."""
-        vectors = batch.vectors.detach().requires_grad_()
-        n_atoms, n_systems = batch.species.shape[0], batch.n_systems
-        per_atom = self.potential(
-            batch.species, batch.centers, batch.neighbors, vectors, batch.system, n_atoms
-        )["energy"]
+        graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
+        per_atom = self.potential(graph)["energy"]
         energy = torch.zeros(n_systems, dtype=per_atom.dtype, device=per_atom.device)
         energy = energy.index_add(0, batch.system, per_atom)
-        forces, virial = energy_derivatives(
-            energy, vectors, (batch.centers, batch.neighbors), batch.system, n_systems, create_graph
-        )
+        forces, virial = energy_derivatives(energy, graph, n_systems, create_graph)
         if not create_graph:
             return Predicted(energy.detach(), forces.detach(), virial.detach())
         return Predicted(energy, forces, virial)

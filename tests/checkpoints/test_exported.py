@@ -12,7 +12,7 @@ from mlplugins import models
 from mlplugins.checkpoints import exported
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import Description, save
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
 ELEMENTS = ["Li", "S", "Cl"]
@@ -57,7 +57,7 @@ def made(tmp_path):
 
 
 def energy(potential, atoms, elements=ELEMENTS):
-    return potential(*inputs(atoms, elements, potential.cutoff))["energy"]
+    return potential(graph_of(atoms, elements, potential.cutoff))["energy"]
 
 
 @pytest.mark.parametrize("portable", [False, True])

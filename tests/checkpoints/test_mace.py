@@ -15,7 +15,7 @@ from ase.build import molecule
 from mlplugins.checkpoints import mace
 from mlplugins.errors import BadInput
 from mlplugins.models.base import energy_derivatives
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 
 DATA = Path(__file__).parents[1] / "regression" / "data"
 
@@ -53,10 +53,10 @@ def forged(unpacked, tmp_path):
 
 
 def evaluate(checkpoint, atoms):
-    x = inputs(atoms, checkpoint.elements, checkpoint.potential.cutoff, torch.float64)
-    vectors = x.vectors.requires_grad_()
-    energy = checkpoint.potential(*x)["energy"]
-    forces, _ = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, checkpoint.elements, checkpoint.potential.cutoff, torch.float64)
+    x.vectors.requires_grad_()
+    energy = checkpoint.potential(x)["energy"]
+    forces, _ = energy_derivatives(energy, x, 1)
     baseline = sum(checkpoint.baseline[int(z)] for z in x.species)
     return float(energy.detach().sum()) + baseline, forces.detach().numpy()
 

@@ -21,7 +21,7 @@ from mlplugins.model_file import artifact
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.quantities import Results
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
 from .lammps_tools import TOLERANCE, assert_parity
@@ -71,9 +71,9 @@ def structures(name: str) -> dict[str, Atoms]:
 def test_the_repulsion_acts_in_the_test_structures():
     model = small_mace()
     for atoms in structures("mace").values():
-        x = inputs(atoms, ELEMENTS["mace"], model.cutoff)
+        x = graph_of(atoms, ELEMENTS["mace"], model.cutoff)
         r = torch.linalg.vector_norm(x.vectors, dim=1)
-        repulsion = model.repulsion(x.species, x.centers, x.neighbors, r, x.n_centers)
+        repulsion = model.repulsion(x, r)
         assert float(repulsion.min()) > 1e-3
 
 

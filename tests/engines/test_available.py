@@ -18,8 +18,7 @@ from mlplugins.dynamics.output import table
 from mlplugins.engines.base import Abilities, Engine
 from mlplugins.errors import BadInput
 from mlplugins.simulation import load, simulate
-
-from ..simulation.argon import write_campaign
+from tests.simulation.argon import write_campaign
 
 NVE = {"engine": "verlet", "ensemble": "nve", "thermostat": {"kind": "langevin"}, "timestep": 2.0}
 

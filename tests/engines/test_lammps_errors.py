@@ -15,6 +15,7 @@ from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models.base import Potential
+from mlplugins.structures.graph import Graph
 
 from .conftest import crystal
 from .lammps_tools import deck, errors_of, start, write_nequip
@@ -227,18 +228,10 @@ class Failing(Potential):
         self.raises = raises
         self.most = most
 
-    def forward(
-        self,
-        species: torch.Tensor,
-        centers: torch.Tensor,
-        neighbors: torch.Tensor,
-        vectors: torch.Tensor,
-        system: torch.Tensor,
-        n_centers: int,
-    ) -> dict[str, torch.Tensor]:
-        energy = torch.zeros(n_centers, dtype=vectors.dtype)
-        energy = energy.index_add(0, centers, (vectors * vectors).sum(1))
-        if centers.shape[0] > self.most:
+    def forward(self, graph: Graph) -> dict[str, torch.Tensor]:
+        energy = torch.zeros(graph.n_centers, dtype=graph.vectors.dtype)
+        energy = energy.index_add(0, graph.centers, graph.vectors.square().sum(1))
+        if graph.centers.shape[0] > self.most:
             if self.raises:
                 raise RuntimeError("too many neighbours for me")
             energy = energy / 0.0 * 0.0

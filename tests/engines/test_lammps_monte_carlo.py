@@ -168,6 +168,50 @@ def test_widom(tmp_path, models):
     assert values["large"][-1, 2] == pytest.approx(stock[0] + E0, abs=1e-8)
 
 
+def test_widom_of_molecules(tmp_path, models):
+    """As `test_widom`, of dimers, which bring their inner energy along."""
+    inner = 4.0 * EPSILON * ((SIGMA / 3.8) ** 12 - (SIGMA / 3.8) ** 6)
+    widom = [
+        "fix w gas widom 1 60 0 4711 300 mol dimer full_energy intra_energy {}",
+        PRINT.format("$(f_w[1]) $(f_w[2])"),
+        "run 2",
+    ]
+
+    def deck(pair: list[str], bonded: int, intra: float) -> list[str]:
+        return [*dimers(tmp_path, pair, bonded, 0.0)[:-3], widom[0].format(intra), *widom[1:]]
+
+    values, _ = printed(
+        tmp_path,
+        {
+            "stock": deck(STOCK, 0, 0.0),
+            "ours": deck(ours(models["huge"], "baseline off"), 1, inner),
+        },
+    )
+    stock = values["stock"][-1, 2:]
+    assert abs(stock[0]) > 1e-5
+    np.testing.assert_allclose(values["ours"][-1, 2:], stock, rtol=1e-7)
+
+
+def test_charge_regulation(tmp_path, models):
+    """Acid groups that dissociate and pairs of free ions, with inserted and deleted atoms of four types."""
+    head = [line.replace("create_box 1", "create_box 4").replace("mass 1", "mass *") for line in GAS]
+    head[1] = "atom_style charge"
+    regulation = [
+        "group acid type 1",
+        "fix r all charge/regulation 2 3 acid_type 1 pH 7 pKa 7 pIp 1 pIm 1 lunit_nm 0.1 temp 300 nevery 1 "
+        "nmc 20 seed 4711 tag yes",
+        PRINT.format(" ".join(f"$(f_r[{k}])" for k in (1, 2, 3, 4, 7, 8))),
+        "run 20",
+    ]
+    stock = [STOCK[0], STOCK[1].replace("1 1", "* *")]
+    off = [line.replace("Ar", "Ar Ar Ar Ar") for line in ours(models["huge"], "baseline off")]
+    walks, _ = printed(tmp_path, {"stock": [*head, *stock, *regulation], "off": [*head, *off, *regulation]})
+    assert walks["stock"][-1, 3] > 5  # accepted
+    np.testing.assert_array_equal(walks["off"][:, 0], walks["stock"][:, 0])
+    np.testing.assert_array_equal(walks["off"][:, 2:], walks["stock"][:, 2:])
+    np.testing.assert_allclose(walks["off"][:, 1], walks["stock"][:, 1], rtol=0, atol=1e-8)
+
+
 MIXTURE = [
     "units metal",
     "atom_style atomic",

@@ -9,7 +9,7 @@ from ase.io import read
 from mlplugins import MLCalculator
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import soap_gap
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from mlplugins.training.solvers._soap_rows import whiten
 from tests.engines.lammps_tools import errors_of, start, write_nequip
 
@@ -35,8 +35,8 @@ def model(tmp_path_factory):
     potential = soap_gap.Model(["Cu"], parameters)
     atoms = bulk("Cu", cubic=True, a=3.6) * (2, 1, 1)
     atoms.rattle(0.1)
-    x = inputs(atoms, ["Cu"], 4.0)
-    p = potential.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+    x = graph_of(atoms, ["Cu"], 4.0)
+    p = potential.features(x).detach()
     generator = torch.Generator().manual_seed(0)
     potential.set_sparse([p])
     with torch.no_grad():

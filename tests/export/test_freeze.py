@@ -13,7 +13,7 @@ from mlplugins.models.base import TrainingStatistics, energy_derivatives
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import RadialMLP
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
 ELEMENTS = ["Li", "S"]
@@ -43,10 +43,10 @@ def potential(request):
 
 
 def _evaluate(potential, atoms):
-    x = inputs(atoms, ELEMENTS, potential.cutoff)
-    vectors = x.vectors.requires_grad_()
-    energy = potential(*x)["energy"]
-    forces, _ = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, ELEMENTS, potential.cutoff)
+    x.vectors.requires_grad_()
+    energy = potential(x)["energy"]
+    forces, _ = energy_derivatives(energy, x, 1)
     return energy.detach(), forces
 
 

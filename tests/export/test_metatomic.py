@@ -16,8 +16,8 @@ from mlplugins.errors import BadInput, RunFailed
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import lennard_jones, nequip
 from mlplugins.models.base import TrainingStatistics
+from mlplugins.structures.batch import graph_of
 from mlplugins.structures.neighbors import neighbor_list
-from mlplugins.testing.families import inputs
 from mlplugins.testing.structures import standard_structures
 
 ELEMENTS = ["Li", "S"]
@@ -42,7 +42,7 @@ def model_file(potential, tmp_path_factory):
 
 
 def _expected(potential, atoms):
-    energies = potential(*inputs(atoms, ELEMENTS, potential.cutoff))["energy"].detach().numpy()
+    energies = potential(graph_of(atoms, ELEMENTS, potential.cutoff))["energy"].detach().numpy()
     return energies + np.array([BASELINE[ELEMENTS.index(symbol)] for symbol in atoms.symbols])
 
 

@@ -4,7 +4,8 @@ from ase import Atoms
 
 from mlplugins.errors import BadInput
 from mlplugins.models import lennard_jones
-from mlplugins.testing.families import FamilySuite, inputs
+from mlplugins.structures.batch import graph_of
+from mlplugins.testing.families import FamilySuite
 
 
 class TestLennardJones(FamilySuite):
@@ -17,7 +18,7 @@ def test_dimer_energy_is_the_textbook_formula():
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=0.0104, sigma=3.4, cutoff=10.0))
     for r in (3.2, 3.4, 4.1, 7.9):
         atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, r]])
-        energy = float(model(*inputs(atoms, ["Ar"], 10.0))["energy"].detach().sum())
+        energy = float(model(graph_of(atoms, ["Ar"], 10.0))["energy"].detach().sum())
         assert energy == pytest.approx(4 * 0.0104 * ((3.4 / r) ** 12 - (3.4 / r) ** 6), rel=1e-12)
 
 

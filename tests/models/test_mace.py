@@ -4,6 +4,7 @@ import torch
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
+from mlplugins.structures.graph import Graph
 from mlplugins.testing.families import FamilySuite, VariantSuite
 
 
@@ -68,7 +69,7 @@ def test_an_isolated_atom_without_first_residual_has_the_shift_energy():
         model.shift.copy_(torch.tensor([0.25, -1.5]))
     none = torch.zeros(0, dtype=torch.long)
     vectors = torch.zeros(0, 3, dtype=torch.float64)
-    energy = model(torch.tensor([0, 1]), none, none, vectors, torch.tensor([0, 0]), 2)["energy"]
+    energy = model(Graph(torch.tensor([0, 1]), none, none, vectors, torch.tensor([0, 0]), 2))["energy"]
     torch.testing.assert_close(energy, 0.8 * model.shift, rtol=0, atol=1e-15)
 
 

@@ -11,8 +11,9 @@ from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import energy_derivatives
 from mlplugins.models.molecular_kernel import Hyperparameters, Model, kernel_and_slope, kernel_curvature
+from mlplugins.structures.batch import graph_of
 from mlplugins.structures.dataset import from_atoms
-from mlplugins.testing.families import inputs
+from mlplugins.structures.graph import Graph
 from mlplugins.training.solvers import _molecules, _symmetry
 from mlplugins.training.solvers._molecules import Kernel
 
@@ -62,13 +63,13 @@ def model(request):
 
 
 def energy(model, atoms):
-    return float(model(*inputs(atoms, ELEMENTS, model.cutoff))["energy"].detach().sum())
+    return float(model(graph_of(atoms, ELEMENTS, model.cutoff))["energy"].detach().sum())
 
 
 def forces(model, atoms):
-    x = inputs(atoms, ELEMENTS, model.cutoff)
-    vectors = x.vectors.requires_grad_()
-    found, virial = energy_derivatives(model(*x)["energy"], vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, ELEMENTS, model.cutoff)
+    x.vectors.requires_grad_()
+    found, virial = energy_derivatives(model(x)["energy"], x, 1)
     return found.detach().numpy(), virial[0].detach().numpy()
 
 
@@ -119,29 +120,30 @@ def test_only_the_symmetrised_presets_ignore_a_swap_of_equivalent_atoms(name):
 
 def test_a_batch_equals_its_molecules(model):
     frames = [molecule(seed) for seed in (30, 31, 32)]
-    parts = [inputs(atoms, ELEMENTS, model.cutoff) for atoms in frames]
+    parts = [graph_of(atoms, ELEMENTS, model.cutoff) for atoms in frames]
     system = torch.arange(3).repeat_interleave(4)
     shifted = [
         torch.cat([getattr(part, name) + 4 * k for k, part in enumerate(parts)])
         for name in ("centers", "neighbors")
     ]
     species, vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("species", "vectors"))
-    found = model(species, *shifted, vectors, system, 12)["energy"].detach()
-    expected = torch.cat([model(*part)["energy"].detach() for part in parts])
+    found = model(Graph(species, *shifted, vectors, system, 12))["energy"].detach()
+    expected = torch.cat([model(part)["energy"].detach() for part in parts])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     shuffled = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
-    again = model(species, *(index[shuffled] for index in shifted), vectors[shuffled], system, 12)["energy"]
+    edges = (index[shuffled] for index in (*shifted, vectors))
+    again = model(Graph(species, *edges, system, 12))["energy"]
     torch.testing.assert_close(again.detach(), expected, rtol=0, atol=1e-12)
 
 
 def test_script_equals_eager_and_state_survives(model):
     atoms = molecule(24)
     scripted = torch.jit.script(copy.deepcopy(model))
-    x = inputs(atoms, ELEMENTS, model.cutoff)
-    assert torch.equal(scripted(*x)["energy"], model(*x)["energy"])
+    x = graph_of(atoms, ELEMENTS, model.cutoff)
+    assert torch.equal(scripted(x)["energy"], model(x)["energy"])
     fresh = Model(ELEMENTS, Hyperparameters(sigma=1.3, cutoff=9.0, kernel=model.kernel))
     fresh.load_state_dict(model.state_dict())
-    assert torch.equal(fresh(*x)["energy"], model(*x)["energy"])
+    assert torch.equal(fresh(x)["energy"], model(x)["energy"])
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -166,7 +168,7 @@ def test_molecules_need_no_neighbour_list(model):
     assert frozen.takes_molecules
     frozen = torch.jit.script(frozen)
     frames = [molecule(seed) for seed in (50, 51, 52)]
-    species = inputs(frames[0], ELEMENTS, model.cutoff).species
+    species = graph_of(frames[0], ELEMENTS, model.cutoff).species
     positions = torch.from_numpy(np.stack([a.positions for a in frames]))
     frozen.require_molecules(species.repeat(3), torch.tensor([4, 4, 4]))
     found, gradient = frozen.molecules(positions)
@@ -180,10 +182,10 @@ def test_molecules_need_no_neighbour_list(model):
 
 
 def test_second_derivatives(model):
-    x = inputs(molecule(25), ELEMENTS, model.cutoff)
+    x = graph_of(molecule(25), ELEMENTS, model.cutoff)
 
     def total(vectors):
-        return model(x.species, x.centers, x.neighbors, vectors, x.system, 4)["energy"].sum()
+        return model(x._replace(vectors=vectors))["energy"].sum()
 
     assert torch.autograd.gradgradcheck(total, (x.vectors.requires_grad_(),), atol=1e-6)
 
@@ -210,8 +212,9 @@ def test_two_molecules_divided_otherwise_are_refused():
     edges = [(a, b) for group in (range(4), range(4, 6)) for a in group for b in group if a != b]
     centers, neighbors = torch.tensor(edges).unbind(1)
     vectors = torch.rand(len(edges), 3, dtype=torch.float64)
+    system = torch.tensor([0, 0, 0, 0, 1, 1])
     with pytest.raises(RuntimeError, match="not those of the molecule"):
-        model(torch.zeros(6).long(), centers, neighbors, vectors, torch.tensor([0, 0, 0, 0, 1, 1]), 6)
+        model(Graph(torch.zeros(6).long(), centers, neighbors, vectors, system, 6))
 
 
 def test_a_large_periodic_cell_is_a_vacuum(model):
@@ -221,12 +224,12 @@ def test_a_large_periodic_cell_is_a_vacuum(model):
 
 
 def test_ghosts_are_refused_and_an_empty_rank_is_not(model):
-    x = inputs(molecule(28), ELEMENTS, model.cutoff)
+    x = graph_of(molecule(28), ELEMENTS, model.cutoff)
     with pytest.raises(RuntimeError, match="one rank"):
-        model(*x[:5], 3)
+        model(x._replace(n_centers=3))
     none = torch.zeros(0, dtype=torch.long)
     vectors = torch.zeros(0, 3, dtype=torch.float64)
-    assert model(none, none, none, vectors, none, 0)["energy"].shape == (0,)
+    assert model(Graph(none, none, none, vectors, none, 0))["energy"].shape == (0,)
 
 
 @pytest.mark.parametrize(

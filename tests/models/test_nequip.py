@@ -6,7 +6,8 @@ from ase import Atoms
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.testing.families import FamilySuite, VariantSuite, inputs
+from mlplugins.structures.batch import graph_of
+from mlplugins.testing.families import FamilySuite, VariantSuite
 
 
 def _model(elements, **options):
@@ -101,5 +102,5 @@ def test_only_the_even_model_tells_mirror_images_apart():
     for parity, different in ((True, False), (False, False), ("even", True)):
         torch.manual_seed(0)
         model = _model(["Li", "S"], num_layers=3, l_max=1, parity=parity)
-        left, right = (model(*inputs(a, ["Li", "S"], 4.5))["energy"].sum() for a in (atoms, mirrored))
+        left, right = (model(graph_of(a, ["Li", "S"], 4.5))["energy"].sum() for a in (atoms, mirrored))
         assert bool((left - right).abs() > 1e-7) == different

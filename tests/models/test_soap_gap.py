@@ -4,7 +4,8 @@ import torch
 
 from mlplugins.errors import BadInput
 from mlplugins.models import soap_gap
-from mlplugins.testing.families import FamilySuite, VariantSuite, inputs
+from mlplugins.structures.batch import graph_of
+from mlplugins.testing.families import FamilySuite, VariantSuite
 from mlplugins.testing.structures import standard_structures
 
 SMALL = {"cutoff": 4.5, "n_max": 4, "l_max": 3, "zeta": 3}
@@ -16,8 +17,8 @@ def fitted(elements, **options):
     model = soap_gap.Model(elements, soap_gap.Hyperparameters(**{**SMALL, **options}))
     points: list[list[torch.Tensor]] = [[] for _ in elements]
     for atoms in standard_structures(elements).values():
-        x = inputs(atoms, elements, model.cutoff)
-        p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+        x = graph_of(atoms, elements, model.cutoff)
+        p = model.features(x).detach()
         for index in range(len(elements)):
             points[index].extend(p[x.species == index])
     model.set_sparse([torch.stack(several[:6]) for several in points])
@@ -51,16 +52,16 @@ class TestOneElementFrozen(VariantSuite):
 
 def test_kernel_of_an_environment_with_itself_is_one():
     model = fitted(["Li", "S"])
-    x = inputs(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
-    p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers)
+    x = graph_of(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
+    p = model.features(x)
     np.testing.assert_allclose(model.kernel(p, p).diagonal().detach(), 1.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("zeta", [1, 2, 3, 4, 7])
 def test_sum_of_kernels_is_that_of_the_powers(zeta):
     model = fitted(["Li", "S"], zeta=zeta)
-    x = inputs(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
-    p = model.features(x.species, x.centers, x.neighbors, x.vectors, x.n_centers).detach()
+    x = graph_of(standard_structures()["crystal"], ["Li", "S"], model.cutoff)
+    p = model.features(x).detach()
     found = model.sum_of_kernels(p, 1, 6, 12).detach()
     expected = (p @ model.sparse[6:12].t()) ** zeta @ model.weights[6:12].detach()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
@@ -90,8 +91,8 @@ def test_weights_of_any_size_load():
     model = fitted(["Li", "S"], two_body=5)
     empty = soap_gap.Model(["Li", "S"], soap_gap.Hyperparameters(**SMALL, two_body=5))
     empty.load_state_dict(model.state_dict())
-    x = inputs(standard_structures()["triclinic"], ["Li", "S"], model.cutoff)
-    assert torch.equal(empty(*x)["energy"], model(*x)["energy"])
+    x = graph_of(standard_structures()["triclinic"], ["Li", "S"], model.cutoff)
+    assert torch.equal(empty(x)["energy"], model(x)["energy"])
 
 
 @pytest.mark.parametrize(

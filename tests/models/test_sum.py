@@ -11,7 +11,8 @@ from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import sum as sums
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.testing.families import FamilySuite, inputs
+from mlplugins.structures.batch import graph_of
+from mlplugins.testing.families import FamilySuite
 from mlplugins.testing.structures import standard_structures
 
 DEEP = {"family": "nequip", "cutoff": 3.5, "num_layers": 3, "num_features": 3, "radial_mlp": [6]}
@@ -47,8 +48,8 @@ def test_energy_is_the_sum_of_the_terms_on_their_own_neighbour_lists():
     torch.manual_seed(0)
     model = _model(["Li", "S"], DEEP, WIDE)
     atoms = standard_structures(["Li", "S"])["crystal"]
-    whole = model(*inputs(atoms, ["Li", "S"], 5.0))["energy"]
-    parts = [t(*inputs(atoms, ["Li", "S"], t.cutoff))["energy"] for t in model.potentials()]
+    whole = model(graph_of(atoms, ["Li", "S"], 5.0))["energy"]
+    parts = [t(graph_of(atoms, ["Li", "S"], t.cutoff))["energy"] for t in model.potentials()]
     torch.testing.assert_close(whole, parts[0] + parts[1], rtol=0, atol=1e-12)
     assert float(parts[1].detach().abs().max()) > 1e-4
 
@@ -58,7 +59,7 @@ def test_exports_and_runs_in_the_calculator(tmp_path):
     torch.manual_seed(0)
     model = _model(["Li", "S"], DEEP, WIDE)
     atoms = standard_structures(["Li", "S"])["crystal"]
-    expected = float(model(*inputs(atoms, ["Li", "S"], 5.0))["energy"].detach().sum())
+    expected = float(model(graph_of(atoms, ["Li", "S"], 5.0))["energy"].detach().sum())
     for portable in (False, True):
         path = tmp_path / f"{portable}.pt"
         save(model, path, Description("sum", ["Li", "S"], [1.0, 2.0]), "float64", portable)

@@ -4,7 +4,7 @@ import torch
 from mlplugins.errors import BadInput
 from mlplugins.models import lennard_jones, mace, nequip
 from mlplugins.nn import lora
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
 ELEMENTS = ["Li", "S"]
@@ -16,7 +16,7 @@ MODELS = {
 
 def _energy(model):
     atoms = standard_structures(ELEMENTS)["crystal"]
-    return model(*inputs(atoms, ELEMENTS, 5.0))["energy"].detach()
+    return model(graph_of(atoms, ELEMENTS, 5.0))["energy"].detach()
 
 
 @pytest.mark.parametrize("family", MODELS)

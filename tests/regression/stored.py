@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from mlplugins.models.base import energy_derivatives
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 
 HERE = Path(__file__).parent
 FIELDS = ("numbers", "positions", "cell", "pbc")
@@ -36,10 +36,10 @@ def assert_home(case: str, index: int, results: dict, relative: float = 1e-10) -
 
 def assert_checkpoint_is_home(checkpoint, case: str, index: int, atoms: Atoms) -> None:
     """A checkpoint as read (plain torch, its own precision) against the home package."""
-    x = inputs(atoms, checkpoint.elements, checkpoint.potential.cutoff)
-    vectors = x.vectors.requires_grad_()
-    energy = checkpoint.potential(*x)["energy"]
-    forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, checkpoint.elements, checkpoint.potential.cutoff)
+    x.vectors.requires_grad_()
+    energy = checkpoint.potential(x)["energy"]
+    forces, virial = energy_derivatives(energy, x, 1)
     baseline = sum(checkpoint.baseline[int(z)] for z in x.species)
     results = {"energy": float(energy.detach().sum()) + baseline, "forces": forces.detach().numpy()}
     if atoms.pbc.all():

@@ -15,7 +15,7 @@ from mlplugins.checkpoints.mace import HomeConfig, from_state
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 
 from .stored import structures
 
@@ -39,10 +39,10 @@ def _stored(name):
 
 def _evaluate(checkpoint, atoms):
     dtype = next(checkpoint.potential.parameters()).dtype
-    x = inputs(atoms, checkpoint.elements, checkpoint.potential.cutoff, dtype)
-    vectors = x.vectors.requires_grad_()
-    energy = checkpoint.potential(*x)["energy"]
-    forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, checkpoint.elements, checkpoint.potential.cutoff, dtype)
+    x.vectors.requires_grad_()
+    energy = checkpoint.potential(x)["energy"]
+    forces, virial = energy_derivatives(energy, x, 1)
     baseline = sum(checkpoint.baseline[int(z)] for z in x.species)
     total = float(energy.detach().double().sum()) + baseline
     return total, forces.detach().double().numpy(), virial[0].detach().double().numpy()

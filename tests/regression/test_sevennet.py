@@ -22,7 +22,7 @@ from mlplugins.cli.main import main
 from mlplugins.engines.lammps import single_point
 from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 
 HERE = Path(__file__).parent
 SMALL = sorted(path.stem for path in HERE.glob("sevennet_0*_*.pth"))
@@ -64,10 +64,10 @@ def stored(name: str, structure: str) -> tuple[Atoms, dict[str, np.ndarray]]:
 def evaluate(checkpoint, atoms: Atoms) -> dict[str, np.ndarray]:
     """Energy, forces and stress (Voigt) of the family as read: plain torch, float64."""
     model = checkpoint.potential
-    x = inputs(atoms, checkpoint.elements, model.cutoff)
-    vectors = x.vectors.requires_grad_()
-    energy = model(x.species, x.centers, x.neighbors, vectors, x.system, x.n_centers)["energy"]
-    forces, virial = energy_derivatives(energy, vectors, (x.centers, x.neighbors), x.system, 1)
+    x = graph_of(atoms, checkpoint.elements, model.cutoff)
+    x.vectors.requires_grad_()
+    energy = model(x)["energy"]
+    forces, virial = energy_derivatives(energy, x, 1)
     shift = torch.tensor(checkpoint.baseline, dtype=torch.float64)[x.species].sum()
     result = {"energy": float(energy.detach().double().sum() + shift), "forces": forces.detach().numpy()}
     if atoms.pbc.all():

@@ -17,9 +17,9 @@ REFERENCE = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=0.
 def label(atoms: Atoms) -> Atoms:
     """Energy, forces and stress of the Lennard-Jones reference."""
     b = batch.single(from_atoms(atoms), ["Ar"], 5.5, 0.0, torch.float64)
-    vectors = b.vectors.requires_grad_()
-    energy = REFERENCE(b.species, b.centers, b.neighbors, vectors, b.system, len(atoms))["energy"].sum()
-    forces, virial = energy_derivatives(energy, vectors, (b.centers, b.neighbors), b.system, 1)
+    graph = b.graph(b.vectors.requires_grad_())
+    energy = REFERENCE(graph)["energy"].sum()
+    forces, virial = energy_derivatives(energy, graph, 1)
     s = virial[0].detach().numpy() / atoms.get_volume()
     atoms.calc = SinglePointCalculator(
         atoms,

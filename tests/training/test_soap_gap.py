@@ -44,7 +44,7 @@ def test_rows_are_the_derivatives_of_the_model():
     chosen = [standard_structures(ELEMENTS)[name] for name in ("molecule", "small_cell", "triclinic")]
     b = batch.concatenate([batch.single(_structure(a), ELEMENTS, 4.5, 0.0, torch.float64) for a in chosen])
     n = len(b.species)
-    p = model.features(b.species, b.centers, b.neighbors, b.vectors, n).detach()
+    p = model.features(b.graph()).detach()
     points = [p[b.species == k][:8] for k in range(2)]
     width = torch.eye(5, dtype=torch.float64)
     features = Features(points, [whiten(model.kernel(x, x), 0.7) for x in points], 2.0 * width)
@@ -55,9 +55,9 @@ def test_rows_are_the_derivatives_of_the_model():
         parts = [m @ w[i:j] for m, (i, j) in zip(features.whitening, features.columns)]
         model.weights.copy_(torch.cat(parts))
         model.pair_weights.copy_(2.0 * w[rows.n_many :].reshape(3, 5))
-    vectors = b.vectors.clone().requires_grad_()
-    energy = model(b.species, b.centers, b.neighbors, vectors, b.system, n)["energy"]
-    forces, virial = energy_derivatives(energy, vectors, (b.centers, b.neighbors), b.system, b.n_systems)
+    graph = b.graph(b.vectors.clone().requires_grad_())
+    energy = model(graph)["energy"]
+    forces, virial = energy_derivatives(energy, graph, b.n_systems)
     force_rows, virial_rows = rows.forces(b)
     close = {"rtol": 1e-10, "atol": 1e-10}
     torch.testing.assert_close(rows.atoms(b) @ w, energy.detach(), **close)
@@ -191,7 +191,7 @@ def test_environments_of_some_atoms_are_those_of_the_whole():
     model = soap_gap.Model(ELEMENTS, soap_gap.Hyperparameters(cutoff=4.5, n_max=3, l_max=2))
     chosen = [standard_structures(ELEMENTS)[name] for name in ("molecule", "small_cell")]
     b = batch.concatenate([batch.single(_structure(a), ELEMENTS, 4.5, 0.0, torch.float64) for a in chosen])
-    whole = model.features(b.species, b.centers, b.neighbors, b.vectors, len(b.species))
+    whole = model.features(b.graph())
     atoms = torch.arange(1, len(b.species), 2)
     torch.testing.assert_close(_environments(model, b, atoms), whole[atoms])
 
@@ -199,11 +199,10 @@ def test_environments_of_some_atoms_are_those_of_the_whole():
 def test_chunks_of_atoms_change_nothing(trained):
     model = native.read(trained / "run" / "checkpoint.ckpt").potential.double()
     b = batch.single(_structure(argon.argon(1, seed=3)[0]), ["Ar"], 6.0, 0.0, torch.float64)
-    x = (b.species, b.centers, b.neighbors, b.vectors, len(b.species))
-    whole = model.posterior_features(*x)
+    whole = model.posterior_features(b.graph())
     model.chunk = 3
     assert len(b.species) % 3
-    residual, features = model.posterior_features(*x)
+    residual, features = model.posterior_features(b.graph())
     prior = float(model.delta) ** 2  # the residual is what is left of it
     torch.testing.assert_close(residual, whole[0], rtol=0.0, atol=1e-13 * prior)
     # a product with the inverse of an ill-conditioned factor
@@ -233,7 +232,7 @@ def test_variance_is_that_of_the_full_posterior():
     generator = torch.Generator().manual_seed(0)
     atoms = Atoms("Cu6", positions=3 * torch.rand(6, 3, generator=generator).numpy())
     b = batch.single(_structure(atoms), ["Cu"], 4.0, 0.0, torch.float64)
-    p = model.features(b.species, b.centers, b.neighbors, b.vectors, 6).detach()
+    p = model.features(b.graph()).detach()
     k = model.kernel(p, p)
     train, noise = k[:5, :5], 0.1
     rows = Rows(model, Features([p[:5]], [whiten(train, 1.0)], torch.zeros(0, 0)))

@@ -126,8 +126,7 @@ def describe_sorted(frames: Sequence[Structure], sets: DataSets, blank: Callable
     model.shift = torch.zeros((), dtype=torch.float64)
     rows = []
     for batch in pack(graphs(frames, sets.baseline, model.cutoff, torch.float64)):
-        edges = (batch.centers, batch.neighbors, batch.vectors)
-        rows.append(model.descriptors(batch.species, *edges, batch.system)[0])
+        rows.append(model.descriptors(batch.graph())[0])
     x = torch.cat(rows)
     shift = x.mean(0)
     points = Points(

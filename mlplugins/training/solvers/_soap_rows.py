@@ -64,7 +64,7 @@ class Rows:
     def atoms(self, batch: Batch) -> Tensor:
         """(N, width): φ of every atom."""
         model, n = self.model, batch.species.shape[0]
-        p = model.features(batch.species, batch.centers, batch.neighbors, batch.vectors, n)
+        p = model.features(batch.graph())
         phi = torch.zeros(n, self.width, dtype=p.dtype)
         for index, (first, last) in enumerate(self.features.columns):
             rows = torch.nonzero(batch.species == index).squeeze(1)
@@ -89,7 +89,7 @@ class Rows:
 
     def _many_body(self, batch: Batch, forces: Tensor, virials: Tensor) -> None:
         model, n = self.model, batch.species.shape[0]
-        c = model.expansion(batch.species, batch.centers, batch.neighbors, batch.vectors, n)
+        c = model.expansion(batch.graph())
         p = model.spectrum(c)
         length = torch.linalg.vector_norm(p, dim=1, keepdim=True)
         p = p / length
@@ -217,11 +217,9 @@ def repulsion(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
             torch.zeros(batch.n_systems, 6, dtype=torch.float64),
         )
     with torch.enable_grad():
-        vectors = batch.vectors.detach().clone().requires_grad_()
-        r = torch.linalg.vector_norm(vectors, dim=1)
-        e = model.repulsion(batch.species, batch.centers, batch.neighbors, r, n)
-        edges = (batch.centers, batch.neighbors)
-        forces, virial = energy_derivatives(e, vectors, edges, batch.system, batch.n_systems)
+        graph = batch.graph(batch.vectors.detach().clone().requires_grad_())
+        e = model.repulsion(graph, torch.linalg.vector_norm(graph.vectors, dim=1))
+        forces, virial = energy_derivatives(e, graph, batch.n_systems)
     energy = torch.zeros(batch.n_systems, dtype=e.dtype).index_add(0, batch.system, e.detach())
     return energy, forces, torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1)
 

@@ -17,6 +17,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.soap_gap import Model
 from mlplugins.structures import selection
 from mlplugins.structures.batch import Batch
+from mlplugins.structures.graph import Graph
 from mlplugins.structures.metrics import MILLI, metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
@@ -231,7 +232,9 @@ def _environments(model: Model, batch: Batch, atoms: Tensor) -> Tensor:
     # the centres come first, the neighbours' elements stand behind them
     species = torch.cat([batch.species[atoms], batch.species[batch.neighbors[edges]]])
     neighbors = torch.arange(len(atoms), len(species))
-    return model.features(species, place[batch.centers[edges]], neighbors, batch.vectors[edges], len(atoms))
+    system = torch.cat([batch.system[atoms], batch.system[batch.neighbors[edges]]])
+    centers, vectors = place[batch.centers[edges]], batch.vectors[edges]
+    return model.features(Graph(species, centers, neighbors, vectors, system, len(atoms)))
 
 
 def basis(model: Model, points: list[Tensor]) -> Features:

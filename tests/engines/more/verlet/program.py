@@ -1,7 +1,8 @@
-"""`python program.py` in the folder of a run: integrates from the start, or from the saved state, to the end."""
+"""`python program.py` in the folder of a run: from the start, or the saved state, to the end."""
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 from ase import units
@@ -9,7 +10,7 @@ from ase.io import read
 
 from mlplugins.model_file import artifact
 
-given = json.load(open("input.json"))
+given = json.loads(Path("input.json").read_text())
 model = artifact.load(given["model"])
 atoms = read("start.extxyz")
 masses, p, step = atoms.get_masses()[:, None], atoms.get_momenta(), 0
