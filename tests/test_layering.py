@@ -14,6 +14,7 @@ EVERYWHERE = {"units", "errors", "registry", "quantities", "structures"}
 ALLOWED = {
     "cli": {
         "cli",
+        "workflows",
         "training",
         "checkpoints",
         "export",
@@ -26,7 +27,18 @@ ALLOWED = {
         "ops",
         "models",
     },
-    "training": {"training", "export", "checkpoints", "models", "nn"},
+    "workflows": {
+        "workflows",
+        "dynamics",
+        "training",
+        "checkpoints",
+        "export",
+        "model_file",
+        "models",
+        "simulation",
+        "engines",
+    },
+    "training": {"training", "export", "checkpoints", "model_file", "models", "nn"},
     "checkpoints": {"checkpoints", "models", "nn"},
     "export": {"export", "models", "ops"},
     "models": {"models", "nn"},
