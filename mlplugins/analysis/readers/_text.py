@@ -1,5 +1,5 @@
-"""What the trajectory readers share: the frame, opening (compressed) files, tables of numbers with "
-"an element column."""
+"""What the trajectory readers share: the frame, opening (compressed) files, tables of numbers with
+an element column."""
 
 from __future__ import annotations
 

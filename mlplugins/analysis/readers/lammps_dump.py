@@ -1,5 +1,5 @@
-"""LAMMPS text dumps (`dump custom` and `dump atom`): wrapped, scaled or unwrapped, any box, any "
-"order of atoms."""
+"""LAMMPS text dumps (`dump custom` and `dump atom`): wrapped, scaled or unwrapped, any box, any
+order of atoms."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
-    """Yield the frames, atoms sorted by id; a frame that was cut by a killed run is dropped with a "
-    "warning."""
+    """Yield the frames, atoms sorted by id; a frame that was cut by a killed run is dropped with a
+    warning."""
     reader = _DumpReader(path, options)
     yield from whole_frames(path, options, reader.frame)
 

@@ -1,5 +1,5 @@
-"""xyz trajectories: i-PI's (cell and units in the comment line) and extended xyz as ASE and others "
-"write it."""
+"""xyz trajectories: i-PI's (cell and units in the comment line) and extended xyz as ASE and others
+write it."""
 
 from __future__ import annotations
 
