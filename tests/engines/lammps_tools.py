@@ -15,7 +15,7 @@ import torch
 from ase import Atoms, units
 
 from mlplugins import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import nequip
 

@@ -16,7 +16,7 @@ from mlplugins.cli.main import main
 from mlplugins.errors import RunFailed
 from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
-from mlplugins.training import config, data, folds, solve
+from mlplugins.training import config, data, folds, solve, train
 from mlplugins.training.search import Trial
 from mlplugins.training.solvers import molecular_kernel
 
@@ -29,7 +29,8 @@ PRESETS = {"kreg": 1, "pkreg": 2, "krr-cm": 1, "sgdml": 2}  # and their number o
 @pytest.fixture(scope="module", params=PRESETS)
 def preset(request, folder, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    trained, observer = run(folder, directory, request.param)
+    observer = Silent()
+    trained = train(content(folder, request.param), directory, observer)
     return request.param, directory, trained, observer
 
 
