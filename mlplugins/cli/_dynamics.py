@@ -9,8 +9,9 @@ from rich.console import Console
 
 from mlplugins.cli import simulate, train
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation import host as hosts
 from mlplugins.simulation.plan import plan, read_structure
@@ -75,7 +76,7 @@ def _write_teacher(read: Reader, elements: list[str], path: Path) -> None:
         if artifact.load(path).record["source"]["sha256"] != digest:
             raise BadInput(f"{path.parent} holds dynamics of another base: choose another output folder (-o)")
         return
-    description = Description(
+    description = ModelCard(
         base.family,
         base.composition.elements,
         base.composition.energies,

@@ -29,8 +29,8 @@ from rich.table import Table
 from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.errors import MissingDependency
-from mlplugins.export.metatomic import save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.write import save
 from mlplugins.structures.metrics import MILLI
 from mlplugins.training import config
 from mlplugins.training.config import ClosedFormConfiguration

@@ -11,7 +11,7 @@ from ase.data import atomic_numbers
 
 from mlplugins import files
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES
+from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
