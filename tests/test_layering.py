@@ -14,6 +14,7 @@ EVERYWHERE = {"units", "errors", "registry", "quantities", "structures"}
 ALLOWED = {
     "cli": {
         "cli",
+        "workflows",
         "training",
         "checkpoints",
         "engines",
@@ -23,6 +24,15 @@ ALLOWED = {
         "checks",
         "ops",
         "models",
+    },
+    "workflows": {
+        "workflows",
+        "training",
+        "checkpoints",
+        "model_file",
+        "models",
+        "simulation",
+        "engines",
     },
     "training": {"training", "model_file", "checkpoints", "models", "nn"},
     "checkpoints": {"checkpoints", "model_file", "models", "nn"},

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.regimes import TwoRegimes, Vft, two_regimes, vft
+from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.errors import BadInput
 from mlplugins.units import BOLTZMANN_EV_K, conductivity_ms_cm

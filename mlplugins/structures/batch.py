@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from mlplugins.errors import BadInput
+from mlplugins.elements import require_known
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import neighbor_list
@@ -158,8 +158,6 @@ def _species(structure: Structure, elements: Sequence[str]) -> np.ndarray:
         index_of[atomic_numbers[symbol]] = index
     species = index_of[structure.numbers]
     if (species < 0).any():
-        unknown = sorted({s for s in structure.to_atoms().symbols if s not in elements})
-        raise BadInput(
-            f"{structure.origin}: element(s) {', '.join(unknown)} not in the model's {', '.join(elements)}"
-        )
+        known = f" not in the model's {', '.join(elements)}"
+        require_known(structure.numbers, elements, f"{structure.origin}: element(s) ", known)
     return species

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlplugins import config, files, models, registry
-from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, validated
+from mlplugins.config import Count, Positive, Section, Seed, Weight, read, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures.dataset import Keys
 
@@ -270,16 +271,24 @@ def solver_module(name: str) -> ModuleType:
     return registry.load("mlplugins.training.solvers", name, "solver")
 
 
-def load(path: Path) -> Configuration:
-    """Read and validate a configuration file; data files are sought beside it, then where the command runs.
+def load(source: Path | str | Mapping[str, Any] | Configuration) -> Configuration:
+    """Read and validate a configuration; data files that a YAML file names are sought beside it, then where
+    the command runs.
+
+    Args:
+        source: the YAML file, its content, or the object that `parse` makes of it.
 
     Raises:
         BadInput: not YAML, or a key that is unknown, missing or ill-typed.
     """
-    configuration = parse(read_yaml(path, "'data' and 'model'"), str(path))
+    if isinstance(source, Configuration):
+        source = source.model_dump(exclude_unset=True)
+    configuration = parse(*read(source, "'data' and 'model'"))
+    if not isinstance(source, str | Path):
+        return configuration
     data = configuration.data
     found = {
-        name: located(value, path.parent)
+        name: located(value, Path(source).parent)
         for name in ("train", "validation", "test")
         if isinstance(value := getattr(data, name), str | list)
     }

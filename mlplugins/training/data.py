@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
@@ -196,12 +197,13 @@ def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
 
 def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
     for structure in structures:
-        unknown = sorted(set(symbols(structure)) - set(elements))
-        if unknown:
-            raise BadInput(
-                f"{structure.origin}: element(s) {', '.join(unknown)} not among the model's "
-                f"{', '.join(elements)}: add training frames that hold them, or remove the frame"
-            )
+        require_known(
+            structure.numbers,
+            elements,
+            f"{structure.origin}: element(s) ",
+            f" not among the model's {', '.join(elements)}: add training frames that hold them, or remove "
+            "the frame",
+        )
 
 
 def _divide(

@@ -9,10 +9,14 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from mlplugins import files
+from mlplugins import checkpoints, files
+from mlplugins.checkpoints import native
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
+from mlplugins.models.composition import Composition
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
@@ -82,8 +86,39 @@ def finetune(
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
-        files.write_json(directory / "metrics.json", trained.metrics)
     return trained
+
+
+def base_reader(path: Path, head: str | None = None) -> Reader:
+    """Reads the base model from a native or a foreign checkpoint, with some of its elements or all.
+
+    Raises:
+        BadInput: no such file, not a checkpoint, or a head of a format without heads.
+    """
+    own = checkpoints.is_native(path)
+    if own and head is not None:
+        raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
+
+    def read(elements: list[str] | None) -> Base:
+        checkpoint: Checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
+        if checkpoint.potential.molecular:
+            raise BadInput(
+                f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
+                "train it anew, or learn a difference with data.prior"
+            )
+        source = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
+        digest = files.sha256(path)
+        energies = checkpoint.baseline
+        return Base(
+            checkpoint.potential,
+            checkpoint.family,
+            checkpoint.details["hyperparameters"],
+            Composition(checkpoint.elements, energies, len(energies)),
+            checkpoint.references,
+            {**source, "sha256": digest},
+        )
+
+    return read
 
 
 def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
@@ -137,12 +172,13 @@ def _labelled_frames(
 
 def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> None:
     for frame in frames:
-        unknown = sorted(set(data.symbols(frame)) - set(elements))
-        if unknown:
-            raise BadInput(
-                f"{frame.origin}: element(s) {', '.join(unknown)} that the base does not know; it knows "
-                f"{' '.join(sorted(elements))}: choose another base, or remove the frame"
-            )
+        require_known(
+            frame.numbers,
+            elements,
+            f"{frame.origin}: element(s) ",
+            f" that the base does not know; it knows {' '.join(sorted(elements))}: choose another base, or "
+            "remove the frame",
+        )
 
 
 def _chosen(configuration: FinetuneConfiguration, base: Base, frames: Sequence[Structure]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A whole training run: data, model, fit, metrics, files. The way of training is chosen here, by family."""
+"""A whole run of gradient training: data, model, fit, metrics, files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlplugins import files, models
+from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.write import save as export
@@ -48,7 +48,7 @@ class Trained:
 def train(
     configuration: Configuration, directory: Path, observer: Observer, restart: bool = False
 ) -> Trained:
-    """Train as configured, or continue what `directory` holds, and write model.pt, metrics.json and plots.
+    """Train by gradients, or continue what `directory` holds, and write model.pt and plots.
 
     Raises:
         BadInput: wrong data, hyper-parameters, or a directory that holds another run.
@@ -138,7 +138,7 @@ def settled(record: Record, potential: Potential, store: Files, observer: Observ
 
 
 def finished(record: Record, directory: Path, potential: Potential, outcome: Outcome) -> Trained:
-    """Write the results of a run: model.pt, metrics.json and the plots.
+    """Write the results of a run, model.pt and the plots, and gather its metrics (`ending` writes them).
 
     Args:
         record: the run.
@@ -260,7 +260,7 @@ def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str,
 
 
 def _write(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> None:
-    """model.pt, metrics.json (errors of every set filled in) and the plots."""
+    """model.pt and the plots; the errors of every set are filled in."""
     sets, report, settings = trained.sets, trained.metrics, record.configuration.export
     for name, structures in named_sets(sets).items():
         report[name] = None
@@ -277,7 +277,6 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
     )
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.description, dtype, settings.portable)
-    files.write_json(directory / "metrics.json", report)
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlplugins import files, models
+from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
@@ -75,7 +75,7 @@ class Solution:
 def train(
     configuration: ClosedFormConfiguration, directory: Path, observer: Observer, restart: bool = False
 ) -> Trained:
-    """Fit as configured and write model.pt, checkpoint.ckpt, metrics.json and plots.
+    """Fit as configured and write model.pt, checkpoint.ckpt and plots.
 
     Raises:
         BadInput: wrong data or settings, more memory than there is, a directory that holds another run.
@@ -121,7 +121,6 @@ def train(
         plots.z_scores(solution.z_scores, directory / "uncertainty.png")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
-    files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 

@@ -3,7 +3,7 @@ import pytest
 import yaml
 from ase.build import bulk, molecule
 
-from mlplugins.cli.conductivity import Config
+from mlplugins.analysis.study import Config
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load, load_all

@@ -17,7 +17,7 @@ from mlplugins.errors import RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
-from mlplugins.training import config, data, folds, solve
+from mlplugins.training import config, data, folds, solve, train
 from mlplugins.training.search import Trial
 from mlplugins.training.solvers import molecular_kernel
 
@@ -30,7 +30,8 @@ PRESETS = {"kreg": 1, "pkreg": 2, "krr-cm": 1, "sgdml": 2}  # and their number o
 @pytest.fixture(scope="module", params=PRESETS)
 def preset(request, folder, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    trained, observer = run(folder, directory, request.param)
+    observer = Silent()
+    trained = train(content(folder, request.param), directory, observer)
     return request.param, directory, trained, observer
 
 

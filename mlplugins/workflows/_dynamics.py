@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ase.io
-from rich.console import Console
 
-from mlplugins.cli import simulate, train
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
+from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation import host as hosts
-from mlplugins.simulation.plan import plan, read_structure
+from mlplugins.simulation.campaign import Outcome
+from mlplugins.simulation.plan import Campaign, plan, read_structure
 from mlplugins.simulation.start import prepare
 from mlplugins.structures import dataset
+from mlplugins.training import is_helper
 from mlplugins.training.finetune import Reader
 from mlplugins.training.finetune_config import FinetuneConfiguration
+from mlplugins.training.fit import Observer
 
 FOLDER, TEACHER, START = "dynamics", "teacher.pt", "start.extxyz"
 DEFAULTS = {"dump_interval": 50}
@@ -26,7 +29,11 @@ DEFAULTS = {"dump_interval": 50}
 
 
 def sampled(
-    configuration: FinetuneConfiguration, read: Reader, directory: Path, console: Console
+    configuration: FinetuneConfiguration,
+    read: Reader,
+    directory: Path,
+    observer: Observer,
+    drive: Callable[[Campaign], Sequence[Outcome]] | None = None,
 ) -> FinetuneConfiguration:
     """The configuration with the frames of the base's own MD among its training frames.
 
@@ -51,11 +58,11 @@ def sampled(
     if "structure" not in settings:
         ase.io.write(folder / START, prepare(start, "first training frame", (1, 1, 1), "auto").atoms)
     planned = plan(campaign, folder)
-    if not train.is_helper():
-        console.print(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs", highlight=False)
+    if not is_helper():
+        observer.note(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs")
         for note in planned.notes:
-            console.print(f"note: {note}", highlight=False, markup=False)
-        for outcome in simulate.drive(planned, console):
+            observer.note(note)
+        for outcome in (drive or campaigns.simulate)(planned):
             if outcome.state != "finished":
                 raise RunFailed(f"finetune.dynamics: {outcome.run} {outcome.state}: {outcome.message}")
     host = hosts.load(campaign.engine)

@@ -10,13 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlplugins.analysis.observables.base import Observable
+from mlplugins.analysis.result import RunResult
+from mlplugins.analysis.sample import Sample
+from mlplugins.units import FS_PER_PS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Floats = NDArray[np.float64]
 PAIRS = 1_500_000
 """Distances per lag, and at once: origins, and the ions looked from, are thinned to stay below."""
+LAGS = (0.25, 1.0, 4.0)
+"""Lags in units of the time to travel a hop."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,57 @@ class VanHove:
     lags_ps: Floats
     self_part: Floats
     distinct_part: Floats
+
+
+class VanHoveFunctions(Observable[VanHove]):
+    """Of the longest stretch of the first run; the figure also shows the lengths of the hops."""
+
+    order = 90
+
+    def compute(self, sample: Sample, notes: list[str]) -> VanHove:
+        """At a quarter of, once and four times the time to travel a hop."""
+        run, paths, curve = sample.trajectories[0], sample.paths, sample.curve
+        start, stop = max(paths.segments[0], key=lambda part: part[1] - part[0])
+        length = stop - start
+        hop_ps = float(np.interp(sample.settings.hop_length_a**2, curve.tracer, curve.time_ps))
+        lags = [round(factor * hop_ps * FS_PER_PS / paths.interval_fs) for factor in LAGS]
+        lags = sorted({int(np.clip(lag, 1, length // 2)) for lag in lags})
+        moved = paths.displacements[0][start:stop]
+        return van_hove(moved, lags, paths.interval_fs, run.start, run.cell)
+
+    def figures(self, found: Sequence[tuple[RunResult, VanHove]]) -> dict[str, Figure]:
+        """Of the temperature in the middle."""
+        from mlplugins.analysis import plots
+
+        run, functions = found[len(found) // 2]
+        hopping = run.observables.get("hops")
+        hops = hopping.hops if hopping else None
+        figure = plots.canvas(12.0, 3.7)
+        own, other, lengths = figure.subplots(1, 3)
+        for row, (lag, color) in enumerate(zip(functions.lags_ps, plots.colors(len(functions.lags_ps)))):
+            own.plot(functions.radius_a, functions.self_part[row], color=color, lw=1.5, label=f"{lag:.3g} ps")
+            if len(functions.distinct_part):
+                other.plot(functions.radius_a, functions.distinct_part[row], color=color, lw=1.5)
+        own.set(
+            xlabel="r (Å)",
+            ylabel=r"$4\pi r^2 G_s$ (Å⁻¹)",
+            title=f"van Hove, self, {run.temperature_k:g} K",
+            xlim=(0, None),
+            ylim=(0, None),
+        )
+        other.set(
+            xlabel="r (Å)", ylabel=r"$G_d/\rho$", title="van Hove, distinct", xlim=(0, None), ylim=(0, None)
+        )
+        own.legend(frameon=False)
+        if hops is not None and hops.count:
+            lengths.hist(hops.lengths, bins=40, color=plots.ACCENT, alpha=0.8)
+        lengths.set(
+            xlabel="hop length (Å)", ylabel="hops", title=f"{hops.count if hops else 0} hops between sites"
+        )
+        for axes in (own, other, lengths):
+            axes.title.set_fontsize(10)
+            plots.finish(axes)
+        return {"motion": figure}
 
 
 def van_hove(
@@ -100,3 +162,6 @@ def _distinct(moved: Floats, start: Floats, lag: int, cell: Floats, edges: Float
     shells = 4 / 3 * np.pi * np.diff(edges**3)
     density = (ions - 1) / abs(np.linalg.det(cell))
     return counts / (len(origins) * len(pick) * density * shells)
+
+
+OBSERVABLE = VanHoveFunctions()
