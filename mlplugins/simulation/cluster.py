@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlplugins import engines
+from mlplugins.dynamics.settings import Cluster, SimulationConfig
 from mlplugins.errors import BadInput, MissingDependency
-from mlplugins.simulation import host as hosts
-from mlplugins.simulation.campaign import Outcome, Progress, drive
-from mlplugins.simulation.config import Cluster, SimulationConfig
+from mlplugins.simulation.driving import Outcome, Progress, drive
 from mlplugins.simulation.plan import Campaign, plan
 
 POLL_S = 1.0
@@ -53,7 +53,7 @@ def simulate(campaign: Campaign, progress: Progress) -> list[Outcome]:
         raise MissingDependency("parsl is not installed; pip install 'mlplugins[cluster]'") from error
     folder = campaign.directory / "parsl"
     config = campaign.config.model_dump(mode="json")
-    host = hosts.load(campaign.config.engine)
+    host = engines.load(campaign.config.engine)
     with parsl.load(_parsl_config(cluster, folder)):
         task = parsl.python_app(run_one)
         futures = {run.name: task(config, str(campaign.directory.parent), run.name) for run in campaign.runs}

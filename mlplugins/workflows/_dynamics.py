@@ -7,16 +7,16 @@ from pathlib import Path
 
 import ase.io
 
+from mlplugins import engines
+from mlplugins.dynamics.start import prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
-from mlplugins.simulation import host as hosts
-from mlplugins.simulation.campaign import Outcome
-from mlplugins.simulation.plan import Campaign, plan, read_structure
-from mlplugins.simulation.start import prepare
+from mlplugins.simulation.driving import Outcome
+from mlplugins.simulation.plan import Campaign, plan
 from mlplugins.structures import dataset
 from mlplugins.training import is_helper
 from mlplugins.training.finetune import Reader
@@ -62,10 +62,10 @@ def sampled(
         observer.note(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs")
         for note in planned.notes:
             observer.note(note)
-        for outcome in (drive or campaigns.simulate)(planned):
+        for outcome in (drive or campaigns.run)(planned):
             if outcome.state != "finished":
                 raise RunFailed(f"finetune.dynamics: {outcome.run} {outcome.state}: {outcome.message}")
-    host = hosts.load(campaign.engine)
+    host = engines.load(campaign.engine)
     frames = [str(path) for run in planned.runs for path in host.trajectories(run)]
     given = configuration.data.train
     frames = [*([given] if isinstance(given, str) else given), *frames]

@@ -19,7 +19,7 @@ from mlplugins import checkpoints
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.model_file.artifact import load
 from mlplugins.structures.batch import graph_of
 from tests.compatibility.machine import machine

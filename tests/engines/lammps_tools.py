@@ -15,7 +15,7 @@ import torch
 from ase import Atoms, units
 
 from mlplugins import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import nequip

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ase import Atoms
 
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save

@@ -8,8 +8,8 @@ from ase.io import write
 from ipi.utils.units import unit_to_internal, unit_to_user
 
 from mlplugins import MLCalculator
+from mlplugins.engines import lammps
 from mlplugins.engines.ipi.driver import MLDriver
-from mlplugins.engines.lammps import run as lammps
 from mlplugins.errors import RunFailed
 from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard

@@ -16,7 +16,7 @@ from metatomic_ase import MetatomicCalculator
 
 from mlplugins import MLCalculator, ops
 from mlplugins.cli.main import main
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.errors import BadInput
 from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard

@@ -17,12 +17,12 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
+from mlplugins.dynamics.output import table
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign

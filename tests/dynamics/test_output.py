@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from mlplugins.simulation.files import cut_frames, cut_table, largest, last_table_step, table
+from mlplugins.dynamics.output import cut_frames, cut_table, largest, last_table_step, table
+from mlplugins.engines.ipi.xyz import whole_frames as ipi
+from mlplugins.engines.lammps.output import whole_frames as lammps
 
 DUMP = "ITEM: UNITS\nmetal\n" + "".join(
     f"ITEM: TIME\n{step}\nITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n2\n"
@@ -15,19 +17,19 @@ XYZ = "".join(
 )
 
 
-@pytest.mark.parametrize(("kind", "text"), [("lammps", DUMP), ("ipi", XYZ)])
+@pytest.mark.parametrize(("kind", "text"), [(lammps, DUMP), (ipi, XYZ)])
 @pytest.mark.parametrize(("before", "kept"), [(0, 0), (10, 1), (15, 2), (21, 3), (99, 3)])
 def test_frames_that_will_be_written_again_are_cut(tmp_path, kind, text, before, kept):
     path = tmp_path / "trajectory"
     path.write_text(text)
     cut_frames(path, kind, before)
-    marker = "TIMESTEP\n" if kind == "lammps" else "Step:"
+    marker = "TIMESTEP\n" if kind == lammps else "Step:"
     result = path.read_text()
     assert result.count(marker) == kept
     assert text.startswith(result)
 
 
-@pytest.mark.parametrize(("kind", "text"), [("lammps", DUMP), ("ipi", XYZ)])
+@pytest.mark.parametrize(("kind", "text"), [(lammps, DUMP), (ipi, XYZ)])
 def test_a_frame_cut_anywhere_by_a_kill_is_removed(tmp_path, kind, text):
     path = tmp_path / "trajectory"
     path.write_text(text)
@@ -58,5 +60,5 @@ def test_a_temperature_that_is_not_a_number_is_infinite(tmp_path):
 def test_no_file(tmp_path):
     assert last_table_step(tmp_path / "none") == 0
     assert largest(tmp_path / "none", 1) == 0
-    cut_frames(tmp_path / "none", "lammps", 0)
+    cut_frames(tmp_path / "none", lammps, 0)
     cut_table(tmp_path / "none", 0)

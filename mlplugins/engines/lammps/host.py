@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.engines.lammps import run as engine
+from mlplugins.dynamics.output import cut_frames, is_row, largest, last_lines, last_table_step
+from mlplugins.dynamics.run import Command, Run, Stage, require_axes
+from mlplugins.dynamics.start import AXES, patterns
+from mlplugins.engines.lammps import program
+from mlplugins.engines.lammps.data import restricted_box, type_order, write_data
+from mlplugins.engines.lammps.deck import quoted
+from mlplugins.engines.lammps.output import restart_is_readable, whole_frames
 from mlplugins.errors import RunFailed
-from mlplugins.simulation.files import cut_frames, is_row, largest, last_lines, last_table_step
-from mlplugins.simulation.plan import Run, require_axes
-from mlplugins.simulation.process import Command, Stage
-from mlplugins.simulation.start import AXES, patterns
 from mlplugins.units import ASE_TIME_PER_FS, BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
 
 DATA, DECK, RESUME = "data.lmp", "in.lmp", "resume.lmp"
@@ -44,8 +46,8 @@ THERMOSTAT_REASON = {
 
 def require(run: Run) -> None:
     """Refuse if LAMMPS is not installed or the plug-in is not built."""
-    engine.require(ranks=run.config.ranks)
-    require_axes(run, engine.restricted_box(run.atoms).rotation, "LAMMPS")
+    program.require(ranks=run.config.ranks)
+    require_axes(run, restricted_box(run.atoms).rotation, "LAMMPS")
 
 
 def trajectories(run: Run) -> list[Path]:
@@ -56,7 +58,7 @@ def trajectories(run: Run) -> list[Path]:
 def write(run: Run) -> None:
     """Write data file, deck and the command line (run.sh)."""
     velocities = run.atoms.get_velocities() * ASE_TIME_PER_FS if run.atoms.has("momenta") else None
-    engine.write_data(run.directory / DATA, run.atoms, engine.type_order(run.atoms), velocities)
+    write_data(run.directory / DATA, run.atoms, type_order(run.atoms), velocities)
     (run.directory / DECK).write_text(deck(run), encoding="utf-8")
     ranks = f"mpiexec -n {run.config.ranks} " if run.config.ranks > 1 else ""
     (run.directory / "run.sh").write_text(
@@ -77,7 +79,7 @@ def next_stage(run: Run) -> Stage | None:
             (directory / name).unlink(missing_ok=True)
         return _stage(run, DECK, "from the start")
     step = _step(restart)
-    cut_frames(directory / TRAJECTORY, "lammps", before=step)
+    cut_frames(directory / TRAJECTORY, whole_frames, before=step)
     (directory / RESUME).write_text(deck(run, restart.name, step), encoding="utf-8")
     return _stage(run, RESUME, f"from step {step}")
 
@@ -95,7 +97,7 @@ def prune(run: Run) -> None:
 
 def has_state(run: Run) -> bool:
     """Whether a restart file is there to continue from."""
-    return any(engine.restart_is_readable(path) for path in _restarts(run.directory))
+    return any(restart_is_readable(path) for path in _restarts(run.directory))
 
 
 def hottest(run: Run) -> float:
@@ -135,8 +137,8 @@ def _head(run: Run, restart: str | None) -> str:
     return (
         f"# {run.title}\n"
         f"units           metal\n{settings}{start}\n"
-        f"pair_style      mlplugins {engine.quoted(config.model)} device {config.device}\n"
-        f"pair_coeff      * * {' '.join(engine.type_order(run.atoms))}\n"
+        f"pair_style      mlplugins {quoted(config.model)} device {config.device}\n"
+        f"pair_coeff      * * {' '.join(type_order(run.atoms))}\n"
         f"neighbor        1.0 bin\n"
         f"neigh_modify    every 1 delay 0 check yes\n"
         f"timestep        {config.timestep / FS_PER_PS:g}   # ps\n"
@@ -252,7 +254,7 @@ def _production_section(run: Run, step: int, resumed: bool) -> str:
         f"restart         {config.restart_interval} restart.*\n"
         f"{_integrator(run, step)}\n{_hold(run)[0]}"
         f"dump            trajectory all custom {config.dump_interval} {TRAJECTORY} id element xu yu zu\n"
-        f"dump_modify     trajectory element {' '.join(engine.type_order(run.atoms))} sort id "
+        f"dump_modify     trajectory element {' '.join(type_order(run.atoms))} sort id "
         f"format float %.6f time yes units yes flush yes{append}\n"
         f"run             {config.total_steps} upto\n"
         f"write_restart   restart.{config.total_steps}   # with it the run can be lengthened\n"
@@ -315,7 +317,7 @@ def _ps(time_fs: float) -> str:
 
 
 def _stage(run: Run, deck_name: str, how: str) -> Stage:
-    arguments, environment = engine.command(run.config.ranks, run.config.threads)
+    arguments, environment = program.command(run.config.ranks, run.config.threads)
     launcher = (*arguments[:-1], sys.executable, "-c", BECOME_LAMMPS)
     leader = Command((*launcher, "-in", deck_name, "-log", "none"), SCREEN, environment)
     return Stage(f"lammps {how}", leader)
@@ -344,7 +346,7 @@ def _step(restart: Path) -> int:
 def _newest_restart(directory: Path) -> Path | None:
     """The newest restart file that LAMMPS can read whole (a kill may have cut the last one)."""
     for path in _restarts(directory):
-        if engine.restart_is_readable(path):
+        if restart_is_readable(path):
             return path
         path.unlink()
     return None

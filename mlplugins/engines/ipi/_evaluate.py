@@ -1,6 +1,6 @@
 """Run inside an own process: i-PI evaluates every system of an input file once, in full precision.
 
-    python -m mlplugins.checks._ipi_single_point input.xml results.npz
+    python -m mlplugins.engines.ipi._evaluate input.xml results.npz
 
 i-PI prints forces with five digits and energies with nine, too few to compare engines; so its own objects are
 asked, after the driver, the units and the sockets of a normal run.

@@ -1,7 +1,9 @@
-"""i-PI's start file: an xyz with cell and units in the comment line, the cell turned as i-PI wants it."""
+"""i-PI's xyz files: start file (cell and units in the comment line, cell turned), frames of a trajectory."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from mlplugins.dynamics.output import integer, skip
 from mlplugins.errors import BadInput
 
 NO_CELL_A = 1000.0
@@ -57,3 +60,14 @@ def write_xyz(path: Path, atoms: Atoms) -> None:
     ]
     head = f"{len(atoms)}\n# CELL{{H}}: {columns} positions{{angstrom}} cell{{angstrom}}\n"
     path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def whole_frames(path: Path) -> Iterator[tuple[int, int]]:
+    """(step, end in bytes) of every whole frame of an i-PI xyz file."""
+    with path.open("rb") as stream:
+        while line := stream.readline():
+            atoms = integer(line)
+            found = re.search(rb"Step:\s*(\d+)", stream.readline())
+            if atoms < 0 or found is None or not skip(stream, atoms):
+                return
+            yield int(found.group(1)), stream.tell()

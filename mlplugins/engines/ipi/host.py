@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shlex
-import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -14,13 +13,11 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from mlplugins.engines.ipi import driver as engine
-from mlplugins.errors import MissingDependency
-from mlplugins.simulation.files import cut_frames, cut_table, largest, last_lines, last_table_step, table
-from mlplugins.simulation.plan import Run, require_axes
-from mlplugins.simulation.process import Command, Stage, threads
-from mlplugins.simulation.start import thermal
-from mlplugins.structures.ipi_xyz import upright, write_xyz
+from mlplugins.dynamics.output import cut_frames, cut_table, largest, last_lines, last_table_step, table
+from mlplugins.dynamics.run import Command, Run, Stage, require_axes, threads
+from mlplugins.dynamics.start import thermal
+from mlplugins.engines.ipi.program import program, sockets_prefix
+from mlplugins.engines.ipi.xyz import upright, whole_frames, write_xyz
 from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, BOLTZMANN_EV_K
 
 START, MEAN_CELL, TEMPLATE, RESUME = "init.xyz", "mean_cell.xyz", "template.extxyz", "resume.xml"
@@ -43,8 +40,9 @@ REASON = {
 
 
 def require(run: Run) -> None:
-    """Refuse if i-PI's program is missing (importing this file has already asked for the package)."""
-    _program()
+    """Refuse if i-PI is missing."""
+    sockets_prefix()
+    program()
     require_axes(run, upright(run.atoms).rotation, "i-PI")
 
 
@@ -96,7 +94,7 @@ def next_stage(run: Run) -> Stage | None:
             return _stage(run, f"{stage}.xml", f"{stage} from the start")
         step = _checkpoint_step(checkpoint)
         for frames in run.directory.glob(f"{stage}.*.xyz"):
-            cut_frames(frames, "ipi", before=step + 1)
+            cut_frames(frames, whole_frames, before=step + 1)
         cut_table(run.directory / f"{stage}.out", before=step + 1)
         _write_resume(run, checkpoint, steps)
         return _stage(run, RESUME, f"{stage} from step {step}")
@@ -265,11 +263,11 @@ def _stages(run: Run) -> dict[str, int]:
 
 
 def _stage(run: Run, source: str, how: str) -> Stage:
-    Path(engine.SOCKETS_PREFIX + _address(run)).unlink(missing_ok=True)  # left behind by a killed i-PI
+    Path(sockets_prefix() + _address(run)).unlink(missing_ok=True)  # left behind by a killed i-PI
     driver = (sys.executable, "-m", "mlplugins.cli.main", *_driver_arguments(run))
     return Stage(
         f"i-PI {how}",
-        Command((sys.executable, _program(), source), SCREEN),
+        Command((sys.executable, program(), source), SCREEN),
         (Command(driver, DRIVER_SCREEN, threads(run.config.threads)),),
     )
 
@@ -289,14 +287,6 @@ def _driver_arguments(run: Run) -> list[str]:
 
 def _address(run: Run) -> str:
     return "mlplugins_" + hashlib.sha256(str(run.directory.resolve()).encode()).hexdigest()[:12]
-
-
-def _program() -> str:
-    beside = Path(sys.executable).parent / "i-pi"
-    program = str(beside) if beside.is_file() else shutil.which("i-pi")
-    if program is None:
-        raise MissingDependency("the program i-pi is not in the PATH: pip install 'mlplugins[ipi]'")
-    return program
 
 
 def _write_mean_cell(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Energies, forces and stress of structures from the engines themselves: real LAMMPS and i-PI processes."""
+"""Structures evaluated by i-PI with our driver: real processes, as in a run."""
 
 from __future__ import annotations
 
@@ -8,86 +8,48 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources, util
+from importlib import util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlplugins.engines.ase.calculator import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines.base import Way
+from mlplugins.engines.ipi.program import driver_file
+from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import MissingDependency, MlpluginsError, RunFailed
-from mlplugins.model_file.artifact import Artifact
-from mlplugins.structures.ipi_xyz import upright, write_xyz
+from mlplugins.quantities import Results
+
+if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
+    from mlplugins.model_file.artifact import Artifact
 
 Array = NDArray[np.float64]
+FFDIRECT, SOCKET = "ffdirect", "socket"
 TIMEOUT_S = 600.0
 THREADS = {"OMP_NUM_THREADS": "1"}
-IPI_DRIVER = "mlplugins_driver.py"
 
 
-@dataclass(frozen=True)
-class SinglePoint:
-    """What an engine computed.
-
-    Attributes:
-        energy: eV.
-        forces: (N, 3), eV/Å, in the frame of the structure that was given.
-        stress: (3, 3), eV/Å³, same frame; None unless periodic in three directions.
-        energies: (N,), eV; None if the engine was not asked.
-    """
-
-    energy: float
-    forces: Array
-    stress: Array | None
-    energies: Array | None = None
+def ways(model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
+    """All structures in one process with `ffdirect`; the first one through a unix socket as well."""
+    return [Way(tuple(range(len(structures))), detail=FFDIRECT), Way((0,), detail=SOCKET)]
 
 
-Outcome = SinglePoint | MlpluginsError
-
-
-def in_ase(model: Artifact, structures: Sequence[Atoms]) -> list[Outcome]:
-    """Through `MLCalculator`."""
-    calculator = MLCalculator(model.path, device=model.device)
-    outcomes: list[Outcome] = []
-    for structure in structures:
-        atoms = structure.copy()
-        atoms.calc = calculator
-        try:
-            stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
-            energies = atoms.get_potential_energies() if model.per_atom else None
-            outcomes.append(SinglePoint(atoms.get_potential_energy(), atoms.get_forces(), stress, energies))
-        except MlpluginsError as error:
-            outcomes.append(error)
-    return outcomes
-
-
-def in_lammps(model: Artifact, structure: Atoms, ranks: int, mode: str) -> Outcome:
-    """One structure through `lmp`, `run 0`."""
-    try:
-        keywords = f"device {model.device} mode {mode}"
-        result = lammps.evaluate(model.path, structure, ranks=ranks, keywords=keywords)
-    except MlpluginsError as error:
-        return error
-    return SinglePoint(result.energy, result.forces, result.stress)
-
-
-def in_ipi(model: Artifact, structures: Sequence[Atoms], socket: bool = False) -> list[Outcome]:
-    """Through i-PI: all structures in one process with `ffdirect`, or one structure through a unix socket."""
+def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> list[Results | MlpluginsError]:
+    """By i-PI's own objects, in a process of its own."""
     if util.find_spec("ipi") is None:
         return [MissingDependency("i-PI is not installed: pip install 'mlplugins[ipi]'")] * len(structures)
     try:
-        return [*_ipi_process(model, structures, socket)]
+        return [*_process(model, structures, way.detail == SOCKET)]
     except MlpluginsError as error:
         if len(structures) == 1:
             return [error]
     # one bad structure ends the whole process: ask for each alone
-    return [outcome for structure in structures for outcome in in_ipi(model, [structure], socket)]
+    return [outcome for structure in structures for outcome in single_points(model, [structure], way)]
 
 
-def _ipi_process(model: Artifact, structures: Sequence[Atoms], socket: bool) -> list[SinglePoint]:
+def _process(model: Artifact, structures: Sequence[Atoms], socket: bool) -> list[Results]:
     turned = [upright(atoms) for atoms in structures]
     with tempfile.TemporaryDirectory(prefix="mlplugins-ipi-") as name:
         folder = Path(name)
@@ -95,26 +57,26 @@ def _ipi_process(model: Artifact, structures: Sequence[Atoms], socket: bool) -> 
             write_xyz(folder / f"{k}.xyz", atoms)
             atoms.write(folder / f"{k}.extxyz", columns=["symbols", "positions"])
         address = folder.name if socket else None
-        (folder / "input.xml").write_text(_ipi_input(model, len(turned), address), encoding="utf-8")
-        commands = [[sys.executable, "-m", "mlplugins.checks._ipi_single_point", "input.xml", "results.npz"]]
+        (folder / "input.xml").write_text(_input(model, len(turned), address), encoding="utf-8")
+        commands = [[sys.executable, "-m", "mlplugins.engines.ipi._evaluate", "input.xml", "results.npz"]]
         if socket:
             driver = [sys.executable, "-m", "mlplugins.cli.main", "ipi-driver", str(model.path), "0.extxyz"]
             commands.append([*driver, "--unix", folder.name, "--device", model.device])
         _run(commands, folder)
         with np.load(folder / "results.npz") as results:
-            return [_ipi_result(results, k, atoms, turned[k].rotation) for k, atoms in enumerate(structures)]
+            return [_result(results, k, atoms, turned[k].rotation) for k, atoms in enumerate(structures)]
 
 
-def _ipi_result(results: Mapping[str, Array], k: int, given: Atoms, rotation: Array) -> SinglePoint:
+def _result(results: Mapping[str, Array], k: int, given: Atoms, rotation: Array) -> Results:
     stress = None
     if given.pbc.all():
         upper = np.triu(results[f"virial_{k}"])  # the triangle that i-PI uses
         virial = upper + np.triu(upper, 1).T
         stress = rotation @ (-virial / given.get_volume()) @ rotation.T
-    return SinglePoint(float(results[f"energy_{k}"]), results[f"forces_{k}"] @ rotation.T, stress)
+    return Results(float(results[f"energy_{k}"]), results[f"forces_{k}"] @ rotation.T, stress=stress)
 
 
-def _ipi_input(model: Artifact, count: int, address: str | None) -> str:
+def _input(model: Artifact, count: int, address: str | None) -> str:
     """One system per structure, atoms that do not move; a socket for the first, or `ffdirect` for each."""
     forces, systems = [], []
     for k in range(count):
@@ -126,7 +88,7 @@ def _ipi_input(model: Artifact, count: int, address: str | None) -> str:
         else:
             parameters = f"model:{model.path},template:{k}.extxyz,device:{model.device}"
             forces.append(
-                f"<ffdirect name='f{k}' pbc='False'><pes>custom</pes><pes_path>{_ipi_driver()}</pes_path>"
+                f"<ffdirect name='f{k}' pbc='False'><pes>custom</pes><pes_path>{driver_file()}</pes_path>"
                 f"<parameters>{{{parameters}}}</parameters></ffdirect>"
             )
         systems.append(
@@ -137,14 +99,6 @@ def _ipi_input(model: Artifact, count: int, address: str | None) -> str:
     body = "".join(forces) + "".join(systems)
     head = "<output prefix='out'></output><total_steps>1</total_steps><prng><seed>1</seed></prng>"
     return f"<simulation verbosity='low'>{head}{body}</simulation>"
-
-
-def _ipi_driver() -> Path:
-    package = Path(str(resources.files("mlplugins")))
-    for folder in (package / "ipi_drivers", package.parent / "ipi_drivers"):
-        if (folder / IPI_DRIVER).is_file():
-            return folder / IPI_DRIVER
-    raise MissingDependency(f"'{IPI_DRIVER}' is not in this installation: reinstall 'mlplugins[ipi]'")
 
 
 def _run(commands: Sequence[Sequence[str]], folder: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import ase.io
 
+from mlplugins.dynamics.output import largest, last_lines, last_table_step
+from mlplugins.dynamics.run import Command, Run, Stage, threads
 from mlplugins.errors import BadInput
-from mlplugins.simulation.files import largest, last_lines, last_table_step
-from mlplugins.simulation.plan import Run
-from mlplugins.simulation.process import Command, Stage, threads
 
 START, SCRIPT = "start.extxyz", "run.py"
 TEMPERATURE_COLUMN = 1

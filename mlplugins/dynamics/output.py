@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TAIL_BYTES = 65536
+
+Frames = Callable[[Path], Iterator[tuple[int, int]]]
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
@@ -82,19 +83,18 @@ def cut_table(path: Path, before: int) -> None:
     os.truncate(path, keep)
 
 
-def cut_frames(path: Path, kind: str, before: int) -> None:
+def cut_frames(path: Path, whole_frames: Frames, before: int) -> None:
     """Remove from a trajectory the frames of step `before` and later, and a last frame that is not whole.
 
     Args:
         path: the trajectory; nothing is done if it does not exist.
-        kind: `lammps` (text dump) or `ipi` (xyz).
+        whole_frames: gives step and end (in bytes) of every whole frame of a file, in order.
         before: first step that will be written again.
     """
     if not path.is_file():
         return
-    scan = {"lammps": _lammps_frames, "ipi": _ipi_frames}[kind]
     keep = 0
-    for step, end in scan(path):
+    for step, end in whole_frames(path):
         if step >= before:
             break
         keep = end
@@ -102,37 +102,11 @@ def cut_frames(path: Path, kind: str, before: int) -> None:
         os.truncate(path, keep)
 
 
-def _lammps_frames(path: Path) -> Iterator[tuple[int, int]]:
-    """(step, end in bytes) of every whole frame of a LAMMPS text dump."""
-    with path.open("rb") as stream:
-        step, atoms = -1, -1
-        while line := stream.readline():
-            if line.startswith(b"ITEM: TIMESTEP"):
-                step = _integer(stream.readline())
-            elif line.startswith(b"ITEM: NUMBER OF ATOMS"):
-                atoms = _integer(stream.readline())
-            elif line.startswith(b"ITEM: ATOMS"):
-                if step < 0 or atoms < 0 or not _skip(stream, atoms):
-                    return
-                yield step, stream.tell()
-                step, atoms = -1, -1
-
-
-def _ipi_frames(path: Path) -> Iterator[tuple[int, int]]:
-    """(step, end in bytes) of every whole frame of an i-PI xyz file."""
-    with path.open("rb") as stream:
-        while line := stream.readline():
-            atoms = _integer(line)
-            found = re.search(rb"Step:\s*(\d+)", stream.readline())
-            if atoms < 0 or found is None or not _skip(stream, atoms):
-                return
-            yield int(found.group(1)), stream.tell()
-
-
-def _integer(line: bytes) -> int:
+def integer(line: bytes) -> int:
+    """The number of a whole line that holds nothing else, else -1."""
     return int(line) if line.strip().isdigit() and line.endswith(b"\n") else -1
 
 
-def _skip(stream: BinaryIO, lines: int) -> bool:
+def skip(stream: BinaryIO, lines: int) -> bool:
     """Read lines; whether all were there."""
     return all(stream.readline().endswith(b"\n") for _ in range(lines))
