@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mlplugins.quantities import QUANTITIES
+
 
 class Display:
     """Progress with the time left; on a terminal as a bar, else one line now and then."""
@@ -97,10 +99,12 @@ class Bar:
 
 def _errors(row: dict[str, float]) -> str:
     part = "validation" if "validation_loss" in row else "train"
-    energy = row.get(f"{part}_energy_mae_meV_per_atom", float("nan"))
-    forces = row.get(f"{part}_forces_mae_meV_per_A")
-    shown = "" if forces is None else f", forces {forces:.3g} meV/Å"
-    return f"{part} MAE: energy {energy:.3g} meV/atom{shown}"
+    shown = []
+    for name, quantity in QUANTITIES.items():
+        error = row.get(f"{part}_{quantity.column('mae')}")
+        if error is not None and not quantity.per_volume:
+            shown.append(f"{name} {error:.3g} {quantity.error_unit}")
+    return f"{part} MAE: {', '.join(shown)}"
 
 
 def summary(metrics: dict[str, Any], directory: object) -> str:

@@ -263,10 +263,11 @@ def combine(members: Sequence[Results]) -> Committee:
     mean = Results(
         float(energies.mean()),
         forces.mean(axis=0),
-        np.mean([member.virial for member in members], axis=0),
+        _mean([member.virial for member in members]),
         _mean([member.stress for member in members]),
         _mean([member.energies for member in members]),
         _mean([member.virials for member in members]),
+        more={name: _mean([member.get(name) for member in members]) for name in first.more or ()} or None,
     )
     return Committee(mean, tuple(members), float(energies.std(ddof=1)), forces.std(axis=0, ddof=1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,37 +23,11 @@ from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
+from mlplugins.quantities import Results
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a model says about one structure.
-
-    Attributes:
-        energy: eV, the per-atom energies summed in double precision.
-        forces: (N, 3), eV/Å.
-        virial: (3, 3), −∂E/∂ε = −V·stress, eV, symmetric; also without a periodic cell.
-        stress: (3, 3), (1/V) ∂E/∂ε, eV/Å³, ASE's sign (positive = the cell wants to shrink); None without
-            periodicity or without three cell vectors (a slab with a vacuum vector has one, as in ASE).
-        energies: (N,), eV; None if the model has only the total.
-        virials: (N, 3, 3) per-atom virials, eV, which add up to `virial`: of each neighbour vector, half to
-            either atom. None unless asked for.
-        uncertainty: standard deviation of the energy as the model predicts it, eV. None unless asked for.
-        uncertainties: (N,), the same of the per-atom energies.
-    """
-
-    energy: float
-    forces: Array
-    virial: Array
-    stress: Array | None
-    energies: Array | None = None
-    virials: Array | None = None
-    uncertainty: float | None = None
-    uncertainties: Array | None = None
 
 
 class Pairs(NamedTuple):
@@ -339,7 +313,8 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
     """Raise `RunFailed` if an energy, force or virial is NaN or infinite; the text names the closest pair."""
     for index, (structure, result) in enumerate(zip(structures, results)):
         # a sum is finite only if its terms are, and summing is cheaper than a test of each
-        if math.isfinite(result.energy + result.forces.sum() + result.virial.sum()):
+        virial = 0.0 if result.virial is None else result.virial.sum()
+        if math.isfinite(result.energy + result.forces.sum() + virial):
             continue
         pairs = NeighborCache().pairs(0, structure, cutoff, True)
         closest = "no atom has a neighbour"

@@ -14,21 +14,27 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from mlplugins import config, files, models, registry
 from mlplugins.config import Count, Positive, Section, Seed, Weight, read, validated
 from mlplugins.errors import BadInput, nearest
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
 
 Index = Annotated[int, Field(ge=0)]
 
 
-class KeySection(Section):
+_keys: dict[str, Any] = {
+    label.option: (str if quantity.required else str | None, label.key)
+    for quantity in QUANTITIES.values()
+    for label in quantity.labels
+}
+_weights: dict[str, Any] = {name: (Weight, quantity.loss) for name, quantity in QUANTITIES.items()}
+_Keys: Any = create_model("_Keys", __base__=Section, **_keys)
+_Weights: Any = create_model("_Weights", __base__=Section, **_weights)
+
+
+class KeySection(_Keys):
     """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`.
 
     `forces: null` learns from energies alone.
     """
-
-    energy: str = "energy"
-    forces: str | None = "forces"
-    stress: str | None = "stress"
-    virial: str | None = None
 
     @property
     def names(self) -> Keys:
@@ -83,8 +89,8 @@ class ModelSection(BaseModel):
     family: str
 
 
-class LossSection(Section):
-    """Weights of the loss.
+class LossSection(_Weights):
+    """Weights of the loss, of every quantity in the table.
 
     Attributes:
         energy: of the mean square error of the energy per atom, (eV/atom)².
@@ -93,10 +99,11 @@ class LossSection(Section):
         huber: from this error on (same units) the loss grows linearly; None = squares throughout.
     """
 
-    energy: Weight = 1.0
-    forces: Weight = 100.0
-    stress: Weight = 1.0
     huber: Positive | None = None
+
+    def weight(self, name: str) -> float:
+        """Weight of a quantity."""
+        return float(getattr(self, name))
 
 
 class ScheduleSection(Section):
@@ -192,7 +199,7 @@ class RunConfiguration(Section):
     @property
     def needs_forces(self) -> bool:
         """Whether every frame must have forces."""
-        return self.training.loss.forces > 0
+        return self.training.loss.weight("forces") > 0
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.model_file.write import save
-from mlplugins.structures.metrics import MILLI
+from mlplugins.quantities import MILLI
 from mlplugins.training.run import Trained
 
 STEP_A = 1e-4

@@ -16,8 +16,8 @@ import numpy as np
 from mlplugins.elements import require_known
 from mlplugins.models import composition
 from mlplugins.models.composition import Composition
+from mlplugins.quantities import MILLI
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import MILLI
 from mlplugins.training.data import symbols
 
 LARGE_OFFSET = 1.0

@@ -180,8 +180,7 @@ class Files:
             "versions": results.versions(),
             **(more or {}),
         }
-        stress = any(s.stress is not None for s in sets.train)
-        self.columns = results.log_columns(stress)
+        self.columns = results.log_columns(sets.train)
 
     def prepare(self) -> None:
         """Make the directory; with `restart`, set the old checkpoint aside."""

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlplugins import elements, errors
+from mlplugins import elements, errors, quantities
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.observer import SILENT, Observer
+from mlplugins.quantities import MILLI, Results
 from mlplugins.structures import dataset, labels, validation
-from mlplugins.structures.dataset import LABELS, Keys, Structure
-from mlplugins.structures.metrics import MILLI, metrics, pairs
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.metrics import metrics, pairs
 
 ATOMS_PER_CALL = 512
 
@@ -92,9 +93,10 @@ def label_keys(names: Mapping[str, str], where: str) -> Keys:
     >>> label_keys({"energy": "E0"}, "keys").energy
     'E0'
     """
+    known = [label.option for label in quantities.labels()]
     for label in names:
-        if label not in LABELS:
-            raise BadInput(f"{where}: unknown label '{label}': {nearest(label, LABELS)}")
+        if label not in known:
+            raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
     return replace(Keys(), named=frozenset(names), **names)
 
 
@@ -116,7 +118,7 @@ def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
     return parts
 
 
-def _offset(structures: Sequence[Structure], predicted: Sequence[Any]) -> list[str]:
+def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
     """Energies that are a constant away from the labels: another reference, no error of the surface."""
     error = np.array([(p.energy - (s.energy or 0.0)) / len(s) for s, p in zip(structures, predicted)])
     mean, spread = float(error.mean()), float(error.std())
@@ -129,7 +131,7 @@ def _offset(structures: Sequence[Structure], predicted: Sequence[Any]) -> list[s
     ]
 
 
-def _predict(model: Artifact, structures: Sequence[Structure], observer: Observer) -> list[Any]:
+def _predict(model: Artifact, structures: Sequence[Structure], observer: Observer) -> list[Results]:
     """Predictions, a few structures per call so that memory stays bounded."""
     for structure in structures:
         elements.require_known(
@@ -138,7 +140,7 @@ def _predict(model: Artifact, structures: Sequence[Structure], observer: Observe
             f"{structure.origin}: the model does not know ",
             f"; it knows {', '.join(model.elements)}",
         )
-    results: list[Any] = []
+    results: list[Results] = []
     observer.start(0, len(structures))
     for chunk in _chunks(structures):
         results.extend(model.evaluate([s.to_atoms() for s in chunk]))

@@ -15,8 +15,9 @@ from scipy.spatial.distance import pdist
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.write import for_inference
 from mlplugins.models.molecular_kernel import Hyperparameters, Model
+from mlplugins.quantities import MILLI
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import MILLI, metrics
+from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
 from mlplugins.training.fit import Observer
