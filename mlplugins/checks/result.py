@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from mlplugins.model_file.artifact import Artifact
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 
-ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = "eV/atom", "eV/Å", "eV/Å³"
+ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = (
+    QUANTITIES[name].compared_unit for name in ("energy", "forces", "stress")
+)
 
 
 @dataclass(frozen=True)
