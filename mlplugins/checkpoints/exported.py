@@ -59,7 +59,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         extra = _metadata(path)["extra"]
         record = json.loads(extra["mlplugins::metadata"])
         family, known = models.family(extra[FAMILY]), list(record["elements"])
-        if hasattr(family, "SOLVER"):
+        if family.solver is not None:
             raise BadInput(f"'{extra[FAMILY]}' is solved in closed form: its file holds no weights to train")
         parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], f"{path}: model")
         with torch.random.fork_rng(devices=[]):

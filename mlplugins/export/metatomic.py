@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
 from mlplugins.structures.graph import Graph
 
@@ -76,6 +77,7 @@ class MetatomicModel(nn.Module):
         super().__init__()
         self.potential = potential
         self.cutoff = potential.cutoff
+        self.predicts_variance = predicts_variance(potential)
         species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
         for index, symbol in enumerate(elements):
             species_of_number[atomic_numbers[symbol]] = index
@@ -95,7 +97,7 @@ class MetatomicModel(nn.Module):
         selected_atoms: Optional[Labels] = None,
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
-        uncertain = "energy_uncertainty" in outputs
+        uncertain = self.predicts_variance and "energy_uncertainty" in outputs
         if not ("energy" in outputs or uncertain) or len(systems) == 0:
             return results
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
@@ -219,7 +221,7 @@ def save(
     """
     if dtype not in DTYPES:
         raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
-    if potential.molecular and dtype != "float64":
+    if of_whole_molecule(potential) and dtype != "float64":
         raise BadInput(
             f"dtype: the weights of a {description.family} cancel over many digits, expected float64"
         )
@@ -263,9 +265,9 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
 
 
 def for_inference(potential: Potential, dtype: str, portable: bool = False) -> Potential:
-    """A copy as files hold it: frozen, in float32 or float64, with the native ops unless it is portable."""
+    """A copy as files hold it: folded, in float32 or float64, with the native ops unless it is portable."""
     potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
-    potential.freeze()  # before the weights are rounded
+    potential.optimise_for_inference()  # before the weights are rounded
     potential.to(dtype=DTYPES[dtype])
     if not portable:
         potential.use_native_ops()
@@ -274,24 +276,25 @@ def for_inference(potential: Potential, dtype: str, portable: bool = False) -> P
 
 def _wrap(potential: Potential, description: Description, dtype: str, portable: bool) -> AtomisticModel:
     potential = for_inference(potential, dtype, portable)
+    whole = of_whole_molecule(potential)
     exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(description.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, description.elements, baseline, DTYPES[dtype])
     outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
-    if potential.has_uncertainty:
+    if predicts_variance(potential):
         outputs["energy_uncertainty"] = ModelOutput(
             unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"
         )
     capabilities = ModelCapabilities(
         outputs=outputs,
         atomic_types=[atomic_numbers[symbol] for symbol in description.elements],
-        interaction_range=float("inf") if potential.molecular else potential.n_layers * potential.cutoff,
+        interaction_range=float("inf") if whole else potential.n_layers * potential.cutoff,
         length_unit="angstrom",
         supported_devices=["cpu", "cuda"],
         # of inputs and outputs: metatomic knows one for both, and a total energy needs more than seven digits
         dtype="float64",
     )
-    versions = ORDERED_FORMAT if potential.molecular else FORMAT if dtype == "float64" else MIXED_FORMAT
+    versions = ORDERED_FORMAT if whole else FORMAT if dtype == "float64" else MIXED_FORMAT
     metadata = ModelMetadata(
         name=description.name,
         references={"architecture": description.references, "implementation": ["mlplugins"]},
@@ -301,7 +304,7 @@ def _wrap(potential: Potential, description: Description, dtype: str, portable: 
             "mlplugins::cutoff": repr(potential.cutoff),
             "mlplugins::exchange_width": str(exchange_width),
             "mlplugins::dtype": dtype,
-            **({"mlplugins::atom_order": "tag"} if potential.molecular else {}),
+            **({"mlplugins::atom_order": "tag"} if whole else {}),
             "mlplugins::metadata": json.dumps(
                 {
                     "elements": description.elements,

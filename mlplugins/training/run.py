@@ -62,7 +62,7 @@ def train(
         name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
         for name, structures in named_sets(sets).items()
     }
-    papers = list(getattr(models.family(family), "REFERENCES", []))
+    papers = models.family(family).references
     record = Record(configuration, sets, graphs, family, asdict(configuration.hyperparameters), papers)
     store = Files(directory, record, restart)
     potential.initialise(data.statistics(graphs["train"]))

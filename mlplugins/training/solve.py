@@ -94,7 +94,7 @@ def train(
         configuration.targets,
         configuration.seed,
     )
-    references = list(getattr(models.family(family), "REFERENCES", []))
+    references = models.family(family).references
     record = Record(configuration, sets, {}, family, asdict(task.hyperparameters), references)
     Files(directory, record, restart).prepare()
     for warning in sets.warnings:

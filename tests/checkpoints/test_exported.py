@@ -12,6 +12,7 @@ from mlplugins import models
 from mlplugins.checkpoints import exported
 from mlplugins.errors import BadInput
 from mlplugins.export.metatomic import Description, save
+from mlplugins.models.capabilities import use_radial_tables
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
@@ -105,7 +106,7 @@ def test_single_precision(made, name):
 
 def test_tables_are_refused(made, tmp_path):
     model, _ = made("nequip")
-    model.use_radial_tables(64)
+    use_radial_tables(model, 64)
     record = {"hyperparameters": {k: v for k, v in CASES["nequip"].items() if k != "family"}}
     save(model, tmp_path / "t.pt", Description("nequip", ELEMENTS, [0.0] * 3, "t", record))
     with pytest.raises(BadInput, match=r"t\.pt: the radial networks of this file were replaced by tables"):
