@@ -12,8 +12,9 @@ from ase import Atoms
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES, Description, save
-from mlplugins.export.tables import tabulated
+from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.write import save
 from mlplugins.structures import dataset
 
 
@@ -66,7 +67,7 @@ def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespac
         potential, error = tabulated(potential, checkpoint.elements, args.radial_tables, structures)
         _common.console().print(str(error), soft_wrap=True)
         tables = {"radial_tables": asdict(error)}
-    description = Description(
+    description = ModelCard(
         family=checkpoint.family,
         elements=checkpoint.elements,
         baseline=checkpoint.baseline,

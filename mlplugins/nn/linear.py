@@ -85,13 +85,6 @@ class Linear(Foldable, HasNativeOps, nn.Module):
                 weight.mul_(1.0 / math.sqrt(max(weight.shape[1], 1)))
         self.folded = True
 
-    @torch.jit.unused
-    def thaw(self) -> None:
-        """Undo `fold`, of weights that were loaded folded."""
-        with torch.no_grad():
-            for weight in self.weights:
-                weight.mul_(math.sqrt(max(weight.shape[1], 1)))
-
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         w: List[Tensor] = []
         for weight in self.weights:

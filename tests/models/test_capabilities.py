@@ -9,7 +9,8 @@ from torch import nn
 
 from mlplugins import MLCalculator, models
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import capabilities, soap_gap
 from mlplugins.models import sum as sums
 from mlplugins.models.capabilities import HasHead, HasRadialNetworks, PredictsVariance, WholeMolecule
@@ -107,7 +108,7 @@ def test_uncertainty_of_a_sum_reaches_the_engine(tmp_path):
     """Until now a model.pt of a sum had none."""
     atoms, calculators = standard_structures(ELEMENTS)["crystal"], {}
     for name, model in (("term", gap(1)), ("sum", sum_of(gap(1), LJ))):
-        save(model, tmp_path / f"{name}.pt", Description("any", ELEMENTS, [0.0, 0.0]), "float64")
+        save(model, tmp_path / f"{name}.pt", ModelCard("any", ELEMENTS, [0.0, 0.0]), "float64")
         calculators[name] = MLCalculator(tmp_path / f"{name}.pt")
     for quantity in ("energy_uncertainty", "energies_uncertainty"):
         expected, found = (calculators[name].get_property(quantity, atoms) for name in ("term", "sum"))
