@@ -1,8 +1,9 @@
-"""Several temperatures in one call: what `mlplugins conductivity` does, from Python.
+"""Several temperatures in one call: what `mlplugins conductivity` does.
 
-import mlplugins
-report = mlplugins.conductivity("runs.yaml", "conductivity")
-report.runs[0].sigma_tracer
+From Python:
+    import mlplugins
+    report = mlplugins.conductivity("runs.yaml", "conductivity")
+    report.runs[0].sigma_tracer
 """
 
 from __future__ import annotations

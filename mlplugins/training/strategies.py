@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import models
+from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models import sum as sums
@@ -30,26 +31,6 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Base:
-    """The model to start from.
-
-    Attributes:
-        potential: in any precision; it is copied, never changed.
-        family, hyperparameters: what it was built from.
-        composition: its energy references.
-        references: papers to cite.
-        source: record of the file it came from.
-    """
-
-    potential: Potential
-    family: str
-    hyperparameters: dict[str, Any]
-    composition: Composition
-    references: list[str]
-    source: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Task:
     """What a strategy works on.
 
@@ -61,7 +42,7 @@ class Task:
     """
 
     configuration: FinetuneConfiguration
-    base: Base
+    base: Checkpoint
     sets: DataSets
     replay: list[Structure]
 
