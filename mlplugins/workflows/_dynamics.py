@@ -11,7 +11,6 @@ from mlplugins import engines
 from mlplugins.dynamics.start import prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
-from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
@@ -83,11 +82,4 @@ def _write_teacher(read: Reader, elements: list[str], path: Path) -> None:
         if artifact.load(path).record["source"]["sha256"] != digest:
             raise BadInput(f"{path.parent} holds dynamics of another base: choose another output folder (-o)")
         return
-    description = ModelCard(
-        base.family,
-        base.composition.elements,
-        base.composition.energies,
-        details={"hyperparameters": base.hyperparameters, "source": base.source},
-        references=base.references,
-    )
-    save(base.potential, path, description)
+    save(base.potential, path, base)
