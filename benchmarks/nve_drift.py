@@ -15,8 +15,8 @@ import time
 import numpy as np
 
 from mlplugins.checks.md import DRIFT, NVE, SAME_ENERGY_EV, SAME_STEPS, drift, total_energies
+from mlplugins.dynamics.start import read_structure
 from mlplugins.model_file import artifact
-from mlplugins.simulation.plan import read_structure
 from mlplugins.units import FS_PER_PS
 
 TRANSIENT_PS = 1.0

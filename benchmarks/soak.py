@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplugins.simulation.campaign import simulate
-from mlplugins.simulation.config import SimulationConfig
-from mlplugins.simulation.plan import Run, plan
+from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import SimulationConfig
+from mlplugins.simulation.campaign import run as run_campaign
+from mlplugins.simulation.plan import plan
 
 LIMIT_MB = 10.0
 WARM = 0.2
@@ -64,7 +65,7 @@ def soak(args: argparse.Namespace, engine: str, folder: Path) -> bool:
     }
     config = SimulationConfig.model_validate(settings)
     samples: list[tuple[int, float]] = []
-    [outcome] = simulate(plan(config, folder), lambda run, step: sample(run, step, samples))
+    [outcome] = run_campaign(plan(config, folder), lambda run, step: sample(run, step, samples))
     if outcome.state != "finished":
         print(f"{engine:8s} FAILED: {outcome.message} {' | '.join(outcome.last_lines)}")
         return False

@@ -20,11 +20,12 @@ import yaml
 from ase import Atoms, units
 from ase.build import bulk
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.dynamics.output import table
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
 from mlplugins.simulation.plan import plan
 
 ELEMENTS = ["Li", "P", "S", "Cl"]
@@ -59,7 +60,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
     free = kind != "nose-hoover"
     depth, diameter, cutoff = (1e-12, 1e-3, 3.0) if free else (0.0104, 3.4, 5.0)
     parameters = lennard_jones.Hyperparameters(epsilon=depth, sigma=diameter, cutoff=cutoff)
-    description = Description("lennard-jones", ELEMENTS, [0.0] * 4)
+    description = ModelCard("lennard-jones", ELEMENTS, [0.0] * 4)
     save(lennard_jones.Model(ELEMENTS, parameters), folder / "model.pt", description, "float64")
     ase.io.write(folder / "start.extxyz", structure(kind))
     wanted = T if free else T_CRYSTAL
@@ -82,7 +83,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
     }
     (folder / "md.yaml").write_text(yaml.safe_dump(settings))
     campaign = plan(load(folder / "md.yaml"), folder / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     if outcome.state != "finished":
         raise SystemExit(f"{host} {kind}: {outcome.message} {outcome.last_lines}")
     kinetic = kinetic_energies(host, campaign.runs[0].directory)

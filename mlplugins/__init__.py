@@ -1,20 +1,68 @@
-"""Machine-learned interatomic potentials in the engines people already use: ASE, LAMMPS and i-PI."""
+"""Machine-learned interatomic potentials in the engines people already use: ASE, LAMMPS and i-PI.
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+Every command of `mlplugins VERB` is a function here, with the same files and numbers, which are imported
+when they are asked for.
+"""
 
-try:
-    __version__ = version("mlplugins")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MLCalculator", "__version__"]
+if TYPE_CHECKING:
+    from mlplugins.analysis.study import conductivity
+    from mlplugins.checks.suite import check
+    from mlplugins.engines.ase.calculator import MLCalculator
+    from mlplugins.simulation.campaign import simulate
+    from mlplugins.training import train
+    from mlplugins.workflows.evaluate import evaluate
+    from mlplugins.workflows.finetune import finetune
+    from mlplugins.workflows.info import info
+    from mlplugins.workflows.select import select
+
+    __version__: str
+
+__all__ = [
+    "MLCalculator",
+    "__version__",
+    "check",
+    "conductivity",
+    "evaluate",
+    "finetune",
+    "info",
+    "select",
+    "simulate",
+    "train",
+]
+
+_PLACES = {
+    "MLCalculator": "mlplugins.engines.ase.calculator",
+    "check": "mlplugins.checks.suite",
+    "conductivity": "mlplugins.analysis.study",
+    "evaluate": "mlplugins.workflows.evaluate",
+    "finetune": "mlplugins.workflows.finetune",
+    "info": "mlplugins.workflows.info",
+    "select": "mlplugins.workflows.select",
+    "simulate": "mlplugins.simulation.campaign",
+    "train": "mlplugins.training",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # torch and ASE are imported only when the calculator is asked for
-    if name == "MLCalculator":
-        from mlplugins.engines.ase.calculator import MLCalculator
-
-        return MLCalculator
+    # torch, ASE and all else are imported only when something is asked for
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name == "__version__":  # reading it takes as long as the rest of `mlplugins --help`
+        return _version()
     raise AttributeError(f"module 'mlplugins' has no attribute '{name}'")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlplugins")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0.0.0"
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -75,6 +75,38 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
+def read(source: Path | str | Mapping[str, Any], expected: str) -> tuple[dict[str, Any], str]:
+    """Keys and values of a configuration, given as a file or as they are, and its name for messages.
+
+    Args:
+        source: a YAML file, or what one would hold (paths and tuples are taken, too).
+        expected: its main keys, for the message about something else.
+
+    Raises:
+        BadInput: as `read_yaml`.
+
+    >>> read({"data": {"train": Path("md.extxyz")}}, "'data'")
+    ({'data': {'train': 'md.extxyz'}}, 'configuration')
+    """
+    if isinstance(source, str | Path):
+        return read_yaml(Path(source), expected), str(source)
+    if not isinstance(source, Mapping):
+        found = type(source).__name__
+        raise BadInput(f"configuration: expected a file or a mapping with {expected}, got {found}")
+    content = _as_read(source)
+    _check(content, "configuration")
+    return content, "configuration"
+
+
+def _as_read(value: Any) -> Any:
+    """A value as YAML would give it."""
+    if isinstance(value, Mapping):
+        return {key: _as_read(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_read(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def parse_yaml(text: str | bytes, where: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """Content of YAML text from `where`, by a safe loader.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class MlpluginsError(Exception):
@@ -26,6 +27,26 @@ class MissingDependency(MlpluginsError, ImportError):
 
 class RunFailed(MlpluginsError, RuntimeError):
     """The work started and failed (exit code 1)."""
+
+
+@contextlib.contextmanager
+def needed(what: str, extra: str) -> Iterator[None]:
+    """Around imports of optional packages: the absence of one becomes a sentence with the pip line.
+
+    >>> with needed("drawing", "train"):
+    ...     import no_such
+    Traceback (most recent call last):
+    ...
+    mlplugins.errors.MissingDependency: drawing needs the package 'no_such': pip install 'mlplugins[train]'
+    """
+    try:
+        yield
+    except ImportError as missing:
+        if isinstance(missing, MissingDependency) or (missing.name or "").startswith("mlplugins"):
+            raise
+        raise MissingDependency(
+            f"{what} needs the package '{missing.name}': pip install 'mlplugins[{extra}]'"
+        ) from missing
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

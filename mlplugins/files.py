@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -69,6 +70,11 @@ def write_bytes(path: Path, data: bytes, lasting: bool = False) -> None:
         raise RunFailed(
             f"cannot write {path}: {error.strerror or error} ({len(data) / 1e6:.1f} MB needed); {state}"
         ) from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

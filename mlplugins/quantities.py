@@ -46,10 +46,12 @@ class Label(NamedTuple):
     Attributes:
         option: in `data.keys` and `--keys`.
         key: in the files, unless the user names another; None: read only if the user names it.
+        is_virial: the files hold −V times the quantity, as QUIP and MACE write virials.
     """
 
     option: str
     key: str | None
+    is_virial: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Quantity:
     def labels(self) -> tuple[Label, ...]:
         """Its names in data files.
 
-        >>> QUANTITIES["stress"].labels
-        (Label(option='stress', key='stress'), Label(option='virial', key=None))
+        >>> [(label.option, label.key) for label in QUANTITIES["stress"].labels]
+        [('stress', 'stress'), ('virial', None)]
         """
         return (Label(self.name, self.key or self.name), *self.other_labels)
 
@@ -220,7 +222,7 @@ QUANTITIES: dict[str, Quantity] = {
             symmetric=True,
             per_volume=True,
             derivative=Derivative("energy", "strain"),
-            other_labels=(Label("virial", None),),
+            other_labels=(Label("virial", None, is_virial=True),),
             like="stress|virial",
             ase="stress",
             ase_per_atom="stresses",
@@ -229,6 +231,15 @@ QUANTITIES: dict[str, Quantity] = {
     )
 }
 """By name, in the order of tables, columns and plots."""
+
+
+def labels() -> list[Label]:
+    """The names of all quantities in data files.
+
+    >>> [label.option for label in labels()]
+    ['energy', 'forces', 'stress', 'virial']
+    """
+    return [label for quantity in QUANTITIES.values() for label in quantity.labels]
 
 
 @dataclass(frozen=True)
@@ -259,6 +270,17 @@ class Results:
     uncertainty: float | None = None
     uncertainties: Array | None = None
     more: Mapping[str, Array] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Results:
+        """Results from values by name of the quantity, None where there is none.
+
+        >>> Results.of({"energy": -1.0, "forces": np.zeros((2, 3)), "dipole": np.ones(3)}).more
+        {'dipole': array([1., 1., 1.])}
+        """
+        own = {name: values[name] for name in values if name in cls.__dataclass_fields__}
+        more = {name: values[name] for name in values if name not in own and values[name] is not None}
+        return cls(**own, more=more or None)
 
     def get(self, name: str) -> Any:
         """Value of a quantity of the table; None if there is none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
 from importlib import resources
 from types import ModuleType
 
@@ -16,12 +17,9 @@ def available(package: str, hidden: tuple[str, ...] = ()) -> list[str]:
     >>> "lennard-jones" in available("mlplugins.models")
     True
     """
-    names = []
-    for entry in resources.files(package).iterdir():
-        stem = entry.name.removesuffix(".py")
-        if stem != entry.name and not stem.startswith("_") and stem not in hidden:
-            names.append(stem.replace("_", "-"))
-    return sorted(names)
+    folders = importlib.import_module(package).__path__
+    stems = [entry.name for entry in pkgutil.iter_modules(folders) if not entry.ispkg]
+    return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_") and stem not in hidden)
 
 
 def load(package: str, name: str, kind: str, hidden: tuple[str, ...] = ()) -> ModuleType:

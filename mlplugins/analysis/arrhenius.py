@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.regimes import TwoRegimes, Vft, two_regimes, vft
+from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.value import LEVEL, Value
 from mlplugins.errors import BadInput
 from mlplugins.units import BOLTZMANN_EV_K, conductivity_ms_cm
@@ -92,8 +92,8 @@ class Arrhenius:
         return max(float(t), z) * np.sqrt(unit_variance)
 
     def predict(self, temperatures_k: Floats, prediction: bool = True) -> tuple[Floats, Floats, Floats]:
-        """Value, lower and upper limit at other temperatures: prediction band, or confidence band "
-        "of the line."""
+        """Value, lower and upper limit at other temperatures: prediction band, or confidence band
+        of the line."""
         x = 1.0 / (BOLTZMANN_EV_K * np.asarray(temperatures_k, dtype=float))
         middle = np.log(self.prefactor) - self.activation_ev * x
         variance = 1.0 / self.total_weight + (x - self.center) ** 2 / self.spread

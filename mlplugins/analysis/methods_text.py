@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mlplugins import __version__
 from mlplugins.analysis.arrhenius import ArrheniusResult
-from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.diffusion import OLS_LAGS
+from mlplugins.analysis.observables.base import found_in, registered
+from mlplugins.analysis.result import RunResult
 
 REFERENCES = {
     "tor": "S. von Bülow, J. T. Bullerjahn, G. Hummer, J. Chem. Phys. 153, 021101 (2020), 10.1063/5.0008316; "
@@ -24,17 +25,14 @@ REFERENCES = {
     "cluster": "A. C. Cameron, J. B. Gelbach, D. L. Miller, J. Bus. Econ. Stat. 29, 238 (2011), "
     "10.1198/jbes.2010.07136.",
     "hops": "X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput. Mater. 4, 18 (2018), 10.1038/s41524-018-0074-y.",
-    "onsager": "K. D. Fong, H. K. Bergstrom, B. D. McCloskey, K. K. Mandadapu, AIChE J. 66, e17091 (2020), "
-    "10.1002/aic.17091.",
-    "kubo": "R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957), 10.1143/JPSJ.12.570.",
-    "size": "I.-C. Yeh, G. Hummer, J. Phys. Chem. B 108, 15873 (2004), 10.1021/jp0477147.",
 }
 
 
 class _Citations:
     """Numbers references in the order in which they are cited."""
 
-    def __init__(self) -> None:
+    def __init__(self, references: Mapping[str, str]) -> None:
+        self.references = references
         self.names: list[str] = []
 
     def __call__(self, *names: str) -> str:
@@ -44,15 +42,31 @@ class _Citations:
         return "[" + ", ".join(str(self.names.index(name) + 1) for name in names) + "]"
 
     def listed(self) -> str:
-        return "".join(f"<li>{html.escape(REFERENCES[name])}</li>" for name in self.names)
+        return "".join(f"<li>{html.escape(self.references[name])}</li>" for name in self.names)
 
 
 def methods(runs: Sequence[RunResult], law: ArrheniusResult | None, drift: str) -> str:
     """Paragraph and numbered references, HTML; `drift` names the reference that was held fixed, or `none`."""
-    cite = _Citations()
-    text = " ".join(
-        [*_motion(runs, drift, cite), *_fit(runs, cite), *_conductivity(runs, cite), *_law(law, cite)]
+    observables = registered()
+    cite = _Citations(
+        dict(item for each in observables.values() for item in each.references.items()) | REFERENCES
     )
+
+    def of(paragraph: str) -> Iterator[str]:
+        for name, each in observables.items():
+            found = found_in(name, runs)
+            if found and each.paragraph == paragraph:
+                yield each.sentence(found, cite)
+
+    sentences = [
+        *_motion(runs, drift, cite),
+        *_fit(runs, cite),
+        *of("fit"),
+        _conductivity(cite),
+        *of("conductivity"),
+        *_law(law),
+    ]
+    text = " ".join(sentence for sentence in sentences if sentence)
     return f"<p>{text}</p><ol>{cite.listed()}</ol>"
 
 
@@ -111,43 +125,20 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
             "ordinary and the generalised fit; where it goes on with another slope after a third of the run, "
             "they hold that too."
         )
-    if runs[0].further is not None:
-        texts.append(
-            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which takes the "
-            "ions as independent, served as a check."
-        )
     return texts
 
 
-def _conductivity(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
-    texts = [
+def _conductivity(cite: _Citations) -> str:
+    return (
         "σ<sub>tracer</sub> = N z² e² D*/(V k T) (Nernst–Einstein); σ<sub>collective</sub> is the same "
         "with the "
         "slope of the collective displacement Σ r; the Haven ratio is "
         "σ<sub>tracer</sub>/σ<sub>collective</sub>. "
         f"Trajectories with few hops are flagged {cite('hops')}."
-    ]
-    made = [run.further for run in runs if run.further is not None]
-    if any(further.onsager for further in made):
-        texts.append(
-            "Onsager coefficients L<sub>ij</sub> come from the cross displacements of the species' "
-            "centres of "
-            f"charge {cite('onsager')}."
-        )
-    if any(further.green_kubo for further in made):
-        texts.append(f"The Green–Kubo integral of the charge current {cite('kubo')} served as a check.")
-    if any(further.infinite for further in made):
-        texts.append(f"D was corrected for the finite size of the cell {cite('size')}.")
-    if any(further.hops for further in made):
-        texts.append(
-            "Hops are transitions between the cores of sites (maxima of the ions' density); residence "
-            "times are time per departure, over all runs. The van Hove functions are of the longest stretch "
-            "of the first run."
-        )
-    return texts
+    )
 
 
-def _law(law: ArrheniusResult | None, cite: _Citations) -> list[str]:
+def _law(law: ArrheniusResult | None) -> list[str]:
     if law is None:
         return []
     texts = [

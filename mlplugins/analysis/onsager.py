@@ -73,7 +73,7 @@ class Onsager:
 
 
 @dataclass(frozen=True)
-class State:
+class ThermodynamicState:
     """Temperature (K) and volume (Å³)."""
 
     temperature_k: float
@@ -85,7 +85,7 @@ def onsager(
     charges: Mapping[str, float],
     paths: Paths,
     result: Diffusion,
-    state: State,
+    state: ThermodynamicState,
 ) -> Onsager:
     """L_ij, σ and transference numbers of the carriers.
 
@@ -150,7 +150,9 @@ def _sum(slope: MatrixSlope, weight: Floats) -> Value:
     return interval(total, error, model, len(currents) - 1, curved, single=True)
 
 
-def _nernst_einstein(own: Sequence[Diffusion], ions: Sequence[int], charges: Floats, state: State) -> Value:
+def _nernst_einstein(
+    own: Sequence[Diffusion], ions: Sequence[int], charges: Floats, state: ThermodynamicState
+) -> Value:
     """Σ_i N_i z_i² D_i as a conductivity; the errors of the species add in squares."""
     units = [
         conductivity_ms_cm(count * z**2, state.volume_a3, state.temperature_k)

@@ -14,13 +14,14 @@ import numpy as np
 
 from mlplugins import __version__, files
 from mlplugins.analysis.arrhenius import ArrheniusResult
-from mlplugins.analysis.conductivity import RunResult
 from mlplugins.analysis.markup import pairs, span, table
 from mlplugins.analysis.methods_text import methods
-from mlplugins.analysis.sections import further_sections
+from mlplugins.analysis.observables.base import found_in, registered
+from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.value import Value
 
 CSV_POINTS = 2000
+FIRST_FIGURES = ("msd", "convergence", "arrhenius")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Report:
     def headline_note(self) -> str:
         """What the numbers of the Arrhenius line leave out."""
         notes = []
-        if any(run.further and run.further.onsager for run in self.runs):
+        if found_in("onsager", self.runs):
             notes.append(f"{self.species} alone")
         law = self.arrhenius
         other = law and [found for found in (law.regimes, law.vft) if found and found.significant]
@@ -64,11 +65,15 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """Write the figures (PNG and PDF), results.csv, msd.csv and report.html; return the paths."""
     from mlplugins.analysis import plots  # matplotlib only when a report is wanted
 
-    made = {"msd": plots.msd_figure(report.runs), "convergence": plots.convergence_figure(report.runs)}
+    made = {}
+    for name, each in registered().items():
+        if found := found_in(name, report.runs):
+            made.update(each.figures(found))
     if report.arrhenius:
         made["arrhenius"] = plots.arrhenius_figure(report.runs, report.arrhenius)
-    made["motion"] = plots.motion_figure(report.runs[len(report.runs) // 2])
-    drawn = {name: figure for name, figure in made.items() if figure is not None}
+    # stable: the others follow as the observables do
+    places = {name: place for place, name in enumerate(FIRST_FIGURES)}
+    drawn = dict(sorted(made.items(), key=lambda item: places.get(item[0], len(places))))
     figures = {f"{name}.png": plots.rendered(figure) for name, figure in drawn.items()}
     contents = dict(figures)
     contents.update({f"{name}.pdf": plots.rendered(figure, "pdf") for name, figure in drawn.items()})
@@ -153,7 +158,7 @@ def report_html(report: Report, figures: dict[str, bytes]) -> str:
         "<h2>Results</h2>",
         _results_table(report.runs),
         *(_image(name, data) for name, data in figures.items()),
-        *further_sections(report.runs),
+        *_sections(report.runs),
         "<h2>Warnings</h2>",
         _warning_list(report.warnings),
         "<h2>Fit windows and sampling</h2>",
@@ -165,6 +170,27 @@ def report_html(report: Report, figures: dict[str, bytes]) -> str:
         "</html>\n",
     ]
     return "\n".join(parts)
+
+
+def _sections(runs: Sequence[RunResult]) -> list[str]:
+    """Those of the observables."""
+    parts: list[str] = []
+    for name, each in registered().items():
+        if found := found_in(name, runs):
+            parts += each.section(found)
+    return parts
+
+
+def observable_lines(runs: Sequence[RunResult]) -> list[str]:
+    """What the observables print below the table on the terminal."""
+    each = registered().items()
+    return [
+        line
+        for run in runs
+        for name, one in each
+        for _, found in found_in(name, [run])
+        for line in one.lines(run, found)
+    ]
 
 
 def _headline(report: Report) -> str:
@@ -190,7 +216,7 @@ def _results_table(runs: Sequence[RunResult]) -> str:
         for run in runs
     ]
     alone = ""
-    if any(run.further and run.further.onsager for run in runs):
+    if found_in("onsager", runs):
         alone = f"<p>{html.escape(runs[0].species)} alone; σ of all carriers together is under Carriers.</p>"
     return table(header, rows) + alone
 

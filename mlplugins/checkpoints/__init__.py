@@ -1,13 +1,18 @@
 """Readers of checkpoints, one file per format, each with `recognises(path)` and `read(path, elements)`."""
 
+from __future__ import annotations
+
 import inspect
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mlplugins import files, registry
 from mlplugins.checkpoints import unpickle
-from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlplugins.checkpoints.native import Checkpoint
 
 NOT_FORMATS = ("native", "unpickle")
 

@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.checks.result import Check
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.errors import MlpluginsError
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.units import FS_PER_PS

@@ -1,22 +1,20 @@
-"""The same numbers in every engine: ASE = LAMMPS (1 rank and more, all modes) = i-PI."""
+"""The same numbers in every engine: each against ASE's calculator."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
 
-from mlplugins.checks import engines
-from mlplugins.checks.engines import Outcome, SinglePoint
+from mlplugins import engines
 from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT, Check, limits
+from mlplugins.engines.base import Way
 from mlplugins.errors import MlpluginsError
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.quantities import Results
 
-ENGINES = ("ase", "lammps", "ipi")
-LARGEST_GHOST = 500
-"""Atoms up to which the ghost mode is compared as well where the exchange mode is the default."""
+REFERENCE = "ase"
 
 
 def parity(
@@ -31,57 +29,60 @@ def parity(
     Args:
         model: the loaded file.
         structures: (name, structure).
-        chosen: of `ENGINES`.
-        ranks: of LAMMPS.
+        chosen: of `engines.available()`.
+        ranks: MPI ranks, for engines that have them.
         report: called with what is compared next.
     """
-    report("parity: ASE")
     atoms = [structure for _, structure in structures]
-    references = engines.in_ase(model, atoms)
     rows: list[Check] = []
-    if "lammps" in chosen:
-        for (label, structure), reference in zip(structures, references):
-            for count, mode in _modes(model, len(structure), ranks):
-                report(f"parity: LAMMPS, {label}, {count} rank{'s' * (count > 1)}, {mode}")
-                outcome = engines.in_lammps(model, structure, count, mode)
-                rows += _compare(model, label, reference, outcome, ("lammps", count, mode))
-    if "ipi" in chosen:
-        report("parity: i-PI")
-        outcomes = engines.in_ipi(model, atoms)
-        for (label, _), reference, outcome in zip(structures, references, outcomes):
-            rows += _compare(model, label, reference, outcome, ("ipi", 1, "ffdirect"))
-        report("parity: i-PI, socket")
-        [outcome] = engines.in_ipi(model, atoms[:1], socket=True)
-        rows += _compare(model, structures[0][0], references[0], outcome, ("ipi", 1, "socket"))
+    references: list[Results | MlpluginsError] = []
+    for name in [REFERENCE, *(other for other in chosen if other != REFERENCE)]:
+        engine = engines.load(name)
+        for way in engine.ways(model, atoms, ranks):
+            report(f"parity: {_describe(engine.TITLE, way, structures)}")
+            outcomes = engine.single_points(model, [atoms[k] for k in way.structures], way)
+            if name == REFERENCE:
+                references += outcomes
+                continue
+            for k, outcome in zip(way.structures, outcomes):
+                rows += _compare(model, structures[k][0], references[k], outcome, (name, way))
     return rows
 
 
-def _modes(model: Artifact, n_atoms: int, ranks: Sequence[int]) -> list[tuple[int, str]]:
-    """Which ranks and modes are run."""
-    modes = [(1, "fold")] if 1 in ranks else []
-    exchanges = model.n_layers is not None and model.n_layers > 1 and not model.record.get("portable", False)
-    for count in ranks:
-        if count > 1:
-            if exchanges:
-                modes.append((count, "exchange"))
-            if not exchanges or n_atoms <= LARGEST_GHOST:
-                modes.append((count, "ghost"))
-    return modes
+def steps(
+    model: Artifact, structures: Sequence[tuple[str, Atoms]], chosen: Sequence[str], ranks: Sequence[int]
+) -> int:
+    """How often `parity` reports."""
+    atoms = [structure for _, structure in structures]
+    return sum(len(engines.load(name).ways(model, atoms, ranks)) for name in {REFERENCE, *chosen})
+
+
+def _describe(title: str, way: Way, structures: Sequence[tuple[str, Atoms]]) -> str:
+    parts = [title]
+    if len(way.structures) < len(structures):
+        parts += [structures[k][0] for k in way.structures]
+    if way.ranks > 1:
+        parts.append(f"{way.ranks} ranks")
+    return ", ".join([*parts, *filter(None, [way.detail])])
 
 
 def _compare(
-    model: Artifact, label: str, reference: Outcome, outcome: Outcome, how: tuple[str, int, str]
+    model: Artifact,
+    label: str,
+    reference: Results | MlpluginsError,
+    outcome: Results | MlpluginsError,
+    how: tuple[str, Way],
 ) -> list[Check]:
-    engine, count, detail = how
+    engine, way = how
 
     def row(name: str, value: float, limit: float, unit: str, note: str = "") -> Check:
-        return Check(f"{name} = ASE ({detail})", engine, count, value, limit, unit, label, note)
+        detail = f" ({way.detail})" if way.detail else ""
+        return Check(f"{name} = ASE{detail}", engine, way.ranks, value, limit, unit, label, note)
 
-    for failed in (reference, outcome):
-        if isinstance(failed, MlpluginsError):
-            return [row("energy, forces, stress", np.nan, 0.0, "", str(failed))]
-    if not isinstance(reference, SinglePoint) or not isinstance(outcome, SinglePoint):
-        raise TypeError(json.dumps([str(reference), str(outcome)]))
+    if isinstance(reference, MlpluginsError):
+        return [row("energy, forces, stress", np.nan, 0.0, "", str(reference))]
+    if isinstance(outcome, MlpluginsError):
+        return [row("energy, forces, stress", np.nan, 0.0, "", str(outcome))]
     n = len(reference.forces)
     bounds = limits(model, reference)
     deviation = np.abs(outcome.forces - reference.forces)

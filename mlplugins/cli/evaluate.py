@@ -8,34 +8,11 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
-from ase.data import chemical_symbols
-from rich.progress import Progress
-from rich.table import Table
-
-from mlplugins import files
+from mlplugins import errors, files
 from mlplugins.cli import _common
-from mlplugins.errors import BadInput, MissingDependency, nearest
-from mlplugins.model_file import artifact
-from mlplugins.structures import dataset, labels, validation
-from mlplugins.structures.dataset import LABELS, Keys, Structure
-from mlplugins.structures.metrics import MILLI, metrics, pairs
-
-ATOMS_PER_CALL = 512
-
-OFFSET_EV = 5e-3
-"""Mean error of the energy per atom (eV) above which a constant is pointed out."""
-
-COLUMNS = {
-    "energy": ("meV_per_atom", "E"),
-    "forces": ("meV_per_A", "F"),
-    "stress": ("meV_per_A3", "σ"),
-}
+from mlplugins.errors import BadInput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,125 +33,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 if it worked."""
+    from mlplugins.cli import _display, _errors
+    from mlplugins.workflows.evaluate import evaluate
+
     path = _common.existing_file(args.model)
     keys = parse_keys(args.keys)
-    parts = {name: dataset.read(name, keys) for name in args.data}
-    structures = [s for part in parts.values() for s in part]
-    for part in parts.values():
-        validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
-    labels.require_named(structures, keys, "--keys")
-    labels.check_flags(structures)
-    model = artifact.load(path, args.device)
-    _require_known_elements(structures, model.elements)
-    predicted = _evaluate(model, structures)
-    result = metrics(structures, predicted)
-    rows = {}
-    if len(parts) > 1:
-        first = 0
-        for name, part in parts.items():
-            rows[name] = metrics(part, predicted[first : first + len(part)])
-            first += len(part)
-        result["files"] = rows
-    console = _common.console()
-    for note in [*labels.notes(structures, keys), *_offset(structures, predicted)]:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(table({**rows, "all" if rows else args.data[0]: result}))
     if args.plot is not None:
-        _plots().parity(pairs(structures, predicted), args.plot, f"{path.name}, {len(structures)} structures")
+        with errors.needed("--plot", "analysis"):
+            import matplotlib  # noqa: F401
+    console = _common.console()
+    with _display.Bar(console, "evaluating") as bar:
+        result = evaluate(path, args.data, keys, args.device, args.plot, bar, "--keys")
+    rows = result.get("files", {})
+    console.print(_errors.table({**rows, "all" if rows else args.data[0]: result}))
+    if args.plot is not None:
         console.print(f"parity plots: {args.plot}")
     files.write_json(args.json, result)
     return 0
 
 
-def parse_keys(words: Iterable[str]) -> Keys:
-    """Key mapping from `LABEL=NAME` words.
+def parse_keys(words: Iterable[str]) -> dict[str, str]:
+    """Names of labels from `LABEL=NAME` words.
 
-    >>> parse_keys(["energy=E0"]).energy
-    'E0'
+    >>> parse_keys(["energy=E0"])
+    {'energy': 'E0'}
     """
     chosen: dict[str, str] = {}
     for word in words:
         label, _, name = word.partition("=")
         if not name:
             raise BadInput(f"--keys: expected LABEL=NAME, got '{word}'")
-        if label not in LABELS:
-            raise BadInput(f"--keys: unknown label '{label}': {nearest(label, LABELS)}")
         chosen[label] = name
-    return replace(Keys(), named=frozenset(chosen), **chosen)
-
-
-def table(rows: dict[str, dict[str, Any]]) -> Table:
-    """Errors as a table, one row per data set."""
-    units = "meV/atom, meV/Å, meV/Å³"
-    result = Table(title=f"errors of energy, forces, stress in {units}", box=None, title_justify="left")
-    result.add_column("data")
-    result.add_column("frames", justify="right")
-    for _, title in COLUMNS.values():
-        for kind in ("MAE", "RMSE"):
-            result.add_column(f"{title} {kind}", justify="right")
-    for name, errors in rows.items():
-        cells = [name, str(errors["n_structures"])]
-        for quantity, (unit, _) in COLUMNS.items():
-            for kind in ("mae", "rmse"):
-                found = errors[quantity]
-                cells.append("–" if found is None else f"{found[f'{kind}_{unit}']:.2f}")
-        result.add_row(*cells)
-    return result
-
-
-def _offset(structures: Sequence[Structure], predicted: Sequence[Any]) -> list[str]:
-    """Energies that are a constant away from the labels: another reference, no error of the surface."""
-    error = np.array([(p.energy - (s.energy or 0.0)) / len(s) for s, p in zip(structures, predicted)])
-    mean, spread = float(error.mean()), float(error.std())
-    if len(error) < 3 or abs(mean) < max(OFFSET_EV, 3 * spread):
-        return []
-    return [
-        f"the energies differ from the labels by a constant, {MILLI * mean:+.4g} meV/atom, and by "
-        f"{MILLI * spread:.3g} meV/atom (standard deviation) around it: another reference of the energy "
-        "(level of theory, pseudopotentials, isolated atoms), or a model that was trained too briefly"
-    ]
-
-
-def _require_known_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
-    for structure in structures:
-        unknown = sorted({chemical_symbols[z] for z in structure.numbers} - set(elements))
-        if unknown:
-            raise BadInput(
-                f"{structure.origin}: the model does not know {', '.join(unknown)}; "
-                f"it knows {', '.join(elements)}"
-            )
-
-
-def _plots() -> ModuleType:
-    try:
-        from mlplugins.training import plots
-    except ModuleNotFoundError as missing:
-        raise MissingDependency(
-            f"--plot needs the package '{missing.name}': pip install 'mlplugins[analysis]'"
-        ) from missing
-    return plots
-
-
-def _evaluate(model: artifact.Artifact, structures: Sequence[Structure]) -> list[Any]:
-    """Predictions, a few structures per call so that memory stays bounded."""
-    results: list[Any] = []
-    console = _common.console()
-    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(structures))
-        for chunk in _chunks(structures):
-            results.extend(model.evaluate([s.to_atoms() for s in chunk]))
-            progress.update(task, completed=len(results))
-    return results
-
-
-def _chunks(structures: Sequence[Structure]) -> Iterable[list[Structure]]:
-    waiting: list[Structure] = []
-    atoms = 0
-    for structure in structures:
-        if waiting and atoms + len(structure) > ATOMS_PER_CALL:
-            yield waiting
-            waiting, atoms = [], 0
-        waiting.append(structure)
-        atoms += len(structure)
-    if waiting:
-        yield waiting
+    return chosen

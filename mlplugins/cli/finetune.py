@@ -20,24 +20,15 @@ base, the new energy references and the errors on a base set before and after (f
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from mlplugins import checkpoints, files
-from mlplugins.checkpoints import native
-from mlplugins.checkpoints.native import Checkpoint
+from mlplugins import files
 from mlplugins.cli import _common, train
-from mlplugins.cli._dynamics import sampled
-from mlplugins.cli.evaluate import table
-from mlplugins.errors import BadInput
-from mlplugins.models.composition import Composition
-from mlplugins.training import finetune_config
-from mlplugins.training.finetune import Reader, finetune
-from mlplugins.training.strategies import Base
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,54 +38,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune; 0 if the model was written."""
+    from mlplugins import training
+    from mlplugins.cli import _display, simulate
+    from mlplugins.workflows.finetune import finetune
+
     path = _common.existing_file(args.config)
-    configuration = finetune_config.load(path)
-    directory = args.output or _common.OutputFolder(path.stem)
-    files.require_writable(directory, "-o", folder=True)
-    console = _common.console(quiet=train.is_helper())
-    reader = base_reader(Path(configuration.base.checkpoint), configuration.base.head)
-    if configuration.strategy == "distill" and configuration.options.dynamics is not None:
-        configuration = sampled(configuration, reader, directory, console)
-    with train.Display(console) as display:
-        trained = finetune(configuration, reader, directory, display, args.restart)
-    if train.finish(trained, directory, args.json):
+    directory = train.output(args, path)
+    console = _common.console(quiet=training.is_helper())
+    with _display.Display(console) as display:
+        trained = finetune(
+            path, directory, display, args.restart, lambda campaign: simulate.drive(campaign, console)
+        )
+    if trained.is_main:
+        files.write_json(args.json, trained.metrics)
         _print(console, trained.metrics, directory)
     return 0
 
 
-def base_reader(path: Path, head: str | None = None) -> Reader:
-    """Reads the base model from a native or a foreign checkpoint, with some of its elements or all.
-
-    Raises:
-        BadInput: no such file, not a checkpoint, or a head of a format without heads.
-    """
-    own = checkpoints.is_native(path)
-    if own and head is not None:
-        raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
-
-    def read(elements: list[str] | None) -> Base:
-        checkpoint: Checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
-        if checkpoint.potential.molecular:
-            raise BadInput(
-                f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
-                "train it anew, or learn a difference with data.prior"
-            )
-        source = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        energies = checkpoint.baseline
-        return Base(
-            checkpoint.potential,
-            checkpoint.family,
-            checkpoint.details["hyperparameters"],
-            Composition(checkpoint.elements, energies, len(energies)),
-            checkpoint.references,
-            {**source, "sha256": digest},
-        )
-
-    return read
-
-
 def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
+    from mlplugins.cli import _display, _errors
+
     tuned, forgetting = metrics["finetune"], metrics["forgetting"]
     report = tuned["references"]
     console.print(
@@ -112,17 +75,19 @@ def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
             rows[name] = metrics[name]
     rows["base set, before"] = forgetting["before"]
     rows["base set, after"] = forgetting["after"]
-    console.print(table(rows))
+    console.print(_errors.table(rows))
     console.print(
         f"base: errors with the new references; base set (forgetting): {forgetting['set']}",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(train.summary(metrics, directory), highlight=False, soft_wrap=True)
+    console.print(_display.summary(metrics, directory), highlight=False, soft_wrap=True)
 
 
 def _references(report: dict[str, Any]) -> Table:
     """Energy references per element, old and new."""
+    from rich.table import Table
+
     result = Table(box=None)
     result.add_column("eV per atom")
     for name in ("base", "fine-tuned", "change"):

@@ -13,16 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from ase.data import chemical_symbols
-from rich.table import Table
-from rich.text import Text
-
 from mlplugins import files
-from mlplugins.cli import _contents
 from mlplugins.cli._common import add_json, console
 
 
@@ -34,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the description as a table."""
-    record = describe(_contents.read(args.model.absolute()))
+    from rich.table import Table
+    from rich.text import Text
+
+    from mlplugins.workflows.info import info
+
+    record = info(args.model)
     files.write_json(args.json, record)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -43,51 +42,6 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(Text(name), Text(value))  # what a file says is no markup
     console().print(table)
     return 0
-
-
-def describe(model: _contents.Contents) -> dict[str, Any]:
-    """The public JSON record: units in the key names, null for what the file does not say."""
-    archive, capabilities = model.archive, model.capabilities
-    entries = archive.entries
-    record = dict(entries.record) if entries else {}
-    stored = record.pop("elements", None)
-    baseline = record.pop("baseline_eV", None)
-    ours = entries if model.ours else None
-    outputs = capabilities["outputs"]
-    energies = {key: value for key, value in outputs.items() if key.partition("/")[0] == "energy"}
-    energy = energies.get("energy") or next(iter(energies.values()), {"sample_kind": None})
-    return {
-        "file": str(archive.path),
-        "bytes": archive.path.stat().st_size,
-        "name": archive.name,
-        "family": ours.family if ours else None,
-        "wraps": entries.family if entries and not ours else None,
-        "format": entries.format if entries else None,
-        "elements": [_symbol(number) for number in capabilities["atomic_types"]],
-        "baseline_eV": None if baseline is None else dict(zip(stored or [], baseline)),
-        "cutoff_A": ours.cutoff if ours else model.cutoff,
-        "layers": _layers(model) if ours else None,
-        "interaction_range_A": model.interaction_range,
-        "dtype": (ours and ours.dtype) or capabilities["dtype"],
-        "devices": list(capabilities["supported_devices"]),
-        "parameters": model.n_parameters,
-        "energy_per_atom": energy["sample_kind"] == "atom",
-        "outputs": {key: value["unit"] for key, value in outputs.items()},
-        "lammps_exchange": ours is not None and ours.exchange_width > 0,
-        "extensions": [library.name for library in archive.extensions],
-        "written_with": dict(archive.versions),
-        "references": {kind: items for kind, items in archive.references.items() if items},
-        "record": record,
-    }
-
-
-def _layers(model: _contents.Contents) -> int:
-    whole = math.isinf(model.interaction_range)  # of one molecule
-    return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
-
-
-def _symbol(number: int) -> str:
-    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"type {number}"
 
 
 def rows(record: dict[str, Any]) -> list[tuple[str, str]]:

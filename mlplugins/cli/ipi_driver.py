@@ -14,16 +14,13 @@ The first line tells model, precision, atoms and periodicity; the second one wha
 from __future__ import annotations
 
 import argparse
-from importlib import resources
-from pathlib import Path
 
 from mlplugins import files
 from mlplugins.cli._common import add_json
 from mlplugins.engines.ipi.driver import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
+from mlplugins.engines.ipi.program import driver_file
 from mlplugins.engines.ipi.socket import orderly_end
 from mlplugins.errors import BadInput
-
-DRIVER = "mlplugins_driver.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,12 +108,3 @@ def _serve(args: argparse.Namespace) -> int:
             {"n_calls": driver.n_calls, "n_structures": driver.n_structures, "seconds": driver.seconds},
         )
     return 0
-
-
-def driver_file() -> Path:
-    """The driver file, in an installed wheel or in a source checkout."""
-    package = Path(str(resources.files("mlplugins")))
-    for folder in (package / "ipi_drivers", package.parent / "ipi_drivers"):
-        if (folder / DRIVER).is_file():
-            return folder / DRIVER
-    raise BadInput(f"'{DRIVER}' is not in this installation: pip install --force-reinstall 'mlplugins[ipi]'")

@@ -13,24 +13,11 @@ of several models.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import ase.io
-import numpy as np
-import torch
-from ase import Atoms
-from numpy.typing import NDArray
-from rich.progress import track
 
 from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput
-from mlplugins.model_file import artifact
-from mlplugins.models import soap_gap
-from mlplugins.structures import dataset, selection
-from mlplugins.structures.batch import graph_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,73 +45,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Select and write; 0 if it worked."""
+    _check(args)
+    import numpy as np
+
+    from mlplugins.cli import _display
+    from mlplugins.model_file import artifact
+    from mlplugins.structures import dataset
+    from mlplugins.workflows.select import select
+
+    inputs = {Path(path).resolve() for word in args.data for path, _ in dataset.files(word)}
+    if args.output.resolve() in inputs:
+        raise BadInput(f"-o: '{args.output}' holds the structures to choose from; give another file")
+    models = [artifact.load(_common.existing_file(path), args.device) for path in args.model]
+    console = _common.console()
+    with _display.Bar(console, "evaluating" if models else "describing") as bar:
+        found = select(args.data, args.n, args.method, models, args.cutoff, args.seed, bar)
+    if found.scores is not None:
+        scores = found.scores[found.chosen]
+        span = f"{scores[-1]:.4g} to {scores[0]:.4g}, median of all {np.median(found.scores):.4g}"
+        console.print(f"uncertainty: {span} ({found.unit})")
+    found.write(args.output)
+    console.print(f"{len(found.chosen)} of {found.n_structures} structures: {args.output}")
+    files.write_json(args.json, found.record())
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
     if args.n < 1:
         raise BadInput(f"-n: expected 1 or more structures, got {args.n}")
+    if not args.cutoff > 0:
+        raise BadInput(f"--cutoff: expected a length in Å, got {args.cutoff}")
     if (args.method == "uncertainty") != bool(args.model):
         raise BadInput("--method uncertainty and --model go together: give both, or neither")
     if args.output.suffix not in (".extxyz", ".xyz"):
         raise BadInput(f"-o: expected a file ending in .extxyz, got '{args.output.name}'")
-    if args.output.resolve() in {
-        Path(path).resolve() for word in args.data for path, _ in dataset.files(word)
-    }:
-        raise BadInput(f"-o: '{args.output}' holds the structures to choose from; give another file")
-    frames = [atoms for atoms, _ in dataset.frames(args.data)]
-    if args.n > len(frames):
-        raise BadInput(f"-n {args.n}: there are only {len(frames)} structures")
-    console = _common.console()
-    scores: NDArray[np.float64] | None = None
-    if args.method == "uncertainty":
-        scores = uncertainties(frames, args.model, args.device)
-        chosen = [int(k) for k in np.argsort(-scores, kind="stable")[: args.n]]
-        span = f"{scores[chosen[-1]]:.4g} to {scores[chosen[0]]:.4g}"
-        console.print(f"uncertainty: {span}, median of all {np.median(scores):.4g} ({unit(args.model)})")
-    else:
-        features = mean_soap(frames, args.cutoff)
-        chosen = selection.choose(features, args.n, args.method, args.seed)
-    with files.replacing(args.output) as temporary:
-        ase.io.write(temporary, [frames[k] for k in chosen], format="extxyz")
-    console.print(f"{len(chosen)} of {len(frames)} structures: {args.output}")
-    result: dict[str, Any] = {"method": args.method, "n_structures": len(frames), "chosen": chosen}
-    result["uncertainty"] = None if scores is None else [float(scores[k]) for k in chosen]
-    result["unit"] = None if scores is None else unit(args.model)
-    files.write_json(args.json, result)
-    return 0
-
-
-def unit(models: Sequence[str]) -> str:
-    """What `uncertainties` are measured in."""
-    return "eV, largest of an atom" if len(models) == 1 else "eV/Å, largest of an atom"
-
-
-def uncertainties(frames: Sequence[Atoms], paths: Sequence[str], device: str) -> NDArray[np.float64]:
-    """(F,) largest uncertainty of an atom: of its energy (one model, eV) or force (several, eV/Å)."""
-    models = [artifact.load(_common.existing_file(path), device) for path in paths]
-    single = len(models) == 1
-    found = []
-    for atoms in track(frames, "evaluating", transient=True, console=_common.console()):
-        results = [model.evaluate([atoms], uncertainty=single)[0] for model in models]
-        values = np.linalg.norm(artifact.combine(results).forces_spread, axis=1)
-        if results[0].uncertainties is not None:
-            values = results[0].uncertainties
-        found.append(float(values.max()))
-    return np.array(found)
-
-
-@torch.no_grad()
-def mean_soap(frames: Sequence[Atoms], cutoff: float) -> NDArray[np.float64]:
-    """(F, S · D): SOAP vectors averaged over the atoms of every element, times its fraction."""
-    if not cutoff > 0:
-        raise BadInput(f"--cutoff: expected a length in Å, got {cutoff}")
-    elements = sorted({symbol for atoms in frames for symbol in atoms.symbols})
-    parameters = soap_gap.Hyperparameters(
-        cutoff=cutoff, cutoff_transition_width=min(1.0, cutoff), n_max=6, l_max=4, atom_sigma=0.5
-    )
-    model = soap_gap.Model(elements, parameters)
-    rows = []
-    for atoms in track(frames, "describing", transient=True, console=_common.console()):
-        graph = graph_of(atoms, elements, cutoff)
-        mean = torch.zeros(len(elements), model.spectrum.n_features, dtype=torch.float64)
-        p = model.features(graph) / len(atoms)
-        mean = mean.index_add(0, graph.species, p)
-        rows.append(mean.reshape(-1).numpy())
-    return np.stack(rows)

@@ -34,7 +34,9 @@ lengthens them. Fixed atoms, masses and velocities of the structure are kept, or
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,12 +45,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from mlplugins import files
+from mlplugins import engines, files
 from mlplugins.cli._common import OutputFolder, add_json, console
+from mlplugins.dynamics.run import Run
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation.campaign import CONDUCTIVITY, Outcome
+from mlplugins.simulation.campaign import CONDUCTIVITY
 from mlplugins.simulation.config import load_all
-from mlplugins.simulation.plan import Campaign, Run, plan
+from mlplugins.simulation.driving import RunOutcome
+from mlplugins.simulation.plan import Campaign, plan
 
 LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
 
@@ -56,7 +60,7 @@ LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins simulate`."""
     parser.add_argument("config", type=Path, help="campaign, YAML (see above)")
-    parser.add_argument("--engine", choices=("lammps", "ipi", "ase"), help="instead of the file's engine")
+    parser.add_argument("--engine", choices=engines.available(), help="instead of the file's engine")
     parser.add_argument("--write-only", action="store_true", help="write the input files, run nothing")
     parser.add_argument(
         "-o", "--output", type=OutputFolder, default="simulation", metavar="DIR", help="default: %(default)s"
@@ -73,27 +77,33 @@ def run(args: argparse.Namespace) -> int:
     directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
     if args.write_only:
         for campaign in planned:
-            host = campaigns.write(campaign)
+            engine = campaigns.write(campaign)
             for item in campaign.runs:
                 begun = "begun: the same command without --write-only continues it (run.sh would begin anew)"
-                how = begun if host.has_state(item) else "sh run.sh"
+                how = begun if engine.has_state(item) else "sh run.sh"
                 out.print(f"{item.directory}: {how}", soft_wrap=True)
         campaigns.write_together(planned)
         names = [item.name for campaign in planned for item in campaign.runs]
         files.write_json(args.json, {"directory": directory, "runs": names})
         return 0
     outcomes = []
-    for campaign in planned:
-        ended = drive(campaign, out)
-        campaigns.write_together(planned)
-        _print(campaign, ended, out)
-        outcomes += ended
+    with progress_of(planned, out) as show:
+        for campaign, ended in campaigns.run_all(planned, show):
+            _print(campaign, ended, out)
+            outcomes += ended
     files.write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
     return 0 if all(item.state == "finished" for item in outcomes) else 1
 
 
-def drive(campaign: Campaign, out: Console) -> list[Outcome]:
+def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:
     """Run a campaign and show how far it is."""
+    with progress_of([campaign], out) as show:
+        return campaigns.run(campaign, show)
+
+
+@contextlib.contextmanager
+def progress_of(planned: Sequence[Campaign], out: Console) -> Iterator[Callable[[Run, int], None]]:
+    """What shows how far the campaigns are: a bar for each, and one for each of its runs."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -101,34 +111,34 @@ def drive(campaign: Campaign, out: Console) -> list[Outcome]:
         TextColumn("steps, left"),
         TimeRemainingColumn(),
     )
+    campaign_of = {run.directory: campaign for campaign in planned for run in campaign.runs}
     with Progress(*columns, console=out, transient=not out.is_terminal) as bars:
-        total = bars.add_task(
-            f"{len(campaign.runs)} runs, {campaign.config.engine}",
-            total=campaign.config.total_steps * len(campaign.runs),
-        )
         printed = time.monotonic()
-        tasks: dict[str, TaskID] = {}
-        steps: dict[str, int] = {}
+        tasks: dict[Path, TaskID] = {}
+        steps: dict[Path, int] = {}
 
         def show(item: Run, step: int) -> None:
             nonlocal printed
-            if item.name not in tasks:
-                tasks[item.name] = bars.add_task(
-                    f"  {item.name}", total=item.config.total_steps, completed=step
-                )
-            steps[item.name] = step
-            bars.update(tasks[item.name], completed=step)
-            bars.update(total, completed=sum(steps.values()))
+            campaign, length = campaign_of[item.directory], item.config.total_steps
+            if campaign.directory not in tasks:
+                what = f"{len(campaign.runs)} runs, {campaign.config.engine}"
+                tasks[campaign.directory] = bars.add_task(what, total=length * len(campaign.runs))
+            if item.directory not in tasks:
+                tasks[item.directory] = bars.add_task(f"  {item.name}", total=length, completed=step)
+            total = tasks[campaign.directory]
+            steps[item.directory] = step
+            bars.update(tasks[item.directory], completed=step)
+            bars.update(total, completed=sum(steps.get(run.directory, 0) for run in campaign.runs))
             if not out.is_terminal and time.monotonic() - printed > LINE_EVERY_S:
                 printed = time.monotonic()
                 task = bars.tasks[total]
                 left = "?" if task.time_remaining is None else f"{task.time_remaining:.0f}"
                 out.print(f"{task.completed:.0f} of {task.total:.0f} steps, {left} s left")
 
-        return campaigns.simulate(campaign, show)
+        yield show
 
 
-def _print(campaign: Campaign, outcomes: list[Outcome], out: Console) -> None:
+def _print(campaign: Campaign, outcomes: list[RunOutcome], out: Console) -> None:
     table = Table("run", "state", "steps")
     for item in outcomes:
         colour = "green" if item.state == "finished" else "red"

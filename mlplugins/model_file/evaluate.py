@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,37 +23,11 @@ from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
+from mlplugins.quantities import Results
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a model says about one structure.
-
-    Attributes:
-        energy: eV, the per-atom energies summed in double precision.
-        forces: (N, 3), eV/Å.
-        virial: (3, 3), −∂E/∂ε = −V·stress, eV, symmetric; also without a periodic cell.
-        stress: (3, 3), (1/V) ∂E/∂ε, eV/Å³, ASE's sign (positive = the cell wants to shrink); None without
-            periodicity or without three cell vectors (a slab with a vacuum vector has one, as in ASE).
-        energies: (N,), eV; None if the model has only the total.
-        virials: (N, 3, 3) per-atom virials, eV, which add up to `virial`: of each neighbour vector, half to
-            either atom. None unless asked for.
-        uncertainty: standard deviation of the energy as the model predicts it, eV. None unless asked for.
-        uncertainties: (N,), the same of the per-atom energies.
-    """
-
-    energy: float
-    forces: Array
-    virial: Array
-    stress: Array | None
-    energies: Array | None = None
-    virials: Array | None = None
-    uncertainty: float | None = None
-    uncertainties: Array | None = None
 
 
 class Pairs(NamedTuple):
@@ -340,7 +313,8 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
     """Raise `RunFailed` if an energy, force or virial is NaN or infinite; the text names the closest pair."""
     for index, (structure, result) in enumerate(zip(structures, results)):
         # a sum is finite only if its terms are, and summing is cheaper than a test of each
-        if math.isfinite(result.energy + result.forces.sum() + result.virial.sum()):
+        virial = 0.0 if result.virial is None else result.virial.sum()
+        if math.isfinite(result.energy + result.forces.sum() + virial):
             continue
         pairs = NeighborCache().pairs(0, structure, cutoff, True)
         closest = "no atom has a neighbour"
@@ -353,21 +327,6 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
             f"structure {index} ({len(structure.numbers)} atoms): the model gave an energy of "
             f"{result.energy} eV or forces that are not finite; {closest}"
         )
-
-
-@contextmanager
-def torch_state() -> Iterator[None]:
-    """Gradients on, also under the caller's `no_grad`; and plain TorchScript execution.
-
-    The profiling executor would specialise on the number of edges and compile again at each new one, a second
-    or more in the first steps. All three switches are thread-local and reset on exit.
-    """
-    with torch.jit.optimized_execution(False):
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            yield
-        else:
-            with torch.inference_mode(False), torch.enable_grad():
-                yield
 
 
 def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:

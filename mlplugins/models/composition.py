@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 
 RANK_TOLERANCE = 1e-6
@@ -49,12 +50,8 @@ class Composition:
         Raises:
             BadInput: an element without a baseline.
         """
-        unknown = sorted(set(symbols) - set(self.elements))
-        if unknown:
-            raise BadInput(
-                f"composition baseline: no energy for {', '.join(unknown)}; "
-                f"it holds {', '.join(self.elements)}"
-            )
+        known = f"; it holds {', '.join(self.elements)}"
+        require_known(symbols, self.elements, "composition baseline: no energy for ", known)
         table = dict(zip(self.elements, self.energies, strict=True))
         return float(sum(table[symbol] for symbol in symbols))
 

@@ -1,56 +1,29 @@
-"""Running a campaign: at most `parallel` runs at a time, each resumable, with a status file and an ETA."""
+"""A campaign from its files to its results: input files, what may be continued, and where it runs."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mlplugins import files
+from mlplugins import engines, files
+from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import SimulationConfig
+from mlplugins.engines.base import Engine
 from mlplugins.errors import BadInput
-from mlplugins.simulation import host as hosts
-from mlplugins.simulation.host import Host
-from mlplugins.simulation.plan import PLACES, Campaign, Run, conductivity_inputs, with_defaults
-from mlplugins.simulation.process import RunningStage
+from mlplugins.simulation import cluster
+from mlplugins.simulation.config import load_all
+from mlplugins.simulation.driving import STATUS, Progress, RunOutcome, drive, locked, save
+from mlplugins.simulation.plan import PLACES, Campaign, conductivity_inputs, plan, with_defaults
 
-STATUS, LOCK, CONDUCTIVITY = "status.json", ".lock", "conductivity.yaml"
-POLL_S = 0.25
-BLOWN_UP = 20.0
-"""A logged temperature this many times the wanted one ends a run."""
-STATUS_EVERY_S = 5.0
-LOCK_WAIT_S = 15.0
-
-Progress = Callable[[Run, int], None]
+CONDUCTIVITY = "conductivity.yaml"
 
 
-@dataclass
-class Outcome:
-    """How a run ended; `status.json` holds the same.
-
-    Attributes:
-        state: `written`, `running`, `finished` or `failed`.
-        step: last step seen, of `total_steps` (equilibration included).
-        message: why it failed.
-        last_lines: what the host said last.
-    """
-
-    run: str
-    engine: str
-    state: str
-    step: int
-    total_steps: int
-    message: str = ""
-    last_lines: list[str] = field(default_factory=list)
-
-
-def write(campaign: Campaign) -> Host:
+def write(campaign: Campaign) -> Engine:
     """Write the input files of all runs and `conductivity.yaml`.
 
     Existing runs are left as they are, unless `steps` has grown or the files have moved: then their inputs
@@ -61,7 +34,7 @@ def write(campaign: Campaign) -> Host:
             lengthened without a saved state.
     """
     engine = campaign.config.engine
-    host = hosts.load(engine)
+    host = engines.load(engine)
     for run in campaign.runs:
         host.require(run)
     before = {run.name: _record(run) for run in campaign.runs}
@@ -72,10 +45,10 @@ def write(campaign: Campaign) -> Host:
         if record is not None and not _moved(campaign, run, record):
             continue
         run.directory.mkdir(parents=True, exist_ok=True)
-        with _locked(run) if record is not None else contextlib.nullcontext():
+        with locked(run) if record is not None else contextlib.nullcontext():
             host.write(run)
-            outcome = Outcome(run.name, engine, "written", host.steps_done(run), run.config.total_steps)
-            _save(campaign, run, outcome)
+            outcome = RunOutcome(run.name, engine, "written", host.steps_done(run), run.config.total_steps)
+            save(campaign, run, outcome)
     trajectories = [host.trajectories(run) for run in campaign.runs]
     for base in (
         campaign.directory.parent,
@@ -92,13 +65,54 @@ def write_together(planned: Sequence[Campaign]) -> None:
     base = planned[0].directory.parent
     texts = []
     for campaign in planned:
-        trajectories = [hosts.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
+        trajectories = [engines.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
         texts.append(yaml.safe_load(conductivity_inputs(campaign, trajectories, base)))
     whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
     files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
 
 
-def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
+def simulate(
+    config: SimulationConfig | str | Path,
+    directory: str | Path = "simulation",
+    progress: Progress = lambda run, step: None,
+) -> list[RunOutcome]:
+    """Do what `mlplugins simulate` does: plan, write, run or continue every run, in each engine named.
+
+    The same call continues a campaign that was interrupted, and lengthens one whose `steps` have grown.
+
+    Args:
+        config: settings, or the YAML file that holds them.
+        directory: for the folders of the runs and `conductivity.yaml`, the input of the analysis.
+        progress: called with a run and its step, a few times a second.
+
+    Returns:
+        How each run ended; one that failed does not stop the others.
+
+    Raises:
+        BadInput: what `plan.plan` and `write` refuse; nothing has been started then.
+        MissingDependency: the engine is not installed.
+
+    >>> simulate(SimulationConfig(model="m.pt", structure="no.cif", temperatures=300, steps=100))
+    Traceback (most recent call last):
+    ...
+    mlplugins.errors.BadInput: no such structure file: 'no.cif'
+    """
+    configs = [config] if isinstance(config, SimulationConfig) else load_all(Path(config))
+    planned = [plan(one, Path(directory).resolve()) for one in configs]
+    return [one for _, outcomes in run_all(planned, progress) for one in outcomes]
+
+
+def run_all(
+    planned: Sequence[Campaign], progress: Progress = lambda run, step: None
+) -> Iterator[tuple[Campaign, list[RunOutcome]]]:
+    """Run campaigns of one engine each, one after the other; `conductivity.yaml` is over all of them."""
+    for campaign in planned:
+        outcomes = run(campaign, progress)
+        write_together(planned)
+        yield campaign, outcomes
+
+
+def run(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[RunOutcome]:
     """Write the input files and run what is not finished yet; a run that fails does not stop the others.
 
     Args:
@@ -107,119 +121,8 @@ def simulate(campaign: Campaign, progress: Progress = lambda run, step: None) ->
     """
     write(campaign)
     if campaign.config.cluster is not None:
-        from mlplugins.simulation import cluster
-
         return cluster.simulate(campaign, progress)
     return drive(campaign, campaign.runs, progress)
-
-
-def drive(campaign: Campaign, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
-    """Run some runs of a campaign here, whose input files are written."""
-    host = hosts.load(campaign.config.engine)
-    with contextlib.ExitStack() as stack:
-        locks = {run.name: stack.enter_context(_locked(run)) for run in runs}
-        waiting = [_Worker(campaign, host, run, locks[run.name]) for run in runs]
-        active: list[_Worker] = []
-        done: list[_Worker] = []
-        try:
-            while waiting or active:
-                while waiting and len(active) < campaign.config.parallel:
-                    active.append(waiting.pop(0))
-                    active[-1].start()
-                for worker in list(active):
-                    worker.advance()
-                    progress(worker.run, worker.outcome.step)
-                    if worker.outcome.state != "running":
-                        active.remove(worker)
-                        done.append(worker)
-                if active:
-                    time.sleep(POLL_S)
-        finally:
-            for worker in active:
-                worker.stop()
-    order = [run.name for run in campaign.runs]
-    return sorted((worker.outcome for worker in done), key=lambda outcome: order.index(outcome.run))
-
-
-class _Worker:
-    """One run on its way: starts stage after stage, keeps `status.json`."""
-
-    def __init__(self, campaign: Campaign, host: Host, run: Run, lock: int) -> None:
-        self.run = run
-        self._campaign = campaign
-        self._host = host
-        self._lock = lock
-        self._stage: RunningStage | None = None
-        self._saved = 0.0
-        total = run.config.total_steps
-        self.outcome = Outcome(run.name, campaign.config.engine, "running", host.steps_done(run), total)
-
-    def start(self) -> None:
-        """Start the first stage that is not complete; `finished` if there is none."""
-        self._next()
-
-    def advance(self) -> None:
-        """Look at the running stage; go on to the next when it has ended."""
-        if self._stage is None:
-            return
-        status = self._stage.poll()
-        self._host.prune(self.run)
-        self.outcome.step = self._host.steps_done(self.run)
-        hottest = self._host.hottest(self.run)
-        if hottest > BLOWN_UP * self.run.temperature:
-            self._stage.stop()
-            self._fail(
-                f"a temperature of {hottest:.3g} K: the run has blown up (look at the time step, the "
-                "starting structure and the model)"
-            )
-        elif status is None:
-            if time.monotonic() - self._saved > STATUS_EVERY_S:
-                self._save()
-        elif status != 0:
-            self._fail(f"{self._stage.stage.name}: the host ended with status {status}")
-        else:
-            self._next(after=self._stage.stage.name)
-
-    def stop(self) -> None:
-        """Interrupted: stop the host in order; the run can be continued."""
-        if self._stage is not None:
-            self._stage.stop()
-            self.outcome.step = self._host.steps_done(self.run)
-            self._save()
-
-    def _next(self, after: str | None = None) -> None:
-        stage = self._host.next_stage(self.run)
-        if stage is None:
-            self._stage = None
-            self.outcome.state, self.outcome.step = "finished", self.outcome.total_steps
-        elif after is not None and stage.name.split(" from ")[0] == after.split(" from ")[0]:
-            self._fail(f"{after}: the host ended before its last step")
-            return
-        else:
-            self._stage = RunningStage(stage, self.run.directory, self._lock)
-        self._save()
-
-    def _fail(self, message: str) -> None:
-        self._stage = None
-        self.outcome.state = "failed"
-        self.outcome.message = f"{message}, at step {self.outcome.step} of {self.outcome.total_steps}"
-        self.outcome.last_lines = self._host.failure(self.run)
-        self._save()
-
-    def _save(self) -> None:
-        self._saved = time.monotonic()
-        _save(self._campaign, self.run, self.outcome)
-
-
-def _save(campaign: Campaign, run: Run, outcome: Outcome) -> None:
-    record = {
-        **asdict(outcome),
-        "temperature_K": run.temperature,
-        "seed": run.seed,
-        "directory": str(run.directory.resolve()),
-        "settings": campaign.settings(),
-    }
-    files.write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
 
 
 def _record(run: Run) -> dict[str, Any] | None:
@@ -236,7 +139,7 @@ def _record(run: Run) -> dict[str, Any] | None:
     return {**record, "settings": with_defaults(record["settings"])}
 
 
-def _refuse_difference(campaign: Campaign, run: Run, record: dict[str, Any] | None, host: Host) -> None:
+def _refuse_difference(campaign: Campaign, run: Run, record: dict[str, Any] | None, host: Engine) -> None:
     if record is None:
         return
     before, now = record["settings"], json.loads(json.dumps(campaign.settings()))
@@ -282,31 +185,3 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) < 64 else text[:12] + "…"
-
-
-@contextlib.contextmanager
-def _locked(run: Run) -> Iterator[int]:
-    """An exclusive lock on the run's directory, which the host's processes inherit."""
-    descriptor = os.open(run.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = (
-        time.monotonic() + LOCK_WAIT_S
-    )  # engines of a killed command end in order, which takes a moment
-    try:
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise BadInput(
-                    f"'{run.directory}' is in use: another `mlplugins simulate`, or an engine it left, "
-                    f"still runs there (`fuser {run.directory / LOCK}` names it); wait for it or end it"
-                )
-            time.sleep(POLL_S)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

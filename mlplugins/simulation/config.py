@@ -1,221 +1,18 @@
-"""The YAML of `mlplugins simulate`, validated: an unknown key is refused with the nearest valid one."""
+"""Reading the YAML of `mlplugins simulate`: an unknown key is refused with the nearest valid one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
-
+from mlplugins import engines
 from mlplugins.config import read_yaml, validated
-from mlplugins.errors import BadInput
-from mlplugins.simulation.start import Velocities
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, int | float | str) else value
-
+from mlplugins.dynamics.settings import SimulationConfig
+from mlplugins.engines.base import Abilities
+from mlplugins.errors import BadInput, nearest
 
 EXPECTED = "keys such as model, structure, temperatures and steps"
-
-
-def _number(value: Any) -> Any:
-    """YAML's `true` is no number, and `1e5` (without a point) is one although YAML 1.1 reads a word."""
-    if isinstance(value, bool):
-        raise ValueError(f"expected a number, got {str(value).lower()}")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-Number = BeforeValidator(_number)
-Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Number, Field(allow_inf_nan=False)]
-Count = Annotated[int, Number, Field(ge=1, lt=2**53)]
-CountOrZero = Annotated[int, Number, Field(ge=0, lt=2**53)]
-Seed = Annotated[int, Number, Field(ge=1, le=900_000_000)]  # the limit of LAMMPS' generators
-
-COLDEST, HOTTEST = 1e-3, 1e6  # K
-SHORTEST, LONGEST = 0.01, 1000.0  # fs
-GREATEST_PRESSURE = 1e4  # GPa
-GREATEST_CHARGE = 20.0  # e
-
-
-def label(temperature: float) -> str:
-    """How a temperature is printed in the names of folders.
-
-    >>> label(300), label(1000.5)
-    ('0300', '1000.5')
-    """
-    whole, point, rest = f"{temperature:g}".partition(".")
-    return whole.rjust(4, "0") + point + rest
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class Thermostat(_Strict):
-    """Thermostat of the production run.
-
-    `csvr` (stochastic velocity rescaling, Bussi 2007) exists in all three engines and leaves diffusion alone;
-    `nose-hoover` is a chain of length 3 (LAMMPS, ASE); `langevin` thermalises every mode but slows diffusion.
-    With `beads` csvr is i-PI's pile_g and langevin its pile_l, which `pile` names as well.
-    """
-
-    kind: Literal["csvr", "nose-hoover", "langevin", "pile"] = "csvr"
-    time_constant: Positive = 100.0  # fs
-
-
-class Barostat(_Strict):
-    """Barostat of `ensemble: npt` and of the NPT equilibration.
-
-    `iso` scales the cell, `aniso` its lengths one by one, `flexible` its angles too.
-    """
-
-    coupling: Literal["iso", "aniso", "flexible"] = "iso"
-    time_constant: Positive = 1000.0  # fs
-
-
-class Equilibration(_Strict):
-    """Before production: `npt_steps` to find the mean cell, which is kept, then `steps` of Langevin NVT."""
-
-    steps: CountOrZero = 1000
-    npt_steps: CountOrZero = 0
-    time_constant: Positive = 100.0  # fs, Langevin
-
-
-class Mobile(_Strict):
-    """The ion whose conductivity is wanted; goes into `conductivity.yaml`."""
-
-    species: str
-    charge: Finite
-
-    @model_validator(mode="after")
-    def _plausible(self) -> Mobile:
-        if self.charge == 0 or abs(self.charge) > GREATEST_CHARGE:
-            raise ValueError(
-                f"'mobile.charge': expected the ion's charge in e, such as 1 or -2, got {self.charge:g}"
-            )
-        return self
-
-
-class Cluster(_Strict):
-    """Where the runs go through Parsl; without it they run here.
-
-    `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
-    `address` is that of this machine which the jobs connect to (default: of its host name); Parsl listens on
-    no other, and encrypts.
-    """
-
-    provider: Literal["local", "slurm", "pbspro", "torque", "lsf", "grid_engine", "condor"] = "local"
-    options: dict[str, Any] = {}
-    address: IPvAnyAddress | None = None
-    workers: Count = 1  # runs at a time in one job
-    jobs: Count = 1  # jobs at a time
-    retries: CountOrZero = 1  # a job that hits its time limit is submitted again and continues
-
-
-class SimulationConfig(_Strict):
-    """A campaign: every temperature with every seed, in one engine.
-
-    >>> SimulationConfig(model="model.pt", structure="a.cif", temperatures=600, steps=100).temperatures
-    [600.0]
-    """
-
-    model: Path
-    structure: str  # a file readable by ASE, or file@index
-    engine: Literal["lammps", "ipi", "ase"] = "lammps"
-    ensemble: Literal["nve", "nvt", "npt"] = "nvt"
-    temperatures: Annotated[list[Positive], BeforeValidator(_as_list), Field(min_length=1)]  # K
-    seeds: Annotated[list[Seed], BeforeValidator(_as_list), Field(min_length=1)] = [1]
-    timestep: Positive = 2.0  # fs
-    steps: Count
-    equilibration: Equilibration = Equilibration()
-    thermostat: Thermostat = Thermostat()
-    barostat: Barostat = Barostat()
-    pressure: Finite = 0.0  # GPa
-    velocities: Velocities = "auto"  # auto: the structure's own if it has any, else thermal
-    beads: Count = 1  # of the ring polymer of every atom: path integrals, i-PI
-    supercell: tuple[Count, Count, Count] = (1, 1, 1)
-    dump_interval: Count = 10  # steps
-    log_interval: Count = 100  # steps
-    restart_interval: Count = 1000  # steps
-    mobile: Mobile | None = None
-    ranks: Count = 1  # of one run, LAMMPS
-    threads: Count = 1  # per rank; ranks × threads × parallel beyond the cores is several times slower
-    parallel: Count = 1  # runs at the same time
-    device: Literal["cpu", "cuda"] = "cpu"
-    cluster: Cluster | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SimulationConfig:
-        for name in ("temperatures", "seeds"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ValueError(f"'{name}' holds a value twice: {values}")
-        self._plausible()
-        if self.steps < self.dump_interval:
-            raise ValueError(
-                f"'steps' ({self.steps}) is smaller than 'dump_interval' ({self.dump_interval}): "
-                "no frame would be written"
-            )
-        self._within_engine()
-        return self
-
-    def _plausible(self) -> None:
-        """Values in other units than these, and temperatures that share a folder."""
-        for t in self.temperatures:
-            if not COLDEST <= t <= HOTTEST:
-                raise ValueError(f"'temperatures': {t:g} K; expected {COLDEST:g} to {HOTTEST:g} K")
-        labels = [label(t) for t in self.temperatures]
-        alike = [t for t, name in zip(self.temperatures, labels) if labels.count(name) > 1]
-        if alike:
-            raise ValueError(
-                f"'temperatures': {', '.join(map(str, alike))} differ by less than what is printed, "
-                f"and would share the folder T{label(alike[0])}; expected six different digits"
-            )
-        if not SHORTEST <= self.timestep <= LONGEST:
-            raise ValueError(
-                f"'timestep': {self.timestep:g} fs; expected {SHORTEST:g} to {LONGEST:g} fs (1 ps = 1000 fs)"
-            )
-        if abs(self.pressure) > GREATEST_PRESSURE:
-            raise ValueError(
-                f"'pressure': {self.pressure:g} GPa; expected at most {GREATEST_PRESSURE:g} GPa "
-                "(1 bar = 1e-4 GPa)"
-            )
-
-    def _within_engine(self) -> None:
-        """What the engine cannot do."""
-        if self.ranks > 1 and self.engine != "lammps":
-            raise ValueError(
-                f"'ranks': engine {self.engine} runs on 1 rank, got {self.ranks}; use engine lammps"
-            )
-        if self.thermostat.kind == "nose-hoover" and self.engine == "ipi":
-            raise ValueError("'thermostat.kind': i-PI has no nose-hoover; use csvr or langevin")
-        if self.barostat.coupling != "iso" and self.engine == "ase":
-            raise ValueError(
-                f"'barostat.coupling': {self.barostat.coupling} needs engine lammps or ipi, got ase; use iso"
-            )
-        if self.beads > 1 and self.engine != "ipi":
-            raise ValueError(f"'beads': {self.beads} needs engine ipi, got {self.engine}")
-        if self.thermostat.kind == "pile" and self.beads == 1:
-            raise ValueError(
-                "'thermostat.kind': pile thermostats a ring polymer: it needs 'beads' of 2 or more"
-            )
-
-    @property
-    def total_steps(self) -> int:
-        """All steps of one run, equilibration included."""
-        return self.equilibration.npt_steps + self.equilibration.steps + self.steps
-
-    @property
-    def needs_pressure(self) -> bool:
-        """Whether any stage changes the cell."""
-        return self.ensemble == "npt" or self.equilibration.npt_steps > 0
 
 
 def load_all(path: Path, engine: str | None = None) -> list[SimulationConfig]:
@@ -256,6 +53,49 @@ def parse(content: dict[str, Any], where: str) -> SimulationConfig:
     """Validate a campaign that was read from `where` (a name for the messages); paths are left as they are.
 
     Raises:
-        BadInput: unknown or ill-typed keys (all of them are named).
+        BadInput: unknown or ill-typed keys (all of them are named); what the engine cannot do.
     """
-    return validated(SimulationConfig, content, where)
+    config = validated(SimulationConfig, content, where)
+    try:
+        require_able(config)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+    return config
+
+
+def require_able(config: SimulationConfig) -> None:
+    """Refuse what the engine cannot do, naming the engines that can.
+
+    Raises:
+        BadInput: an unknown engine, or one without the ranks, thermostat, barostat or beads asked for.
+
+    >>> require_able(SimulationConfig(model="m.pt", structure="a.cif", temperatures=9, steps=90))
+    """
+    names = engines.available()
+    if config.engine not in names:
+        raise BadInput(f"'engine': unknown engine '{config.engine}': {nearest(config.engine, names)}")
+    engine = engines.load(config.engine)
+    able, kind, coupling = engine.ABILITIES, config.thermostat.kind, config.barostat.coupling
+    if config.ranks > 1 and not able.ranks:
+        raise BadInput(
+            f"'ranks': engine {config.engine} runs on 1 rank, got {config.ranks}; "
+            f"use engine {_those_with(lambda other: other.ranks)}"
+        )
+    if kind != "pile" and kind not in able.thermostats:
+        raise BadInput(
+            f"'thermostat.kind': {engine.TITLE} has no {kind}; use {' or '.join(able.thermostats)}"
+        )
+    if coupling not in able.couplings:
+        raise BadInput(
+            f"'barostat.coupling': {coupling} needs engine {_those_with(lambda o: coupling in o.couplings)}, "
+            f"got {config.engine}; use {' or '.join(able.couplings)}"
+        )
+    if config.beads > 1 and not able.beads:
+        raise BadInput(
+            f"'beads': {config.beads} needs engine {_those_with(lambda other: other.beads)}, "
+            f"got {config.engine}"
+        )
+
+
+def _those_with(ability: Callable[[Abilities], bool]) -> str:
+    return " or ".join(name for name in engines.available() if ability(engines.load(name).ABILITIES))

@@ -12,13 +12,14 @@ import numpy as np
 import yaml
 from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from mlplugins.dynamics import start
+from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import Mobile, SimulationConfig, label
+from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
-from mlplugins.simulation import start
-from mlplugins.simulation.config import Mobile, SimulationConfig, label
-from mlplugins.simulation.start import read_structure as read_structure
+from mlplugins.simulation.config import require_able
 
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 """Ions taken as the mobile ones if the configuration names none (the first that the structure holds)."""
@@ -35,53 +36,6 @@ PLACES = ("model", "structure")
 
 NVE_TEMPERATURE = 0.25
 """How far (relative) the start velocities of an NVE run may be off the temperature it is named after."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trajectory: a temperature, a seed, a directory.
-
-    Attributes:
-        config: the campaign.
-        atoms: structure after `supercell`, from `start.prepare`.
-        elements: its symbols, by atomic number.
-        temperature: K.
-        seed: of velocities and thermostats.
-        directory: where the host runs.
-    """
-
-    config: SimulationConfig
-    atoms: Atoms
-    elements: tuple[str, ...]
-    temperature: float
-    seed: int
-    directory: Path
-
-    @property
-    def name(self) -> str:
-        """Such as `T0700_seed1`."""
-        return self.directory.name
-
-    @property
-    def title(self) -> str:
-        """One line for the head of the host's files."""
-        what = f"{self.atoms.get_chemical_formula()}, {self.temperature:g} K, seed {self.seed}"
-        return f"{what}, {self.config.ensemble.upper()}; written by mlplugins simulate"
-
-    @property
-    def fixed(self) -> NDArray[np.bool_]:
-        """Cartesian components that are held, (N, 3)."""
-        return start.fixed(self.atoms)
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """What temperatures and thermostats of every engine count."""
-        return start.degrees_of_freedom(self.atoms)
-
-    @property
-    def periodic(self) -> bool:
-        """Periodic in all three directions."""
-        return bool(self.atoms.pbc.all())
 
 
 @dataclass(frozen=True)
@@ -124,9 +78,13 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     """Read structure and model, refuse what cannot work, lay out the runs (nothing is written).
 
     Raises:
-        BadInput: missing files, elements that the model does not know, NPT without a periodic cell, and what
-            `start.prepare` refuses.
+        BadInput: what the engine cannot do, missing files, elements that the model does not know, NPT
+            without a periodic cell, and what `start.prepare` refuses.
     """
+    require_able(config)
+    config = config.model_copy(
+        update={"model": config.model.absolute()}
+    )  # the runs have folders of their own
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
     unknown = sorted(set(given.get_chemical_symbols()) - set(model.elements))
@@ -151,23 +109,6 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         "structure_sha256": _hash(atoms),
     }
     return Campaign(config, root, runs, fingerprint, notes)
-
-
-def require_axes(run: Run, rotation: NDArray[np.float64], engine: str) -> None:
-    """Refuse components that are held along axes which an engine turns away.
-
-    Args:
-        run: with or without fixed atoms.
-        rotation: (3, 3), of the structure into the engine's frame.
-        engine: its name.
-    """
-    partly = run.fixed.any(axis=1) & ~run.fixed.all(axis=1)
-    if partly.any() and not np.allclose(rotation, np.eye(3), atol=1e-8):
-        raise BadInput(
-            f"structure '{run.config.structure}': single components of {int(partly.sum())} atoms are fixed, "
-            f"but {engine} needs the cell turned (a along x, b in the xy plane): turn the structure so, or "
-            "use engine ase"
-        )
 
 
 def conductivity_inputs(campaign: Campaign, trajectories: Sequence[Sequence[Path]], base: Path) -> str:

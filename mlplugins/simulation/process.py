@@ -9,51 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from mlplugins.dynamics.run import Command, Stage
 
 PR_SET_PDEATHSIG = 1
 GRACE_S = 10.0
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: not allowed after fork
-
-
-@dataclass(frozen=True)
-class Command:
-    """One process of a stage.
-
-    Attributes:
-        arguments: the command line.
-        output: file in the run's directory that takes stdout and stderr.
-        environment: variables added to the parent's.
-    """
-
-    arguments: tuple[str, ...]
-    output: str
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def threads(count: int) -> dict[str, str]:
-    """Environment for that many OpenMP threads."""
-    return {"OMP_NUM_THREADS": str(count)}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What runs next: `leader` decides when the stage is over and whether it succeeded; `servants` serve it.
-
-    Attributes:
-        name: shown in messages.
-        leader: started first.
-        servants: started once `ready()` is true.
-        ready: e.g. whether the leader's socket exists.
-    """
-
-    name: str
-    leader: Command
-    servants: tuple[Command, ...] = ()
-    ready: Callable[[], bool] = lambda: True
 
 
 class RunningStage:

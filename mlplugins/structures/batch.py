@@ -11,7 +11,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from mlplugins.errors import BadInput
+from mlplugins.elements import require_known
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import neighbor_list
@@ -28,11 +29,10 @@ class Batch:
         vectors: (E, 3), r_j − r_i + shift, Å.
         system: (N,) int64, structure of each atom.
         n_atoms: (S,) number of atoms.
-        volume: (S,) cell volume, Å³; 0 where there is no stress label.
-        energy: (S,) eV, composition baseline subtracted.
-        forces: (N, 3) eV/Å; NaN where there is no label.
-        stress: (S, 3, 3) eV/Å³; rows without a label are zero.
+        volume: (S,) cell volume, Å³; 0 without a full cell.
         weight: (S,) factor of the structure in the loss.
+        labels: of every quantity in the table, (S, …) or (N, …) of its components; NaN where there is none.
+            The composition baseline is subtracted from the energy.
     """
 
     species: Tensor
@@ -42,10 +42,8 @@ class Batch:
     system: Tensor
     n_atoms: Tensor
     volume: Tensor
-    energy: Tensor
-    forces: Tensor
-    stress: Tensor
     weight: Tensor
+    labels: dict[str, Tensor]
 
     @property
     def n_systems(self) -> int:
@@ -61,7 +59,27 @@ class Batch:
         """The same batch on `device` (itself if it is there already)."""
         if self.species.device == device:
             return self
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        tensors = {name: moved(getattr(self, name)) for name in TENSORS}
+        return Batch(**tensors, labels={name: moved(label) for name, label in self.labels.items()})
+
+    def has(self, name: str) -> Tensor:
+        """(S,) or (N,): whether a structure or an atom has a label of this quantity.
+
+        >>> from mlplugins.structures.dataset import Keys, read
+        >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:1", Keys(stress=None))
+        >>> batch = single(frames[0], ["Li", "P", "S", "Cl"], 4.0, 0.0, torch.float64)
+        >>> batch.has("energy").all().item(), batch.has("stress").any().item()
+        (True, False)
+        """
+        label = self.labels[name]
+        return ~torch.isnan(label.flatten(1)[:, 0] if label.dim() > 1 else label)
+
+
+TENSORS = tuple(field.name for field in fields(Batch) if field.name != "labels")
 
 
 def graph_of(
@@ -96,10 +114,10 @@ def single(
     """Batch of one structure, its neighbour list included.
 
     Args:
-        structure: the structure; absent forces become NaN.
+        structure: the structure; absent labels become NaN.
         elements: symbols, in the order of the species index.
         cutoff: Å.
-        baseline: composition energy of the structure, eV; subtracted in float64.
+        baseline: composition energy of the structure, eV; subtracted from the energy in float64.
         dtype: of all floating-point tensors.
 
     Raises:
@@ -107,10 +125,15 @@ def single(
     """
     n = len(structure)
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
-    stress, volume = np.zeros((3, 3)), 0.0
-    if structure.stress is not None and structure.volume > 0.0:
-        stress, volume = structure.stress, structure.volume
-    forces = np.full((n, 3), np.nan) if structure.forces is None else structure.forces
+    labels = {}
+    for name, quantity in QUANTITIES.items():
+        value = structure.get(name)
+        if value is None or (quantity.per_volume and structure.volume == 0.0):
+            value = np.full(quantity.full_shape(n), np.nan)
+        if quantity.baseline:
+            value = value - baseline
+        label = torch.tensor(value, dtype=dtype)
+        labels[name] = label if quantity.per == "atom" else label.unsqueeze(0)
     return Batch(
         species=torch.from_numpy(_species(structure, elements)),
         centers=torch.from_numpy(edges.centers),
@@ -118,11 +141,9 @@ def single(
         vectors=torch.tensor(edges.vectors, dtype=dtype).reshape(-1, 3),
         system=torch.zeros(n, dtype=torch.long),
         n_atoms=torch.tensor([n], dtype=dtype),
-        volume=torch.tensor([volume], dtype=dtype),
-        energy=torch.tensor([(structure.energy or 0.0) - baseline], dtype=dtype),
-        forces=torch.tensor(forces, dtype=dtype),
-        stress=torch.tensor(stress, dtype=dtype).unsqueeze(0),
+        volume=torch.tensor([structure.volume], dtype=dtype),
         weight=torch.ones(1, dtype=dtype),
+        labels=labels,
     )
 
 
@@ -146,10 +167,11 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         atoms += batch.species.shape[0]
         structures += batch.n_systems
     joined = {"centers": torch.cat(centers), "neighbors": torch.cat(neighbors), "system": torch.cat(system)}
-    for field in fields(Batch):
-        if field.name not in joined:
-            joined[field.name] = torch.cat([getattr(batch, field.name) for batch in batches])
-    return Batch(**joined)
+    for name in TENSORS:
+        if name not in joined:
+            joined[name] = torch.cat([getattr(batch, name) for batch in batches])
+    labels = {name: torch.cat([batch.labels[name] for batch in batches]) for name in batches[0].labels}
+    return Batch(**joined, labels=labels)
 
 
 def _species(structure: Structure, elements: Sequence[str]) -> np.ndarray:
@@ -158,8 +180,6 @@ def _species(structure: Structure, elements: Sequence[str]) -> np.ndarray:
         index_of[atomic_numbers[symbol]] = index
     species = index_of[structure.numbers]
     if (species < 0).any():
-        unknown = sorted({s for s in structure.to_atoms().symbols if s not in elements})
-        raise BadInput(
-            f"{structure.origin}: element(s) {', '.join(unknown)} not in the model's {', '.join(elements)}"
-        )
+        known = f" not in the model's {', '.join(elements)}"
+        require_known(structure.numbers, elements, f"{structure.origin}: element(s) ", known)
     return species

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins import units
+from mlplugins.quantities import MILLI
 from mlplugins.structures import close_frames, pair_fit
 from mlplugins.structures.close_frames import Factors
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.metrics import MILLI
 from mlplugins.structures.pair_fit import Implied
 
 OFF_FINE, OFF_ROUGH = 1.25, 8.0

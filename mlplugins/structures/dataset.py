@@ -9,9 +9,9 @@ import lzma
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from mlplugins import files as paths
+from mlplugins import quantities
 from mlplugins.errors import BadInput
+from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures import extxyz, vasp
 
 SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
@@ -32,8 +34,17 @@ UNCONVERGED = "mlplugins_unconverged"
 NO_LABELS = {"numbers", "positions", UNCONVERGED}
 
 
-@dataclass(frozen=True)
-class Keys:
+_Names: Any = make_dataclass(
+    "_Names",
+    [
+        *((label.option, "str | None", field(default=label.key)) for label in quantities.labels()),
+        ("named", "frozenset[str]", field(default=frozenset())),
+    ],
+    frozen=True,
+)
+
+
+class Keys(_Names):
     """Names of the labels in the files, looked up in the calculator's results, `info` and `arrays`.
 
     Attributes:
@@ -43,28 +54,22 @@ class Keys:
         stress: eV/Å³ in ASE's sign (positive = tensile), 6 (Voigt) or 9 numbers; None = do not read.
         virial: −V·stress in eV, as QUIP and MACE write it, 6 or 9 numbers; turned into a stress.
             If it is given, the default `stress` is not read.
+        ...: of every further label in the table of `mlplugins.quantities`.
         named: attributes that the user chose although they may equal the default.
     """
 
-    energy: str | None = "energy"
-    forces: str | None = "forces"
-    stress: str | None = "stress"
-    virial: str | None = None
-    named: frozenset[str] = frozenset()
-
-    def is_named(self, label: str) -> bool:
+    def is_named(self, option: str) -> bool:
         """Whether the user chose this key.
 
         >>> Keys(stress="REF_stress").is_named("stress"), Keys().is_named("stress")
         (True, False)
         """
-        key = getattr(self, label)
-        return key is not None and (label in self.named or key != DEFAULTS[label])
+        key = getattr(self, option)
+        return key is not None and (option in self.named or not self.is_default(option))
 
-
-LABELS = ("energy", "forces", "stress", "virial")
-DEFAULTS = {label: getattr(Keys(), label) for label in LABELS}
-FREE_ENERGY = "free_energy"
+    def is_default(self, option: str) -> bool:
+        """Whether a key, named or not, is the default: configurations copied from the manual name those."""
+        return bool(getattr(self, option) == getattr(type(self)(), option))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class Structure:
         forces: (N, 3) eV/Å, or None.
         stress: (3, 3) eV/Å³ in ASE's sign, or None; a frame that is not periodic has none (its forces say it
             all), and a stress of exactly zero beside forces that are not was never computed.
+        more: labels of the other quantities of the table, by name.
         origin: file and frame, for messages.
         available: names of all labels that the file holds for this frame.
         taken: names of those that were read.
@@ -95,6 +101,7 @@ class Structure:
     energy: float | None = None
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "structure"
     available: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
@@ -113,13 +120,24 @@ class Structure:
     def to_atoms(self) -> Atoms:
         """ASE `Atoms`, labels in a `SinglePointCalculator`."""
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
-        labels = {"energy": self.energy, "forces": self.forces}
-        results: dict[str, Any] = {name: value for name, value in labels.items() if value is not None}
-        if self.stress is not None:
-            s = self.stress
-            results["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+        results = {}
+        for quantity in QUANTITIES.values():
+            value = self.get(quantity.name)
+            if value is not None and quantity.ase is not None:
+                results[quantity.ase] = np.array([value[c] for c in VOIGT]) if quantity.symmetric else value
         atoms.calc = SinglePointCalculator(atoms, **results)
         return atoms
+
+    def get(self, name: str) -> Any:
+        """Label of a quantity of the table; None if there is none."""
+        return self.more[name] if name in self.more else getattr(self, name, None)
+
+    def labelled(self, values: Mapping[str, Any]) -> Structure:
+        """The same structure with these labels, by name of the quantity, and no others."""
+        found = {name: values.get(name) for name in QUANTITIES}
+        own: dict[str, Any] = {name: found.pop(name) for name in ("energy", "forces", "stress")}
+        more = {name: value for name, value in found.items() if value is not None}
+        return replace(self, **own, more=more)
 
 
 def read(source: str | Path | Sequence[str | Path], keys: Keys | None = None) -> list[Structure]:
@@ -223,34 +241,80 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
     """
     keys = keys or Keys()
     labels = _labels(atoms)
-    forces = labels.get(keys.forces or "")
-    if forces is not None:
-        forces = _reshaped(forces, (len(atoms), 3), f"{origin}: forces (key '{keys.forces}')")
-    energy_key = _energy_key(labels, keys)
-    stress, tensor_keys = _stress(labels, keys, atoms, origin)
+    values: dict[str, Any] = {}
+    taken: list[str] = []
+    for quantity in QUANTITIES.values():
+        values[quantity.name], used = _value(quantity, labels, keys, atoms, origin)
+        taken += used
+    stress, forces = values["stress"], values["forces"]
     if stress is not None and not stress.any() and forces is not None and forces.any():
-        stress = None
+        values["stress"] = None
     return Structure(
         numbers=np.array(atoms.numbers, dtype=np.int64),
         positions=np.array(atoms.positions, dtype=np.float64),
         cell=np.array(atoms.cell.array, dtype=np.float64),
         pbc=np.array(atoms.pbc, dtype=bool),
-        energy=_number(labels.get(energy_key or ""), energy_key, origin),
-        forces=forces,
-        stress=stress,
         origin=origin,
         available=tuple(sorted(set(labels) - NO_LABELS)),
-        taken=tuple(k for k in (energy_key, keys.forces, *tensor_keys) if k in labels),
+        taken=tuple(taken),
         shaped=tuple(name for name, value in labels.items() if _is_shaped(value, len(atoms))),
         energies=_energies(labels),
         unconverged=UNCONVERGED in labels,
-    )
+    ).labelled(values)
 
 
-def _energy_key(labels: dict[str, Any], keys: Keys) -> str | None:
-    if keys.energy is not None and not keys.is_named("energy") and FREE_ENERGY in labels:
-        return FREE_ENERGY
-    return keys.energy
+def _value(
+    quantity: Quantity, labels: Mapping[str, Any], keys: Keys, atoms: Atoms, origin: str
+) -> tuple[Any, list[str]]:
+    """The label of a quantity from whichever keys count, None if there is none, and these keys."""
+    used = _used(quantity, labels, keys)
+    if not used or (quantity.per_volume and not atoms.pbc.any()):
+        return None, list(used.values())
+    shape = quantity.full_shape(len(atoms))
+    found = {}
+    for label in quantity.labels:
+        if label.option in used:
+            key = used[label.option]
+            name = f"{origin}: {label.option} (key '{key}')"
+            array = _tensor(labels[key], name) if quantity.symmetric else _reshaped(labels[key], shape, name)
+            if label.is_virial:
+                array = -array / _volume(atoms, f"{origin}: a {label.option} (key '{key}')")
+            found[label.option] = array
+    _require_agreement(found, used, origin)
+    first = next(iter(found.values()))
+    return (first if shape else float(first)), list(used.values())
+
+
+def _used(quantity: Quantity, labels: Mapping[str, Any], keys: Keys) -> dict[str, str]:
+    """Keys of a quantity that the frame has, by option; the default only where no other was named."""
+    own = quantity.name
+    given = {label.option: getattr(keys, label.option) for label in quantity.labels}
+    if any(key is not None for option, key in given.items() if option != own) and not keys.is_named(own):
+        given[own] = None
+    if given[own] is not None and not keys.is_named(own):
+        given[own] = next((key for key in quantity.other_keys if key in labels), given[own])
+    return {option: key for option, key in given.items() if key is not None and key in labels}
+
+
+def _volume(atoms: Atoms, name: str) -> float:
+    volume = float(abs(np.linalg.det(atoms.cell.array)))
+    if volume < 1e-9:
+        raise BadInput(f"{name} needs a cell with a volume, got none")
+    return volume
+
+
+def _require_agreement(found: dict[str, Any], used: dict[str, str], origin: str) -> None:
+    """Refuse two labels of one quantity that contradict each other."""
+    if len(found) < 2:
+        return
+    (first, a), (second, b) = found.items()
+    size = max(float(np.abs(x).max()) for x in (a, b))
+    if float(np.abs(a - b).max()) > 1e-2 * size + 1e-6:
+        raise BadInput(
+            f"{origin}: {first} (key '{used[first]}') and {second} (key '{used[second]}') contradict each "
+            f"other: largest component {np.abs(a).max():.4g} eV/Å³ and, from −{second}/V, "
+            f"{np.abs(b).max():.4g} eV/Å³. Set the wrong one to null in data.keys"
+        )
 
 
 def _energies(labels: dict[str, Any]) -> dict[str, float]:
@@ -266,33 +330,6 @@ def _is_shaped(value: Any, n_atoms: int) -> bool:
     return numbers and (np.shape(value) == (n_atoms, 3) or np.size(value) in (6, 9))
 
 
-def _stress(
-    labels: dict[str, Any], keys: Keys, atoms: Atoms, origin: str
-) -> tuple[NDArray[np.float64] | None, list[str]]:
-    """The stress from whichever keys count, and these keys."""
-    stress_key = keys.stress if keys.virial is None or keys.is_named("stress") else None
-    used = [key for key in (stress_key, keys.virial) if key in labels]
-    if not used or not atoms.pbc.any():
-        return None, used
-    volume = abs(np.linalg.det(atoms.cell.array))
-    found = []
-    if stress_key in labels:
-        found.append(_tensor(labels[stress_key], f"{origin}: stress (key '{stress_key}')"))
-    if keys.virial in labels:
-        if volume < 1e-9:
-            raise BadInput(f"{origin}: a virial (key '{keys.virial}') needs a cell with a volume, got none")
-        found.append(-_tensor(labels[keys.virial], f"{origin}: virial (key '{keys.virial}')") / volume)
-    if len(found) == 2:
-        size = max(float(np.abs(x).max()) for x in found)
-        if float(np.abs(found[0] - found[1]).max()) > 1e-2 * size + 1e-6:
-            raise BadInput(
-                f"{origin}: stress (key '{stress_key}') and virial (key '{keys.virial}') contradict each "
-                f"other: largest component {np.abs(found[0]).max():.4g} eV/Å³ and, from −virial/V, "
-                f"{np.abs(found[1]).max():.4g} eV/Å³. Set the wrong one to null in data.keys"
-            )
-    return found[0], used
-
-
 def _labels(atoms: Atoms) -> dict[str, Any]:
     """All labels of a frame by name; the calculator's results win over `info`, `info` over `arrays`."""
     labels: dict[str, Any] = dict(atoms.arrays)
@@ -305,20 +342,16 @@ def _labels(atoms: Atoms) -> dict[str, Any]:
     return labels
 
 
-def _number(value: Any, key: str | None, origin: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        return float(np.asarray(value, dtype=np.float64).reshape(()))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{origin}: energy (key '{key}'): expected one number, got {value!r}") from error
-
-
 def _reshaped(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{name}: expected numbers of shape {shape}, got {value!r}") from error
+        expected = f"numbers of shape {shape}" if shape else "one number"
+        raise BadInput(f"{name}: expected {expected}, got {value!r}") from error
+    if shape == () and array.size == 1:
+        return array.reshape(())
+    if shape == ():
+        raise BadInput(f"{name}: expected one number, got {value!r}")
     if array.shape != shape:
         raise BadInput(f"{name}: expected shape {shape}, got {array.shape}")
     return array

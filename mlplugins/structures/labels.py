@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mlplugins.errors import BadInput
-from mlplugins.structures.dataset import FREE_ENERGY, LABELS, Keys, Structure
-from mlplugins.structures.metrics import MILLI
+from mlplugins.quantities import MILLI, QUANTITIES, Quantity
+from mlplugins.quantities import labels as all_labels
+from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
 
 SAME_EV = 1e-6
@@ -25,8 +26,7 @@ CROWD = 4
 DENSE_A3 = 60.0
 """Volume per atom (Å³) below which a cell looks like that of a solid or liquid."""
 
-_TENSOR_LIKE = re.compile(r"stress|virial", re.IGNORECASE)
-_FORCE_LIKE = re.compile(r"force|gradient", re.IGNORECASE)
+(FREE_ENERGY,) = QUANTITIES["energy"].other_keys
 _NO_LABEL = re.compile(r"tol|uncert|var|std|dev|cut", re.IGNORECASE)
 
 
@@ -37,9 +37,9 @@ def require_named(structures: Sequence[Structure], keys: Keys, where: str = "dat
         BadInput: naming the key and the nearest names that there are.
     """
     available = {name for s in structures for name in s.available}
-    for label in LABELS:
+    for label in [label.option for label in all_labels()]:
         key = getattr(keys, label)
-        if structures and keys.is_named(label) and key not in available and not _default(keys, label):
+        if structures and keys.is_named(label) and key not in available and not keys.is_default(label):
             raise BadInput(
                 f"{where}: {label}: no frame holds '{key}' ({len(structures)} read, first "
                 f"{structures[0].origin}); {near(key, available)}. "
@@ -104,11 +104,6 @@ def check_flags(structures: Sequence[Structure]) -> None:
             )
 
 
-def _default(keys: Keys, label: str) -> bool:
-    """Whether a key that is named is the default: that is what configurations copied from the manual do."""
-    return getattr(keys, label) == getattr(Keys(), label)
-
-
 def _free_energy(structures: Sequence[Structure], keys: Keys) -> str | None:
     both = [s for s in structures if s.energies.keys() >= {"energy", FREE_ENERGY}]
     apart = [abs(s.energies["energy"] - s.energies[FREE_ENERGY]) / len(s) for s in both]
@@ -160,13 +155,10 @@ def _partial(structures: Sequence[Structure]) -> str | None:
 def _unused(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None]) -> str | None:
     used = {name for s in structures for name in s.taken} | set(others) | {"energy", FREE_ENERGY}
     spare = sorted({name for s in structures for name in s.available} - used)
-    shaped = {name for s in structures for name in s.shaped}
-    kinds = (
-        ("stress", [n for n in spare if n in shaped and _TENSOR_LIKE.search(n)]),
-        ("forces", [n for n in spare if n in shaped and _FORCE_LIKE.search(n)]),
-        ("energy", [n for n in spare if any(n in s.energies for s in structures)]),
-    )
-    listed = {kind: [n for n in names if not _NO_LABEL.search(n)] for kind, names in kinds}
+    listed = {
+        name: [n for n in spare if _is_like(quantity, n, structures) and not _NO_LABEL.search(n)]
+        for name, quantity in reversed(QUANTITIES.items())
+    }
     names = [name for group in listed.values() for name in group]
     if not names:
         return None
@@ -189,6 +181,14 @@ def _unconverged(structures: Sequence[Structure]) -> str | None:
         "ended at NELM, not at EDIFF, so energy and forces are not converged; leave such frames out, or "
         "repeat them with a larger NELM"
     )
+
+
+def _is_like(quantity: Quantity, name: str, structures: Sequence[Structure]) -> bool:
+    """Whether a label has the shape and the name of a quantity."""
+    if quantity.name == "energy":
+        return any(name in s.energies for s in structures)
+    shaped = any(name in s.shaped for s in structures)
+    return bool(quantity.like) and shaped and bool(re.search(quantity.like, name, re.IGNORECASE))
 
 
 def _constrained(structures: Sequence[Structure]) -> str | None:

@@ -1,53 +1,36 @@
-"""Errors of predicted energies, forces and stresses against labels."""
+"""Errors of predictions against labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlplugins.quantities import QUANTITIES, VOIGT, Quantity, Results
 from mlplugins.structures.dataset import Structure
 
-MILLI = 1000.0
 MEDIAN = 0.6744897501960817
 """Of |z|, z normal."""
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-
-
-class Prediction(Protocol):
-    """What a model gives for one structure: eV, eV/Å, eV/Å³ (ASE's sign)."""
-
-    @property
-    def energy(self) -> float: ...
-    @property
-    def forces(self) -> NDArray[np.float64]: ...
-    @property
-    def stress(self) -> NDArray[np.float64] | None: ...
-
 
 Pairs = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-def pairs(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> Pairs:
-    """Flat (label, prediction) arrays: `energy` eV/atom, `forces` eV/Å, `stress` eV/Å³ (6 components).
+def pairs(structures: Sequence[Structure], predictions: Sequence[Results]) -> Pairs:
+    """Flat (label, prediction) arrays: `energy` eV/atom, `forces` eV/Å, `stress` eV/Å³ (6 components), and
+    every other quantity of the table in its `compared_unit`.
 
     A quantity without any label is left out.
     """
-    columns: dict[str, tuple[list[Any], list[Any]]] = {
-        name: ([], []) for name in ("energy", "forces", "stress")
-    }
+    columns: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in QUANTITIES}
     for s, p in zip(structures, predictions, strict=True):
-        if s.energy is not None:
-            columns["energy"][0].append([s.energy / len(s)])
-            columns["energy"][1].append([p.energy / len(s)])
-        if s.forces is not None:
-            columns["forces"][0].append(s.forces.ravel())
-            columns["forces"][1].append(np.asarray(p.forces).ravel())
-        if s.stress is not None and s.volume > 0.0 and p.stress is not None:
-            columns["stress"][0].append(_voigt(s.stress))
-            columns["stress"][1].append(_voigt(np.asarray(p.stress)))
+        for name, quantity in QUANTITIES.items():
+            label, predicted = s.get(name), p.get(name)
+            if label is None or predicted is None or (quantity.per_volume and not s.volume > 0.0):
+                continue
+            columns[name][0].append(_compared(quantity, label, len(s)))
+            columns[name][1].append(_compared(quantity, predicted, len(s)))
     return {
         name: (np.concatenate(labels), np.concatenate(predicted))
         for name, (labels, predicted) in columns.items()
@@ -55,26 +38,25 @@ def pairs(structures: Sequence[Structure], predictions: Sequence[Prediction]) ->
     }
 
 
-def metrics(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> dict[str, Any]:
+def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
     """MAE and RMSE as `mlplugins evaluate --json` writes them; null for a quantity without labels.
 
-    >>> from types import SimpleNamespace
     >>> from mlplugins.structures.dataset import read
     >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:1")
-    >>> off = SimpleNamespace(energy=frames[0].energy + 0.52, forces=frames[0].forces, stress=None)
+    >>> off = Results(energy=frames[0].energy + 0.52, forces=frames[0].forces)
     >>> round(metrics(frames, [off])["energy"]["mae_meV_per_atom"], 6)
     10.0
     """
     result: dict[str, Any] = {"n_structures": len(structures)}
     found = pairs(structures, predictions)
-    for name, unit in (("energy", "meV_per_atom"), ("forces", "meV_per_A"), ("stress", "meV_per_A3")):
+    for name, quantity in QUANTITIES.items():
         if name not in found:
             result[name] = None
             continue
         labels, predicted = found[name]
-        error = (predicted - labels) * MILLI
+        error = (predicted - labels) * quantity.error_scale
         mae, rmse = float(np.abs(error).mean()), float(np.sqrt(np.square(error).mean()))
-        result[name] = {f"mae_{unit}": mae, f"rmse_{unit}": rmse}
+        result[name] = {quantity.error_key("mae"): mae, quantity.error_key("rmse"): rmse}
     return result
 
 
@@ -97,8 +79,11 @@ def z_statistics(z: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _voigt(tensor: NDArray[np.float64]) -> NDArray[np.float64]:
-    full = tensor.reshape(3, 3) if tensor.size == 9 else None
-    if full is None:
-        return tensor.reshape(6)
-    return np.array([full[i, j] for i, j in VOIGT])
+def _compared(quantity: Quantity, value: Any, n_atoms: int) -> NDArray[np.float64]:
+    """The numbers whose errors count, in `compared_unit`."""
+    array = np.asarray(value, dtype=np.float64)
+    if quantity.extensive:
+        array = array / n_atoms
+    if quantity.symmetric and array.size == 9:
+        array = np.array([array.reshape(3, 3)[component] for component in VOIGT])
+    return array.ravel()

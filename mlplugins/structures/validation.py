@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from mlplugins.errors import BadInput
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.labels import near
 from mlplugins.structures.neighbors import FARTHEST, neighbor_list
@@ -42,10 +43,10 @@ def check(
                 f"{structure.origin}: atomic number {unknown[0]} is no element (0 is ASE's dummy 'X'); "
                 "name the elements in the file, or remove the frame"
             )
-        if structure.energy is None:
-            raise _absent(structure, "energy", keys.energy, where)
-        if need_forces and structure.forces is None:
-            raise _absent(structure, "forces", keys.forces, where)
+        for quantity in QUANTITIES.values():
+            needed = quantity.required or (need_forces and quantity.name == "forces")
+            if needed and structure.get(quantity.name) is None:
+                raise _absent(structure, quantity.name, getattr(keys, quantity.name), where)
         _check_finite(structure)
         _check_cell(structure)
         _check_distances(structure)
@@ -161,6 +162,8 @@ def data_hash(structures: Iterable[Structure]) -> str:
     for s in structures:
         for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress):
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
+        for name in sorted(s.more):  # nothing for a quantity that the frame has not: older hashes stay
+            digest.update(name.encode() + np.ascontiguousarray(s.more[name]).tobytes())
     return digest.hexdigest()
 
 
@@ -180,8 +183,8 @@ def _absent(structure: Structure, what: str, key: str | None, where: str) -> Bad
 
 
 def _check_finite(structure: Structure) -> None:
-    for name in ("positions", "cell", "energy", "forces", "stress"):
-        value = getattr(structure, name)
+    for name in ("positions", "cell", *QUANTITIES):
+        value = structure.get(name)
         if value is None:
             continue
         finite = np.isfinite(value)
@@ -200,7 +203,8 @@ def _check_finite(structure: Structure) -> None:
 
 def _place(name: str, finite: np.ndarray) -> str:
     index = np.argwhere(~finite)[0].tolist()
-    return f"atom {index[0]}" if name in ("positions", "forces") else f"index {index}"
+    per_atom = name == "positions" or (name in QUANTITIES and QUANTITIES[name].per == "atom")
+    return f"atom {index[0]}" if per_atom else f"index {index}"
 
 
 def _check_cell(structure: Structure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -11,23 +12,29 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlplugins import config, files, models, registry
-from mlplugins.config import Count, Positive, Section, Seed, Weight, read_yaml, validated
+from mlplugins.config import Count, Positive, Section, Seed, Weight, read, validated
 from mlplugins.errors import BadInput, nearest
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
 
 Index = Annotated[int, Field(ge=0)]
 
 
-class KeySection(Section):
+_keys: dict[str, Any] = {
+    label.option: (str if quantity.required else str | None, label.key)
+    for quantity in QUANTITIES.values()
+    for label in quantity.labels
+}
+_weights: dict[str, Any] = {name: (Weight, quantity.loss) for name, quantity in QUANTITIES.items()}
+_Keys: Any = create_model("_Keys", __base__=Section, **_keys)
+_Weights: Any = create_model("_Weights", __base__=Section, **_weights)
+
+
+class KeySection(_Keys):
     """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`.
 
     `forces: null` learns from energies alone.
     """
-
-    energy: str = "energy"
-    forces: str | None = "forces"
-    stress: str | None = "stress"
-    virial: str | None = None
 
     @property
     def names(self) -> Keys:
@@ -82,8 +89,8 @@ class ModelSection(BaseModel):
     family: str
 
 
-class LossSection(Section):
-    """Weights of the loss.
+class LossSection(_Weights):
+    """Weights of the loss, of every quantity in the table.
 
     Attributes:
         energy: of the mean square error of the energy per atom, (eV/atom)².
@@ -92,10 +99,11 @@ class LossSection(Section):
         huber: from this error on (same units) the loss grows linearly; None = squares throughout.
     """
 
-    energy: Weight = 1.0
-    forces: Weight = 100.0
-    stress: Weight = 1.0
     huber: Positive | None = None
+
+    def weight(self, name: str) -> float:
+        """Weight of a quantity."""
+        return float(getattr(self, name))
 
 
 class ScheduleSection(Section):
@@ -191,7 +199,7 @@ class RunConfiguration(Section):
     @property
     def needs_forces(self) -> bool:
         """Whether every frame must have forces."""
-        return self.training.loss.forces > 0
+        return self.training.loss.weight("forces") > 0
 
     @model_validator(mode="before")
     @classmethod
@@ -243,7 +251,7 @@ class ClosedFormConfiguration(Configuration):
     def targets(self) -> str:
         """Labels that are learned from: `energies`, `forces` or `energies+forces`."""
         given = getattr(self.training, "targets", None)
-        return given or str(models.family(self.model.family).TARGETS)
+        return given or str(models.family(self.model.family).targets)
 
     @property
     def needs_forces(self) -> bool:
@@ -262,7 +270,7 @@ def solver_of(family: str) -> str | None:
     >>> solver_of("kreg"), solver_of("nequip")
     ('molecular_kernel', None)
     """
-    return getattr(models.family(family), "SOLVER", None)
+    return models.family(family).solver
 
 
 def solver_module(name: str) -> ModuleType:
@@ -270,16 +278,24 @@ def solver_module(name: str) -> ModuleType:
     return registry.load("mlplugins.training.solvers", name, "solver")
 
 
-def load(path: Path) -> Configuration:
-    """Read and validate a configuration file; data files are sought beside it, then where the command runs.
+def load(source: Path | str | Mapping[str, Any] | Configuration) -> Configuration:
+    """Read and validate a configuration; data files that a YAML file names are sought beside it, then where
+    the command runs.
+
+    Args:
+        source: the YAML file, its content, or the object that `parse` makes of it.
 
     Raises:
         BadInput: not YAML, or a key that is unknown, missing or ill-typed.
     """
-    configuration = parse(read_yaml(path, "'data' and 'model'"), str(path))
+    if isinstance(source, Configuration):
+        source = source.model_dump(exclude_unset=True)
+    configuration = parse(*read(source, "'data' and 'model'"))
+    if not isinstance(source, str | Path):
+        return configuration
     data = configuration.data
     found = {
-        name: located(value, path.parent)
+        name: located(value, Path(source).parent)
         for name in ("train", "validation", "test")
         if isinstance(value := getattr(data, name), str | list)
     }

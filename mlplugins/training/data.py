@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
@@ -141,10 +142,10 @@ def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
     """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy."""
     atoms = sum(g.species.shape[0] for g in graphs)
     edges = sum(g.centers.shape[0] for g in graphs)
-    squares = sum(float(g.forces.double().square().nansum()) for g in graphs)
+    squares = sum(float(g.labels["forces"].double().square().nansum()) for g in graphs)
     rms = float(np.sqrt(squares / (3 * atoms)))
     if rms == 0.0:
-        rms = float(np.std([float(g.energy.sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0
+        rms = float(np.std([float(g.labels["energy"].sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0
     return TrainingStatistics(average_neighbors=edges / atoms, force_rms=rms)
 
 
@@ -175,7 +176,7 @@ def _without_prior(data: DataSection, need_forces: bool) -> Label:
 def _difference(s: Structure, cheap: Structure) -> Structure:
     energy = None if s.energy is None else s.energy - (cheap.energy or 0.0)
     forces = None if s.forces is None or cheap.forces is None else s.forces - cheap.forces
-    return replace(s, energy=energy, forces=forces, stress=None)
+    return s.labelled({"energy": energy, "forces": forces})
 
 
 def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
@@ -196,12 +197,13 @@ def _elements(data: DataSection, train: Sequence[Structure]) -> list[str]:
 
 def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) -> None:
     for structure in structures:
-        unknown = sorted(set(symbols(structure)) - set(elements))
-        if unknown:
-            raise BadInput(
-                f"{structure.origin}: element(s) {', '.join(unknown)} not among the model's "
-                f"{', '.join(elements)}: add training frames that hold them, or remove the frame"
-            )
+        require_known(
+            structure.numbers,
+            elements,
+            f"{structure.origin}: element(s) ",
+            f" not among the model's {', '.join(elements)}: add training frames that hold them, or remove "
+            "the frame",
+        )
 
 
 def _divide(

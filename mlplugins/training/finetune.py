@@ -9,10 +9,14 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from mlplugins import files
+from mlplugins import checkpoints, files
+from mlplugins.checkpoints import native
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES
+from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
@@ -22,10 +26,10 @@ from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets, settled
-from mlplugins.training.strategies import Base, Plan, Task, plan
+from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets, settled
+from mlplugins.training.strategies import Plan, Task, plan
 
-Reader = Callable[[list[str] | None], Base]
+Reader = Callable[[list[str] | None], Checkpoint]
 """Reads the base with these elements only, or with all."""
 
 
@@ -33,7 +37,7 @@ Reader = Callable[[list[str] | None], Base]
 class Inputs:
     """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
 
-    base: Base
+    base: Checkpoint
     parts: Split
     base_set: list[Structure]
     replay: list[Structure]
@@ -65,7 +69,9 @@ def finetune(
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
     record = _record(task, made)
-    store = Files(directory, record, restart, {"adapter": made.adapter, **record.details})
+    store = Files(
+        directory, record, restart, {"adapter": made.adapter, "finetune": record.card.details["finetune"]}
+    )
     store.prepare()
     for warning in task.sets.warnings:
         observer.note(warning)
@@ -82,8 +88,31 @@ def finetune(
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
         trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
-        files.write_json(directory / "metrics.json", trained.metrics)
     return trained
+
+
+def base_reader(path: Path, head: str | None = None) -> Reader:
+    """Reads the base model from a native or a foreign checkpoint, with some of its elements or all.
+
+    Raises:
+        BadInput: no such file, not a checkpoint, or a head of a format without heads.
+    """
+    own = checkpoints.is_native(path)
+    if own and head is not None:
+        raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
+
+    def read(elements: list[str] | None) -> Checkpoint:
+        checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
+        if of_whole_molecule(checkpoint.potential):
+            raise BadInput(
+                f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
+                "train it anew, or learn a difference with data.prior"
+            )
+        origin = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
+        source = {**origin, "sha256": files.sha256(path)}
+        return replace(checkpoint, details={**checkpoint.details, "source": source})
+
+    return read
 
 
 def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
@@ -115,7 +144,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
 
 
-def _labels_of(base: Base) -> data.Label:
+def _labels_of(base: Checkpoint) -> data.Label:
     """Gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 
@@ -137,15 +166,16 @@ def _labelled_frames(
 
 def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> None:
     for frame in frames:
-        unknown = sorted(set(data.symbols(frame)) - set(elements))
-        if unknown:
-            raise BadInput(
-                f"{frame.origin}: element(s) {', '.join(unknown)} that the base does not know; it knows "
-                f"{' '.join(sorted(elements))}: choose another base, or remove the frame"
-            )
+        require_known(
+            frame.numbers,
+            elements,
+            f"{frame.origin}: element(s) ",
+            f" that the base does not know; it knows {' '.join(sorted(elements))}: choose another base, or "
+            "remove the frame",
+        )
 
 
-def _chosen(configuration: FinetuneConfiguration, base: Base, frames: Sequence[Structure]) -> list[str]:
+def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequence[Structure]) -> list[str]:
     """Elements that the fine-tuned model keeps."""
     wanted, known = configuration.base.elements, base.composition.elements
     native = base.source["format"] == "mlplugins"
@@ -197,15 +227,8 @@ def _record(task: Task, made: Plan) -> Record:
         for name, structures in named_sets(task.sets).items()
     }
     origin = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
-    return Record(
-        task.configuration,
-        task.sets,
-        graphs,
-        made.family,
-        made.hyperparameters,
-        task.base.references,
-        {"finetune": origin},
-    )
+    card = first_card(task.sets, made.family, made.hyperparameters, task.base.references, finetune=origin)
+    return Record(task.configuration, task.sets, graphs, card)
 
 
 def _counts(made: Plan) -> tuple[int, int]:

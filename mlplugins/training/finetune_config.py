@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlplugins.config import Count, Positive, Section, Weight, read_yaml, validated
+from mlplugins.config import Count, Positive, Section, Weight, read, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.training.config import KeySection, ModelSection, RunConfiguration, hyperparameters, located
 
@@ -134,14 +135,23 @@ class FinetuneConfiguration(RunConfiguration):
         return _options(self.finetune, "finetune")
 
 
-def load(path: Path) -> FinetuneConfiguration:
-    """Read and validate a configuration; files are sought beside it, then where the command runs.
+def load(source: Path | str | Mapping[str, Any] | FinetuneConfiguration) -> FinetuneConfiguration:
+    """Read and validate a configuration; files that a YAML file names are sought beside it, then where the
+    command runs.
+
+    Args:
+        source: the YAML file, its content, or the object that `parse` makes of it.
 
     Raises:
         BadInput: not YAML, a key that is unknown, missing or ill-typed, an unknown strategy, or an option of
             another one.
     """
-    configuration = parse(read_yaml(path, "'data', 'base' and 'finetune'"), str(path))
+    if isinstance(source, FinetuneConfiguration):
+        source = source.model_dump(exclude_unset=True)
+    configuration = parse(*read(source, "'data', 'base' and 'finetune'"))
+    if not isinstance(source, str | Path):
+        return configuration
+    folder = Path(source).parent
     sections = {
         "data": ("train", "validation", "test"),
         "base": ("checkpoint", "data"),
@@ -151,13 +161,13 @@ def load(path: Path) -> FinetuneConfiguration:
     for name, keys in sections.items():
         section = getattr(configuration, name)
         found: dict[str, Any] = {
-            key: located(value, path.parent)
+            key: located(value, folder)
             for key in keys
             if isinstance(value := getattr(section, key, None), str | list)
         }
         dynamics = getattr(section, "dynamics", None)
         if isinstance(dynamics, dict) and isinstance(dynamics.get("structure"), str):
-            found["dynamics"] = {**dynamics, "structure": located(dynamics["structure"], path.parent)}
+            found["dynamics"] = {**dynamics, "structure": located(dynamics["structure"], folder)}
         update[name] = section.model_copy(update=found)
     return configuration.model_copy(update=update)
 

@@ -24,7 +24,7 @@ from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch, concatenate
 from mlplugins.training.config import TrainingSection
 from mlplugins.training.data import pack
-from mlplugins.training.loss import EnergyForces, ErrorSums, loss, residuals
+from mlplugins.training.loss import ErrorSums, Predictor, loss, residuals
 from mlplugins.training.schedule import MovingAverage, Schedule
 
 Row = dict[str, float]
@@ -173,9 +173,9 @@ class _Run:
             self.potential.use_native_ops()
             self.potential.set_exchange(nn.Identity())  # no ghosts here; the op has no second derivative
         self.average = MovingAverage(self.potential, settings.ema)
-        self.averaged = EnergyForces(self.average.module)  # type: ignore[arg-type]
+        self.averaged = Predictor(self.average.module)  # type: ignore[arg-type]
         self.raw_optimizer = _optimizer(self.potential, settings)
-        self.model, self.optimizer = self.fabric.setup(EnergyForces(self.potential), self.raw_optimizer)
+        self.model, self.optimizer = self.fabric.setup(Predictor(self.potential), self.raw_optimizer)
         self.schedule = Schedule(settings.schedule)
         self.sums = ErrorSums(self.fabric.device)
         self.packed = [batch.to(self.fabric.device) for batch in self._mine(pack(self.parts.validation))]
@@ -225,7 +225,7 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self.potential.parameters(), settings.gradient_clip)
         self.optimizer.step()
         self.average.update(counters.step)
-        self.sums.add(errors, value)
+        self.sums.add(errors, value, batch.n_systems)
         counters.step += 1
 
     def _end_of_epoch(self) -> None:
@@ -257,7 +257,7 @@ class _Run:
         sums = ErrorSums(self.fabric.device)
         for batch in self.packed:
             errors = residuals(self.averaged(batch, False), batch)
-            sums.add(errors, loss(errors, self.settings.loss))
+            sums.add(errors, loss(errors, self.settings.loss), batch.n_systems)
         summary = self._reduced(sums).summary()
         row |= {f"validation_{name}": value for name, value in summary.items()}
         score = summary["loss"]
@@ -402,7 +402,7 @@ class _Run:
                 raise TypeError(f"'counters.{name}' is {getattr(counters, name)!r}")
         self.counters = counters
         self.history = [dict(row) for row in state["history"]]
-        self.sums.values = state["sums"].to(device)
+        self.sums.restore(state["sums"].to(device))
         self.best = state["best"] and {name: value.to(device) for name, value in state["best"].items()}
         torch.set_rng_state(state["rng"])
 

@@ -13,6 +13,7 @@ import torch
 
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
+from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, results
@@ -47,18 +48,13 @@ def probes(structures: Sequence[Structure], seed: int = 0) -> list[Structure]:
                 positions=structure.positions @ deformation
                 + generator.normal(0.0, RATTLE_A, structure.positions.shape),
                 cell=structure.cell @ deformation,
-                energy=None,
-                forces=None,
-                stress=None,
                 origin=f"rattled copy of {structure.origin}",
-            )
+            ).labelled({})
         )
     return copies
 
 
-def evaluate(
-    potential: Potential, structures: Sequence[Structure], references: Composition
-) -> list[results.Predicted]:
+def evaluate(potential: Potential, structures: Sequence[Structure], references: Composition) -> list[Results]:
     """Predictions in the potential's precision, `references` added to the energies."""
     dtype = next(chain(potential.parameters(), potential.buffers())).dtype
     graphs = data.graphs(structures, references, potential.cutoff, dtype)
@@ -68,10 +64,10 @@ def evaluate(
 def labelled(
     potential: Potential, structures: Sequence[Structure], references: Composition
 ) -> list[Structure]:
-    """The structures with energies, forces and stress of a model."""
+    """The structures with what a model predicts as their labels."""
     predicted = evaluate(potential, structures, references)
     return [
-        replace(s, energy=p.energy, forces=p.forces, stress=p.stress)
+        s.labelled({name: p.get(name) for name in QUANTITIES})
         for s, p in zip(structures, predicted, strict=True)
     ]
 

@@ -1,7 +1,9 @@
 """The loss of gradient training, and the running error sums that are logged.
 
-L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩,   ⟨⟩ over structures, force components, stress components,
-each term of which is multiplied by the weight of its structure (1 unless replayed).
+L = Σ_q w_q ⟨x_q²⟩ over the quantities q of the table, ⟨⟩ over structures or atoms and components, each term
+of which is multiplied by the weight of its structure (1 unless replayed). For energy, forces and stress
+
+L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩.
 
 The stress enters as the virial per atom, so that energy and stress weights compare the same unit (eV/atom);
 w_F/w_E is in Å². With `huber` = δ the square of an error x becomes δ (2|x| − δ) beyond |x| = δ.
@@ -15,22 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures.batch import Batch
-from mlplugins.structures.metrics import MILLI, VOIGT
 from mlplugins.training.config import LossSection
 
-UNITS = {"energy": "meV_per_atom", "forces": "meV_per_A", "stress": "meV_per_A3"}
+Predicted = dict[str, Tensor]
+"""Of a batch, by name of the quantity: (S, …) or (N, …); without baseline, those per volume times the volume
+(the stress as ∂E/∂ε), which exists without a cell, too. A dictionary of tensors, as families return it:
+`Results` hold one structure, in numpy."""
 
 
-class Predicted(NamedTuple):
-    """Energies (S,) without baseline, forces (N, 3), ∂E/∂ε (S, 3, 3)."""
-
-    energy: Tensor
-    forces: Tensor
-    virial: Tensor
-
-
-class EnergyForces(nn.Module):
+class Predictor(nn.Module):
     """A potential with its derivatives in one forward pass (what is trained, also in data-parallel runs)."""
 
     def __init__(self, potential: Potential) -> None:
@@ -38,62 +35,79 @@ class EnergyForces(nn.Module):
         self.potential = potential
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
-        """Energies, forces and virials of a batch; `create_graph` to differentiate them again."""
+        """All that there is of a batch; `create_graph` to differentiate forces and stress again."""
         graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
-        per_atom = self.potential(graph)["energy"]
-        energy = torch.zeros(n_systems, dtype=per_atom.dtype, device=per_atom.device)
-        energy = energy.index_add(0, batch.system, per_atom)
-        forces, virial = energy_derivatives(energy, graph, n_systems, create_graph)
+        found = self.potential(graph)
+        predicted = {}
+        for name, quantity in QUANTITIES.items():
+            if quantity.derivative is None and name in found:
+                whole = quantity.per == "system"
+                predicted[name] = _by_system(found[name], batch.system, n_systems) if whole else found[name]
+        forces, virial = energy_derivatives(predicted["energy"], graph, n_systems, create_graph)
+        derived = {"positions": forces, "strain": virial}
+        for name, quantity in QUANTITIES.items():
+            if quantity.derivative is not None:
+                predicted[name] = derived[quantity.derivative.to]
         if not create_graph:
-            return Predicted(energy.detach(), forces.detach(), virial.detach())
-        return Predicted(energy, forces, virial)
+            return {name: value.detach() for name, value in predicted.items()}
+        return predicted
 
 
-class Residuals(NamedTuple):
-    """Prediction minus label: energy per atom (S,), forces (N', 3) of the atoms that have a label, and, of
-    the S' structures that have a stress label, virial per atom and stress (S', 3, 3). `weights`: those of
-    their structures, broadcastable, for energy, forces and virial; empty: 1."""
+def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:
+    shape = (n_systems, *values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, system, values)
 
-    energy: Tensor
-    forces: Tensor
-    virial: Tensor
-    stress: Tensor
-    weights: tuple[Tensor, ...] = ()
+
+class Residual(NamedTuple):
+    """Prediction minus label of one quantity, rows without a label left out.
+
+    Attributes:
+        error: per atom of what is extensive; unit of `Quantity.compared_unit`.
+        learned: as the loss takes it: of a quantity per volume, V/N times the error; else the error.
+        weight: of the structures, broadcastable to both.
+    """
+
+    error: Tensor
+    learned: Tensor
+    weight: Tensor
+
+
+Residuals = dict[str, Residual]
 
 
 def residuals(predicted: Predicted, batch: Batch) -> Residuals:
-    """Errors of a prediction, in eV/atom, eV/Å, eV/atom, eV/Å³."""
-    labelled = torch.nonzero(batch.volume > 0).squeeze(1)
-    atoms = torch.nonzero(~torch.isnan(batch.forces[:, 0])).squeeze(1)
-    volume = batch.volume.index_select(0, labelled).reshape(-1, 1, 1)
-    n_atoms = batch.n_atoms.index_select(0, labelled).reshape(-1, 1, 1)
-    stress = predicted.virial.index_select(0, labelled) / volume - batch.stress.index_select(0, labelled)
-    return Residuals(
-        (predicted.energy - batch.energy) / batch.n_atoms,
-        predicted.forces.index_select(0, atoms) - batch.forces.index_select(0, atoms),
-        stress * volume / n_atoms,
-        stress,
-        (
-            batch.weight,
-            batch.weight.index_select(0, batch.system.index_select(0, atoms)).unsqueeze(1),
-            batch.weight.index_select(0, labelled).reshape(-1, 1, 1),
-        ),
-    )
+    """Errors of a prediction, by quantity: energy eV/atom, forces eV/Å, stress eV/Å³ (learned: eV/atom), …"""
+    return {name: _residual(QUANTITIES[name], value, batch) for name, value in predicted.items()}
+
+
+def _residual(quantity: Quantity, predicted: Tensor, batch: Batch) -> Residual:
+    rows = torch.nonzero(batch.has(quantity.name)).squeeze(1)
+    systems = rows if quantity.per == "system" else batch.system.index_select(0, rows)
+    columns = [-1, *(1 for _ in quantity.shape)]
+
+    def of_systems(values: Tensor) -> Tensor:
+        return values.index_select(0, systems).reshape(columns)
+
+    value = predicted.index_select(0, rows)
+    if quantity.per_volume:
+        value = value / of_systems(batch.volume)
+    error = value - batch.labels[quantity.name].index_select(0, rows)
+    if quantity.extensive:
+        error = error / of_systems(batch.n_atoms)
+    learned = error
+    if quantity.per_volume:
+        learned = error * of_systems(batch.volume) / of_systems(batch.n_atoms)
+    return Residual(error, learned, of_systems(batch.weight))
 
 
 def loss(errors: Residuals, weights: LossSection) -> Tensor:
     """Weighted loss (a scalar); terms of weight zero and of absent labels do not enter."""
-    total = torch.zeros((), dtype=errors.energy.dtype, device=errors.energy.device)
-    terms = (
-        (weights.energy, errors.energy),
-        (weights.forces, errors.forces),
-        (weights.stress, errors.virial),
-    )
-    for index, (weight, error) in enumerate(terms):
-        if weight > 0 and error.numel() > 0:
-            penalty = _penalty(error, weights.huber)
-            if errors.weights:
-                penalty = penalty * errors.weights[index]
+    energy = errors["energy"].error
+    total = torch.zeros((), dtype=energy.dtype, device=energy.device)
+    for name, found in errors.items():
+        weight = weights.weight(name)
+        if weight > 0 and found.learned.numel() > 0:
+            penalty = _penalty(found.learned, weights.huber) * found.weight
             total = total + weight * penalty.mean()
     return total
 
@@ -108,31 +122,39 @@ def _penalty(error: Tensor, huber: float | None) -> Tensor:
 class ErrorSums:
     """Running sums of errors; `values` is one float64 tensor, so that ranks can add theirs.
 
-    Columns: for energy, forces and stress: number, Σ|x|, Σx²; then the number of structures S and Σ S·loss.
+    Columns: for every quantity of the table: number, Σ|x|, Σx²; then the number of structures S and Σ S·loss.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self.values = torch.zeros(11, dtype=torch.float64, device=device)
+        self.values = torch.zeros(3 * len(QUANTITIES) + 2, dtype=torch.float64, device=device)
 
-    def add(self, errors: Residuals, value: Tensor) -> None:
-        """Add the errors of one batch and its loss."""
-        i, j = zip(*VOIGT)
-        stress = errors.stress[:, list(i), list(j)]
-        row = []
-        for error in (errors.energy, errors.forces, stress):
-            x = error.detach().double()
-            count = torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device)
-            row += [count, x.abs().sum(), x.square().sum()]
-        n = torch.tensor(float(errors.energy.shape[0]), dtype=torch.float64, device=errors.energy.device)
+    def add(self, errors: Residuals, value: Tensor, n_systems: int) -> None:
+        """Add the errors of one batch of `n_systems` structures and its loss."""
+        row = [torch.zeros((), dtype=torch.float64, device=value.device)] * 3 * len(QUANTITIES)
+        for k, (name, quantity) in enumerate(QUANTITIES.items()):
+            if name in errors:
+                x = errors[name].error
+                if quantity.symmetric:
+                    i, j = zip(*VOIGT)
+                    x = x[:, list(i), list(j)]
+                x = x.detach().double()
+                count = torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device)
+                row[3 * k : 3 * k + 3] = [count, x.abs().sum(), x.square().sum()]
+        n = torch.tensor(float(n_systems), dtype=torch.float64, device=value.device)
         self.values += torch.stack([*row, n, value.detach().double() * n])
+
+    def restore(self, values: Tensor) -> None:
+        """Continue with the `values` of a checkpoint, of a time when the table may have been shorter."""
+        known = len(values) - 2
+        self.values[:known], self.values[-2:] = values[:known], values[known:]
 
     def summary(self) -> dict[str, float]:
         """Mean loss and MAE/RMSE of each quantity that has labels, e.g. `forces_mae_meV_per_A`."""
         v = self.values.tolist()
-        result = {"loss": v[10] / v[9] if v[9] else float("nan")}
-        for k, (name, unit) in enumerate(UNITS.items()):
+        result = {"loss": v[-1] / v[-2] if v[-2] else float("nan")}
+        for k, quantity in enumerate(QUANTITIES.values()):
             count, absolute, square = v[3 * k : 3 * k + 3]
             if count:
-                result[f"{name}_mae_{unit}"] = MILLI * absolute / count
-                result[f"{name}_rmse_{unit}"] = MILLI * (square / count) ** 0.5
+                result[quantity.column("mae")] = quantity.error_scale * absolute / count
+                result[quantity.column("rmse")] = quantity.error_scale * (square / count) ** 0.5
         return result

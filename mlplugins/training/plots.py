@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from mlplugins.structures.metrics import MILLI, Pairs
+from mlplugins.quantities import QUANTITIES, Quantity
+from mlplugins.structures.metrics import Pairs
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
 STYLE: Any = {
@@ -23,21 +24,12 @@ STYLE: Any = {
     "axes.titlesize": 10,
     "legend.frameon": False,
 }
-ERRORS = {
-    "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
-    "forces_rmse_meV_per_A": "force RMSE (meV/Å)",
-    "stress_rmse_meV_per_A3": "stress RMSE (meV/Å³)",
-}
-PARITY = {
-    "energy": ("energy", "eV/atom", "meV/atom"),
-    "forces": ("force components", "eV/Å", "meV/Å"),
-    "stress": ("stress components", "eV/Å³", "meV/Å³"),
-}
 
 
 def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Path) -> None:
     """Loss and errors per epoch, training and validation; the best epoch marked."""
-    panels = {"loss": "loss"} | {k: v for k, v in ERRORS.items() if any(f"train_{k}" in row for row in rows)}
+    panels = {"loss": "loss"}
+    panels |= {k: v for k, v in _errors().items() if any(f"train_{k}" in row for row in rows)}
     with mpl.rc_context(STYLE):
         figure, axes = _figure(len(panels))
         for ax, (name, title) in zip(axes, panels.items()):
@@ -63,7 +55,7 @@ def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float
         laws: `a`, `b`, `c` of each error that has a fit.
         path: PNG to write.
     """
-    panels = {name: title for name, title in ERRORS.items() if name in rows[0]}
+    panels = {name: title for name, title in _errors().items() if name in rows[0]}
     sizes = [row["n_train"] for row in rows]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(len(panels))
@@ -88,13 +80,13 @@ def parity(found: Pairs, path: Path, title: str) -> None:
         path: PNG to write.
         title: what the structures are.
     """
-    panels = [name for name in PARITY if name in found]
+    panels = [name for name in QUANTITIES if name in found]
     if not panels:
         return
     with mpl.rc_context(STYLE):
         figure, axes = _figure(len(panels))
         for ax, name in zip(axes, panels):
-            _parity_panel(ax, name, *found[name])
+            _parity_panel(ax, QUANTITIES[name], *found[name])
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         FigureCanvasAgg(figure).print_png(str(path))
 
@@ -129,9 +121,14 @@ def _rms(z: np.ndarray) -> str:
     return _short(float(np.sqrt(np.mean(z**2))))
 
 
-def _parity_panel(ax: Axes, name: str, label: np.ndarray, predicted: np.ndarray) -> None:
-    quantity, unit, error_unit = PARITY[name]
-    shift = float(np.mean(label)) if name == "energy" else 0.0
+def _errors() -> dict[str, str]:
+    """Titles of the errors of all quantities, by their names in log.csv."""
+    return {q.column("rmse"): f"{q.noun} RMSE ({q.error_unit})" for q in QUANTITIES.values()}
+
+
+def _parity_panel(ax: Axes, quantity: Quantity, label: np.ndarray, predicted: np.ndarray) -> None:
+    unit, error_unit = quantity.compared_unit, quantity.error_unit
+    shift = float(np.mean(label)) if quantity.baseline else 0.0
     x, y = label - shift, predicted - shift
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.05 * (high - low) or 1e-3
@@ -141,14 +138,14 @@ def _parity_panel(ax: Axes, name: str, label: np.ndarray, predicted: np.ndarray)
         ax.hexbin(x, y, gridsize=80, bins="log", cmap="Blues", mincnt=1, extent=(*limits, *limits), lw=0.1)
     else:
         ax.plot(x, y, "o", ms=3, alpha=0.5 if len(x) > 100 else 0.9, color=BLUE, mew=0)
-    error = (y - x) * MILLI
+    error = (y - x) * quantity.error_scale
     text = (
         f"MAE {_short(np.abs(error).mean())} {error_unit}\n"
         f"RMSE {_short(np.sqrt(np.square(error).mean()))} {error_unit}\n{len(x)} values"
     )
     ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=8)
-    origin = "" if name != "energy" else f" {'+' if shift < 0 else '−'} {abs(shift):.3f}"
-    ax.set(xlim=limits, ylim=limits, title=quantity)
+    origin = f" {'+' if shift < 0 else '−'} {abs(shift):.3f}" if quantity.baseline else ""
+    ax.set(xlim=limits, ylim=limits, title=quantity.components_text)
     ax.set(xlabel=f"reference{origin} ({unit})", ylabel=f"model{origin} ({unit})")
     ax.set_aspect("equal")
     ax.locator_params(nbins=5)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mlplugins.errors import BadInput
+from mlplugins.elements import require_known
 from mlplugins.models import composition
 from mlplugins.models.composition import Composition
+from mlplugins.quantities import MILLI
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import MILLI
 from mlplugins.training.data import symbols
 
 LARGE_OFFSET = 1.0
@@ -62,9 +62,9 @@ def refit(
     Raises:
         BadInput: a given energy of an element that the base lacks.
     """
-    unknown = sorted(set(given or {}) - set(base.elements))
-    if unknown:
-        raise BadInput(f"data.baseline: {', '.join(unknown)} not among the base's {', '.join(base.elements)}")
+    require_known(
+        given or {}, base.elements, "data.baseline: ", f" not among the base's {', '.join(base.elements)}"
+    )
     labels = np.array([s.energy or 0.0 for s in structures])
     n_atoms = np.array([len(s) for s in structures], dtype=np.float64)
     difference = labels - np.asarray(predicted, dtype=np.float64)

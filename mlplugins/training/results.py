@@ -9,51 +9,55 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
+from mlplugins.quantities import QUANTITIES, Quantity, Results
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.training.data import pack
-from mlplugins.training.loss import EnergyForces
+from mlplugins.training.loss import Predictor
 
 PACKAGES = ("mlplugins", "torch", "lightning", "e3nn", "ase", "numpy", "metatomic-torch", "vesin")
 
 
-class Predicted(NamedTuple):
-    """One structure: eV, eV/Å (N, 3), eV/Å³ (3, 3) or None without a volume."""
-
-    energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64] | None
-
-
 def predict(
     potential: Potential, structures: Sequence[Structure], graphs: Sequence[Batch], baseline: Composition
-) -> list[Predicted]:
-    """Energies (baseline added), forces and stress of structures whose batches are `graphs`."""
+) -> list[Results]:
+    """Predictions (baseline added to the energies) for structures whose batches are `graphs`."""
     device = next(chain(potential.parameters(), potential.buffers())).device
     if device.type == "cpu":
         potential = copy.deepcopy(potential)
         potential.use_native_ops()
-    module = EnergyForces(potential)
-    rows: list[Predicted] = []
+    module = Predictor(potential)
+    rows: list[Results] = []
     for batch in pack(graphs):
         predicted = module(batch.to(device), False)
         sizes = [int(n) for n in batch.n_atoms.tolist()]
-        forces = predicted.forces.double().cpu().split(sizes)
-        energies, virials = predicted.energy.double().cpu(), predicted.virial.double().cpu().numpy()
-        for e, f, w in zip(energies.tolist(), forces, virials, strict=True):
+        parts = {}
+        for name, values in predicted.items():
+            whole = QUANTITIES[name].per == "system"
+            values = values.double().cpu()
+            parts[name] = values.numpy() if whole else [part.numpy() for part in values.split(sizes)]
+        for k in range(len(sizes)):
             s = structures[len(rows)]
             offset = baseline.predict(s.to_atoms().get_chemical_symbols())
-            volume = s.volume
-            rows.append(Predicted(e + offset, f.numpy(), w / volume if volume > 0.0 else None))
+            rows.append(
+                Results.of({name: _finished(QUANTITIES[name], parts[name][k], s, offset) for name in parts})
+            )
     return rows
+
+
+def _finished(quantity: Quantity, value: Any, structure: Structure, offset: float) -> Any:
+    """A prediction as labels are: with its baseline, over the volume (None without one)."""
+    if quantity.baseline:
+        value = value + offset
+    if quantity.per_volume:
+        return value / structure.volume if structure.volume > 0.0 else None
+    return value if quantity.full_shape(len(structure)) else float(value)
 
 
 def versions() -> dict[str, str]:
@@ -84,8 +88,12 @@ def write_log(path: Path, rows: Sequence[dict[str, float]], restart: bool, colum
         writer.writerows(rows)
 
 
-def log_columns(stress: bool) -> list[str]:
-    """Columns of `log.csv` after the first four."""
-    quantities = ["energy_{}_meV_per_atom", "forces_{}_meV_per_A"] + ["stress_{}_meV_per_A3"] * stress
-    names = ["loss", *(q.format(kind) for q in quantities for kind in ("mae", "rmse"))]
+def log_columns(structures: Sequence[Structure]) -> list[str]:
+    """Columns of `log.csv` after the first four: energy and forces, and what else has labels."""
+    shown = [
+        quantity
+        for name, quantity in QUANTITIES.items()
+        if name in ("energy", "forces") or any(s.get(name) is not None for s in structures)
+    ]
+    names = ["loss", *(quantity.column(kind) for quantity in shown for kind in ("mae", "rmse"))]
     return [f"{part}_{name}" for part in ("train", "validation") for name in names]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlplugins import files, models
+from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
@@ -21,7 +21,7 @@ from mlplugins.training import data, plots
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Observer, Outcome
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets
+from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Solution:
 def train(
     configuration: ClosedFormConfiguration, directory: Path, observer: Observer, restart: bool = False
 ) -> Trained:
-    """Fit as configured and write model.pt, checkpoint.ckpt, metrics.json and plots.
+    """Fit as configured and write model.pt, checkpoint.ckpt and plots.
 
     Raises:
         BadInput: wrong data or settings, more memory than there is, a directory that holds another run.
@@ -94,8 +94,10 @@ def train(
         configuration.targets,
         configuration.seed,
     )
-    references = list(getattr(models.family(family), "REFERENCES", []))
-    record = Record(configuration, sets, {}, family, asdict(task.hyperparameters), references)
+    references = models.family(family).references
+    record = Record(
+        configuration, sets, {}, first_card(sets, family, asdict(task.hyperparameters), references)
+    )
     Files(directory, record, restart).prepare()
     for warning in sets.warnings:
         observer.note(warning)
@@ -121,7 +123,6 @@ def train(
         plots.z_scores(solution.z_scores, directory / "uncertainty.png")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
-    files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 
@@ -134,7 +135,9 @@ def _fitted(record: Record, solution: Solution) -> Record:
         name: data.graphs(structures, sets.baseline, solution.potential.cutoff, torch.float64)
         for name, structures in named_sets(sets).items()
     }
-    details = {"solver": solution.report, "n_parameters": solution.n_coefficients}
-    return replace(
-        record, sets=sets, graphs=graphs, hyperparameters=solution.hyperparameters, details=details
-    )
+    details = {
+        "hyperparameters": solution.hyperparameters,
+        "solver": solution.report,
+        "n_parameters": solution.n_coefficients,
+    }
+    return replace(record, sets=sets, graphs=graphs, card=replace(record.card, details=details))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from mlplugins.analysis.bayes import msd_points
-from mlplugins.analysis.conventions import pymatgen_diffusion
 from mlplugins.analysis.diffusion import Paths, diffusion
 from mlplugins.analysis.msd import mean_squared_displacement
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
 from mlplugins.errors import BadInput
 from mlplugins.units import conductivity_ms_cm
+from tests.analysis.conventions import pymatgen_diffusion
 
 pytestmark = pytest.mark.reference
 

@@ -15,23 +15,23 @@ from mlplugins.analysis import plots
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
 from mlplugins.analysis.methods_text import methods
-from mlplugins.analysis.quantities import study
+from mlplugins.analysis.observables.base import registered
 from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
 
 
-def results(temperatures, collective=True, further=False):
+def results(temperatures, collective=True, observables=None):
     for number, temperature in enumerate(temperatures):
         moved = LatticeWalk(frames=600, ions=20, rate=0.1 + 0.2 * number, seed=number).displacements()
         run = Trajectory("Li", moved, 100.0, ((0, 600),), 8000.0, 40, {}, np.zeros((600, 3)), collective)
-        yield (study if further else analyse)([run], temperature, AnalysisSettings())
+        yield analyse([run], temperature, AnalysisSettings(), observables)
 
 
 @pytest.fixture(scope="module")
 def report():
-    runs = list(results([500.0, 600.0, 700.0], further=True))
+    runs = list(results([500.0, 600.0, 700.0], observables=registered()))
     law, notes = arrhenius(runs)
     return Report("Li", runs, law, [*notes, "a < b & c"], (("fit", "gls"), ("files", "<a&b>.dump")))
 
@@ -142,7 +142,7 @@ def test_logarithmic_axes_have_numbers(highest):
     axes = figure.subplots()
     axes.plot([12, 16], [1.3e-5, highest])
     axes.set_yscale("log")
-    plots._finish(axes)
+    plots.finish(axes)
     figure.canvas.draw()
     ends = axes.get_ylim()
     labels = [

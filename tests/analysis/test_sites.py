@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mlplugins.analysis.observables.van_hove import van_hove
 from mlplugins.analysis.sites import Sites, assign, find_sites, hop_statistics, poisson_rate, pooled
-from mlplugins.analysis.vanhove import van_hove
 from mlplugins.errors import BadInput
 
 BOX, STEP = 12.0, 3.0

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from mlplugins.checks import engines
+from mlplugins import engines
 from mlplugins.checks.parity import _compare, parity
+from mlplugins.engines.base import Way
 from mlplugins.errors import RunFailed
 from mlplugins.model_file import artifact
+from mlplugins.quantities import Results
 
 from ..simulation.argon import write_model
 
@@ -69,15 +71,16 @@ def test_ipi(model):
 def test_a_structure_that_fails_in_ipi_does_not_hide_the_others(model):
     collided = bulk("Ar", "fcc", a=5.3, cubic=True)
     collided.positions[1] = collided.positions[0]
-    [good, bad] = engines.in_ipi(model, [_small(), collided])
-    assert isinstance(good, engines.SinglePoint)
+    cases, ipi = [_small(), collided], engines.load("ipi")
+    [good, bad] = ipi.single_points(model, cases, ipi.ways(model, cases, [1])[0])
+    assert isinstance(good, Results)
     assert isinstance(bad, RunFailed)
     assert "not finite" in str(bad)
 
 
 def test_a_difference_of_the_size_of_the_promise_fails(model):
-    [reference] = engines.in_ase(model, [_small()])
-    how = ("lammps", 2, "exchange")
+    [reference] = engines.load("ase").single_points(model, [_small()], Way((0,)))
+    how = ("lammps", Way((0,), 2, "exchange"))
     assert all(row.passed for row in _compare(model, "x", reference, reference, how))
     wrong = [
         replace(reference, energy=reference.energy + 5e-8),

@@ -51,7 +51,7 @@ def test_a_bad_model_gives_1_and_names_the_check(folder, capsys):
         (["model.pt", "a.extxyz", "--engines", "ase,lamps"], "did you mean 'lammps'?"),
         (["model.pt", "a.extxyz", "--engines", ""], "expected some of"),
         (["model.pt", "a.extxyz", "--ranks", "0"], "--ranks"),
-        (["model.pt", "a.extxyz", "--engines", "ase", "--md"], "--md runs in LAMMPS"),
+        (["model.pt", "a.extxyz", "--engines", "ase", "--md"], "md (--md) runs in LAMMPS"),
     ],
 )
 def test_wrong_use_gives_2(folder, monkeypatch, capsys, words, text):

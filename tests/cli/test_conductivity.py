@@ -210,7 +210,7 @@ def test_the_help_shows_an_example(capsys):
 
 
 def test_long_files_show_progress(walk, monkeypatch, capsys):
-    monkeypatch.setattr("mlplugins.cli.conductivity.BYTES_WITH_PROGRESS", 0)
+    monkeypatch.setattr("mlplugins.analysis.study.BYTES_WITH_PROGRESS", 0)
     assert main(["conductivity", "run.dump", *OPTIONS]) == 0
     assert "report:" in capsys.readouterr().out
 

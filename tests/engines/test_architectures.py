@@ -13,14 +13,15 @@ import torch
 from ase import Atoms
 from ase.io import write
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, engines
 from mlplugins.checkpoints import sevennet
-from mlplugins.checks.engines import SinglePoint, in_ipi
-from mlplugins.export.metatomic import Description, save
-from mlplugins.export.tables import tabulated
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.write import save
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
+from mlplugins.quantities import Results
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
@@ -58,7 +59,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     for name, elements in ELEMENTS.items():
         found[name] = folder / f"{name.replace(' ', '_')}.pt"
         family = "nequip" if name == "sevennet" else "mace"
-        save(potential(name), found[name], Description(family, elements, SHIFTS), "float64")
+        save(potential(name), found[name], ModelCard(family, elements, SHIFTS), "float64")
     return found
 
 
@@ -100,8 +101,10 @@ def test_lammps_in_every_mode(files, name, ranks, mode):
 def test_ipi(files, name):
     model = artifact.load(files[name])
     cases = list(structures(name).values())
-    for atoms, got in zip(cases, in_ipi(model, cases)):
-        assert isinstance(got, SinglePoint), got
+    ipi = engines.load("ipi")
+    [way, _] = ipi.ways(model, cases, [1])
+    for atoms, got in zip(cases, ipi.single_points(model, cases, way), strict=True):
+        assert isinstance(got, Results), got
         atoms.calc = MLCalculator(files[name])
         assert got.energy == pytest.approx(atoms.get_potential_energy(), abs=TOLERANCE * len(atoms))
         np.testing.assert_allclose(got.forces, atoms.get_forces(), rtol=0, atol=TOLERANCE)

@@ -19,8 +19,8 @@ from ase.io import write
 from ipi import read_output
 from ipi.utils.units import unit_to_internal, unit_to_user
 
-from mlplugins.cli.ipi_driver import driver_file
 from mlplugins.engines.ipi.driver import MLDriver, connect
+from mlplugins.engines.ipi.program import driver_file
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.artifact import load
 

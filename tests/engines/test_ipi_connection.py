@@ -12,10 +12,10 @@ from ase.build import bulk
 from ase.io import write
 from ipi.interfaces.sockets import MESSAGE
 
-from mlplugins.cli.ipi_driver import driver_file
 from mlplugins.engines.ipi.driver import MLDriver, connect, serve
+from mlplugins.engines.ipi.program import driver_file
+from mlplugins.engines.ipi.xyz import upright
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.structures.ipi_xyz import upright
 
 from .conftest import crystal
 from .test_ipi import (

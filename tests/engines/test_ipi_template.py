@@ -15,8 +15,8 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 from mlplugins import MLCalculator
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.engines.ipi.template import compare, read_template
+from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.structures.ipi_xyz import upright, write_xyz
 
 from .conftest import crystal
 

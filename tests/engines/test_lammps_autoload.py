@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.ops import build
 
 from .conftest import crystal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlplugins import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 
 from .conftest import crystal, triclinic
 from .lammps_tools import deck, start, thermo, velocities

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.ops import build
 from mlplugins.units import BAR_PER_EV_A3

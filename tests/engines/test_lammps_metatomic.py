@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlplugins import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 
 from . import direct_model, general_model
 from .conftest import STRUCTURES, crystal, triclinic

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from mlplugins import MLCalculator
-from mlplugins.engines.lammps import run as lammps
+from mlplugins.engines import lammps
 from mlplugins.testing.structures import standard_structures
 
 from .conftest import (

@@ -18,8 +18,8 @@ from ase import Atoms
 from ase.io import write
 
 from mlplugins.checkpoints import sevennet
-from mlplugins.checks import parity
 from mlplugins.cli.main import main
+from mlplugins.engines.lammps import single_point
 from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
@@ -161,7 +161,7 @@ def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, dty
 
     Ghost shells of 25 Å pass, too, but hold thousands of atoms, which take a minute.
     """
-    monkeypatch.setattr(parity, "LARGEST_GHOST", 0)
+    monkeypatch.setattr(single_point, "LARGEST_GHOST", 0)
     path = released / RELEASED["sevennet_0_11jul2024"]
     words = ["-o", str(tmp_path / "m.pt"), "--elements", "Li", "P", "S", "Cl", "--dtype", dtype]
     assert main(["convert", str(path), *words]) == 0

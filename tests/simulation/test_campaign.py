@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from mlplugins import engines
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import host
+from mlplugins.simulation import driving
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
 
@@ -36,7 +37,7 @@ def _plan(path, folder, engine):
 
 def _positions(campaign, run):
     """(frames, atoms, 3), Å, as the analysis reads them; steps must be there once each and in order."""
-    [file] = host.load(campaign.config.engine).trajectories(run)
+    [file] = engines.load(campaign.config.engine).trajectories(run)
     frames = list(read_frames(file))
     steps = [frame.step for frame in frames if frame.step is not None]
     assert set(np.diff(steps)) <= {run.config.dump_interval}
@@ -47,7 +48,7 @@ def _positions(campaign, run):
 def test_a_campaign_runs_once_and_only_once(tmp_path, engine):
     path = write_campaign(tmp_path, temperatures=[60, 100], parallel=2)
     campaign = _plan(path, tmp_path, engine)
-    outcomes = campaigns.simulate(campaign)
+    outcomes = campaigns.run(campaign)
     assert [(o.run, o.state, o.step) for o in outcomes] == [
         ("T0060_seed1", "finished", 140),
         ("T0100_seed1", "finished", 140),
@@ -60,7 +61,7 @@ def test_a_campaign_runs_once_and_only_once(tmp_path, engine):
         status = json.loads((run.directory / "status.json").read_text())
         assert (status["state"], status["temperature_K"]) == ("finished", run.temperature)
     written = {p: p.stat().st_mtime_ns for run in campaign.runs for p in run.directory.glob("tra*")}
-    assert [o.state for o in campaigns.simulate(campaign)] == ["finished", "finished"]
+    assert [o.state for o in campaigns.run(campaign)] == ["finished", "finished"]
     assert written == {p: p.stat().st_mtime_ns for p in written}
 
 
@@ -83,7 +84,7 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     [run] = campaign.runs
     command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
-    one = host.load(engine)
+    one = engines.load(engine)
     deadline = time.monotonic() + 120
     while one.steps_done(run) < 40 + steps / 4 and time.monotonic() < deadline:
         assert process.poll() is None
@@ -92,7 +93,7 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     process.wait()
     assert _step(run.directory) < 40 + steps
     before = one.trajectories(run)[0].read_bytes()
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert (outcome.state, outcome.message) == ("finished", "")
     # what was there before the last restart file is kept, and nothing is missing or twice
     after = one.trajectories(run)[0].read_bytes()
@@ -140,7 +141,7 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
     )
     campaign = _plan(path, tmp_path, engine)
     [run] = campaign.runs
-    one = host.load(engine)
+    one = engines.load(engine)
     command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
     random = np.random.default_rng(5)
     seen = []
@@ -154,7 +155,7 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
         assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: make it longer"
         seen.append(one.steps_done(run))
     assert np.ptp(seen) > campaign.config.total_steps / 4
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert (outcome.state, outcome.message) == ("finished", "")
     positions = _positions(campaign, run)
     assert len(positions) == steps // 10 + 1
@@ -197,37 +198,37 @@ def test_more_temperatures_can_be_added(tmp_path):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_that_blows_up_says_where(tmp_path, engine):
     path = write_campaign(tmp_path, timestep=400.0)
-    [outcome] = campaigns.simulate(_plan(path, tmp_path, engine))
+    [outcome] = campaigns.run(_plan(path, tmp_path, engine))
     assert outcome.state == "failed"
     assert f"at step {outcome.step} of 140" in outcome.message
     assert any("ERROR" in line or "error" in line or line.split()[0].isdigit() for line in outcome.last_lines)
 
 
 def test_two_commands_in_one_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaigns, "LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr(driving, "LOCK_WAIT_S", 0.3)
     campaign = _plan(write_campaign(tmp_path), tmp_path, "lammps")
     campaigns.write(campaign)
-    with campaigns._locked(campaign.runs[0]), pytest.raises(BadInput, match="is in use"):
-        campaigns.simulate(campaign)
+    with driving.locked(campaign.runs[0]), pytest.raises(BadInput, match="is in use"):
+        campaigns.run(campaign)
 
 
 def test_a_missing_build_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     campaign = _plan(write_campaign(tmp_path), tmp_path, "lammps")
     monkeypatch.setenv("MLPLUGINS_CACHE", str(tmp_path / "empty"))
     with pytest.raises(BadInput, match="run `mlplugins build`"):
-        campaigns.simulate(campaign)
+        campaigns.run(campaign)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_restart_file_cut_by_a_kill_is_not_used(tmp_path):
     path = write_campaign(tmp_path)
     campaign = _plan(path, tmp_path, "lammps")
-    campaigns.simulate(campaign)
+    campaigns.run(campaign)
     folder = campaign.runs[0].directory
     (folder / "finished").unlink()
     newest = folder / "restart.140"
     newest.write_bytes(newest.read_bytes()[:-100])
-    stage = host.load("lammps").next_stage(campaign.runs[0])
+    stage = engines.load("lammps").next_stage(campaign.runs[0])
     assert stage is not None
     assert stage.name == "lammps from step 120"
     assert "read_restart    restart.120" in (folder / "resume.lmp").read_text()

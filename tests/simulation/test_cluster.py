@@ -23,7 +23,7 @@ LOCAL = {"provider": "local", "workers": 2}
 def test_options_that_the_provider_does_not_know_are_refused(tmp_path):
     path = write_campaign(tmp_path, cluster={"provider": "slurm", "options": {"partitoin": "long"}})
     with pytest.raises(BadInput, match=r"'cluster.options' for slurm: .*partitoin"):
-        campaigns.simulate(plan(load(path), tmp_path / "out"))
+        campaigns.run(plan(load(path), tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_host_without_an_address_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")
     path = write_campaign(tmp_path, cluster={"provider": "slurm", "options": {"partition": "p"}})
     with pytest.raises(BadInput, match=r"'cluster.address': the host name '.*' stands for no address"):
-        campaigns.simulate(plan(load(path), tmp_path / "out"))
+        campaigns.run(plan(load(path), tmp_path / "out"))
 
 
 @pytest.mark.slow
@@ -79,5 +79,5 @@ def test_runs_go_through_parsl_and_are_not_repeated(tmp_path):
     again = plan(load(path), tmp_path / "out")
     written = {p: p.stat().st_mtime_ns for run in again.runs for p in run.directory.glob("traj*")}
     assert len(written) == 2
-    assert all(outcome.state == "finished" for outcome in campaigns.simulate(again))
+    assert all(outcome.state == "finished" for outcome in campaigns.run(again))
     assert {p: p.stat().st_mtime_ns for p in written} == written

@@ -44,7 +44,10 @@ def test_engine_of_the_command_line_wins(tmp_path):
         ({"steps": 5}, "no frame would be written"),
         ({"engine": "ase", "ranks": 2}, "engine ase runs on 1 rank, got 2"),
         ({"engine": "ipi", "thermostat": {"kind": "nose-hoover"}}, "i-PI has no nose-hoover"),
-        ({"engine": "ase", "barostat": {"coupling": "aniso"}}, "aniso needs engine lammps"),
+        (
+            {"engine": "ase", "barostat": {"coupling": "aniso"}},
+            "aniso needs engine ipi or lammps, got ase",
+        ),
         ({"engine": "gromacs"}, "'engine'"),
     ],
 )
@@ -110,7 +113,7 @@ NAN, INF = float("nan"), float("inf")
         ({"mobile": {"species": "Li", "charge": True}}, "'mobile.charge': expected a number, got true"),
         ({"beads": 8}, "'beads': 8 needs engine ipi, got lammps"),
         ({"engine": "ipi", "thermostat": {"kind": "pile"}}, "needs 'beads' of 2 or more"),
-        ({"engine": "ase", "barostat": {"coupling": "flexible"}}, "flexible needs engine lammps or ipi"),
+        ({"engine": "ase", "barostat": {"coupling": "flexible"}}, "flexible needs engine ipi or lammps"),
         ({"velocities": "warm"}, "'velocities'"),
         ({"supercell": [1, 1, True]}, "'supercell.2': expected a number, got true"),
     ],

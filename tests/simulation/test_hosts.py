@@ -7,11 +7,12 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
+from mlplugins.dynamics.output import table
+from mlplugins.engines.ase import host as ase_host
+from mlplugins.engines.ipi import host as ipi
+from mlplugins.engines.lammps import host as lammps
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
-from mlplugins.simulation.hosts import ase as ase_host
-from mlplugins.simulation.hosts import ipi, lammps
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
@@ -73,7 +74,7 @@ def test_npt_equilibration_finds_the_mean_cell(tmp_path, engine):
         barostat={"time_constant": 300},
         pressure=0.0,
     )
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     volumes = _mean_volume(campaign.runs[0], engine)
     fixed = volumes[-8:]
@@ -89,7 +90,7 @@ def test_a_molecule_without_a_cell(tmp_path, engine):
     cluster.pbc, cluster.cell = False, np.zeros((3, 3))
     write(tmp_path / "cluster.xyz", cluster)
     campaign = plan(load(path, engine), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
 
 
@@ -109,7 +110,7 @@ def test_the_three_engines_sample_the_same_state(tmp_path):
             log_interval=5,
             restart_interval=1000,
         )
-        [outcome] = campaigns.simulate(campaign)
+        [outcome] = campaigns.run(campaign)
         assert outcome.state == "finished", outcome
         found[engine] = _averages(campaign.runs[0], engine)
     for name in ("temperature", "potential"):

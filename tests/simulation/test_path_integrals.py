@@ -6,13 +6,12 @@ from ase import units
 from ase.build import bulk
 from ase.io import write
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, engines
 from mlplugins.analysis.trajectory import read_frames
+from mlplugins.dynamics.output import table
+from mlplugins.engines.ipi import host as ipi
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import host
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
-from mlplugins.simulation.hosts import ipi
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
@@ -67,7 +66,7 @@ def test_the_quantum_kinetic_energy_of_a_crystal(tmp_path):
     )
     write(tmp_path / "crystal.extxyz", crystal)
     campaign = plan(load(path, "ipi"), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     [run] = campaign.runs
     rows = table(run.directory / "simulation.out")[1:]
@@ -122,9 +121,9 @@ def test_a_sheared_crystal_relaxes_in_a_flexible_cell(tmp_path, engine, coupling
     )
     write(tmp_path / "crystal.extxyz", crystal)
     campaign = plan(load(path, engine), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
-    frames = list(read_frames(host.load(engine).trajectories(campaign.runs[0])[0]))
+    frames = list(read_frames(engines.load(engine).trajectories(campaign.runs[0])[0]))
     lengths, angles = frames[0].cell, np.array(frames[0].cell)
     lengths = np.linalg.norm(lengths, axis=1)
     cosine = angles[2] @ angles[0] / lengths[0] / lengths[2]

@@ -3,11 +3,12 @@ import pytest
 import yaml
 from ase.build import bulk, molecule
 
-from mlplugins.cli.conductivity import Config
+from mlplugins.analysis.study import Config
+from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load, load_all
-from mlplugins.simulation.plan import conductivity_inputs, plan, read_structure
+from mlplugins.simulation.plan import conductivity_inputs, plan
 
 from .argon import write_campaign
 

@@ -9,12 +9,13 @@ from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixCom, Fixed
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
 
+from mlplugins import engines
 from mlplugins.analysis.trajectory import read_frames
+from mlplugins.dynamics import start
+from mlplugins.dynamics.output import table
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import host, start
 from mlplugins.simulation.config import load
-from mlplugins.simulation.files import table
 from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
@@ -51,7 +52,7 @@ def _prepare(atoms, velocities="auto", supercell=(1, 1, 1)):
 
 def _run(folder, atoms, engine, **changes):
     campaign = _campaign(folder, atoms, engine, **changes)
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     return campaign.runs[0]
 
@@ -79,7 +80,7 @@ def test_masses_fixed_components_and_velocities_in_every_engine(tmp_path, engine
     atoms = crystal()
     settings = {"ensemble": "nve", "equilibration": {"steps": 0}, "timestep": 2.0}
     run = _run(tmp_path, atoms, engine, steps=60, dump_interval=10, log_interval=10, **settings)
-    frames = list(read_frames(host.load(engine).trajectories(run)[0]))
+    frames = list(read_frames(engines.load(engine).trajectories(run)[0]))
     positions = np.array([frame.positions for frame in frames])
     assert len(positions) == 7
     reference, kinetic = _reference(tmp_path / "model.pt", atoms)
@@ -141,12 +142,12 @@ def test_the_centre_of_mass_rests_without_fixed_atoms(tmp_path, engine):
         tmp_path, structure="start.traj", **{**settings, "temperatures": [round(float(wanted), 1)]}
     )
     campaign = plan(load(path, engine), tmp_path / "out")
-    [outcome] = campaigns.simulate(campaign)
+    [outcome] = campaigns.run(campaign)
     assert outcome.state == "finished", outcome
     _, kinetic, temperature = _thermo(campaign.runs[0], engine)
     assert kinetic[0] == pytest.approx(centred.get_kinetic_energy(), rel=1e-5)
     assert temperature[0] == pytest.approx(wanted, rel=1e-5)
-    frames = list(read_frames(host.load(engine).trajectories(campaign.runs[0])[0]))
+    frames = list(read_frames(engines.load(engine).trajectories(campaign.runs[0])[0]))
     positions = np.array([frame.positions for frame in frames])
     drift = (atoms.get_masses() @ (positions[-1] - positions[0]).reshape(27, 3)) / atoms.get_masses().sum()
     assert np.abs(drift).max() < 3e-5  # i-PI prints five decimals; the given drift is 0.2 A
@@ -191,7 +192,7 @@ def test_fixed_atoms_stay_in_ase_and_ipi(tmp_path, engine, kind):
     atoms = crystal()
     del atoms.arrays["momenta"]
     run = _run(tmp_path, atoms, engine, thermostat={"kind": kind}, steps=40, equilibration={"steps": 10})
-    frames = np.array([f.positions for f in read_frames(host.load(engine).trajectories(run)[0])])
+    frames = np.array([f.positions for f in read_frames(engines.load(engine).trajectories(run)[0])])
     moved = np.ptp(frames, axis=0)
     assert not moved[FIXED].any()
     assert not moved[FREE_Z, :2].any()

@@ -32,7 +32,7 @@ def test_baseline_is_subtracted_in_float64():
     atoms.info["energy"] = -123456.78125 - 2**-7
     structure = from_atoms(atoms)
     single = batch.single(structure, ELEMENTS, 5.0, -123456.78125, torch.float32)
-    assert single.energy.item() == -(2**-7)  # float32 alone resolves 2**-7 only below 131072/2**24
+    assert single.labels["energy"].item() == -(2**-7)  # float32 alone resolves 2**-7 only below 131072/2**24
 
 
 def test_unknown_element_is_refused():

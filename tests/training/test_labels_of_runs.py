@@ -114,7 +114,7 @@ def test_the_constant_of_a_short_run_goes_into_the_baseline(frames, tmp_path):
         residual.append((atoms.get_potential_energy() - s.energy) / len(s))
     assert abs(np.mean(residual)) < 1e-5
     stored = native.read(tmp_path / "run" / "checkpoint.ckpt").baseline
-    assert stored == trained.sets.baseline.energies == trained.description.baseline
+    assert stored == trained.sets.baseline.energies == trained.card.baseline
     assert stored == list(trained.metrics["composition_eV"].values())
 
 
@@ -166,15 +166,14 @@ def test_settle_is_least_squares_per_element():
 def test_frames_without_forces_are_not_errors_of_zero(frames, tmp_path):
     """Forces that some frames lack do not enter the sums that are logged."""
     from mlplugins.structures import batch
-    from mlplugins.training.loss import Predicted, residuals
+    from mlplugins.training.loss import residuals
 
     s = read(frames_file(frames, tmp_path), config.KeySection(**ALL).names)[:2]
     s = [s[0], replace(s[1], forces=None)]
     joined = batch.concatenate([batch.single(x, ["Ar"], 5.0, 0.0, torch.float64) for x in s])
-    guess = Predicted(torch.zeros(2), torch.ones(8, 3).double(), torch.zeros(2, 3, 3).double())
-    errors = residuals(guess, joined)
-    np.testing.assert_allclose(errors.forces.numpy(), 1.0 - s[0].forces, atol=1e-12)
-    assert errors.weights[1].shape == (4, 1)
+    errors = residuals({"forces": torch.ones(8, 3).double()}, joined)["forces"]
+    np.testing.assert_allclose(errors.error.numpy(), 1.0 - s[0].forces, atol=1e-12)
+    assert errors.weight.shape == (4, 1)
 
 
 def frames_file(frames, folder):

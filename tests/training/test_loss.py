@@ -4,11 +4,12 @@ import torch
 
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
+from mlplugins.quantities import Results
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
 from mlplugins.structures.metrics import metrics
 from mlplugins.training.config import LossSection
-from mlplugins.training.loss import EnergyForces, ErrorSums, Predicted, Residuals, loss, residuals
+from mlplugins.training.loss import ErrorSums, Predictor, Residual, loss, residuals
 
 from .argon import argon
 
@@ -39,7 +40,7 @@ def case():
 def test_gradient_of_the_loss_is_its_finite_difference(case, weights):
     """A failure means that training follows a wrong gradient (the double backward of forces or stress)."""
     model, _, b = case
-    module = EnergyForces(model)
+    module = Predictor(model)
 
     def value():
         return loss(residuals(module(b, True), b), weights)
@@ -65,12 +66,13 @@ def test_gradient_of_the_loss_is_its_finite_difference(case, weights):
 
 
 def test_loss_is_the_formula():
-    errors = Residuals(
-        energy=torch.tensor([0.1, -0.3]),
-        forces=torch.tensor([[0.2, 0.0, 0.0], [0.0, -0.4, 0.0]]),
-        virial=torch.full((1, 3, 3), 0.5),
-        stress=torch.zeros(1, 3, 3),
-    )
+    energy = torch.tensor([0.1, -0.3])
+    forces = torch.tensor([[0.2, 0.0, 0.0], [0.0, -0.4, 0.0]])
+    errors = {
+        "energy": Residual(energy, energy, torch.ones(2)),
+        "forces": Residual(forces, forces, torch.ones(2, 1)),
+        "stress": Residual(torch.zeros(1, 3, 3), torch.full((1, 3, 3), 0.5), torch.ones(1, 1, 1)),
+    }
     weights = LossSection(energy=2, forces=3, stress=4)
     expected = 2 * (0.01 + 0.09) / 2 + 3 * (0.04 + 0.16) / 6 + 4 * 0.25
     assert loss(errors, weights).item() == pytest.approx(expected, rel=1e-6)
@@ -80,46 +82,46 @@ def test_loss_is_the_formula():
 
 def test_energy_counts_per_atom_and_stress_as_virial_per_atom(case):
     model, structures, b = case
-    predicted = EnergyForces(model)(b, False)
+    predicted = Predictor(model)(b, False)
     errors = residuals(predicted, b)
     s = structures[1]
-    assert errors.energy[1].item() == pytest.approx(
-        (predicted.energy[1].item() - s.energy) / len(s), rel=1e-12
+    assert errors["energy"].learned[1].item() == pytest.approx(
+        (predicted["energy"][1].item() - s.energy) / len(s), rel=1e-12
     )
-    expected = (predicted.virial[1].numpy() - s.volume * s.stress) / len(s)
-    np.testing.assert_allclose(errors.virial[1].numpy(), expected, atol=1e-12)
+    expected = (predicted["stress"][1].numpy() - s.volume * s.stress) / len(s)
+    np.testing.assert_allclose(errors["stress"].learned[1].numpy(), expected, atol=1e-12)
 
 
 def test_structures_without_stress_do_not_enter_the_stress_term(case):
     _, structures, b = case
-    b.volume[1] = 0.0
-    wrong = Predicted(b.energy, b.forces, torch.zeros(3, 3, 3, dtype=torch.float64))
+    b.labels["stress"][1] = np.nan
+    wrong = {**b.labels, "stress": torch.zeros(3, 3, 3, dtype=torch.float64)}
     errors = residuals(wrong, b)
-    assert errors.stress.shape == (2, 3, 3)
-    np.testing.assert_allclose(errors.stress[1].numpy(), -structures[2].stress, atol=1e-12)
-    b.volume[:] = 0.0
+    assert errors["stress"].error.shape == (2, 3, 3)
+    np.testing.assert_allclose(errors["stress"].error[1].numpy(), -structures[2].stress, atol=1e-12)
+    b.labels["stress"][:] = np.nan
     assert loss(residuals(wrong, b), LossSection(energy=0, forces=0, stress=1)).item() == 0.0
 
 
 def test_running_sums_agree_with_the_metrics_of_evaluate(case):
     model, structures, b = case
-    module = EnergyForces(model)
+    module = Predictor(model)
     predicted = module(b, False)
     sums = ErrorSums()
     for s in structures:
         one = batch.single(s, ["Ar"], 5.5, 0.0, torch.float64)
         errors = residuals(module(one, False), one)
-        sums.add(errors, loss(errors, LossSection()))
+        sums.add(errors, loss(errors, LossSection()), 1)
     summary = sums.summary()
-
-    class One:
-        def __init__(self, k, s):
-            rows = b.system == k
-            self.energy = predicted.energy[k].item()
-            self.forces = predicted.forces[rows].numpy()
-            self.stress = predicted.virial[k].numpy() / s.volume
-
-    expected = metrics(structures, [One(k, s) for k, s in enumerate(structures)])
+    found = [
+        Results(
+            energy=predicted["energy"][k].item(),
+            forces=predicted["forces"][b.system == k].numpy(),
+            stress=predicted["stress"][k].numpy() / s.volume,
+        )
+        for k, s in enumerate(structures)
+    ]
+    expected = metrics(structures, found)
     for quantity in ("energy", "forces", "stress"):
         for name, value in expected[quantity].items():
             assert summary[f"{quantity}_{name}"] == pytest.approx(value, rel=1e-9)

@@ -14,9 +14,10 @@ from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
 from mlplugins.errors import RunFailed
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
-from mlplugins.training import config, data, folds, solve
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.training import config, data, folds, solve, train
 from mlplugins.training.search import Trial
 from mlplugins.training.solvers import molecular_kernel
 
@@ -29,7 +30,8 @@ PRESETS = {"kreg": 1, "pkreg": 2, "krr-cm": 1, "sgdml": 2}  # and their number o
 @pytest.fixture(scope="module", params=PRESETS)
 def preset(request, folder, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    trained, observer = run(folder, directory, request.param)
+    observer = Silent()
+    trained = train(content(folder, request.param), directory, observer)
     return request.param, directory, trained, observer
 
 
@@ -100,7 +102,7 @@ def test_a_checkpoint_gives_the_same_model(preset, tmp_path):
     save(
         read.potential,
         tmp_path / "again.pt",
-        Description(read.family, read.elements, read.baseline),
+        ModelCard(read.family, read.elements, read.baseline),
         "float64",
     )
     atoms = molecules.water(1, 11)[0]
@@ -137,7 +139,7 @@ def test_check_passes_in_every_engine(folder, tmp_path):
 def test_given_and_detected_permutations_are_one_model(folder, tmp_path, permutations):
     trained, _ = run(folder, tmp_path, "kreg", permutations=permutations)
     assert trained.metrics["solver"]["permutations"] == 2
-    assert trained.description.details["hyperparameters"]["permutations"] == [[0, 1, 2], [0, 2, 1]]
+    assert trained.card.details["hyperparameters"]["permutations"] == [[0, 1, 2], [0, 2, 1]]
 
 
 @pytest.mark.parametrize("method", ["grid", "nelder-mead", "bfgs", "tpe"])

@@ -1,5 +1,5 @@
-"""What the trajectory readers share: the frame, opening (compressed) files, tables of numbers with "
-"an element column."""
+"""What the trajectory readers share: the frame, opening (compressed) files, tables of numbers with
+an element column."""
 
 from __future__ import annotations
 
@@ -167,6 +167,12 @@ class Lines:
         self._line += 1
         return self._held[begin:end]
 
+    def between_frames(self) -> bytes:
+        """The next line that is not blank, b"" at the end of the file."""
+        while (line := self.one("ends between two frames")) and not line.strip():
+            pass
+        return line
+
     def back(self, size: int) -> None:
         """Give back the last `size` bytes of what was taken last; they may begin inside a line."""
         at = self._ends[self._line] - size
@@ -196,6 +202,25 @@ class Lines:
             return b""
         except (OSError, zlib.error, lzma.LZMAError) as error:
             raise BadInput(f"{self._path}: damaged ({error}); expected a whole compressed file") from error
+
+
+def whole_frames(path: Path, options: ReadOptions, frame: Callable[[Lines], Frame | None]) -> Iterator[Frame]:
+    """What `frame` makes of the lines of a file until it returns None; one that is cut short is dropped."""
+    with open_bytes(path, options) as stream:
+        lines = Lines(stream, path)
+        while True:
+            try:
+                found = frame(lines)
+            except Truncated as cut:
+                options.warnings.append(
+                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
+                )
+                if not cut.more:
+                    return
+                continue
+            if found is None:
+                return
+            yield found
 
 
 class Table:

@@ -1,5 +1,5 @@
-"""LAMMPS text dumps (`dump custom` and `dump atom`): wrapped, scaled or unwrapped, any box, any "
-"order of atoms."""
+"""LAMMPS text dumps (`dump custom` and `dump atom`): wrapped, scaled or unwrapped, any box, any
+order of atoms."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlplugins.analysis.readers._text import (
     ReadOptions,
     Table,
     Truncated,
-    open_bytes,
     require_room,
+    whole_frames,
 )
 from mlplugins.errors import BadInput
 from mlplugins.units import FS_PER_PS
@@ -41,24 +41,10 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
-    """Yield the frames, atoms sorted by id; a frame that was cut by a killed run is dropped with a "
-    "warning."""
-    reader = _Reader(path, options)
-    with open_bytes(path, options) as stream:
-        reader.lines = Lines(stream, path)
-        while True:
-            try:
-                frame = reader.frame()
-            except Truncated as cut:
-                options.warnings.append(
-                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
-                )
-                if not cut.more:
-                    return
-                continue
-            if frame is None:
-                return
-            yield frame
+    """Yield the frames, atoms sorted by id; a frame that was cut by a killed run is dropped with a
+    warning."""
+    reader = _DumpReader(path, options)
+    yield from whole_frames(path, options, reader.frame)
 
 
 @dataclass
@@ -71,13 +57,12 @@ class _Header:
     columns: list[str] = field(default_factory=list)
 
 
-class _Reader:
+class _DumpReader:
     """State that lasts from frame to frame: the units, the column layout, the order of atoms."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
         self.type_map = options.type_map
-        self.lines: Lines
         self.units: str | None = None
         self.use_map = False
         self._atoms: int | None = None
@@ -91,7 +76,8 @@ class _Reader:
         self._symbols: NDArray[np.str_] = np.array([], dtype=str)
         self._kinds: NDArray[np.str_] = np.array([], dtype=str)  # elements or types in the order of the file
 
-    def frame(self) -> Frame | None:
+    def frame(self, lines: Lines) -> Frame | None:
+        self.lines = lines
         header = self._header()
         if header is None:
             return None
@@ -113,10 +99,7 @@ class _Reader:
 
     def _header(self) -> _Header | None:
         header = _Header()
-        line = self.lines.one("ends between two frames")
-        while line and not line.strip():
-            line = self.lines.one("ends between two frames")
-        if not line:
+        if not (line := self.lines.between_frames()):
             return None
         text = line.decode("utf-8", "replace").strip()
         while True:

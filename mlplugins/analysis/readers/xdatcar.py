@@ -16,8 +16,8 @@ from mlplugins.analysis.readers._text import (
     ReadOptions,
     Table,
     Truncated,
-    open_bytes,
     require_room,
+    whole_frames,
 )
 from mlplugins.errors import BadInput
 
@@ -35,25 +35,11 @@ def matches(path: Path, head: bytes) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Yield the frames; an XDATCAR holds no step numbers and no time."""
-    reader = _Reader(path)
-    with open_bytes(path, options) as stream:
-        lines = Lines(stream, path)
-        while True:
-            try:
-                frame = reader.frame(lines)
-            except Truncated as cut:
-                options.warnings.append(
-                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
-                )
-                if not cut.more:
-                    return
-                continue
-            if frame is None:
-                return
-            yield frame
+    reader = _XdatcarReader(path)
+    yield from whole_frames(path, options, reader.frame)
 
 
-class _Reader:
+class _XdatcarReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
@@ -62,10 +48,8 @@ class _Reader:
         self._table = Table(3, [0, 1, 2], None)
 
     def frame(self, lines: Lines) -> Frame | None:
-        while line := lines.one("ends between two frames"):
+        while line := lines.between_frames():
             kind = line.strip().lower()
-            if not kind:
-                continue
             if not (kind.startswith(KINDS) and self._symbols.size):
                 self._symbols, self._cell = _header(lines, self.path)
                 continue

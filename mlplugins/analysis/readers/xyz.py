@@ -1,5 +1,5 @@
-"""xyz trajectories: i-PI's (cell and units in the comment line) and extended xyz as ASE and others "
-"write it."""
+"""xyz trajectories: i-PI's (cell and units in the comment line) and extended xyz as ASE and others
+write it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlplugins.analysis.readers._text import (
     ReadOptions,
     Table,
     Truncated,
-    open_bytes,
     require_room,
+    whole_frames,
 )
 from mlplugins.errors import BadInput
 
@@ -35,25 +35,11 @@ def matches(path: Path, head: bytes) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     """Yield the frames; lengths are converted to Å from the units that i-PI prints in the comment line."""
-    reader = _Reader(path)
-    with open_bytes(path, options) as stream:
-        lines = Lines(stream, path)
-        while True:
-            try:
-                frame = reader.frame(lines)
-            except Truncated as cut:
-                options.warnings.append(
-                    f"{path}: {cut}; that frame is incomplete (a killed run?) and was dropped"
-                )
-                if not cut.more:
-                    return
-                continue
-            if frame is None:
-                return
-            yield frame
+    reader = _XyzReader(path)
+    yield from whole_frames(path, options, reader.frame)
 
 
-class _Reader:
+class _XyzReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
@@ -61,10 +47,7 @@ class _Reader:
         self._tables: dict[tuple[int, int, int], Table] = {}
 
     def frame(self, lines: Lines) -> Frame | None:
-        line = lines.one("ends between two frames")
-        while line and not line.strip():
-            line = lines.one("ends between two frames")
-        if not line:
+        if not (line := lines.between_frames()):
             return None
         self.number += 1
         where = f"{self.path}, frame {self.number}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import inspect
 import json
 import os
 import re
@@ -23,11 +22,12 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
+from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
 
 try:
-    from ipi.interfaces.sockets import HDRLEN, MESSAGE, InterfaceSocket
+    from ipi.interfaces.sockets import HDRLEN, MESSAGE
     from ipi.pes.dummy import Dummy_driver
     from ipi.utils.softexit import softexit
     from ipi.utils.units import unit_to_internal, unit_to_user
@@ -46,7 +46,7 @@ MOST_TEXT = 1 << 20
 QUIET_S = 10.0
 """Silence after which the driver says that it waits for i-PI's first word, s."""
 
-SOCKETS_PREFIX: str = inspect.signature(InterfaceSocket).parameters["sockets_prefix"].default
+SOCKETS_PREFIX = sockets_prefix()
 """Where i-PI puts its unix sockets unless told otherwise."""
 
 

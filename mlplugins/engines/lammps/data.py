@@ -12,6 +12,7 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.units import FS_PER_PS
 
@@ -98,9 +99,8 @@ def write_data(
         BadInput: an element that is not in `elements`, or more masses of it than types; positions that
             are not finite; masses that are not positive; a flat periodic cell.
     """
-    missing = sorted(set(atoms.symbols) - set(elements))
-    if missing:
-        raise BadInput(f"elements {', '.join(missing)} are in the structure but not in {' '.join(elements)}")
+    known = " ".join(elements)
+    require_known(atoms.symbols, elements, "elements ", f" are in the structure but not in {known}")
     if not np.isfinite(atoms.positions).all():
         raise BadInput("the structure has positions that are not finite numbers")
     if not (np.isfinite(atoms.get_masses()) & (atoms.get_masses() > 0)).all():

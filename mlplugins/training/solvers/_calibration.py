@@ -142,7 +142,7 @@ def scores(rows: Rows, graphs: Sequence[Batch], mean: Tensor, factor: Tensor) ->
         summed = _by_frame(phi, batch)
         psi = torch.linalg.solve_triangular(factor.t(), summed.t(), upper=False)
         fixed, _, _ = repulsion(rows.model, batch)
-        errors.append((summed @ mean - (batch.energy - fixed)).numpy())
+        errors.append((summed @ mean - (batch.labels["energy"] - fixed)).numpy())
         variances.append((total + psi.square().sum(dim=0)).numpy())
         n_atoms.append(batch.n_atoms.double().numpy())
     return Scores(np.concatenate(errors), np.concatenate(variances), np.concatenate(n_atoms))

@@ -96,7 +96,7 @@ class Rows:
         # normalisation takes away the part of ∂p/∂v along p
         own = model.spectrum.unpack(p)  # (N, l_max + 1, channels, channels)
         edges = _Edges(batch, model, c)
-        stressed = (batch.volume > 0)[batch.system]
+        stressed = batch.has("stress")[batch.system]
         for index, (first, last) in enumerate(self.features.columns):
             points = self.features.points[index]
             s = p @ points.t()

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.soap_gap import Model
+from mlplugins.quantities import MILLI
 from mlplugins.structures import selection
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.graph import Graph
-from mlplugins.structures.metrics import MILLI, metrics, z_statistics
+from mlplugins.structures.metrics import metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
 from mlplugins.training.fit import Observer
@@ -195,7 +196,7 @@ def _groups(train: Sequence[Batch], validation: Sequence[Batch], seed: int) -> l
     if len(train) < n:
         parts = [[g] for g in train]
     else:
-        energies = [float(g.energy.sum() / g.n_atoms.sum()) for g in train]
+        energies = [float(g.labels["energy"].sum() / g.n_atoms.sum()) for g in train]
         parts = [[train[k] for k in part] for part in folds.folds(energies, n, seed, stratified=True)]
     return [*parts, list(validation)] if validation else parts
 
@@ -257,13 +258,13 @@ def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: Observ
     for done, batch in enumerate(batches, start=1):
         atoms = batch.n_atoms.unsqueeze(1)
         fixed, pushes, strains = repulsion(rows.model, batch)
-        found["energy"].add(rows.energies(batch) / atoms, (batch.energy - fixed) / batch.n_atoms)
+        found["energy"].add(rows.energies(batch) / atoms, (batch.labels["energy"] - fixed) / batch.n_atoms)
         if kinds["forces"]:
             forces, virials = rows.forces(batch)
-            found["forces"].add(forces, (batch.forces - pushes).reshape(-1))
-            stressed = torch.nonzero(batch.volume > 0).squeeze(1)
+            found["forces"].add(forces, (batch.labels["forces"] - pushes).reshape(-1))
+            stressed = torch.nonzero(batch.has("stress")).squeeze(1)
             if len(stressed):
-                voigt = torch.stack([batch.stress[:, a, b] for a, b in VOIGT], dim=1)  # (S, 6)
+                voigt = torch.stack([batch.labels["stress"][:, a, b] for a, b in VOIGT], dim=1)  # (S, 6)
                 goal = (voigt * batch.volume.unsqueeze(1) - strains) / atoms
                 rows_v = virials.reshape(-1, 6, rows.width)[stressed] / atoms[stressed].unsqueeze(2)
                 found["virial"].add(rows_v.reshape(-1, rows.width), goal[stressed].reshape(-1))
@@ -341,7 +342,6 @@ def install(model: Model, rows: Rows, found: Posterior, calibration: Calibration
     if rows.n_pairs:
         pair = found.mean[rows.n_many :].reshape(rows.n_pairs, -1) @ features.pairs.t()
         model.pair_weights = nn.Parameter(pair)
-    model.has_uncertainty = calibration is not None
     if calibration is None:
         return
     scale = calibration.scale

@@ -1,0 +1,137 @@
+"""Hops between sites, residence times, and the correlation factor f = D*/D_jump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplugins.analysis.markup import span, table
+from mlplugins.analysis.observables.base import Cite, Observable
+from mlplugins.analysis.result import RunResult
+from mlplugins.analysis.sample import Sample
+from mlplugins.analysis.sites import (
+    ASSIGNED_AT_ONCE,
+    Hops,
+    Sites,
+    assign,
+    find_sites,
+    hop_statistics,
+    pooled,
+)
+from mlplugins.analysis.trajectory import Trajectory
+from mlplugins.errors import BadInput
+
+Floats = NDArray[np.float64]
+HOP_SPACING_FS = 100.0
+POINTS = 1_000_000
+"""Ion positions that sites are found from: longer runs are thinned for that."""
+
+
+@dataclass(frozen=True)
+class Hopping:
+    """Hops of all runs, and f = D*/D_jump (None where there is no hop)."""
+
+    hops: Hops
+    correlation_factor: float | None
+
+
+class HopsBetweenSites(Observable[Hopping]):
+    """Of all runs together; sites are given, or found in each run by itself."""
+
+    order = 80
+    keys = ("hops", "correlation_factor")
+
+    def compute(self, sample: Sample, notes: list[str]) -> Hopping | None:
+        """At about 0.1 ps per frame."""
+        hops = _hops(sample, notes)
+        if hops is None:
+            return None
+        jump = hops.jump_diffusion_cm2_s.value
+        return Hopping(hops, sample.diffusion.tracer.value / jump if hops.count and jump else None)
+
+    def as_json(self, found: Hopping) -> dict[str, object]:
+        """Hops and f."""
+        return {"hops": found.hops.as_json(), "correlation_factor": found.correlation_factor}
+
+    def section(self, found: Sequence[tuple[RunResult, Hopping]]) -> list[str]:
+        """A row for each temperature."""
+        header = [
+            "T (K)",
+            "sites",
+            "hops",
+            "straight back",
+            "per ion and ps",
+            "residence (ps)",
+            "mean length (Å)",
+            "f",
+        ]
+        rows = []
+        for run, each in found:
+            hops, factor = each.hops, each.correlation_factor
+            back = f"{100 * hops.reversed_ / hops.count:.0f} %" if hops.count else "–"
+            rows.append(
+                [
+                    f"{run.temperature_k:g}",
+                    str(hops.sites),
+                    str(hops.count),
+                    back,
+                    span(hops.rate_per_ps),
+                    span(hops.residence_ps),
+                    f"{hops.length_a:.2f}",
+                    f"{factor:.3f}" if factor is not None else "–",
+                ]
+            )
+        return ["<h2>Hops between sites</h2>", table(header, rows)]
+
+    def sentence(self, found: Sequence[tuple[RunResult, Hopping]], cite: Cite) -> str:
+        """What a hop is."""
+        return (
+            "Hops are transitions between the cores of sites (maxima of the ions' density); residence "
+            "times are time per departure, over all runs. The van Hove functions are of the longest stretch "
+            "of the first run."
+        )
+
+
+def _hops(sample: Sample, notes: list[str]) -> Hops | None:
+    found: list[Hops] = []
+    failed: list[str] = []
+    paths, runs = sample.paths, sample.trajectories
+    every = max(1, int(HOP_SPACING_FS / paths.interval_fs))
+    for run, part, segments in zip(runs, sample.slices, paths.segments):
+        if run.start is None or run.cell is None or not run.framework_rms:
+            continue
+        moved = run.displacements[part]
+        rows = [moved[start:stop:every] for start, stop in segments if (stop - start) // every > 1]
+        try:
+            sites = _sites(rows, run, sample.settings.sites)
+        except BadInput as error:
+            failed.append(str(error))
+            continue
+        found += [_hops_of(row, run.start, sites, paths.interval_fs * every) for row in rows]
+    if failed:
+        share = f" of {len(failed)} of {len(runs)} runs" if found else ""
+        notes.append(f"no hop statistics{share}: {failed[0]}")
+    return pooled(found) if found else None
+
+
+def _sites(rows: Sequence[Floats], run: Trajectory, given: Floats | None) -> Sites:
+    if run.start is None or run.cell is None:
+        raise BadInput("no positions of the ions, or no cell")
+    if given is not None:
+        return Sites(given, run.cell)
+    thin = max(1, sum(len(row) for row in rows) * run.n_ions // POINTS)
+    return find_sites(np.concatenate([row[::thin] for row in rows]) + run.start, run.cell)
+
+
+def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> Hops:
+    """Of one stretch, some ions at a time."""
+    size = max(1, ASSIGNED_AT_ONCE // len(row))
+    groups = [slice(first, first + size) for first in range(0, row.shape[1], size)]
+    states = [assign(row[:, group] + start[group], sites) for group in groups]
+    return hop_statistics(np.concatenate(states, axis=1), sites, interval_fs)
+
+
+OBSERVABLE = HopsBetweenSites()

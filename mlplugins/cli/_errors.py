@@ -1,0 +1,34 @@
+"""Errors of a model as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from mlplugins.quantities import QUANTITIES
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    """Errors as a table, one row per data set: energy and its derivatives, and what else has labels."""
+    shown = [
+        quantity
+        for name, quantity in QUANTITIES.items()
+        if name == "energy" or quantity.derivative is not None or any(row[name] for row in rows.values())
+    ]
+    names = ", ".join(quantity.name for quantity in shown)
+    units = ", ".join(quantity.error_unit for quantity in shown)
+    result = Table(title=f"errors of {names} in {units}", box=None, title_justify="left")
+    result.add_column("data")
+    result.add_column("frames", justify="right")
+    for quantity in shown:
+        for kind in ("MAE", "RMSE"):
+            result.add_column(f"{quantity.symbol} {kind}", justify="right")
+    for name, errors in rows.items():
+        cells = [name, str(errors["n_structures"])]
+        for quantity in shown:
+            for kind in ("mae", "rmse"):
+                found = errors[quantity.name]
+                cells.append("–" if found is None else f"{found[quantity.error_key(kind)]:.2f}")
+        result.add_row(*cells)
+    return result

@@ -1,0 +1,1 @@
+"""What a run of molecular dynamics is, for every engine: settings, start structure, stages, output files."""

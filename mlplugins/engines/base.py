@@ -1,0 +1,115 @@
+"""What an engine offers: the functions and constants of the file `engine.py` in its folder.
+
+A new engine is a folder `engines/NAME/` with that file; how it is divided further is its own matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ase import Atoms
+
+from mlplugins.dynamics.run import Run, Stage
+from mlplugins.engines.findings import Finding
+from mlplugins.errors import MlpluginsError
+from mlplugins.quantities import Results
+
+if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
+    from mlplugins.model_file.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the dynamics of an engine can do beyond one classical run on one rank.
+
+    Attributes:
+        thermostats: of `thermostat.kind`.
+        couplings: of `barostat.coupling`.
+        ranks: whether one run can use several MPI ranks.
+        beads: whether it does path integrals.
+    """
+
+    thermostats: tuple[str, ...]
+    couplings: tuple[str, ...]
+    ranks: bool = False
+    beads: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way in which an engine evaluates structures.
+
+    Attributes:
+        structures: which of those that were given, by their place.
+        ranks: MPI ranks.
+        detail: what distinguishes it from other ways, such as a mode or a transport.
+    """
+
+    structures: tuple[int, ...]
+    ranks: int = 1
+    detail: str = ""
+
+
+class Engine(Protocol):
+    """A module with these names.
+
+    Attributes:
+        TITLE: how the engine is called in texts.
+        ABILITIES: what the settings of its runs may ask for.
+    """
+
+    TITLE: str
+    ABILITIES: Abilities
+
+    def require(self, run: Run) -> None:
+        """Refuse (BadInput, MissingDependency) if the host is absent or cannot do what the run asks."""
+
+    def write(self, run: Run) -> None:
+        """Write the host's input files into `run.directory`, which exists."""
+
+    def next_stage(self, run: Run) -> Stage | None:
+        """Prepare what is left to do, from the last state that the host saved; None if nothing is."""
+
+    def steps_done(self, run: Run) -> int:
+        """How far the run is, of `run.config.total_steps`; only looks."""
+
+    def prune(self, run: Run) -> None:
+        """Remove saved states that are no longer needed."""
+
+    def has_state(self, run: Run) -> bool:
+        """Whether the host saved a state from which the run can be continued; only looks."""
+
+    def hottest(self, run: Run) -> float:
+        """Highest temperature in the last part of the log, K; infinite if it is not a number; only looks."""
+
+    def failure(self, run: Run) -> list[str]:
+        """The host's last words; only looks."""
+
+    def trajectories(self, run: Run) -> list[Path]:
+        """Files that hold the production frames."""
+
+    def ways(self, model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
+        """The ways in which `mlplugins check` lets the engine evaluate structures, in order.
+
+        Args:
+            model: the loaded file.
+            structures: all that are checked.
+            ranks: MPI ranks that were asked for, for an engine that has them.
+        """
+
+    def single_points(
+        self, model: Artifact, structures: Sequence[Atoms], way: Way
+    ) -> list[Results | MlpluginsError]:
+        """Energy, forces and stress of each structure, computed by the engine itself; or why there are none.
+
+        Args:
+            model: the loaded file.
+            structures: those of `way`.
+            way: of `ways`.
+        """
+
+    def diagnose(self) -> Iterator[Finding]:
+        """What `mlplugins doctor` says about the engine's programs and packages."""

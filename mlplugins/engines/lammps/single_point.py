@@ -1,0 +1,185 @@
+"""Structures evaluated by LAMMPS (`run 0`), and runs from a structure, a model and some commands."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from mlplugins.engines.base import Way
+from mlplugins.engines.lammps.data import Box, type_order, write_data
+from mlplugins.engines.lammps.deck import DATA, DECK, deck_head
+from mlplugins.engines.lammps.output import read_dump
+from mlplugins.engines.lammps.program import Finished, require, run
+from mlplugins.errors import MlpluginsError
+from mlplugins.quantities import Results
+
+if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
+    from mlplugins.model_file.artifact import Artifact
+
+Array = NDArray[np.float64]
+
+NKTV2P_METAL = 1.6021765e6
+"""LAMMPS' own rounding of bar per eV/Å³ in `units metal` (relative 8e-8 from CODATA)."""
+
+DUMP = "atoms.dump"
+
+NEIGHBORS = 50_000
+"""Largest neighbour number of an atom in `evaluate`; in ghost mode lists reach over all layers."""
+
+LARGEST_GHOST = 500
+"""Atoms up to which the ghost mode is compared as well where the exchange mode is the default."""
+
+
+def ways(model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
+    """Each structure on the ranks that were asked for, in every mode of the pair style that is used there."""
+    exchanges = model.n_layers is not None and model.n_layers > 1 and not model.record.get("portable", False)
+    found = []
+    for k, atoms in enumerate(structures):
+        if 1 in ranks:
+            found.append(Way((k,), 1, "fold"))
+        for count in ranks:
+            if count > 1 and exchanges:
+                found.append(Way((k,), count, "exchange"))
+            if count > 1 and (not exchanges or len(atoms) <= LARGEST_GHOST):
+                found.append(Way((k,), count, "ghost"))
+    return found
+
+
+def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> list[Results | MlpluginsError]:
+    """Through `lmp`, `run 0`."""
+    keywords = f"device {model.device} mode {way.detail}"
+    outcomes: list[Results | MlpluginsError] = []
+    for atoms in structures:
+        try:
+            outcomes.append(evaluate(model.path, atoms, way.ranks, keywords))
+        except MlpluginsError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def run_structure(
+    model: Path | str,
+    atoms: Atoms,
+    commands: Sequence[str],
+    directory: Path | str,
+    ranks: int = 1,
+    keywords: str = "",
+    velocities: Array | None = None,
+) -> tuple[Finished, Box]:
+    """Write the data file and deck of a structure into `directory`, add `commands`, and run.
+
+    Args:
+        model: model file.
+        atoms: the structure.
+        commands: what follows `pair_coeff`, e.g. `["fix 1 all nve", "run 100"]`.
+        directory: existing directory for all files.
+        ranks: MPI ranks.
+        keywords: of the pair style.
+        velocities: (N, 3), Å/fs.
+    """
+    require(ranks)
+    folder = Path(directory)
+    elements = type_order(atoms)
+    box = write_data(folder / DATA, atoms, elements, velocities)
+    lines = [*deck_head(Path(model).resolve(), elements, box.boundary, keywords), *commands]
+    (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return run(folder / DECK, ranks), box
+
+
+def evaluate(
+    model: Path | str,
+    atoms: Atoms,
+    ranks: int = 1,
+    keywords: str = "",
+    per_atom: bool = False,
+    directory: Path | str | None = None,
+) -> Results:
+    """Energy, forces and stress of a structure as LAMMPS computes them (`run 0`).
+
+    Args:
+        model: model file.
+        atoms: the structure, any periodicity.
+        ranks: MPI ranks.
+        keywords: of the pair style, e.g. `mode ghost`.
+        per_atom: also per-atom energies and virials.
+        directory: keep the files here; otherwise a temporary one.
+    """
+    return evaluate_all(model, [atoms], ranks, keywords, per_atom, directory)[0]
+
+
+def evaluate_all(
+    model: Path | str,
+    structures: Sequence[Atoms],
+    ranks: int = 1,
+    keywords: str = "",
+    per_atom: bool = False,
+    directory: Path | str | None = None,
+) -> list[Results]:
+    """`evaluate` for several structures in one run of `lmp`, which starts slowly."""
+    require(ranks)
+    path = Path(model).resolve()
+    with _folder(directory) as folder:
+        lines: list[str] = []
+        boxes = []
+        for k, atoms in enumerate(structures):
+            elements = type_order(atoms)
+            boxes.append(write_data(folder / f"{k}.{DATA}", atoms, elements))
+            lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, keywords, f"{k}.{DATA}")]
+            lines += _static_commands(f"{k}.{DUMP}", per_atom)
+        (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tables = run(folder / DECK, ranks).tables
+        rows = [read_dump(folder / f"{k}.{DUMP}") for k in range(len(structures))]
+    return [_evaluation(*parts) for parts in zip(structures, boxes, tables, rows)]
+
+
+def _static_commands(dump: str, per_atom: bool) -> list[str]:
+    columns = "id fx fy fz"
+    commands = [
+        f"neigh_modify one {NEIGHBORS} page {10 * NEIGHBORS}",
+        "compute p all pressure NULL virial",
+        "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]",
+        "thermo_modify format float %.17g",
+    ]
+    if per_atom:
+        columns += " c_energies" + "".join(f" c_virials[{k}]" for k in range(1, 7))
+        commands += ["compute energies all pe/atom", "compute virials all stress/atom NULL"]
+    commands.append(f"dump forces all custom 1 {dump} {columns}")
+    return [*commands, "dump_modify forces format float %.17g sort id", "run 0"]
+
+
+def _evaluation(atoms: Atoms, box: Box, table: dict[str, Array], rows: Array) -> Results:
+    """From LAMMPS' frame and units to those of the structure."""
+    back = box.rotation.T
+    stress = energies = virials = None
+    if all(atoms.pbc):
+        pressure = np.array([table[f"c_p[{k}]"][-1] for k in range(1, 7)])
+        stress = back.T @ _matrix(-pressure / NKTV2P_METAL) @ back
+    if rows.shape[1] > 4:
+        energies = rows[:, 4]
+        # compute stress/atom gives −virial in bar Å³
+        matrices = [back.T @ _matrix(-row / NKTV2P_METAL) @ back for row in rows[:, 5:11]]
+        virials = np.array(matrices).reshape(-1, 3, 3)
+    energy, forces = float(table["PotEng"][-1]), rows[:, 1:4] @ back
+    return Results(energy, forces, stress=stress, energies=energies, virials=virials)
+
+
+def _matrix(voigt: Array) -> Array:
+    """LAMMPS' order xx yy zz xy xz yz → symmetric matrix."""
+    xx, yy, zz, xy, xz, yz = voigt
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+@contextmanager
+def _folder(directory: Path | str | None) -> Iterator[Path]:
+    if directory is not None:
+        yield Path(directory)
+        return
+    with tempfile.TemporaryDirectory(prefix="mlplugins-lammps-") as temporary:
+        yield Path(temporary)

@@ -1,0 +1,48 @@
+"""What is known of a model beside its weights: from checkpoint to model file the same record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+"""Precisions that a model computes in."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a file says about its model.
+
+    Attributes:
+        family: name of the model family, e.g. `nequip`.
+        elements: symbols in the order of the species index.
+        baseline: composition energy per atom of each element, eV.
+        name: title of the model.
+        details: JSON-able training record: `hyperparameters`, hash of the data, `versions`, `source` (file
+            that the model was read from), …
+        references: papers to cite for the architecture.
+
+    >>> ModelCard("nequip", ["Ar"], [-1.5], details={"hyperparameters": {"cutoff": 4.5}}).hyperparameters
+    {'cutoff': 4.5}
+    """
+
+    family: str
+    elements: list[str]
+    baseline: list[float]
+    name: str = "mlplugins model"
+    details: dict[str, Any] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the family's model is built from."""
+        found: dict[str, Any] = self.details["hyperparameters"]
+        return found
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Format, name and hash of the file that the model was read from."""
+        found: dict[str, Any] = self.details["source"]
+        return found

@@ -1,0 +1,77 @@
+"""The end of every run: forces against energy differences, and metrics.json."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlplugins import files
+from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
+from mlplugins.model_file.write import save
+from mlplugins.quantities import MILLI
+from mlplugins.training.run import Trained
+
+STEP_A = 1e-4
+"""Displacement of the finite-difference check, Å."""
+
+
+def output_folder(directory: Path | str | None, configuration: Any) -> Path:
+    """`directory`, or the name of the configuration file in the working directory; it can be written to.
+
+    Raises:
+        BadInput: it cannot, or there is neither.
+    """
+    if directory is None:
+        if not isinstance(configuration, str | os.PathLike):
+            raise BadInput("directory: expected a folder for the results, got None")
+        directory = Path(configuration).stem
+    files.require_writable(Path(directory), "directory", folder=True)
+    return Path(directory)
+
+
+def completed(trained: Trained, directory: Path) -> Trained:
+    """Add the finite differences to the metrics of a run and write `metrics.json`, in its first process."""
+    if trained.is_main:
+        trained.metrics["finite_differences"] = finite_differences(trained)
+        files.write_json(directory / "metrics.json", trained.metrics)
+    return trained
+
+
+def finite_differences(trained: Trained) -> dict[str, Any]:
+    """Compare forces with energy differences on the first training frame, on a float64 export of the model.
+
+    All atoms move by ±1e-4 Å along one random direction of 3N dimensions; three single coordinates as well.
+    """
+    atoms = trained.sets.train[0].to_atoms()
+    rng = np.random.default_rng(0)
+    directions = [rng.normal(size=(len(atoms), 3))]
+    for place in rng.choice(3 * len(atoms), size=min(3, 3 * len(atoms)), replace=False):
+        directions.append(np.zeros((len(atoms), 3)))
+        directions[-1].flat[place] = 1.0
+    directions[0] /= np.linalg.norm(directions[0])
+    moved = [atoms]
+    for direction in directions:
+        for sign in (1, -1):
+            other = atoms.copy()
+            other.positions += sign * STEP_A * direction
+            moved.append(other)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float64.pt"
+        save(trained.potential, path, trained.card, "float64")
+        evaluated = artifact.load(path).evaluate(moved)
+    forces = np.asarray(evaluated[0].forces)
+    errors = []
+    for k, direction in enumerate(directions):
+        change = evaluated[2 * k + 1].energy - evaluated[2 * k + 2].energy
+        errors.append(abs(-change / (2 * STEP_A) - float((forces * direction).sum())))
+    return {
+        "frame": trained.sets.train[0].origin,
+        "max_error_meV_per_A": MILLI * max(errors),
+        "max_force_meV_per_A": MILLI * float(np.abs(forces).max()),
+        "step_A": STEP_A,
+    }

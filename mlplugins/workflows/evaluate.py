@@ -1,0 +1,161 @@
+"""Errors of a model on labelled structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mlplugins import elements, errors, quantities
+from mlplugins.errors import BadInput, nearest
+from mlplugins.model_file import artifact
+from mlplugins.model_file.artifact import Artifact
+from mlplugins.observer import SILENT, Observer
+from mlplugins.quantities import MILLI, Results
+from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.metrics import metrics, pairs
+
+ATOMS_PER_CALL = 512
+
+OFFSET_EV = 5e-3
+"""Mean error of the energy per atom (eV) above which a constant is pointed out."""
+
+
+def evaluate(
+    model: Path | str | Artifact,
+    data: Path | str | Sequence[Path | str] | Sequence[Atoms],
+    keys: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    plot: Path | str | None = None,
+    observer: Observer = SILENT,
+    where: str = "keys",
+) -> dict[str, Any]:
+    """Errors of energy, forces and stress of a model on labelled structures.
+
+    Args:
+        model: model.pt, any metatomic model; or one that is loaded.
+        data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
+        keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
+        device: `cpu` or `cuda`, where a file is loaded.
+        plot: picture to write, parity plots.
+        observer: told of the progress, and of what is odd about the data.
+        where: how messages call `keys`.
+
+    Returns:
+        What `mlplugins evaluate --json` writes: `n_structures`, and mean absolute and root mean square errors
+        of `energy` (meV/atom), `forces` (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each
+        one's errors are in `files`.
+
+    Raises:
+        BadInput: no such file, labels that are absent or wrong, an element that the model does not know.
+        RunFailed: the model failed, or gave NaN.
+
+    >>> import tempfile
+    >>> from ase.calculators.singlepoint import SinglePointCalculator
+    >>> from mlplugins.model_file.card import ModelCard
+    >>> from mlplugins.model_file.write import save
+    >>> from mlplugins.models import lennard_jones
+    >>> potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=1.0, sigma=1.0))
+    >>> file = tempfile.mkdtemp() + "/model.pt"
+    >>> save(potential, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
+    >>> dimer = Atoms("Ar2", [[0, 0, 0], [0, 0, 2 ** (1 / 6)]])
+    >>> dimer.calc = SinglePointCalculator(dimer, energy=-1.002)
+    >>> round(evaluate(file, [dimer])["energy"]["mae_meV_per_atom"], 6)
+    1.0
+    """
+    names = label_keys(keys or {}, where)
+    parts = _parts(data, names, where)
+    structures = [s for part in parts.values() for s in part]
+    loaded = model if isinstance(model, Artifact) else artifact.load(model, device)
+    predicted = _predict(loaded, structures, observer)
+    result = metrics(structures, predicted)
+    if len(parts) > 1:
+        found = iter(predicted)
+        result["files"] = {n: metrics(part, [next(found) for _ in part]) for n, part in parts.items()}
+    for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
+        observer.note(note)
+    if plot is not None:
+        with errors.needed("plot", "analysis"):
+            from mlplugins.training import plots
+        title = f"{loaded.path.name}, {len(structures)} structures"
+        plots.parity(pairs(structures, predicted), Path(plot), title)
+    return result
+
+
+def label_keys(names: Mapping[str, str], where: str) -> Keys:
+    """Names of labels in data files, those of `names` as chosen by the user.
+
+    >>> label_keys({"energy": "E0"}, "keys").energy
+    'E0'
+    """
+    known = [label.option for label in quantities.labels()]
+    for label in names:
+        if label not in known:
+            raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
+    return replace(Keys(), named=frozenset(names), **names)
+
+
+def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
+    """The labelled structures of every source by its name."""
+    sources = [data] if isinstance(data, Path | str | Atoms) else list(data)
+    frames = [item for item in sources if isinstance(item, Atoms)]
+    if not sources or (frames and len(frames) < len(sources)):
+        raise BadInput(f"data: expected files or frames (ase.Atoms), got {sources!r}")
+    if frames:
+        parts = {"frames": [dataset.from_atoms(atoms, keys, f"frame {k}") for k, atoms in enumerate(frames)]}
+    else:
+        parts = {str(source): dataset.read(source, keys) for source in sources}
+    structures = [s for part in parts.values() for s in part]
+    for part in parts.values():
+        validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
+    labels.require_named(structures, keys, where)
+    labels.check_flags(structures)
+    return parts
+
+
+def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
+    """Energies that are a constant away from the labels: another reference, no error of the surface."""
+    error = np.array([(p.energy - (s.energy or 0.0)) / len(s) for s, p in zip(structures, predicted)])
+    mean, spread = float(error.mean()), float(error.std())
+    if len(error) < 3 or abs(mean) < max(OFFSET_EV, 3 * spread):
+        return []
+    return [
+        f"the energies differ from the labels by a constant, {MILLI * mean:+.4g} meV/atom, and by "
+        f"{MILLI * spread:.3g} meV/atom (standard deviation) around it: another reference of the energy "
+        "(level of theory, pseudopotentials, isolated atoms), or a model that was trained too briefly"
+    ]
+
+
+def _predict(model: Artifact, structures: Sequence[Structure], observer: Observer) -> list[Results]:
+    """Predictions, a few structures per call so that memory stays bounded."""
+    for structure in structures:
+        elements.require_known(
+            structure.numbers,
+            model.elements,
+            f"{structure.origin}: the model does not know ",
+            f"; it knows {', '.join(model.elements)}",
+        )
+    results: list[Results] = []
+    observer.start(0, len(structures))
+    for chunk in _chunks(structures):
+        results.extend(model.evaluate([s.to_atoms() for s in chunk]))
+        observer.step(len(results), len(structures))
+    return results
+
+
+def _chunks(structures: Iterable[Structure]) -> Iterator[list[Structure]]:
+    waiting: list[Structure] = []
+    atoms = 0
+    for structure in structures:
+        if waiting and atoms + len(structure) > ATOMS_PER_CALL:
+            yield waiting
+            waiting, atoms = [], 0
+        waiting.append(structure)
+        atoms += len(structure)
+    if waiting:
+        yield waiting

@@ -1,0 +1,72 @@
+"""What is in a model file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mlplugins import elements
+from mlplugins.workflows import _contents
+
+
+def info(model: Path | str) -> dict[str, Any]:
+    """What is in a model.pt, read without running the program inside; any metatomic model.
+
+    Returns:
+        What `mlplugins info --json` writes: elements, cutoff, precision, outputs, baseline, training record,
+        versions; units in the names of the keys, None for what the file does not say.
+
+    Raises:
+        BadInput: missing, damaged, or not a metatomic model.
+
+    >>> import tempfile
+    >>> from mlplugins.export.metatomic import Description, save
+    >>> from mlplugins.models import lennard_jones
+    >>> potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(cutoff=6.0))
+    >>> file = tempfile.mkdtemp() + "/model.pt"
+    >>> save(potential, file, Description("lennard-jones", ["Ar"], [-0.1]))
+    >>> info(file)["cutoff_A"], info(file)["baseline_eV"]
+    (6.0, {'Ar': -0.1})
+    """
+    return _described(_contents.read(Path(model).absolute()))
+
+
+def _described(model: _contents.Contents) -> dict[str, Any]:
+    archive, capabilities = model.archive, model.capabilities
+    entries = archive.entries
+    record = dict(entries.record) if entries else {}
+    stored = record.pop("elements", None)
+    baseline = record.pop("baseline_eV", None)
+    ours = entries if model.ours else None
+    outputs = capabilities["outputs"]
+    energies = {key: value for key, value in outputs.items() if key.partition("/")[0] == "energy"}
+    energy = energies.get("energy") or next(iter(energies.values()), {"sample_kind": None})
+    return {
+        "file": str(archive.path),
+        "bytes": archive.path.stat().st_size,
+        "name": archive.name,
+        "family": ours.family if ours else None,
+        "wraps": entries.family if entries and not ours else None,
+        "format": entries.format if entries else None,
+        "elements": [elements.symbol(number) for number in capabilities["atomic_types"]],
+        "baseline_eV": None if baseline is None else dict(zip(stored or [], baseline)),
+        "cutoff_A": ours.cutoff if ours else model.cutoff,
+        "layers": _layers(model) if ours else None,
+        "interaction_range_A": model.interaction_range,
+        "dtype": (ours and ours.dtype) or capabilities["dtype"],
+        "devices": list(capabilities["supported_devices"]),
+        "parameters": model.n_parameters,
+        "energy_per_atom": energy["sample_kind"] == "atom",
+        "outputs": {key: value["unit"] for key, value in outputs.items()},
+        "lammps_exchange": ours is not None and ours.exchange_width > 0,
+        "extensions": [library.name for library in archive.extensions],
+        "written_with": dict(archive.versions),
+        "references": {kind: items for kind, items in archive.references.items() if items},
+        "record": record,
+    }
+
+
+def _layers(model: _contents.Contents) -> int:
+    whole = math.isinf(model.interaction_range)  # of one molecule
+    return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
