@@ -6,10 +6,11 @@ from scipy import special
 
 from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
 from mlplugins.analysis.markup import span
-from mlplugins.analysis.matrix import slope_matrix
+from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
+from mlplugins.analysis.onsager import ThermodynamicState, onsager
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
-from mlplugins.units import CM2_S_PER_A2_FS
+from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS
 
 
 def paths_of(*displacements, interval_fs=100.0):
@@ -129,6 +130,42 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
             assert result.tracer.low <= result.late.d.low <= max(slope, 0.0) < result.tracer.high
     assert len(found) >= 3
     assert held >= 10
+
+
+def test_a_cage_that_relaxes_in_a_fifth_of_the_run_is_held():
+    """Its relaxation triples the early slope; fewer than 16 of 20 have a probability of 0.3 % at 95 %."""
+    ratios, held = [], 0
+    for seed in range(100, 120):
+        walk = LatticeWalk(frames=600, ions=100, hop=1.5, rate=0.4, seed=seed, vibration=0.1)
+        tracer = diffusion(
+            paths_of(walk.displacements() + soft_cage(walk, 12.0, 2.0)), collective=False
+        ).tracer
+        held += tracer.low < walk.exact_cm2_s < tracer.high
+        ratios.append(tracer.value / walk.exact_cm2_s)
+    assert held >= 16
+    assert np.median(ratios) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("window", [None, (2.0, 20.0)])
+def test_where_two_slopes_differ_every_number_holds_both(window):
+    """D* along each axis, the tensor's other elements and the parts of σ, not D* and D_σ alone."""
+    one = curved_walk(ions=30) if window is None else curved_walk(ions=30, step=0.0, seed=3)
+    runs = [one[:, 10 * part : 10 * (part + 1)] for part in range(3)]
+    paths = paths_of(*runs)
+    result = diffusion(paths, window)
+    assert len(result.fits) > 1
+    tensor = diffusion_tensor(paths, result)
+    unit = CM2_S_PER_A2_FS / paths.interval_fs / 2 / 10
+    sums = [run.sum(axis=1)[:, None, :] for run in runs]
+    parts = onsager({"Li": runs}, {"Li": 1.0}, paths, result, ThermodynamicState(600.0, 1000.0)).coefficients[
+        0
+    ][0]
+    scale = 1 / paths.interval_fs / 6 / (1000.0 * BOLTZMANN_EV_K * 600.0)
+    for fit in result.fits:
+        slope = slope_matrix([run.transpose(0, 2, 1) for run in runs], paths, fit).value * unit
+        for value, (row, column) in zip(tensor.entries, VOIGT):
+            assert value.low <= max(slope[row, column], 0.0 if row == column else -np.inf) <= value.high
+        assert parts.low < slope_matrix(sums, paths, fit).value[0, 0] * scale < parts.high
 
 
 def test_late_lags_of_plain_walks_are_no_alarm():
