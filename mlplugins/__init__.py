@@ -16,15 +16,17 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 if TYPE_CHECKING:
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.training import train
+    from mlplugins.workflows.convert import convert
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "evaluate", "finetune", "info", "select", "train"]
+__all__ = ["MLCalculator", "__version__", "convert", "evaluate", "finetune", "info", "select", "train"]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
