@@ -22,12 +22,13 @@ from mlplugins.model_file.artifact import load
 
 def write_mace(path: Path) -> Path:
     """An untrained MACE model of water in float32."""
-    from mlplugins.export.metatomic import Description, save
+    from mlplugins.model_file.card import ModelCard
+    from mlplugins.model_file.write import save
     from mlplugins.models import mace
 
     torch.manual_seed(0)
     model = mace.Model(["H", "O"], mace.Hyperparameters(cutoff=5.0, num_channels=64, l_max=2))
-    save(model, path, Description("mace", ["H", "O"], [0.0, 0.0]), "float32")
+    save(model, path, ModelCard("mace", ["H", "O"], [0.0, 0.0]), "float32")
     return path
 
 

@@ -32,6 +32,7 @@ from mlplugins import MLCalculator
 from mlplugins.cli.ipi_driver import driver_file
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.model_file import evaluate as evaluation
+from mlplugins.model_file import runtime
 from mlplugins.model_file.artifact import Artifact, load
 from mlplugins.model_file.structure import prepare
 from mlplugins.structures.graph import Graph
@@ -56,12 +57,13 @@ XML = """<simulation verbosity='medium'>
 
 def write_model(path: Path) -> Path:
     """An untrained NequIP model of argon in float32."""
-    from mlplugins.export.metatomic import Description, save
+    from mlplugins.model_file.card import ModelCard
+    from mlplugins.model_file.write import save
     from mlplugins.models import nequip
 
     torch.manual_seed(0)
     model = nequip.Model(["Ar"], nequip.Hyperparameters(cutoff=5.0))
-    save(model, path, Description("nequip", ["Ar"], [0.0]), "float32")
+    save(model, path, ModelCard("nequip", ["Ar"], [0.0]), "float32")
     return path
 
 
@@ -83,7 +85,7 @@ def bare_call(model: Artifact, atoms: Atoms) -> Callable[[], None]:
     species = torch.zeros(len(atoms), dtype=torch.long)
 
     def call() -> None:
-        with evaluation.torch_state():
+        with runtime.running():
             leaf = pairs.vectors.to(core._device, core._dtype).requires_grad_()
             start = time.process_time()
             graph = Graph(species, *pairs.atoms, leaf, torch.zeros_like(species), len(atoms))

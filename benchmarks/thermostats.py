@@ -21,7 +21,8 @@ from ase import Atoms, units
 from ase.build import bulk
 
 from mlplugins.dynamics.output import table
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
@@ -59,7 +60,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
     free = kind != "nose-hoover"
     depth, diameter, cutoff = (1e-12, 1e-3, 3.0) if free else (0.0104, 3.4, 5.0)
     parameters = lennard_jones.Hyperparameters(epsilon=depth, sigma=diameter, cutoff=cutoff)
-    description = Description("lennard-jones", ELEMENTS, [0.0] * 4)
+    description = ModelCard("lennard-jones", ELEMENTS, [0.0] * 4)
     save(lennard_jones.Model(ELEMENTS, parameters), folder / "model.pt", description, "float64")
     ase.io.write(folder / "start.extxyz", structure(kind))
     wanted = T if free else T_CRYSTAL

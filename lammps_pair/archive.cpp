@@ -2,6 +2,8 @@
 
 #include "archive.h"
 
+#include "format.h"
+
 #include <caffe2/serialize/crc_alt.h>
 #include <caffe2/serialize/inline_container.h>
 
@@ -24,8 +26,6 @@
 namespace mlplugins {
 
 namespace {
-
-const char *const MANIFEST = "extra/mlplugins-checksums";    // a line "CRC-32 size name" of every other entry
 
 /// Little-endian number at `position`; a file that ends before it is truncated.
 uint64_t number(const std::string &bytes, std::size_t position, int width)
@@ -96,7 +96,7 @@ std::string verify_archive(const std::string &path)
       where = " (entry '" + name + "')";
       const auto [data, size] = reader.getRecord(name);
       if (crc32_fast(data.get(), size) != sum) throw std::runtime_error("its checksum is not that of its bytes");
-      if (name == MANIFEST) {
+      if (name == format::MANIFEST) {
         std::istringstream lines(std::string(static_cast<const char *>(data.get()), size));
         for (std::string line; std::getline(lines, line);) listed.insert(line);
         continue;
@@ -105,7 +105,7 @@ std::string verify_archive(const std::string &path)
       std::snprintf(line, sizeof line, "%08x %zu ", sum, size);
       found.insert(line + name);
     }
-    if (!stated.count(MANIFEST)) return "";
+    if (!stated.count(format::MANIFEST)) return "";
     std::set<std::string> different;
     std::set_symmetric_difference(found.begin(), found.end(), listed.begin(), listed.end(),
                                   std::inserter(different, different.end()));

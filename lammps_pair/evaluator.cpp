@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 #include "evaluator.h"
+#include "format.h"
 #include "model_file.h"
 
 #include <ATen/Parallel.h>
@@ -378,7 +379,7 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
   atoms->add_neighbor_list(lists.at(0), pairs(samples, vectors));
   const bool ghosts = graph.n_nodes > graph.n_centers;
   // an empty rank in exchange mode still takes part in every communication
-  if ((ghosts && !request.all_centers) || request.exchange) atoms->add_data("mlplugins::n_centers", n_centers);
+  if ((ghosts && !request.all_centers) || request.exchange) atoms->add_data(format::N_CENTERS, n_centers);
 
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);

@@ -3,6 +3,7 @@
 #include "model_file.h"
 
 #include "archive.h"
+#include "format.h"
 
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
@@ -19,8 +20,6 @@ namespace mlplugins {
 
 namespace {
 
-constexpr int NEWEST_FORMAT = 3;    // of the mlplugins:: entries in a model file
-
 /// Says what is wrong by itself.
 struct Damaged : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -32,13 +31,13 @@ bool is_ours(const torch::jit::Module &module)
   std::string name = module.type()->name() ? module.type()->name()->qualifiedName() : "";
   const auto mangled = name.find("___torch_mangle_");
   if (mangled != std::string::npos) name.erase(mangled, name.find('.', mangled) + 1 - mangled);
-  return name == "__torch__.mlplugins.export.metatomic.MetatomicModel";
+  return name == format::MODULE || name == format::MODULE_BEFORE_4;
 }
 
 /// A number that the metadata must hold, within bounds.
 double entry(const std::string &path, const mta::ModelMetadata &metadata, const std::string &key, double low, double high)
 {
-  const auto found = metadata->extra.find("mlplugins::" + key);
+  const auto found = metadata->extra.find(key);
   const std::string text = found == metadata->extra.end() ? "" : found->value();
   try {
     std::size_t used = 0;
@@ -47,7 +46,7 @@ double entry(const std::string &path, const mta::ModelMetadata &metadata, const 
   } catch (const std::exception &) {
     // not a number: refused below like the rest
   }
-  throw Damaged("'" + path + "' is damaged: its metadata say mlplugins::" + key + " = '" +
+  throw Damaged("'" + path + "' is damaged: its metadata say " + key + " = '" +
                            text.substr(0, 60) + "'; copy it again, or export the model again");
 }
 
@@ -98,21 +97,21 @@ mta::ModelMetadata read_metadata(const std::string &path)
 Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata)
 {
   const auto text = [&](const std::string &key, const std::string &otherwise) {
-    const auto found = metadata->extra.find("mlplugins::" + key);
+    const auto found = metadata->extra.find(key);
     return found == metadata->extra.end() ? otherwise : std::string(found->value());
   };
   Entries entries;
-  if (text("format", "").empty()) return entries;
-  entries.format = static_cast<int>(entry(path, metadata, "format", 1, 1e6));
-  if (entries.format > NEWEST_FORMAT)
+  if (text(format::FORMAT, "").empty()) return entries;
+  entries.format = static_cast<int>(entry(path, metadata, format::FORMAT, 1, 1e6));
+  if (entries.format > format::NEWEST)
     throw Damaged("'" + path + "' was written by a newer mlplugins (file format " +
                              std::to_string(entries.format) + ", this one reads up to " +
-                             std::to_string(NEWEST_FORMAT) + "): upgrade mlplugins and run `mlplugins build`");
-  entries.family = text("family", "mlplugins");
-  entries.dtype = text("dtype", "");
-  entries.cutoff = entry(path, metadata, "cutoff", 1e-6, 1e4);
-  entries.exchange_width = static_cast<int>(entry(path, metadata, "exchange_width", 0, 1e6));
-  entries.by_tag = text("atom_order", "") == "tag";
+                             std::to_string(format::NEWEST) + "): upgrade mlplugins and run `mlplugins build`");
+  entries.family = text(format::FAMILY, "mlplugins");
+  entries.dtype = text(format::DTYPE, "");
+  entries.cutoff = entry(path, metadata, format::CUTOFF, 1e-6, 1e4);
+  entries.exchange_width = static_cast<int>(entry(path, metadata, format::EXCHANGE_WIDTH, 0, 1e6));
+  entries.by_tag = text(format::ATOM_ORDER, "") == format::BY_TAG;
   return entries;
 }
 

@@ -14,6 +14,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
 if TYPE_CHECKING:
+    from mlplugins.analysis.study import conductivity
+    from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.training import train
     from mlplugins.workflows.convert import convert
@@ -22,10 +24,23 @@ if TYPE_CHECKING:
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "convert", "evaluate", "finetune", "info", "select", "train"]
+__all__ = [
+    "MLCalculator",
+    "__version__",
+    "check",
+    "conductivity",
+    "convert",
+    "evaluate",
+    "finetune",
+    "info",
+    "select",
+    "train",
+]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "check": "mlplugins.checks.suite",
+    "conductivity": "mlplugins.analysis.study",
     "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",
     "finetune": "mlplugins.workflows.finetune",

@@ -17,7 +17,6 @@ ALLOWED = {
         "workflows",
         "training",
         "checkpoints",
-        "export",
         "engines",
         "model_file",
         "analysis",
@@ -32,15 +31,14 @@ ALLOWED = {
         "dynamics",
         "training",
         "checkpoints",
-        "export",
         "model_file",
         "models",
         "simulation",
         "engines",
     },
-    "training": {"training", "export", "checkpoints", "model_file", "models", "nn"},
-    "checkpoints": {"checkpoints", "models", "nn"},
-    "export": {"export", "models", "ops"},
+    "training": {"training", "model_file", "checkpoints", "models", "nn"},
+    "checkpoints": {"checkpoints", "model_file", "models", "nn"},
+    "export": {"model_file"},  # a name of 0.1.0
     "models": {"models", "nn"},
     "nn": {"nn", "ops"},
     "ops": {"ops"},
@@ -48,7 +46,7 @@ ALLOWED = {
     "checks": {"checks", "engines", "model_file", "ops"},
     "engines": {"engines", "dynamics", "model_file", "ops"},
     "dynamics": {"dynamics"},
-    "model_file": {"model_file", "ops"},
+    "model_file": {"model_file", "models", "ops"},
     "analysis": {"analysis"},
     "structures": {"structures"},
     "testing": {
@@ -56,7 +54,6 @@ ALLOWED = {
         "models",
         "nn",
         "ops",
-        "export",
         "engines",
         "model_file",
         "analysis",
@@ -107,6 +104,37 @@ def test_imports_go_one_way(path):
 def test_the_table_of_quantities_stands_on_numpy_alone():
     names = {name.partition(".")[0] for name in _imported(ROOT / "quantities.py")}
     assert names - sys.stdlib_module_names == {"numpy"}
+
+
+WRITING = {f"mlplugins.model_file.{name}" for name in ("module", "write", "tables")}
+
+
+def test_reading_a_model_file_needs_no_family():
+    """What engines import of `model_file/` knows of no family; the files that write one do."""
+    for path in FILES:
+        name = "mlplugins." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if _room(path) == "engines" or (_room(path) == "model_file" and name not in WRITING):
+            for imported in _imported(path):
+                assert not imported.startswith(("mlplugins.models", *WRITING)), f"{path} imports {imported}"
+
+
+ANNOTATIONS = {"export", "unused", "annotate"}
+"""What families and blocks say to TorchScript's compiler; nothing of it runs."""
+
+
+def test_torchscript_is_met_in_two_files():
+    """Who runs a model is `runtime.py`; what it is written with, `write.py`."""
+    users = set()
+    for path in FILES:
+        attributes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+        names = [n.attr for n in attributes if n.attr == "_c" or ast.unparse(n.value) == "torch.jit"]
+        if set(names) - ANNOTATIONS:
+            users.add(str(path.relative_to(ROOT)))
+        names = _imported(path)
+        assert not any(name.startswith("torch.jit") for name in names), path
+        if any(name.endswith((".AtomisticModel", ".load_atomistic_model")) for name in names):
+            users.add(str(path.relative_to(ROOT)))
+    assert users - {"testing/families.py"} == {"model_file/runtime.py", "model_file/write.py"}
 
 
 def test_only_training_imports_lightning():

@@ -1,11 +1,23 @@
 """The table of quantities against metatomic's units and names, ASE's properties and e3nn's irreps."""
 
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from ase import Atoms
 from ase.calculators.calculator import all_properties
+from ase.io import write
 from e3nn.o3 import Irreps
 from metatomic.torch import unit_conversion_factor, unit_dimension_for_quantity
 
+import mlplugins
 from mlplugins.quantities import QUANTITIES, Results
 
 PHYSICAL = {"energy": "eV", "forces": "eV/A", "stress": "eV/A^3"}
@@ -31,3 +43,97 @@ def test_results_are_found_by_the_name_of_the_quantity():
     assert found.get("charges") is None
     assert found.get("forces") is found.forces
     assert found.get("dipole").tolist() == [0.0, 1.0, 2.0]
+
+
+RECORD = """
+QUANTITIES["dipole"] = Quantity(
+    name="dipole",
+    noun="dipole",
+    symbol="μ",
+    unit="e*A",
+    irreps="1o",
+    shape=(3,),
+    extensive=True,
+    output="mlplugins::dipole",
+    ase="dipole",
+    ipi="dipole",
+)
+"""
+CONFIGURATION = """
+data: {train: train.extxyz, validation: 0.2, test: test.extxyz, keys: {dipole: mu}}
+model: {family: toy, cutoff: 5.0}
+training: {epochs: 40, batch_size: 4, lr: 0.05, dtype: float64, ema: 0.5, loss: {dipole: 30}}
+"""
+MOMENT = np.array([[0.0, 0.3], [-0.2, 0.0]])
+"""b_ij of the labels, e, for Ne and Ar."""
+
+
+def dipole(atoms, b=MOMENT, cutoff=5.0) -> np.ndarray:
+    """The formula of the toy family in plain loops."""
+    total = np.zeros(3)
+    for i, zi in enumerate(atoms.numbers):
+        for j, zj in enumerate(atoms.numbers):
+            v = atoms.positions[j] - atoms.positions[i]
+            if i != j and v @ v < cutoff**2:
+                total += b[int(zi == 18), int(zj == 18)] * (1 - v @ v / cutoff**2) ** 3 * v
+    return total
+
+
+def molecules(n, seed):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n):
+        atoms = Atoms("Ne2Ar2", rng.normal(0, 0.2, (4, 3)) + [[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]])
+        atoms.info |= {"energy": float(rng.normal(0, 0.01)), "mu": dipole(atoms)}
+        atoms.arrays["forces"] = rng.normal(0, 0.01, (4, 3))
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """The package as it is, one record more in its table and one more family."""
+    folder = tmp_path_factory.mktemp("extended")
+    root = Path(mlplugins.__file__).parent
+    shutil.copytree(root, folder / "mlplugins", ignore=shutil.ignore_patterns("__pycache__"))
+    for native in ("lammps_pair", "ipi_drivers"):  # the same sources, so the same build
+        (folder / native).symlink_to(root.parent / native)
+    with (folder / "mlplugins/quantities.py").open("a", encoding="utf-8") as stream:
+        stream.write(RECORD)
+    shutil.copy(Path(__file__).with_name("toy_quantity.py"), folder / "mlplugins/models/toy.py")
+    return folder
+
+
+def run(extended, *words) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(extended)}
+    command = [sys.executable, "-m", "mlplugins.cli.main", *map(str, words)]
+    done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_quantity_more_is_its_record(extended):
+    """Labels, loss, log, errors and tables of a dipole, without a change of any file but the table."""
+    train, test = molecules(20, 0), molecules(5, 1)
+    del train[3].info["mu"]  # learned from where it is known
+    write(extended / "train.extxyz", train)
+    write(extended / "test.extxyz", test)
+    (extended / "c.yaml").write_text(CONFIGURATION)
+    printed = run(extended, "train", "c.yaml", "-o", "run")
+    assert "dipole" in printed
+    metrics = json.loads((extended / "run/metrics.json").read_text())
+    state = torch.load(extended / "run/checkpoint.ckpt", weights_only=True)
+    b = next(value for name, value in state["state"]["best"].items() if name == "b").numpy()
+    order = [metrics["elements"].index(symbol) for symbol in ("Ne", "Ar")]
+    errors = np.array([(dipole(a, b[np.ix_(order, order)]) - a.info["mu"]) / len(a) for a in test]) * 1e3
+    found = metrics["test"]["dipole"]
+    assert found["mae_me_A_per_atom"] == pytest.approx(np.abs(errors).mean(), rel=1e-6)
+    assert found["rmse_me_A_per_atom"] == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-6)
+    spread = 1e3 * np.std([a.info["mu"] / len(a) for a in test])
+    assert found["rmse_me_A_per_atom"] < 0.2 * spread  # it was learned
+    with (extended / "run/log.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    column = [float(row["validation_dipole_rmse_me_A_per_atom"]) for row in rows]
+    assert column[-1] < 0.2 * column[0]
+    assert (extended / "run/parity.png").stat().st_size > 1000

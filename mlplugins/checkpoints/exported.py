@@ -1,33 +1,32 @@
 """Files `model.pt` of this package → the family they hold, with weights that can be trained again.
 
-In such a file the weights are folded for inference (see `Potential.freeze`); what was folded is undone here.
-The modules come out of the restricted unpickler as records, the programs inside are left alone. Weights that
-were rounded to float32 stay rounded; radial tables cannot be undone and are refused.
+The weights stand beside the program, as they were trained (files of 0.1.0: see `_exported_before_4`). Radial
+tables cannot be trained and are refused. The program inside is left alone.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import chemical_symbols
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlplugins import models
-from mlplugins.checkpoints import _record, unpickle
+from mlplugins.checkpoints import _exported_before_4, _record, unpickle
 from mlplugins.checkpoints.native import Checkpoint
-from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
+from mlplugins.model_file import format
+from mlplugins.model_file.archive import Archive, Entries, read_archive
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
-from mlplugins.nn.contraction import SymmetricContraction
 
 METADATA = "extra/model-metadata"
-FAMILY = "mlplugins::family"
-RECORDS = ("__torch__.", "torch.jit._pickle.")
 OF_THE_FILE = ("elements", "baseline_eV", "portable")
 """Entries of the record that an exported file states anew."""
 
@@ -35,7 +34,7 @@ OF_THE_FILE = ("elements", "baseline_eV", "portable")
 def recognises(path: Path | str) -> bool:
     """Whether the file is a metatomic model that this package wrote."""
     try:
-        return FAMILY in _metadata(Path(path))["extra"]
+        return format.FAMILY in json.loads(unpickle.text(Path(path), METADATA))["extra"]
     except Exception:  # not one, or damaged
         return False
 
@@ -48,26 +47,30 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         elements: keep only these (symbols); default: all that the model knows.
 
     Returns:
-        The model in the precision of the file, with what the file records.
+        The model with the weights it was exported from, and what the file records.
 
     Raises:
-        BadInput: truncated, radial tables, a family solved in closed form, weights that do not fit this
-            version's family, or an unknown element.
+        BadInput: truncated, damaged, radial tables, a family solved in closed form, weights that do not fit
+            this version's family, or an unknown element.
     """
     path = Path(path)
+    archive = read_archive(path)
     with _record.intact(path, "model.pt"):
-        extra = _metadata(path)["extra"]
-        record = json.loads(extra["mlplugins::metadata"])
-        family, known = models.family(extra[FAMILY]), list(record["elements"])
+        entries = archive.entries
+        if entries is None:
+            raise BadInput("mlplugins did not write this model; it is fine-tuned with the package that did")
+        record, known = entries.record, list(entries.record["elements"])
+        family = models.family(entries.family)
         if hasattr(family, "SOLVER"):
-            raise BadInput(f"'{extra[FAMILY]}' is solved in closed form: its file holds no weights to train")
+            raise BadInput(f"'{entries.family}' is solved in closed form: its file holds no weights to train")
         parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], f"{path}: model")
         with torch.random.fork_rng(devices=[]):
             with like_its_file(path):
                 potential: Potential = family.Model(known, parameters)
-            content = unpickle.load(path, lambda name: name.startswith(RECORDS))
-            with torch.no_grad():
-                dtype = _fill(potential, content.state["module"].state["potential"], "")
+            if entries.format < format.FIRST_WITH_WEIGHTS:
+                _exported_before_4.fill(potential, path)
+            else:
+                _fill(potential, archive, entries)
             symbols, rows = _record.kept(known, elements)
             if symbols != known:
                 potential = _with_rows(family, parameters, potential, (known, symbols, rows))
@@ -75,50 +78,32 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         count = sum(p.numel() for p in potential.parameters())
         source = _record.source("mlplugins", path, None)
         return Checkpoint(
-            potential=potential.to(dtype).eval(),
-            family=extra[FAMILY],
+            potential=potential.eval(),
+            family=entries.family,
             elements=symbols,
             baseline=[float(record["baseline_eV"][row]) for row in rows],
             details={"source": source, **details, "n_parameters": count},
-            references=list(_metadata(path)["references"]["architecture"]),
+            references=list(archive.references["architecture"]),
         )
 
 
-def _metadata(path: Path) -> Any:
-    return json.loads(unpickle.text(path, METADATA))
-
-
-def _fill(module: nn.Module, stored: Stub, prefix: str) -> torch.dtype:
-    """Copy weights and buffers, undo the folding; returns the precision of the file."""
-    if stored.name.rpartition(".")[2] in ("RadialTable", "NoBasis", "ScaledDistance"):
+def _fill(potential: Potential, archive: Archive, entries: Entries) -> None:
+    """The weights beside the program, in the precision they were trained in."""
+    with zipfile.ZipFile(archive.path) as file:
+        places = [name for name in file.namelist() if name.partition("/")[2] == format.WEIGHTS]
+        if len(places) != 1:
+            raise BadInput("another program wrote this file, without the weights to train; name the original")
+        content = file.read(places[0])
+    state: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True)
+    if any(name.endswith(".knots") for name in state):
+        raise BadInput(_exported_before_4.TABLES)
+    potential.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float64))
+    try:
+        potential.load_state_dict(state)
+    except RuntimeError as error:
         raise BadInput(
-            "the radial networks of this file were replaced by tables, which cannot be trained; name the "
-            "file without tables, or the checkpoint it was made from"
-        )
-    state: dict[str, Any] = stored.state
-    dtype = torch.float64
-    if isinstance(module, SymmetricContraction):
-        module.unfold(state["coefficients"], state["monomials"])
-        return state["coefficients"].dtype
-    for name in [*module._parameters, *module._buffers]:
-        own = getattr(module, name)
-        if own is None or name in module._non_persistent_buffers_set:
-            continue
-        if own.shape != state[name].shape:
-            raise BadInput(
-                f"'{prefix}{name}' has shape {tuple(state[name].shape)}, this version of the family expects "
-                f"{tuple(own.shape)}"
-            )
-        own.copy_(state[name])
-        dtype = state[name].dtype if state[name].is_floating_point() else dtype
-    for name, child in module.named_children():
-        if child.state_dict():
-            found = _fill(child, state[name], f"{prefix}{name}.")
-            dtype = found if found != torch.float64 else dtype
-    thaw = getattr(module, "thaw", None)
-    if callable(thaw):
-        thaw()
-    return dtype
+            f"the weights do not fit this version's '{entries.family}': {' '.join(str(error).split())}"
+        ) from error
 
 
 def _with_rows(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.quantities import QUANTITIES, Results
 
-ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = "eV/atom", "eV/Å", "eV/Å³"
+ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = (
+    QUANTITIES[name].compared_unit for name in ("energy", "forces", "stress")
+)
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,6 @@ class Check:
         }
 
 
-class Evaluated(Protocol):
-    """Results of a structure, from any engine."""
-
-    @property
-    def energy(self) -> float: ...
-    @property
-    def forces(self) -> NDArray[np.float64]: ...
-    @property
-    def stress(self) -> NDArray[np.float64] | None: ...
-    @property
-    def energies(self) -> NDArray[np.float64] | None: ...
-
-
 @dataclass(frozen=True)
 class Limits:
     """What round-off allows, by the precision of the model.
@@ -103,7 +92,7 @@ class Limits:
     rounding: float
 
 
-def limits(model: Artifact, result: Evaluated) -> Limits:
+def limits(model: Artifact, result: Results) -> Limits:
     """Limits for a model, and results of that size."""
     if model.dtype == "float64":
         return Limits(1e-8, 1e-8, 1e-8, 1e-10, 1e-10, 1e-9, 1e-7, 1e-3, 0.0)

@@ -64,7 +64,7 @@ def tables(args: argparse.Namespace) -> RadialTables | None:
 
 def print_tables(record: dict[str, Any]) -> None:
     """Say what the tables cost, if there are any."""
-    from mlplugins.export.tables import TableError
+    from mlplugins.model_file.tables import TableError
 
     if "radial_tables" in record:
         error = TableError(**record["radial_tables"])

@@ -1,1 +1,1 @@
-"""Writing a model family as one `model.pt` (metatomic)."""
+"""The place of `model_file` in scripts of 0.1.0."""

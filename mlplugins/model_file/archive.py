@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -22,15 +23,7 @@ from metatomic.torch import __version__ as metatomic_version
 
 from mlplugins import __version__
 from mlplugins.errors import BadInput
-
-FORMAT = 3
-"""Newest `mlplugins::format` that this version reads."""
-
-MANIFEST = "extra/mlplugins-checksums"
-"""Entry with a line `CRC-32 size name` of every other entry, written at the end of an export."""
-
-OURS = "__torch__.mlplugins.export.metatomic.MetatomicModel"
-"""Name of the class inside metatomic's wrapper, if mlplugins wrote the module."""
+from mlplugins.model_file import format
 
 _CHUNK = 1 << 20
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -118,10 +111,19 @@ def read_archive(path: Path) -> Archive:
             "checkpoint; `mlplugins convert` or `mlplugins export` turn one into a model.pt"
         )
     found = _description(path, texts)
-    changed = _changed(sums, texts.get(MANIFEST))
+    changed = _changed(sums, texts.get(format.MANIFEST))
     if changed:
         raise found.failed(f"its entry '{changed}' is not the one that was exported (stored checksum)")
     return found
+
+
+def is_ours(name: str) -> bool:
+    """Whether a TorchScript class of this name is the module that mlplugins writes.
+
+    >>> is_ours("__torch__.mlplugins.model_file.module.___torch_mangle_7.MetatomicModel")
+    True
+    """
+    return re.sub(r"___torch_mangle_\d+\.", "", name) in (format.MODULE, format.MODULE_BEFORE_4)
 
 
 def _verified(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
@@ -163,7 +165,9 @@ def _changed(sums: dict[str, tuple[int, int]], manifest: str | None) -> str:
     """The first entry that differs from the stored list; empty if none does, or none is stored."""
     if manifest is None:
         return ""
-    lines = {f"{crc:08x} {size} {name}": name for name, (crc, size) in sums.items() if name != MANIFEST}
+    lines = {
+        f"{crc:08x} {size} {name}": name for name, (crc, size) in sums.items() if name != format.MANIFEST
+    }
     different = set(manifest.splitlines()) ^ set(lines)
     return min((line.split(" ", 2)[-1] for line in different), default="")
 
@@ -190,7 +194,7 @@ def _description(path: Path, texts: dict[str, str]) -> Archive:
         extensions=tuple(Library(item["name"], str(item.get("path", ""))) for item in libraries),
         name=str(metadata.get("name", "")),
         references={kind: [str(item) for item in items] for kind, items in references.items()},
-        entries=_entries(path, extra) if "mlplugins::format" in extra else None,
+        entries=_entries(path, extra) if format.FORMAT in extra else None,
     )
 
 
@@ -207,36 +211,37 @@ def _json(path: Path, entry: str, text: str, kind: type) -> Any:
 
 
 def _entries(path: Path, extra: dict[str, str]) -> Entries:
-    number = extra["mlplugins::format"]
-    if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= FORMAT and len(number) < 9):
-        record = _json_or_nothing(extra.get("mlplugins::metadata", ""))
+    number = extra[format.FORMAT]
+    readable = number.isascii() and number.isdigit() and len(number) < 9
+    if not (readable and 1 <= int(number) <= format.NEWEST):
+        record = _json_or_nothing(extra.get(format.RECORD, ""))
         raise BadInput(
             f"'{path}' has format {number[:20]} (written by mlplugins {_writer(record)}), but mlplugins "
-            f"{__version__} reads up to format {FORMAT}: `pip install --upgrade mlplugins`, or export the "
-            "model again here"
+            f"{__version__} reads up to format {format.NEWEST}: `pip install --upgrade mlplugins`, or export "
+            "the model again here"
         )
 
     def value(key: str, convert: Callable[[str], Any], valid: Callable[[Any], bool], expected: str) -> Any:
-        text = extra.get(f"mlplugins::{key}")
+        text = extra.get(key)
         try:
             found = None if text is None else convert(text)
         except ValueError:
             found = None
         if found is None or not valid(found):
             got = "nothing" if text is None else repr(text[:60])
-            raise _damaged(path, f"mlplugins::{key}", f"expected {expected}, got {got}")
+            raise _damaged(path, key, f"expected {expected}, got {got}")
         return found
 
-    record = _json(path, "mlplugins::metadata", extra.get("mlplugins::metadata", ""), dict)
+    record = _json(path, format.RECORD, extra.get(format.RECORD, ""), dict)
     _check_record(path, record)
-    dtype = extra.get("mlplugins::dtype")
+    dtype = extra.get(format.DTYPE)
     if dtype is not None:
-        value("dtype", str, lambda name: name in ("float32", "float64"), "float32 or float64")
+        value(format.DTYPE, str, lambda name: name in ("float32", "float64"), "float32 or float64")
     return Entries(
         format=int(number),
-        family=value("family", str, bool, "the name of a model family"),
-        cutoff=value("cutoff", float, lambda r: 0.0 < r < 1e4, "a length in Å"),
-        exchange_width=value("exchange_width", int, lambda n: 0 <= n < 10**6, "a number of features"),
+        family=value(format.FAMILY, str, bool, "the name of a model family"),
+        cutoff=value(format.CUTOFF, float, lambda r: 0.0 < r < 1e4, "a length in Å"),
+        exchange_width=value(format.EXCHANGE_WIDTH, int, lambda n: 0 <= n < 10**6, "a number of features"),
         dtype=dtype,
         record=record,
     )
@@ -247,13 +252,11 @@ def _check_record(path: Path, record: dict[str, Any]) -> None:
     if not isinstance(elements, list) or not all(
         isinstance(symbol, str) and symbol in atomic_numbers for symbol in elements
     ):
-        raise _damaged(path, "mlplugins::metadata", "'elements' is no list of chemical symbols")
+        raise _damaged(path, format.RECORD, "'elements' is no list of chemical symbols")
     if not isinstance(baseline, list) or len(baseline) != len(elements):
-        raise _damaged(path, "mlplugins::metadata", "'baseline_eV' is no list of one energy per element")
+        raise _damaged(path, format.RECORD, "'baseline_eV' is no list of one energy per element")
     if not all(isinstance(e, int | float) and math.isfinite(e) for e in baseline):
-        raise _damaged(
-            path, "mlplugins::metadata", f"'baseline_eV' holds other things than energies: {baseline}"
-        )
+        raise _damaged(path, format.RECORD, f"'baseline_eV' holds other things than energies: {baseline}")
 
 
 def _json_or_nothing(text: str) -> Any:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,28 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from metatomic.torch import AtomisticModel
 
 from mlplugins import ops
 from mlplugins.errors import BadInput, RunFailed, nearest
-from mlplugins.model_file.archive import OURS, Archive, Entries, read_archive
+from mlplugins.model_file import runtime
+from mlplugins.model_file.archive import Archive, Entries, is_ours, read_archive
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
     NeighborCache,
     Results,
     require_finite,
-    torch_state,
 )
 from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
-
-EXTENSIONS = "MLPLUGINS_EXTENSIONS"
-"""Environment variable: directories of TorchScript extensions of others' models, separated by colons."""
-
-SUPPLIED = ("mlplugins_ops", "metatensor_torch", "metatomic_torch")
-"""Extensions that this package brings along."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +113,12 @@ class Artifact:
             RunFailed: positions that are not finite; the model failed, or gave NaN or infinity.
 
         >>> import tempfile
-        >>> from mlplugins.export.metatomic import Description, save
+        >>> from mlplugins.model_file.card import ModelCard
+        >>> from mlplugins.model_file.write import save
         >>> from mlplugins.models import lennard_jones
         >>> potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=1.0, sigma=1.0))
         >>> file = tempfile.mkdtemp() + "/model.pt"
-        >>> save(potential, file, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+        >>> save(potential, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
         >>> from ase import Atoms
         >>> dimer = Atoms("Ar2", [[0, 0, 0], [0, 0, 2 ** (1 / 6)]])
         >>> round(load(file).evaluate([dimer])[0].energy, 12)
@@ -144,12 +135,12 @@ class Artifact:
         for index, structure in enumerate(inputs):
             self._require_known_elements(structure, index)
         try:
-            with torch_state():
+            with runtime.running():
                 results = self._model.evaluate(inputs, lists or NeighborCache(), virials, uncertainty)
-        except (RuntimeError, torch.jit.Error) as error:
+        except runtime.FAILURES as error:
             if isinstance(error, RunFailed):
                 raise
-            raise RunFailed(f"model '{self.path}' failed: {_last_line(error)}") from error
+            raise RunFailed(f"model '{self.path}' failed: {runtime.reason(error)}") from error
         require_finite(inputs, results, self.cutoff)
         return results
 
@@ -211,7 +202,7 @@ def load(
     archive = read_archive(path)
     ops.load()
     target = _device(device)
-    loaded = _open(archive, extensions)
+    loaded = runtime.load(archive, extensions)
     capabilities = loaded.capabilities()
     if target.type not in capabilities.supported_devices:
         supported = ", ".join(capabilities.supported_devices)
@@ -285,59 +276,11 @@ def _mean(arrays: list[Any]) -> Any:
     return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
 
 
-def _open(archive: Archive, extensions: str | Path | None) -> AtomisticModel:
-    missing = _load_extensions(archive, extensions)
-    try:
-        with warnings.catch_warnings(), torch_state():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is metatomic's format
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            module = torch.jit.load(str(archive.path))
-            return AtomisticModel(module, module.metadata(), module.capabilities())
-    except Exception as error:
-        needs = ""
-        if missing:
-            needs = (
-                f", and the extension(s) {', '.join(missing)}, which the file names, were not found: load "
-            )
-            needs += (
-                f"their Python package first, or name their directory in {EXTENSIONS} or with `extensions`"
-            )
-        raise archive.failed(_last_line(error) + needs) from error
-
-
-def _load_extensions(archive: Archive, directory: str | Path | None) -> list[str]:
-    """Load the libraries that the file names, from the user's directories only; returns those not found.
-
-    metatomic's own loader would open whatever absolute path a file states.
-    """
-    named = [str(directory)] if directory else []
-    named += [part for part in os.environ.get(EXTENSIONS, "").split(os.pathsep) if part]
-    for folder in named:
-        if not Path(folder).is_dir():
-            raise BadInput(f"extensions: no such directory: '{folder}'")
-    loaded = {Path(path).stem.removeprefix("lib") for path in torch.ops.loaded_libraries}
-    missing = []
-    for name, _ in archive.extensions:
-        if name in loaded or name in SUPPLIED:
-            continue
-        files = (f"lib{name}.so", f"{name}.so", f"lib{name}.dylib", f"{name}.dll")
-        found = [path for folder in named for path in sorted(Path(folder).rglob("*")) if path.name in files]
-        if not found:
-            missing.append(name)
-            continue
-        try:
-            torch.ops.load_library(str(found[0]))
-        except OSError as error:
-            raise archive.failed(f"its extension {found[0]} cannot be loaded ({error})") from error
-    return missing
-
-
-def _ours(archive: Archive, loaded: AtomisticModel, energy: str) -> Entries | None:
+def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
     """What mlplugins wrote, if the module is its own; None for others, and wrappers around one of ours."""
     module, capabilities = loaded.module, loaded.capabilities()
     entries = archive.entries
-    name = re.sub(r"___torch_mangle_\d+\.", "", str(module._c.qualified_name))
-    if entries is None or name != OURS or energy != "energy":
+    if entries is None or not is_ours(runtime.class_name(module)) or energy != "energy":
         return None
     if capabilities.length_unit != "angstrom" or capabilities.outputs[energy].unit != "eV":
         return None  # somebody declared other units, which metatomic then converts
@@ -388,12 +331,3 @@ def _require_plain_inputs(path: Path, model: Any) -> None:
 
 def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"type {number}"
-
-
-def _last_line(error: BaseException) -> str:
-    # the TorchScript interpreter's trace comes first, and its reason last
-    text = str(error).rpartition("RuntimeError: ")[2] if isinstance(error, RuntimeError) else str(error)
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    if "RuntimeError: " in str(error):
-        return " ".join(lines)
-    return lines[-1] if lines else type(error).__name__

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -328,21 +327,6 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
             f"structure {index} ({len(structure.numbers)} atoms): the model gave an energy of "
             f"{result.energy} eV or forces that are not finite; {closest}"
         )
-
-
-@contextmanager
-def torch_state() -> Iterator[None]:
-    """Gradients on, also under the caller's `no_grad`; and plain TorchScript execution.
-
-    The profiling executor would specialise on the number of edges and compile again at each new one, a second
-    or more in the first steps. All three switches are thread-local and reset on exit.
-    """
-    with torch.jit.optimized_execution(False):
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            yield
-        else:
-            with torch.inference_mode(False), torch.enable_grad():
-                yield
 
 
 def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:

@@ -157,29 +157,6 @@ class SymmetricContraction(nn.Module):
         self.paths = nn.ModuleList()
         self.frozen = True
 
-    @torch.jit.unused
-    def unfold(self, coefficients: Tensor, monomials: Tensor) -> None:
-        """Undo `freeze`: the weights that give these coefficients (S, M, C) of the monomials (M, 4).
-
-        Raises:
-            BadInput: coefficients that the bases here do not span.
-        """
-        place = {tuple(row): index for index, row in enumerate(monomials.tolist())}
-        c = coefficients.to(torch.float64)
-        for path in self.paths:
-            if not isinstance(path, Paths):
-                raise TypeError(f"{path} is not one of {Paths}")
-            rows = [place.pop(tuple(row), -1) for row in path.monomials.tolist()]
-            wanted = c[:, rows] * (torch.tensor(rows) >= 0)[:, None]  # (S, m, C)
-            inverse = torch.linalg.pinv(path.basis.to(torch.float64).t())  # (η, m)
-            weight = torch.matmul(inverse, wanted)
-            error = (torch.matmul(path.basis.t().to(weight), weight) - wanted).abs().max()
-            if float(error) > 1e-5 * max(float(wanted.abs().max()), 1e-30):
-                raise BadInput(f"symmetric contraction: coefficients of another basis ({float(error):.1e})")
-            path.weight.data = weight.to(path.weight)
-        if place and bool((c[:, list(place.values())] != 0).any()):
-            raise BadInput("symmetric contraction: coefficients of monomials that the bases here do not have")
-
     def fold(self) -> Tuple[Tensor, Tensor]:
         """Coefficients Σ_η W_{z,η,u} U_{η,m} (S, M, C) of all monomials (M, 4)."""
         if self.frozen:

@@ -84,13 +84,6 @@ class Linear(nn.Module):
                 weight.mul_(1.0 / math.sqrt(max(weight.shape[1], 1)))
         self.frozen = True
 
-    @torch.jit.unused
-    def thaw(self) -> None:
-        """Undo `freeze`, of weights that were loaded folded."""
-        with torch.no_grad():
-            for weight in self.weights:
-                weight.mul_(math.sqrt(max(weight.shape[1], 1)))
-
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         w: List[Tensor] = []
         for weight in self.weights:

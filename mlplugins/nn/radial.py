@@ -147,13 +147,6 @@ class RadialMLP(nn.Module):
                 weight.copy_(matrix)
         self.frozen = True
 
-    @torch.jit.unused
-    def thaw(self) -> None:
-        """Undo `freeze`, of weights that were loaded folded."""
-        with torch.no_grad():
-            for index, weight in enumerate(self.weights):
-                weight.div_(_gain(index, weight.shape[0], self.silu_norm))
-
     def matrices(self) -> List[Tensor]:
         """The matrices of the layers, gains included."""
         scaled: List[Tensor] = []
@@ -161,14 +154,14 @@ class RadialMLP(nn.Module):
             if self.frozen:
                 scaled.append(weight)
             else:
-                scaled.append(weight * _gain(index, weight.shape[0], self.silu_norm))
+                scaled.append(weight * gain(index, weight.shape[0], self.silu_norm))
         return scaled
 
     def forward(self, x: Tensor) -> Tensor:
         return perceptron(x, self.matrices())
 
 
-def _gain(layer: int, fan_in: int, silu_norm: float) -> float:
+def gain(layer: int, fan_in: int, silu_norm: float) -> float:
     """What a layer's weights are multiplied with: variance one goes in and comes out."""
     return (silu_norm if layer > 0 else 1.0) / math.sqrt(fan_in)
 

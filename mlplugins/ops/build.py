@@ -84,9 +84,14 @@ def ops_sources() -> Path:
     return Path(__file__).resolve().parent / "csrc"
 
 
+def format_file() -> Path:
+    """The file whose constants, of what stands in a model.pt, C++ is compiled with."""
+    return Path(__file__).resolve().parents[1] / "model_file" / "format.py"
+
+
 def current_key() -> Key:
     """The key of the installation that runs now."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(format_file().read_bytes())
     for directory in (plugin_sources(), ops_sources()):
         for path in sorted(directory.iterdir()):
             if path.suffix in (".cpp", ".h", ".txt") and path.name != "LICENSE":
@@ -278,6 +283,7 @@ def _cmake_options() -> dict[str, str]:
     series = "torch-" + ".".join(release.split(".")[:2])
     options = {
         "OPS_SOURCE_DIR": str(ops_sources()),
+        "FORMAT_FILE": str(format_file()),
         "TORCH_DIR": str(torch),
         "TORCH_RELEASE": release,
         "METATENSOR_DIR": str(metatensor),

@@ -11,8 +11,8 @@ import numpy as np
 
 from mlplugins import files
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.write import save
 from mlplugins.quantities import MILLI
 from mlplugins.training.run import Trained
 

@@ -14,7 +14,7 @@ from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES
+from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
 from mlplugins.structures import dataset, labels, validation

@@ -11,8 +11,8 @@ import torch
 
 from mlplugins import models
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES, Description
-from mlplugins.export.metatomic import save as export
+from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch
@@ -39,7 +39,7 @@ class Trained:
     """
 
     potential: Potential
-    description: Description
+    description: ModelCard
     metrics: dict[str, Any]
     sets: DataSets
     is_main: bool
@@ -217,9 +217,9 @@ class Files:
         results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns)
 
 
-def _description(record: Record, potential: Potential, outcome: Outcome) -> Description:
+def _description(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
     sets = record.sets
-    return Description(
+    return ModelCard(
         family=record.family,
         elements=sets.elements,
         baseline=sets.baseline.energies,

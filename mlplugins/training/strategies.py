@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlplugins import models
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import DTYPES
+from mlplugins.model_file.card import DTYPES
 from mlplugins.models import sum as sums
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition

@@ -17,7 +17,7 @@ from metatomic.torch import unit_conversion_factor
 from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
-from mlplugins.model_file.archive import OURS, Archive, read_archive
+from mlplugins.model_file.archive import Archive, is_ours, read_archive
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Contents:
     @property
     def ours(self) -> bool:
         """Whether the module is one of mlplugins, and no wrapper around one."""
-        return self.archive.entries is not None and self.module == OURS
+        return self.archive.entries is not None and is_ours(self.module)
 
 
 def read(path: Path) -> Contents:
@@ -66,7 +66,7 @@ def read(path: Path) -> Contents:
                 capabilities=capabilities,
                 cutoff=max(cutoffs, default=0.0),
                 interaction_range=_real(capabilities["interaction_range"]) * angstrom,
-                module=_unmangled(inner.name),
+                module=inner.name,
                 n_parameters=_n_parameters(inner, file, {}),
             )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -75,10 +75,6 @@ def read(path: Path) -> Contents:
         raise BadInput(
             f"'{path}' is not an intact metatomic model ({type(error).__name__}: {error})"
         ) from error
-
-
-def _unmangled(name: str) -> str:
-    return re.sub(r"___torch_mangle_\d+\.", "", name)
 
 
 def _angstrom(unit: str) -> float:

@@ -10,8 +10,9 @@ import ase.io
 from mlplugins import engines
 from mlplugins.dynamics.start import prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation.driving import Outcome
@@ -82,7 +83,7 @@ def _write_teacher(read: Reader, elements: list[str], path: Path) -> None:
         if artifact.load(path).record["source"]["sha256"] != digest:
             raise BadInput(f"{path.parent} holds dynamics of another base: choose another output folder (-o)")
         return
-    description = Description(
+    description = ModelCard(
         base.family,
         base.composition.elements,
         base.composition.energies,

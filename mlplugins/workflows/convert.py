@@ -13,8 +13,9 @@ from mlplugins import checkpoints, elements, files
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
-from mlplugins.export.metatomic import DTYPES, Description, save
-from mlplugins.export.tables import tabulated
+from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.write import save
 from mlplugins.structures import dataset
 
 
@@ -133,7 +134,7 @@ def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]
         structures = _structures(options.tables.structures, found.elements)
         potential, error = tabulated(potential, found.elements, options.tables.knots, structures)
         stored = {"radial_tables": asdict(error)}
-    description = Description(
+    card = ModelCard(
         family=found.family,
         elements=found.elements,
         baseline=found.baseline,
@@ -141,7 +142,7 @@ def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]
         details=found.details | stored,
         references=found.references,
     )
-    save(potential, output, description, options.dtype, options.portable)
+    save(potential, output, card, options.dtype, options.portable)
     return stored
 
 

@@ -57,11 +57,12 @@ def evaluate(
 
     >>> import tempfile
     >>> from ase.calculators.singlepoint import SinglePointCalculator
-    >>> from mlplugins.export.metatomic import Description, save
+    >>> from mlplugins.model_file.card import ModelCard
+    >>> from mlplugins.model_file.write import save
     >>> from mlplugins.models import lennard_jones
     >>> potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=1.0, sigma=1.0))
     >>> file = tempfile.mkdtemp() + "/model.pt"
-    >>> save(potential, file, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    >>> save(potential, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     >>> dimer = Atoms("Ar2", [[0, 0, 0], [0, 0, 2 ** (1 / 6)]])
     >>> dimer.calc = SinglePointCalculator(dimer, energy=-1.002)
     >>> round(evaluate(file, [dimer])["energy"]["mae_meV_per_atom"], 6)

@@ -1,9 +1,12 @@
 """A model.pt of this package gives back the model: the same function, and weights that train."""
 
+import copy
+import io
+import lzma
 import pickle
-import shutil
 import zipfile
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +14,13 @@ import torch
 from mlplugins import models
 from mlplugins.checkpoints import exported
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.format import MANIFEST, WEIGHTS
+from mlplugins.model_file.write import save
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
+OLD = Path(__file__).parents[1] / "compatibility" / "data" / "nequip-float64.pt.xz"
 ELEMENTS = ["Li", "S", "Cl"]
 NEQUIP = {"family": "nequip", "cutoff": 4.0, "num_layers": 2, "num_features": 3, "radial_mlp": [5, 4]}
 CASES = {
@@ -38,6 +44,15 @@ CASES = {
 }
 
 
+def rewrite(source, target, change):
+    """The archive with other contents (None: left out) and right checksums, without our list of them."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as copied:
+        for entry in archive.namelist():
+            content = change(entry, archive.read(entry))
+            if content is not None and not entry.endswith(MANIFEST):
+                copied.writestr(entry, content)
+
+
 @pytest.fixture
 def made(tmp_path):
     """`made(name)`: a random model of a family and its file."""
@@ -50,7 +65,7 @@ def made(tmp_path):
         model = family.Model(ELEMENTS, parameters).eval()
         record = {"hyperparameters": asdict(parameters), "n_parameters": 3}
         path = tmp_path / f"{name}.pt"
-        save(model, path, Description(name, ELEMENTS, [-1.0, 2.0, 0.5], "m", record), dtype, portable)
+        save(model, path, ModelCard(name, ELEMENTS, [-1.0, 2.0, 0.5], "m", record), dtype, portable)
         return model, path
 
     return make
@@ -72,11 +87,9 @@ def test_the_same_function_and_the_same_parameters(made, name, portable):
         n: p.shape for n, p in model.named_parameters()
     }
     for key, value in model.state_dict().items():
-        torch.testing.assert_close(read.potential.state_dict()[key], value, rtol=1e-13, atol=1e-13)
+        assert torch.equal(read.potential.state_dict()[key], value), key
     for atoms in standard_structures(ELEMENTS).values():
-        torch.testing.assert_close(
-            energy(read.potential, atoms), energy(model, atoms), rtol=1e-12, atol=1e-12
-        )
+        assert torch.equal(energy(read.potential, atoms), energy(model, atoms))
     assert all(p.requires_grad for p in read.potential.parameters())
 
 
@@ -95,26 +108,31 @@ def test_fewer_elements(made, name):
 
 
 @pytest.mark.parametrize("name", ["nequip", "mace"])
-def test_single_precision(made, name):
+def test_the_precision_is_that_of_the_training(made, name, tmp_path):
+    """A file that computes in float32 keeps the weights it was made from; those of float32 stay float32."""
     model, path = made(name, "float32")
-    read = exported.read(path).potential
+    for key, value in exported.read(path).potential.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+    single, details = copy.deepcopy(model).float(), exported.read(path).details
+    save(single, tmp_path / "single.pt", ModelCard(name, ELEMENTS, [0.0] * 3, "s", details), "float64")
+    read = exported.read(tmp_path / "single.pt").potential
     assert {p.dtype for p in read.parameters()} == {torch.float32}
-    atoms = standard_structures(ELEMENTS)["crystal"]
-    torch.testing.assert_close(energy(read.double(), atoms), energy(model, atoms), rtol=1e-5, atol=1e-5)
+    for key, value in read.state_dict().items():
+        assert torch.equal(value, single.state_dict()[key]), key
 
 
 def test_tables_are_refused(made, tmp_path):
     model, _ = made("nequip")
     model.use_radial_tables(64)
     record = {"hyperparameters": {k: v for k, v in CASES["nequip"].items() if k != "family"}}
-    save(model, tmp_path / "t.pt", Description("nequip", ELEMENTS, [0.0] * 3, "t", record))
+    save(model, tmp_path / "t.pt", ModelCard("nequip", ELEMENTS, [0.0] * 3, "t", record))
     with pytest.raises(BadInput, match=r"t\.pt: the radial networks of this file were replaced by tables"):
         exported.read(tmp_path / "t.pt")
 
 
 def test_closed_form_families_are_refused(made, tmp_path):
     model, _ = made("lennard-jones")
-    save(model, tmp_path / "k.pt", Description("soap-gap", ELEMENTS, [0.0] * 3, "k"))
+    save(model, tmp_path / "k.pt", ModelCard("soap-gap", ELEMENTS, [0.0] * 3, "k"))
     with pytest.raises(BadInput, match="'soap-gap' is solved in closed form"):
         exported.read(tmp_path / "k.pt")
 
@@ -126,13 +144,15 @@ def test_damaged_and_foreign_files(made, tmp_path):
     assert not exported.recognises(tmp_path / "a.pth")
     (tmp_path / "half.pt").write_bytes(path.read_bytes()[:5000])
     assert not exported.recognises(tmp_path / "half.pt")
-    shutil.copy(path, tmp_path / "other.pt")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "other.pt", "w") as target:
-        for entry in source.namelist():
-            content = source.read(entry)
-            target.writestr(entry, content.replace(b'\\"num_features\\": 3', b'\\"num_features\\": 4'))
-    with pytest.raises(BadInput, match="has shape .* this version of the family expects"):
+    features = [b'\\"num_features\\": %d' % n for n in (3, 4)]
+    rewrite(path, tmp_path / "other.pt", lambda entry, content: content.replace(*features))
+    with pytest.raises(
+        BadInput, match=r"other\.pt: the weights do not fit this version's 'nequip': .*size mis"
+    ):
         exported.read(tmp_path / "other.pt")
+    rewrite(path, tmp_path / "wrapped.pt", lambda entry, content: None if WEIGHTS in entry else content)
+    with pytest.raises(BadInput, match="another program wrote this file, without the weights"):
+        exported.read(tmp_path / "wrapped.pt")
 
 
 def test_a_hostile_file_executes_nothing(made, tmp_path):
@@ -141,10 +161,19 @@ def test_a_hostile_file_executes_nothing(made, tmp_path):
             return open, (str(tmp_path / "executed"), "w")
 
     _, path = made("nequip")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "evil.pt", "w") as target:
-        for entry in source.namelist():
-            evil = entry.endswith("/data.pkl")
-            target.writestr(entry, pickle.dumps(Evil(), protocol=2) if evil else source.read(entry))
-    with pytest.raises(BadInput, match=r"contains 'io.open', .*nothing of it was executed"):
+    evil = io.BytesIO()
+    torch.save(Evil(), evil)
+
+    def hidden(place, content):
+        return lambda entry, stored: content if entry.endswith(place) else stored
+
+    rewrite(path, tmp_path / "evil.pt", hidden(WEIGHTS, evil.getvalue()))
+    with pytest.raises(BadInput, match=r"evil\.pt: not an intact model\.pt \(UnpicklingError: Weights only"):
         exported.read(tmp_path / "evil.pt")
+    rewrite(path, tmp_path / "program.pt", hidden("/data.pkl", pickle.dumps(Evil(), protocol=2)))
+    exported.read(tmp_path / "program.pt")  # which does not look at it
+    (tmp_path / "old.pt").write_bytes(lzma.decompress(OLD.read_bytes()))
+    rewrite(tmp_path / "old.pt", path, hidden("/data.pkl", pickle.dumps(Evil(), protocol=2)))
+    with pytest.raises(BadInput, match=r"contains 'io.open', .*nothing of it was executed"):
+        exported.read(path)
     assert not (tmp_path / "executed").exists()

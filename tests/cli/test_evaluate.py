@@ -7,7 +7,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlplugins.cli.main import main
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 
@@ -16,7 +17,7 @@ def model(tmp_path):
     potential = lennard_jones.Model(
         ["Ar"], lennard_jones.Hyperparameters(epsilon=0.05, sigma=3.4, cutoff=6.0)
     )
-    save(potential, tmp_path / "model.pt", Description("lennard-jones", ["Ar"], [-2.0]), "float64")
+    save(potential, tmp_path / "model.pt", ModelCard("lennard-jones", ["Ar"], [-2.0]), "float64")
     return tmp_path / "model.pt"
 
 

@@ -13,8 +13,9 @@ from ase.io import read, write
 from mlplugins import MLCalculator, checkpoints
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 
 from ..training import toy
 
@@ -261,7 +262,7 @@ def test_bad_input_is_refused_before_anything_is_written(lithium_sulphide, capsy
     refused(config(folder, SEVENNET, "strategy: replay, structures: no.xyz"), "no such data file: 'no.xyz'")
     model = folder / "model.pt"
     potential = toy.base().potential
-    save(potential, model, Description("nequip", toy.ELEMENTS, [0.0, 0.0]), "float64")
+    save(potential, model, ModelCard("nequip", toy.ELEMENTS, [0.0, 0.0]), "float64")
     refused(config(folder, model), "not an intact model.pt (KeyError: 'hyperparameters')")
     frames = [s.to_atoms() for s in toy.labelled(potential, toy.frames(4, 0))]
     write(folder / "train.extxyz", frames)

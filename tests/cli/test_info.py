@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mlplugins.cli.main import main
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, nequip
 
 
@@ -17,7 +18,7 @@ def save_nequip(path, dtype="float32"):
     torch.manual_seed(0)
     model = nequip.Model(["Li", "S"], nequip.Hyperparameters(**parameters))
     details = {"hyperparameters": parameters, "training": {"data_sha256": "abc", "n_structures": 7}}
-    save(model, path, Description("nequip", ["Li", "S"], [-1.5, -2.25], "toy", details), dtype)
+    save(model, path, ModelCard("nequip", ["Li", "S"], [-1.5, -2.25], "toy", details), dtype)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -50,7 +51,7 @@ def test_info_of_a_message_passing_model(tmp_path, capsys, monkeypatch):
 
 def test_info_of_one_layer(tmp_path, capsys):
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
-    save(model, tmp_path / "model.pt", Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    save(model, tmp_path / "model.pt", ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     assert main(["info", str(tmp_path / "model.pt")]) == 0
     text = capsys.readouterr().out
     assert "8.5 Å = 1 layer × 8.5 Å" in text

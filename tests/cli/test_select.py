@@ -6,7 +6,8 @@ import pytest
 from ase.build import bulk
 
 from mlplugins.cli.main import main
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 
@@ -54,7 +55,7 @@ def test_committee_finds_the_strained_structure(data, tmp_path):
     for epsilon in (0.010, 0.012):
         path = tmp_path / f"{epsilon}.pt"
         potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=epsilon))
-        save(potential, path, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+        save(potential, path, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
         models.append(str(path))
     frames = ase.io.read(data, ":")
     frames[8].rattle(0.1, seed=1)
@@ -84,7 +85,7 @@ def test_model_without_uncertainty_is_refused(data, tmp_path, capsys):
     save(
         lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters()),
         path,
-        Description("lennard-jones", ["Ar"], [0.0]),
+        ModelCard("lennard-jones", ["Ar"], [0.0]),
         "float64",
     )
     words = ["select", str(data), "-n", "1", "--method", "uncertainty", "--model", str(path)]

@@ -21,7 +21,7 @@ from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
 from mlplugins.engines import lammps
 from mlplugins.model_file.artifact import load
-from mlplugins.testing.families import inputs
+from mlplugins.structures.batch import graph_of
 from tests.compatibility.machine import machine
 
 pytestmark = pytest.mark.usefixtures("native_build")
@@ -61,7 +61,7 @@ def require_numbers(path, numbers, dtype):
 
 def energy(potential, elements, atoms):
     potential = potential.double()
-    return float(potential(*inputs(atoms, elements, potential.cutoff))["energy"].detach().sum())
+    return float(potential(graph_of(atoms, elements, potential.cutoff))["energy"].detach().sum())
 
 
 @pytest.mark.parametrize("name", RECORD)

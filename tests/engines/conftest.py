@@ -10,7 +10,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 from .lammps_tools import write_nequip
@@ -23,7 +24,7 @@ def write_lennard_jones(path: Path, dtype: str = "float64", baseline: float = 0.
     parameters = {"epsilon": EPSILON, "sigma": SIGMA, "cutoff": CUTOFF, "onset": ONSET, **changes}
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
     details = {"hyperparameters": parameters}
-    save(model, path, Description("lennard-jones", ["Ar"], [baseline], details=details), dtype)
+    save(model, path, ModelCard("lennard-jones", ["Ar"], [baseline], details=details), dtype)
     return path
 
 

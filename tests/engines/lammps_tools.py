@@ -16,7 +16,8 @@ from ase import Atoms, units
 
 from mlplugins import MLCalculator
 from mlplugins.engines import lammps
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import nequip
 
 TIMEOUT_S = 120
@@ -36,7 +37,7 @@ def write_nequip(
         parameters = nequip.Hyperparameters(cutoff=5.0, num_layers=layers, num_features=4)
         model = nequip.Model(list(elements), parameters)
     baseline = [-1.0 - k for k in range(len(elements))]
-    save(model, path, Description("nequip", list(elements), baseline), dtype, portable)
+    save(model, path, ModelCard("nequip", list(elements), baseline), dtype, portable)
     return path
 
 

@@ -15,9 +15,10 @@ from ase.io import write
 
 from mlplugins import MLCalculator, engines
 from mlplugins.checkpoints import sevennet
-from mlplugins.export.metatomic import Description, save
-from mlplugins.export.tables import tabulated
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.write import save
 from mlplugins.models import mace
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.quantities import Results
@@ -58,7 +59,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     for name, elements in ELEMENTS.items():
         found[name] = folder / f"{name.replace(' ', '_')}.pt"
         family = "nequip" if name == "sevennet" else "mace"
-        save(potential(name), found[name], Description(family, elements, SHIFTS), "float64")
+        save(potential(name), found[name], ModelCard(family, elements, SHIFTS), "float64")
     return found
 
 

@@ -19,8 +19,8 @@ from ase.build import bulk
 
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import MANIFEST
 from mlplugins.model_file.artifact import load
+from mlplugins.model_file.format import MANIFEST
 
 from .conftest import crystal
 

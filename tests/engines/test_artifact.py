@@ -307,8 +307,8 @@ def test_bad_files(argon_model, tmp_path):
 
 
 def test_file_of_a_newer_format(argon_model, tmp_path):
-    rewrite_extra(argon_model, tmp_path / "new.pt", '"mlplugins::format": "1"', '"mlplugins::format": "4"')
-    with pytest.raises(BadInput, match=r"format 4 .*reads up to format 3: `pip install --upgrade mlplugins`"):
+    rewrite_extra(argon_model, tmp_path / "new.pt", '"mlplugins::format": "4"', '"mlplugins::format": "5"')
+    with pytest.raises(BadInput, match=r"format 5 .*reads up to format 4: `pip install --upgrade mlplugins`"):
         load(tmp_path / "new.pt")
 
 

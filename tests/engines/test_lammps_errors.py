@@ -13,7 +13,8 @@ from ase import Atoms
 
 from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models.base import Potential
 from mlplugins.structures.graph import Graph
 
@@ -149,12 +150,12 @@ def test_newer_file_format(tmp_path, lines, passing_model):
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("model-metadata"):
-                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"1"', rb'\g<1>"4"', data)
+                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"4"', rb'\g<1>"5"', data)
                 assert changed != data
                 data = changed
             target.writestr(entry.filename, data)
     text = refused(tmp_path, replaced(lines, "pair_style", "pair_style mlplugins newer.pt"))
-    assert "written by a newer mlplugins (file format 4, this one reads up to 3): upgrade mlplugins" in text
+    assert "written by a newer mlplugins (file format 5, this one reads up to 4): upgrade mlplugins" in text
 
 
 def test_damaged_model_files(tmp_path, lines, passing_model):
@@ -244,7 +245,7 @@ def test_failure_in_the_middle_of_a_run(tmp_path, raises, ranks):
     """Two atoms meet after 20 steps: the step is named, no rank waits, the trajectory so far is readable."""
     atoms = Atoms("Ar2", [[2.0, 5.0, 5.0], [26.0, 5.0, 5.0]], cell=[40, 10, 10])
     model = tmp_path / "failing.pt"
-    save(Failing(raises, 0), model, Description("failing", ["Ar"], [0.0]), "float64")
+    save(Failing(raises, 0), model, ModelCard("failing", ["Ar"], [0.0]), "float64")
     speed = np.array([[0.5, 0, 0], [-0.5, 0, 0]])  # Å/fs
     lines = deck(tmp_path, model, atoms, velocities=speed)
     lines += ["fix 1 all nve", "timestep 0.001", "dump 1 all custom 1 run.dump id x y z", "run 60"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 from .conftest import CUTOFF, EPSILON, SIGMA
@@ -58,7 +59,7 @@ def mixture(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("mixture") / "mixture.pt"
     parameters = {"epsilon": [EPSILON, 0.014], "sigma": [SIGMA, 3.65], "cutoff": CUTOFF, "onset": 0.9999999}
     model = lennard_jones.Model(["Ar", "Kr"], lennard_jones.Hyperparameters(**parameters))
-    save(model, path, Description("lennard-jones", ["Ar", "Kr"], [-1.0, -3.0]), "float64")
+    save(model, path, ModelCard("lennard-jones", ["Ar", "Kr"], [-1.0, -3.0]), "float64")
     return path
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 from .conftest import CUTOFF, EPSILON, SIGMA
@@ -42,7 +43,7 @@ def write_mixture(path: Path, baseline: list[float]) -> Path:
     """Lennard-Jones, truncated as lj/cut is."""
     parameters = {"epsilon": [EPSILON, 0.014], "sigma": [SIGMA, 3.65], "cutoff": CUTOFF, "onset": 0.9999999}
     model = lennard_jones.Model(["Ar", "Kr"], lennard_jones.Hyperparameters(**parameters))
-    save(model, path, Description("lennard-jones", ["Ar", "Kr"], baseline), "float64")
+    save(model, path, ModelCard("lennard-jones", ["Ar", "Kr"], baseline), "float64")
     return path
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 from .conftest import CUTOFF, EPSILON, SIGMA, write_lennard_jones
@@ -232,7 +233,7 @@ def test_atom_swap(tmp_path, options):
     """Types change without new neighbour lists; composition energies enter semi-grand moves as mu does."""
     parameters = {"epsilon": [EPSILON, 0.014], "sigma": [SIGMA, 3.65], "cutoff": CUTOFF, "onset": PLAIN}
     model = lennard_jones.Model(["Ar", "Kr"], lennard_jones.Hyperparameters(**parameters))
-    save(model, tmp_path / "mix.pt", Description("lennard-jones", ["Ar", "Kr"], [-1.0, -3.0]), "float64")
+    save(model, tmp_path / "mix.pt", ModelCard("lennard-jones", ["Ar", "Kr"], [-1.0, -3.0]), "float64")
     stock = [
         f"pair_style lj/cut {CUTOFF}",
         "pair_modify mix arithmetic",

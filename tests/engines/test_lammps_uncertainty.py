@@ -7,7 +7,8 @@ from ase.build import bulk
 from ase.io import read
 
 from mlplugins import MLCalculator
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import soap_gap
 from mlplugins.structures.batch import graph_of
 from mlplugins.training.solvers._soap_rows import whiten
@@ -46,7 +47,7 @@ def model(tmp_path_factory):
     potential.pair_posterior = 0.1 * torch.randn(4, 5, dtype=torch.float64, generator=generator)
     potential.prior_variance = torch.ones((), dtype=torch.float64)
     potential.has_uncertainty = True
-    save(potential, path, Description("soap-gap", ["Cu"], [0.0]), "float64")
+    save(potential, path, ModelCard("soap-gap", ["Cu"], [0.0]), "float64")
     return path
 
 

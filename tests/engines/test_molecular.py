@@ -11,8 +11,9 @@ from mlplugins import MLCalculator
 from mlplugins.engines import lammps
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.errors import RunFailed
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file.artifact import load
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import molecular_kernel
 from tests.engines.lammps_tools import start
 
@@ -37,7 +38,7 @@ def model(tmp_path_factory):
     potential.slopes = torch.randn(5, 6, dtype=torch.float64, generator=generator)
     potential.prepare()
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    save(potential, path, Description("kreg", ["H", "C", "O"], [0.0, 0.0, 0.0]), "float64")
+    save(potential, path, ModelCard("kreg", ["H", "C", "O"], [0.0, 0.0, 0.0]), "float64")
     return path
 
 

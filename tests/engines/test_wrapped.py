@@ -18,8 +18,9 @@ from mlplugins import MLCalculator, ops
 from mlplugins.cli.main import main
 from mlplugins.engines import lammps
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file.artifact import load
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 from .lammps_tools import write_nequip
@@ -107,7 +108,7 @@ def all_electron(tmp_path_factory) -> dict[str, Path]:
     """Models of ZnO with the energies of all electrons, −48 400 eV per zinc."""
     folder = tmp_path_factory.mktemp("zno")
     parameters = lennard_jones.Hyperparameters(epsilon=[0.1, 0.1], sigma=[1.9, 2.6], cutoff=5.0)
-    description = Description("lennard-jones", ["O", "Zn"], [BASELINE["O"], BASELINE["Zn"]])
+    description = ModelCard("lennard-jones", ["O", "Zn"], [BASELINE["O"], BASELINE["Zn"]])
     for dtype in ("float32", "float64"):
         save(lennard_jones.Model(["O", "Zn"], parameters), folder / f"{dtype}.pt", description, dtype)
     return {dtype: folder / f"{dtype}.pt" for dtype in ("float32", "float64")}

@@ -8,7 +8,8 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import sum as sums
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures.batch import graph_of
@@ -62,7 +63,7 @@ def test_exports_and_runs_in_the_calculator(tmp_path):
     expected = float(model(graph_of(atoms, ["Li", "S"], 5.0))["energy"].detach().sum())
     for portable in (False, True):
         path = tmp_path / f"{portable}.pt"
-        save(model, path, Description("sum", ["Li", "S"], [1.0, 2.0]), "float64", portable)
+        save(model, path, ModelCard("sum", ["Li", "S"], [1.0, 2.0]), "float64", portable)
         atoms.calc = MLCalculator(path)
         baseline = sum({"Li": 1.0, "S": 2.0}[symbol] for symbol in atoms.symbols)
         assert atoms.get_potential_energy() == pytest.approx(expected + baseline, abs=1e-9)
@@ -74,7 +75,7 @@ def test_equal_in_lammps_on_two_ranks(native_build, tmp_path):
     """Two terms of different cutoffs exchange their features in turn."""
     torch.manual_seed(0)
     model = _model(["Li", "S"], {**DEEP, "cutoff": 4.0}, {**WIDE, "num_layers": 2})
-    save(model, tmp_path / "model.pt", Description("sum", ["Li", "S"], [1.0, 2.0]), "float64")
+    save(model, tmp_path / "model.pt", ModelCard("sum", ["Li", "S"], [1.0, 2.0]), "float64")
     atoms = standard_structures(["Li", "S"])["crystal"] * (2, 1, 1)
     atoms.rattle(0.1, seed=1)
     write(tmp_path / "crystal.xyz", atoms)

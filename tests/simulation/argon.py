@@ -6,14 +6,15 @@ import ase.io
 import yaml
 from ase.build import bulk
 
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 
 def write_model(path: Path, **changes: float) -> Path:
     parameters = {"epsilon": 0.0104, "sigma": 3.4, "cutoff": 5.0, **changes}
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
-    save(model, path, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    save(model, path, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     return path
 
 

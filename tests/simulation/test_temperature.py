@@ -18,7 +18,8 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from mlplugins.dynamics.output import table
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
@@ -53,7 +54,7 @@ def _write(folder, engine, atoms, temperature=T, **changes):
     model = lennard_jones.Model(
         ELEMENTS, lennard_jones.Hyperparameters(epsilon=0.0104, sigma=3.4, cutoff=5.0)
     )
-    save(model, folder / "model.pt", Description("lennard-jones", ELEMENTS, [0.0] * 4), "float64")
+    save(model, folder / "model.pt", ModelCard("lennard-jones", ELEMENTS, [0.0] * 4), "float64")
     write(folder / "start.traj", atoms)
     campaign = plan(load(path, engine), folder / "out")
     campaigns.write(campaign)

@@ -13,8 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import soap_gap
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures import batch
@@ -115,7 +116,7 @@ def trained(tmp_path_factory):
 
 def test_a_model_without_a_fit_has_no_uncertainty(tmp_path):
     model = soap_gap.Model(["Ar"], soap_gap.Hyperparameters(cutoff=4.0, n_max=2, l_max=1))
-    save(model, tmp_path / "model.pt", Description("soap-gap", ["Ar"], [0.0]), "float64")
+    save(model, tmp_path / "model.pt", ModelCard("soap-gap", ["Ar"], [0.0]), "float64")
     assert not artifact.load(tmp_path / "model.pt").has_uncertainty
 
 

@@ -14,8 +14,9 @@ from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.cli.main import main
 from mlplugins.errors import RunFailed
-from mlplugins.export.metatomic import Description, save
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.training import config, data, folds, solve, train
 from mlplugins.training.search import Trial
 from mlplugins.training.solvers import molecular_kernel
@@ -101,7 +102,7 @@ def test_a_checkpoint_gives_the_same_model(preset, tmp_path):
     save(
         read.potential,
         tmp_path / "again.pt",
-        Description(read.family, read.elements, read.baseline),
+        ModelCard(read.family, read.elements, read.baseline),
         "float64",
     )
     atoms = molecules.water(1, 11)[0]

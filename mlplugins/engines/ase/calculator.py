@@ -45,11 +45,12 @@ class MLCalculator(Calculator):
         RunFailed: the model gave NaN or infinity; the text names the closest pair of atoms.
 
     >>> import tempfile
-    >>> from mlplugins.export.metatomic import Description, save
+    >>> from mlplugins.model_file.card import ModelCard
+    >>> from mlplugins.model_file.write import save
     >>> from mlplugins.models import lennard_jones
     >>> argon = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=0.0104, sigma=3.4))
     >>> file = tempfile.mkdtemp() + "/model.pt"
-    >>> save(argon, file, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    >>> save(argon, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
 
     >>> from ase.build import bulk
     >>> from mlplugins import MLCalculator

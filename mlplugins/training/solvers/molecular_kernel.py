@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.spatial.distance import pdist
 
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.export.metatomic import for_inference
+from mlplugins.model_file.write import for_inference
 from mlplugins.models.molecular_kernel import Hyperparameters, Model
 from mlplugins.quantities import MILLI
 from mlplugins.structures.dataset import Structure

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mlplugins import MLCalculator
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, mace, nequip
 from mlplugins.models.base import TrainingStatistics, energy_derivatives
 from mlplugins.nn.contraction import SymmetricContraction
@@ -77,7 +78,7 @@ def test_a_frozen_model_recomputes_nothing(potential):
 @pytest.mark.parametrize("portable", [False, True])
 def test_export_freezes_a_copy(potential, tmp_path, portable):
     before = {name: tensor.clone() for name, tensor in potential.state_dict().items()}
-    save(potential, tmp_path / "model.pt", Description("any", ELEMENTS, [0.5, -1.0]), "float64", portable)
+    save(potential, tmp_path / "model.pt", ModelCard("any", ELEMENTS, [0.5, -1.0]), "float64", portable)
     after = potential.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -94,7 +95,7 @@ def test_export_freezes_a_copy(potential, tmp_path, portable):
 def test_the_file_holds_no_weights_that_nothing_reads(tmp_path):
     """Weights and bases of the symmetric contraction are gone once they are folded."""
     model = FAMILIES["mace"]()
-    save(model, tmp_path / "model.pt", Description("mace", ELEMENTS, [0.0, 0.0]), "float64")
+    save(model, tmp_path / "model.pt", ModelCard("mace", ELEMENTS, [0.0, 0.0]), "float64")
     names = [name for name, _ in torch.jit.load(tmp_path / "model.pt").named_parameters()]
     names += [name for name, _ in torch.jit.load(tmp_path / "model.pt").named_buffers()]
     assert any(name.endswith("contraction.coefficients") for name in names)

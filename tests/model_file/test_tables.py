@@ -7,8 +7,9 @@ from ase.build import bulk
 
 from mlplugins import MLCalculator
 from mlplugins.errors import BadInput
-from mlplugins.export.metatomic import Description, save
-from mlplugins.export.tables import samples, tabulated
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.tables import samples, tabulated
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, nequip
 
 ELEMENTS = ["Li", "S"]
@@ -29,7 +30,7 @@ def test_error_falls_with_the_fourth_power_of_the_knots(model):
 
 def test_printed_error_holds_in_an_engine(model, tmp_path):
     table, error = tabulated(model, ELEMENTS, 65)
-    description = Description("nequip", ELEMENTS, [0.0, 0.0])
+    description = ModelCard("nequip", ELEMENTS, [0.0, 0.0])
     save(model, tmp_path / "exact.pt", description, "float64")
     save(table, tmp_path / "table.pt", description, "float64")
     save(table, tmp_path / "portable.pt", description, "float64", portable=True)
@@ -46,7 +47,7 @@ def test_printed_error_holds_in_an_engine(model, tmp_path):
 
 def test_table_forces_are_the_gradient_of_the_table_energy(model, tmp_path):
     table, _ = tabulated(model, ELEMENTS, 65)
-    save(table, tmp_path / "table.pt", Description("nequip", ELEMENTS, [0.0, 0.0]), "float64")
+    save(table, tmp_path / "table.pt", ModelCard("nequip", ELEMENTS, [0.0, 0.0]), "float64")
     atoms = bulk("Li", "bcc", a=3.3, cubic=True) * (2, 2, 2)
     atoms.rattle(0.2, seed=1)
     atoms.calc = MLCalculator(tmp_path / "table.pt")

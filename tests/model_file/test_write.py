@@ -13,7 +13,8 @@ from metatomic_ase import MetatomicCalculator
 
 from mlplugins import ops
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures.batch import graph_of
@@ -22,7 +23,7 @@ from mlplugins.testing.structures import standard_structures
 
 ELEMENTS = ["Li", "S"]
 BASELINE = [-190.25, -12000.125]
-DESCRIPTION = Description("nequip", ELEMENTS, BASELINE, details={"hyperparameters": {"num_features": 4}})
+DESCRIPTION = ModelCard("nequip", ELEMENTS, BASELINE, details={"hyperparameters": {"num_features": 4}})
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_float32_keeps_per_atom_resolution(potential, tmp_path):
 
 def test_metadata(model_file, potential):
     extra = load_atomistic_model(model_file).metadata().extra
-    assert extra["mlplugins::format"] == "1"
+    assert extra["mlplugins::format"] == "4"
     assert extra["mlplugins::family"] == "nequip"
     assert float(extra["mlplugins::cutoff"]) == potential.cutoff
     assert int(extra["mlplugins::exchange_width"]) == potential.exchange_width > 0
@@ -171,7 +172,7 @@ def test_bad_requests_are_refused(potential, tmp_path):
     with pytest.raises(BadInput, match="dtype: expected float32 or float64, got 'float16'"):
         save(potential, tmp_path / "model.pt", DESCRIPTION, "float16")
     with pytest.raises(BadInput, match="baseline: expected 2 values, one per element, got 1"):
-        save(potential, tmp_path / "model.pt", Description("nequip", ELEMENTS, [0.0]))
+        save(potential, tmp_path / "model.pt", ModelCard("nequip", ELEMENTS, [0.0]))
 
 
 def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch, potential):
@@ -191,7 +192,8 @@ def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch, potential):
 KILLED = """
 import os, signal, sys
 import torch
-from mlplugins.export.metatomic import Description, save
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 def killed(module, path, **_):
@@ -203,7 +205,7 @@ def killed(module, path, **_):
 
 torch.jit.save = killed
 model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
-save(model, sys.argv[1], Description("lennard-jones", ["Ar"], [0.0]), "float64")
+save(model, sys.argv[1], ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
 """
 
 
@@ -219,16 +221,16 @@ def test_what_killed_exports_left_is_removed_by_the_next(tmp_path):
         for unfinished in (left, alive):
             os.utime(unfinished, (0, 0))  # only old ones are looked at; the lock of a live one counts then
         model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
-        save(model, path, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+        save(model, path, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
         assert sorted(tmp_path.iterdir()) == sorted([path, alive])
         running.stdin.close()
-    save(model, path, Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    save(model, path, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_lennard_jones_needs_no_ops(tmp_path):
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
-    save(model, tmp_path / "lj.pt", Description("lennard-jones", ["Ar"], [0.0]), "float64")
+    save(model, tmp_path / "lj.pt", ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     assert load_atomistic_model(tmp_path / "lj.pt").metadata().extra["mlplugins::exchange_width"] == "0"
 
 

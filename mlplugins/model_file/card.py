@@ -1,0 +1,32 @@
+"""What is known of a model beside its weights: from checkpoint to model file the same record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+"""Precisions that a model computes in."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a file says about its model.
+
+    Attributes:
+        family: name of the model family, e.g. `nequip`.
+        elements: symbols in the order of the species index.
+        baseline: composition energy per atom of each element, eV.
+        name: title of the model.
+        details: JSON-able record (hyper-parameters, data hash, versions, …).
+        references: papers to cite for the architecture.
+    """
+
+    family: str
+    elements: list[str]
+    baseline: list[float]
+    name: str = "mlplugins model"
+    details: dict[str, Any] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)

@@ -1,0 +1,31 @@
+"""Names and version of what mlplugins writes into a model.pt: the only place, for Python and C++.
+
+CMake turns each line `NAME = value` into a C++ constant, so a value is one number or one plain string.
+"""
+
+# Newest version of the entries below. Engines refuse a newer one.
+# 1; 2: with ATOM_ORDER (models of whole molecules); 3: computes in float32, declares float64;
+# 4: of all files now, with WEIGHTS, and the module under its present name
+NEWEST = 4
+FIRST_WITH_WEIGHTS = 4
+
+# Keys of metatomic's metadata
+FORMAT = "mlplugins::format"
+FAMILY = "mlplugins::family"
+CUTOFF = "mlplugins::cutoff"
+EXCHANGE_WIDTH = "mlplugins::exchange_width"
+DTYPE = "mlplugins::dtype"
+ATOM_ORDER = "mlplugins::atom_order"
+BY_TAG = "tag"
+RECORD = "mlplugins::metadata"
+
+# System data by which LAMMPS says how many of the nodes are not ghosts
+N_CENTERS = "mlplugins::n_centers"
+
+# Class of the module inside metatomic's wrapper if mlplugins wrote it; the second: up to format 3
+MODULE = "__torch__.mlplugins.model_file.module.MetatomicModel"
+MODULE_BEFORE_4 = "__torch__.mlplugins.export.metatomic.MetatomicModel"
+
+# Entries of the archive: a line `CRC-32 size name` of every other entry; the weights that can be trained
+MANIFEST = "extra/mlplugins-checksums"
+WEIGHTS = "weights/mlplugins.pth"

@@ -1,0 +1,154 @@
+"""The module inside a model.pt: any family behind metatomic's systems and labels; TorchScript-able.
+
+The only place that knows metatomic's labels.
+"""
+
+# no postponed annotations here: metatomic compares the types of forward()
+from typing import Dict, List, Optional
+
+import torch
+from ase.data import atomic_numbers
+from metatensor.torch import Labels, TensorBlock, TensorMap
+from metatomic.torch import ModelOutput, NeighborListOptions, System
+from torch import Tensor, nn
+
+from mlplugins.model_file import format
+from mlplugins.models.base import Potential
+from mlplugins.structures.graph import Graph
+
+
+class MetatomicModel(nn.Module):
+    """Adapts a family (plain tensors) to metatomic (systems, labels)."""
+
+    species_of_number: Tensor
+    baseline: Tensor
+    precision: Tensor
+
+    def __init__(
+        self, potential: Potential, elements: List[str], baseline: Tensor, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.potential = potential
+        self.cutoff = potential.cutoff
+        self.n_centers_key: str = format.N_CENTERS
+        species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
+        for index, symbol in enumerate(elements):
+            species_of_number[atomic_numbers[symbol]] = index
+        self.register_buffer("species_of_number", species_of_number)
+        self.register_buffer("baseline", baseline.to(torch.float64))
+        self.register_buffer("precision", torch.zeros(0, dtype=dtype))  # of the potential
+        self.options = NeighborListOptions(cutoff=potential.cutoff, full_list=True, strict=True)
+
+    @torch.jit.export  # metatomic's wrappers ask the module of a loaded file, too
+    def requested_neighbor_lists(self) -> List[NeighborListOptions]:
+        return [self.options]
+
+    def forward(
+        self,
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        selected_atoms: Optional[Labels] = None,
+    ) -> Dict[str, TensorMap]:
+        results: Dict[str, TensorMap] = {}
+        if len(systems) == 0 or not ("energy" in outputs or "energy_uncertainty" in outputs):
+            return results
+        centers, neighbors, vectors = self._edges(systems)
+        vectors = vectors.to(self.precision.dtype)
+        species, system, atom = self._nodes(systems)
+        n_centers = self._n_centers(systems, species.shape[0])
+        rows = _rows(systems, selected_atoms, n_centers)
+        samples = [system[rows], atom[rows]]
+        graph = Graph(species, centers, neighbors, vectors, system, n_centers)
+        dtype = systems[0].positions.dtype  # of the results, as metatomic wants
+        if "energy" in outputs:
+            energy = self.potential(graph)["energy"]
+            energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
+            per_atom = outputs["energy"].sample_kind == "atom"
+            values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
+            results["energy"] = _energy_map(values, samples, per_atom, dtype)
+        if "energy_uncertainty" in outputs:
+            # of the energy alone: no gradient is asked for
+            still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
+            residual, features = self.potential.posterior_features(still)
+            residual, features = residual[rows], features[rows]
+            per_atom = outputs["energy_uncertainty"].sample_kind == "atom"
+            if not per_atom:
+                residual = _by_system(residual, samples[0], len(systems))
+                features = _by_system(features, samples[0], len(systems))
+            deviation = torch.sqrt(residual + features.square().sum(dim=1))
+            results["energy_uncertainty"] = _energy_map(deviation, samples, per_atom, dtype)
+        return results
+
+    def _n_centers(self, systems: List[System], n_nodes: int) -> int:
+        """Number of nodes that are not ghosts."""
+        if len(systems) == 1 and self.n_centers_key in systems[0].known_data():
+            return int(systems[0].get_data(self.n_centers_key).block(0).values[0, 0].item())
+        return n_nodes
+
+    def _edges(self, systems: List[System]) -> List[Tensor]:
+        """Edges of all systems, sorted by centre: centers (E,), neighbors (E,), vectors (E, 3)."""
+        centers: List[Tensor] = []
+        neighbors: List[Tensor] = []
+        vectors: List[Tensor] = []
+        offset = 0
+        for system in systems:
+            pairs = system.get_neighbor_list(self.options)
+            samples = pairs.samples.values
+            centers.append(samples[:, 0].to(torch.long) + offset)
+            neighbors.append(samples[:, 1].to(torch.long) + offset)
+            vectors.append(pairs.values.reshape(-1, 3))
+            offset += len(system)
+        i, j, v = torch.cat(centers), torch.cat(neighbors), torch.cat(vectors)
+        if bool((i[1:] < i[:-1]).any()):
+            order = torch.argsort(i, stable=True)
+            i, j, v = i[order], j[order], v[order]
+        return [i, j, v]
+
+    def _nodes(self, systems: List[System]) -> List[Tensor]:
+        """Species index, system index and atom index of every node, each (N,)."""
+        types: List[Tensor] = []
+        system_index: List[Tensor] = []
+        atom_index: List[Tensor] = []
+        for index, system in enumerate(systems):
+            n = len(system)
+            types.append(system.types.to(torch.long))
+            system_index.append(torch.full((n,), index, dtype=torch.long, device=system.device))
+            atom_index.append(torch.arange(n, device=system.device))
+        species = self.species_of_number.index_select(0, torch.cat(types))
+        return [species, torch.cat(system_index), torch.cat(atom_index)]
+
+
+def _rows(systems: List[System], selected_atoms: Optional[Labels], n_centers: int) -> Tensor:
+    """Nodes that are asked for: the selected ones, or all that are not ghosts."""
+    device = systems[0].device
+    if selected_atoms is None:
+        return torch.arange(n_centers, device=device)
+    first: List[int] = []
+    total = 0
+    for system in systems:
+        first.append(total)
+        total += len(system)
+    chosen = selected_atoms.values.to(torch.long)
+    return torch.tensor(first, dtype=torch.long, device=device).index_select(0, chosen[:, 0]) + chosen[:, 1]
+
+
+def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:
+    shape = [n_systems] + list(values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, system, values)
+
+
+def _energy_map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype) -> TensorMap:
+    """Values of atoms, whose systems and indices are `atoms`, or of all systems."""
+    device = values.device
+    if per_atom:
+        samples = Labels(["system", "atom"], torch.stack(atoms, dim=1).to(torch.int32))
+    else:
+        index = torch.arange(values.shape[0], device=device, dtype=torch.int32)
+        samples = Labels(["system"], index.reshape(-1, 1))
+    block = TensorBlock(
+        values=values.to(dtype).reshape(-1, 1),
+        samples=samples,
+        components=torch.jit.annotate(List[Labels], []),
+        properties=Labels("energy", torch.zeros(1, 1, dtype=torch.int32, device=device)),
+    )
+    return TensorMap(Labels("_", torch.zeros(1, 1, dtype=torch.int32, device=device)), [block])

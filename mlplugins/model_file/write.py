@@ -1,0 +1,154 @@
+"""Any family → one model.pt: a metatomic model, our entries, the weights that can be trained, checksums."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from ase.data import atomic_numbers
+from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
+
+from mlplugins import files
+from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file import format
+from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.module import MetatomicModel
+from mlplugins.models.base import Potential
+from mlplugins.ops.build import OPS_LIBRARY
+
+
+def save(
+    potential: Potential,
+    path: Path | str,
+    card: ModelCard,
+    dtype: str = "float32",
+    portable: bool = False,
+) -> None:
+    """Write `potential` as a metatomic model file (atomically: an existing file survives a failure).
+
+    Args:
+        potential: a trained family, in any dtype; it is copied, not changed.
+        path: file to write.
+        card: elements, baseline and record stored in the file.
+        dtype: `float32` or `float64`, the precision the model computes in; energies are float64 either way.
+        portable: write a file free of our ops, for engines that know nothing of mlplugins; LAMMPS then has no
+            exchange mode.
+
+    Raises:
+        BadInput: unknown dtype, or a baseline that does not match the elements.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
+    if potential.molecular and dtype != "float64":
+        raise BadInput(f"dtype: the weights of a {card.family} cancel over many digits, expected float64")
+    if len(card.baseline) != len(card.elements):
+        raise BadInput(
+            f"baseline: expected {len(card.elements)} values, one per element, got {len(card.baseline)}"
+        )
+    model = _wrap(potential, card, dtype, portable)
+    try:
+        with files.replacing(Path(path)) as temporary:
+            with warnings.catch_warnings(), _recorded_extensions(portable):
+                # torch.jit is metatomic's format
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
+                model.save(str(temporary))
+            _seal(str(temporary), _trainable(potential))
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _trainable(potential: Potential) -> bytes | None:
+    """The weights before they are folded for inference, which fine-tuning starts from; None if the family is
+    solved in closed form, where nothing is trained further."""
+    if hasattr(sys.modules[type(potential).__module__], "SOLVER"):
+        return None
+    buffer = io.BytesIO()
+    # not as an archive: within this one, half a file could be taken for a whole one
+    torch.save(potential.state_dict(), buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def _seal(path: str, weights: bytes | None) -> None:
+    """Add the weights, and the checksums of all entries, which engines compare when they load the file."""
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        if weights is not None:
+            archive.writestr(f"{folder}/{format.WEIGHTS}", weights)
+        entries = [(entry, entry.filename.partition("/")[2]) for entry in archive.infolist()]
+        lines = [f"{entry.CRC:08x} {entry.file_size} {name}\n" for entry, name in entries]
+        archive.writestr(f"{folder}/{format.MANIFEST}", "".join(lines))
+
+
+@contextmanager
+def _recorded_extensions(portable: bool) -> Iterator[None]:
+    """metatomic records every library the process happens to have loaded; the file needs at most our ops."""
+    loaded = torch.ops.loaded_libraries
+    # a newer build may have replaced ours under a long training
+    ours = {path for path in loaded if path.endswith(OPS_LIBRARY) and os.path.exists(path) and not portable}
+    others = set(loaded) - ours
+    loaded.difference_update(others)
+    try:
+        yield
+    finally:
+        loaded.update(others)
+
+
+def for_inference(potential: Potential, dtype: str, portable: bool = False) -> Potential:
+    """A copy as files hold it: frozen, in float32 or float64, with the native ops unless it is portable."""
+    potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
+    potential.freeze()  # before the weights are rounded
+    potential.to(dtype=DTYPES[dtype])
+    if not portable:
+        potential.use_native_ops()
+    return potential
+
+
+def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
+    potential = for_inference(potential, dtype, portable)
+    exchange_width = 0 if portable else potential.exchange_width
+    baseline = torch.tensor(card.baseline, dtype=torch.float64)
+    module = MetatomicModel(potential, card.elements, baseline, DTYPES[dtype])
+    outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
+    if potential.has_uncertainty:
+        outputs["energy_uncertainty"] = ModelOutput(
+            unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"
+        )
+    capabilities = ModelCapabilities(
+        outputs=outputs,
+        atomic_types=[atomic_numbers[symbol] for symbol in card.elements],
+        interaction_range=float("inf") if potential.molecular else potential.n_layers * potential.cutoff,
+        length_unit="angstrom",
+        supported_devices=["cpu", "cuda"],
+        # of inputs and outputs: metatomic knows one for both, and a total energy needs more than seven digits
+        dtype="float64",
+    )
+    metadata = ModelMetadata(
+        name=card.name,
+        references={"architecture": card.references, "implementation": ["mlplugins"]},
+        extra={
+            format.FORMAT: str(format.NEWEST),
+            format.FAMILY: card.family,
+            format.CUTOFF: repr(potential.cutoff),
+            format.EXCHANGE_WIDTH: str(exchange_width),
+            format.DTYPE: dtype,
+            **({format.ATOM_ORDER: format.BY_TAG} if potential.molecular else {}),
+            format.RECORD: json.dumps(
+                {
+                    "elements": card.elements,
+                    "baseline_eV": card.baseline,
+                    "portable": portable,
+                    **card.details,
+                }
+            ),
+        },
+    )
+    return AtomisticModel(module.eval(), metadata, capabilities)
