@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.training import train
-    from mlplugins.workflows.convert import convert
+    from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
@@ -31,6 +31,7 @@ __all__ = [
     "conductivity",
     "convert",
     "evaluate",
+    "export_checkpoint",
     "finetune",
     "info",
     "select",
@@ -43,6 +44,7 @@ _PLACES = {
     "conductivity": "mlplugins.analysis.study",
     "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",
+    "export_checkpoint": "mlplugins.workflows.convert",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",

@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
-    from mlplugins.workflows.convert import export
+    from mlplugins.workflows.convert import export_checkpoint
 
     path = _model_file.checked(args)
-    record = export(path, args.output, args.dtype, args.portable, _model_file.tables(args))
+    record = export_checkpoint(path, args.output, args.dtype, args.portable, _model_file.tables(args))
     _model_file.print_tables(record)
     kind = ", portable" if args.portable else ""
     elements = " ".join(record["elements"])

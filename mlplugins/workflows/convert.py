@@ -80,7 +80,7 @@ def convert(
     }
 
 
-def export(
+def export_checkpoint(
     checkpoint: Path | str,
     output: Path | str = "model.pt",
     dtype: str | None = None,
