@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlplugins.analysis.study import conductivity
     from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
+    from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
     from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "finetune",
     "info",
     "select",
+    "simulate",
     "train",
 ]
 
@@ -48,6 +50,7 @@ _PLACES = {
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",
+    "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",
 }
 

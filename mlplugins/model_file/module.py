@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlplugins.model_file import format
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import predicts_variance
 from mlplugins.structures.graph import Graph
 
 
@@ -30,6 +31,7 @@ class MetatomicModel(nn.Module):
         super().__init__()
         self.potential = potential
         self.cutoff = potential.cutoff
+        self.predicts_variance = predicts_variance(potential)
         self.n_centers_key: str = format.N_CENTERS
         species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
         for index, symbol in enumerate(elements):
@@ -50,7 +52,8 @@ class MetatomicModel(nn.Module):
         selected_atoms: Optional[Labels] = None,
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
-        if len(systems) == 0 or not ("energy" in outputs or "energy_uncertainty" in outputs):
+        uncertain = self.predicts_variance and "energy_uncertainty" in outputs
+        if len(systems) == 0 or not ("energy" in outputs or uncertain):
             return results
         centers, neighbors, vectors = self._edges(systems)
         vectors = vectors.to(self.precision.dtype)
@@ -66,7 +69,7 @@ class MetatomicModel(nn.Module):
             per_atom = outputs["energy"].sample_kind == "atom"
             values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
             results["energy"] = _energy_map(values, samples, per_atom, dtype)
-        if "energy_uncertainty" in outputs:
+        if uncertain:
             # of the energy alone: no gradient is asked for
             still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
             residual, features = self.potential.posterior_features(still)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlplugins import checkpoints, elements, files
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
-from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.card import DTYPES
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
 from mlplugins.structures import dataset
@@ -134,14 +134,7 @@ def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]
         structures = _structures(options.tables.structures, found.elements)
         potential, error = tabulated(potential, found.elements, options.tables.knots, structures)
         stored = {"radial_tables": asdict(error)}
-    card = ModelCard(
-        family=found.family,
-        elements=found.elements,
-        baseline=found.baseline,
-        name=options.name,
-        details=found.details | stored,
-        references=found.references,
-    )
+    card = replace(found, name=options.name, details=found.details | stored)
     save(potential, output, card, options.dtype, options.portable)
     return stored
 
