@@ -14,6 +14,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
 if TYPE_CHECKING:
+    from mlplugins.analysis.study import conductivity
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.training import train
     from mlplugins.workflows.evaluate import evaluate
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "evaluate", "finetune", "info", "select", "train"]
+__all__ = ["MLCalculator", "__version__", "conductivity", "evaluate", "finetune", "info", "select", "train"]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "conductivity": "mlplugins.analysis.study",
     "evaluate": "mlplugins.workflows.evaluate",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",

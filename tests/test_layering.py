@@ -1,6 +1,7 @@
 """Imports go one way, files and functions stay small. Every import counts, lazy ones too."""
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -135,6 +136,18 @@ def test_torchscript_is_met_in_two_files():
         if any(name.endswith((".AtomisticModel", ".load_atomistic_model")) for name in names):
             users.add(str(path.relative_to(ROOT)))
     assert users - {"testing/families.py"} == {"model_file/runtime.py", "model_file/write.py"}
+
+
+def test_no_file_imports_itself_through_others():
+    """Not inside functions and not for annotations either; the package's root only hands out names."""
+    files = {"mlplugins." + ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph = {}
+    for name, path in files.items():
+        imported = {each for each in _imported(path) if each in files} - {name, "mlplugins"}
+        # `from package import file` is an import of the file
+        graph[name] = {one for one in imported if not any(each.startswith(f"{one}.") for each in imported)}
+    graphlib.TopologicalSorter(graph).prepare()  # a CycleError names the files
 
 
 def test_only_training_imports_lightning():

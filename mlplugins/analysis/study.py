@@ -1,7 +1,7 @@
 """Several temperatures in one call: what `mlplugins conductivity` does, from Python.
 
-from mlplugins.analysis.study import conductivity
-report = conductivity("runs.yaml", "conductivity")
+import mlplugins
+report = mlplugins.conductivity("runs.yaml", "conductivity")
 report.runs[0].sigma_tracer
 """
 

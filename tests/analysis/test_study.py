@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import mlplugins
 from mlplugins.analysis.study import Config, conductivity, load
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
@@ -31,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_python_and_the_command_give_the_same(folder, capsys):
     assert main(["conductivity", "../runs.yaml", "-o", "by_command"]) == 0
-    report = conductivity("../runs.yaml", "by_python")
+    report = mlplugins.conductivity("../runs.yaml", "by_python")
     assert [run.temperature_k for run in report.runs] == [500.0, 600.0]
     written = {path.name: path.read_bytes() for path in Path("by_command").iterdir()}
     assert {path.name: path.read_bytes() for path in Path("by_python").iterdir()} == written
