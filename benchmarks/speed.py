@@ -105,16 +105,14 @@ def write_models(source: str, dtype: str, folder: Path) -> list[Path]:
     """The exact model and the one with tables."""
     from ours import potential_of
 
-    from mlplugins.model_file.card import ModelCard
     from mlplugins.model_file.tables import tabulated
     from mlplugins.model_file.write import save
 
     checkpoint = potential_of(source)
-    description = ModelCard(checkpoint.family, checkpoint.elements, checkpoint.baseline)
     tables, error = tabulated(checkpoint.potential, checkpoint.elements, KNOTS, [water(8)])
     print(f"  {error}")
     for name, potential in (("exact", checkpoint.potential), ("tables", tables)):
-        save(potential, folder / f"{name}.pt", description, dtype)
+        save(potential, folder / f"{name}.pt", checkpoint, dtype)
     return [folder / "exact.pt", folder / "tables.pt"]
 
 

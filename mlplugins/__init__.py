@@ -15,22 +15,37 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 if TYPE_CHECKING:
     from mlplugins.analysis.study import conductivity
+    from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
+    from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "conductivity", "evaluate", "finetune", "info", "select", "train"]
+__all__ = [
+    "MLCalculator",
+    "__version__",
+    "check",
+    "conductivity",
+    "evaluate",
+    "finetune",
+    "info",
+    "select",
+    "simulate",
+    "train",
+]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "check": "mlplugins.checks.suite",
     "conductivity": "mlplugins.analysis.study",
     "evaluate": "mlplugins.workflows.evaluate",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",
+    "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",
 }
 

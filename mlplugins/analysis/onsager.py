@@ -73,7 +73,7 @@ class Onsager:
 
 
 @dataclass(frozen=True)
-class State:
+class ThermodynamicState:
     """Temperature (K) and volume (Å³)."""
 
     temperature_k: float
@@ -85,7 +85,7 @@ def onsager(
     charges: Mapping[str, float],
     paths: Paths,
     result: Diffusion,
-    state: State,
+    state: ThermodynamicState,
 ) -> Onsager:
     """L_ij, σ and transference numbers of the carriers.
 
@@ -153,7 +153,9 @@ def _entries(slope: MatrixSlope, units: Floats) -> tuple[tuple[Value, ...], ...]
     return tuple(rows)
 
 
-def _nernst_einstein(own: Sequence[Diffusion], ions: Sequence[int], charges: Floats, state: State) -> Value:
+def _nernst_einstein(
+    own: Sequence[Diffusion], ions: Sequence[int], charges: Floats, state: ThermodynamicState
+) -> Value:
     """Σ_i N_i z_i² D_i as a conductivity; the errors of the species add in squares."""
     units = [
         conductivity_ms_cm(count * z**2, state.volume_a3, state.temperature_k)

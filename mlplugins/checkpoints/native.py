@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from mlplugins import models
 from mlplugins.checkpoints import _record, unpickle
 from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
+from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
+from mlplugins.models.composition import Composition
 from mlplugins.nn import lora
 
 FORMAT = 1
@@ -34,28 +36,22 @@ ENTRIES = {
     "state": dict,
 }
 STATE = {"counters": dict, "best": dict | None, "average": dict | None}
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A potential read from a checkpoint, with the fields of an exported file's description.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(ModelCard):
+    """A model card with its model, as readers of checkpoints give it.
 
     Attributes:
         potential: the model, in the precision it was trained in.
-        family: model family.
-        elements: symbols, in the order of the species index.
-        baseline: composition energy per atom of each element, eV.
-        details: hyper-parameters, configuration, data hashes, versions.
-        references: papers to cite for the architecture.
     """
 
     potential: Potential
-    family: str
-    elements: list[str]
-    baseline: list[float]
-    details: dict[str, Any] = field(default_factory=dict)
-    references: list[str] = field(default_factory=list)
+
+    @property
+    def composition(self) -> Composition:
+        """The energy references of the model."""
+        return Composition(self.elements, self.baseline, len(self.baseline))
 
 
 def read(path: Path | str) -> Checkpoint:
@@ -97,7 +93,7 @@ def read(path: Path | str) -> Checkpoint:
                 "versions": content["versions"],
                 **({"finetune": content["finetune"]} if "finetune" in content else {}),
             },
-            references=list(getattr(family, "REFERENCES", [])),
+            references=family.references,
         )
 
 

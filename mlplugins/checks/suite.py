@@ -21,9 +21,6 @@ from mlplugins.model_file.artifact import Artifact
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
-Report = Callable[[str, int, int], None]
-"""Called with what is checked next, and which step of how many that is."""
-
 PHYSICS_STEPS = 7
 """How often `PhysicsChecks.run` reports for one structure, at most."""
 
@@ -97,7 +94,7 @@ def check(
     structures: Sequence[str | Atoms],
     options: CheckOptions = CheckOptions(),
     device: str = "cpu",
-    report: Report = lambda text, step, total: None,
+    report: Callable[[str, int, int], None] = lambda text, step, total: None,
 ) -> CheckReport:
     """Whether a model is physical, and the same in every engine.
 
@@ -106,7 +103,7 @@ def check(
         structures: `FILE` (all its frames), `FILE@INDEX`, or structures.
         options: what is checked.
         device: on which a file is loaded.
-        report: progress.
+        report: called with what is checked next, and which step of how many that is.
 
     Raises:
         BadInput: no such file, engine, structure, or an element that the model does not know.

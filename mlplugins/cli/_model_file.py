@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ase import Atoms
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.card import DTYPES
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
 from mlplugins.structures import dataset
@@ -67,15 +67,8 @@ def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespac
         potential, error = tabulated(potential, checkpoint.elements, args.radial_tables, structures)
         _common.console().print(str(error), soft_wrap=True)
         tables = {"radial_tables": asdict(error)}
-    description = ModelCard(
-        family=checkpoint.family,
-        elements=checkpoint.elements,
-        baseline=checkpoint.baseline,
-        name=name,
-        details=checkpoint.details | tables,
-        references=checkpoint.references,
-    )
-    save(potential, args.output, description, dtype, args.portable)
+    card = replace(checkpoint, name=name, details=checkpoint.details | tables)
+    save(potential, args.output, card, dtype, args.portable)
     return tables
 
 

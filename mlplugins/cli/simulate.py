@@ -51,7 +51,7 @@ from mlplugins.dynamics.run import Run
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.campaign import CONDUCTIVITY
 from mlplugins.simulation.config import load_all
-from mlplugins.simulation.driving import Outcome
+from mlplugins.simulation.driving import RunOutcome
 from mlplugins.simulation.plan import Campaign, plan
 
 LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(item.state == "finished" for item in outcomes) else 1
 
 
-def drive(campaign: Campaign, out: Console) -> list[Outcome]:
+def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:
     """Run a campaign and show how far it is."""
     with progress_of([campaign], out) as show:
         return campaigns.run(campaign, show)
@@ -138,7 +138,7 @@ def progress_of(planned: Sequence[Campaign], out: Console) -> Iterator[Callable[
         yield show
 
 
-def _print(campaign: Campaign, outcomes: list[Outcome], out: Console) -> None:
+def _print(campaign: Campaign, outcomes: list[RunOutcome], out: Console) -> None:
     table = Table("run", "state", "steps")
     for item in outcomes:
         colour = "green" if item.state == "finished" else "red"

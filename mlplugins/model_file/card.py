@@ -20,8 +20,12 @@ class ModelCard:
         elements: symbols in the order of the species index.
         baseline: composition energy per atom of each element, eV.
         name: title of the model.
-        details: JSON-able record (hyper-parameters, data hash, versions, …).
+        details: JSON-able training record: `hyperparameters`, hash of the data, `versions`, `source` (file
+            that the model was read from), …
         references: papers to cite for the architecture.
+
+    >>> ModelCard("nequip", ["Ar"], [-1.5], details={"hyperparameters": {"cutoff": 4.5}}).hyperparameters
+    {'cutoff': 4.5}
     """
 
     family: str
@@ -30,3 +34,15 @@ class ModelCard:
     name: str = "mlplugins model"
     details: dict[str, Any] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the family's model is built from."""
+        found: dict[str, Any] = self.details["hyperparameters"]
+        return found
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Format, name and hash of the file that the model was read from."""
+        found: dict[str, Any] = self.details["source"]
+        return found

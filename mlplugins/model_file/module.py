@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlplugins.model_file import format
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import predicts_variance
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
@@ -31,6 +32,7 @@ class MetatomicModel(nn.Module):
         super().__init__()
         self.potential = potential
         self.cutoff = potential.cutoff
+        self.predicts_variance = predicts_variance(potential)
         self.n_centers_key: str = format.N_CENTERS
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name) for name in potential.predicts
@@ -54,6 +56,7 @@ class MetatomicModel(nn.Module):
         selected_atoms: Optional[Labels] = None,
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
+        uncertain = self.predicts_variance and "energy_uncertainty" in outputs
         if len(systems) == 0 or len(outputs) == 0:
             return results
         centers, neighbors, vectors = self._edges(systems)
@@ -75,7 +78,7 @@ class MetatomicModel(nn.Module):
                 per_atom = outputs[output].sample_kind == "atom"
                 values = values[rows] if per_atom else _by_system(values[rows], samples[0], len(systems))
                 results[output] = _map(values, samples, per_atom, dtype, output)
-        if "energy_uncertainty" in outputs:
+        if uncertain:
             # of the energy alone: no gradient is asked for
             still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
             residual, features = self.potential.posterior_features(still)

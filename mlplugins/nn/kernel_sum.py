@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.modes import HasNativeOps
 from mlplugins.ops import reference
 
 
@@ -47,7 +48,7 @@ class NativeSum(Sum):
         return energy, gradient, farthest
 
 
-class KernelSum(nn.Module):
+class KernelSum(HasNativeOps, nn.Module):
     """f(q) = Σ_i [a_i (k_i − 1) + b_i · ∂k_i/∂x_i] and ∇f, see `mlplugins.ops.reference.kernel_sum`.
 
     Args:

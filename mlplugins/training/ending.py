@@ -62,7 +62,7 @@ def finite_differences(trained: Trained) -> dict[str, Any]:
             moved.append(other)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float64.pt"
-        save(trained.potential, path, trained.description, "float64")
+        save(trained.potential, path, trained.card, "float64")
         evaluated = artifact.load(path).evaluate(moved)
     forces = np.asarray(evaluated[0].forces)
     errors = []

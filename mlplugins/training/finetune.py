@@ -16,7 +16,7 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
-from mlplugins.models.composition import Composition
+from mlplugins.models.capabilities import of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
@@ -26,10 +26,10 @@ from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Observer, Parts, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets, settled
-from mlplugins.training.strategies import Base, Plan, Task, plan
+from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets, settled
+from mlplugins.training.strategies import Plan, Task, plan
 
-Reader = Callable[[list[str] | None], Base]
+Reader = Callable[[list[str] | None], Checkpoint]
 """Reads the base with these elements only, or with all."""
 
 
@@ -37,7 +37,7 @@ Reader = Callable[[list[str] | None], Base]
 class Inputs:
     """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
 
-    base: Base
+    base: Checkpoint
     parts: Split
     base_set: list[Structure]
     replay: list[Structure]
@@ -69,7 +69,9 @@ def finetune(
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
     record = _record(task, made)
-    store = Files(directory, record, restart, {"adapter": made.adapter, **record.details})
+    store = Files(
+        directory, record, restart, {"adapter": made.adapter, "finetune": record.card.details["finetune"]}
+    )
     store.prepare()
     for warning in task.sets.warnings:
         observer.note(warning)
@@ -99,24 +101,16 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
     if own and head is not None:
         raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
 
-    def read(elements: list[str] | None) -> Base:
-        checkpoint: Checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
-        if checkpoint.potential.molecular:
+    def read(elements: list[str] | None) -> Checkpoint:
+        checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
+        if of_whole_molecule(checkpoint.potential):
             raise BadInput(
                 f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
                 "train it anew, or learn a difference with data.prior"
             )
-        source = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
-        digest = files.sha256(path)
-        energies = checkpoint.baseline
-        return Base(
-            checkpoint.potential,
-            checkpoint.family,
-            checkpoint.details["hyperparameters"],
-            Composition(checkpoint.elements, energies, len(energies)),
-            checkpoint.references,
-            {**source, "sha256": digest},
-        )
+        origin = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
+        source = {**origin, "sha256": files.sha256(path)}
+        return replace(checkpoint, details={**checkpoint.details, "source": source})
 
     return read
 
@@ -150,7 +144,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
 
 
-def _labels_of(base: Base) -> data.Label:
+def _labels_of(base: Checkpoint) -> data.Label:
     """Gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 
@@ -181,7 +175,7 @@ def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> Non
         )
 
 
-def _chosen(configuration: FinetuneConfiguration, base: Base, frames: Sequence[Structure]) -> list[str]:
+def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequence[Structure]) -> list[str]:
     """Elements that the fine-tuned model keeps."""
     wanted, known = configuration.base.elements, base.composition.elements
     native = base.source["format"] == "mlplugins"
@@ -233,15 +227,8 @@ def _record(task: Task, made: Plan) -> Record:
         for name, structures in named_sets(task.sets).items()
     }
     origin = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
-    return Record(
-        task.configuration,
-        task.sets,
-        graphs,
-        made.family,
-        made.hyperparameters,
-        task.base.references,
-        {"finetune": origin},
-    )
+    card = first_card(task.sets, made.family, made.hyperparameters, task.base.references, finetune=origin)
+    return Record(task.configuration, task.sets, graphs, card)
 
 
 def _counts(made: Plan) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ class Trained:
 
     Attributes:
         potential: the model with the best averaged weights.
-        description: what its exported file says about it.
+        card: what its exported file says about it.
         metrics: content of metrics.json.
         sets: the data.
         is_main: False in the helper processes of a parallel run, which write nothing.
     """
 
     potential: Potential
-    description: ModelCard
+    card: ModelCard
     metrics: dict[str, Any]
     sets: DataSets
     is_main: bool
@@ -62,8 +62,9 @@ def train(
         name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
         for name, structures in named_sets(sets).items()
     }
-    papers = list(getattr(models.family(family), "REFERENCES", []))
-    record = Record(configuration, sets, graphs, family, asdict(configuration.hyperparameters), papers)
+    papers = models.family(family).references
+    card = first_card(sets, family, asdict(configuration.hyperparameters), papers)
+    record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)
     potential.initialise(data.statistics(graphs["train"]))
     store.prepare()
@@ -103,18 +104,27 @@ class Record:
         configuration: all of it.
         sets: the data.
         graphs: of every set, by name, at the cutoff of the model that is written.
-        family, hyperparameters: of the model that is written.
-        references: papers to cite for its architecture.
-        details: more for the description of the exported file.
+        card: of the model that is written, as far as it is known.
     """
 
     configuration: RunConfiguration
     sets: DataSets
     graphs: dict[str, list[Batch]]
-    family: str
-    hyperparameters: dict[str, Any]
-    references: list[str]
-    details: dict[str, Any] = field(default_factory=dict)
+    card: ModelCard
+
+
+def first_card(
+    sets: DataSets, family: str, hyperparameters: dict[str, Any], references: list[str], **details: Any
+) -> ModelCard:
+    """What is known of the model that a run will write."""
+    return ModelCard(
+        family,
+        sets.elements,
+        sets.baseline.energies,
+        f"{family} for {'-'.join(sets.elements)}",
+        {"hyperparameters": hyperparameters, **details},
+        references,
+    )
 
 
 def settled(record: Record, potential: Potential, store: Files, observer: Observer) -> Record:
@@ -134,7 +144,8 @@ def settled(record: Record, potential: Potential, store: Files, observer: Observ
         observer.note(note)
     store.rebase(baseline.energies)
     warnings = [*sets.warnings, *([note] if note else [])]
-    return replace(record, sets=replace(sets, baseline=baseline, warnings=warnings))
+    card = replace(record.card, baseline=baseline.energies)
+    return replace(record, sets=replace(sets, baseline=baseline, warnings=warnings), card=card)
 
 
 def finished(record: Record, directory: Path, potential: Potential, outcome: Outcome) -> Trained:
@@ -146,9 +157,9 @@ def finished(record: Record, directory: Path, potential: Potential, outcome: Out
         potential: the trained model, on plain ops.
         outcome: of `fit`.
     """
-    description = _description(record, potential, outcome)
+    card = _card(record, potential, outcome)
     report = _report(record, potential, outcome)
-    trained = Trained(potential, description, report, record.sets, outcome.is_main)
+    trained = Trained(potential, card, report, record.sets, outcome.is_main)
     if outcome.is_main:
         _write(directory, trained, record, outcome.history)
     return trained
@@ -171,10 +182,10 @@ class Files:
         self.restart = restart
         sets = record.sets
         self.identity: dict[str, Any] = {
-            "family": record.family,
-            "elements": sets.elements,
-            "baseline": sets.baseline.energies,
-            "hyperparameters": record.hyperparameters,
+            "family": record.card.family,
+            "elements": record.card.elements,
+            "baseline": record.card.baseline,
+            "hyperparameters": record.card.hyperparameters,
             "configuration": record.configuration.model_dump(mode="json"),
             "sha256": sets.sha256,
             "versions": results.versions(),
@@ -217,30 +228,23 @@ class Files:
         results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns)
 
 
-def _description(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
+def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
     sets = record.sets
-    return ModelCard(
-        family=record.family,
-        elements=sets.elements,
-        baseline=sets.baseline.energies,
-        name=f"{record.family} for {'-'.join(sets.elements)}",
-        details={
-            "hyperparameters": record.hyperparameters,
-            "n_parameters": results.n_parameters(potential),
-            "best_epoch": outcome.counters.best_epoch,
-            "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
-            "configuration": record.configuration.model_dump(mode="json"),
-            "versions": results.versions(),
-            **record.details,
-        },
-        references=record.references,
-    )
+    details = {
+        "n_parameters": results.n_parameters(potential),
+        "best_epoch": outcome.counters.best_epoch,
+        "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
+        "configuration": record.configuration.model_dump(mode="json"),
+        "versions": results.versions(),
+        **record.card.details,
+    }
+    return replace(record.card, details=details)
 
 
 def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str, Any]:
     counters, sets = outcome.counters, record.sets
     return {
-        "family": record.family,
+        "family": record.card.family,
         "elements": sets.elements,
         "n_parameters": results.n_parameters(potential),
         "best_epoch": counters.best_epoch,
@@ -275,7 +279,7 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
         pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
     )
     dtype = settings.dtype or record.configuration.training.dtype
-    export(trained.potential, directory / "model.pt", trained.description, dtype, settings.portable)
+    export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

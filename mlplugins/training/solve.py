@@ -21,7 +21,7 @@ from mlplugins.training import data, plots
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Observer, Outcome
-from mlplugins.training.run import Files, Record, Trained, finished, named_sets
+from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,10 @@ def train(
         configuration.targets,
         configuration.seed,
     )
-    references = list(getattr(models.family(family), "REFERENCES", []))
-    record = Record(configuration, sets, {}, family, asdict(task.hyperparameters), references)
+    references = models.family(family).references
+    record = Record(
+        configuration, sets, {}, first_card(sets, family, asdict(task.hyperparameters), references)
+    )
     Files(directory, record, restart).prepare()
     for warning in sets.warnings:
         observer.note(warning)
@@ -133,7 +135,9 @@ def _fitted(record: Record, solution: Solution) -> Record:
         name: data.graphs(structures, sets.baseline, solution.potential.cutoff, torch.float64)
         for name, structures in named_sets(sets).items()
     }
-    details = {"solver": solution.report, "n_parameters": solution.n_coefficients}
-    return replace(
-        record, sets=sets, graphs=graphs, hyperparameters=solution.hyperparameters, details=details
-    )
+    details = {
+        "hyperparameters": solution.hyperparameters,
+        "solver": solution.report,
+        "n_parameters": solution.n_coefficients,
+    }
+    return replace(record, sets=sets, graphs=graphs, card=replace(record.card, details=details))

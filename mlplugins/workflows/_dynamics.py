@@ -11,11 +11,10 @@ from mlplugins import engines
 from mlplugins.dynamics.start import prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
-from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
-from mlplugins.simulation.driving import Outcome
+from mlplugins.simulation.driving import RunOutcome
 from mlplugins.simulation.plan import Campaign, plan
 from mlplugins.structures import dataset
 from mlplugins.training import is_helper
@@ -33,7 +32,7 @@ def sampled(
     read: Reader,
     directory: Path,
     observer: Observer,
-    drive: Callable[[Campaign], Sequence[Outcome]] | None = None,
+    drive: Callable[[Campaign], Sequence[RunOutcome]] | None = None,
 ) -> FinetuneConfiguration:
     """The configuration with the frames of the base's own MD among its training frames.
 
@@ -83,11 +82,4 @@ def _write_teacher(read: Reader, elements: list[str], path: Path) -> None:
         if artifact.load(path).record["source"]["sha256"] != digest:
             raise BadInput(f"{path.parent} holds dynamics of another base: choose another output folder (-o)")
         return
-    description = ModelCard(
-        base.family,
-        base.composition.elements,
-        base.composition.energies,
-        details={"hyperparameters": base.hyperparameters, "source": base.source},
-        references=base.references,
-    )
-    save(base.potential, path, description)
+    save(base.potential, path, base)

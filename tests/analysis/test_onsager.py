@@ -5,12 +5,12 @@ import pytest
 
 from mlplugins.analysis.diffusion import Paths, diffusion
 from mlplugins.analysis.matrix import diffusion_tensor
-from mlplugins.analysis.onsager import State, onsager
+from mlplugins.analysis.onsager import ThermodynamicState, onsager
 from mlplugins.testing.walks import LatticeWalk
 from mlplugins.units import BOLTZMANN_EV_K, conductivity_ms_cm
 
 FRAMES = 10_000
-STATE = State(600.0, 8000.0)
+STATE = ThermodynamicState(600.0, 8000.0)
 WINDOW = (0.5, 4.0)
 
 

@@ -116,7 +116,7 @@ def test_lora_changes_the_linear_maps_by_the_rank_and_the_shifts(folder, tmp_pat
 def test_delta_leaves_the_base_alone_and_starts_from_it(folder, tmp_path):
     trained = tune(folder, tmp_path / "run", "delta", epochs=10, training={"lr": 0.05})
     assert changed(trained, "terms.0.") == set()
-    assert trained.description.family == "sum"
+    assert trained.card.family == "sum"
     untrained = tune(folder, tmp_path / "zero", "delta", training={"epochs": 1, "lr": 1e-300})
     before = trained.metrics["finetune"]["base_errors"]["test"]["forces"]
     assert untrained.metrics["test"]["forces"] == pytest.approx(before, rel=1e-9)
@@ -138,8 +138,8 @@ def test_checkpoint_model_and_memory_agree(folder, tmp_path, strategy):
     trained = tune(folder, tmp_path, strategy)
     atoms = toy.frames(1, 9)[0].to_atoms()
     read = native.read(tmp_path / "checkpoint.ckpt")
-    assert read.family == trained.description.family
-    assert read.details["finetune"] == trained.description.details["finetune"]
+    assert read.family == trained.card.family
+    assert read.details["finetune"] == trained.card.details["finetune"]
     structure = toy.frames(1, 9)
     references = trained.sets.baseline
     expected = forgetting.evaluate(trained.potential, structure, references)[0]
@@ -207,7 +207,7 @@ def test_replayed_frames_weigh_what_they_should(folder, tmp_path):
 def test_distilled_student_learns_the_base(folder, tmp_path):
     """Labels of the file are not used: test errors are those against the teacher."""
     trained = tune(folder, tmp_path, "distill", epochs=3)
-    assert trained.description.family == "nequip"
+    assert trained.card.family == "nequip"
     assert trained.potential.cutoff == 3.0
     teacher = toy.labelled(toy.base().potential, trained.sets.test)
     for frame, label in zip(trained.sets.test, teacher):

@@ -114,7 +114,7 @@ def test_the_constant_of_a_short_run_goes_into_the_baseline(frames, tmp_path):
         residual.append((atoms.get_potential_energy() - s.energy) / len(s))
     assert abs(np.mean(residual)) < 1e-5
     stored = native.read(tmp_path / "run" / "checkpoint.ckpt").baseline
-    assert stored == trained.sets.baseline.energies == trained.description.baseline
+    assert stored == trained.sets.baseline.energies == trained.card.baseline
     assert stored == list(trained.metrics["composition_eV"].values())
 
 

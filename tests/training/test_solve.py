@@ -139,7 +139,7 @@ def test_check_passes_in_every_engine(folder, tmp_path):
 def test_given_and_detected_permutations_are_one_model(folder, tmp_path, permutations):
     trained, _ = run(folder, tmp_path, "kreg", permutations=permutations)
     assert trained.metrics["solver"]["permutations"] == 2
-    assert trained.description.details["hyperparameters"]["permutations"] == [[0, 1, 2], [0, 2, 1]]
+    assert trained.card.details["hyperparameters"]["permutations"] == [[0, 1, 2], [0, 2, 1]]
 
 
 @pytest.mark.parametrize("method", ["grid", "nelder-mead", "bfgs", "tpe"])

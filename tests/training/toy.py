@@ -6,25 +6,32 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.models import nequip
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
 from mlplugins.structures.dataset import Structure, from_atoms
 from mlplugins.training import forgetting
-from mlplugins.training.strategies import Base
 
 ELEMENTS = ["Ne", "Ar"]
 OLD = Composition(ELEMENTS, [-1.5, 2.25], 2)
 
 
-def base(seed: int = 0) -> Base:
+def base(seed: int = 0) -> Checkpoint:
     """Two layers, 4 channels, random weights."""
     parameters = nequip.Hyperparameters(cutoff=4.0, num_layers=2, num_features=4, num_basis=4, radial_mlp=[8])
     torch.manual_seed(seed)
     model = nequip.Model(ELEMENTS, parameters)
     model.average_neighbors.fill_(10.0)
     source = {"format": "mlplugins", "file": "base.ckpt", "sha256": "0" * 64}
-    return Base(model.eval(), "nequip", asdict(parameters), OLD, [], source)
+    details = {"hyperparameters": asdict(parameters), "source": source}
+    return Checkpoint(
+        family="nequip",
+        elements=ELEMENTS,
+        baseline=OLD.energies,
+        details=details,
+        potential=model.eval(),
+    )
 
 
 def frames(n: int, seed: int, spread: float = 3.0, single_composition: bool = False) -> list[Structure]:

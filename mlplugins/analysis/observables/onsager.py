@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlplugins.analysis.markup import pairs, span, table
 from mlplugins.analysis.observables.base import Cite, Observable
-from mlplugins.analysis.onsager import Onsager, State, onsager
+from mlplugins.analysis.onsager import Onsager, ThermodynamicState, onsager
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
 
@@ -37,7 +37,9 @@ class OnsagerCoefficients(Observable[Onsager]):
             runs = zip(sample.trajectories, sample.slices)
             species[name] = [run.others[name][part] for run, part in runs]
         charges = {sample.species: settings.charge, **settings.carriers}
-        return onsager(species, charges, sample.paths, result, State(sample.temperature_k, sample.volume_a3))
+        return onsager(
+            species, charges, sample.paths, result, ThermodynamicState(sample.temperature_k, sample.volume_a3)
+        )
 
     def as_json(self, found: Onsager) -> dict[str, object]:
         """Matrices and sums."""

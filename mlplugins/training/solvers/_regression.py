@@ -85,7 +85,7 @@ class Molecule:
 
 
 @dataclass(frozen=True)
-class Fit:
+class KernelFit:
     """A fitted model and what the solver says of it."""
 
     model: Model
@@ -187,7 +187,7 @@ class System:
         _molecules.matrix(self.points, kernel, m.targets, self.matrix)
         self.diagonal = np.diagonal(self.matrix).copy()
 
-    def solve(self, regularisation: Regularisation) -> Fit:
+    def solve(self, regularisation: Regularisation) -> KernelFit:
         """Model for one regularisation.
 
         Raises:
@@ -211,7 +211,7 @@ class System:
             "log_marginal_likelihood": float(likelihood),
             **round_off_report(model, self.points),
         }
-        return Fit(model, report)
+        return KernelFit(model, report)
 
 
 class IterativeSystem:
@@ -233,7 +233,7 @@ class IterativeSystem:
         count = min(landmarks, len(index))
         self.landmarks = np.random.default_rng(0).permutation(len(index))[:count]
 
-    def solve(self, regularisation: Regularisation) -> Fit:
+    def solve(self, regularisation: Regularisation) -> KernelFit:
         """Model for one regularisation.
 
         Raises:
@@ -261,7 +261,7 @@ class IterativeSystem:
             "residual": solved.residual,
             **round_off_report(model, self.points),
         }
-        return Fit(model, report)
+        return KernelFit(model, report)
 
     def _product(self, v: Array) -> Array:
         model = _weighted(self.m, self.points, self.blank, v)

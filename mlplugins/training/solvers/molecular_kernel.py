@@ -25,9 +25,9 @@ from mlplugins.training.search import Trial, Variable, search
 from mlplugins.training.solve import Solution, Task
 from mlplugins.training.solvers import _linear, _molecules, _regression, _symmetry
 from mlplugins.training.solvers._regression import (
-    Fit,
     Index,
     IterativeSystem,
+    KernelFit,
     Molecule,
     Regularisation,
     System,
@@ -372,7 +372,7 @@ def _search(
     return max(equal, key=lambda v: (v["regularisation"], -v["sigma"])), trials
 
 
-def _score(setup: Setup, fit: Fit, part: Part) -> float:
+def _score(setup: Setup, fit: KernelFit, part: Part) -> float:
     """Relative errors of the learned labels, or −log likelihood per unknown; infinite where a jitter was
     needed or round-off rules."""
     if fit.report["jitter"] > 0.0:
@@ -422,7 +422,7 @@ def _nested(setup: Setup, sigma: float | None, pool: Index) -> dict[str, Any]:
 # --- reports ------------------------------------------------------------------------------------------------
 
 
-def _metrics(setup: Setup, fit: Fit, index: Index) -> dict[str, Any]:
+def _metrics(setup: Setup, fit: KernelFit, index: Index) -> dict[str, Any]:
     return _regression.errors(setup.m, index, _regression.predict(fit.model, setup.m.points.take(index)))
 
 
