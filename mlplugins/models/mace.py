@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
@@ -19,6 +18,7 @@ from mlplugins.nn.convolution import Convolution, SphericalHarmonics, tabulate
 from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
 from mlplugins.nn.zbl import ROUNDED, ZBL

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Literal
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
@@ -14,6 +13,7 @@ from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
 from mlplugins.nn.zbl import ZBL

@@ -9,11 +9,11 @@ from itertools import combinations_with_replacement
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
 from mlplugins.errors import BadInput
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.ops import reference
 

@@ -4,10 +4,10 @@ import math
 from typing import Dict, List, Set, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import blocks
 from mlplugins.nn.modes import HasNativeOps
 from mlplugins.nn.radial import NoBasis, RadialMLP, RadialTable

@@ -4,10 +4,10 @@ import math
 from typing import List
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.ops import reference
 

@@ -5,9 +5,9 @@ import math
 from typing import List, Optional
 
 import torch
-from e3nn.math import normalize2mom
 from torch import Tensor, nn
 
+from mlplugins.nn.irreps import normalize2mom
 from mlplugins.nn.modes import Foldable
 from mlplugins.ops.reference import perceptron
 
