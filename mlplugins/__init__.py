@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
+    from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
@@ -25,7 +26,9 @@ __all__ = [
     "__version__",
     "check",
     "conductivity",
+    "convert",
     "evaluate",
+    "export_checkpoint",
     "finetune",
     "info",
     "select",
@@ -37,7 +40,9 @@ _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
     "check": "mlplugins.checks.suite",
     "conductivity": "mlplugins.analysis.study",
+    "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",
+    "export_checkpoint": "mlplugins.workflows.convert",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",

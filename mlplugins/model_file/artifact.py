@@ -25,6 +25,7 @@ from mlplugins.model_file.evaluate import (
     require_finite,
 )
 from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
+from mlplugins.quantities import QUANTITIES
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 
@@ -87,6 +88,13 @@ class Artifact:
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
         return self.family is not None and "energy_uncertainty" in self.outputs
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Names of the quantities that it predicts beside the energy and its derivatives."""
+        if self.family is None:
+            return ()
+        return tuple(n for n, q in QUANTITIES.items() if n != "energy" and q.output in self.outputs)
 
     @property
     def molecular(self) -> bool:

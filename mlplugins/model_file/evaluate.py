@@ -23,7 +23,7 @@ from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import require_extent
 
@@ -99,11 +99,10 @@ class Family:
         self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
         self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # older files lack it
 
-    def energies(self, graph: Graph) -> Tensor:
-        """(n_centers,), eV, in the precision of the model."""
-        found = self.potential(*graph) if self._takes_fields else self.potential(graph)
-        energies: Tensor = found["energy"]
-        return energies
+    def predict(self, graph: Graph) -> dict[str, Tensor]:
+        """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
+        found: dict[str, Tensor] = self.potential(*graph) if self._takes_fields else self.potential(graph)
+        return found
 
     def deviations(self, graph: Graph, n_systems: int) -> tuple[Tensor, Tensor]:
         """Standard deviations of the energies of all systems (S,) and atoms (N,), eV."""
@@ -156,7 +155,8 @@ class EdgeGradientModel:
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
         graph = Graph(kinds, i, j, vectors, place, len(species))
-        energy = self._family.energies(graph)
+        found = self._family.predict(graph)
+        energy = found["energy"]
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
@@ -165,6 +165,8 @@ class EdgeGradientModel:
         results = self._collect(
             structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
         )
+        if len(found) > 1:
+            results = _with_more(results, found, [len(s.numbers) for s in structures])
         return self._with_uncertainty(structures, graph, results) if uncertainty else results
 
     def _species(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
@@ -307,6 +309,17 @@ class GeneralModel:
             register_autograd_neighbors(system, block, check_consistency=False)
             system.add_neighbor_list(options, block)
         return positions, strain, system
+
+
+def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int]) -> list[Results]:
+    """The results with the other quantities of the table that the family returned."""
+    more: list[dict[str, Array]] = [{} for _ in results]
+    for name, values in found.items():
+        if name != "energy" and name in QUANTITIES:
+            whole = QUANTITIES[name].per == "system"
+            for each, part in zip(more, values.detach().cpu().double().split(sizes)):
+                each[name] = (part.sum(dim=0) if whole else part).numpy()
+    return [replace(result, more=each or None) for result, each in zip(results, more)]
 
 
 def require_finite(structures: Sequence[Prepared], results: Sequence[Results], cutoff: float) -> None:

@@ -25,6 +25,7 @@ from mlplugins.model_file.module import MetatomicModel
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
+from mlplugins.quantities import QUANTITIES
 
 
 def save(
@@ -119,7 +120,10 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
     exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(card.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, card.elements, baseline, DTYPES[dtype])
-    outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
+    outputs = {
+        q.output: ModelOutput(unit=q.unit, sample_kind="atom", description=q.description or q.noun)
+        for q in (QUANTITIES[name] for name in potential.predicts)
+    }
     if predicts_variance(potential):
         outputs["energy_uncertainty"] = ModelOutput(
             unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"

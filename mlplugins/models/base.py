@@ -36,11 +36,13 @@ class Potential(nn.Module):
     """Base of all families.
 
     Attributes:
+        predicts: quantities of `mlplugins.quantities` that `forward` returns, per atom; the energy first.
         cutoff: range of one layer, Å.
         n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
     """
 
+    predicts = ("energy",)
     cutoff: float
     n_layers: int
     exchange_width: int

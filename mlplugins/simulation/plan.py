@@ -82,6 +82,9 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
             without a periodic cell, and what `start.prepare` refuses.
     """
     require_able(config)
+    config = config.model_copy(
+        update={"model": config.model.absolute()}
+    )  # the runs have folders of their own
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
     unknown = sorted(set(given.get_chemical_symbols()) - set(model.elements))
