@@ -15,6 +15,7 @@ from mlplugins.checks import parity
 from mlplugins.checks.md import NVE, md_checks
 from mlplugins.checks.physics import PhysicsChecks
 from mlplugins.checks.result import Check
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
@@ -119,12 +120,8 @@ def check(
         raise BadInput("expected one structure at least, got none")
     loaded = model if isinstance(model, Artifact) else artifact.load(model, device=device)
     for label, atoms in named:
-        unknown = sorted(set(atoms.get_chemical_symbols()) - set(loaded.elements))
-        if unknown:
-            raise BadInput(
-                f"{label}: the model does not know {', '.join(unknown)}; "
-                f"it knows {', '.join(loaded.elements)}"
-            )
+        known = f"; it knows {', '.join(loaded.elements)}"
+        require_known(atoms.symbols, loaded.elements, f"{label}: the model does not know ", known)
     ranks = (1,) if loaded.molecular else options.ranks  # a whole molecule refuses more
     total = PHYSICS_STEPS * len(named) + parity.steps(loaded, named, chosen, ranks) + options.md
     step = 0

@@ -91,7 +91,7 @@ class NeighborCache:
         return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
 
 
-class Family:
+class Program:
     """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0."""
 
     def __init__(self, potential: Any) -> None:
@@ -120,12 +120,12 @@ class EdgeGradientModel:
 
     With g_e = ∂E/∂v_e of edge e = (i → j):  F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and
     ∂E/∂ε = Σ_e v_e ⊗ g_e, so one backward pass gives forces, virial and per-atom virials. The family is
-    called with plain tensors, beneath metatomic's labels, which cost a small molecule more than its energy.
+    called with a `Graph`, beneath metatomic's labels, which cost a small molecule more than its energy.
     A model of one molecule in vacuum needs no neighbour list either.
     """
 
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
-        self._family = Family(module.potential)
+        self._program = Program(module.potential)
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._dtype = dtype
@@ -141,7 +141,7 @@ class EdgeGradientModel:
         uncertainty: bool = False,
     ) -> list[Results]:
         species, baseline = self._species(structures)
-        if self._family.takes_molecules and not virials and self._in_vacuum(structures):
+        if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, baseline)
         pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
         edges, exact = pairs[0].atoms, pairs[0].vectors
@@ -155,7 +155,7 @@ class EdgeGradientModel:
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
         graph = Graph(kinds, i, j, vectors, place, len(species))
-        found = self._family.predict(graph)
+        found = self._program.predict(graph)
         energy = found["energy"]
         gradient = None
         if energy.requires_grad:
@@ -176,9 +176,9 @@ class EdgeGradientModel:
         key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
-            if self._family.takes_molecules:
+            if self._program.takes_molecules:
                 sizes = torch.tensor([len(some) for some in each], device=self._device)
-                self._family.potential.require_molecules(species.to(self._device), sizes)
+                self._program.potential.require_molecules(species.to(self._device), sizes)
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 
@@ -188,7 +188,7 @@ class EdgeGradientModel:
 
     def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
         positions = np.array([s.positions for s in structures])  # (S, n, 3)
-        found = self._family.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
+        found = self._program.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
         each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
@@ -202,7 +202,7 @@ class EdgeGradientModel:
         results: list[Results],
     ) -> list[Results]:
         still = graph._replace(vectors=graph.vectors.detach())
-        totals, atoms = (t.cpu().double() for t in self._family.deviations(still, len(structures)))
+        totals, atoms = (t.cpu().double() for t in self._program.deviations(still, len(structures)))
         shares = atoms.split([len(s.numbers) for s in structures])
         return [
             replace(result, uncertainty=total, uncertainties=part.numpy())

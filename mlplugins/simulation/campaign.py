@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mlplugins import engines, files
+from mlplugins.config import parse_yaml
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.engines.base import Engine
@@ -66,7 +67,7 @@ def write_together(planned: Sequence[Campaign]) -> None:
     texts = []
     for campaign in planned:
         trajectories = [engines.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
-        texts.append(yaml.safe_load(conductivity_inputs(campaign, trajectories, base)))
+        texts.append(parse_yaml(conductivity_inputs(campaign, trajectories, base), CONDUCTIVITY))
     whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
     files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
 
