@@ -131,7 +131,7 @@ def compare_prediction(directory: Path, theirs: Any, frames: list[Any], rounds: 
 def potential_alone(directory: Path) -> Any:
     """The scripted model of a checkpoint, as it is exported."""
     potential: Any = native.read(directory / "checkpoint.ckpt").potential.eval()
-    potential.freeze()
+    potential.optimise_for_inference()
     potential.use_native_ops()
     return torch.jit.script(potential)
 

@@ -5,32 +5,48 @@ when they are asked for.
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
-
-try:
-    __version__ = version("mlplugins")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
 
 if TYPE_CHECKING:
     from mlplugins.analysis.study import conductivity
+    from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
+    from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
+    from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
 
-__all__ = ["MLCalculator", "__version__", "conductivity", "evaluate", "finetune", "info", "select", "train"]
+    __version__: str
+
+__all__ = [
+    "MLCalculator",
+    "__version__",
+    "check",
+    "conductivity",
+    "convert",
+    "evaluate",
+    "export_checkpoint",
+    "finetune",
+    "info",
+    "select",
+    "simulate",
+    "train",
+]
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "check": "mlplugins.checks.suite",
     "conductivity": "mlplugins.analysis.study",
+    "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",
+    "export_checkpoint": "mlplugins.workflows.convert",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "select": "mlplugins.workflows.select",
+    "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",
 }
 
@@ -39,7 +55,18 @@ def __getattr__(name: str) -> Any:
     # torch, ASE and all else are imported only when something is asked for
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
+    if name == "__version__":  # reading it takes as long as the rest of `mlplugins --help`
+        return _version()
     raise AttributeError(f"module 'mlplugins' has no attribute '{name}'")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlplugins")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:

@@ -82,6 +82,7 @@ class Quantity:
         loss: default weight in the loss.
         milli: errors are given in thousandths of the unit.
         output: name of the output of a metatomic model; None: engines derive it.
+        description: of that output.
         ase, ase_per_atom: property of an ASE calculator: the quantity, and its share of every atom.
         ipi: key of i-PI's extras; None if it has a place of its own in i-PI's protocol.
         lammps: names in LAMMPS, thermo keywords or columns of a dump.
@@ -107,6 +108,7 @@ class Quantity:
     loss: float = 1.0
     milli: bool = True
     output: str | None = None
+    description: str = ""
     ase: str | None = None
     ase_per_atom: str | None = None
     ipi: str | None = None
@@ -194,6 +196,7 @@ QUANTITIES: dict[str, Quantity] = {
             like="energy",
             required=True,
             output="energy",
+            description="potential energy",
             ase="energy",
             ase_per_atom="energies",
             lammps=("pe",),

@@ -1,4 +1,4 @@
-"""The only conversion factors of the package (CODATA, through `ase.units` and `scipy.constants`).
+"""The only conversion factors of the package (CODATA 2022).
 
 Inside: eV, Å, u, K, fs, stress in eV/Å³ (ASE's sign), charges in e. A constant `X_PER_Y` turns a number in Y
 into a number in X by multiplication.
@@ -11,36 +11,44 @@ into a number in X by multiplication.
 
 from __future__ import annotations
 
-from scipy import constants
+import math
 
-BOLTZMANN_EV_K = constants.k / constants.e
+# CODATA 2022, SI (written out: reading them from scipy takes as long as the rest of a command's start)
+BOLTZMANN_J_K = 1.380649e-23
+ELEMENTARY_CHARGE_C = 1.602176634e-19
+AVOGADRO_PER_MOL = 6.02214076e23
+VACUUM_PERMITTIVITY_F_M = 8.8541878188e-12
+ATOMIC_MASS_KG = 1.66053906892e-27
+BOHR_RADIUS_M = 5.29177210544e-11
+ATOMIC_TIME_S = 2.4188843265864e-17
+EV_PER_HARTREE = 27.211386245981
+
+_ANGSTROM, _CENTI, _MILLI, _PICO, _FEMTO = 1e-10, 1e-2, 1e-3, 1e-12, 1e-15
+
+BOLTZMANN_EV_K = BOLTZMANN_J_K / ELEMENTARY_CHARGE_C
 """Boltzmann's constant, eV/K."""
 
-ELEMENTARY_CHARGE_C = constants.e
-"""Elementary charge, C."""
+A_PER_BOHR = BOHR_RADIUS_M / _ANGSTROM
+EV_PER_KCAL_MOL = 4.184 * 1000 / AVOGADRO_PER_MOL / ELEMENTARY_CHARGE_C
 
-EV_PER_HARTREE = constants.value("Hartree energy in eV")
-A_PER_BOHR = constants.value("Bohr radius") / constants.angstrom
-EV_PER_KCAL_MOL = constants.calorie * 1000 / constants.N_A / constants.e
-
-COULOMB_EV_A = constants.e / (4 * constants.pi * constants.epsilon_0) / constants.angstrom
+COULOMB_EV_A = ELEMENTARY_CHARGE_C / (4 * math.pi * VACUUM_PERMITTIVITY_F_M) / _ANGSTROM
 """e²/(4πε₀) in eV Å."""
 
-GPA_PER_EV_A3 = constants.e / constants.angstrom**3 / constants.giga
-BAR_PER_EV_A3 = constants.e / constants.angstrom**3 / constants.bar
+GPA_PER_EV_A3 = ELEMENTARY_CHARGE_C / _ANGSTROM**3 / 1e9
+BAR_PER_EV_A3 = ELEMENTARY_CHARGE_C / _ANGSTROM**3 / 1e5
 
 FS_PER_PS = 1000.0
-CM2_S_PER_A2_PS = constants.angstrom**2 / constants.pico / constants.centi**2
+CM2_S_PER_A2_PS = _ANGSTROM**2 / _PICO / _CENTI**2
 """Diffusion coefficient: Å²/ps to cm²/s (1e-4)."""
 
 CM2_S_PER_A2_FS = CM2_S_PER_A2_PS * FS_PER_PS
 
 MS_CM_PER_S_CM = 1000.0
 
-ASE_TIME_PER_FS = constants.femto / (constants.angstrom * (constants.atomic_mass / constants.e) ** 0.5)
+ASE_TIME_PER_FS = _FEMTO / (_ANGSTROM * (ATOMIC_MASS_KG / ELEMENTARY_CHARGE_C) ** 0.5)
 """fs to ASE's time unit Å √(u/eV)."""
 
-A_FS_PER_ATOMIC_VELOCITY = A_PER_BOHR / (constants.value("atomic unit of time") / constants.femto)
+A_FS_PER_ATOMIC_VELOCITY = A_PER_BOHR / (ATOMIC_TIME_S / _FEMTO)
 
 
 def conductivity_ms_cm(charge2_diffusion: float, volume_a3: float, temperature_k: float) -> float:
@@ -54,10 +62,10 @@ def conductivity_ms_cm(charge2_diffusion: float, volume_a3: float, temperature_k
     >>> round(conductivity_ms_cm(24 * 1e-5, 1000.0, 600.0), 2)
     743.7
     """
-    e2_over_kt = constants.e**2 / (constants.k * temperature_k)  # C²/J
-    per_volume = charge2_diffusion * constants.centi**2 / (volume_a3 * constants.angstrom**3)  # 1/(m s)
+    e2_over_kt = ELEMENTARY_CHARGE_C**2 / (BOLTZMANN_J_K * temperature_k)  # C²/J
+    per_volume = charge2_diffusion * _CENTI**2 / (volume_a3 * _ANGSTROM**3)  # 1/(m s)
     siemens_per_m = e2_over_kt * per_volume
-    return siemens_per_m * constants.centi * MS_CM_PER_S_CM
+    return siemens_per_m * _CENTI * MS_CM_PER_S_CM
 
 
 def stokes_cm2_s(temperature_k: float, viscosity_mpa_s: float, length_a: float) -> float:
@@ -66,6 +74,6 @@ def stokes_cm2_s(temperature_k: float, viscosity_mpa_s: float, length_a: float) 
     >>> round(stokes_cm2_s(298.0, 0.89, 1.0) * 1e5, 3)
     2.452
     """
-    newton_m = constants.k * temperature_k
-    drag = 6 * constants.pi * viscosity_mpa_s * constants.milli * length_a * constants.angstrom
-    return newton_m / drag / constants.centi**2
+    newton_m = BOLTZMANN_J_K * temperature_k
+    drag = 6 * math.pi * viscosity_mpa_s * _MILLI * length_a * _ANGSTROM
+    return newton_m / drag / _CENTI**2

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import sys
 from pathlib import Path
 
@@ -156,12 +157,9 @@ def test_only_training_imports_lightning():
 
 
 def test_conversion_factors_live_in_units():
-    users = {
-        str(path.relative_to(ROOT))
-        for path in FILES
-        if any(name.startswith(("scipy.constants", "ase.units")) for name in _imported(path))
-    }
-    assert users == {"units.py"}
+    for path in FILES:
+        for name in _imported(path):
+            assert not name.startswith(("scipy.constants", "ase.units")), f"{path.relative_to(ROOT)}: {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -175,6 +173,18 @@ def test_sizes(path):
             names = [argument.arg for argument in node.args.args + node.args.kwonlyargs]
             count = len([name for name in names if name not in ("self", "cls")])
             assert count <= 7, f"{path.relative_to(ROOT)}:{node.lineno} {node.name} takes {count} arguments"
+
+
+def test_one_reader_of_yaml_and_one_writer_of_whole_files():
+    """`config` reads YAML, `files` replaces and hashes files (`ops/build.py` replaces whole folders)."""
+    owners = {
+        r"yaml\.(safe_)?load\(": {"config.py"},
+        r"os\.replace\(": {"files.py", "ops/build.py"},
+        r"sha256\(\S*read_bytes\(\)\)\.hexdigest": {"files.py"},
+    }
+    for pattern, expected in owners.items():
+        users = {str(p.relative_to(ROOT)) for p in FILES if re.search(pattern, p.read_text(encoding="utf-8"))}
+        assert users == expected, pattern
 
 
 def test_no_assert_validates_input():

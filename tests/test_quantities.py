@@ -13,7 +13,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import all_properties
-from ase.io import write
+from ase.io import read, write
+from ase.units import Bohr
 from e3nn.o3 import Irreps
 from metatomic.torch import unit_conversion_factor, unit_dimension_for_quantity
 
@@ -64,6 +65,29 @@ data: {train: train.extxyz, validation: 0.2, test: test.extxyz, keys: {dipole: m
 model: {family: toy, cutoff: 5.0}
 training: {epochs: 40, batch_size: 4, lr: 0.05, dtype: float64, ema: 0.5, loss: {dipole: 30}}
 """
+ENGINES = """
+import json, warnings
+from ase.io import read
+warnings.simplefilter("ignore")
+from mlplugins import MLCalculator
+from mlplugins.engines.ipi.extras import in_atomic_units
+from mlplugins.model_file import artifact
+from metatomic.torch import ModelEvaluationOptions, ModelOutput, load_atomistic_model, systems_to_torch
+from metatomic_ase import MetatomicCalculator
+atoms = read("test.extxyz@0")
+atoms.calc = MLCalculator("run/model.pt")
+[results] = artifact.load("run/model.pt").evaluate([atoms])
+output = {"mlplugins::dipole": ModelOutput(unit="e*A", sample_kind="system")}
+other = MetatomicCalculator("run/model.pt", additional_outputs=output)
+other.calculate(atoms, ["energy"], [])
+block = other.additional_outputs["mlplugins::dipole"].block()
+assert block.components[0].names == ["xyz"]
+print(json.dumps({
+    "ase": atoms.get_dipole_moment().tolist(),
+    "ipi": in_atomic_units(results)["dipole"],
+    "metatomic": block.values[:, :, 0].tolist(),
+}))
+"""
 MOMENT = np.array([[0.0, 0.3], [-0.2, 0.0]])
 """b_ij of the labels, e, for Ne and Ar."""
 
@@ -105,8 +129,12 @@ def extended(tmp_path_factory):
 
 
 def run(extended, *words) -> str:
+    return python(extended, "-m", "mlplugins.cli.main", *words)
+
+
+def python(extended, *words) -> str:
     environment = {**os.environ, "PYTHONPATH": str(extended)}
-    command = [sys.executable, "-m", "mlplugins.cli.main", *map(str, words)]
+    command = [sys.executable, *words]
     done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -137,3 +165,15 @@ def test_a_quantity_more_is_its_record(extended):
     column = [float(row["validation_dipole_rmse_me_A_per_atom"]) for row in rows]
     assert column[-1] < 0.2 * column[0]
     assert (extended / "run/parity.png").stat().st_size > 1000
+    printed = run(
+        extended, "evaluate", "run/model.pt", "test.extxyz", "--keys", "dipole=mu", "--json", "e.json"
+    )
+    assert "μ MAE" in printed
+    evaluated = json.loads((extended / "e.json").read_text())
+    for kind, value in found.items():
+        assert evaluated["dipole"][kind] == pytest.approx(value, rel=1e-9)
+    asked = json.loads(python(extended, "-c", ENGINES))
+    expected = dipole(read(extended / "test.extxyz@0"), b[np.ix_(order, order)])
+    np.testing.assert_allclose(asked["ase"], expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(asked["metatomic"], [expected], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(np.array(asked["ipi"]) * Bohr, expected, rtol=0, atol=1e-9)

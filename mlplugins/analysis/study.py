@@ -138,11 +138,9 @@ def load(configuration: Path | str | Mapping[str, Any] | Config, where: str = "c
     Raises:
         BadInput: no such file, unknown, missing or ill-typed keys, the species among the other carriers.
     """
-    if isinstance(configuration, Config):
-        return configuration
-    if not isinstance(configuration, Mapping):
+    if isinstance(configuration, (str, Path)):
         return load(read(Path(configuration)), str(configuration))
-    config = validated(Config, configuration, where)
+    config = configuration if isinstance(configuration, Config) else validated(Config, configuration, where)
     if config.species in config.carriers:
         raise BadInput(f"{where}: carriers: '{config.species}' is the species already; name only others")
     return config

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from e3nn import o3
 from torch import Tensor
 
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.gate import Gate, split
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 
 

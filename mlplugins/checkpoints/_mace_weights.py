@@ -22,7 +22,6 @@ from typing import cast
 
 import torch
 from ase.data import chemical_symbols
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.checkpoints import _record
@@ -31,6 +30,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models import mace
 from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
 from mlplugins.nn.convolution import Convolution
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import RadialMLP
 from mlplugins.nn.zbl import ROUNDED

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from e3nn import o3
 from torch import Tensor
 
 from mlplugins.checkpoints._e3nn import (
@@ -34,6 +33,7 @@ from mlplugins.checkpoints._e3nn import (
 )
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.radial import SILU_NORM
 
 CONSTANTS = re.compile(

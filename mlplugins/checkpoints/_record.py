@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
+from mlplugins import files
 from mlplugins.errors import BadInput, MlpluginsError
 
 
 def source(kind: str, path: Path, version: str | None, **more: Any) -> dict[str, Any]:
     """Format, name, hash and version of the file that was read."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"format": kind, "file": path.name, "sha256": digest, "version": version, **more}
+    return {"format": kind, "file": path.name, "sha256": files.sha256(path), "version": version, **more}
 
 
 def details(potential: nn.Module, hyperparameters: Any, **more: Any) -> dict[str, Any]:

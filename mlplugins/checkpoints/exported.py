@@ -61,7 +61,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             raise BadInput("mlplugins did not write this model; it is fine-tuned with the package that did")
         record, known = entries.record, list(entries.record["elements"])
         family = models.family(entries.family)
-        if hasattr(family, "SOLVER"):
+        if family.solver is not None:
             raise BadInput(f"'{entries.family}' is solved in closed form: its file holds no weights to train")
         parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], f"{path}: model")
         with torch.random.fork_rng(devices=[]):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from e3nn import o3
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
@@ -25,6 +24,7 @@ from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
 from mlplugins.models._bounded import like_its_file
+from mlplugins.nn.irreps import o3
 
 __all__ = ["HomeConfig", "from_state", "read", "recognises"]
 

@@ -93,7 +93,7 @@ def read(path: Path | str) -> Checkpoint:
                 "versions": content["versions"],
                 **({"finetune": content["finetune"]} if "finetune" in content else {}),
             },
-            references=list(getattr(family, "REFERENCES", [])),
+            references=family.references,
         )
 
 

@@ -25,7 +25,6 @@ from typing import Any
 import torch
 import yaml
 from ase.data import chemical_symbols
-from e3nn import o3
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
@@ -35,6 +34,7 @@ from mlplugins.config import parse_yaml
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models._bounded import like_its_file
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.radial import SILU_NORM
 
 EMBEDDING = "chemical_embedding.linear.weight"

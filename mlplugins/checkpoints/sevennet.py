@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from ase.data import chemical_symbols
-from e3nn import o3
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
@@ -43,6 +42,7 @@ from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models._bounded import like_its_file
+from mlplugins.nn.irreps import o3
 
 REFERENCES = [*nequip.REFERENCES, "https://doi.org/10.1021/acs.jctc.4c00190"]
 

@@ -1,5 +1,14 @@
-"""Is a model file physical, and is it the same in every engine?"""
+"""Is a model file physical, and is it the same in every engine? What is wrong with this installation?"""
 
-from mlplugins.checks.suite import CheckOptions, CheckReport, check
+from typing import Any
 
 __all__ = ["CheckOptions", "CheckReport", "check"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported only when a model is checked: `mlplugins doctor` works without
+    if name in __all__:
+        from mlplugins.checks import suite
+
+        return getattr(suite, name)
+    raise AttributeError(f"module 'mlplugins.checks' has no attribute '{name}'")

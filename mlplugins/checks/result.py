@@ -22,7 +22,7 @@ class Check:
 
     Attributes:
         name: what was compared.
-        engine: `ase`, `lammps`, `ipi`.
+        engine: of `engines.available()`.
         ranks: MPI ranks.
         value: deviation; NaN if it could not be measured.
         limit: largest deviation that passes.

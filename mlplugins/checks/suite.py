@@ -15,15 +15,13 @@ from mlplugins.checks import parity
 from mlplugins.checks.md import NVE, md_checks
 from mlplugins.checks.physics import PhysicsChecks
 from mlplugins.checks.result import Check
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
-Report = Callable[[str, int, int], None]
-"""Called with what is checked next, and which step of how many that is."""
-
 PHYSICS_STEPS = 7
 """How often `PhysicsChecks.run` reports for one structure, at most."""
 
@@ -97,7 +95,7 @@ def check(
     structures: Sequence[str | Atoms],
     options: CheckOptions = CheckOptions(),
     device: str = "cpu",
-    report: Report = lambda text, step, total: None,
+    report: Callable[[str, int, int], None] = lambda text, step, total: None,
 ) -> CheckReport:
     """Whether a model is physical, and the same in every engine.
 
@@ -106,7 +104,7 @@ def check(
         structures: `FILE` (all its frames), `FILE@INDEX`, or structures.
         options: what is checked.
         device: on which a file is loaded.
-        report: progress.
+        report: called with what is checked next, and which step of how many that is.
 
     Raises:
         BadInput: no such file, engine, structure, or an element that the model does not know.
@@ -122,12 +120,8 @@ def check(
         raise BadInput("expected one structure at least, got none")
     loaded = model if isinstance(model, Artifact) else artifact.load(model, device=device)
     for label, atoms in named:
-        unknown = sorted(set(atoms.get_chemical_symbols()) - set(loaded.elements))
-        if unknown:
-            raise BadInput(
-                f"{label}: the model does not know {', '.join(unknown)}; "
-                f"it knows {', '.join(loaded.elements)}"
-            )
+        known = f"; it knows {', '.join(loaded.elements)}"
+        require_known(atoms.symbols, loaded.elements, f"{label}: the model does not know ", known)
     ranks = (1,) if loaded.molecular else options.ranks  # a whole molecule refuses more
     total = PHYSICS_STEPS * len(named) + parity.steps(loaded, named, chosen, ranks) + options.md
     step = 0

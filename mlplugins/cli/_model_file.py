@@ -1,21 +1,16 @@
-"""Writing a `model.pt` from a checkpoint: the options and steps of all commands that do it."""
+"""Options of the commands that write a model.pt from a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ase import Atoms
-
-from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES
-from mlplugins.model_file.tables import tabulated
-from mlplugins.model_file.write import save
-from mlplugins.structures import dataset
+
+if TYPE_CHECKING:
+    from mlplugins.workflows.convert import RadialTables
 
 
 def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
@@ -24,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
         "-o", "--output", type=_common.OutputFile, default="model.pt", help="default: model.pt"
     )
     parser.add_argument(
-        "--dtype", choices=sorted(DTYPES), default=dtype, help=f"precision of the engines; default: {default}"
+        "--dtype",
+        choices=("float32", "float64"),
+        default=dtype,
+        help=f"precision of the engines; default: {default}",
     )
     parser.add_argument(
         "--portable",
@@ -55,30 +53,19 @@ def checked(args: argparse.Namespace) -> Path:
     return path
 
 
-def write(checkpoint: Checkpoint, name: str, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Write the file, with tables if they are asked for, and return their record.
+def tables(args: argparse.Namespace) -> RadialTables | None:
+    """Radial tables as they are asked for."""
+    from mlplugins.workflows.convert import RadialTables
 
-    Raises:
-        BadInput: structures that cannot be read or hold other elements, or a file that cannot be written.
-    """
-    potential, tables = checkpoint.potential, {}
-    if args.radial_tables is not None:
-        structures = _structures(args.structures, checkpoint.elements) if args.structures else []
-        potential, error = tabulated(potential, checkpoint.elements, args.radial_tables, structures)
+    if args.radial_tables is None:
+        return None
+    return RadialTables(args.radial_tables, args.structures or ())
+
+
+def print_tables(record: dict[str, Any]) -> None:
+    """Say what the tables cost, if there are any."""
+    from mlplugins.model_file.tables import TableError
+
+    if "radial_tables" in record:
+        error = TableError(**record["radial_tables"])
         _common.console().print(str(error), soft_wrap=True)
-        tables = {"radial_tables": asdict(error)}
-    card = replace(checkpoint, name=name, details=checkpoint.details | tables)
-    save(potential, args.output, card, dtype, args.portable)
-    return tables
-
-
-def _structures(source: str, elements: list[str]) -> list[Atoms]:
-    frames = dataset.frames(source)
-    for atoms, origin in frames:
-        unknown = sorted(set(atoms.symbols) - set(elements))
-        if unknown:
-            raise BadInput(
-                f"--structures: {origin} holds {', '.join(unknown)}; the model to be written knows "
-                f"{' '.join(elements)}"
-            )
-    return [atoms for atoms, _ in frames]

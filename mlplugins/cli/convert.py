@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlplugins import checkpoints, files
+from mlplugins import files
 from mlplugins.cli import _common, _model_file
 from mlplugins.errors import BadInput
 
@@ -43,23 +43,13 @@ def run(args: argparse.Namespace) -> int:
     """Convert; 0 if the file was written."""
     if args.checkpoint is None:
         raise BadInput("no checkpoint named; it comes first: mlplugins convert FILE --elements Li P S")
+    from mlplugins.workflows.convert import convert
+
     path = _model_file.checked(args)
     wanted = args.elements and [symbol for word in args.elements for symbol in word.split(",") if symbol]
-    checkpoint = checkpoints.read(path, wanted, args.head)
-    source = checkpoint.details["source"]
-    tables = _model_file.write(checkpoint, f"{source['format']} ({path.name})", args.dtype, args)
-    record = {
-        "model": str(args.output),
-        "family": checkpoint.family,
-        "elements": checkpoint.elements,
-        "cutoff_A": checkpoint.potential.cutoff,
-        "layers": checkpoint.potential.n_layers,
-        "parameters": checkpoint.details["n_parameters"],
-        "dtype": args.dtype,
-        "portable": args.portable,
-        "source": source,
-        **tables,
-    }
+    tables = _model_file.tables(args)
+    record = convert(path, args.output, wanted, args.head, args.dtype, args.portable, tables)
+    _model_file.print_tables(record)
     _print(record)
     files.write_json(args.json, record)
     return 0

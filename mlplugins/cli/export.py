@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 
 from mlplugins import files
-from mlplugins.checkpoints import native
 from mlplugins.cli import _common, _model_file
 
 
@@ -26,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
-    checkpoint = native.read(_model_file.checked(args))
-    dtype = args.dtype or checkpoint.details["configuration"]["training"]["dtype"]
-    name = f"{checkpoint.family} for {'-'.join(checkpoint.elements)}"
-    tables = _model_file.write(checkpoint, name, dtype, args)
+    from mlplugins.workflows.convert import export_checkpoint
+
+    path = _model_file.checked(args)
+    record = export_checkpoint(path, args.output, args.dtype, args.portable, _model_file.tables(args))
+    _model_file.print_tables(record)
     kind = ", portable" if args.portable else ""
-    elements = " ".join(checkpoint.elements)
-    _common.console().print(f"{args.output}: {checkpoint.family} for {elements}, {dtype}{kind}")
-    record = {"model": str(args.output), "family": checkpoint.family, "elements": checkpoint.elements}
-    files.write_json(args.json, {**record, "dtype": dtype, "portable": args.portable, **tables})
+    elements = " ".join(record["elements"])
+    _common.console().print(f"{args.output}: {record['family']} for {elements}, {record['dtype']}{kind}")
+    files.write_json(args.json, record)
     return 0

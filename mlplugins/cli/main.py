@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlplugins import __version__, registry
+import mlplugins
+from mlplugins import registry
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput, MlpluginsError, nearest
 
@@ -66,7 +67,7 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0 if words else 2
     if words[0] == "--version":
-        print(f"mlplugins {__version__}")
+        print(f"mlplugins {mlplugins.__version__}")
         return 0
     name, rest = words[0], words[1:]
     names = registry.available(PACKAGE, HIDDEN)

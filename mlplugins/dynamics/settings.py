@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
 
+from mlplugins import config
 from mlplugins.dynamics.start import Velocities
 
 
@@ -27,9 +28,9 @@ def _number(value: Any) -> Any:
 
 
 Number = BeforeValidator(_number)
-Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[config.Positive, Number]
 Finite = Annotated[float, Number, Field(allow_inf_nan=False)]
-Count = Annotated[int, Number, Field(ge=1, lt=2**53)]
+Count = Annotated[config.Count, Number]
 CountOrZero = Annotated[int, Number, Field(ge=0, lt=2**53)]
 Seed = Annotated[int, Number, Field(ge=1, le=900_000_000)]  # the limit of LAMMPS' generators
 

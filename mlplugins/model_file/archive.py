@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from ase.data import atomic_numbers
-from metatomic.torch import __version__ as metatomic_version
 
 from mlplugins import __version__
 from mlplugins.errors import BadInput
@@ -81,6 +79,9 @@ class Archive:
 
     def failed(self, reason: str) -> BadInput:
         """The error of a file that does not load, with the versions that wrote it."""
+        import torch
+        from metatomic.torch import __version__ as metatomic_version
+
         return BadInput(
             f"'{self.path}' does not load: {reason}. It was written with torch {self.versions['torch']} and "
             f"metatomic {self.versions['metatomic']}; here are torch {torch.__version__} and metatomic "

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 
 from mlplugins import ops
+from mlplugins.elements import symbol
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours, read_archive
@@ -25,6 +25,7 @@ from mlplugins.model_file.evaluate import (
     require_finite,
 )
 from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
+from mlplugins.quantities import QUANTITIES
 
 __all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
 
@@ -87,6 +88,13 @@ class Artifact:
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
         return self.family is not None and "energy_uncertainty" in self.outputs
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Names of the quantities that it predicts beside the energy and its derivatives."""
+        if self.family is None:
+            return ()
+        return tuple(n for n, q in QUANTITIES.items() if n != "energy" and q.output in self.outputs)
 
     @property
     def molecular(self) -> bool:
@@ -153,7 +161,7 @@ class Artifact:
             self._compositions.append(key)
             return
         atoms = np.flatnonzero(unknown)
-        symbols = sorted({_symbol(int(z)) for z in structure.numbers[atoms]})
+        symbols = sorted({symbol(int(z)) for z in structure.numbers[atoms]})
         shown = ", ".join(map(str, atoms[:10])) + (f", … ({len(atoms)} atoms)" if len(atoms) > 10 else "")
         raise BadInput(
             f"structure {index}: the model does not know {', '.join(symbols)} (atoms {shown}); "
@@ -216,7 +224,7 @@ def load(
     dtype = (ours and ours.dtype) or capabilities.dtype
     return Artifact(
         path=path,
-        elements=tuple(_symbol(z) for z in capabilities.atomic_types),
+        elements=tuple(symbol(z) for z in capabilities.atomic_types),
         cutoff=ours.cutoff if ours else max((each.engine_cutoff("angstrom") for each in lists), default=0.0),
         interaction_range=capabilities.engine_interaction_range("angstrom"),
         dtype=dtype,
@@ -327,7 +335,3 @@ def _require_plain_inputs(path: Path, model: Any) -> None:
             f"'{path.name}' needs more than positions, elements and cell ({', '.join(wanted)}), which "
             "mlplugins does not supply"
         )
-
-
-def _symbol(number: int) -> str:
-    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"type {number}"

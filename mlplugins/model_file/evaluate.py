@@ -23,7 +23,7 @@ from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import require_extent
 
@@ -96,7 +96,7 @@ class NeighborCache:
         return Pairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
 
 
-class Family:
+class Program:
     """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0."""
 
     def __init__(self, potential: Any) -> None:
@@ -104,11 +104,10 @@ class Family:
         self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
         self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # older files lack it
 
-    def energies(self, graph: Graph) -> Tensor:
-        """(n_centers,), eV, in the precision of the model."""
-        found = self.potential(*graph) if self._takes_fields else self.potential(graph)
-        energies: Tensor = found["energy"]
-        return energies
+    def predict(self, graph: Graph) -> dict[str, Tensor]:
+        """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
+        found: dict[str, Tensor] = self.potential(*graph) if self._takes_fields else self.potential(graph)
+        return found
 
     def deviations(self, graph: Graph, n_systems: int) -> tuple[Tensor, Tensor]:
         """Standard deviations of the energies of all systems (S,) and atoms (N,), eV."""
@@ -126,12 +125,12 @@ class EdgeGradientModel:
 
     With g_e = ∂E/∂v_e of edge e = (i → j):  F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and
     ∂E/∂ε = Σ_e v_e ⊗ g_e, so one backward pass gives forces, virial and per-atom virials. The family is
-    called with plain tensors, beneath metatomic's labels, which cost a small molecule more than its energy.
+    called with a `Graph`, beneath metatomic's labels, which cost a small molecule more than its energy.
     A model of one molecule in vacuum needs no neighbour list either.
     """
 
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
-        self._family = Family(module.potential)
+        self._program = Program(module.potential)
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._dtype = dtype
@@ -147,7 +146,7 @@ class EdgeGradientModel:
         uncertainty: bool = False,
     ) -> list[Results]:
         species, baseline = self._species(structures)
-        if self._family.takes_molecules and not virials and self._in_vacuum(structures):
+        if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, baseline)
         pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
         edges, exact = pairs[0].atoms, pairs[0].vectors
@@ -161,7 +160,8 @@ class EdgeGradientModel:
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
         graph = Graph(kinds, i, j, vectors, place, len(species))
-        energy = self._family.energies(graph)
+        found = self._program.predict(graph)
+        energy = found["energy"]
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
@@ -170,6 +170,8 @@ class EdgeGradientModel:
         results = self._collect(
             structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
         )
+        if len(found) > 1:
+            results = _with_more(results, found, [len(s.numbers) for s in structures])
         return self._with_uncertainty(structures, graph, results) if uncertainty else results
 
     def _species(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
@@ -179,9 +181,9 @@ class EdgeGradientModel:
         key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
-            if self._family.takes_molecules:
+            if self._program.takes_molecules:
                 sizes = torch.tensor([len(some) for some in each], device=self._device)
-                self._family.potential.require_molecules(species.to(self._device), sizes)
+                self._program.potential.require_molecules(species.to(self._device), sizes)
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 
@@ -191,7 +193,7 @@ class EdgeGradientModel:
 
     def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
         positions = np.array([s.positions for s in structures])  # (S, n, 3)
-        found = self._family.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
+        found = self._program.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
         each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
@@ -205,7 +207,7 @@ class EdgeGradientModel:
         results: list[Results],
     ) -> list[Results]:
         still = graph._replace(vectors=graph.vectors.detach())
-        totals, atoms = (t.cpu().double() for t in self._family.deviations(still, len(structures)))
+        totals, atoms = (t.cpu().double() for t in self._program.deviations(still, len(structures)))
         shares = atoms.split([len(s.numbers) for s in structures])
         return [
             replace(result, uncertainty=total, uncertainties=part.numpy())
@@ -312,6 +314,17 @@ class GeneralModel:
             register_autograd_neighbors(system, block, check_consistency=False)
             system.add_neighbor_list(options, block)
         return positions, strain, system
+
+
+def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int]) -> list[Results]:
+    """The results with the other quantities of the table that the family returned."""
+    more: list[dict[str, Array]] = [{} for _ in results]
+    for name, values in found.items():
+        if name != "energy" and name in QUANTITIES:
+            whole = QUANTITIES[name].per == "system"
+            for each, part in zip(more, values.detach().cpu().double().split(sizes)):
+                each[name] = (part.sum(dim=0) if whole else part).numpy()
+    return [replace(result, more=each or None) for result, each in zip(results, more)]
 
 
 def require_finite(structures: Sequence[Prepared], results: Sequence[Results], cutoff: float) -> None:

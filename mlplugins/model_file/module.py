@@ -4,7 +4,7 @@ The only place that knows metatomic's labels.
 """
 
 # no postponed annotations here: metatomic compares the types of forward()
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from ase.data import atomic_numbers
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from mlplugins.model_file import format
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import predicts_variance
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
 
@@ -30,7 +32,11 @@ class MetatomicModel(nn.Module):
         super().__init__()
         self.potential = potential
         self.cutoff = potential.cutoff
+        self.predicts_variance = predicts_variance(potential)
         self.n_centers_key: str = format.N_CENTERS
+        self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
+            (name, QUANTITIES[name].output or name) for name in potential.predicts
+        ]
         species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
         for index, symbol in enumerate(elements):
             species_of_number[atomic_numbers[symbol]] = index
@@ -50,7 +56,8 @@ class MetatomicModel(nn.Module):
         selected_atoms: Optional[Labels] = None,
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
-        if len(systems) == 0 or not ("energy" in outputs or "energy_uncertainty" in outputs):
+        uncertain = self.predicts_variance and "energy_uncertainty" in outputs
+        if len(systems) == 0 or len(outputs) == 0:
             return results
         centers, neighbors, vectors = self._edges(systems)
         vectors = vectors.to(self.precision.dtype)
@@ -60,13 +67,18 @@ class MetatomicModel(nn.Module):
         samples = [system[rows], atom[rows]]
         graph = Graph(species, centers, neighbors, vectors, system, n_centers)
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
-        if "energy" in outputs:
-            energy = self.potential(graph)["energy"]
-            energy = energy.to(torch.float64) + self.baseline.index_select(0, species[:n_centers])
-            per_atom = outputs["energy"].sample_kind == "atom"
-            values = energy[rows] if per_atom else _by_system(energy[rows], samples[0], len(systems))
-            results["energy"] = _energy_map(values, samples, per_atom, dtype)
-        if "energy_uncertainty" in outputs:
+        found: Dict[str, Tensor] = {}
+        for name, output in self.names:
+            if output in outputs:
+                if len(found) == 0:
+                    found = self.potential(graph)
+                values = found[name].to(torch.float64)
+                if name == "energy":
+                    values = values + self.baseline.index_select(0, species[:n_centers])
+                per_atom = outputs[output].sample_kind == "atom"
+                values = values[rows] if per_atom else _by_system(values[rows], samples[0], len(systems))
+                results[output] = _map(values, samples, per_atom, dtype, output)
+        if uncertain:
             # of the energy alone: no gradient is asked for
             still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
             residual, features = self.potential.posterior_features(still)
@@ -76,7 +88,7 @@ class MetatomicModel(nn.Module):
                 residual = _by_system(residual, samples[0], len(systems))
                 features = _by_system(features, samples[0], len(systems))
             deviation = torch.sqrt(residual + features.square().sum(dim=1))
-            results["energy_uncertainty"] = _energy_map(deviation, samples, per_atom, dtype)
+            results["energy_uncertainty"] = _map(deviation, samples, per_atom, dtype, "energy")
         return results
 
     def _n_centers(self, systems: List[System], n_nodes: int) -> int:
@@ -137,18 +149,23 @@ def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:
     return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, system, values)
 
 
-def _energy_map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype) -> TensorMap:
+def _map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype, output: str) -> TensorMap:
     """Values of atoms, whose systems and indices are `atoms`, or of all systems."""
     device = values.device
+    xyz = torch.arange(3, device=device, dtype=torch.int32).reshape(3, 1)
+    components = torch.jit.annotate(List[Labels], [])
+    for k in range(1, values.dim()):
+        components.append(Labels("xyz" if values.dim() == 2 else "xyz_" + str(k), xyz))
+    name = output.split("::")[-1].split("/")[0]
     if per_atom:
         samples = Labels(["system", "atom"], torch.stack(atoms, dim=1).to(torch.int32))
     else:
         index = torch.arange(values.shape[0], device=device, dtype=torch.int32)
         samples = Labels(["system"], index.reshape(-1, 1))
     block = TensorBlock(
-        values=values.to(dtype).reshape(-1, 1),
+        values=values.to(dtype).unsqueeze(-1),
         samples=samples,
-        components=torch.jit.annotate(List[Labels], []),
-        properties=Labels("energy", torch.zeros(1, 1, dtype=torch.int32, device=device)),
+        components=components,
+        properties=Labels(name, torch.zeros(1, 1, dtype=torch.int32, device=device)),
     )
     return TensorMap(Labels("_", torch.zeros(1, 1, dtype=torch.int32, device=device)), [block])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlplugins.elements import covalent_radius
 from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.models.capabilities import use_radial_tables
 from mlplugins.structures.batch import graph_of
 
 
@@ -57,7 +58,7 @@ def tabulated(
     """
     exact = copy.deepcopy(potential).double().eval().requires_grad_(False)
     table = copy.deepcopy(exact)
-    table.use_radial_tables(n_knots)
+    use_radial_tables(table, n_knots)
     worst, largest, worst_energy = 0.0, 0.0, 0.0
     for atoms in structures or samples(elements):
         energy, forces = _evaluate(exact, elements, atoms)

@@ -23,7 +23,9 @@ from mlplugins.model_file import format
 from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
+from mlplugins.quantities import QUANTITIES
 
 
 def save(
@@ -48,7 +50,7 @@ def save(
     """
     if dtype not in DTYPES:
         raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
-    if potential.molecular and dtype != "float64":
+    if of_whole_molecule(potential) and dtype != "float64":
         raise BadInput(f"dtype: the weights of a {card.family} cancel over many digits, expected float64")
     if len(card.baseline) != len(card.elements):
         raise BadInput(
@@ -103,9 +105,9 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
 
 
 def for_inference(potential: Potential, dtype: str, portable: bool = False) -> Potential:
-    """A copy as files hold it: frozen, in float32 or float64, with the native ops unless it is portable."""
+    """A copy as files hold it: folded, in float32 or float64, with the native ops unless it is portable."""
     potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
-    potential.freeze()  # before the weights are rounded
+    potential.optimise_for_inference()  # before the weights are rounded
     potential.to(dtype=DTYPES[dtype])
     if not portable:
         potential.use_native_ops()
@@ -114,18 +116,22 @@ def for_inference(potential: Potential, dtype: str, portable: bool = False) -> P
 
 def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
     potential = for_inference(potential, dtype, portable)
+    whole = of_whole_molecule(potential)
     exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(card.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, card.elements, baseline, DTYPES[dtype])
-    outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
-    if potential.has_uncertainty:
+    outputs = {
+        q.output: ModelOutput(unit=q.unit, sample_kind="atom", description=q.description or q.noun)
+        for q in (QUANTITIES[name] for name in potential.predicts)
+    }
+    if predicts_variance(potential):
         outputs["energy_uncertainty"] = ModelOutput(
             unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"
         )
     capabilities = ModelCapabilities(
         outputs=outputs,
         atomic_types=[atomic_numbers[symbol] for symbol in card.elements],
-        interaction_range=float("inf") if potential.molecular else potential.n_layers * potential.cutoff,
+        interaction_range=float("inf") if whole else potential.n_layers * potential.cutoff,
         length_unit="angstrom",
         supported_devices=["cpu", "cuda"],
         # of inputs and outputs: metatomic knows one for both, and a total energy needs more than seven digits
@@ -140,7 +146,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
             format.CUTOFF: repr(potential.cutoff),
             format.EXCHANGE_WIDTH: str(exchange_width),
             format.DTYPE: dtype,
-            **({format.ATOM_ORDER: format.BY_TAG} if potential.molecular else {}),
+            **({format.ATOM_ORDER: format.BY_TAG} if whole else {}),
             format.RECORD: json.dumps(
                 {
                     "elements": card.elements,

@@ -1,10 +1,30 @@
 """Model families, one file each: plain tensors in, per-atom quantities out (see `base`)."""
 
-from types import ModuleType
+from dataclasses import dataclass
+from typing import Any
 
 from mlplugins import registry
 
-NOT_FAMILIES = ("base", "composition")
+NOT_FAMILIES = ("base", "capabilities", "composition")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the file of a model family defines.
+
+    Attributes:
+        Hyperparameters: frozen dataclass.
+        Model: class derived from `mlplugins.models.base.Potential`, of elements and hyper-parameters.
+        references: papers to cite (`REFERENCES`).
+        solver: file of `training.solvers` that trains it in closed form (`SOLVER`); None: gradients do.
+        targets: labels that a closed form learns from, unless configured otherwise (`TARGETS`).
+    """
+
+    Hyperparameters: Any
+    Model: Any
+    references: list[str]
+    solver: str | None
+    targets: str | None
 
 
 def families() -> list[str]:
@@ -16,8 +36,8 @@ def families() -> list[str]:
     return registry.available(__name__, NOT_FAMILIES)
 
 
-def family(name: str) -> ModuleType:
-    """The file of a model family: `Hyperparameters`, `Model`, perhaps `REFERENCES`.
+def family(name: str) -> Family:
+    """The model family of this name.
 
     >>> family("lennard-jones").Hyperparameters().cutoff
     8.5
@@ -25,4 +45,11 @@ def family(name: str) -> ModuleType:
     Raises:
         BadInput: no such family.
     """
-    return registry.load(__name__, name, "model family", NOT_FAMILIES)
+    given = vars(registry.load(__name__, name, "model family", NOT_FAMILIES))
+    return Family(
+        Hyperparameters=given["Hyperparameters"],
+        Model=given["Model"],
+        references=list(given.get("REFERENCES", [])),
+        solver=given.get("SOLVER"),
+        targets=given.get("TARGETS"),
+    )

@@ -14,10 +14,8 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from mlplugins.errors import BadInput
-from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.exchange import GhostExchange
-from mlplugins.nn.radial import NoBasis
+from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.structures.graph import Graph
 
 
@@ -38,30 +36,22 @@ class Potential(nn.Module):
     """Base of all families.
 
     Attributes:
+        predicts: quantities of `mlplugins.quantities` that `forward` returns, per atom; the energy first.
         cutoff: range of one layer, Å.
         n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
-        has_uncertainty: `posterior_features` works.
-        takes_molecules: `require_molecules` and `molecules` work.
-        molecular: the energy is one of a whole molecule: it needs every pair of atoms, in the order of the
-            training frames, on one rank and without periodic images.
     """
 
+    predicts = ("energy",)
     cutoff: float
     n_layers: int
     exchange_width: int
-    molecular: bool
-    has_uncertainty: bool
-    takes_molecules: bool
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
         self.cutoff = float(cutoff)
         self.n_layers = int(n_layers)
         self.exchange_width = int(exchange_width)
-        self.molecular = False
-        self.has_uncertainty = False
-        self.takes_molecules = False
         self.exchange: nn.Module = nn.Identity()
 
     @torch.jit.unused
@@ -74,23 +64,26 @@ class Potential(nn.Module):
 
         Without the library the ops' plain-torch references run under the same names.
         """
-        if self.exchange_width > 0:
-            self.exchange = GhostExchange()
         for module in self.modules():
-            switch = getattr(module, "use_native_ops", None)
-            if module is not self and callable(switch):
-                switch()
+            if isinstance(module, HasNativeOps):
+                module.use_native_ops()
+            elif isinstance(module, Potential) and module.exchange_width > 0:
+                module.exchange = GhostExchange()
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def optimise_for_inference(self) -> None:
         """Compute once what depends on the weights alone: same function, faster, for inference only.
 
-        The weights then mean something else than in training: freeze a copy.
+        The weights then mean something else than in training: take a copy.
         """
         for module in self.modules():
-            fold = getattr(module, "freeze", None)
-            if not isinstance(module, Potential) and callable(fold):
-                fold()
+            if isinstance(module, Foldable):
+                module.fold()
+
+    @torch.jit.unused
+    def parts(self) -> List["Potential"]:
+        """The families that this model consists of: itself, or the terms of a sum."""
+        return [self]
 
     @torch.jit.unused
     def set_exchange(self, exchange: nn.Module) -> None:
@@ -105,44 +98,15 @@ class Potential(nn.Module):
         n_layers + 1 the head (readouts, shifts and scales of the energy)."""
         return 0
 
-    @torch.jit.unused
-    def use_radial_tables(self, n_knots: int) -> None:
-        """Replace every radial network by a cubic table of `n_knots` knots: faster, never exact.
-
-        Raises:
-            BadInput: the family has no radial networks of the distance alone, or too few knots.
-        """
-        convolutions = [module for module in self.modules() if isinstance(module, Convolution)]
-        basis = getattr(self, "basis", None)
-        if not convolutions or basis is None:
-            raise BadInput(f"radial tables: {type(self).__module__} has no radial network to tabulate")
-        if n_knots < 16:
-            raise BadInput(f"radial tables: expected 16 knots or more, got {n_knots}")
-        for convolution in convolutions:
-            convolution.use_radial_table(basis, self.cutoff, n_knots)
-        self.add_module("basis", NoBasis())
-
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export
     def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
-        """Predictive variance of a family with `has_uncertainty`: residual (n_centers,), eV², and features ψ
-        (n_centers, T), eV; of one atom residual + |ψ|², of a sum of atoms Σ residual + |Σ ψ|²."""
-        raise NotImplementedError("this family has no predictive variance")
-
-    @torch.jit.export
-    def require_molecules(self, species: Tensor, n_atoms: Tensor) -> None:
-        """Raise RuntimeError unless `species` (N,) of S systems of `n_atoms` (S,) are this model's molecule
-        S times, its atoms in order."""
-        raise NotImplementedError("this family needs neighbour lists")
-
-    @torch.jit.export
-    def molecules(self, positions: Tensor) -> Tuple[Tensor, Tensor]:
-        """Energies (S,), eV, and ∂E/∂r (S, n, 3), eV/Å, at positions (S, n, 3), Å, in vacuum, without
-        neighbour lists: for models of one molecule with `takes_molecules`, after `require_molecules`, which a
-        simulation needs once."""
-        raise NotImplementedError("this family needs neighbour lists")
+        """Zero variance: residual (n_centers,) and features (n_centers, 0); see
+        `capabilities.PredictsVariance`."""
+        none = torch.zeros(graph.n_centers, 0, dtype=graph.vectors.dtype, device=graph.vectors.device)
+        return none.sum(dim=1), none
 
 
 def resize_buffers(module: nn.Module, state: Dict[str, Tensor], prefix: str) -> None:

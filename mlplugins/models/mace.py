@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.models.capabilities import HasHead, HasRadialNetworks
 from mlplugins.nn.contraction import SymmetricContraction
-from mlplugins.nn.convolution import Convolution, SphericalHarmonics
+from mlplugins.nn.convolution import Convolution, SphericalHarmonics, tabulate
 from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
 from mlplugins.nn.zbl import ROUNDED, ZBL
@@ -148,7 +149,7 @@ class Layer(nn.Module):
         return out, energy
 
 
-class Model(Potential):
+class Model(HasRadialNetworks, HasHead, Potential):
     """Per-atom energies of the MACE architecture.
 
     >>> model = Model(["H", "O"], Hyperparameters(num_channels=2, l_max=1, correlation=2))
@@ -225,7 +226,11 @@ class Model(Potential):
                 "radial tables: with a distance transform or density normalisation, mace has radial "
                 "functions of more than the distance; use the exact model"
             )
-        super().use_radial_tables(n_knots)
+        tabulate(self, self.basis, self.cutoff, n_knots)
+
+    @torch.jit.unused
+    def readouts(self) -> List[RadialMLP]:
+        return [layer.readout for layer in self.layers if isinstance(layer, Layer)]
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         species = graph.species

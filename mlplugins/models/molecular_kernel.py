@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models.base import Potential, resize_buffers
+from mlplugins.models.capabilities import WholeMolecule
 from mlplugins.nn.kernel_sum import KernelSum
 from mlplugins.structures.graph import Graph
 
@@ -58,7 +59,7 @@ class Hyperparameters:
     cutoff: float | None = None
 
 
-class Model(Potential):
+class Model(WholeMolecule, Potential):
     """A molecular kernel model; `elements` in the order of the species index. Without a fit its energy is 0.
 
     Attributes (buffers; n atoms, P pairs or matrix entries, K permutations, M training points):
@@ -91,7 +92,7 @@ class Model(Potential):
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         _require(hyperparameters)
         super().__init__(hyperparameters.cutoff or 1.0)
-        self.molecular = True
+        self.takes_molecules = False
         self.kernel = hyperparameters.kernel
         self.sorted = hyperparameters.descriptor == "sorted-coulomb-matrix"
         self.sigma = float(hyperparameters.sigma or 1.0)
@@ -107,7 +108,7 @@ class Model(Potential):
         self.register_buffer("offset", torch.zeros(1, dtype=real))
         self.register_buffer("squares", torch.zeros(0, dtype=real), persistent=False)  # |x_i|²
         self.register_buffer("products", torch.zeros(0, dtype=real), persistent=False)  # b_i · x_i
-        self.frozen = False
+        self.optimised = False
         self.sum = KernelSum(self.kernel, self.sigma)
 
     @torch.jit.unused
@@ -123,12 +124,12 @@ class Model(Potential):
         self.products = (self.points * self.slopes).sum(1) if len(self.slopes) else self.squares[:0]
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def optimise_for_inference(self) -> None:
         """Compute gradients with the energy, without a graph: several times faster, no second derivatives."""
         if self.kernel == "laplacian" or len(self.points) == 0:
             return
         self.sum.fill(self.points, self.values, self.slopes)
-        self.frozen = True
+        self.optimised = True
         self.takes_molecules = not self.sorted
 
     @torch.jit.export
@@ -226,7 +227,7 @@ class Model(Potential):
 
     def predict(self, x: Tensor) -> Tensor:
         """f(x) − m (S,) of shifted descriptors (S, P)."""
-        if self.frozen:
+        if self.optimised:
             energy, gradient = self.energy_and_gradient(x.detach())
             # linear in x, with the right value and slope
             return energy + ((x - x.detach()) * gradient).sum(1)
@@ -247,7 +248,7 @@ class Model(Potential):
         return total.reshape(-1, copies).sum(1)
 
     def energy_and_gradient(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """f − m (S,) and its gradient (S, P); after `freeze`."""
+        """f − m (S,) and its gradient (S, P); after `optimise_for_inference`."""
         copies = self.pairs.shape[0]
         if copies == 1:
             energy, gradient = self.sum(x)

@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Literal
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
-from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps
+from mlplugins.models.capabilities import HasHead, HasRadialNetworks
+from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps, tabulate
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
 from mlplugins.nn.zbl import ZBL
@@ -94,7 +95,7 @@ class Interaction(nn.Module):
         return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
 
 
-class Model(Potential):
+class Model(HasRadialNetworks, HasHead, Potential):
     """Per-atom energies of the NequIP architecture.
 
     >>> model = Model(["H", "O"], Hyperparameters(num_layers=2, num_features=4))
@@ -154,6 +155,14 @@ class Model(Potential):
         if part[0] == "interactions":
             return int(part[1]) + 1
         return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale") else 0
+
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
+        tabulate(self, self.basis, self.cutoff, n_knots)
+
+    @torch.jit.unused
+    def readouts(self) -> List[RadialMLP]:
+        return [self.readout]
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import PredictsVariance
 from mlplugins.nn.soap import Expansion, PowerSpectrum, RadialIntegrals, smooth_step
 from mlplugins.nn.zbl import ZBL
 from mlplugins.structures.graph import Graph
@@ -17,7 +18,7 @@ TARGETS = "energies+forces"
 REFERENCES = ["https://doi.org/10.1103/PhysRevLett.104.136403", "https://doi.org/10.1103/PhysRevB.87.184115"]
 
 CHUNK = 64
-"""Atoms per chunk of a frozen model."""
+"""Atoms per chunk in inference."""
 
 FITTED = ("sparse", "sparse_counts", "weights", "pair_weights", "whitening", "posterior", "pair_posterior")
 """Tensors whose sizes come with the fit."""
@@ -74,7 +75,7 @@ class PairBasis(nn.Module):
         return torch.exp(-0.5 * x * x) * envelope.unsqueeze(1)
 
 
-class Model(Potential):
+class Model(PredictsVariance, Potential):
     """E_i = Σ_m c_m δ² (p̂_i · p̂_m)^ζ over the sparse points m of the element of i, plus the pair term.
 
     Computed as Σ_m c_m δ² (k_m − 1) + Σ_m c_m δ²: weights are large and of both signs, and kernels close to
@@ -138,7 +139,7 @@ class Model(Potential):
         self.register_buffer("prior_variance", torch.zeros((), dtype=torch.float64))  # eV²
         self.register_buffer("least_variance", torch.zeros((), dtype=torch.float64))  # eV²
         self.register_buffer("pair_posterior", torch.zeros(n_pairs * h.two_body, 0, dtype=torch.float64))
-        self.frozen, self.chunk = False, CHUNK
+        self.optimised, self.chunk = False, CHUNK
 
     @torch.jit.unused
     def set_sparse(self, points: Sequence[Tensor]) -> None:
@@ -166,7 +167,6 @@ class Model(Potential):
             if value is not None:
                 current = getattr(self, name)
                 current.data = current.data.new_zeros(value.shape)
-        self.has_uncertainty = state_dict.get(prefix + "posterior", self.posterior).numel() > 0
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._centre()
 
@@ -176,18 +176,18 @@ class Model(Potential):
         return p / torch.linalg.vector_norm(p, dim=1, keepdim=True)
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
-        if self.frozen and graph.vectors.requires_grad:
+        if self.optimised and graph.vectors.requires_grad:
             return {"energy": self._by_chunks(graph)}
         return {"energy": self._energy(graph)}
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def optimise_for_inference(self) -> None:
         """For inference: atoms go through in chunks that fit the cache, each with its gradient at once.
 
         Memory then grows with the number of edges only. First derivatives stay exact, higher ones are lost.
         """
-        super().freeze()
-        self.frozen = True
+        super().optimise_for_inference()
+        self.optimised = True
         self.sparse = self.sparse[:0].clone()  # the centred points say the same
 
     def _by_chunks(self, graph: Graph) -> Tensor:
@@ -272,6 +272,10 @@ class Model(Potential):
         for _ in range(self.zeta - 1):
             k = k * s
         return k
+
+    @torch.jit.unused
+    def has_variance(self) -> bool:
+        return self.posterior.numel() > 0
 
     @torch.jit.export
     def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:

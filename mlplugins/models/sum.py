@@ -3,9 +3,11 @@
 One neighbour list serves all terms, with the largest cutoff; each term sees the edges within its own.
 """
 
+# mypy: disable-error-code=operator
+# (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,6 @@ class Model(Potential):
         # round-off must not add a layer
         super().__init__(cutoff, math.ceil(reach / cutoff - 1e-9), max(t.exchange_width for t in terms))
         self.terms = nn.ModuleList(terms)
-        self.molecular = any(term.molecular for term in terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
 
     @torch.jit.unused
@@ -54,11 +55,6 @@ class Model(Potential):
             # the neighbours of a uniform density
             neighbors = statistics.average_neighbors * (term.cutoff / self.cutoff) ** 3
             term.initialise(TrainingStatistics(neighbors, statistics.force_rms))
-
-    @torch.jit.unused
-    def use_radial_tables(self, n_knots: int) -> None:
-        for term in self.potentials():
-            term.use_radial_tables(n_knots)
 
     @torch.jit.unused
     def stage(self, name: str) -> int:
@@ -72,12 +68,29 @@ class Model(Potential):
         """The terms."""
         return [term for term in self.terms if isinstance(term, Potential)]
 
+    @torch.jit.unused
+    def parts(self) -> List[Potential]:
+        return [part for term in self.potentials() for part in term.parts()]
+
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
         energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         for index, term in enumerate(self.terms):
             energy = energy + term(self._within(graph, r, self.cutoffs[index]))["energy"]
         return {"energy": energy}
+
+    @torch.jit.export
+    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+        """Of independent terms: residuals add up, features stand side by side."""
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)
+        total = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        features: List[Tensor] = []
+        for index, term in enumerate(self.terms):
+            part = self._within(graph, r, self.cutoffs[index])
+            residual, psi = term.posterior_features(part)
+            total = total + residual
+            features.append(psi)
+        return total, torch.cat(features, dim=1)
 
     def _within(self, graph: Graph, r: Tensor, cutoff: float) -> Graph:
         """The graph of the edges shorter than `cutoff`; `r` (E,) are their lengths."""

@@ -9,11 +9,12 @@ from itertools import combinations_with_replacement
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
 from mlplugins.errors import BadInput
+from mlplugins.nn.irreps import o3
+from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.ops import reference
 
 MAX_CORRELATION = 3
@@ -84,7 +85,7 @@ class Paths(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class SymmetricContraction(nn.Module):
+class SymmetricContraction(Foldable, HasNativeOps, nn.Module):
     """B_k = Σ_ν Σ_η W^ν_{z,η} Σ_{i1…iν} U^ν_{η,k;i1…iν} x_{i1} … x_{iν}   (MACE, eqs. 10–11).
 
     Every channel goes by itself. i runs over the components of all input irreps, k over those of the output
@@ -108,7 +109,7 @@ class SymmetricContraction(nn.Module):
     torch.Size([5, 8])
     """
 
-    __constants__ = ["frozen"]
+    __constants__ = ["folded"]
 
     coefficients: Tensor
     monomials: Tensor
@@ -140,7 +141,7 @@ class SymmetricContraction(nn.Module):
         self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.n_out = offset
         self.paths = nn.ModuleList(paths)
-        self.frozen = False
+        self.folded = False
         self.register_buffer("coefficients", torch.zeros(0, dtype=torch.float64), persistent=False)
         self.register_buffer("monomials", torch.zeros(0, 4, dtype=torch.long), persistent=False)
         self.polynomial: nn.Module = Polynomial()
@@ -150,16 +151,16 @@ class SymmetricContraction(nn.Module):
         self.polynomial = NativePolynomial()
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def fold(self) -> None:
         """Fold weights and bases once and for all, and forget both: for inference."""
         with torch.no_grad():
-            self.coefficients, self.monomials = self.fold()
+            self.coefficients, self.monomials = self.folded_weights()
         self.paths = nn.ModuleList()
-        self.frozen = True
+        self.folded = True
 
-    def fold(self) -> Tuple[Tensor, Tensor]:
+    def folded_weights(self) -> Tuple[Tensor, Tensor]:
         """Coefficients Σ_η W_{z,η,u} U_{η,m} (S, M, C) of all monomials (M, 4)."""
-        if self.frozen:
+        if self.folded:
             return self.coefficients, self.monomials
         coefficients: List[Tensor] = []
         monomials: List[Tensor] = []
@@ -171,7 +172,7 @@ class SymmetricContraction(nn.Module):
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         """(N, irreps_in.dim) features and (N,) species → (N, irreps_out.dim), ir_mul."""
-        coefficients, monomials = self.fold()
+        coefficients, monomials = self.folded_weights()
         return self.polynomial(x, coefficients, species, monomials, self.n_out)
 
 

@@ -4,12 +4,13 @@ import math
 from typing import Dict, List, Set, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import blocks
-from mlplugins.nn.radial import RadialMLP, RadialTable
+from mlplugins.nn.modes import HasNativeOps
+from mlplugins.nn.radial import NoBasis, RadialMLP, RadialTable
 from mlplugins.ops import reference
 
 
@@ -109,7 +110,7 @@ class NativeTensorProduct(nn.Module):
         return torch.ops.mlplugins.radial_convolution(h, y, radial, weights, edges, n_centers, tables)
 
 
-class Convolution(nn.Module):
+class Convolution(HasNativeOps, nn.Module):
     """m_i = Σ_{j ∈ N(i)} R(r_ij) ⊙ (h_j ⊗ Y(r̂_ij))   (NequIP, eq. 4; the "uvu" tensor product).
 
     A path joins an input irrep l1, a harmonic l2 and an output irrep l3; each path has its own weight per
@@ -183,6 +184,14 @@ class Convolution(nn.Module):
     ) -> Tensor:
         tables = [self.paths, self.entries, self.values]
         return self.product(h, y, radial, self.radial.matrices(), edges, n_centers, tables)
+
+
+def tabulate(model: nn.Module, basis: nn.Module, cutoff: float, n_knots: int) -> None:
+    """Replace the radial networks of all convolutions of `model`, functions of its `basis`, by tables."""
+    for module in model.modules():
+        if isinstance(module, Convolution):
+            module.use_radial_table(basis, cutoff, n_knots)
+    model.add_module("basis", NoBasis())
 
 
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.modes import HasNativeOps
 from mlplugins.structures.graph import Graph
 
 
@@ -40,7 +41,7 @@ class SharedRows(nn.Module):
         return not self.training
 
 
-class EdgeRows(nn.Module):
+class EdgeRows(HasNativeOps, nn.Module):
     """Edges [centers, neighbors (, row of each)] and the first edge of every row (U,)."""
 
     def __init__(self) -> None:

@@ -3,9 +3,9 @@
 from typing import List, Tuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
+from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import blocks
 from mlplugins.nn.radial import SILU_NORM, TANH_NORM
 

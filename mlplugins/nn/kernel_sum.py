@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.modes import HasNativeOps
 from mlplugins.ops import reference
 
 
@@ -24,7 +25,7 @@ class Sum(nn.Module):
 
 
 class NativeSum(Sum):
-    """The same through the ops `mlplugins::kernel_sum` and `mlplugins::molecular_kernel`, on the CPU."""
+    """The same through the ops `mlplugins::kernel_sum` and `mlplugins::molecular_kernel`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,21 +34,17 @@ class NativeSum(Sum):
     def forward(
         self, q: Tensor, packed: Tensor, values: Tensor, kernel: str, sigma: float
     ) -> Tuple[Tensor, Tensor]:
-        if q.device.type != "cpu":
-            return reference.kernel_sum(q, packed, values, kernel, sigma)
         energy, gradient = torch.ops.mlplugins.kernel_sum(q, packed, values, kernel, sigma)
         return energy, gradient
 
     def molecules(
         self, positions: Tensor, tables: List[Tensor], kernel: str, sigma: float
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        if positions.device.type != "cpu":
-            return reference.molecular_kernel(positions, tables, kernel, sigma)
         energy, gradient, farthest = torch.ops.mlplugins.molecular_kernel(positions, tables, kernel, sigma)
         return energy, gradient, farthest
 
 
-class KernelSum(nn.Module):
+class KernelSum(HasNativeOps, nn.Module):
     """f(q) = Σ_i [a_i (k_i − 1) + b_i · ∂k_i/∂x_i] and ∇f, see `mlplugins.ops.reference.kernel_sum`.
 
     Args:

@@ -4,10 +4,11 @@ import math
 from typing import List
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from mlplugins import ops
+from mlplugins.nn.irreps import o3
+from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.ops import reference
 
 
@@ -42,13 +43,13 @@ class NativeBlockProduct(nn.Module):
         return torch.ops.mlplugins.linear(x, weights, terms, n_out)
 
 
-class Linear(nn.Module):
+class Linear(Foldable, HasNativeOps, nn.Module):
     """y_l = Σ x_l W_l / √(fan in), over all input blocks that carry the irrep of an output block.
 
     With `n_species` > 0 every element has its own weights (NequIP's self-connection).
     """
 
-    __constants__ = ["frozen", "terms", "n_out", "per_species"]
+    __constants__ = ["folded", "terms", "n_out", "per_species"]
 
     terms: List[int]
 
@@ -68,26 +69,26 @@ class Linear(nn.Module):
         self.per_species = n_species > 0
         self.weights = nn.ParameterList(weights)
         self.product: nn.Module = BlockProduct()
-        self.frozen = False
+        self.folded = False
 
     def use_native_ops(self) -> None:
         """Compute with the op of the native library."""
         self.product = NativeBlockProduct()
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def fold(self) -> None:
         """Multiply 1/√(fan in) into the weights, once and for all: for inference."""
-        if self.frozen:
+        if self.folded:
             return
         with torch.no_grad():
             for weight in self.weights:
                 weight.mul_(1.0 / math.sqrt(max(weight.shape[1], 1)))
-        self.frozen = True
+        self.folded = True
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         w: List[Tensor] = []
         for weight in self.weights:
-            w.append(weight if self.frozen else weight * (1.0 / math.sqrt(max(weight.shape[1], 1))))
+            w.append(weight if self.folded else weight * (1.0 / math.sqrt(max(weight.shape[1], 1))))
         if not self.per_species or x.shape[0] == 0:  # no rows, and still part of the graph
             return self.product(x, [matrix[0] for matrix in w], self.terms, self.n_out)
         order = torch.argsort(species)

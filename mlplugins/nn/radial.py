@@ -5,9 +5,10 @@ import math
 from typing import List, Optional
 
 import torch
-from e3nn.math import normalize2mom
 from torch import Tensor, nn
 
+from mlplugins.nn.irreps import normalize2mom
+from mlplugins.nn.modes import Foldable
 from mlplugins.ops.reference import perceptron
 
 SILU_NORM: float = float(normalize2mom(torch.nn.functional.silu).cst)
@@ -123,13 +124,13 @@ class BesselBasis(nn.Module):
         return self.prefactor * torch.sin((r / self.cutoff).unsqueeze(1) * self.roots) / r.unsqueeze(1)
 
 
-class RadialMLP(nn.Module):
+class RadialMLP(Foldable, nn.Module):
     """Perceptron without biases, basis → weights; silu normalised so that unit variance passes through.
 
     Without biases a zero basis (r = cutoff) gives zero weights: the potential is smooth at the cutoff.
     """
 
-    __constants__ = ["frozen"]
+    __constants__ = ["folded"]
 
     def __init__(self, widths: List[int]) -> None:
         super().__init__()
@@ -137,21 +138,21 @@ class RadialMLP(nn.Module):
             [nn.Parameter(torch.randn(a, b, dtype=torch.float64)) for a, b in zip(widths[:-1], widths[1:])]
         )
         self.silu_norm = SILU_NORM
-        self.frozen = False
+        self.folded = False
 
     @torch.jit.unused
-    def freeze(self) -> None:
+    def fold(self) -> None:
         """Multiply the gains into the weights, once and for all: for inference."""
         with torch.no_grad():
             for weight, matrix in zip(self.weights, self.matrices()):
                 weight.copy_(matrix)
-        self.frozen = True
+        self.folded = True
 
     def matrices(self) -> List[Tensor]:
         """The matrices of the layers, gains included."""
         scaled: List[Tensor] = []
         for index, weight in enumerate(self.weights):
-            if self.frozen:
+            if self.folded:
                 scaled.append(weight)
             else:
                 scaled.append(weight * gain(index, weight.shape[0], self.silu_norm))

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_NAMESPACE = "mlplugins"
 _fallback: list[object] = []  # keeps the Python definitions alive
 
 
@@ -29,7 +24,7 @@ def load() -> str:
     """
     import torch
 
-    from mlplugins.ops import build
+    from mlplugins.ops import build, plain, shapes
 
     if _fallback:
         return "reference"
@@ -37,6 +32,7 @@ def load() -> str:
     if library is not None:
         try:
             torch.ops.load_library(str(library))
+            shapes.register()
             return "compiled"
         except OSError as error:
             warnings.warn(
@@ -46,53 +42,8 @@ def load() -> str:
                 stacklevel=2,
             )
     if hasattr(torch.ops.mlplugins, "ghost_exchange"):  # LAMMPS in this process brought the library
+        shapes.register()
         return "compiled"
-    _register_reference()
+    _fallback.append(plain.register())
+    shapes.register()
     return "reference"
-
-
-def _register_reference() -> None:
-    import torch
-
-    from mlplugins.ops import reference
-
-    library = torch.library.Library(_NAMESPACE, "FRAGMENT")
-    for schema, function in (
-        ("convolution(Tensor h, Tensor y, Tensor w, {graph}) -> Tensor", reference.convolution),
-        (
-            "radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, {graph}) -> Tensor",
-            reference.radial_convolution,
-        ),
-        (
-            "table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, {graph}) -> Tensor",
-            reference.table_convolution,
-        ),
-        (
-            "edge_rows(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)",
-            reference.edge_rows,
-        ),
-        (
-            "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, "
-            "int n_out) -> Tensor",
-            reference.symmetric_contraction,
-        ),
-        ("linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor", reference.linear),
-        (
-            "kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
-            "-> (Tensor energy, Tensor gradient)",
-            reference.kernel_sum,
-        ),
-        (
-            "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
-            "-> (Tensor energy, Tensor gradient, Tensor farthest)",
-            reference.molecular_kernel,
-        ),
-        ("ghost_exchange(Tensor h) -> Tensor", _ghost_exchange),
-    ):
-        library.define(schema.format(graph="Tensor[] edges, int n_centers, Tensor[] tables"))
-        library.impl(schema.partition("(")[0], function, "CompositeImplicitAutograd")
-    _fallback.append(library)
-
-
-def _ghost_exchange(h: Tensor) -> Tensor:
-    return h.clone()

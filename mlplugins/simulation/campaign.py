@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from mlplugins import engines, files
+from mlplugins.config import parse_yaml
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.engines.base import Engine
 from mlplugins.errors import BadInput
 from mlplugins.simulation import cluster
 from mlplugins.simulation.config import load_all
-from mlplugins.simulation.driving import STATUS, Outcome, Progress, drive, locked, save
+from mlplugins.simulation.driving import STATUS, Progress, RunOutcome, drive, locked, save
 from mlplugins.simulation.plan import PLACES, Campaign, conductivity_inputs, plan, with_defaults
 
 CONDUCTIVITY = "conductivity.yaml"
@@ -47,7 +48,7 @@ def write(campaign: Campaign) -> Engine:
         run.directory.mkdir(parents=True, exist_ok=True)
         with locked(run) if record is not None else contextlib.nullcontext():
             host.write(run)
-            outcome = Outcome(run.name, engine, "written", host.steps_done(run), run.config.total_steps)
+            outcome = RunOutcome(run.name, engine, "written", host.steps_done(run), run.config.total_steps)
             save(campaign, run, outcome)
     trajectories = [host.trajectories(run) for run in campaign.runs]
     for base in (
@@ -66,7 +67,7 @@ def write_together(planned: Sequence[Campaign]) -> None:
     texts = []
     for campaign in planned:
         trajectories = [engines.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
-        texts.append(yaml.safe_load(conductivity_inputs(campaign, trajectories, base)))
+        texts.append(parse_yaml(conductivity_inputs(campaign, trajectories, base), CONDUCTIVITY))
     whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
     files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
 
@@ -75,7 +76,7 @@ def simulate(
     config: SimulationConfig | str | Path,
     directory: str | Path = "simulation",
     progress: Progress = lambda run, step: None,
-) -> list[Outcome]:
+) -> list[RunOutcome]:
     """Do what `mlplugins simulate` does: plan, write, run or continue every run, in each engine named.
 
     The same call continues a campaign that was interrupted, and lengthens one whose `steps` have grown.
@@ -104,7 +105,7 @@ def simulate(
 
 def run_all(
     planned: Sequence[Campaign], progress: Progress = lambda run, step: None
-) -> Iterator[tuple[Campaign, list[Outcome]]]:
+) -> Iterator[tuple[Campaign, list[RunOutcome]]]:
     """Run campaigns of one engine each, one after the other; `conductivity.yaml` is over all of them."""
     for campaign in planned:
         outcomes = run(campaign, progress)
@@ -112,7 +113,7 @@ def run_all(
         yield campaign, outcomes
 
 
-def run(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[Outcome]:
+def run(campaign: Campaign, progress: Progress = lambda run, step: None) -> list[RunOutcome]:
     """Write the input files and run what is not finished yet; a run that fails does not stop the others.
 
     Args:

@@ -20,7 +20,7 @@ from typing import Any
 from mlplugins import engines
 from mlplugins.dynamics.settings import Cluster, SimulationConfig
 from mlplugins.errors import BadInput, MissingDependency
-from mlplugins.simulation.driving import Outcome, Progress, drive
+from mlplugins.simulation.driving import Progress, RunOutcome, drive
 from mlplugins.simulation.plan import Campaign, plan
 
 POLL_S = 1.0
@@ -37,7 +37,7 @@ PROVIDERS = {
 }
 
 
-def simulate(campaign: Campaign, progress: Progress) -> list[Outcome]:
+def simulate(campaign: Campaign, progress: Progress) -> list[RunOutcome]:
     """Submit every run that is not finished, follow the status files, return how the runs ended.
 
     Raises:
@@ -65,12 +65,12 @@ def simulate(campaign: Campaign, progress: Progress) -> list[Outcome]:
         for run in campaign.runs:
             ended = futures[run.name].exception()
             if ended is None:
-                outcomes.append(Outcome(**futures[run.name].result()))
+                outcomes.append(RunOutcome(**futures[run.name].result()))
                 continue
             message = f"the job ended before the run: {type(ended).__name__}: {ended}".splitlines()[0]
             step = host.steps_done(run)
             outcomes.append(
-                Outcome(run.name, campaign.config.engine, "failed", step, run.config.total_steps, message)
+                RunOutcome(run.name, campaign.config.engine, "failed", step, run.config.total_steps, message)
             )
     return outcomes
 

@@ -28,7 +28,7 @@ Progress = Callable[[Run, int], None]
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """How a run ended; `status.json` holds the same.
 
     Attributes:
@@ -47,7 +47,7 @@ class Outcome:
     last_lines: list[str] = field(default_factory=list)
 
 
-def drive(campaign: Campaign, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
+def drive(campaign: Campaign, runs: Sequence[Run], progress: Progress) -> list[RunOutcome]:
     """Run some runs of a campaign here, whose input files are written."""
     host = engines.load(campaign.config.engine)
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ class _Worker:
         self._stage: RunningStage | None = None
         self._saved = 0.0
         total = run.config.total_steps
-        self.outcome = Outcome(run.name, campaign.config.engine, "running", host.steps_done(run), total)
+        self.outcome = RunOutcome(run.name, campaign.config.engine, "running", host.steps_done(run), total)
 
     def start(self) -> None:
         """Start the first stage that is not complete; `finished` if there is none."""
@@ -145,7 +145,7 @@ class _Worker:
         save(self._campaign, self.run, self.outcome)
 
 
-def save(campaign: Campaign, run: Run, outcome: Outcome) -> None:
+def save(campaign: Campaign, run: Run, outcome: RunOutcome) -> None:
     record = {
         **asdict(outcome),
         "temperature_K": run.temperature,

@@ -13,10 +13,12 @@ import yaml
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from mlplugins import files
 from mlplugins.dynamics import start
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import Mobile, SimulationConfig, label
 from mlplugins.dynamics.start import read_structure
+from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.simulation.config import require_able
@@ -82,14 +84,17 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
             without a periodic cell, and what `start.prepare` refuses.
     """
     require_able(config)
+    config = config.model_copy(
+        update={"model": config.model.absolute()}
+    )  # the runs have folders of their own
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
-    unknown = sorted(set(given.get_chemical_symbols()) - set(model.elements))
-    if unknown:
-        raise BadInput(
-            f"structure '{config.structure}' holds {', '.join(unknown)}, which '{config.model.name}' "
-            f"does not know; it knows {', '.join(model.elements)}"
-        )
+    require_known(
+        given.symbols,
+        model.elements,
+        f"structure '{config.structure}' holds ",
+        f", which '{config.model.name}' does not know; it knows {', '.join(model.elements)}",
+    )
     _check_cell(config, given)
     atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities)
     _check_start(config, atoms)
@@ -102,7 +107,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         for seed in config.seeds
     )
     fingerprint = {
-        "model_sha256": hashlib.sha256(config.model.read_bytes()).hexdigest(),
+        "model_sha256": files.sha256(config.model),
         "structure_sha256": _hash(atoms),
     }
     return Campaign(config, root, runs, fingerprint, notes)

@@ -251,7 +251,7 @@ class ClosedFormConfiguration(Configuration):
     def targets(self) -> str:
         """Labels that are learned from: `energies`, `forces` or `energies+forces`."""
         given = getattr(self.training, "targets", None)
-        return given or str(models.family(self.model.family).TARGETS)
+        return given or str(models.family(self.model.family).targets)
 
     @property
     def needs_forces(self) -> bool:
@@ -270,7 +270,7 @@ def solver_of(family: str) -> str | None:
     >>> solver_of("kreg"), solver_of("nequip")
     ('molecular_kernel', None)
     """
-    return getattr(models.family(family), "SOLVER", None)
+    return models.family(family).solver
 
 
 def solver_module(name: str) -> ModuleType:

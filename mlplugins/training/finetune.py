@@ -16,6 +16,7 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
@@ -102,7 +103,7 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
 
     def read(elements: list[str] | None) -> Checkpoint:
         checkpoint = native.read(path) if own else checkpoints.read(path, elements, head)
-        if checkpoint.potential.molecular:
+        if of_whole_molecule(checkpoint.potential):
             raise BadInput(
                 f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
                 "train it anew, or learn a difference with data.prior"

@@ -62,7 +62,7 @@ def train(
         name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
         for name, structures in named_sets(sets).items()
     }
-    papers = list(getattr(models.family(family), "REFERENCES", []))
+    papers = models.family(family).references
     card = first_card(sets, family, asdict(configuration.hyperparameters), papers)
     record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)

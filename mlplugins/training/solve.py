@@ -94,7 +94,7 @@ def train(
         configuration.targets,
         configuration.seed,
     )
-    references = list(getattr(models.family(family), "REFERENCES", []))
+    references = models.family(family).references
     record = Record(
         configuration, sets, {}, first_card(sets, family, asdict(task.hyperparameters), references)
     )

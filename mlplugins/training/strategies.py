@@ -16,9 +16,9 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models import sum as sums
 from mlplugins.models.base import Potential
+from mlplugins.models.capabilities import heads as heads_of
 from mlplugins.models.composition import Composition
 from mlplugins.nn import lora as low_rank
-from mlplugins.nn.radial import RadialMLP
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.training import data
@@ -122,9 +122,8 @@ def lora(task: Task) -> Plan:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.configuration.seed)
         low_rank.attach(potential, rank, alpha)
-    for name, parameter in potential.named_parameters():
-        if name.split(".")[-1] == "shift":
-            parameter.requires_grad_()
+    for head in heads_of(potential):
+        head.shift.requires_grad_()
 
     def finish(state: State) -> Potential:
         merged = task.copy_of_base()
@@ -165,9 +164,8 @@ def delta(task: Task) -> Plan:
     )
     potential.initialise(data.statistics(train))
     with torch.no_grad():
-        for name, module in potential.named_modules():
-            if name.split(".")[-1] == "readout" and isinstance(module, RadialMLP):
-                module.weights[-1].zero_()
+        for readout in (readout for head in heads_of(potential) for readout in head.readouts()):
+            readout.weights[-1].zero_()
     terms = [{"family": task.base.family, **task.base.hyperparameters}, new]
 
     def finish(state: State) -> Potential:
@@ -213,11 +211,10 @@ if STRATEGIES.keys() != OPTIONS.keys():  # a strategy is a function here and its
 def _stages_from(task: Task, first: int) -> Plan:
     """Train what belongs to the stage `first` or a later one (see `Potential.stage`)."""
     potential = task.copy_of_base()
-    for module in potential.modules():
-        scale = module._buffers.get("energy_scale")
-        if scale is not None:  # a constant in training, here a scale of the energy like any other
-            del module._buffers["energy_scale"]
-            module.register_parameter("energy_scale", nn.Parameter(scale))
+    for head in heads_of(potential):  # the scale: a constant in training, here like any other
+        scale = head.energy_scale
+        del head.energy_scale
+        head.energy_scale = nn.Parameter(scale)
     for name, parameter in potential.named_parameters():
         parameter.requires_grad_(potential.stage(name) >= first)
     return _of_base(task, potential)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from metatomic.torch import unit_conversion_factor
 
 from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints.unpickle import Stub
@@ -78,7 +77,11 @@ def read(path: Path) -> Contents:
 
 
 def _angstrom(unit: str) -> float:
-    return float(unit_conversion_factor(unit, "angstrom")) if unit else 1.0
+    if unit.lower() in ("", "angstrom"):
+        return 1.0
+    from metatomic.torch import unit_conversion_factor
+
+    return float(unit_conversion_factor(unit, "angstrom"))
 
 
 def _real(bits: Any) -> float:

@@ -14,7 +14,7 @@ from mlplugins.model_file import artifact
 from mlplugins.model_file.write import save
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
-from mlplugins.simulation.driving import Outcome
+from mlplugins.simulation.driving import RunOutcome
 from mlplugins.simulation.plan import Campaign, plan
 from mlplugins.structures import dataset
 from mlplugins.training import is_helper
@@ -32,7 +32,7 @@ def sampled(
     read: Reader,
     directory: Path,
     observer: Observer,
-    drive: Callable[[Campaign], Sequence[Outcome]] | None = None,
+    drive: Callable[[Campaign], Sequence[RunOutcome]] | None = None,
 ) -> FinetuneConfiguration:
     """The configuration with the frames of the base's own MD among its training frames.
 

@@ -10,7 +10,7 @@ from mlplugins import errors
 from mlplugins.observer import SILENT
 
 if TYPE_CHECKING:
-    from mlplugins.simulation.campaign import Outcome
+    from mlplugins.simulation.driving import RunOutcome
     from mlplugins.simulation.plan import Campaign
     from mlplugins.training.finetune_config import FinetuneConfiguration
     from mlplugins.training.fit import Observer
@@ -22,7 +22,7 @@ def finetune(
     directory: Path | str | None = None,
     observer: Observer = SILENT,
     restart: bool = False,
-    drive: Callable[[Campaign], Sequence[Outcome]] | None = None,
+    drive: Callable[[Campaign], Sequence[RunOutcome]] | None = None,
 ) -> Trained:
     """Fine-tune a model, native or foreign, on labelled structures, or continue an interrupted run.
 

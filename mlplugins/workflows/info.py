@@ -21,11 +21,12 @@ def info(model: Path | str) -> dict[str, Any]:
         BadInput: missing, damaged, or not a metatomic model.
 
     >>> import tempfile
-    >>> from mlplugins.export.metatomic import Description, save
+    >>> from mlplugins.model_file.card import ModelCard
+    >>> from mlplugins.model_file.write import save
     >>> from mlplugins.models import lennard_jones
     >>> potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(cutoff=6.0))
     >>> file = tempfile.mkdtemp() + "/model.pt"
-    >>> save(potential, file, Description("lennard-jones", ["Ar"], [-0.1]))
+    >>> save(potential, file, ModelCard("lennard-jones", ["Ar"], [-0.1]))
     >>> info(file)["cutoff_A"], info(file)["baseline_eV"]
     (6.0, {'Ar': -0.1})
     """

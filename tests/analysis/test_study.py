@@ -66,6 +66,12 @@ def test_mistakes_are_named(change, text):
         conductivity({**content, **change})
 
 
+def test_an_object_made_by_hand_is_checked_too():
+    config = Config(species="Li", runs=[{"files": ["a.dump"], "temperature": 600}], carriers={"Li": 2})
+    with pytest.raises(BadInput, match="'Li' is the species already"):
+        conductivity(config)
+
+
 def test_progress_of_long_files(folder, monkeypatch):
     from contextlib import contextmanager
 

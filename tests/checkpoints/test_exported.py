@@ -17,6 +17,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.format import MANIFEST, WEIGHTS
 from mlplugins.model_file.write import save
+from mlplugins.models.capabilities import use_radial_tables
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
@@ -123,7 +124,7 @@ def test_the_precision_is_that_of_the_training(made, name, tmp_path):
 
 def test_tables_are_refused(made, tmp_path):
     model, _ = made("nequip")
-    model.use_radial_tables(64)
+    use_radial_tables(model, 64)
     record = {"hyperparameters": {k: v for k, v in CASES["nequip"].items() if k != "family"}}
     save(model, tmp_path / "t.pt", ModelCard("nequip", ELEMENTS, [0.0] * 3, "t", record))
     with pytest.raises(BadInput, match=r"t\.pt: the radial networks of this file were replaced by tables"):

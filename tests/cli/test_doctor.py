@@ -52,6 +52,15 @@ def test_missing_build_and_too_many_threads(native_build, tmp_path):
     assert "mlplugins build" in text
 
 
+def test_it_needs_no_torch(tmp_path):
+    """A broken torch is what doctor is there to find."""
+    code = (
+        "import sys; from mlplugins import engines; from mlplugins.checks import installation\n"
+        "[engines.load(name).diagnose() for name in engines.available()]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_build_is_done(native_build, tmp_path, capsys):
     report = tmp_path / "build.json"
     assert main(["build", "--json", str(report)]) == 0

@@ -46,7 +46,6 @@ def model(tmp_path_factory):
     potential.posterior = 0.1 * torch.randn(len(p), 5, dtype=torch.float64, generator=generator)
     potential.pair_posterior = 0.1 * torch.randn(4, 5, dtype=torch.float64, generator=generator)
     potential.prior_variance = torch.ones((), dtype=torch.float64)
-    potential.has_uncertainty = True
     save(potential, path, ModelCard("soap-gap", ["Cu"], [0.0]), "float64")
     return path
 

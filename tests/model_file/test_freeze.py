@@ -1,4 +1,4 @@
-"""Exported models are frozen: what depends on the weights alone is computed at export, not at every step."""
+"""Exported models are folded: what depends on the weights alone is computed at export, not at every step."""
 
 import copy
 
@@ -51,32 +51,32 @@ def _evaluate(potential, atoms):
     return energy.detach(), forces
 
 
-def test_a_frozen_model_is_the_same_function(potential):
+def test_a_folded_model_is_the_same_function(potential):
     """The same products of the same numbers: not one bit may differ."""
-    frozen = copy.deepcopy(potential)
-    frozen.freeze()
-    frozen.freeze()  # twice is once
+    folded = copy.deepcopy(potential)
+    folded.optimise_for_inference()
+    folded.optimise_for_inference()  # twice is once
     for name, atoms in standard_structures(ELEMENTS).items():
-        for a, b in zip(_evaluate(potential, atoms), _evaluate(frozen, atoms)):
+        for a, b in zip(_evaluate(potential, atoms), _evaluate(folded, atoms)):
             assert torch.equal(a, b), name
 
 
-def test_a_frozen_model_recomputes_nothing(potential):
-    frozen = copy.deepcopy(potential).requires_grad_(False)
-    frozen.freeze()
-    for module in frozen.modules():
+def test_a_folded_model_recomputes_nothing(potential):
+    folded = copy.deepcopy(potential).requires_grad_(False)
+    folded.optimise_for_inference()
+    for module in folded.modules():
         if isinstance(module, RadialMLP):
             for matrix, weight in zip(module.matrices(), module.weights):
                 assert matrix is weight
         if isinstance(module, SymmetricContraction):
-            assert module.fold()[0] is module.coefficients
+            assert module.folded_weights()[0] is module.coefficients
             assert not [*module.parameters()]
         if isinstance(module, Linear):
-            assert module.frozen
+            assert module.folded
 
 
 @pytest.mark.parametrize("portable", [False, True])
-def test_export_freezes_a_copy(potential, tmp_path, portable):
+def test_export_folds_a_copy(potential, tmp_path, portable):
     before = {name: tensor.clone() for name, tensor in potential.state_dict().items()}
     save(potential, tmp_path / "model.pt", ModelCard("any", ELEMENTS, [0.5, -1.0]), "float64", portable)
     after = potential.state_dict()

@@ -148,37 +148,37 @@ def test_script_equals_eager_and_state_survives(model):
 
 @pytest.mark.parametrize("native", [False, True])
 def test_the_exported_form_is_the_same_function(model, native):
-    """Gradients computed with the energy (`freeze`) against automatic differentiation."""
-    frozen = copy.deepcopy(model)
-    frozen.freeze()
+    """Gradients computed with the energy (`optimise_for_inference`) against automatic differentiation."""
+    optimised = copy.deepcopy(model)
+    optimised.optimise_for_inference()
     if native:
-        frozen.use_native_ops()
-    frozen = torch.jit.script(frozen)
+        optimised.use_native_ops()
+    optimised = torch.jit.script(optimised)
     for seed in (40, 41):
         atoms = molecule(seed)
-        assert energy(frozen, atoms) == pytest.approx(energy(model, atoms), abs=1e-11)
-        for found, expected in zip(forces(frozen, atoms), forces(model, atoms)):
+        assert energy(optimised, atoms) == pytest.approx(energy(model, atoms), abs=1e-11)
+        for found, expected in zip(forces(optimised, atoms), forces(model, atoms)):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
 
 
 def test_molecules_need_no_neighbour_list(model):
     """`molecules` of the exported form against edges and automatic differentiation; its refusals."""
-    frozen = copy.deepcopy(model)
-    frozen.freeze()
-    assert frozen.takes_molecules
-    frozen = torch.jit.script(frozen)
+    optimised = copy.deepcopy(model)
+    optimised.optimise_for_inference()
+    assert optimised.takes_molecules
+    optimised = torch.jit.script(optimised)
     frames = [molecule(seed) for seed in (50, 51, 52)]
     species = graph_of(frames[0], ELEMENTS, model.cutoff).species
     positions = torch.from_numpy(np.stack([a.positions for a in frames]))
-    frozen.require_molecules(species.repeat(3), torch.tensor([4, 4, 4]))
-    found, gradient = frozen.molecules(positions)
+    optimised.require_molecules(species.repeat(3), torch.tensor([4, 4, 4]))
+    found, gradient = optimised.molecules(positions)
     for atoms, e, g in zip(frames, found, gradient):
         assert float(e) == pytest.approx(energy(model, atoms), abs=1e-11)
         np.testing.assert_allclose(-g.numpy(), forces(model, atoms)[0], rtol=0, atol=1e-11)
     with pytest.raises((RuntimeError, torch.jit.Error), match="order of the training frames"):
-        frozen.require_molecules(species[[1, 0, 2, 3]], torch.tensor([4]))
+        optimised.require_molecules(species[[1, 0, 2, 3]], torch.tensor([4]))
     with pytest.raises((RuntimeError, torch.jit.Error), match="farther apart than 9"):
-        frozen.molecules(positions * 9)
+        optimised.molecules(positions * 9)
 
 
 def test_second_derivatives(model):

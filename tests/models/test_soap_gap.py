@@ -38,16 +38,16 @@ class TestPairTermAndRepulsion(VariantSuite):
         return fitted(self.elements, two_body=8, zbl=True, radial_exponent=4)
 
 
-class TestOneElementFrozen(VariantSuite):
+class TestOneElementInInference(VariantSuite):
     elements = ["Cu"]
 
     def make_model(self):
         model = fitted(self.elements)
-        model.freeze()
+        model.optimise_for_inference()
         return model
 
     def test_second_derivatives(self, model):
-        pytest.skip("a frozen model has first derivatives only")
+        pytest.skip("in inference a model has first derivatives only")
 
 
 def test_kernel_of_an_environment_with_itself_is_one():

@@ -209,7 +209,7 @@ def test_freezing_keeps_the_result_and_cuts_the_weights_off():
     x = torch.randn(4, layer.irreps_in.dim, dtype=torch.float64)
     species = torch.tensor([0, 2, 1, 2])
     expected = layer(x, species)
-    layer.freeze()
+    layer.fold()
     got = layer(x, species)
     assert torch.equal(got, expected)
     assert expected.requires_grad

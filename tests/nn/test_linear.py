@@ -27,7 +27,7 @@ def test_weights_by_species_equal_a_copy_of_them_per_atom(n_atoms):
     """Values, first and second derivatives; species 2 never occurs."""
     generator = torch.Generator().manual_seed(0)
     layer = Linear(o3.Irreps("4x1o"), o3.Irreps("5x1o"), n_species=4)
-    layer.freeze()
+    layer.fold()
     w = layer.weights[0]
     x = torch.randn(n_atoms, 12, dtype=torch.float64, generator=generator, requires_grad=True)
     species = torch.tensor([3, 0, 1, 1, 0, 3, 1])[:n_atoms]

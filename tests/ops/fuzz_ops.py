@@ -64,7 +64,7 @@ def table_convolution(generator: torch.Generator) -> Arguments:
 
 def symmetric_contraction(generator: torch.Generator) -> Arguments:
     layer = SymmetricContraction(o3.Irreps("3x0e+3x1o"), o3.Irreps("3x0e+3x1o"), 3, 2)
-    coefficients, monomials = layer.fold()
+    coefficients, monomials = layer.folded_weights()
     species = torch.randint(0, 2, (5,), generator=generator)
     return [_normal(generator, 5, 12), coefficients.detach().clone(), species, monomials, layer.n_out]
 

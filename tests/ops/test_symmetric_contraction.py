@@ -29,7 +29,7 @@ def _tensors(sizes, dtype, generator):
 def _layer_case(irreps_in, irreps_out, correlation, n, n_species, dtype=torch.float64):
     """A case with the monomials of a real layer."""
     layer = SymmetricContraction(o3.Irreps(irreps_in), o3.Irreps(irreps_out), correlation, n_species)
-    c, monomials = layer.fold()
+    c, monomials = layer.folded_weights()
     n_in = o3.Irreps(irreps_in).dim // c.shape[2]
     x, c, species = _tensors(
         (n, n_in, c.shape[2], n_species, c.shape[1]), dtype, torch.Generator().manual_seed(0)
@@ -201,13 +201,13 @@ def test_half_precision_is_refused():
         _native(x.half(), c.half(), species, monomials, n_out)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_scripted(frozen):
+@pytest.mark.parametrize("folded", [False, True])
+def test_scripted(folded):
     layer = SymmetricContraction(o3.Irreps("4x0e+4x1o"), o3.Irreps("4x0e+4x1o"), 3, 2)
     x, _, species, _, _ = _layer_case("4x0e+4x1o", "4x0e+4x1o", 3, 6, 2)
     expected = layer(x, species)
     layer.use_native_ops()
-    if frozen:
-        layer.freeze()
+    if folded:
+        layer.fold()
     got = torch.jit.script(layer)(x, species)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ from ase.io import write
 from mlplugins.dynamics.output import table
 from mlplugins.engines.ase import host as ase_host
 from mlplugins.engines.ipi import host as ipi
-from mlplugins.engines.lammps import host as lammps
+from mlplugins.engines.lammps import deck as lammps
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan

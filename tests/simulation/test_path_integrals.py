@@ -10,6 +10,7 @@ from mlplugins import MLCalculator, engines
 from mlplugins.analysis.trajectory import read_frames
 from mlplugins.dynamics.output import table
 from mlplugins.engines.ipi import host as ipi
+from mlplugins.engines.ipi.input import xml
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
@@ -35,12 +36,12 @@ def _plan(folder, engine="ipi", **changes):
 )
 def test_thermostats_of_ring_polymers(tmp_path, beads, kind, mode):
     [run] = _plan(tmp_path, beads=beads, thermostat={"kind": kind}).runs
-    text = ipi.xml(run, "simulation")
+    text = xml(run, "simulation")
     assert f"<thermostat mode='{mode}'>" in text
     assert ("x_centroid" in text) == (beads > 1)
     assert f"<initialize nbeads='{beads}'>" in text
     assert ("kinetic_cv" in text) == (beads > 1)
-    assert ("mode='pile_l'" if beads > 1 else "mode='langevin'") in ipi.xml(run, "equilibration")
+    assert ("mode='pile_l'" if beads > 1 else "mode='langevin'") in xml(run, "equilibration")
     names = [path.name for path in ipi.trajectories(run)]
     assert names == (["simulation.xc.xyz"] if beads > 1 else ["simulation.pos_0.xyz"])
 

@@ -7,7 +7,7 @@ by its name, computed for every temperature, and every hook that it overrides ap
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from mlplugins import registry
 from mlplugins.analysis.result import RunResult
@@ -39,7 +39,7 @@ class Observable(Generic[Found]):
 
     order: int = 100
     keys: tuple[str, ...] = ()
-    paragraph: str = "conductivity"
+    paragraph: Literal["fit", "conductivity"] = "conductivity"
     references: Mapping[str, str] = {}
 
     def compute(self, sample: Sample, notes: list[str]) -> Found | None:

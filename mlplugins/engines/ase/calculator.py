@@ -13,6 +13,7 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
+from mlplugins.quantities import QUANTITIES
 
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
@@ -85,6 +86,10 @@ class MLCalculator(Calculator):
         paths = [str(artifact.path) for artifact in self._artifacts]
         if len(self._artifacts) == 1 and self._artifacts[0].has_uncertainty:
             self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
+        common = set.intersection(*(set(artifact.more) for artifact in self._artifacts))
+        more = [q.ase for name, q in QUANTITIES.items() if name in common and q.ase is not None]
+        if more:
+            self.implemented_properties = [*self.implemented_properties, *more]
         self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
         for name, value in {"variant": variant, "extensions": extensions}.items():
             if value is not None:
@@ -130,6 +135,8 @@ class MLCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress: this structure has no periodic cell with a volume (set atoms.cell and atoms.pbc)"
             )
+        for name in mean.more or ():
+            results[QUANTITIES[name].ase or name] = mean.get(name)
         if uncertain:
             results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
         if len(members) > 1:

@@ -22,7 +22,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
-from mlplugins.engines.ipi.program import sockets_prefix
+from mlplugins.engines.ipi.extras import in_atomic_units
+from mlplugins.engines.ipi.program import SKIN, sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
 
@@ -37,9 +38,6 @@ except ImportError as error:
     raise MissingDependency(f"the i-PI driver needs i-PI ({error}): pip install 'mlplugins[ipi]'") from error
 
 Array = NDArray[np.float64]
-SKIN = 0.5
-"""Default skin of the neighbour list, Å."""
-
 MOST_TEXT = 1 << 20
 """Longest INIT text that is taken for one, bytes."""
 
@@ -216,10 +214,10 @@ class MLDriver(Dummy_driver):
         )
 
     def _extras(self, committee: Committee) -> str:
-        members = committee.members
+        members, extras = committee.members, in_atomic_units(committee.mean)
         if len(members) == 1:
-            return "{}"
-        extras: dict[str, Any] = {
+            return json.dumps(extras)
+        extras |= {
             "committee_pot": [_energy(member.energy) for member in members],
             "energy_uncertainty": _energy(committee.energy_spread),
             "max_force_uncertainty": float(_force(committee.forces_spread.max())),

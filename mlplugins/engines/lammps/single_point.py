@@ -18,7 +18,7 @@ from mlplugins.engines.lammps.deck import DATA, DECK, deck_head
 from mlplugins.engines.lammps.output import read_dump
 from mlplugins.engines.lammps.program import Finished, require, run
 from mlplugins.errors import MlpluginsError
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 
 if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
     from mlplugins.model_file.artifact import Artifact
@@ -140,7 +140,7 @@ def evaluate_all(
 
 
 def _static_commands(dump: str, per_atom: bool) -> list[str]:
-    columns = "id fx fy fz"
+    columns = f"id {' '.join(QUANTITIES['forces'].lammps)}"
     commands = [
         f"neigh_modify one {NEIGHBORS} page {10 * NEIGHBORS}",
         "compute p all pressure NULL virial",

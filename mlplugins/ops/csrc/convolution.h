@@ -2,11 +2,12 @@
 #ifndef MLPLUGINS_CONVOLUTION_H
 #define MLPLUGINS_CONVOLUTION_H
 
-// The two passes of the equivariant convolution on tensors, beneath autograd.
+// The arguments of the equivariant convolutions.
+
+#include "ops.h"
 
 #include <ATen/ATen.h>
 
-#include <array>
 #include <vector>
 
 namespace mlplugins {
@@ -21,6 +22,15 @@ struct Graph {
   at::Tensor row;                   // (E,) int64: edges of the same length may share a row of weights; undefined: none do
 
   static Graph of(at::TensorList edges, int64_t n_centers, at::TensorList tables);
+
+  std::vector<at::Tensor> edges() const
+  {
+    return row.defined() ? std::vector<at::Tensor>{centers, neighbors, row} : std::vector<at::Tensor>{centers, neighbors};
+  }
+  std::vector<at::Tensor> tables() const { return {paths, entries, values}; }
+
+  /// The edges without the rows that they share.
+  Graph with_own_rows() const { return {centers, neighbors, n_centers, paths, entries, values, at::Tensor()}; }
 };
 
 /// Radial weights of the edges: given row by row, or made by a perceptron or from a table.
@@ -31,23 +41,18 @@ struct RadialInput {
   at::Tensor slopes;                  // perceptron: derivative of the basis with respect to the distance (U, B)
 };
 
-/// Refuse what the kernels could not compute.
+/// The perceptron's input from the op's list: distances, basis and slopes.
+RadialInput perceptron_input(at::TensorList radial, at::TensorList weights);
+
+/// Refuse what could not be computed.
 void check(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const RadialInput &radial);
 
-/// m (n_centers, D')
-at::Tensor convolve(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const RadialInput &radial);
+/// The same, and that there is one distance r per edge.
+void check_perceptron(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const at::Tensor &r,
+                      const RadialInput &radial);
 
-/// Gradients of ⟨g, m⟩ with respect to h, y and w, those wanted; where the weights are made, the last one is with
-/// respect to the edge's distance (perceptron) or x (table), (E,).
-std::vector<at::Tensor> convolve_backward(const Graph &graph, const at::Tensor &g, const at::Tensor &h,
-                                          const at::Tensor &y, const RadialInput &radial, std::array<bool, 3> wanted);
-
-/// The op mlplugins::convolution, differentiable to any order.
-at::Tensor convolution(const at::Tensor &h, const at::Tensor &y, const at::Tensor &w, const Graph &graph);
-
-/// Its gradients with respect to h, y and w, differentiable as well.
-std::vector<at::Tensor> convolution_backward(const Graph &graph, const at::Tensor &g, const at::Tensor &h,
-                                             const at::Tensor &y, const at::Tensor &w);
+/// The weights (U or E, W) of a perceptron or a table, differentiable.
+at::Tensor weights_of(const RadialInput &radial);
 
 }    // namespace mlplugins
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Checks, tables and threads around the kernels of the convolution.
+// The convolutions on the CPU: checks, tables and threads around the kernels.
 
 #include "convolution.h"
 #include "convolution_kernel.h"
+#include "ops.h"
 #include "processor.h"
 
 #include <ATen/Parallel.h>
@@ -15,8 +16,6 @@
 #include <vector>
 
 namespace mlplugins {
-
-using at::Tensor;
 
 extern const Kernels<float> float_kernels_generic, float_kernels_avx2, float_kernels_avx512;
 extern const Kernels<double> double_kernels_generic, double_kernels_avx2, double_kernels_avx512;
@@ -37,6 +36,13 @@ Graph Graph::of(at::TensorList edges, int64_t n_centers, at::TensorList tables)
               "neighbors, row), got ", edges.size(), " tensors");
   TORCH_CHECK(tables.size() == 3, "convolution: tables are (paths, entries, values), got ", tables.size(), " tensors");
   return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2], edges.size() == 3 ? edges[2] : Tensor()};
+}
+
+RadialInput perceptron_input(at::TensorList radial, at::TensorList weights)
+{
+  TORCH_CHECK(radial.size() == 3, "convolution: expected the distances, the basis and its slopes, got ", radial.size(),
+              " tensors");
+  return {RadialInput::perceptron, radial[1], weights.vec(), radial[2]};
 }
 
 namespace {
@@ -118,6 +124,15 @@ void check(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInp
                   graph.values.size(0) == graph.entries.size(0),
               "convolution: malformed tables");
   check_weights(radial);
+}
+
+void check_perceptron(const Graph &graph, const Tensor &h, const Tensor &y, const Tensor &r, const RadialInput &radial)
+{
+  TORCH_CHECK(graph.row.defined(), "convolution: expected (centers, neighbors, row of the basis)");
+  TORCH_CHECK(r.layout() == at::kStrided && r.sizes() == graph.row.sizes() && r.scalar_type() == h.scalar_type() &&
+                  r.device() == h.device(),
+              "convolution: expected one distance per edge, of the dtype and device of h");
+  check(graph, h, y, radial);
 }
 
 namespace {
@@ -367,23 +382,80 @@ std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Ten
   return {gh, gy, gw};
 }
 
-}    // namespace
-
 Tensor convolve(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
 {
-  check(graph, h, y, radial);
   at::AutoDispatchBelowADInplaceOrView guard;
   return h.scalar_type() == at::kFloat ? forward_pass<float>(graph, h, y, radial)
                                        : forward_pass<double>(graph, h, y, radial);
 }
 
-std::vector<Tensor> convolve_backward(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
-                                      const RadialInput &radial, std::array<bool, 3> wanted)
+Three convolve_backward(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                        const RadialInput &radial, Wanted wanted)
 {
-  check(graph, h, y, radial);
+  TORCH_CHECK(g.dim() == 2 && g.scalar_type() == h.scalar_type() && g.device() == h.device(),
+              "convolution: wrong gradient");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return h.scalar_type() == at::kFloat ? backward_pass<float>(graph, g, h, y, radial, wanted)
-                                       : backward_pass<double>(graph, g, h, y, radial, wanted);
+  const auto d = h.scalar_type() == at::kFloat ? backward_pass<float>(graph, g, h, y, radial, wanted)
+                                               : backward_pass<double>(graph, g, h, y, radial, wanted);
+  return {given(d[0], h), given(d[1], h), given(d[2], h)};
+}
+
+}    // namespace
+
+Tensor cpu::convolution(const Tensor &h, const Tensor &y, const Tensor &w, at::TensorList edges, int64_t n_centers,
+                        at::TensorList tables)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput rows{RadialInput::rows, w, {}, Tensor()};
+  check(graph, h, y, rows);
+  return convolve(graph, h, y, rows);
+}
+
+Three cpu::convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &w,
+                                at::TensorList edges, int64_t n_centers, at::TensorList tables, Wanted wanted)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput rows{RadialInput::rows, w, {}, Tensor()};
+  check(graph, h, y, rows);
+  return convolve_backward(graph, g, h, y, rows, wanted);
+}
+
+Tensor cpu::radial_convolution(const Tensor &h, const Tensor &y, at::TensorList radial, at::TensorList weights,
+                               at::TensorList edges, int64_t n_centers, at::TensorList tables)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput input = perceptron_input(radial, weights);
+  check_perceptron(graph, h, y, radial[0], input);
+  return convolve(graph, h, y, input);
+}
+
+Three cpu::radial_convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, at::TensorList radial,
+                                       at::TensorList weights, at::TensorList edges, int64_t n_centers,
+                                       at::TensorList tables, Wanted wanted)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput input = perceptron_input(radial, weights);
+  check_perceptron(graph, h, y, radial[0], input);
+  return convolve_backward(graph, g, h, y, input, wanted);
+}
+
+Tensor cpu::table_convolution(const Tensor &h, const Tensor &y, const Tensor &x, const Tensor &knots,
+                              at::TensorList edges, int64_t n_centers, at::TensorList tables)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput table{RadialInput::table, x, {knots}, Tensor()};
+  check(graph, h, y, table);
+  return convolve(graph, h, y, table);
+}
+
+Three cpu::table_convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &x,
+                                      const Tensor &knots, at::TensorList edges, int64_t n_centers,
+                                      at::TensorList tables, Wanted wanted)
+{
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput table{RadialInput::table, x, {knots}, Tensor()};
+  check(graph, h, y, table);
+  return convolve_backward(graph, g, h, y, table, wanted);
 }
 
 }    // namespace mlplugins

@@ -12,8 +12,6 @@
 namespace mlplugins {
 namespace {
 
-using at::Tensor;
-
 /// Largest sum of a vector and its reverse, Å: the rounding of coordinates.
 template <typename T> constexpr T ROUNDING = sizeof(T) == 8 ? T(1e-11) : T(2e-6);
 
@@ -47,10 +45,7 @@ std::vector<int64_t> number(const int64_t *centers, const int64_t *neighbors, co
   return first;
 }
 
-/// The first edge of every row (U,) and the row of every edge (E,).
-}    // namespace
-
-std::tuple<Tensor, Tensor> edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
+void check(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
 {
   TORCH_CHECK(centers.dim() == 1 && neighbors.sizes() == centers.sizes() && vectors.dim() == 2 &&
                   vectors.size(0) == centers.size(0) && vectors.size(1) == 3,
@@ -58,9 +53,17 @@ std::tuple<Tensor, Tensor> edge_rows(const Tensor &centers, const Tensor &neighb
               neighbors.sizes(), " and ", vectors.sizes());
   TORCH_CHECK(centers.scalar_type() == at::kLong && neighbors.scalar_type() == at::kLong,
               "edge_rows: centers and neighbors must be int64");
+  TORCH_CHECK(neighbors.device() == centers.device() && vectors.device() == centers.device(),
+              "edge_rows: all tensors must be on one device");
+}
+
+}    // namespace
+
+/// The first edge of every row (U,) and the row of every edge (E,).
+Two cpu::edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
+{
+  check(centers, neighbors, vectors);
   const int64_t n_edges = centers.size(0);
-  if (!centers.is_cpu()) return {at::arange(n_edges, centers.options()), at::arange(n_edges, centers.options())};
-  TORCH_CHECK(neighbors.is_cpu() && vectors.is_cpu(), "edge_rows: all tensors must be on one device");
   const Tensor i = centers.contiguous(), j = neighbors.contiguous(), v = vectors.detach().contiguous();
   const int64_t *from = i.data_ptr<int64_t>();
   for (int64_t e = 0; e < n_edges; e++)
@@ -72,6 +75,21 @@ std::tuple<Tensor, Tensor> edge_rows(const Tensor &centers, const Tensor &neighb
     first = number(from, j.data_ptr<int64_t>(), v.data_ptr<scalar_t>(), n_edges, row.data_ptr<int64_t>());
   });
   return {at::tensor(first, i.options()), row};
+}
+
+/// Every edge has its own row.
+Two reference::edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
+{
+  check(centers, neighbors, vectors);
+  const Tensor own = at::arange(centers.size(0), centers.options());
+  return {own, own.clone()};
+}
+
+Two autograd::edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
+{
+  static const auto op = dispatched<decltype(cpu::edge_rows)>("edge_rows");
+  at::AutoDispatchBelowADInplaceOrView guard;    // integers have no derivatives
+  return op.call(centers, neighbors, vectors);
 }
 
 }    // namespace mlplugins

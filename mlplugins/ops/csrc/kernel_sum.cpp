@@ -2,6 +2,8 @@
 // Ops mlplugins::kernel_sum, a kernel regression over training points, and mlplugins::molecular_kernel, the same from
 // the positions of molecules; with their gradients, in float64, for inference.
 
+#include "kernel_sum.h"
+
 #include "kernel_sum_kernel.h"
 #include "ops.h"
 #include "processor.h"
@@ -19,11 +21,7 @@ namespace mlplugins {
 
 extern const KernelSumPass kernel_sum_generic, kernel_sum_avx2, kernel_sum_avx512;
 
-namespace {
-
-using at::Tensor;
-
-void check(const Tensor &q, const Tensor &packed, const Tensor &values, const std::string &kernel, double sigma)
+void check_kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, const std::string &kernel, double sigma)
 {
   TORCH_CHECK(q.dim() == 2 && packed.dim() == 4 && values.dim() == 1,
               "kernel_sum: expected q (Q, P), packed (B, P, 1 or 2, ", POINTS, ") and values (B * ", POINTS,
@@ -33,10 +31,31 @@ void check(const Tensor &q, const Tensor &packed, const Tensor &values, const st
   TORCH_CHECK(values.size(0) == packed.size(0) * POINTS || (values.size(0) == 0 && packed.size(2) == 2),
               "kernel_sum: expected one value per packed point, got ", values.size(0), " and ", packed.sizes());
   for (const Tensor &t : {q, packed, values})
-    TORCH_CHECK(t.scalar_type() == at::kDouble && t.is_cpu(), "kernel_sum: all tensors must be float64 on the CPU");
+    TORCH_CHECK(t.scalar_type() == at::kDouble && t.device() == q.device(),
+                "kernel_sum: all tensors must be float64 on one device");
   TORCH_CHECK(kernel == "gaussian" || kernel == "matern52", "kernel_sum: unknown kernel '", kernel, "'");
   TORCH_CHECK(sigma > 0.0, "kernel_sum: sigma must be positive, got ", sigma);
 }
+
+void check_molecules(const Tensor &positions, at::TensorList tables)
+{
+  TORCH_CHECK(tables.size() == 5, "molecular_kernel: expected scale, shift, pairs, packed and values");
+  const Tensor &scale = tables[0], &shift = tables[1], &pairs = tables[2];
+  TORCH_CHECK(positions.dim() == 3 && positions.size(2) == 3, "molecular_kernel: expected positions (S, n, 3), got ",
+              positions.sizes());
+  const int64_t n = positions.size(1), width = n * (n - 1) / 2;
+  TORCH_CHECK(pairs.dim() == 2 && pairs.size(1) == width && pairs.scalar_type() == at::kLong &&
+                  pairs.device() == positions.device(),
+              "molecular_kernel: expected pairs (K, ", width, ") int64, got ", pairs.sizes());
+  for (const Tensor &t : {scale, shift})
+    TORCH_CHECK(t.dim() == 1 && t.size(0) == width, "molecular_kernel: expected scale and shift (", width, "), got ",
+                t.sizes());
+  for (const Tensor &t : {positions, scale, shift})
+    TORCH_CHECK(t.scalar_type() == at::kDouble && t.device() == positions.device(),
+                "molecular_kernel: all tensors must be float64 on one device");
+}
+
+namespace {
 
 /// Descriptors x = c/r − shift of the pairs of one molecule; returns the largest r².
 double describe(const double *r, int64_t n, const double *scale, const double *shift, double *x)
@@ -67,10 +86,9 @@ void pull_back(const double *r, int64_t n, const double *scale, const double *sl
 
 }    // namespace
 
-std::tuple<Tensor, Tensor> kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, std::string kernel,
-                                      double sigma)
+Two cpu::kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, std::string kernel, double sigma)
 {
-  check(q, packed, values, kernel, sigma);
+  check_kernel_sum(q, packed, values, kernel, sigma);
   const Tensor rows = q.detach().contiguous(), points = packed.detach().contiguous(), a = values.detach().contiguous();
   const int64_t n = rows.size(0), width = rows.size(1);
   const Tensor energy = at::empty({n}, rows.options()), gradient = at::empty({n, width}, rows.options());
@@ -90,21 +108,12 @@ std::tuple<Tensor, Tensor> kernel_sum(const Tensor &q, const Tensor &packed, con
   return {energy, gradient};
 }
 
-std::tuple<Tensor, Tensor, Tensor> molecular_kernel(const Tensor &positions, at::TensorList tables, std::string kernel,
-                                                    double sigma)
+Three cpu::molecular_kernel(const Tensor &positions, at::TensorList tables, std::string kernel, double sigma)
 {
-  TORCH_CHECK(tables.size() == 5, "molecular_kernel: expected scale, shift, pairs, packed and values");
+  check_molecules(positions, tables);
   const Tensor r = positions.detach().contiguous(), scale = tables[0].contiguous(), shift = tables[1].contiguous(),
                pairs = tables[2].contiguous();
-  TORCH_CHECK(r.dim() == 3 && r.size(2) == 3, "molecular_kernel: expected positions (S, n, 3), got ", r.sizes());
   const int64_t n_systems = r.size(0), n = r.size(1), width = n * (n - 1) / 2;
-  TORCH_CHECK(pairs.dim() == 2 && pairs.size(1) == width && pairs.scalar_type() == at::kLong && pairs.is_cpu(),
-              "molecular_kernel: expected pairs (K, ", width, ") int64, got ", pairs.sizes());
-  for (const Tensor &t : {scale, shift})
-    TORCH_CHECK(t.dim() == 1 && t.size(0) == width, "molecular_kernel: expected scale and shift (", width, "), got ",
-                t.sizes());
-  for (const Tensor &t : {r, scale, shift})
-    TORCH_CHECK(t.scalar_type() == at::kDouble && t.is_cpu(), "molecular_kernel: all tensors must be float64 on the CPU");
   const int64_t copies = pairs.size(0), *const order = pairs.const_data_ptr<int64_t>();
   for (int64_t k = 0; k < copies * width; k++)
     TORCH_CHECK(order[k] >= 0 && order[k] < width, "molecular_kernel: there is no pair ", order[k]);
@@ -117,7 +126,7 @@ std::tuple<Tensor, Tensor, Tensor> molecular_kernel(const Tensor &positions, at:
     farthest = std::fmax(farthest, describe(from + s * 3 * n, n, c, shift.const_data_ptr<double>(), x.data()));
     for (int64_t k = 0; k < copies * width; k++) rows[s * copies * width + k] = x[order[k]];
   }
-  const auto [each, slopes] = kernel_sum(q, tables[3], tables[4], kernel, sigma);
+  const auto [each, slopes] = cpu::kernel_sum(q, tables[3], tables[4], kernel, sigma);
   const Tensor energy = at::zeros({n_systems}, r.options()), gradient = at::empty_like(r);
   for (int64_t s = 0; s < n_systems; s++) {
     const double *const slope = slopes.const_data_ptr<double>() + s * copies * width;
@@ -128,6 +137,21 @@ std::tuple<Tensor, Tensor, Tensor> molecular_kernel(const Tensor &positions, at:
       energy.data_ptr<double>()[s] += each.const_data_ptr<double>()[s * copies + k];
   }
   return {energy, gradient, at::full({1}, std::sqrt(farthest), r.options())};
+}
+
+// for inference: the gradients are results, and have none themselves
+Two autograd::kernel_sum(const Tensor &q, const Tensor &packed, const Tensor &values, std::string kernel, double sigma)
+{
+  static const auto op = dispatched<decltype(cpu::kernel_sum)>("kernel_sum");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(q, packed, values, kernel, sigma);
+}
+
+Three autograd::molecular_kernel(const Tensor &positions, at::TensorList tables, std::string kernel, double sigma)
+{
+  static const auto op = dispatched<decltype(cpu::molecular_kernel)>("molecular_kernel");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(positions, tables, kernel, sigma);
 }
 
 }    // namespace mlplugins

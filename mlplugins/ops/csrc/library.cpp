@@ -1,53 +1,88 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// All ops and their schemas.
+// All ops: their schemas, and which function serves which dispatch key (see ops.h).
 
 #include "exchange_api.h"
 #include "ops.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include <type_traits>
 
 namespace mlplugins {
 namespace {
 
 /// Define an op unless this process has it already: a second definition would end the process.
-template <typename Function> bool define(const std::string &name, const std::string &signature, Function function)
+template <typename Cpu, typename Reference, typename Autograd>
+bool define(const std::string &name, const std::string &signature, Cpu cpu, Reference reference, Autograd autograd)
 {
   static torch::Library library(torch::Library::FRAGMENT, "mlplugins", std::nullopt, __FILE__, __LINE__);
   if (c10::Dispatcher::singleton().findSchema({"mlplugins::" + name, ""})) return false;
   library.def((name + signature).c_str());
-  library.impl(name.c_str(), torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, function));
+  if constexpr (!std::is_null_pointer_v<Cpu>)
+    library.impl(name.c_str(), torch::dispatch(c10::DispatchKey::CPU, cpu));
+  library.impl(name.c_str(), torch::dispatch(c10::DispatchKey::CompositeExplicitAutograd, reference));
+  library.impl(name.c_str(), torch::dispatch(c10::DispatchKey::Autograd, autograd));
   return true;
 }
 
-const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", TORCH_FN(ghost_exchange));
+#define MLPLUGINS_OP(name, signature) \
+  define(#name, signature, TORCH_FN(cpu::name), TORCH_FN(reference::name), TORCH_FN(autograd::name))
+#define MLPLUGINS_GRAPH "Tensor[] edges, int n_centers, Tensor[] tables"
+#define MLPLUGINS_CONTRACTION "Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out"
+
+const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", nullptr,
+                                     TORCH_FN(reference::ghost_exchange), TORCH_FN(autograd::ghost_exchange));
 
 [[maybe_unused]] const bool ops[] = {
-    define("convolution", "(Tensor h, Tensor y, Tensor w, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor",
-           TORCH_FN(convolution_op)),
-    define("radial_convolution",
-           "(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, Tensor[] edges, int n_centers, Tensor[] tables) "
-           "-> Tensor",
-           TORCH_FN(radial_convolution)),
-    define("table_convolution",
-           "(Tensor h, Tensor y, Tensor x, Tensor knots, Tensor[] edges, int n_centers, Tensor[] tables) -> Tensor",
-           TORCH_FN(table_convolution)),
-    define("edge_rows", "(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)",
-           TORCH_FN(edge_rows)),
-    define("linear", "(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor", TORCH_FN(linear)),
-    define("symmetric_contraction",
-           "(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) -> Tensor",
-           TORCH_FN(symmetric_contraction)),
-    define("kernel_sum",
-           "(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) -> (Tensor energy, Tensor gradient)",
-           TORCH_FN(kernel_sum)),
-    define("molecular_kernel",
-           "(Tensor positions, Tensor[] tables, str kernel, float sigma) "
-           "-> (Tensor energy, Tensor gradient, Tensor farthest)",
-           TORCH_FN(molecular_kernel)),
+    MLPLUGINS_OP(convolution, "(Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH ") -> Tensor"),
+    MLPLUGINS_OP(convolution_backward, "(Tensor g, Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH
+                                       ", bool[3] wanted) -> (Tensor, Tensor, Tensor)"),
+    MLPLUGINS_OP(radial_convolution,
+                 "(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, " MLPLUGINS_GRAPH ") -> Tensor"),
+    MLPLUGINS_OP(radial_convolution_backward,
+                 "(Tensor g, Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, " MLPLUGINS_GRAPH
+                 ", bool[3] wanted) -> (Tensor, Tensor, Tensor)"),
+    MLPLUGINS_OP(table_convolution, "(Tensor h, Tensor y, Tensor x, Tensor knots, " MLPLUGINS_GRAPH ") -> Tensor"),
+    MLPLUGINS_OP(table_convolution_backward, "(Tensor g, Tensor h, Tensor y, Tensor x, Tensor knots, " MLPLUGINS_GRAPH
+                                             ", bool[3] wanted) -> (Tensor, Tensor, Tensor)"),
+    MLPLUGINS_OP(edge_rows, "(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)"),
+    MLPLUGINS_OP(linear, "(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor"),
+    MLPLUGINS_OP(symmetric_contraction, "(" MLPLUGINS_CONTRACTION ") -> Tensor"),
+    MLPLUGINS_OP(symmetric_contraction_backward,
+                 "(Tensor g, " MLPLUGINS_CONTRACTION ", bool wanted) -> (Tensor, Tensor)"),
+    MLPLUGINS_OP(symmetric_contraction_double_backward, "(Tensor? dx, Tensor? dc, Tensor g, " MLPLUGINS_CONTRACTION
+                                                        ", bool wanted) -> (Tensor, Tensor, Tensor)"),
+    MLPLUGINS_OP(kernel_sum, "(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
+                             "-> (Tensor energy, Tensor gradient)"),
+    MLPLUGINS_OP(molecular_kernel, "(Tensor positions, Tensor[] tables, str kernel, float sigma) "
+                                   "-> (Tensor energy, Tensor gradient, Tensor farthest)"),
+};
+
+class WithoutDerivatives : public torch::autograd::Function<WithoutDerivatives> {
+ public:
+  static std::vector<Tensor> forward(torch::autograd::AutogradContext *context, at::TensorList, const std::string &what,
+                                     const std::function<std::vector<Tensor>()> &results)
+  {
+    context->saved_data["what"] = what;
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return results();
+  }
+
+  static std::vector<Tensor> backward(torch::autograd::AutogradContext *context, const std::vector<Tensor> &)
+  {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, context->saved_data["what"].toStringRef(), " are not implemented");
+  }
 };
 
 }    // namespace
+
+std::vector<Tensor> without_derivatives(at::TensorList inputs, const char *what,
+                                        const std::function<std::vector<Tensor>()> &results)
+{
+  return WithoutDerivatives::apply(inputs, std::string(what), results);
+}
+
 }    // namespace mlplugins
 
 extern "C" int mlplugins_exchange_active(void)

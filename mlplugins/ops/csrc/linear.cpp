@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Op mlplugins::linear: an equivariant linear map, block by block where the blocks stand, without copies of them.
-// It is linear in x and in W; its derivatives are maps of the same kind and products of blocks.
+// It is linear in x and in W; its derivatives are maps of the same kind and products of blocks. Checks, the way of the
+// CPU, and derivatives.
+
+#include "linear.h"
 
 #include "convolution_kernel.h"
 #include "ops.h"
@@ -13,23 +16,7 @@
 #include <vector>
 
 namespace mlplugins {
-namespace {
-
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-/// `components` blocks of channels of x, from `input` on, times rows `row` … row + `channels` of a matrix, are added
-/// to the result from `output` on.
-struct Term {
-  int64_t input, output, components, channels, matrix, row;
-};
 constexpr int64_t FIELDS = 6;
-
-struct Blocks {
-  std::vector<Term> terms;
-  int64_t width;    // of the result
-};
 
 Blocks read(at::IntArrayRef terms, int64_t n_out)
 {
@@ -69,29 +56,25 @@ void check(const Tensor &x, at::TensorList weights, const Blocks &blocks)
   }
 }
 
-/// The map's own matrices, one per term.
-variable_list matrices_of(at::TensorList weights, const Blocks &blocks)
-{
-  variable_list matrices;
-  for (const Term &t : blocks.terms) matrices.push_back(weights[t.matrix].narrow(0, t.row, t.channels));
-  return matrices;
-}
+namespace {
 
-template <typename T> Tensor product(const Tensor &x_, const variable_list &matrices, const Blocks &blocks)
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+template <typename T> Tensor product(const Tensor &x_, at::TensorList weights, const Blocks &blocks)
 {
   const Tensor x = x_.contiguous();
   const Kernels<T> &k = kernels<T>();
   std::vector<LinearTerm<T>> terms;
   std::vector<Tensor> packed;
   std::map<int64_t, int64_t> covered;
-  for (size_t t = 0; t < matrices.size(); t++) {
-    const Term &term = blocks.terms[t];
-    const Tensor &w = matrices[t];
-    packed.push_back(at::empty({w.size(0), (w.size(1) + k.panel - 1) / k.panel * k.panel}, w.options()));
+  for (const Term &term : blocks.terms) {
+    const Tensor &w = weights[term.matrix];
+    packed.push_back(at::empty({term.channels, (w.size(1) + k.panel - 1) / k.panel * k.panel}, w.options()));
     T *const to = packed.back().template data_ptr<T>();
-    k.pack({w.template data_ptr<T>(), w.size(0), w.size(1), w.stride(0), w.stride(1)}, to);
+    k.pack({w.template data_ptr<T>() + term.row * w.stride(0), term.channels, w.size(1), w.stride(0), w.stride(1)}, to);
     const bool first = covered.emplace(term.output, term.components * w.size(1)).second;
-    terms.push_back({term.input, term.output, term.components, w.size(0), w.size(1), !first, to});
+    terms.push_back({term.input, term.output, term.components, term.channels, w.size(1), !first, to});
   }
   int64_t written = 0;
   for (const auto &[offset, size] : covered) written += size;
@@ -104,22 +87,24 @@ template <typename T> Tensor product(const Tensor &x_, const variable_list &matr
   return out;
 }
 
-Tensor mapped(const Tensor &x, const variable_list &matrices, const Blocks &blocks);
+Tensor mapped(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
+{
+  static const auto op = dispatched<decltype(cpu::linear)>("linear");
+  return op.call(x, weights, terms, n_out);
+}
 
 class Linear : public torch::autograd::Function<Linear> {
  public:
-  static Tensor forward(AutogradContext *context, const Tensor &x, at::TensorList matrices, const Blocks &blocks)
+  static Tensor forward(AutogradContext *context, const Tensor &x, at::TensorList weights, at::IntArrayRef terms,
+                        int64_t n_out)
   {
     variable_list saved{x};
-    saved.insert(saved.end(), matrices.begin(), matrices.end());
+    saved.insert(saved.end(), weights.begin(), weights.end());
     context->save_for_backward(saved);
-    std::vector<int64_t> terms;
-    for (const Term &t : blocks.terms) terms.insert(terms.end(), {t.input, t.output, t.components, t.channels, t.matrix, t.row});
-    context->saved_data["terms"] = terms;
-    context->saved_data["width"] = blocks.width;
+    context->saved_data["terms"] = terms.vec();
+    context->saved_data["width"] = n_out;
     at::AutoDispatchBelowADInplaceOrView guard;
-    return x.scalar_type() == at::kFloat ? product<float>(x, matrices.vec(), blocks)
-                                         : product<double>(x, matrices.vec(), blocks);
+    return mapped(x, weights, terms, n_out);
   }
 
   static variable_list backward(AutogradContext *context, variable_list g)
@@ -127,63 +112,37 @@ class Linear : public torch::autograd::Function<Linear> {
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0];
     const Blocks blocks = read(context->saved_data["terms"].toIntVector(), context->saved_data["width"].toInt());
-    variable_list d(saved.size() + 1);    // of x, the matrices and the blocks
-    Blocks back{{}, x.size(1)};
-    variable_list transposed;
-    for (size_t t = 0; t < blocks.terms.size(); t++) {
-      const Term &term = blocks.terms[t];
-      const Tensor &w = saved[t + 1];
-      transposed.push_back(w.t());
-      back.terms.push_back({term.output, term.input, term.components, w.size(1), 0, 0});
-      if (!context->needs_input_grad(t + 1)) continue;
-      const Tensor a = x.narrow(1, term.input, term.components * w.size(0)).reshape({-1, w.size(0)});
-      const Tensor b = g[0].narrow(1, term.output, term.components * w.size(1)).reshape({-1, w.size(1)});
-      d[t + 1] = a.t().matmul(b);
+    variable_list d(saved.size() + 2), transposed;    // of x, the matrices, the terms and the width
+    std::vector<int64_t> back;
+    for (const Term &t : blocks.terms) {
+      const Tensor w = saved[t.matrix + 1];
+      back.insert(back.end(), {t.output, t.input, t.components, w.size(1), (int64_t) transposed.size(), 0});
+      transposed.push_back(w.narrow(0, t.row, t.channels).t());
+      if (!context->needs_input_grad(t.matrix + 1)) continue;
+      const Tensor a = x.narrow(1, t.input, t.components * t.channels).reshape({-1, t.channels});
+      const Tensor b = g[0].narrow(1, t.output, t.components * w.size(1)).reshape({-1, w.size(1)});
+      Tensor block = a.t().matmul(b), &sum = d[t.matrix + 1];
+      if (t.channels < w.size(0)) block = at::constant_pad_nd(block, {0, 0, t.row, w.size(0) - t.row - t.channels});
+      sum = sum.defined() ? sum + block : block;
     }
-    if (context->needs_input_grad(0)) d[0] = mapped(g[0], transposed, back);
+    if (context->needs_input_grad(0)) d[0] = mapped(g[0], transposed, back, x.size(1));
     return d;
   }
 };
 
-/// In ATen's own operations, for devices that the kernels do not know.
-Tensor composed(const Tensor &x, const variable_list &matrices, const Blocks &blocks)
-{
-  std::map<int64_t, Tensor> sums;
-  for (size_t t = 0; t < matrices.size(); t++) {
-    const Term &term = blocks.terms[t];
-    const Tensor &w = matrices[t];
-    const Tensor block = x.narrow(1, term.input, term.components * w.size(0)).reshape({x.size(0) * term.components, w.size(0)});
-    const Tensor y = block.matmul(w).reshape({x.size(0), term.components * w.size(1)});
-    const auto [place, first] = sums.emplace(term.output, y);
-    if (!first) place->second = place->second + y;
-  }
-  variable_list parts;
-  int64_t end = 0;
-  const auto fill = [&](int64_t to) {
-    if (to > end) parts.push_back(at::zeros({x.size(0), to - end}, x.options()));
-  };
-  for (const auto &[offset, block] : sums) {
-    fill(offset);
-    parts.push_back(block);
-    end = offset + block.size(1);
-  }
-  fill(blocks.width);
-  return parts.empty() ? at::zeros({x.size(0), 0}, x.options()) : at::cat(parts, 1);
-}
-
-Tensor mapped(const Tensor &x, const variable_list &matrices, const Blocks &blocks)
-{
-  if (!x.is_cpu()) return composed(x, matrices, blocks);
-  return Linear::apply(x, at::TensorList(matrices), blocks);
-}
-
 }    // namespace
 
-Tensor linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
+Tensor cpu::linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
 {
   const Blocks blocks = read(terms, n_out);
   check(x, weights, blocks);
-  return mapped(x, matrices_of(weights, blocks), blocks);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return x.scalar_type() == at::kFloat ? product<float>(x, weights, blocks) : product<double>(x, weights, blocks);
+}
+
+Tensor autograd::linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
+{
+  return Linear::apply(x, weights, terms, n_out);
 }
 
 }    // namespace mlplugins

@@ -3,6 +3,8 @@
 // and channel (MACE, Batatia et al. 2022, arXiv 2206.07697, eqs. 10-11). The derivatives of its gradients come from
 // the same loops with dual numbers.
 
+#include "symmetric_contraction.h"
+
 #include "ops.h"
 #include "processor.h"
 #include "symmetric_contraction_kernel.h"
@@ -32,19 +34,6 @@ template <> const ContractionKernels<double> &contraction_kernels<double>()
   return MLPLUGINS_BEST(double_contraction);
 }
 
-namespace {
-
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-/// What the op receives besides x and the coefficients.
-struct Tables {
-  Tensor species;      // (N,) int64
-  Tensor monomials;    // (M, 4) int64: output component, up to three inputs, -1 behind them
-  int64_t n_out;
-};
-
 void check(const Tables &tables, const Tensor &x, const Tensor &c)
 {
   TORCH_CHECK(x.dim() == 2 && c.dim() == 3 && tables.species.dim() == 1,
@@ -69,6 +58,25 @@ void check(const Tables &tables, const Tensor &x, const Tensor &c)
   TORCH_CHECK(x.size(1) / c.size(2) <= 4096 && tables.n_out <= 4096 && c.size(1) <= std::numeric_limits<int32_t>::max(),
               "symmetric_contraction: more than 4096 components");
 }
+
+void check_gradient(const Tables &tables, const Tensor &g, const Tensor &x, const Tensor &c)
+{
+  TORCH_CHECK(g.dim() == 2 && g.size(0) == x.size(0) && g.size(1) == tables.n_out * c.size(2) &&
+                  g.scalar_type() == x.scalar_type() && g.device() == x.device(),
+              "symmetric_contraction: wrong gradient");
+}
+
+void check_directions(const std::optional<Tensor> &dx, const std::optional<Tensor> &dc, const Tensor &x, const Tensor &c)
+{
+  TORCH_CHECK((!dx || (dx->sizes() == x.sizes() && dx->scalar_type() == x.scalar_type() && dx->device() == x.device())) &&
+                  (!dc || (dc->sizes() == c.sizes() && dc->scalar_type() == c.scalar_type() && dc->device() == c.device())),
+              "symmetric_contraction: wrong direction");
+}
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 /// The monomials in nested form, see Polynomial.
 class Program {
@@ -270,27 +278,6 @@ variable_list double_backward_pass(const Tables &tables, const variable_list &po
   return {out, gx, gc};
 }
 
-Tensor forward_any(const Tables &tables, const Tensor &x, const Tensor &c)
-{
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return x.scalar_type() == at::kFloat ? forward_pass<float>(tables, x, c) : forward_pass<double>(tables, x, c);
-}
-
-variable_list backward_any(const Tables &tables, const Tensor &g, const Tensor &x, const Tensor &c, bool coefficients)
-{
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return x.scalar_type() == at::kFloat ? backward_pass<float>(tables, g, x, c, coefficients)
-                                       : backward_pass<double>(tables, g, x, c, coefficients);
-}
-
-variable_list double_backward_any(const Tables &tables, const variable_list &point, const variable_list &along,
-                                  bool coefficients)
-{
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return point[1].scalar_type() == at::kFloat ? double_backward_pass<float>(tables, point, along, coefficients)
-                                              : double_backward_pass<double>(tables, point, along, coefficients);
-}
-
 void save(AutogradContext *context, const Tables &tables, variable_list tensors)
 {
   tensors.insert(tensors.end(), {tables.species, tables.monomials});
@@ -304,32 +291,38 @@ Tables saved_tables(AutogradContext *context, const variable_list &saved, size_t
   return {saved[first], saved[first + 1], context->saved_data["n_out"].toInt()};
 }
 
-/// (dx, dc; g, x, c) → derivatives of ∂Φ/∂(g, x, c) along (0, dx, dc), where Φ = ⟨g, B(x, c)⟩.
-class ContractionDoubleBackward : public torch::autograd::Function<ContractionDoubleBackward> {
- public:
-  static variable_list forward(AutogradContext *, const Tensor &dx, const Tensor &dc, const Tensor &g, const Tensor &x,
-                               const Tensor &c, const Tensor &species, const Tensor &monomials, int64_t n_out)
-  {
-    return double_backward_any({species, monomials, n_out}, {g, x, c}, {dx, dc}, true);
-  }
+Tensor forward_of(const Tables &t, const Tensor &x, const Tensor &c)
+{
+  static const auto op = dispatched<decltype(cpu::symmetric_contraction)>("symmetric_contraction");
+  return op.call(x, c, t.species, t.monomials, t.n_out);
+}
 
-  static variable_list backward(AutogradContext *, const variable_list &)
-  {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, "symmetric_contraction: third derivatives are not implemented");
-  }
-};
+Two backward_of(const Tables &t, const Tensor &g, const Tensor &x, const Tensor &c, bool wanted)
+{
+  static const auto op = dispatched<decltype(cpu::symmetric_contraction_backward)>("symmetric_contraction_backward");
+  return op.call(g, x, c, t.species, t.monomials, t.n_out, wanted);
+}
+
+using MaybeTensor = std::optional<Tensor>;
+
+Three double_backward_of(const Tables &t, const variable_list &point, const MaybeTensor &dx, const MaybeTensor &dc, bool wanted)
+{
+  static const auto op =
+      dispatched<decltype(cpu::symmetric_contraction_double_backward)>("symmetric_contraction_double_backward");
+  return op.call(dx, dc, point[0], point[1], point[2], t.species, t.monomials, t.n_out, wanted);
+}
 
 /// (g, x, c) → gradients of Φ = ⟨g, B(x, c)⟩ with respect to x and c.
 class ContractionBackward : public torch::autograd::Function<ContractionBackward> {
  public:
   static variable_list forward(AutogradContext *context, const Tensor &g, const Tensor &x, const Tensor &c,
-                               const Tensor &species, const Tensor &monomials, int64_t n_out, bool coefficients)
+                               const Tables &tables, bool wanted)
   {
-    const Tables tables{species, monomials, n_out};
     save(context, tables, {g, x, c});
-    auto d = backward_any(tables, g, x, c, coefficients);
-    if (!coefficients) d[1] = at::empty({0}, x.options());
-    return d;
+    context->saved_data["wanted"] = wanted;
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const auto [gx, gc] = backward_of(tables, g, x, c, wanted);
+    return {gx, gc};
   }
 
   /// The gradient of ⟨dx, ∂Φ/∂x⟩ + ⟨dc, ∂Φ/∂c⟩ is the derivative of ∂Φ/∂(g, x, c) along (0, dx, dc).
@@ -337,68 +330,98 @@ class ContractionBackward : public torch::autograd::Function<ContractionBackward
   {
     const auto saved = context->get_saved_variables();
     const Tables tables = saved_tables(context, saved, 3);
-    const Tensor &g = saved[0], &x = saved[1], &c = saved[2], none;
-    const Tensor dx = along[0], dc = along[1].defined() && along[1].sizes() == c.sizes() ? along[1] : none;
-    if (!dx.defined() && !dc.defined()) return variable_list(7);
-    variable_list d;
-    if (at::GradMode::is_enabled())
-      d = ContractionDoubleBackward::apply(dx.defined() ? dx : at::zeros_like(x), dc.defined() ? dc : at::zeros_like(c), g, x, c,
-                                tables.species, tables.monomials, tables.n_out);
-    else
-      d = double_backward_any(tables, {g, x, c}, {dx, dc}, context->needs_input_grad(2));
-    return {d[0], d[1], d[2], none, none, none, none};
+    const Tensor &c = saved[2], none;
+    MaybeTensor dx, dc;
+    if (along[0].defined()) dx = along[0];
+    if (along[1].defined() && context->saved_data["wanted"].toBool()) dc = along[1];
+    if (!dx && !dc) return variable_list(5);
+    const bool wanted = context->needs_input_grad(2);
+    const auto [out, gx, gc] = double_backward_of(tables, {saved[0], saved[1], c}, dx, dc, wanted);
+    return {out, gx, wanted ? gc : none, none, none};
   }
 };
 
 class ContractionForward : public torch::autograd::Function<ContractionForward> {
  public:
-  static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &c, const Tensor &species,
-                        const Tensor &monomials, int64_t n_out)
+  static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &c, const Tables &tables)
   {
-    const Tables tables{species, monomials, n_out};
     save(context, tables, {x, c});
-    return forward_any(tables, x, c);
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return forward_of(tables, x, c);
   }
 
   static variable_list backward(AutogradContext *context, variable_list g)
   {
+    if (!g[0].defined()) return variable_list(3);
     const auto saved = context->get_saved_variables();
-    const Tables tables = saved_tables(context, saved, 2);
-    const Tensor &x = saved[0], &c = saved[1], none;
-    const bool coefficients = context->needs_input_grad(1);
-    if (!g[0].defined()) return variable_list(5);
-    variable_list d;
-    if (at::GradMode::is_enabled())
-      d = ContractionBackward::apply(g[0], x, c, tables.species, tables.monomials, tables.n_out, coefficients);
-    else
-      d = backward_any(tables, g[0], x, c, coefficients);
-    return {d[0], coefficients ? d[1] : none, none, none, none};
+    const bool wanted = context->needs_input_grad(1);
+    const auto [gx, gc] = backward_of(saved_tables(context, saved, 2), g[0], saved[0], saved[1], wanted);
+    return {gx, wanted ? gc : Tensor(), Tensor()};
   }
 };
 
-/// The same in ATen's own operations, for devices that the kernels do not know.
-Tensor composed(const Tables &tables, const Tensor &x, const Tensor &c)
-{
-  const int64_t n = x.size(0), channels = c.size(2), n_in = x.size(1) / channels;
-  const Tensor padded = at::cat({x.reshape({n, n_in, channels}), at::ones({n, 1, channels}, x.options())}, 1);
-  Tensor value = c.index_select(0, tables.species);
-  for (int64_t order = 1; order <= 3; order++) {
-    const Tensor input = tables.monomials.select(1, order);
-    value = value * padded.index_select(1, at::where(input < 0, n_in, input));
-  }
-  const Tensor zeros = at::zeros({n, tables.n_out, channels}, x.options());
-  return zeros.index_add(1, tables.monomials.select(1, 0), value).view({n, tables.n_out * channels});
-}
-
 }    // namespace
 
-Tensor symmetric_contraction(const Tensor &x, const Tensor &coefficients, const Tensor &species,
-                             const Tensor &monomials, int64_t n_out)
+Tensor cpu::symmetric_contraction(const Tensor &x, const Tensor &c, const Tensor &species, const Tensor &monomials,
+                                  int64_t n_out)
 {
   const Tables tables{species, monomials, n_out};
-  check(tables, x, coefficients);
-  if (!x.is_cpu()) return composed(tables, x, coefficients);
-  return ContractionForward::apply(x, coefficients, species, monomials, n_out);
+  check(tables, x, c);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return x.scalar_type() == at::kFloat ? forward_pass<float>(tables, x, c) : forward_pass<double>(tables, x, c);
+}
+
+Two cpu::symmetric_contraction_backward(const Tensor &g, const Tensor &x, const Tensor &c, const Tensor &species,
+                                        const Tensor &monomials, int64_t n_out, bool wanted)
+{
+  const Tables tables{species, monomials, n_out};
+  check(tables, x, c);
+  check_gradient(tables, g, x, c);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const auto d = x.scalar_type() == at::kFloat ? backward_pass<float>(tables, g, x, c, wanted)
+                                               : backward_pass<double>(tables, g, x, c, wanted);
+  return {d[0], given(d[1], x)};
+}
+
+Three cpu::symmetric_contraction_double_backward(const MaybeTensor &dx, const MaybeTensor &dc, const Tensor &g,
+                                                 const Tensor &x, const Tensor &c, const Tensor &species,
+                                                 const Tensor &monomials, int64_t n_out, bool wanted)
+{
+  const Tables tables{species, monomials, n_out};
+  check(tables, x, c);
+  check_gradient(tables, g, x, c);
+  check_directions(dx, dc, x, c);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const variable_list along{dx.value_or(Tensor()), dc.value_or(Tensor())};
+  const auto d = x.scalar_type() == at::kFloat ? double_backward_pass<float>(tables, {g, x, c}, along, wanted)
+                                               : double_backward_pass<double>(tables, {g, x, c}, along, wanted);
+  return {d[0], d[1], given(d[2], x)};
+}
+
+Tensor autograd::symmetric_contraction(const Tensor &x, const Tensor &c, const Tensor &species,
+                                       const Tensor &monomials, int64_t n_out)
+{
+  return ContractionForward::apply(x, c, Tables{species, monomials, n_out});
+}
+
+Two autograd::symmetric_contraction_backward(const Tensor &g, const Tensor &x, const Tensor &c, const Tensor &species,
+                                             const Tensor &monomials, int64_t n_out, bool wanted)
+{
+  const auto d = ContractionBackward::apply(g, x, c, Tables{species, monomials, n_out}, wanted);
+  return {d[0], d[1]};
+}
+
+Three autograd::symmetric_contraction_double_backward(const MaybeTensor &dx, const MaybeTensor &dc, const Tensor &g,
+                                                      const Tensor &x, const Tensor &c, const Tensor &species,
+                                                      const Tensor &monomials, int64_t n_out, bool wanted)
+{
+  variable_list inputs{g, x, c};
+  for (const auto &along : {dx, dc})
+    if (along) inputs.push_back(*along);
+  const auto d = without_derivatives(inputs, "symmetric_contraction: third derivatives", [&] {
+    return list(double_backward_of({species, monomials, n_out}, {g, x, c}, dx, dc, wanted));
+  });
+  return {d[0], d[1], d[2]};
 }
 
 }    // namespace mlplugins

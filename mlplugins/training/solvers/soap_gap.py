@@ -342,7 +342,6 @@ def install(model: Model, rows: Rows, found: Posterior, calibration: Calibration
     if rows.n_pairs:
         pair = found.mean[rows.n_many :].reshape(rows.n_pairs, -1) @ features.pairs.t()
         model.pair_weights = nn.Parameter(pair)
-    model.has_uncertainty = calibration is not None
     if calibration is None:
         return
     scale = calibration.scale

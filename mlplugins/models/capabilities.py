@@ -1,0 +1,116 @@
+"""What a family may offer beyond energies: one small interface each, inherited by the family, asked by type.
+
+    class Model(PredictsVariance, Potential): ...
+
+What a model offers is what its parts offer (`Potential.parts`: those of a sum are its terms).
+"""
+
+from typing import List, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from mlplugins.errors import BadInput
+from mlplugins.models.base import Potential
+from mlplugins.nn.radial import RadialMLP
+from mlplugins.structures.graph import Graph
+
+FEWEST_KNOTS = 16
+"""Of a radial table."""
+
+
+class PredictsVariance:
+    """A predictive variance of the energy."""
+
+    @torch.jit.unused
+    def has_variance(self) -> bool:
+        """Whether the fit of this model came with one."""
+        raise NotImplementedError("a family that predicts its variance implements has_variance()")
+
+    @torch.jit.export
+    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+        """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + |ψ_i|² of one
+        atom, Σ residual + |Σ ψ|² of a sum of atoms."""
+        raise NotImplementedError("a family that predicts its variance implements posterior_features()")
+
+
+class WholeMolecule:
+    """The energy is one of a whole molecule: it needs every pair of atoms, in the order of the training
+    frames, on one rank and without periodic images.
+
+    Attributes:
+        takes_molecules: `require_molecules` and `molecules` work.
+    """
+
+    takes_molecules: bool
+
+    @torch.jit.export
+    def require_molecules(self, species: Tensor, n_atoms: Tensor) -> None:
+        """Raise RuntimeError unless `species` (N,) of S systems of `n_atoms` (S,) are this model's molecule
+        S times, its atoms in order."""
+        raise NotImplementedError("a family of whole molecules implements require_molecules()")
+
+    @torch.jit.export
+    def molecules(self, positions: Tensor) -> Tuple[Tensor, Tensor]:
+        """Energies (S,), eV, and ∂E/∂r (S, n, 3), eV/Å, at positions (S, n, 3), Å, in vacuum, without
+        neighbour lists; after `require_molecules`, which a simulation needs once."""
+        raise NotImplementedError("a family of whole molecules implements molecules()")
+
+
+class HasRadialNetworks:
+    """Radial networks of the distance alone."""
+
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
+        """Replace every radial network by a cubic table of `n_knots` knots: faster, never exact.
+
+        Raises:
+            BadInput: with these hyper-parameters a network sees more than the distance.
+        """
+        raise NotImplementedError("a family with radial networks implements use_radial_tables()")
+
+
+class HasHead:
+    """E_i = scale · (Σ readouts + shift of the element): what fine-tuning may train alone.
+
+    Attributes:
+        energy_scale: () or (elements,), eV; a buffer, constant in ordinary training.
+        shift: (elements,), in units of the scale.
+    """
+
+    energy_scale: Tensor
+    shift: nn.Parameter
+
+    @torch.jit.unused
+    def readouts(self) -> List[RadialMLP]:
+        """The networks that map features to the energy."""
+        raise NotImplementedError("a family with a head implements readouts()")
+
+
+def predicts_variance(potential: Potential) -> bool:
+    """Whether `posterior_features` of this model says more than zero."""
+    return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
+
+
+def of_whole_molecule(potential: Potential) -> bool:
+    """Whether the model, or a part of it, is one of a whole molecule."""
+    return any(isinstance(part, WholeMolecule) for part in potential.parts())
+
+
+def heads(potential: Potential) -> List[HasHead]:
+    """The parts with a head."""
+    return [part for part in potential.parts() if isinstance(part, HasHead)]
+
+
+def use_radial_tables(potential: Potential, n_knots: int) -> None:
+    """Replace every radial network of the model by a cubic table of `n_knots` knots.
+
+    Raises:
+        BadInput: a part without radial networks of the distance alone, or too few knots.
+    """
+    if n_knots < FEWEST_KNOTS:
+        raise BadInput(f"radial tables: expected {FEWEST_KNOTS} knots or more, got {n_knots}")
+    for part in potential.parts():
+        if not isinstance(part, HasRadialNetworks):
+            raise BadInput(f"radial tables: {type(part).__module__} has no radial network to tabulate")
+        part.use_radial_tables(n_knots)

@@ -1,0 +1,130 @@
+"""The ops registered from Python, where the compiled library is not: the reference, on every device.
+
+Most are followed into by torch, which differentiates and compiles what it finds there. The convolution reads
+numbers from its tables; where they have none (torch.compile, fake tensors) it stays an op of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mlplugins.ops import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GRAPH = "Tensor[] edges, int n_centers, Tensor[] tables"
+
+
+def register() -> torch.library.Library:
+    """Define all ops; they live as long as what is returned."""
+    library = torch.library.Library("mlplugins", "FRAGMENT")
+    for schema, function in FOLLOWED.items():
+        library.define(schema)
+        library.impl(schema.partition("(")[0], function, "CompositeImplicitAutograd")
+    library.define(f"convolution(Tensor h, Tensor y, Tensor w, {_GRAPH}) -> Tensor")
+    library.impl("convolution", reference.convolution, "CompositeExplicitAutograd")
+    library.impl("convolution", _convolution, "Autograd")
+    library.define(
+        f"convolution_backward(Tensor g, Tensor h, Tensor y, Tensor w, {_GRAPH}, bool[3] wanted) "
+        "-> (Tensor, Tensor, Tensor)"
+    )
+    library.impl("convolution_backward", _convolution_backward, "Autograd")
+    return library
+
+
+def _radial_convolution(
+    h: Tensor,
+    y: Tensor,
+    radial: list[Tensor],
+    weights: list[Tensor],
+    edges: list[Tensor],
+    n_centers: int,
+    tables: list[Tensor],
+) -> Tensor:
+    w = reference.perceptron(radial[1], weights)
+    return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+
+
+def _table_convolution(
+    h: Tensor,
+    y: Tensor,
+    x: Tensor,
+    knots: Tensor,
+    edges: list[Tensor],
+    n_centers: int,
+    tables: list[Tensor],
+) -> Tensor:
+    w = reference.interpolate(x, knots)
+    return torch.ops.mlplugins.convolution(h, y, w, edges[:2], n_centers, tables)
+
+
+FOLLOWED: dict[str, Callable[..., Any]] = {
+    f"radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, {_GRAPH}) -> Tensor": (
+        _radial_convolution
+    ),
+    f"table_convolution(Tensor h, Tensor y, Tensor x, Tensor knots, {_GRAPH}) -> Tensor": _table_convolution,
+    "edge_rows(Tensor centers, Tensor neighbors, Tensor vectors) -> (Tensor first, Tensor row)": (
+        reference.edge_rows
+    ),
+    "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) "
+    "-> Tensor": reference.symmetric_contraction,
+    "linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor": reference.linear,
+    "kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
+    "-> (Tensor energy, Tensor gradient)": reference.kernel_sum,
+    "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
+    "-> (Tensor energy, Tensor gradient, Tensor farthest)": reference.molecular_kernel,
+    "ghost_exchange(Tensor h) -> Tensor": torch.clone,
+}
+
+
+def _without_data(tables: list[Tensor]) -> bool:
+    return any(type(table) not in (Tensor, nn.Parameter) for table in tables)
+
+
+def _convolution(
+    h: Tensor, y: Tensor, w: Tensor, edges: list[Tensor], n_centers: int, tables: list[Tensor]
+) -> Tensor:
+    """The reference, which torch differentiates to any order, or an op without values."""
+    if _without_data(tables):
+        result: Tensor = Opaque.apply(h, y, w, edges, n_centers, tables)
+        return result
+    return reference.convolution(h, y, w, edges, n_centers, tables)
+
+
+class Opaque(torch.autograd.Function):
+    """The convolution as one op of a graph, and its gradients as another."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, y: Tensor, w: Tensor, edges: Any, n_centers: int, tables: Any) -> Tensor:
+        ctx.save_for_backward(h, y, w, *tables, *edges)
+        ctx.n_centers = n_centers
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        h, y, w, *rest = ctx.saved_tensors
+        wanted = list(ctx.needs_input_grad[:3])
+        found = torch.ops.mlplugins.convolution_backward(
+            g, h, y, w, rest[3:], ctx.n_centers, rest[:3], wanted
+        )
+        return (*(d if want else None for d, want in zip(found, wanted)), None, None, None)
+
+
+def _convolution_backward(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of ⟨g, convolution⟩ with respect to h, y and w, those wanted, the others empty."""
+    *inputs, edges, n_centers, tables, wanted = arguments
+    if _without_data(tables):
+        with torch._C._AutoDispatchBelowAutograd():
+            found: tuple[Tensor, ...] = torch.ops.mlplugins.convolution_backward(g, *arguments)
+            return found
+    with torch.enable_grad():
+        h, y, w = (t.detach().requires_grad_() for t in inputs)
+        out = reference.convolution(h, y, w, edges, n_centers, tables)
+        gradients = torch.autograd.grad(out, (h, y, w), g)
+    return tuple(d if want else d.new_empty(0) for d, want in zip(gradients, wanted))

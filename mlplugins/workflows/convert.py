@@ -1,0 +1,150 @@
+"""Writing a model.pt from a checkpoint, foreign or native."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mlplugins import checkpoints, elements, files
+from mlplugins.checkpoints import native
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput, nearest
+from mlplugins.model_file.card import DTYPES
+from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.write import save
+from mlplugins.structures import dataset
+
+
+@dataclass(frozen=True)
+class RadialTables:
+    """Cubic tables in place of radial networks: faster, never exact; their error is measured and stored.
+
+    Attributes:
+        knots: of every table, e.g. 1025.
+        structures: a file, or structures, to measure the error on; without any, rattled crystals of the
+            model's elements.
+    """
+
+    knots: int
+    structures: Path | str | Sequence[Atoms] = ()
+
+
+def convert(
+    checkpoint: Path | str,
+    output: Path | str = "model.pt",
+    elements: Sequence[str] | None = None,
+    head: str | None = None,
+    dtype: str = "float32",
+    portable: bool = False,
+    tables: RadialTables | None = None,
+) -> dict[str, Any]:
+    """Write the model of a foreign checkpoint as a model.pt, without the foreign package.
+
+    Args:
+        checkpoint: of SevenNet, MACE or NequIP, found by its content; or a model.pt of ours.
+        output: the file to write.
+        elements: symbols to keep; None: all of the model.
+        head: which one of several (MACE).
+        dtype: precision in which the model computes, `float32` or `float64`.
+        portable: free of the ops of mlplugins, for engines that know nothing of them.
+        tables: radial tables.
+
+    Returns:
+        What `mlplugins convert --json` writes.
+
+    Raises:
+        BadInput: no such file, an unknown format or option, an element that the model does not know.
+        RunFailed: the file cannot be written.
+    """
+    path = Path(checkpoint)
+    _check(dtype, Path(output))
+    found = checkpoints.read(path, None if elements is None else list(elements), head)
+    source = found.details["source"]
+    name = f"{source['format']} ({path.name})"
+    stored = _write(found, Path(output), _Options(name, dtype, portable, tables))
+    return {
+        "model": str(output),
+        "family": found.family,
+        "elements": found.elements,
+        "cutoff_A": found.potential.cutoff,
+        "layers": found.potential.n_layers,
+        "parameters": found.details["n_parameters"],
+        "dtype": dtype,
+        "portable": portable,
+        "source": source,
+        **stored,
+    }
+
+
+def export_checkpoint(
+    checkpoint: Path | str,
+    output: Path | str = "model.pt",
+    dtype: str | None = None,
+    portable: bool = False,
+    tables: RadialTables | None = None,
+) -> dict[str, Any]:
+    """Write the model of a checkpoint.ckpt of `train` or `finetune` as a model.pt; of an unfinished run, the
+    best averaged weights so far.
+
+    Args:
+        checkpoint: the file.
+        output: the file to write.
+        dtype: precision in which the model computes; None: as it was trained.
+        portable, tables: as in `convert`.
+
+    Returns:
+        What `mlplugins export --json` writes.
+
+    Raises:
+        BadInput: no such file, or not such a checkpoint.
+        RunFailed: the file cannot be written.
+    """
+    _check(dtype, Path(output))
+    found = native.read(Path(checkpoint))
+    chosen = dtype or str(found.details["configuration"]["training"]["dtype"])
+    name = f"{found.family} for {'-'.join(found.elements)}"
+    stored = _write(found, Path(output), _Options(name, chosen, portable, tables))
+    record = {"model": str(output), "family": found.family, "elements": found.elements}
+    return {**record, "dtype": chosen, "portable": portable, **stored}
+
+
+@dataclass(frozen=True)
+class _Options:
+    name: str
+    dtype: str
+    portable: bool
+    tables: RadialTables | None
+
+
+def _check(dtype: str | None, output: Path) -> None:
+    """Refuse what cannot work before anything is read."""
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"dtype '{dtype}': {nearest(dtype, DTYPES)}")
+    files.require_writable(output, "output")
+
+
+def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]:
+    """Write the file, with tables if they are asked for, and return their record."""
+    potential, stored = found.potential, {}
+    if options.tables is not None:
+        structures = _structures(options.tables.structures, found.elements)
+        potential, error = tabulated(potential, found.elements, options.tables.knots, structures)
+        stored = {"radial_tables": asdict(error)}
+    card = replace(found, name=options.name, details=found.details | stored)
+    save(potential, output, card, options.dtype, options.portable)
+    return stored
+
+
+def _structures(source: Path | str | Sequence[Atoms], known: Sequence[str]) -> list[Atoms]:
+    if isinstance(source, Path | str):
+        frames = dataset.frames(source)
+    else:
+        frames = [(atoms, f"structure {k}") for k, atoms in enumerate(source)]
+    after = f"; the model to be written knows {' '.join(known)}"
+    for atoms, origin in frames:
+        elements.require_known(atoms.symbols, known, f"structures: {origin} holds ", after)
+    return [atoms for atoms, _ in frames]

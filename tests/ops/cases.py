@@ -1,0 +1,95 @@
+"""Arguments for every op, all float tensors of which ask for gradients; and the ops' registered names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlplugins.ops import reference
+
+Arguments = tuple[Any, ...]
+
+ONLY_COMPILED = {
+    "radial_convolution_backward",
+    "table_convolution_backward",
+    "symmetric_contraction_backward",
+    "symmetric_contraction_double_backward",
+}
+"""Gradients that torch makes by itself of the ops registered from Python."""
+
+
+def arguments() -> dict[str, Arguments]:
+    """By the name of the op; those of the gradients (…_backward) are named with what is wanted of them."""
+    torch.manual_seed(0)
+    h, y, w = _leaf(6, 9), _leaf(11, 4), _leaf(11, 6)
+    edges = [torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3]), torch.randint(0, 6, (11,))]
+    row = torch.tensor([0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 5])
+    # 3x0e + 2x1o times harmonics of degree 1: a scalar and a vector from each
+    paths = torch.tensor([[0, 0, 0, 0, 3, 1, 3], [3, 9, 3, 3, 2, 3, 1], [3, 11, 4, 6, 2, 3, 3]])
+    entries = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 1], [4, 2], [5, 3], [6, 1], [10, 2], [14, 3], [7, 0]])
+    tables = [paths, entries, torch.randn(10, dtype=torch.float64)]
+    graph = (edges, 4, tables)
+    shared = ([*edges, row], 4, tables)
+    radial = [_leaf(11), _leaf(6, 5), torch.randn(6, 5, dtype=torch.float64)]
+    weights = [_leaf(5, 7).detach(), _leaf(7, 6).detach()]
+    x, knots = torch.rand(11, dtype=torch.float64).requires_grad_(), _leaf(9, 2, 6).detach()
+    g, wanted = _leaf(4, 17), [True, True, True]
+    contraction = _contraction()
+    dx, dc = (_leaf(*t.shape) for t in contraction[:2])
+    packed = reference.pack_points(_leaf(10, 6).detach(), _leaf(10, 6).detach())
+    pairs = torch.stack([torch.arange(6), torch.randperm(6)])
+    terms = [0, 0, 1, 3, 0, 0, 9, 0, 1, 2, 0, 3, 3, 4, 3, 2, 1, 0]
+    return {
+        "convolution": (h, y, w, *graph),
+        "convolution of shared rows": (h, y, _leaf(6, 6), *shared),
+        "convolution_backward": (g, h, y, w, *graph, wanted),
+        "convolution_backward of two": (g, h, y, w, *graph, [True, False, True]),
+        "radial_convolution": (h, y, radial, weights, *shared),
+        "radial_convolution with weights that are trained": (h, y, radial, _leaves(weights), *shared),
+        "radial_convolution_backward": (g, h, y, radial, weights, *shared, wanted),
+        "table_convolution": (h, y, x, knots, *graph),
+        "table_convolution of shared rows": (h, y, x.detach()[row].requires_grad_(), knots, *shared),
+        "table_convolution_backward": (g, h, y, x, knots, *graph, wanted),
+        "edge_rows": (*edges, _leaf(11, 3)),
+        "linear": (_leaf(5, 11), [_leaf(5, 4), _leaf(2, 3)], terms, 14),
+        "symmetric_contraction": contraction,
+        "symmetric_contraction_backward": (_leaf(7, 6), *contraction, True),
+        "symmetric_contraction_double_backward": (dx, dc, _leaf(7, 6), *contraction, True),
+        "symmetric_contraction_double_backward along x": (dx, None, _leaf(7, 6), *contraction, False),
+        "kernel_sum": (_leaf(5, 6), packed, torch.randn(16, dtype=torch.float64), "gaussian", 0.7),
+        "kernel_sum of forces": (_leaf(5, 6), packed, torch.zeros(0, dtype=torch.float64), "matern52", 0.7),
+        "molecular_kernel": (
+            _leaf(2, 4, 3),
+            [*torch.rand(2, 6, dtype=torch.float64), pairs, packed, torch.randn(16, dtype=torch.float64)],
+            "matern52",
+            0.7,
+        ),
+        "ghost_exchange": (_leaf(4, 3),),
+    }
+
+
+def operator(case: str) -> Any:
+    """The op that a name of `arguments` belongs to."""
+    return getattr(torch.ops.mlplugins, case.partition(" ")[0]).default
+
+
+def detached(value: Any) -> Any:
+    """The same without a graph, lists included."""
+    if isinstance(value, tuple | list):
+        return type(value)(detached(part) for part in value)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _contraction() -> Arguments:
+    monomials = torch.tensor([[0, 0, -1, -1], [0, 1, 1, -1], [1, 0, 1, 2], [2, 2, 2, 2], [1, 0, 0, 0]])
+    return _leaf(7, 6), _leaf(3, 5, 2), torch.tensor([0, 1, 1, 0, 2, 2, 1]), monomials, 3
+
+
+def _leaf(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def _leaves(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.detach().requires_grad_() for t in tensors]
