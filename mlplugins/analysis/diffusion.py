@@ -106,7 +106,7 @@ class Diffusion:
         curvature: difference of the ordinary slope in the window and of D* in standard errors.
         curved: whether no window has D* as its slope or, for a window given, ordinary and generalised fits
             differ; the intervals then hold both.
-        fit: lags and weights behind the numbers.
+        fits: lags and weights behind the numbers; the first gives the values, all of them the intervals.
         estimator: as asked for, see `diffusion`.
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
@@ -123,7 +123,7 @@ class Diffusion:
     collective_intercept_a2: float | None
     curvature: float
     curved: bool
-    fit: Fit
+    fits: tuple[Fit, ...]
     estimator: str = "gls"
     one_mean: float = 1.0
     late: Late | None = None
@@ -159,7 +159,8 @@ def diffusion(
     lags = window_lags(paths, window, estimator)
     fit = relative_fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
     both = _collective(paths, fit, fits) if collective else []
-    return _diffusion(paths, (window, fit, estimator), (fits, both), curvature)
+    used = [relative_fit(lags, each.line, 0.0, each.value, fit.blocks) for each in fits]
+    return _diffusion(paths, (window, used, estimator), (fits, both), curvature)
 
 
 def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimate]:
@@ -171,14 +172,14 @@ def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimat
 
 def _diffusion(
     paths: Paths,
-    shown: tuple[Window, Fit, str],
+    shown: tuple[Window, Sequence[Fit], str],
     fits: tuple[list[Estimate], list[Estimate]],
     curvature: float,
 ) -> Diffusion:
     """Values of the first estimates, tracer and collective, with intervals that hold the others."""
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 6.0
     own, both = fits
-    window, fit, estimator = shown
+    window, used, estimator = shown
     return Diffusion(
         tracer=_value(own, unit),
         collective=replace(_value(both, unit), limit=UNKNOWN) if both else None,
@@ -190,7 +191,7 @@ def _diffusion(
         collective_intercept_a2=both[0].intercept if both else None,
         curvature=curvature,
         curved=len(own) > 1,
-        fit=fit,
+        fits=tuple(used),
         estimator=estimator,
         one_mean=own[0].one_mean,
     )
@@ -213,12 +214,14 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     fits = [weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
     both = _collective(paths, fit, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
+    used = [replace(fit, line=each) for each in shown]
     late = late_slope(paths, *general)
     if late is None:
-        return _diffusion(paths, (window, fit, estimator), (fits, both), away)
+        return _diffusion(paths, (window, used, estimator), (fits, both), away)
+    used.append(late[0])
     fits.append(late[1])
     both += _collective(paths, late[0], fits[-1:]) if collective else []
-    found = _diffusion(paths, (window, fit, estimator), (fits, both), away)
+    found = _diffusion(paths, (window, used, estimator), (fits, both), away)
     low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
     d = _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)
     return replace(found, late=Late(float(low), float(high), d))

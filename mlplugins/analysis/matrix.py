@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +42,29 @@ class MatrixSlope:
         t = float(special.stdtrit(max(len(self.weights) - 1, 1), 0.5 + LEVEL / 2))
         value = float(self.value[row, column]) * unit
         half = float(np.hypot(self.error[row, column] * unit * t, 1.96 * self.curvature**0.5 * value))
-        relative = float(self.error[row, column]) * unit / abs(value) if value else float("inf")
+        relative = float(self.error[row, column]) * abs(unit / value) if value else float("inf")
         return Value(value, value - half, value + half, relative)
 
 
-def slope_matrix(products: Sequence[Floats], paths: Paths, fit: Fit) -> MatrixSlope:
+def spanned(slopes: Sequence[MatrixSlope], row: int, column: int, unit: float) -> Value:
+    """One element of the first with an interval that holds those of all."""
+    parts = [slope.entry(row, column, unit) for slope in slopes]
+    return replace(
+        parts[0],
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        relative_error=max(part.relative_error for part in parts),
+    )
+
+
+def slope_matrix(products: Sequence[Floats], paths: Paths, fit: Fit, widened: bool = False) -> MatrixSlope:
     """Slope of every element of ⟨Σ_g Δx_ag Δx_bg⟩, by the lags and weights that `diffusion` took for the MSD.
 
     Args:
         products: (frames, K, G) of each run.
         paths: the runs' segments and spacing (their displacements are not used).
         fit: lags and weights.
+        widened: for blocks that overlap by their lags, as D* of several ions is.
     """
     lags, line = fit.lags, fit.line
     parts, weights = [], []
@@ -64,7 +76,8 @@ def slope_matrix(products: Sequence[Floats], paths: Paths, fit: Fit) -> MatrixSl
     per_block = np.einsum("m,mbij->bij", line.weights, blocks)
     value = np.einsum("b,bij->ij", shares, per_block)
     flat = per_block.reshape(len(shares), -1)
-    error = np.sqrt([time_variance(column, shares) for column in flat.T]).reshape(value.shape)
+    wider = (1 + fit.overlap) / 2 if widened else 1.0
+    error = np.sqrt([wider * time_variance(column, shares) for column in flat.T]).reshape(value.shape)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
     brownian = fit.relative_variance * paths.longest / frames
     return MatrixSlope(value, error, per_block, shares, brownian, fit.curvature)
@@ -103,9 +116,9 @@ def diffusion_tensor(paths: Paths, result: Diffusion) -> DiffusionTensor:
     """
     products = [run.transpose(0, 2, 1) for run in paths.displacements]
     ions = paths.displacements[0].shape[1]
-    slope = slope_matrix(products, paths, result.fit)
+    slopes = [slope_matrix(products, paths, fit, widened=ions > 1) for fit in result.fits]
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 2 / ions
-    entries = (*result.axes, *(slope.entry(a, b, unit) for a, b in VOIGT[3:]))
-    values, vectors = np.linalg.eigh(slope.value * unit)
+    entries = (*result.axes, *(spanned(slopes, a, b, unit) for a, b in VOIGT[3:]))
+    values, vectors = np.linalg.eigh(slopes[0].value * unit)
     x, y, z = (float(value) for value in values[::-1])
     return DiffusionTensor(entries, (x, y, z), vectors.T[::-1].copy())

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mlplugins.analysis.blocks import Paths, time_variance
 from mlplugins.analysis.diffusion import Diffusion, diffusion
-from mlplugins.analysis.matrix import MatrixSlope, slope_matrix
-from mlplugins.analysis.value import UNKNOWN, Value, interval
+from mlplugins.analysis.matrix import MatrixSlope, slope_matrix, spanned
+from mlplugins.analysis.value import UNKNOWN, Value, interval, spanning
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS, conductivity_ms_cm
 
 Floats = NDArray[np.float64]
@@ -104,27 +104,22 @@ def onsager(
         np.stack([species[name][run].sum(axis=1) for name in names], axis=1) for run in range(_runs(species))
     ]
     ions = [species[name][0].shape[1] for name in names]
-    slope = slope_matrix(sums, paths, result.fit)
+    slopes = [slope_matrix(sums, paths, fit) for fit in result.fits]
     weight = np.array([charges[name] for name in names])
     unit = 1 / paths.interval_fs / 6
     sigma_unit = conductivity_ms_cm(CM2_S_PER_A2_FS, state.volume_a3, state.temperature_k) * unit
     plain = unit / (state.volume_a3 * BOLTZMANN_EV_K * state.temperature_k)
-    # the sum of the parts, block by block
-    currents = np.einsum("i,bij,j->b", weight, slope.per_block, weight)
-    total = float(slope.weights @ currents)
-    error = time_variance(currents, slope.weights)
-    model, curved = slope.brownian * total**2, slope.curvature * total**2
-    sigma = interval(total, error, model, len(currents) - 1, curved, single=True).scaled(sigma_unit)
+    sigma = spanning([_sum(slope, weight) for slope in slopes]).scaled(sigma_unit)
     sigma = replace(sigma, limit=UNKNOWN)
     tracer = _nernst_einstein(own, ions, weight, state)
-    shares = weight @ slope.value * weight
+    shares = weight @ slopes[0].value * weight
     return Onsager(
         carriers=tuple(
             Carrier(name, float(z), count, one.tracer, one.curved)
             for name, z, count, one in zip(names, weight, ions, own)
         ),
-        coefficients=_entries(slope, plain * np.ones_like(slope.value)),
-        parts=_entries(slope, sigma_unit * np.outer(weight, weight)),
+        coefficients=_entries(slopes, plain * np.ones_like(slopes[0].value)),
+        parts=_entries(slopes, sigma_unit * np.outer(weight, weight)),
         sigma=sigma,
         sigma_tracer=tracer,
         transference=tuple(float(share) for share in shares / shares.sum()) if shares.sum() > 0 else (),
@@ -140,17 +135,19 @@ def _like(paths: Paths, displacements: Sequence[Floats]) -> Paths:
     return Paths(displacements, paths.segments, paths.interval_fs)
 
 
-def _entries(slope: MatrixSlope, units: Floats) -> tuple[tuple[Value, ...], ...]:
-    count = len(units)
-    rows = []
-    for i in range(count):
-        entries = [slope.entry(i, j, float(units[i, j])) for j in range(count)]
-        rows.append(
-            tuple(
-                Value(v.value, min(v.low, v.high), max(v.low, v.high), abs(v.relative_error)) for v in entries
-            )
-        )
-    return tuple(rows)
+def _entries(slopes: Sequence[MatrixSlope], units: Floats) -> tuple[tuple[Value, ...], ...]:
+    return tuple(
+        tuple(spanned(slopes, i, j, float(unit)) for j, unit in enumerate(row)) for i, row in enumerate(units)
+    )
+
+
+def _sum(slope: MatrixSlope, weight: Floats) -> Value:
+    """Σ_ij z_i z_j of the slopes, with the scatter of the sum block by block."""
+    currents = np.einsum("i,bij,j->b", weight, slope.per_block, weight)
+    total = float(slope.weights @ currents)
+    error = time_variance(currents, slope.weights)
+    model, curved = slope.brownian * total**2, slope.curvature * total**2
+    return interval(total, error, model, len(currents) - 1, curved, single=True)
 
 
 def _nernst_einstein(

@@ -51,7 +51,7 @@ class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
     `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
-    `freedom` that of Student's t.
+    `freedom` that of Student's t, `overlap` as in `Fit`.
     """
 
     value: float
@@ -62,8 +62,9 @@ class Estimate:
     curvature: float
     line: LineWeights
     data: BlockMsd
-    freedom: int
+    freedom: float
     one_mean: float
+    overlap: float = 1.0
 
     @property
     def intercept(self) -> float:
@@ -85,13 +86,8 @@ def weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean:
         variance = _ceiling_variance(line, data.mean, fit.lags, paths)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
-    found = of_cells(cells, data, model, line, one_mean)
-    more = 0.0
-    if cells.shape[1] > 1 and one_mean >= CONTRADICTION:
-        # the mean of two estimates, where that of blocks alone is larger: ions that move together
-        more = max(fit.overlap * found.time - found.time - found.ions, 0.0) / 2
-    curvature = fit.curvature * found.value**2 if value > 0 else 0.0
-    return replace(found, time=found.time + more, curvature=curvature)
+    found = of_cells(cells, data, model, line, one_mean, fit.overlap)
+    return replace(found, curvature=fit.curvature * found.value**2 if value > 0 else 0.0)
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
@@ -121,12 +117,28 @@ def _ceiling_variance(line: LineWeights, mean: Floats, lags: Lags, paths: Paths)
 
 
 def of_cells(
-    cells: Floats, data: BlockMsd, model: float, line: LineWeights, one_mean: float = 1.0
+    cells: Floats,
+    data: BlockMsd,
+    model: float,
+    line: LineWeights,
+    one_mean: float = 1.0,
+    overlap: float = 1.0,
 ) -> Estimate:
     blocks = cells.mean(axis=1)
-    time, freedom = over_time(blocks, data, one_mean)
+    time, blocks_freedom = over_time(blocks, data, one_mean)
     value, ions = float(data.weights @ blocks), ion_variance(cells, data)
-    return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean)
+    freedom = _freedom(time, blocks_freedom, ions, cells)
+    if cells.shape[1] > 1 and one_mean >= CONTRADICTION:
+        # the mean of two estimates, where that of blocks alone is larger: ions that move together
+        time += max(overlap * time - time - ions, 0.0) / 2
+    return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean, overlap)
+
+
+def _freedom(time: float, blocks: int, ions: float, cells: Floats) -> float:
+    """Degrees of freedom of the sum of both variances (Satterthwaite)."""
+    if time + ions <= 0:
+        return blocks
+    return (time + ions) ** 2 / (time**2 / blocks + ions**2 / max(cells.shape[1] - 1, 1))
 
 
 def over_time(blocks: Floats, data: BlockMsd, one_mean: float) -> tuple[float, int]:
@@ -174,6 +186,6 @@ def difference(first: Estimate, second: Estimate) -> float:
 
 def along_axis(fit: Estimate, axis: int) -> Estimate:
     cells = np.einsum("m,mbn->bn", fit.line.weights, fit.data.msd[..., axis])
-    found = of_cells(cells, fit.data, fit.model / 3, fit.line, fit.one_mean)
+    found = of_cells(cells, fit.data, fit.model / 3, fit.line, fit.one_mean, fit.overlap)
     part = (found.value / fit.value) ** 2 if fit.value > 0 else 0.0
     return replace(found, curvature=fit.curvature * part)

@@ -48,7 +48,7 @@ class Value:
         return numbers if self.determined else {**numbers, "determined": False}
 
 
-def half_width(variance: float, model: float, freedom: int, known: float = 0.0) -> float:
+def half_width(variance: float, model: float, freedom: float, known: float = 0.0) -> float:
     """Half of a 95 % interval, see `interval`."""
     t = float(special.stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
     z = float(special.ndtri(0.5 + LEVEL / 2))
@@ -56,7 +56,7 @@ def half_width(variance: float, model: float, freedom: int, known: float = 0.0) 
 
 
 def interval(
-    value: float, variance: float, model: float, freedom: int, known: float = 0.0, single: bool = False
+    value: float, variance: float, model: float, freedom: float, known: float = 0.0, single: bool = False
 ) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
 

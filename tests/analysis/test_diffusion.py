@@ -6,10 +6,11 @@ from scipy import special
 
 from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
 from mlplugins.analysis.markup import span
-from mlplugins.analysis.matrix import slope_matrix
+from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
+from mlplugins.analysis.onsager import ThermodynamicState, onsager
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
-from mlplugins.units import CM2_S_PER_A2_FS
+from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS
 
 
 def paths_of(*displacements, interval_fs=100.0):
@@ -29,7 +30,9 @@ def test_lattice_walk_within_three_standard_errors():
     for axis in result.axes:
         assert abs(axis.value - walk.exact_cm2_s) < 3 * standard_error(axis)
     # MSD = 6 σ² + 6 D t for rattling of variance σ² per axis
-    assert result.intercept_a2 == pytest.approx(6 * walk.vibration**2, abs=0.15)
+    error = 6e4 * standard_error(result.tracer) * result.window.low_ps  # the line starts at the window
+    assert error < 0.2
+    assert abs(result.intercept_a2 - 6 * walk.vibration**2) < 3 * error
 
 
 def test_all_ions_together_conduct_n_times_better():
@@ -39,13 +42,16 @@ def test_all_ions_together_conduct_n_times_better():
     assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
 
 
-def curved_walk(frames=1200, ions=12):
-    """Ions in a wide soft cage: the slope falls along the whole run."""
-    random = np.random.default_rng(3)
+SLOW_STEP = 0.7
+
+
+def curved_walk(frames=1200, ions=12, step=SLOW_STEP, seed=5):
+    """Ions that diffuse slowly in a wide soft cage: the slope falls along the whole run."""
+    random = np.random.default_rng(seed)
     path = np.zeros((frames, ions, 3))
     for frame in range(1, frames):
         path[frame] = 0.995 * path[frame - 1] + random.normal(size=(ions, 3))
-    return path
+    return path + np.cumsum(step * random.normal(size=path.shape), axis=0)
 
 
 def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
@@ -56,31 +62,33 @@ def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
     assert result.curved
     assert result.estimator == "gls"
     assert not result.window.linear
-    assert result.tracer.high > 10 * result.tracer.low  # the truth is zero, and no lag shows it
+    assert result.tracer.high > 4 * result.tracer.low  # no lag shows the truth
+    assert result.tracer.low < SLOW_STEP**2 / 2 / 0.1 * 1e-4 < result.tracer.high
     ordinary = diffusion(paths_of(*runs), estimator="ols")
     assert ordinary.estimator == "ols"
     assert ordinary.tracer.value != pytest.approx(result.tracer.value, rel=0.2)
     assert result.tracer.low < ordinary.tracer.value < result.tracer.high
     assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
-    assert result.collective.low == pytest.approx(8 * result.tracer.low, rel=1e-9)
     # at most the χ² interval of thirty walkers, which is skew, is wider
-    freedom = 2 * len(runs) / result.fit.relative_variance
-    skew = freedom / special.chdtri(freedom, 0.975) * max(result.tracer.value, ordinary.tracer.value)
-    assert result.collective.high == pytest.approx(8 * max(result.tracer.high, skew), rel=1e-9)
+    freedom = 2 * len(runs) / result.fits[0].relative_variance
+    values = result.tracer.value, ordinary.tracer.value
+    low, high = (freedom / special.chdtri(freedom, tail) for tail in (0.025, 0.975))
+    assert result.collective.low == pytest.approx(8 * min(result.tracer.low, low * min(values)), rel=1e-9)
+    assert result.collective.high == pytest.approx(8 * max(result.tracer.high, high * max(values)), rel=1e-9)
     assert np.mean([axis.value for axis in result.axes]) == pytest.approx(result.tracer.value, rel=1e-9)
 
 
-@pytest.mark.parametrize("window", [None, (2.0, 20.0)])
-def test_what_is_fitted_again_with_the_weights_of_a_curved_msd_gives_the_same_d(window):
-    paths = paths_of(curved_walk())
+@pytest.mark.parametrize(("window", "step", "seed"), [(None, SLOW_STEP, 5), ((2.0, 20.0), 0.0, 3)])
+def test_what_is_fitted_again_with_the_weights_of_a_curved_msd_gives_the_same_d(window, step, seed):
+    paths = paths_of(curved_walk(step=step, seed=seed))
     result = diffusion(paths, window)
     assert result.curved
     ions = paths.displacements[0].shape[1]
     unit = CM2_S_PER_A2_FS / paths.interval_fs / 6
-    own = slope_matrix([run.transpose(0, 2, 1) for run in paths.displacements], paths, result.fit)
+    own = slope_matrix([run.transpose(0, 2, 1) for run in paths.displacements], paths, result.fits[0])
     assert np.trace(own.value) / ions * unit == pytest.approx(result.tracer.value, rel=1e-9)
     summed = [run.sum(axis=1)[:, None, :] for run in paths.displacements]
-    both = slope_matrix(summed, paths, result.fit)
+    both = slope_matrix(summed, paths, result.fits[0])
     assert both.value[0, 0] / ions * unit == pytest.approx(result.collective.value, rel=1e-9)
     assert len(both.weights) == result.blocks
     # and the ordinary slope of its window is that of the same window given by hand, on other lags of it
@@ -102,12 +110,16 @@ def test_least_squares_that_cycle_are_solved_all_the_same():
 
 
 def test_a_slope_that_changes_at_late_lags_is_held_and_said():
-    """A cage that relaxes in a third of the run: lags to a half of it see a D, later ones see it fall."""
-    found = []
+    """A cage that relaxes in a third of the run: lags to a half of it see a D, later ones see it fall.
+
+    In some runs the fit itself sees that it may fall; D* of the first lags is 13 times too high.
+    """
+    found, held = [], 0
     for seed in range(20):
         walk = LatticeWalk(frames=600, ions=100, rate=0.05, seed=seed)
         moved = walk.displacements() + soft_cage(walk, 20.0, 2.0)
         result = diffusion(paths_of(moved), collective=False)
+        held += result.tracer.low < walk.exact_cm2_s < result.tracer.high
         if result.late is not None:
             assert result.curved
             found.append(result)
@@ -116,7 +128,44 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
             slope = np.polyfit(0.1 * lags, msd, 1)[0] / 6e4
             assert result.late.d.value == pytest.approx(max(slope, 0.0), rel=0.1, abs=1e-7)
             assert result.tracer.low <= result.late.d.low <= max(slope, 0.0) < result.tracer.high
-    assert len(found) >= 10
+    assert len(found) >= 3
+    assert held >= 10
+
+
+def test_a_cage_that_relaxes_in_a_fifth_of_the_run_is_held():
+    """Its relaxation triples the early slope; fewer than 16 of 20 have a probability of 0.3 % at 95 %."""
+    ratios, held = [], 0
+    for seed in range(100, 120):
+        walk = LatticeWalk(frames=600, ions=100, hop=1.5, rate=0.4, seed=seed, vibration=0.1)
+        tracer = diffusion(
+            paths_of(walk.displacements() + soft_cage(walk, 12.0, 2.0)), collective=False
+        ).tracer
+        held += tracer.low < walk.exact_cm2_s < tracer.high
+        ratios.append(tracer.value / walk.exact_cm2_s)
+    assert held >= 16
+    assert np.median(ratios) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("window", [None, (2.0, 20.0)])
+def test_where_two_slopes_differ_every_number_holds_both(window):
+    """D* along each axis, the tensor's other elements and the parts of σ, not D* and D_σ alone."""
+    one = curved_walk(ions=30) if window is None else curved_walk(ions=30, step=0.0, seed=3)
+    runs = [one[:, 10 * part : 10 * (part + 1)] for part in range(3)]
+    paths = paths_of(*runs)
+    result = diffusion(paths, window)
+    assert len(result.fits) > 1
+    tensor = diffusion_tensor(paths, result)
+    unit = CM2_S_PER_A2_FS / paths.interval_fs / 2 / 10
+    sums = [run.sum(axis=1)[:, None, :] for run in runs]
+    parts = onsager({"Li": runs}, {"Li": 1.0}, paths, result, ThermodynamicState(600.0, 1000.0)).coefficients[
+        0
+    ][0]
+    scale = 1 / paths.interval_fs / 6 / (1000.0 * BOLTZMANN_EV_K * 600.0)
+    for fit in result.fits:
+        slope = slope_matrix([run.transpose(0, 2, 1) for run in runs], paths, fit).value * unit
+        for value, (row, column) in zip(tensor.entries, VOIGT):
+            assert value.low <= max(slope[row, column], 0.0 if row == column else -np.inf) <= value.high
+        assert parts.low < slope_matrix(sums, paths, fit).value[0, 0] * scale < parts.high
 
 
 def test_late_lags_of_plain_walks_are_no_alarm():

@@ -219,9 +219,13 @@ run 3000
 """
 
 
-def test_a_liquid_under_a_barostat_moves_as_its_velocities_say(tmp_path):
+GAS = LIQUID.replace("lj/cut 5.2", "zero 5.2").replace("* * 0.0104 3.4", "* *")
+
+
+@pytest.mark.parametrize("system", [LIQUID, GAS], ids=["liquid", "ideal gas"])
+def test_atoms_under_a_barostat_move_as_their_velocities_say(tmp_path, system):
     """The velocities of LAMMPS' fix npt are relative to the strain; their integral is the displacement."""
-    run_lammps(LIQUID, tmp_path)
+    run_lammps(system, tmp_path)
     rows = [
         block.splitlines()[8:] for block in (tmp_path / "v.dump").read_text().split("ITEM: TIMESTEP\n")[1:]
     ]
