@@ -35,16 +35,18 @@ class Pairs(NamedTuple):
 
     Attributes:
         atoms: (2, E) int64, first and second atom of each pair.
-        shifts: (E, 3) int32, cell shifts of the second atom.
+        shifts: (E, 3) int32, cell shifts of the second atom; None unless asked for.
         vectors: (E, 3) float64, from the first to the second, Å.
     """
 
     atoms: Tensor
-    shifts: NDArray[np.int32]
+    shifts: NDArray[np.int32] | None
     vectors: Tensor
 
     def labels(self, device: torch.device) -> Labels:
-        """As metatomic names them."""
+        """As metatomic names them; they need the shifts."""
+        if self.shifts is None:
+            raise ValueError("pairs without cell shifts have no labels")
         values = np.concatenate([self.atoms.numpy().T, self.shifts], axis=1, dtype=np.int32)
         return Labels(PAIR_NAMES, torch.from_numpy(values).to(device), assume_unique=True)
 
@@ -59,17 +61,19 @@ class NeighborCache:
         if not math.isfinite(skin) or skin < 0:
             raise BadInput(f"skin: expected a length in Å, zero or more, got {skin}")
         self.skin = float(skin)
-        self._finders: dict[tuple[int, float, bool, bool], NeighborList] = {}
+        self._finders: dict[tuple[int, float, bool, bool, bool], NeighborList] = {}
         self._cells: dict[int, bytes] = {}
 
-    def pairs(self, place: int, structure: Prepared, cutoff: float, full: bool) -> Pairs:
+    def pairs(
+        self, place: int, structure: Prepared, cutoff: float, full: bool, shifts: bool = False
+    ) -> Pairs:
         """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
         require_extent(structure.positions, structure.cell, structure.pbc, cutoff)
         cell = structure.cell.tobytes()
         reuse = self.skin > 0 and self._cells.get(place) == cell
         if self.skin > 0:
             self._cells[place] = cell
-        key = (place if reuse else -1, cutoff, full, reuse)
+        key = (place if reuse else -1, cutoff, full, reuse, shifts)
         finder = self._finders.get(key)
         if finder is None:
             finder = NeighborList(
@@ -80,15 +84,16 @@ class NeighborCache:
                 n_threads=torch.get_num_threads(),
             )
             self._finders[key] = finder
-        ij, shifts, vectors = finder.compute(
+        ij, vectors, *cells = finder.compute(
             points=structure.positions,
             box=structure.cell,
             periodic=structure.pbc,
-            quantities="PSD",
+            quantities="PDS" if shifts else "PD",
             copy=False,  # the views are copied below, before the finder is used again
         )
         atoms = np.ascontiguousarray(ij.T).view(np.int64)
-        return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
+        cell_shifts = cells[0].copy() if shifts else None
+        return Pairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
 
 
 class Program:
@@ -302,7 +307,7 @@ class GeneralModel:
         )
         for options in self._lists:
             cutoff = options.engine_cutoff("angstrom")
-            pairs = lists.pairs(place, structure, cutoff, options.full_list)
+            pairs = lists.pairs(place, structure, cutoff, options.full_list, shifts=True)
             values = pairs.vectors.to(**kind).unsqueeze(2)
             samples = pairs.labels(self._device)
             block = TensorBlock(values, samples, [self._components], self._properties)
