@@ -41,7 +41,7 @@ try:
     main.main([{verb!r}, "--help"])
 except SystemExit as end:
     assert end.code == 0"""
-    assert _imported(code, ("torch", "lightning", "metatomic", "e3nn")) == []
+    assert _imported(code, HEAVY) == []
 
 
 def test_models_do_without_the_compiler_of_torch():
