@@ -18,7 +18,6 @@ from scipy import linalg
 
 Floats = NDArray[np.float64]
 JITTER = 1e-9
-ESTIMATORS = ("gls", "ols")
 
 
 @dataclass(frozen=True)

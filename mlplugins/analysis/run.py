@@ -9,8 +9,6 @@ from pathlib import Path
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.store import BUDGET_BYTES
 
-DRIFTS = ("framework", "all", "none")
-
 
 @dataclass(frozen=True)
 class ReadSettings:

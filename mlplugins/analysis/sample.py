@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.analysis.blocks import Paths, collective_paths
+from mlplugins.analysis.choices import HOP_LENGTH_A
 from mlplugins.analysis.current import CurrentSource
 from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
@@ -19,7 +20,6 @@ from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS
 
 Floats = NDArray[np.float64]
-HOP_LENGTH_A = 3.0
 MELTED_A = 2.0
 """Root-mean-square displacement of a framework that no longer stands still."""
 

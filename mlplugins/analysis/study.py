@@ -18,12 +18,13 @@ from pydantic import AfterValidator, Field
 
 from mlplugins import files
 from mlplugins.analysis.arrhenius import arrhenius
+from mlplugins.analysis.choices import HOP_LENGTH_A
 from mlplugins.analysis.conductivity import analyse
 from mlplugins.analysis.current import CurrentSource
 from mlplugins.analysis.observables.base import registered
 from mlplugins.analysis.report import Report, write_report
 from mlplugins.analysis.result import RunResult
-from mlplugins.analysis.sample import HOP_LENGTH_A, AnalysisSettings
+from mlplugins.analysis.sample import AnalysisSettings
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
 from mlplugins.config import Count, Positive, Section, read_yaml, validated

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 from mlplugins import registry
+from mlplugins.analysis.choices import DRIFTS
 from mlplugins.analysis.joining import Joiner
 from mlplugins.analysis.readers._text import Frame, ReadOptions, head
-from mlplugins.analysis.run import DRIFTS, ReadSettings, Trajectory
+from mlplugins.analysis.run import ReadSettings, Trajectory
 from mlplugins.errors import BadInput, nearest
 
 __all__ = ["DRIFTS", "ReadSettings", "Trajectory", "find_reader", "read_frames", "read_trajectory"]

@@ -15,6 +15,7 @@ not installed or not built fails; leave it out with --engines. JSON: {"passed", 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,9 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mlplugins import engines, files
-from mlplugins.checks.result import Check
-from mlplugins.checks.suite import CheckOptions, CheckReport, check
 from mlplugins.cli._common import add_json, console
+
+if TYPE_CHECKING:
+    from mlplugins.checks.result import Check
+    from mlplugins.checks.suite import CheckReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print one table, return 0 if all passed."""
+    from mlplugins.checks.suite import CheckOptions, check
+
     names = tuple(name.strip() for name in args.engines.split(",") if name.strip())
     options = CheckOptions(names, tuple(args.ranks), args.nve_steps, args.md, args.unconstrained)
     out = console()

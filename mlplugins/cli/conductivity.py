@@ -33,21 +33,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlplugins import files
-from mlplugins.analysis.linefit import ESTIMATORS
-from mlplugins.analysis.markup import span
-from mlplugins.analysis.report import Report, observable_lines
-from mlplugins.analysis.result import RunResult
-from mlplugins.analysis.sample import HOP_LENGTH_A
-from mlplugins.analysis.study import Config, conductivity, load, read
-from mlplugins.analysis.trajectory import DRIFTS
+from mlplugins.analysis.choices import DRIFTS, ESTIMATORS, HOP_LENGTH_A
 from mlplugins.cli._common import OutputFolder, add_json, console
 from mlplugins.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlplugins.analysis.report import Report
+    from mlplugins.analysis.result import RunResult
+    from mlplugins.analysis.study import Config
+    from mlplugins.analysis.value import Value
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -98,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Study the runs, print a table."""
+    from mlplugins.analysis.study import conductivity
+
     screen = console()
     report = conductivity(_configuration(args), args.output, partial(_progress, screen))
     files.write_json(args.json, report.as_json())
@@ -108,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _configuration(args: argparse.Namespace) -> Config:
     """The configuration from the YAML file or from the options; options win over the file."""
+    from mlplugins.analysis.study import load, read
+
     names = (
         "species",
         "charge",
@@ -172,6 +177,12 @@ def _progress(screen: Console, title: str) -> Iterator[Callable[[float, int], No
         yield lambda fraction, frames: bar.update(task, completed=fraction, frames=frames)
 
 
+def _span(value: Value | None, digits: int = 3) -> str:
+    from mlplugins.analysis.markup import span
+
+    return span(value, digits)
+
+
 @dataclass(frozen=True)
 class _Column:
     title: str
@@ -180,15 +191,17 @@ class _Column:
 
 COLUMNS = (
     _Column("T (K)", lambda run: f"{run.temperature_k:g}"),
-    _Column("D (cm²/s)", lambda run: span(run.diffusion.tracer)),
-    _Column("σ tracer (mS/cm)", lambda run: span(run.sigma_tracer)),
-    _Column("σ collective (mS/cm)", lambda run: span(run.sigma_collective)),
-    _Column("Haven ratio", lambda run: span(run.diffusion.haven, 2)),
+    _Column("D (cm²/s)", lambda run: _span(run.diffusion.tracer)),
+    _Column("σ tracer (mS/cm)", lambda run: _span(run.sigma_tracer)),
+    _Column("σ collective (mS/cm)", lambda run: _span(run.sigma_collective)),
+    _Column("Haven ratio", lambda run: _span(run.diffusion.haven, 2)),
     _Column("fit (ps)", lambda run: f"{run.diffusion.window.low_ps:.3g}–{run.diffusion.window.high_ps:.3g}"),
 )
 
 
 def _print(screen: Console, report: Report) -> None:
+    from mlplugins.analysis.report import observable_lines
+
     table = Table(title=f"{report.species}: value [95 % interval]", title_justify="left")
     for column in COLUMNS:
         # "undetermined" in one piece, also on 80 columns
@@ -201,8 +214,8 @@ def _print(screen: Console, report: Report) -> None:
     law = report.arrhenius
     if law:
         screen.print(
-            f"Ea = {span(law.activation_ev)} eV   D(300 K) = {span(law.room_d)} cm²/s   "
-            f"σ(300 K) = {span(law.room_sigma)} mS/cm{report.headline_note}",
+            f"Ea = {_span(law.activation_ev)} eV   D(300 K) = {_span(law.room_d)} cm²/s   "
+            f"σ(300 K) = {_span(law.room_sigma)} mS/cm{report.headline_note}",
             soft_wrap=True,
             highlight=False,
             markup=False,

@@ -15,9 +15,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from mlplugins import files
-from mlplugins.checks.installation import diagnose
 from mlplugins.cli._common import add_json, console
-from mlplugins.engines.findings import FAULT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlplugins.checks.installation import diagnose
+    from mlplugins.engines.findings import FAULT
+
     rows = list(diagnose())
     healthy = all(row.status != FAULT for row in rows)
     table = Table(box=None, pad_edge=False)

@@ -17,8 +17,7 @@ import argparse
 
 from mlplugins import files
 from mlplugins.cli._common import add_json
-from mlplugins.engines.ipi.driver import SKIN, SOCKETS_PREFIX, MLDriver, connect, serve
-from mlplugins.engines.ipi.program import driver_file
+from mlplugins.engines.ipi.program import SKIN, driver_file
 from mlplugins.engines.ipi.socket import orderly_end
 from mlplugins.errors import BadInput
 
@@ -56,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for i-PI (default: %(default)s)",
     )
-    parser.add_argument("--sockets-prefix", default=SOCKETS_PREFIX, help="as i-pi -S (default: %(default)s)")
+    parser.add_argument("--sockets-prefix", metavar="PREFIX", help="as i-pi -S (default: i-PI's own)")
     parser.add_argument("--path", action="store_true", help="print the path of the driver file and exit")
     add_json(parser)
 
@@ -74,15 +73,16 @@ def run(args: argparse.Namespace) -> int:
         return _serve(args)
 
 
-class _Driver(MLDriver):
-    """Tells on the screen what the first structure is."""
-
-    def say(self, text: str) -> None:
-        print(f"mlplugins ipi-driver: {text}", flush=True)
-
-
 def _serve(args: argparse.Namespace) -> int:
-    driver = _Driver(
+    from mlplugins.engines.ipi.driver import SOCKETS_PREFIX, MLDriver, connect, serve
+
+    class Driver(MLDriver):
+        """Tells on the screen what the first structure is."""
+
+        def say(self, text: str) -> None:
+            print(f"mlplugins ipi-driver: {text}", flush=True)
+
+    driver = Driver(
         model=args.model,
         template=args.template,
         device=args.device,
@@ -93,10 +93,11 @@ def _serve(args: argparse.Namespace) -> int:
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port
-    where = f"{host}:{port}" if args.unix is None else f"unix socket {args.sockets_prefix}{args.unix}"
+    prefix = SOCKETS_PREFIX if args.sockets_prefix is None else args.sockets_prefix
+    where = f"{host}:{port}" if args.unix is None else f"unix socket {prefix}{args.unix}"
     driver.say(driver.describe(f", at {where}"))
     try:
-        serve(driver, connect(args.unix, host, port, args.wait, args.sockets_prefix))
+        serve(driver, connect(args.unix, host, port, args.wait, prefix))
     finally:
         per_structure = 1e3 * driver.seconds / max(driver.n_structures, 1)
         driver.say(

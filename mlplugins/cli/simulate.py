@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -47,12 +48,11 @@ from rich.text import Text
 
 from mlplugins import engines, files
 from mlplugins.cli._common import OutputFolder, add_json, console
-from mlplugins.dynamics.run import Run
-from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation.campaign import CONDUCTIVITY
-from mlplugins.simulation.config import load_all
-from mlplugins.simulation.driving import RunOutcome
-from mlplugins.simulation.plan import Campaign, plan
+
+if TYPE_CHECKING:
+    from mlplugins.dynamics.run import Run
+    from mlplugins.simulation.driving import RunOutcome
+    from mlplugins.simulation.plan import Campaign
 
 LINE_EVERY_S = 30.0  # between lines of progress where there is no terminal
 
@@ -70,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, write, run; 1 if a run failed."""
+    from mlplugins.simulation import campaign as campaigns
+    from mlplugins.simulation.config import load_all
+    from mlplugins.simulation.plan import plan
+
     out = console()
     planned = [plan(config, args.output.resolve()) for config in load_all(args.config, args.engine)]
     for note in dict.fromkeys(note for campaign in planned for note in campaign.notes):
@@ -97,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:
     """Run a campaign and show how far it is."""
+    from mlplugins.simulation import campaign as campaigns
+
     with progress_of([campaign], out) as show:
         return campaigns.run(campaign, show)
 
@@ -139,6 +145,8 @@ def progress_of(planned: Sequence[Campaign], out: Console) -> Iterator[Callable[
 
 
 def _print(campaign: Campaign, outcomes: list[RunOutcome], out: Console) -> None:
+    from mlplugins.simulation.campaign import CONDUCTIVITY
+
     table = Table("run", "state", "steps")
     for item in outcomes:
         colour = "green" if item.state == "finished" else "red"

@@ -35,16 +35,18 @@ class Pairs(NamedTuple):
 
     Attributes:
         atoms: (2, E) int64, first and second atom of each pair.
-        shifts: (E, 3) int32, cell shifts of the second atom.
+        shifts: (E, 3) int32, cell shifts of the second atom; None unless asked for.
         vectors: (E, 3) float64, from the first to the second, Å.
     """
 
     atoms: Tensor
-    shifts: NDArray[np.int32]
+    shifts: NDArray[np.int32] | None
     vectors: Tensor
 
     def labels(self, device: torch.device) -> Labels:
-        """As metatomic names them."""
+        """As metatomic names them; they need the shifts."""
+        if self.shifts is None:
+            raise ValueError("pairs without cell shifts have no labels")
         values = np.concatenate([self.atoms.numpy().T, self.shifts], axis=1, dtype=np.int32)
         return Labels(PAIR_NAMES, torch.from_numpy(values).to(device), assume_unique=True)
 
@@ -59,17 +61,19 @@ class NeighborCache:
         if not math.isfinite(skin) or skin < 0:
             raise BadInput(f"skin: expected a length in Å, zero or more, got {skin}")
         self.skin = float(skin)
-        self._finders: dict[tuple[int, float, bool, bool], NeighborList] = {}
+        self._finders: dict[tuple[int, float, bool, bool, bool], NeighborList] = {}
         self._cells: dict[int, bytes] = {}
 
-    def pairs(self, place: int, structure: Prepared, cutoff: float, full: bool) -> Pairs:
+    def pairs(
+        self, place: int, structure: Prepared, cutoff: float, full: bool, shifts: bool = False
+    ) -> Pairs:
         """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
         require_extent(structure.positions, structure.cell, structure.pbc, cutoff)
         cell = structure.cell.tobytes()
         reuse = self.skin > 0 and self._cells.get(place) == cell
         if self.skin > 0:
             self._cells[place] = cell
-        key = (place if reuse else -1, cutoff, full, reuse)
+        key = (place if reuse else -1, cutoff, full, reuse, shifts)
         finder = self._finders.get(key)
         if finder is None:
             finder = NeighborList(
@@ -80,24 +84,25 @@ class NeighborCache:
                 n_threads=torch.get_num_threads(),
             )
             self._finders[key] = finder
-        ij, shifts, vectors = finder.compute(
+        ij, vectors, *cells = finder.compute(
             points=structure.positions,
             box=structure.cell,
             periodic=structure.pbc,
-            quantities="PSD",
+            quantities="PDS" if shifts else "PD",
             copy=False,  # the views are copied below, before the finder is used again
         )
         atoms = np.ascontiguousarray(ij.T).view(np.int64)
-        return Pairs(torch.from_numpy(atoms), shifts.copy(), torch.from_numpy(vectors.copy()))
+        cell_shifts = cells[0].copy() if shifts else None
+        return Pairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
 
 
-class Family:
+class Program:
     """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0."""
 
     def __init__(self, potential: Any) -> None:
         self.potential = potential
         self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
-        self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # older files lack it
+        self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # others lack it
 
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
@@ -120,12 +125,12 @@ class EdgeGradientModel:
 
     With g_e = ∂E/∂v_e of edge e = (i → j):  F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and
     ∂E/∂ε = Σ_e v_e ⊗ g_e, so one backward pass gives forces, virial and per-atom virials. The family is
-    called with plain tensors, beneath metatomic's labels, which cost a small molecule more than its energy.
+    called with a `Graph`, beneath metatomic's labels, which cost a small molecule more than its energy.
     A model of one molecule in vacuum needs no neighbour list either.
     """
 
     def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
-        self._family = Family(module.potential)
+        self._program = Program(module.potential)
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._dtype = dtype
@@ -141,7 +146,7 @@ class EdgeGradientModel:
         uncertainty: bool = False,
     ) -> list[Results]:
         species, baseline = self._species(structures)
-        if self._family.takes_molecules and not virials and self._in_vacuum(structures):
+        if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, baseline)
         pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
         edges, exact = pairs[0].atoms, pairs[0].vectors
@@ -155,7 +160,7 @@ class EdgeGradientModel:
         vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
         i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
         graph = Graph(kinds, i, j, vectors, place, len(species))
-        found = self._family.predict(graph)
+        found = self._program.predict(graph)
         energy = found["energy"]
         gradient = None
         if energy.requires_grad:
@@ -176,9 +181,9 @@ class EdgeGradientModel:
         key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
         if key != kept[0]:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
-            if self._family.takes_molecules:
+            if self._program.takes_molecules:
                 sizes = torch.tensor([len(some) for some in each], device=self._device)
-                self._family.potential.require_molecules(species.to(self._device), sizes)
+                self._program.potential.require_molecules(species.to(self._device), sizes)
             self._composition = kept = key, species, self._baseline[species]
         return kept[1:]
 
@@ -188,7 +193,7 @@ class EdgeGradientModel:
 
     def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
         positions = np.array([s.positions for s in structures])  # (S, n, 3)
-        found = self._family.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
+        found = self._program.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
         each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
@@ -202,7 +207,7 @@ class EdgeGradientModel:
         results: list[Results],
     ) -> list[Results]:
         still = graph._replace(vectors=graph.vectors.detach())
-        totals, atoms = (t.cpu().double() for t in self._family.deviations(still, len(structures)))
+        totals, atoms = (t.cpu().double() for t in self._program.deviations(still, len(structures)))
         shares = atoms.split([len(s.numbers) for s in structures])
         return [
             replace(result, uncertainty=total, uncertainties=part.numpy())
@@ -302,7 +307,7 @@ class GeneralModel:
         )
         for options in self._lists:
             cutoff = options.engine_cutoff("angstrom")
-            pairs = lists.pairs(place, structure, cutoff, options.full_list)
+            pairs = lists.pairs(place, structure, cutoff, options.full_list, shifts=True)
             values = pairs.vectors.to(**kind).unsqueeze(2)
             samples = pairs.labels(self._device)
             block = TensorBlock(values, samples, [self._components], self._properties)

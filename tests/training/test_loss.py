@@ -4,7 +4,7 @@ import torch
 
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
 from mlplugins.structures.metrics import metrics
@@ -101,6 +101,15 @@ def test_structures_without_stress_do_not_enter_the_stress_term(case):
     np.testing.assert_allclose(errors["stress"].error[1].numpy(), -structures[2].stress, atol=1e-12)
     b.labels["stress"][:] = np.nan
     assert loss(residuals(wrong, b), LossSection(energy=0, forces=0, stress=1)).item() == 0.0
+
+
+def test_sums_of_a_shorter_table_are_continued():
+    """Checkpoints of a time when the table had fewer quantities."""
+    sums = ErrorSums()
+    sums.restore(torch.tensor([1.0, 2.0, 3.0, 4.0, 8.0]))  # energy alone; two last: structures, loss
+    assert sums.values.tolist() == [1.0, 2.0, 3.0, *[0.0] * 3 * (len(QUANTITIES) - 1), 4.0, 8.0]
+    assert sums.summary()["loss"] == 2.0
+    assert set(sums.summary()) == {"loss", "energy_mae_meV_per_atom", "energy_rmse_meV_per_atom"}
 
 
 def test_running_sums_agree_with_the_metrics_of_evaluate(case):

@@ -107,7 +107,10 @@ class MLCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute all properties at once; the per-atom stresses only if asked for."""
-        super().calculate(atoms, list(properties), list(system_changes))
+        if (
+            atoms is not None
+        ):  # what ASE's own method does, which also asks the disk for a folder, in every step
+            self.atoms = atoms.copy()
         stresses = "stresses" in properties
         uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
         members = [

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
 from mlplugins.engines.ipi.extras import in_atomic_units
-from mlplugins.engines.ipi.program import sockets_prefix
+from mlplugins.engines.ipi.program import SKIN, sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
 
@@ -38,9 +38,6 @@ except ImportError as error:
     raise MissingDependency(f"the i-PI driver needs i-PI ({error}): pip install 'mlplugins[ipi]'") from error
 
 Array = NDArray[np.float64]
-SKIN = 0.5
-"""Default skin of the neighbour list, Å."""
-
 MOST_TEXT = 1 << 20
 """Longest INIT text that is taken for one, bytes."""
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from mlplugins.engines.findings import Finding, package
 from mlplugins.errors import MissingDependency
 
+SKIN = 0.5
+"""Default skin of the driver's neighbour list, Å."""
+
 DRIVER = "mlplugins_driver.py"
 
 
