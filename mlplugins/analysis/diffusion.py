@@ -158,16 +158,16 @@ def diffusion(
     fits = fits if curvature > limit else fits[:1]
     lags = window_lags(paths, window, estimator)
     fit = relative_fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
-    both = _collective(paths, fit, fits) if collective else []
+    both = _collective(paths, [fit] * len(fits), fits) if collective else []
     used = [relative_fit(lags, each.line, 0.0, each.value, fit.blocks) for each in fits]
     return _diffusion(paths, (window, used, estimator), (fits, both), curvature)
 
 
-def _collective(paths: Paths, fit: Fit, own: Sequence[Estimate]) -> list[Estimate]:
+def _collective(paths: Paths, used: Sequence[Fit], own: Sequence[Estimate]) -> list[Estimate]:
     """Σ r / √N by the weights of the tracer fits, so that the Haven ratio compares like with like."""
     charge = collective_paths(paths)
-    data = block_data(charge, fit.lags, fit.blocks)
-    return [weighed(charge, data, fit, each.line, each.one_mean) for each in own]
+    data = block_data(charge, used[0].lags, used[0].blocks)
+    return [weighed(charge, data, fit, each.line, each.one_mean) for fit, each in zip(used, own)]
 
 
 def _diffusion(
@@ -198,9 +198,12 @@ def _diffusion(
 
 
 def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffusion:
-    """D* with the window that shows it; `ols` gives the ordinary slope of that window."""
+    """D* with the window that shows it; `ols` gives the ordinary slope of that window.
+
+    So does a curve whose slope is lost to slow decays: the interval then begins at 0.
+    """
     fit, slope = general = _curve(paths)
-    window, ordinary = _choose(paths, fit, slope)
+    window, holds = _choose(paths, fit, slope)
     time = fit.lags * (paths.interval_fs / FS_PER_PS)
     inside = np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
     plain = ordinary_weights(fit.lags, inside)
@@ -208,19 +211,22 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     away = abs(float(plain @ slope.data.mean) - slope.value)
     line = drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
     other = drawn(plain, fit.lags, inside, fit.line.variance)
-    lines = [line, other] if estimator == "gls" else [other, line]
-    fit = replace(fit, line=lines[0])
-    shown = lines if not window.linear or not ordinary else lines[:1]
-    fits = [weighed(paths, slope.data, fit, each, slope.one_mean) for each in shown]
-    both = _collective(paths, fit, fits) if collective else []
+    used = [replace(fit, line=line), replace(fit, line=other)]
+    lost = slope.value <= 0 and not holds
+    if lost:
+        used[1] = relative_fit(fit.lags, other, 0.0, float(plain @ slope.data.mean), fit.blocks)
+    if lost or estimator == "ols":
+        used.reverse()
+    used = used if not window.linear or not holds else used[:1]
+    fits = [weighed(paths, slope.data, each, each.line, slope.one_mean) for each in used]
+    both = _collective(paths, used, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
-    used = [replace(fit, line=each) for each in shown]
     late = late_slope(paths, *general)
     if late is None:
         return _diffusion(paths, (window, used, estimator), (fits, both), away)
     used.append(late[0])
     fits.append(late[1])
-    both += _collective(paths, late[0], fits[-1:]) if collective else []
+    both += _collective(paths, used[-1:], fits[-1:]) if collective else []
     found = _diffusion(paths, (window, used, estimator), (fits, both), away)
     low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
     d = _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)
@@ -317,7 +323,7 @@ def choose_window(paths: Paths) -> Window:
 
 
 def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
-    """Window, and whether its ordinary slope lies inside the interval of D*."""
+    """Window, and whether D* (positive, or nobody moves) has its ordinary slope inside the interval."""
     frame_ps, length, lags = paths.interval_fs / FS_PER_PS, paths.longest, fit.lags
     floor = max(1, round(min(FLOOR_PS, length * frame_ps / 10) / frame_ps))
     together = paths.displacements[0].shape[1] * length // INDEPENDENT
@@ -344,8 +350,11 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
         away, inside = min(found, key=lambda each: each[0])
         on_line = False
     low, high = lags[inside[0]] * frame_ps, lags[inside[-1]] * frame_ps
-    ordinary = float(ordinary_weights(lags, inside) @ mean)
-    linear = on_line or slope.value <= 0
+    plain = ordinary_weights(lags, inside)
+    ordinary = float(plain @ mean)
+    # nobody moves; else a slope that falls to the end of the run, which decays may explain to the full
+    rest = slope.value <= 0 and ordinary < 2 * np.sqrt(time_variance(plain @ blocks, slope.data.weights))
+    linear = rest or (on_line and slope.value > 0)
     span = f"{low:.3g}–{high:.3g} ps: the"
     if linear:
         reason = (
@@ -354,7 +363,7 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
         )
     else:
         reason = f"{span} window whose ordinary slope is nearest to that of all lags; no window is a line"
-    holds = slope.value <= 0 or value.low <= ordinary <= value.high
+    holds = rest or (slope.value > 0 and value.low <= ordinary <= value.high)
     return Window(float(low), float(high), reason, linear), holds
 
 

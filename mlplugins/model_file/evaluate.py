@@ -102,7 +102,7 @@ class Program:
     def __init__(self, potential: Any) -> None:
         self.potential = potential
         self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
-        self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # older files lack it
+        self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # others lack it
 
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlplugins import config, files, models, registry
-from mlplugins.config import Count, Positive, Section, Seed, Weight, read, validated
+from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
@@ -290,7 +290,7 @@ def load(source: Path | str | Mapping[str, Any] | Configuration) -> Configuratio
     """
     if isinstance(source, Configuration):
         source = source.model_dump(exclude_unset=True)
-    configuration = parse(*read(source, "'data' and 'model'"))
+    configuration = parse(*config.read(source, "'data' and 'model'"))
     if not isinstance(source, str | Path):
         return configuration
     data = configuration.data

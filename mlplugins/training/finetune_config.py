@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlplugins.config import Count, Positive, Section, Weight, read, validated
+from mlplugins import config
+from mlplugins.config import Count, Positive, Section, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.training.config import KeySection, ModelSection, RunConfiguration, hyperparameters, located
 
@@ -148,7 +149,7 @@ def load(source: Path | str | Mapping[str, Any] | FinetuneConfiguration) -> Fine
     """
     if isinstance(source, FinetuneConfiguration):
         source = source.model_dump(exclude_unset=True)
-    configuration = parse(*read(source, "'data', 'base' and 'finetune'"))
+    configuration = parse(*config.read(source, "'data', 'base' and 'finetune'"))
     if not isinstance(source, str | Path):
         return configuration
     folder = Path(source).parent

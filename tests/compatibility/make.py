@@ -25,13 +25,13 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.io import write
 from mlplugins.engines.artifact import load
+from mlplugins.export.tables import tabulated
 
 import mlplugins
 from mlplugins import models
 from mlplugins.checkpoints import exported, native
 from mlplugins.cli.main import main as mlp
 from mlplugins.export.metatomic import Description, save
-from mlplugins.export.tables import tabulated
 from mlplugins.models import molecular_kernel, soap_gap
 from mlplugins.models.base import Potential
 from mlplugins.testing.families import inputs

@@ -16,6 +16,7 @@ from mlplugins.models import lennard_jones
 
 from .lammps_tools import write_nequip
 
+collect_ignore = ["more"]  # an engine for test_available.py: its program is run, not imported for doctests
 EPSILON, SIGMA, CUTOFF, ONSET = 0.0104, 3.4, 6.5, 0.8
 
 
