@@ -187,6 +187,20 @@ def test_one_reader_of_yaml_and_one_writer_of_whole_files():
         assert users == expected, pattern
 
 
+OF_CONTRACTS = {"Hyperparameters", "Model", "Settings"}
+"""What every file of a family or of a solver defines."""
+
+
+def test_no_two_classes_of_one_name():
+    places = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: files for name, files in places.items() if len(files) > 1}
+    assert not twice.keys() - OF_CONTRACTS, twice
+
+
 def test_no_assert_validates_input():
     for path in FILES:
         if _room(path) == "testing":

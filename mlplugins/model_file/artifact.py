@@ -24,10 +24,10 @@ from mlplugins.model_file.evaluate import (
     Results,
     require_finite,
 )
-from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
+from mlplugins.model_file.structure import Geometry, Prepared, StructureLike, prepare
 from mlplugins.quantities import QUANTITIES
 
-__all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
+__all__ = ["Artifact", "Committee", "Geometry", "NeighborCache", "Results", "combine", "load", "load_all"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `Structure`s.
+            structures: `ase.Atoms` or `Geometry`s.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
