@@ -28,6 +28,7 @@ from mlplugins.analysis.sample import AnalysisSettings
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
 from mlplugins.config import Count, Positive, Section, read_yaml, validated
+from mlplugins.config import read as content_of
 from mlplugins.errors import BadInput
 
 EXPECTED = "keys such as species, charge and runs"
@@ -141,7 +142,9 @@ def load(configuration: Path | str | Mapping[str, Any] | Config, where: str = "c
     """
     if isinstance(configuration, (str, Path)):
         return load(read(Path(configuration)), str(configuration))
-    config = configuration if isinstance(configuration, Config) else validated(Config, configuration, where)
+    config = configuration
+    if not isinstance(config, Config):
+        config = validated(Config, *content_of(config, EXPECTED, where))
     if config.species in config.carriers:
         raise BadInput(f"{where}: carriers: '{config.species}' is the species already; name only others")
     return config

@@ -146,6 +146,7 @@ class _Worker:
 
 
 def save(campaign: Campaign, run: Run, outcome: RunOutcome) -> None:
+    """Write `status.json`: the outcome, and the settings that a run must share to be continued."""
     record = {
         **asdict(outcome),
         "temperature_K": run.temperature,
