@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from mlplugins import files
+from mlplugins import errors, files
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.choices import HOP_LENGTH_A
 from mlplugins.analysis.conductivity import analyse
@@ -99,10 +99,15 @@ def conductivity(
         All results; `runs` from cold to hot, `as_json()` is the content of results.json.
 
     Raises:
-        BadInput: a wrong configuration, or trajectories that cannot be read or pooled.
+        BadInput: a wrong configuration, a directory that cannot be written to, or trajectories that cannot be
+            read or pooled.
         RunFailed: a file could not be written.
     """
     config = load(configuration)
+    if directory is not None:  # what would fail after the work
+        with errors.needed("the report", "analysis"):
+            from mlplugins.analysis import plots  # noqa: F401
+        files.require_writable(Path(directory), "directory", folder=True)
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,

@@ -23,7 +23,7 @@ def load_all(source: Path | str | Mapping[str, Any], engine: str | None = None) 
         BadInput: as `load`; an engine named twice.
     """
     content, where = read(source, EXPECTED)
-    named = content.get("engine", "lammps")
+    named = content.get("engine")
     chosen = [engine] if engine is not None else named if isinstance(named, list) else [None]
     if not chosen or len({str(name) for name in chosen}) != len(chosen):
         raise BadInput(f"{where}: 'engine': {named}; expected engines, each once")

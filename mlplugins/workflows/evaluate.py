@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlplugins import elements, errors, quantities
+from mlplugins import elements, errors, files, quantities
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
@@ -68,6 +68,10 @@ def evaluate(
     >>> round(evaluate(file, [dimer])["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
+    if plot is not None:  # what would fail after the work
+        with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins.training import plots
+        files.require_writable(Path(plot), "plot")
     names = label_keys(keys or {}, where)
     parts = _parts(data, names, where)
     structures = [s for part in parts.values() for s in part]
@@ -80,8 +84,6 @@ def evaluate(
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        with errors.needed("plot", "analysis"):
-            from mlplugins.training import plots
         title = f"{loaded.path.name}, {len(structures)} structures"
         plots.parity(pairs(structures, predicted), Path(plot), title)
     return result
