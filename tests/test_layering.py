@@ -188,13 +188,19 @@ OF_CONTRACTS = {"Hyperparameters", "Model", "Settings"}
 
 
 def test_no_two_classes_of_one_name():
-    places = {}
+    """Nor a name for a type that is a class elsewhere (type variables are no names for types)."""
+    places, others = {}, {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree, file = ast.parse(path.read_text(encoding="utf-8")), str(path.relative_to(ROOT))
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    twice = {name: files for name, files in places.items() if len(files) > 1}
-    assert not twice.keys() - OF_CONTRACTS, twice
+                places.setdefault(node.name, []).append(file)
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
+                others.update({ast.unparse(target): file for target in node.targets})
+    twice = {name: files for name, files in places.items() if len(files) > 1 and name not in OF_CONTRACTS}
+    assert not twice
+    assert not others.keys() & places.keys(), {name: others[name] for name in others.keys() & places.keys()}
 
 
 def test_no_assert_validates_input():
