@@ -47,9 +47,8 @@ def evaluate(
         where: how messages call `keys`.
 
     Returns:
-        What `mlplugins evaluate --json` writes: `n_structures`, and mean absolute and root mean square errors
-        of `energy` (meV/atom), `forces` (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each
-        one's errors are in `files`.
+        What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
+        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`.
 
     Raises:
         BadInput: no such file, labels that are absent or wrong, an element that the model does not know.
