@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,23 @@ import torch
 from mlplugins.ops import build
 
 ROOT = Path(__file__).parents[1]
+OPS = ROOT / "tests" / "ops"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what starts an engine; files with long tests first, lest the last worker be alone with one.
+
+    Whatever uses the native build starts an engine, but for the tests of the ops, which run here.
+    """
+    for item in items:
+        starts = {"native_build", "processes"} & set(getattr(item, "fixturenames", ()))
+        if starts and OPS not in item.path.parents:
+            item.add_marker("engine")
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    engines = Counter(item.path for item in slow if item.get_closest_marker("engine"))
+    others = Counter(item.path for item in slow)
+    items.sort(key=lambda item: (-engines[item.path], -others[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)

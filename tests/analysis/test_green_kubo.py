@@ -155,6 +155,7 @@ run 6000
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 def test_dump_and_fix_ave_correlate_of_lammps_agree(tmp_path):
     run_lammps(DECK.format(folder=tmp_path) + 'print "$(vol)" file volume', tmp_path)
     volume = float((tmp_path / "volume").read_text())

@@ -93,6 +93,7 @@ run 300
 """
 
 
+@pytest.mark.engine
 def test_a_dcd_of_lammps_needs_its_times(tmp_path):
     """Its header is in LAMMPS units and read as CHARMM's: 0.978 fs per frame instead of 20."""
     run_lammps(DECK.format(folder=tmp_path), tmp_path)

@@ -173,6 +173,7 @@ def scaled(path):
     return np.array(lengths), np.array(fractions), np.array(names)
 
 
+@pytest.mark.engine
 def test_nobody_moves_in_a_solid_under_a_barostat(tmp_path):
     """Half of the atoms sit on faces of the cell. Truth: distances from the sites in fractions, mean cell."""
     run_lammps(SOLID, tmp_path)
@@ -223,6 +224,7 @@ GAS = LIQUID.replace("lj/cut 5.2", "zero 5.2").replace("* * 0.0104 3.4", "* *")
 
 
 @pytest.mark.parametrize("system", [LIQUID, GAS], ids=["liquid", "ideal gas"])
+@pytest.mark.engine
 def test_atoms_under_a_barostat_move_as_their_velocities_say(tmp_path, system):
     """The velocities of LAMMPS' fix npt are relative to the strain; their integral is the displacement."""
     run_lammps(system, tmp_path)
@@ -288,6 +290,7 @@ run 50000
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 def test_a_liquid_diffuses_under_a_barostat_as_at_its_mean_volume(tmp_path):
     """256 Lennard-Jones atoms at 110 K, 200 ps each: the intervals hold each other's D."""
     run_lammps(LIQUID_AT_PRESSURE, tmp_path)

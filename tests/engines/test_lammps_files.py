@@ -149,7 +149,7 @@ def test_timeout(native_build, tmp_path, argon_model):
     lines = [*lammps.deck_head(argon_model, ["Ar"], box.boundary), "fix 1 all nve", "run 10000000"]
     (tmp_path / "in.lmp").write_text("\n".join(lines))
     with pytest.raises(RunFailed, match="did not finish"):
-        lammps.run(tmp_path / "in.lmp", timeout=8)
+        lammps.run(tmp_path / "in.lmp", timeout=2)
     for _ in range(300):  # a killed process takes a moment to go
         left = [link for link in Path("/proc").glob("[0-9]*/cwd") if _target(link) == str(tmp_path)]
         if not left:

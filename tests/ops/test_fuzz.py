@@ -49,6 +49,7 @@ def test_every_op(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("op", OPS)
 def test_longer(tmp_path, op):
     search(tmp_path, 50 if op in ("ghost_exchange", "edge_rows") else 1500, [op])

@@ -15,7 +15,7 @@ def _python(code: str, output: str = "out") -> Command:
     return Command((sys.executable, "-c", code), output)
 
 
-def _wait(stage: RunningStage, seconds: float = 20.0) -> int:
+def _wait(stage: RunningStage, seconds: float = 120.0) -> int:
     deadline = time.monotonic() + seconds
     while (status := stage.poll()) is None:
         assert time.monotonic() < deadline
@@ -38,7 +38,11 @@ def test_status_and_output_of_the_leader(tmp_path):
 
 
 def test_a_servant_ends_with_its_leader(tmp_path):
-    leader = _python("import time; time.sleep(0.5); raise SystemExit(1)")
+    leader = _python(
+        "import pathlib, time; path = pathlib.Path('servant')\n"
+        "while not (path.exists() and path.read_text()): time.sleep(0.02)\n"
+        "raise SystemExit(1)"
+    )
     servant = _python("import os, time; print(os.getpid(), flush=True); time.sleep(60)", "servant")
     assert _wait(RunningStage(Stage("a", leader, (servant,)), tmp_path, 0)) == 1
     assert _gone(int((tmp_path / "servant").read_text()))
@@ -63,7 +67,7 @@ def test_children_of_a_killed_command_end(tmp_path):
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     out = tmp_path / "out"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (out.is_file() and out.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
     child = int(out.read_text())

@@ -60,7 +60,7 @@ def lammps(folder: Path, fix: str, tilt: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=[pytest.param(case, marks=pytest.mark.engine) for case in CASES])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lammps")
     return folder, lammps(folder, *CASES[request.param])
