@@ -116,7 +116,7 @@ def _completed(given: Floats, periodic: NDArray[np.bool_], before: Floats | None
 
 
 def _reduction(cell: Floats, periodic: NDArray[np.bool_], before: Lattice | None) -> Floats | None:
-    """Short lattice vectors: in a skewed cell the nearest image is found with them, not with the cell vectors."""
+    """Short lattice vectors, by which the nearest image is found in a skewed cell."""
     if _short(cell, periodic):
         return None
     if before is not None and before.reduced is not None and _short(before.reduced @ cell, periodic):

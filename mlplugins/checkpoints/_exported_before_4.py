@@ -1,4 +1,4 @@
-"""Weights of a model.pt of 0.1.0 (formats 1 to 3), where they stand folded for inference only.
+"""Weights of a model.pt of 0.1.0 (formats 1 to 3), which contains them only in folded form.
 
 The modules come out of the restricted unpickler as records, and what was folded for inference is undone here
 (to round-off); weights that were rounded to float32 stay rounded.

@@ -1,4 +1,4 @@
-"""A model.pt (any metatomic model): loading it, what it says about itself, evaluating structures."""
+"""A model.pt (any metatomic model): loading it, its metadata, evaluating structures."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def load(
     output: str | None = None,
     extensions: str | Path | None = None,
 ) -> Artifact:
-    """Load a model file. It is a program, and this runs it: load files of people you trust.
+    """Load a model file. It is a program, and this runs it: load only files from people you trust.
 
     Args:
         path: a model.pt of mlplugins, or any other metatomic model.
@@ -285,7 +285,7 @@ def _mean(arrays: list[Any]) -> Any:
 
 
 def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
-    """What mlplugins wrote, if the module is its own; None for others, and wrappers around one of ours."""
+    """Our entries, if the module is one of ours; None for others, and for wrappers around one of ours."""
     module, capabilities = loaded.module, loaded.capabilities()
     entries = archive.entries
     if entries is None or not is_ours(runtime.class_name(module)) or energy != "energy":

@@ -1,4 +1,4 @@
-"""Structures as the engines give them, checked and turned into plain arrays."""
+"""Structures as passed by the engines, checked and converted to plain arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOWN_UP = "a simulation has blown up before (look at its time step and its star
 
 
 class StructureLike(Protocol):
-    """What is evaluated: an `ase.Atoms`, a `Structure`, or anything with these attributes."""
+    """Anything that can be evaluated: an `ase.Atoms`, a `Structure`, or an object with these attributes."""
 
     @property
     def numbers(self) -> Any: ...

@@ -35,7 +35,7 @@ Reader = Callable[[list[str] | None], Checkpoint]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
+    """Inputs of a run: the base, the data, the base set (empty: none given) and the frames of `replay`."""
 
     base: Checkpoint
     parts: Split
@@ -50,7 +50,7 @@ def finetune(
     observer: Observer,
     restart: bool = False,
 ) -> Trained:
-    """Fine-tune as configured, or continue what `directory` holds, and write what `train` writes.
+    """Fine-tune as configured, or continue the run in `directory`, and write the files of `train`.
 
     Args:
         configuration: base, strategy, data.
@@ -145,7 +145,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
 
 
 def _labels_of(base: Checkpoint) -> data.Label:
-    """Gives frames the labels of the base."""
+    """Function that gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 
     def label(frames: list[Structure]) -> list[Structure]:

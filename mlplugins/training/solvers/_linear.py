@@ -46,7 +46,7 @@ def memory_bytes(n: int) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take: of the machine and of its control group (version 2)."""
+    """Memory available to this process: of the machine and of its control group (version 2)."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
