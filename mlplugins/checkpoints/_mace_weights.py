@@ -28,7 +28,7 @@ from mlplugins.checkpoints import _record
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
-from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
+from mlplugins.nn.contraction import PathWeights, SymmetricContraction, monomial_basis
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
@@ -315,7 +315,7 @@ def _reorder_paths(convolution: Convolution) -> None:
 
 def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str) -> None:
     """Weights of our basis that give the polynomials of mace-torch's basis, by least squares (exact)."""
-    paths = [cast(Paths, path) for path in contraction.paths]
+    paths = [cast(PathWeights, path) for path in contraction.paths]
     offset = 0
     for k, (_, ir) in enumerate(contraction.irreps_out):
         components = range(offset, offset + ir.dim)
@@ -337,7 +337,9 @@ def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
     return {len(lower) + 1 - index: weight for index, weight in enumerate([highest, *lower])}
 
 
-def _product_weights(paths: list[Paths], source: _Source, name: str, weight: Tensor, offset: int) -> None:
+def _product_weights(
+    paths: list[PathWeights], source: _Source, name: str, weight: Tensor, offset: int
+) -> None:
     """Least squares for one output irrep and order; `offset`: its first component in the result."""
     u = source.take(name)
     if u.dim() == int(name[-1]) + 1:  # scalars have no component axis

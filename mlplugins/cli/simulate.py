@@ -1,4 +1,4 @@
-"""Molecular dynamics in LAMMPS, i-PI or ASE: writes the host's own input files and runs them, resumable.
+"""Molecular dynamics in LAMMPS, i-PI or ASE: write native input files and run them; can be resumed.
 
 Example:
   mlplugins simulate md.yaml -o runs             # then: mlplugins conductivity runs/conductivity.yaml

@@ -24,10 +24,19 @@ from mlplugins.model_file.evaluate import (
     Results,
     require_finite,
 )
-from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
+from mlplugins.model_file.structure import PlainStructure, Prepared, StructureLike, prepare
 from mlplugins.quantities import QUANTITIES
 
-__all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
+__all__ = [
+    "Artifact",
+    "Committee",
+    "NeighborCache",
+    "Results",
+    "PlainStructure",
+    "combine",
+    "load",
+    "load_all",
+]
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `Structure`s.
+            structures: `ase.Atoms` or `PlainStructure`s.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).

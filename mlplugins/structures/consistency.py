@@ -116,7 +116,7 @@ def _energy(factor: Factor | None, structures: Sequence[Structure]) -> str | Non
     )
 
 
-def _other_energy(found: close_frames.Pairs) -> str | None:
+def _other_energy(found: close_frames.ClosePairs) -> str | None:
     """Another energy of the same frames that the forces belong to."""
     frames = [*found.first, *found.second]
     names = {name for s in frames for name in s.energies}

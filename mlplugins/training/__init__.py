@@ -12,14 +12,14 @@ from mlplugins.observer import SILENT
 
 if TYPE_CHECKING:
     from mlplugins.training.config import Configuration
-    from mlplugins.training.fit import Observer
+    from mlplugins.training.fit import TrainingObserver
     from mlplugins.training.run import Trained
 
 
 def train(
     configuration: Path | str | Mapping[str, Any] | Configuration,
     directory: Path | str | None = None,
-    observer: Observer = SILENT,
+    observer: TrainingObserver = SILENT,
     restart: bool = False,
 ) -> Trained:
     """Train a potential, by gradients or in closed form as its family asks for, or continue a run.

@@ -30,7 +30,7 @@ from mlplugins.training.schedule import MovingAverage, Schedule
 Row = dict[str, float]
 
 
-class Observer(Protocol):
+class TrainingObserver(Protocol):
     """Receives the progress of training; the command line displays it."""
 
     def start(self, epoch: int, epochs: int) -> None:
@@ -94,7 +94,7 @@ class Parts:
     seed: int = 0
 
 
-def fit(parts: Parts, store: Store, observer: Observer) -> Outcome:
+def fit(parts: Parts, store: Store, observer: TrainingObserver) -> Outcome:
     """Train `parts.potential` in place; it ends with the best averaged weights, on native ops on a CPU.
 
     Raises:
@@ -160,7 +160,7 @@ class _Run:
     fabric: Fabric
     parts: Parts
     store: Store
-    observer: Observer
+    observer: TrainingObserver
     counters: Counters = field(default_factory=Counters)
     history: list[Row] = field(default_factory=list)
     best: dict[str, Tensor] | None = None

@@ -21,7 +21,7 @@ from mlplugins.structures.metrics import metrics, pairs
 from mlplugins.training import checkpoint, data, plots, references, results
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
-from mlplugins.training.fit import Observer, Outcome, Parts, Row, fit
+from mlplugins.training.fit import Outcome, Parts, Row, TrainingObserver, fit
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -46,7 +46,7 @@ class Trained:
 
 
 def train(
-    configuration: Configuration, directory: Path, observer: Observer, restart: bool = False
+    configuration: Configuration, directory: Path, observer: TrainingObserver, restart: bool = False
 ) -> Trained:
     """Train by gradients, or continue the run in `directory`, and write model.pt and plots.
 
@@ -127,7 +127,7 @@ def first_card(
     )
 
 
-def settled(record: Record, potential: Potential, store: Files, observer: Observer) -> Record:
+def settled(record: Record, potential: Potential, store: Files, observer: TrainingObserver) -> Record:
     """The run with a baseline refitted beneath the trained model, in its checkpoint too.
 
     Energies per element that the configuration gives stay; a constant beside them is pointed out.

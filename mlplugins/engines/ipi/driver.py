@@ -25,7 +25,7 @@ from mlplugins.engines.ipi import socket as _ipi_socket
 from mlplugins.engines.ipi.extras import in_atomic_units
 from mlplugins.engines.ipi.program import SKIN, sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
-from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
+from mlplugins.model_file.artifact import Committee, NeighborCache, PlainStructure, combine, load_all
 
 try:
     from ipi.interfaces.sockets import HDRLEN, MESSAGE
@@ -172,13 +172,13 @@ class MLDriver(Dummy_driver):
         self.seconds += time.perf_counter() - start
         return replies
 
-    def _structure(self, cell: Array, pos: Array) -> Structure:
+    def _structure(self, cell: Array, pos: Array) -> PlainStructure:
         points = unit_to_user("length", "angstrom", np.asarray(pos)).reshape(-1, 3)
         self.require_count(len(points))
         rows = unit_to_user("length", "angstrom", np.asarray(cell).T)
         if self.pbc is None:
             self.pbc = self._meet(rows, points)
-        return Structure(self.numbers, points, rows, self.pbc)
+        return PlainStructure(self.numbers, points, rows, self.pbc)
 
     def require_count(self, n_atoms: int) -> None:
         """Refuse structures whose size differs from that of the template."""
