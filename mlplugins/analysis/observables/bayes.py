@@ -76,7 +76,7 @@ class BayesianCheck(Observable[Posteriors]):
     def sentence(self, found: Sequence[tuple[RunResult, Posteriors]], cite: Cite) -> str:
         """The assumptions of the regression."""
         return (
-            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which takes the "
+            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which treats the "
             "ions as independent, served as a check."
         )
 
