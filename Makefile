@@ -16,11 +16,18 @@ demo-full: $(VENV)/.ready
 	$(BIN)/python examples/demo.py --full
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=30
-test: $(VENV)/.dev lint
+# Lint takes one core; in a new environment the other makes bytecode of what the tests import meanwhile
+# (else both workers do, 15 CPU-s each).
+LINT = [ -e $(VENV)/.bytecode ] || $(BIN)/python -m pytest --collect-only --quiet > $(VENV)/.bytecode & \
+	$(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
+
+test: $(VENV)/.dev
+	@$(LINT)
 	$(PYTEST) -m "not exhaustive"
 
 # with the long repetitions (fuzzing, coverage of intervals, moments of a kill): before an issue is resolved
-test-all: $(VENV)/.dev lint
+test-all: $(VENV)/.dev
+	@$(LINT)
 	$(PYTEST)
 
 # no engine is started

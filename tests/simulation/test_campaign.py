@@ -73,7 +73,15 @@ def _step(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "ranks"), [("lammps", 1), ("lammps", 2), ("ase", 1), ("ipi", 1)])
+@pytest.mark.parametrize(
+    ("engine", "ranks"),
+    [
+        ("lammps", 1),
+        ("lammps", 2),
+        pytest.param("ase", 1, marks=pytest.mark.exhaustive),
+        pytest.param("ipi", 1, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = {("lammps", 1): 8000, ("lammps", 2): 1500, ("ase", 1): 1000, ("ipi", 1): 600}[engine, ranks]
@@ -125,9 +133,10 @@ def _kill_all(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the engines in /proc")
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("engine", ["lammps", "ase", "ipi"])
-def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
-    """Again and again, also in the NPT stage and between stages; the engines cannot end in order."""
+def test_killed_with_its_engine_at_any_moment(tmp_path, engine, kills, monkeypatch):
+    """Twice (in the NPT stage, in production), or at random moments; the engines cannot end in order."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = {"lammps": 12000, "ase": 1200, "ipi": 600}[engine]
     path = write_campaign(
@@ -143,9 +152,10 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
     [run] = campaign.runs
     one = engines.load(engine)
     command = [sys.executable, "-m", "mlplugins.cli.main", "simulate", str(path), "--engine", engine]
-    random = np.random.default_rng(5)
+    total = campaign.config.total_steps
+    moments = np.sort(np.random.default_rng(5).uniform(0.02, 0.8, kills)) * total
     seen = []
-    for wanted in np.sort(random.uniform(0.02, 0.8, 5)) * campaign.config.total_steps:
+    for wanted in (300, 0.6 * total) if kills == 2 else moments:
         process = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -154,9 +164,12 @@ def test_killed_with_its_engine_at_any_moment(tmp_path, engine, monkeypatch):
             time.sleep(0.02)
         assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: make it longer"
         seen.append(one.steps_done(run))
-    assert np.ptp(seen) > campaign.config.total_steps / 4
+    assert np.ptp(seen) > total / 4
+    before = one.trajectories(run)[0].read_bytes()
     [outcome] = campaigns.run(campaign)
     assert (outcome.state, outcome.message) == ("finished", "")
+    after = one.trajectories(run)[0].read_bytes()
+    assert after[: len(before) // 2] == before[: len(before) // 2] or engine == "ase"
     positions = _positions(campaign, run)
     assert len(positions) == steps // 10 + 1
     hops = np.abs(np.diff(positions, axis=0)).max(axis=(1, 2))

@@ -24,7 +24,6 @@ from mlplugins.simulation.plan import plan
 from .argon import write_campaign
 
 pytestmark = pytest.mark.usefixtures("native_build")
-ENGINES = ["lammps", pytest.param("ase", marks=pytest.mark.slow), pytest.param("ipi", marks=pytest.mark.slow)]
 LOGS = {"lammps": "log.lammps", "ase": "md.log", "ipi": "simulation.out"}
 DECKS = "in.lmp", "resume.lmp"
 NVE = {"ensemble": "nve", "timestep": 2.0}
@@ -42,19 +41,38 @@ def _positions(run, engine):
     return np.array([frame.positions for frame in frames])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_finished_run_is_lengthened_from_its_end(tmp_path, engine):
-    """NVE: 60 steps and then 40 more are the 100 steps of one run, and no step is computed twice."""
-    folders = tmp_path / "whole", tmp_path / "longer"
+@pytest.mark.parametrize(
+    ("engine", "moved"),
+    [
+        ("lammps", False),
+        ("lammps", True),
+        pytest.param("ase", True, marks=pytest.mark.slow),
+        pytest.param("ipi", True, marks=pytest.mark.slow),
+        pytest.param("ase", False, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param("ipi", False, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
+)
+def test_a_finished_run_is_lengthened_from_its_end(tmp_path, engine, moved):
+    """NVE: 60 steps and then 40 more are the 100 steps of one run, and no step is computed twice.
+
+    `moved`: the campaign is copied with its model and YAML, and the original deleted: no path of the old
+    place is needed.
+    """
+    folders = tmp_path / "whole", tmp_path / "first"
     for folder in folders:
         folder.mkdir()
     whole = _simulate(write_campaign(folders[0], steps=100, **NVE), folders[0], engine)
-    path = write_campaign(folders[1], steps=60, **NVE)
-    first = _simulate(path, folders[1], engine)
+    place = folders[1]
+    first = _simulate(write_campaign(place, steps=60, **NVE), place, engine)
     before = engines.load(engine).trajectories(first)[0].read_bytes()
     assert len(_positions(first, engine)) == 13
+    if moved:
+        place = tmp_path / "longer"
+        shutil.copytree(folders[1], place)
+        shutil.rmtree(folders[1])
+    path = place / "md.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": 100}))
-    longer = _simulate(path, folders[1], engine)
+    longer = _simulate(path, place, engine)
     found, wanted = _positions(longer, engine), _positions(whole, engine)
     assert len(found) == len(wanted) == 21
     np.testing.assert_allclose(found, wanted, atol=2e-5)
@@ -64,8 +82,10 @@ def test_a_finished_run_is_lengthened_from_its_end(tmp_path, engine):
         assert after[: 12 * frame] == before[: 12 * frame]
     rows = table(longer.directory / LOGS[engine])
     assert rows[-1, 0] == (100 if engine == "ipi" else 140)
-    status = yaml.safe_load((longer.directory / "status.json").read_text())
+    text = (longer.directory / "status.json").read_text()
+    status = yaml.safe_load(text)
     assert (status["state"], status["step"], status["settings"]["steps"]) == ("finished", 140, 100)
+    assert str(place) in text
 
 
 def test_a_run_is_not_shortened(tmp_path):
@@ -86,22 +106,6 @@ def test_a_finished_run_without_its_last_state_is_not_begun_anew(tmp_path):
     with pytest.raises(BadInput, match="its last saved state is gone: it cannot be lengthened"):
         campaigns.run(plan(load(path), tmp_path / "out"))
     assert (run.directory / "trajectory.lammpstrj").read_bytes() == trajectory
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_campaign_in_another_place_goes_on_there(tmp_path, engine):
-    """Copied with its model and YAML, then the original deleted: no path of the old place is needed."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.mkdir()
-    first = _simulate(write_campaign(old, steps=40), old, engine)
-    before = len(_positions(first, engine))
-    shutil.copytree(old, new)
-    shutil.rmtree(old)
-    path = new / "md.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": 80}))
-    run = _simulate(path, new, engine)
-    assert len(_positions(run, engine)) == before + 8
-    assert str(new) in (run.directory / "status.json").read_text()
 
 
 def test_paths_relative_to_where_the_command_runs(tmp_path, monkeypatch):
