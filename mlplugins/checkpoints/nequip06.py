@@ -92,7 +92,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     version = _deployed(path)
     if version is not None:
         raise BadInput(
-            f"{path}: a model deployed by nequip {version}, a compiled program without named weights; convert "
+            f"{path}: a model deployed by nequip {version}, a program without named weights; convert "
             f"the best_model.pth of its training folder, which needs the {CONFIG} beside it"
         )
     config = _config(path.parent / CONFIG)
