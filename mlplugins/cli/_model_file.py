@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
     parser.add_argument(
         "--portable",
         action="store_true",
-        help="free of mlplugins' ops, for engines that know nothing of them",
+        help="without the ops of mlplugins, for programs that do not know them",
     )
     parser.add_argument(
         "--radial-tables", type=int, metavar="KNOTS", help="cubic radial tables, e.g. 1025 knots (not exact)"

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unconstrained",
         action="store_true",
-        help="report rotations and inversion without judging them: for models, such as PET, that learn them",
+        help="only report rotations and inversion: for models, such as PET, that learn these symmetries",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     add_json(parser)
