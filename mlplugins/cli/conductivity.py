@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--volume",
         type=float,
         metavar="A3",
-        help="of the material, Å³, where it is not that of the cell (slabs)",
+        help="of the material, Å³, if not that of the cell (slabs)",
     )
     parser.add_argument(
         "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="start again although DIR contains a run (its checkpoint is kept)",
+        help="start again although DIR has a run (its checkpoint is kept)",
     )
     _common.add_json(parser)
 
