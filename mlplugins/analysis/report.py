@@ -41,7 +41,7 @@ class Report:
 
     @property
     def headline_note(self) -> str:
-        """What the numbers of the Arrhenius line leave out."""
+        """What the numbers of the Arrhenius line do not include."""
         notes = []
         if found_in("onsager", self.runs):
             notes.append(f"{self.species} alone")
@@ -182,8 +182,15 @@ def _sections(runs: Sequence[RunResult]) -> list[str]:
 
 
 def observable_lines(runs: Sequence[RunResult]) -> list[str]:
-    """What the observables print below the table on the terminal."""
-    return [line for each, run, found in each_found(runs) for line in each.lines(run, found)]
+    """Lines that the observables print below the table on the terminal."""
+    each = registered().items()
+    return [
+        line
+        for run in runs
+        for name, one in each
+        for _, found in found_in(name, [run])
+        for line in one.lines(run, found)
+    ]
 
 
 def _headline(report: Report) -> str:

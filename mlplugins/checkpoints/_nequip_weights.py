@@ -1,4 +1,4 @@
-"""Weights of nequip ≥ 0.7 models on the family `nequip` (the files are read in `checkpoints.nequip`).
+"""Weights of nequip ≥ 0.7 models for the family `nequip` (the files are read in `checkpoints.nequip`).
 
 | nequip (e3nn)                                  | here                                                  |
 |------------------------------------------------|-------------------------------------------------------|
@@ -118,7 +118,7 @@ class Weights:
         return linear_matrices(flat, irreps_in, irreps_out, n)
 
     def finish(self) -> None:
-        """Refuse what was not understood."""
+        """Refuse entries that were not used."""
         rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
         if rest:
             raise BadInput(f"nequip: entries without a place in this architecture: {', '.join(rest)}")
@@ -161,7 +161,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
 
 
 def _fill_linears(
-    interaction: nequip.InteractionBlock, weights: Weights, prefix: str, types: Tensor, layer: LayerIrreps
+    interaction: nequip.Interaction, weights: Weights, prefix: str, types: Tensor, layer: LayerIrreps
 ) -> list[TensorPath]:
     """The linear maps; returns nequip's paths in the order of its radial weights.
 

@@ -10,8 +10,8 @@ The weights are renamed and rescaled to those of nequip ≥ 0.7, from which `_ne
 | roots of the Bessel functions           | the same over π                         |
 | scale and shift of elements, and of all | of elements                             |
 
-What `nequip-deploy` writes is a frozen program, whose weights have lost their names: it is refused, with the
-way out.
+What `nequip-deploy` writes is a compiled program, whose weights have lost their names: it is refused, with
+the remedy.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     version = _deployed(path)
     if version is not None:
         raise BadInput(
-            f"{path}: a model deployed by nequip {version}, whose weights are frozen into a program; convert "
+            f"{path}: a model deployed by nequip {version}, a program without named weights; convert "
             f"the best_model.pth of its training folder, which needs the {CONFIG} beside it"
         )
     config = _config(path.parent / CONFIG)

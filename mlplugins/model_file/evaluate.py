@@ -1,4 +1,4 @@
-"""From structures to energies, forces and virials through a metatomic module, for all Python engines."""
+"""Energies, forces and virials of structures from a metatomic module, for all Python engines."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def factors(found: ClosePairs) -> Factors:
 
 
 def residual(found: ClosePairs, name: str) -> float | None:
-    """RMS (eV) that the work leaves of the differences of the energy `name`; None if a frame lacks it."""
+    """RMS (eV) of the differences of the energy `name` minus the work; None if a frame lacks it."""
     if len(found.change) < MIN_PAIRS or not all(name in s.energies for s in [*found.first, *found.second]):
         return None
     change = np.array([b.energies[name] - a.energies[name] for a, b in zip(found.first, found.second)])

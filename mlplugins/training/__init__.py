@@ -1,4 +1,4 @@
-"""Training: data, loss, the gradient loop, closed-form solvers, fine-tuning; `train` does the whole job."""
+"""Training: data, loss, gradient training, closed-form solvers, fine-tuning; `train` is the whole command."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def train(
 
 
 def is_helper() -> bool:
-    """Whether this process is not the first one of a parallel run."""
+    """Whether this process is not the first of a parallel run."""
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

@@ -35,7 +35,7 @@ Reader = Callable[[list[str] | None], Checkpoint]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
+    """Inputs of a run: the base, the data, the base set (empty: none given) and the frames of `replay`."""
 
     base: Checkpoint
     parts: Split
@@ -50,7 +50,7 @@ def finetune(
     observer: TrainingObserver,
     restart: bool = False,
 ) -> Trained:
-    """Fine-tune as configured, or continue what `directory` holds, and write what `train` writes.
+    """Fine-tune as configured, or continue the run in `directory`, and write the files of `train`.
 
     Args:
         configuration: base, strategy, data.
@@ -144,8 +144,8 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
 
 
-def _labels_of(base: Checkpoint) -> data.Labeller:
-    """Gives frames the labels of the base."""
+def _labels_of(base: Checkpoint) -> data.Label:
+    """Function that gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 
     def label(frames: list[Structure]) -> list[Structure]:

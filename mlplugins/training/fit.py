@@ -31,7 +31,7 @@ Row = dict[str, float]
 
 
 class TrainingObserver(Protocol):
-    """Told what happens; the command line draws it."""
+    """Receives the progress of training; the command line displays it."""
 
     def start(self, epoch: int, epochs: int) -> None:
         """Training begins, or continues after `epoch` epochs."""
@@ -44,7 +44,7 @@ class TrainingObserver(Protocol):
 
 
 class Store(Protocol):
-    """Where checkpoints and the log go."""
+    """Destination of checkpoints and the log."""
 
     def load(self) -> dict[str, Any] | None: ...
     def save(self, state: dict[str, Any]) -> None: ...
@@ -53,7 +53,7 @@ class Store(Protocol):
 
 @dataclass
 class Counters:
-    """Where a run stands: plain numbers, saved as they are.
+    """State of a run: plain numbers, saved unchanged.
 
     Attributes:
         epoch: epochs completed.
@@ -85,7 +85,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run works on: the model, one-structure batches, settings, seed."""
+    """Inputs of a run: the model, one-structure batches, settings, seed."""
 
     potential: Potential
     train: list[Batch]
@@ -138,7 +138,7 @@ def _fabric(settings: TrainingSection) -> Fabric:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step."""
+    """Collect SIGINT and SIGTERM instead of stopping in the middle of a step."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -48,7 +48,7 @@ class Trained:
 def train(
     configuration: Configuration, directory: Path, observer: TrainingObserver, restart: bool = False
 ) -> Trained:
-    """Train by gradients, or continue what `directory` holds, and write model.pt and plots.
+    """Train by gradients, or continue the run in `directory`, and write model.pt and plots.
 
     Raises:
         BadInput: wrong data, hyper-parameters, or a directory that holds another run.
@@ -98,7 +98,7 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a run before its first step.
+    """The record of a run before its first step.
 
     Attributes:
         configuration: all of it.
@@ -116,7 +116,7 @@ class Record:
 def first_card(
     sets: DataSets, family: str, hyperparameters: dict[str, Any], references: list[str], **details: Any
 ) -> ModelCard:
-    """What is known of the model that a run will write."""
+    """The card of the model that a run will write."""
     return ModelCard(
         family,
         sets.elements,

@@ -26,7 +26,7 @@ from mlplugins.training.run import Files, Record, Trained, finished, first_card,
 
 @dataclass(frozen=True)
 class SolverTask:
-    """What a solver works on.
+    """Inputs of a solver.
 
     Attributes:
         family: name of the model family.

@@ -32,7 +32,7 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """What a strategy works on.
+    """Inputs of a strategy.
 
     Attributes:
         configuration: all of it.
@@ -62,7 +62,7 @@ class FinetuneTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, on what, and what becomes of it.
+    """What is trained, on which data, and what is exported.
 
     Attributes:
         potential: the model that `fit` trains; frozen parameters do not require gradients.
@@ -99,7 +99,7 @@ def full(task: FinetuneTask) -> Plan:
 
 
 def heads(task: FinetuneTask) -> Plan:
-    """Readouts, shifts and scales of the energy; the backbone stays as it is to the last bit."""
+    """Readouts, shifts and scales of the energy; the backbone stays bit-identical."""
     return _stages_from(task, task.base.potential.n_layers + 1)
 
 

@@ -247,7 +247,7 @@ def prepare(task: SolverTask) -> tuple[Setup, Hyperparameters]:
 
 
 def announcement(setup: Setup) -> str:
-    """What the final fit will take, before it is taken.
+    """Announcement of the memory of the final fit, before it is allocated.
 
     Raises:
         BadInput: more memory than there is.
@@ -290,7 +290,7 @@ def choose(
 
 
 def _reason(setup: Setup, best: dict[str, float], trials: list[Trial], fitted: int) -> str:
-    """Why these values won, in one line."""
+    """Why these values were chosen, in one line."""
     chosen = next(t.score for t in trials if all(best[name] == x for name, x in t.values.items()))
     refused = sum(math.isinf(t.score) for t in trials)
     likely = setup.settings.search.objective == "likelihood"

@@ -59,7 +59,7 @@ Triangles = dict[str, Triangle]
 
 
 class NoiseSection(Section):
-    """Standard deviation that the model may miss its targets by.
+    """Expected standard deviations of the errors of the model.
 
     Attributes:
         energy: eV per atom.
@@ -367,7 +367,7 @@ def install(model: Model, rows: Rows, found: Posterior, calibration: Calibration
 
 
 def _require_memory(need: int, what: str, n_elements: int) -> None:
-    """Refuse what does not fit.
+    """Refuse a fit that needs more memory than there is.
 
     Raises:
         BadInput: with the size and the two ways out.
