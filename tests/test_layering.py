@@ -188,12 +188,18 @@ OF_A_CONTRACT = {"Hyperparameters", "Model", "Settings", "Interaction"}
 
 
 def test_a_class_name_means_one_thing():
+    """Nor has another type the name of a class (type variables are no types)."""
     places: dict[str, list[str]] = {}
+    others: dict[str, str] = {}
     for path in FILES:
+        name = str(path.relative_to(ROOT))
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name not in OF_A_CONTRACT:
-                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+                places.setdefault(node.name, []).append(name)
+            elif isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
+                others.update({ast.unparse(target): name for target in node.targets})
     assert not {name: found for name, found in places.items() if len(found) > 1}
+    assert not {name: found for name, found in others.items() if name in places}
 
 
 def test_no_assert_validates_input():

@@ -183,14 +183,7 @@ def _sections(runs: Sequence[RunResult]) -> list[str]:
 
 def observable_lines(runs: Sequence[RunResult]) -> list[str]:
     """Lines that the observables print below the table on the terminal."""
-    each = registered().items()
-    return [
-        line
-        for run in runs
-        for name, one in each
-        for _, found in found_in(name, [run])
-        for line in one.lines(run, found)
-    ]
+    return [line for each, run, found in each_found(runs) for line in each.lines(run, found)]
 
 
 def _headline(report: Report) -> str:

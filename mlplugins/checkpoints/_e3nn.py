@@ -140,7 +140,7 @@ def fill_linear(linear: Linear, blocks: list[Tensor | None]) -> None:
 
 
 def fill_linears(
-    interaction: nequip.InteractionBlock,
+    interaction: nequip.Interaction,
     irreps: tuple[o3.Irreps, o3.Irreps],
     theirs: list[TensorPath],
     matrices: dict[str, dict[o3.Irrep, Tensor]],

@@ -136,7 +136,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
     harmonics = o3.Irreps.spherical_harmonics(len(model.harmonics.degrees))
     types = torch.eye(n_types, dtype=torch.float64)[weights.rows] if weights.one_hot else embedding
     for t, module in enumerate(model.interactions):
-        interaction = cast(nequip.InteractionBlock, module)
+        interaction = cast(nequip.Interaction, module)
         prefix = f"layer{t}_convnet.conv."
         own = LayerIrreps(interaction.irreps_in, interaction.irreps_out, harmonics)
         layer = weights.layers[t] if weights.layers else own
@@ -199,7 +199,7 @@ def _fill_linears(
 
 
 def _fill_radial(
-    interaction: nequip.InteractionBlock, weights: Weights, prefix: str, theirs: list[TensorPath]
+    interaction: nequip.Interaction, weights: Weights, prefix: str, theirs: list[TensorPath]
 ) -> None:
     radial = interaction.convolution.radial
     shapes = [tuple(weight.shape) for weight in radial.weights]

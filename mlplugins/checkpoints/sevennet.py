@@ -327,8 +327,8 @@ def _fill(model: nequip.Model, weights: _Weights, rows: list[int]) -> list[float
     return shift.tolist()
 
 
-def _interactions(model: nequip.Model) -> list[nequip.InteractionBlock]:
-    return cast("list[nequip.InteractionBlock]", list(model.interactions))
+def _interactions(model: nequip.Model) -> list[nequip.Interaction]:
+    return cast("list[nequip.Interaction]", list(model.interactions))
 
 
 def _layers(model: nequip.Model, config: dict[str, Any]) -> Iterator[LayerPaths]:

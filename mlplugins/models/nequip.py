@@ -61,7 +61,7 @@ class Hyperparameters:
     num_embedding: int | None = None
 
 
-class InteractionBlock(nn.Module):
+class Interaction(nn.Module):
     """Interaction block: self-connection + (linear → convolution → linear), then the gate."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Model(HasRadialNetworks, HasHead, Potential):
             if layer > 0:
                 self.exchange_width = max(self.exchange_width, h_irreps.dim)
             last = layer == hyperparameters.num_layers - 1
-            interaction = InteractionBlock(
+            interaction = Interaction(
                 h_irreps, o3.Irreps([(n, "0e")]) if last else irreps, n_species, hyperparameters
             )
             interactions.append(interaction)

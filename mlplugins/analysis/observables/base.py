@@ -115,11 +115,4 @@ def each_found(runs: Sequence[RunResult]) -> Iterator[tuple[Observable[Any], Run
 
 def check_rows(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
     """Rows of the observables for the section on independent checks."""
-    each = registered().items()
-    return [
-        row
-        for run in runs
-        for name, one in each
-        for _, found in found_in(name, [run])
-        for row in one.checks(run, found)
-    ]
+    return [row for each, run, found in each_found(runs) for row in each.checks(run, found)]
