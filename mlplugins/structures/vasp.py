@@ -19,7 +19,7 @@ _XML_ENERGY = re.compile(r'name="e_fr_energy">\s*([-+.\dEe]+)')
 
 
 def unconverged(path: Path | str) -> list[bool]:
-    """Of every ionic step of an OUTCAR or vasprun.xml, whether its electrons had not converged.
+    """For every ionic step of an OUTCAR or vasprun.xml: whether its electrons had not converged.
 
     Empty for other files.
 
@@ -48,9 +48,7 @@ def _outcar(lines: Iterator[str]) -> Iterator[bool]:
             change = abs(float(found[1]))
         elif "EDIFF was not reached" in line:
             given_up = True
-        elif (
-            "free  energy   TOTEN" in line
-        ):  # of the ionic step; those of electronic steps are spaced otherwise
+        elif "free  energy   TOTEN" in line:  # of the ionic step: electronic ones are spaced otherwise
             yield given_up or (iteration == most and change > wanted)
             iteration, change, given_up = 0, 0.0, False
         elif not most and (found := _NELM.search(line)):

@@ -1,4 +1,4 @@
-"""What an observable is: computed from one temperature, with its own place in the JSON, figures and report.
+"""Contract of an observable: computed at one temperature, with its own place in JSON, figures and report.
 
 A file `observables/NAME.py` with an instance `OBSERVABLE` of a subclass is all there is to add: it is found
 by its name, computed for every temperature, and every hook that it overrides appears in the report.
@@ -6,7 +6,7 @@ by its name, computed for every temperature, and every hook that it overrides ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from mlplugins import registry
@@ -59,7 +59,7 @@ class Observable(Generic[Found]):
         return {}
 
     def doubts(self, found: Found | None, sample: Sample) -> list[str]:
-        """Warnings on what was found, and on where it contradicts the main numbers."""
+        """Warnings about the result, and about contradictions with the main numbers."""
         return []
 
     def figures(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, Figure]:
@@ -67,7 +67,7 @@ class Observable(Generic[Found]):
         return {}
 
     def section(self, found: Sequence[tuple[RunResult, Found]]) -> list[str]:
-        """HTML with its own heading."""
+        """Section of the report: HTML with its own heading."""
         return []
 
     def checks(self, run: RunResult, found: Found) -> list[tuple[str, str]]:
@@ -104,13 +104,15 @@ def found_in(name: str, runs: Sequence[RunResult]) -> list[tuple[RunResult, Any]
     return [(run, run.observables[name]) for run in runs if run.observables.get(name) is not None]
 
 
+def each_found(runs: Sequence[RunResult]) -> Iterator[tuple[Observable[Any], RunResult, Any]]:
+    """(observable, run, what was found), run after run, of each the observables in their order."""
+    observables = registered().items()
+    for run in runs:
+        for name, each in observables:
+            for _, found in found_in(name, [run]):
+                yield each, run, found
+
+
 def check_rows(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """What the observables have for the section on independent checks."""
-    each = registered().items()
-    return [
-        row
-        for run in runs
-        for name, one in each
-        for _, found in found_in(name, [run])
-        for row in one.checks(run, found)
-    ]
+    """Rows of the observables for the section on independent checks."""
+    return [row for each, run, found in each_found(runs) for row in each.checks(run, found)]

@@ -62,12 +62,14 @@ class MLCalculator(Calculator):
     """
 
     implemented_properties = [
-        "energy",
         "free_energy",
-        "energies",
-        "forces",
-        "stress",
-        "stresses",
+        *(
+            name
+            for quantity in QUANTITIES.values()
+            if quantity.name == "energy" or quantity.derivative is not None
+            for name in (quantity.ase, quantity.ase_per_atom)
+            if name is not None
+        ),
     ]
 
     def __init__(
@@ -107,9 +109,8 @@ class MLCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute all properties at once; the per-atom stresses only if asked for."""
-        if (
-            atoms is not None
-        ):  # what ASE's own method does, which also asks the disk for a folder, in every step
+        # as ASE's own method does, which asks the disk for a folder besides, in every step
+        if atoms is not None:
             self.atoms = atoms.copy()
         stresses = "stresses" in properties
         uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
@@ -145,7 +146,7 @@ class MLCalculator(Calculator):
         self.results = results
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What has changed among the quantities that a model sees."""
+        """Changes among the properties of the atoms that a model depends on."""
         old = self.atoms
         if old is None or len(old) != len(atoms):
             return list(all_changes)
@@ -158,7 +159,7 @@ class MLCalculator(Calculator):
         return [name for name, (new, before) in pairs.items() if not np.array_equal(new, before)]
 
     def export_properties(self) -> Properties:
-        """ASE's own properties (the uncertainties are not among those it knows)."""
+        """ASE's standard properties (the uncertainties are not among them)."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:
