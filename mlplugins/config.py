@@ -1,4 +1,4 @@
-"""Configurations: the one YAML reader, the sections they are made of, what is wrong with one in words."""
+"""Configurations: the only YAML reader, base class of sections, and errors in words."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.whole)
 
 
 def _check(content: Any, where: str) -> None:
-    """Refuse what no configuration holds, wherever it stands."""
+    """Refuse values that no configuration may contain, at any depth."""
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
     count = 0
     while waiting:

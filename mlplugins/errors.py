@@ -31,7 +31,7 @@ class RunFailed(MlpluginsError, RuntimeError):
 
 @contextlib.contextmanager
 def needed(what: str, extra: str) -> Iterator[None]:
-    """Around imports of optional packages: the absence of one becomes a sentence with the pip line.
+    """Context for imports of optional packages: a missing one raises an error with the pip command.
 
     >>> with needed("drawing", "train"):
     ...     import no_such

@@ -1,5 +1,5 @@
-"""Writing results: whole files or none, with the user's own permissions, JSON without NaN; and finding out
-before the work whether a result can be written at all."""
+"""Writing results: complete files or none, with the user's umask, JSON without NaN; and testing before the
+work whether a result can be written at all."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def write_json(path: Path | None, content: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: arrays as lists, keys and unknown objects as text, NaN and infinity as None.
+    """Values in JSON form: arrays as lists, keys and unknown objects as text, NaN and infinity as None.
 
     >>> plain({1: (float("nan"), 2.0), "path": Path("a")})
     {'1': [None, 2.0], 'path': 'a'}
@@ -132,7 +132,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove unfinished files whose writers are gone: they are old, and a writer holds a lock on its file."""
+    """Remove unfinished files whose writers are gone: old files without the lock that a writer holds."""
     for left in folder.glob(TEMPORARY.format("*")):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime < LEFT_S:

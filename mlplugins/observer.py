@@ -1,4 +1,4 @@
-"""Whoever starts long work from Python may be told how far it is; the command line draws it."""
+"""Progress of long work started from Python; the command line displays it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 
 class Observer(Protocol):
-    """Told what happens during work in equal pieces; see `Silent` for one that ignores it."""
+    """Receives the progress of work in equal pieces; see `Silent` for one that ignores it."""
 
     def start(self, done: int, total: int) -> None:
-        """`total` pieces of work begin, or continue after `done` of them."""
+        """Work of `total` pieces begins, or continues after `done` of them."""
 
     def step(self, done: int, total: int) -> None:
         """`done` of `total` pieces are finished."""

@@ -1,4 +1,4 @@
-"""What a model can predict: one table, one record per quantity, and the results of one structure.
+"""Quantities that a model can predict: one table, one record each, and the results for one structure.
 
 Data files, batches, the loss, errors, log.csv, plots, outputs of model.pt and what engines pass on are loops
 over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, direct forces) is one more
@@ -56,7 +56,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity: everything that is said of it in more than one place.
+    """One quantity: everything about it that is needed in more than one place.
 
     Attributes:
         name: in `data.keys`, the loss, metrics.json and log.csv; the entry of a family's result; the
@@ -166,7 +166,7 @@ class Quantity:
 
     @property
     def components_text(self) -> str:
-        """What single values of it are called.
+        """Name of its single values.
 
         >>> QUANTITIES["energy"].components_text, QUANTITIES["forces"].components_text
         ('energy', 'force components')
@@ -247,7 +247,7 @@ def labels() -> list[Label]:
 
 @dataclass(frozen=True)
 class Results:
-    """What a model says about one structure, whoever ran it.
+    """Predictions for one structure, whatever computed them.
 
     Attributes:
         energy: eV, the per-atom energies summed in double precision.

@@ -187,6 +187,19 @@ def test_one_reader_of_yaml_and_one_writer_of_whole_files():
         assert users == expected, pattern
 
 
+OF_A_CONTRACT = {"Hyperparameters", "Model", "Settings", "Interaction"}
+"""Names that every family or solver has, or that its paper uses."""
+
+
+def test_a_class_name_means_one_thing():
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name not in OF_A_CONTRACT:
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_no_assert_validates_input():
     for path in FILES:
         if _room(path) == "testing":

@@ -1,4 +1,4 @@
-"""Bayesian regression of an MSD as kinisi does it, fed with our displacements: an independent error bar.
+"""Bayesian regression of an MSD as in kinisi, from our displacements: an independent error bar.
 
 kinisi takes the variance of an MSD point from the observed squared displacements over the number n of
 independent ones, n = N (F − 1)/m at lag m, and the covariance of two points from that of a Markov process,
@@ -117,7 +117,7 @@ def posterior(points: MsdPoints, interval_fs: float) -> Value | None:
 
 
 def _growing(points: MsdPoints) -> tuple[MsdPoints, float]:
-    """Points whose var(m) n(m)² grows at least as √m, and the largest factor that took."""
+    """Points whose var(m) n(m)² grows at least as √m, and the largest factor needed for it."""
     growth = points.variance * points.independent**2
     least = np.sqrt(points.lags)
     filled = np.maximum.accumulate(growth / least) * least

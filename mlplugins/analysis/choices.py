@@ -1,4 +1,4 @@
-"""What the options of a study may be, and are unless given: all that a command line needs to know of it."""
+"""Allowed values and defaults of the options of a study: all that the command line needs to know."""
 
 ESTIMATORS = ("gls", "ols")
 DRIFTS = ("framework", "all", "none")

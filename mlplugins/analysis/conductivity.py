@@ -1,4 +1,4 @@
-"""Ionic conductivity of one temperature: D, σ (tracer and collective), the Haven ratio, and what to doubt.
+"""Ionic conductivity at one temperature: D, σ (tracer and collective), the Haven ratio, and warnings.
 
 σ_tracer = N z² e² D* / (V k T) (Nernst–Einstein, ions that move independently); σ_collective is the same
 with D_σ, the slope of the collective displacement P = Σ r: e²z²/(6 V k T) · d⟨|ΔP|²⟩/dt. H =
@@ -146,7 +146,7 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
 
 
 def _curved(result: Diffusion) -> list[str]:
-    """What to say of an MSD that is no line in its window."""
+    """Warning about an MSD that is not a line in its window."""
     window, late = result.window, result.late
     if late is not None:
         return [

@@ -1,4 +1,4 @@
-"""Long-time slope of an MSD that need not be a straight line: a line plus decays whose size the curve limits.
+"""Long-time slope of an MSD that need not be a straight line: a line plus decays of bounded size.
 
 Fast hops back and forth, cages, disorder and a ballistic start add to the line of diffusion a part that
 saturates, MSD(t) = c + 6 D t + Σ_k u_k (1 − exp(−t/τ_k)), with τ_k from half of the shortest lag to a fifth

@@ -1,4 +1,4 @@
-"""Diffusion coefficients of one temperature, tracer and collective, with an explained fit window and honest
+"""Tracer and collective diffusion coefficients at one temperature, with an explained fit window and realistic
 errors.
 
 The slope is that of all lags from 0.5 ps to half of the run together, with decays of unknown strength beside

@@ -63,7 +63,7 @@ class Joiner:
         self._unwrapper.start_file(path)
 
     def end_file(self) -> None:
-        """Refuse a file without frames; say what was dropped."""
+        """Refuse a file without frames; report what was dropped."""
         if self._file_frames == 0:
             raise BadInput(f"{self.path}: holds no complete frame; expected a trajectory")
         self._flush(end=True)
@@ -118,7 +118,7 @@ class Joiner:
         self._keep(frame, place)
 
     def _require_times(self, frame: Frame) -> None:
-        """Refused at the first frame: a long file takes its time."""
+        """Refuse at the first frame, before a long file is read."""
         if frame.time_fs is not None:
             return
         if not self._numbered and self.settings.interval is None:
@@ -162,7 +162,7 @@ class Joiner:
         return Place.of(frame, self._lattice)
 
     def _is_new(self, frame: Frame, place: Place, where: str) -> bool:
-        """Whether the frame goes on with the run; repeated ones only move the point to go on from."""
+        """Whether the frame continues the run; a repeated frame only moves the point to continue from."""
         if self._numbered != (frame.step is not None and self.settings.interval is None):
             raise BadInput(
                 f"{where}: step numbers in some files only; give --interval (MD steps between frames)"

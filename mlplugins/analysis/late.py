@@ -1,4 +1,4 @@
-"""Whether the MSD keeps the slope D* at lags beyond those that D* is fitted to.
+"""Whether the MSD keeps the slope D* at lags beyond those to which D* is fitted.
 
 The fit takes lags up to half of the run and cannot tell a decay slower than a fifth of it from diffusion. The
 lags from one to two thirds scatter more, but tell whether the MSD goes on as it should: their ordinary slope

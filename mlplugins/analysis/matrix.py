@@ -1,4 +1,4 @@
-"""Slopes of matrices of displacement products with time: the diffusion tensor, and what L_ij is made of."""
+"""Slopes of displacement products with time, as matrices: the diffusion tensor and the parts of L_ij."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MatrixSlope:
 
 
 def spanned(slopes: Sequence[MatrixSlope], row: int, column: int, unit: float) -> Value:
-    """One element of the first with an interval that holds those of all."""
+    """One element of the first, with an interval that includes those of all."""
     parts = [slope.entry(row, column, unit) for slope in slopes]
     return replace(
         parts[0],

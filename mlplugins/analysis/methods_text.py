@@ -79,11 +79,10 @@ def _motion(runs: Sequence[RunResult], drift: str, cite: _Citations) -> list[str
         f"Trajectories of {runs[0].n_atoms} atoms with {runs[0].n_ions} {html.escape(runs[0].species)} at "
         f"{temperatures} K ({span} ps per temperature) were analysed with mlplugins "
         f"{html.escape(__version__)}.",
-        "Displacements between frames were accumulated in the current cell (TOR unwrapping, so that cell "
-        f"fluctuations do not multiply displacements {cite('tor')}) and {held}. Mean squared "
-        f"displacements are averages over all time origins and ions, by fast "
-        "Fourier "
-        f"transform {cite('fft')}.",
+        "Displacements are sums over the steps between frames of the change of the fractional coordinates "
+        "times the mean of the two cells: the motion relative to the homogeneous strain of the cell (in a "
+        f"constant cell this is TOR unwrapping {cite('tor')}); {held}. Mean squared displacements are "
+        f"averages over all time origins and ions, by fast Fourier transform {cite('fft')}.",
     ]
 
 
@@ -107,8 +106,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
         texts = [
             "D* is the long-time slope of MSD = c + 6 D* t + Σ u<sub>k</sub> (1 − exp(−t/τ<sub>k</sub>)) "
             f"over all lags up to half of the run, by generalised least squares with {model} of a Gaussian "
-            "process with the measured MSD; the decays are as large as the changes of slope between octaves "
-            "of lags allow, and what they may hide is part of the error. The fit window "
+            "process with the measured early MSD; the changes of slope between octaves of lags limit the "
+            "size of the decays, and what these may hide is part of the error. The fit window "
             f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope "
             "agrees with it and whose points lie on the line."
         ]
@@ -121,9 +120,9 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
     )
     if any(run.diffusion.curved for run in runs):
         texts.append(
-            "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H hold the "
-            "ordinary and the generalised fit; where it goes on with another slope after a third of the run, "
-            "they hold that too."
+            "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H include the "
+            "ordinary and the generalised fit; where its slope changes after a third of the run, they "
+            "include that slope as well."
         )
     return texts
 
@@ -131,8 +130,7 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
 def _conductivity(cite: _Citations) -> str:
     return (
         "σ<sub>tracer</sub> = N z² e² D*/(V k T) (Nernst–Einstein); σ<sub>collective</sub> is the same "
-        "with the "
-        "slope of the collective displacement Σ r; the Haven ratio is "
+        "with D<sub>σ</sub> from the MSD of the collective displacement Σ r/√N; the Haven ratio is "
         "σ<sub>tracer</sub>/σ<sub>collective</sub>. "
         f"Trajectories with few hops are flagged {cite('hops')}."
     )
@@ -142,18 +140,15 @@ def _law(law: ArrheniusResult | None) -> list[str]:
     if law is None:
         return []
     texts = [
-        "The Arrhenius line is a weighted fit of ln D on 1/kT; D and σ at 300 K carry the prediction "
-        "band (Student's "
-        "t with n − 2 degrees of freedom, or the known errors, whichever is wider); σ(300 K) is the "
-        "Nernst–Einstein "
-        "value."
+        "The Arrhenius line is a weighted fit of ln D against 1/kT; D and σ at 300 K are given with the "
+        "prediction band (Student's t with n − 2 degrees of freedom, or the known errors, whichever is "
+        "wider); σ(300 K) is the Nernst–Einstein value."
     ]
     if law.regimes is not None or law.vft is not None:
         texts.append(
             "A broken line and the Vogel–Fulcher–Tammann law were compared with the single line by the "
-            "fall of χ² (χ² or F test; their intervals at 300 K are those of the law, without the "
-            "scatter of points) "
-            "(probabilities of the single line: "
+            "decrease of χ² (χ² or F test; their intervals at 300 K are confidence intervals of the law, "
+            "without the scatter of the points; probabilities of the single line: "
             + ", ".join(f"{found.probability:.2g}" for found in (law.regimes, law.vft) if found)
             + ")."
         )

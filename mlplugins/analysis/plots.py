@@ -1,4 +1,4 @@
-"""Figures of the conductivity report: what they share, and the Arrhenius plot with the prediction band."""
+"""Figures of the conductivity report: shared functions, and the Arrhenius plot with its prediction band."""
 
 from __future__ import annotations
 

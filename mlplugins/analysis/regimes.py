@@ -1,4 +1,4 @@
-"""Is one Arrhenius line enough? Two straight regimes, and the Vogel–Fulcher–Tammann law.
+"""Whether one Arrhenius line is enough: two straight regimes, and the Vogel–Fulcher–Tammann law.
 
 Two regimes: y = a + b x + c max(x − x_b, 0) with x = 1/kT, y = ln D, continuous at the break. VFT:
 ln D = ln A − B/(k (T − T0)), which is Arrhenius at T0 = 0. Both hold the single line as a special case: the
@@ -83,7 +83,7 @@ class TwoRegimes:
 
     @property
     def significant(self) -> bool:
-        """Whether one line is given up."""
+        """Whether two regimes are significantly better than one line."""
         return self.probability < SIGNIFICANT
 
     def as_json(self) -> dict[str, object]:
@@ -160,7 +160,7 @@ class Vft:
 
     @property
     def significant(self) -> bool:
-        """Whether the Arrhenius line is given up."""
+        """Whether the VFT law is significantly better than an Arrhenius line."""
         return self.probability < SIGNIFICANT
 
     def at(self, temperature_k: float) -> Value:

@@ -41,7 +41,7 @@ class Report:
 
     @property
     def headline_note(self) -> str:
-        """What the numbers of the Arrhenius line leave out."""
+        """What the numbers of the Arrhenius line do not include."""
         notes = []
         if found_in("onsager", self.runs):
             notes.append(f"{self.species} alone")
@@ -182,7 +182,7 @@ def _sections(runs: Sequence[RunResult]) -> list[str]:
 
 
 def observable_lines(runs: Sequence[RunResult]) -> list[str]:
-    """What the observables print below the table on the terminal."""
+    """Lines that the observables print below the table on the terminal."""
     each = registered().items()
     return [
         line

@@ -1,4 +1,4 @@
-"""One run as it was read: how to read it, and the displacements that came of it."""
+"""One run: how to read it, and the displacements obtained from it."""
 
 from __future__ import annotations
 

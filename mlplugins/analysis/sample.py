@@ -1,4 +1,4 @@
-"""One temperature as it is analysed: pooled runs with their fit, of which every result is computed."""
+"""One temperature as analysed: pooled runs with their fit, from which every result is computed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Sample:
 
     @property
     def estimated_hops(self) -> float:
-        """Hops of all ions together if D* were made of hops of the length in the settings."""
+        """Hops of all ions together, if D* came from hops of the length in the settings."""
         travelled = 6 * self.diffusion.tracer.value / CM2_S_PER_A2_PS * self.length_ps
         return self.n_ions * travelled / self.settings.hop_length_a**2
 

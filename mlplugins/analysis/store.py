@@ -1,4 +1,4 @@
-"""Rows of numbers, one per frame, in bounded memory: beyond the budget every second frame is let go."""
+"""Rows of numbers, one per frame, in bounded memory: beyond the budget every second frame is dropped."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RunConfig(Section):
 
 
 class Config(Section):
-    """All that a study is made of: the keys of the YAML file.
+    """A study: the keys of the YAML file.
 
     The names of files are relative to the working directory, but `load` takes those in a YAML file as beside
     it.

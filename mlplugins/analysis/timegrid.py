@@ -1,4 +1,4 @@
-"""From the steps and times of the frames that were found to a uniform time grid with its gaps."""
+"""From the steps and times of the frames to a uniform time grid with gaps."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CUT = ("premature", "unfinished", "truncated", "unexpected end")
 
 
 def unpacker(raw: IO[bytes]) -> Unpack | None:
-    """How a file is unpacked, None if it is not packed; it is left at its beginning."""
+    """Function that unpacks a file, None if it is not compressed; the file is left at its beginning."""
     start = raw.read(6)
     raw.seek(0)
     return next((unpack for magic, unpack in MAGIC.items() if start.startswith(magic)), None)

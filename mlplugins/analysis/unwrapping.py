@@ -1,4 +1,4 @@
-"""What each atom has moved: steps in fractions of each frame's own cell, times the cell half-way.
+"""Displacement of each atom: steps in fractional coordinates of each frame's cell, times the mid-point cell.
 
     Δr(k) = [s(k) − s(k−1)] · [h(k−1) + h(k)]/2,      s = (r − corner of the cell) · h⁻¹,
 
@@ -116,7 +116,7 @@ def _completed(given: Floats, periodic: NDArray[np.bool_], before: Floats | None
 
 
 def _reduction(cell: Floats, periodic: NDArray[np.bool_], before: Lattice | None) -> Floats | None:
-    """In a skewed cell the nearest image is found with short vectors, not with the cell's own."""
+    """Short lattice vectors, by which the nearest image is found in a skewed cell."""
     if _short(cell, periodic):
         return None
     if before is not None and before.reduced is not None and _short(before.reduced @ cell, periodic):
@@ -143,7 +143,7 @@ def _volume(cell: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the atoms of one frame are: fractions (N, 3) of its lattice, true images included.
+    """Positions of one frame: fractional coordinates (N, 3) of its lattice, true images included.
 
     `wrapped` is what the format says: True, False (unwrapped, or image flags), None (it does not say).
     """
@@ -154,7 +154,7 @@ class Place:
 
     @classmethod
     def of(cls, frame: Frame, lattice: Lattice) -> Place:
-        """Fractions of a frame."""
+        """Fractional coordinates of a frame."""
         fractions = frame.positions @ lattice.inverse
         if frame.origin is not None:
             fractions -= lattice.corner @ lattice.inverse
@@ -213,7 +213,7 @@ class Unwrapper:
         self.start_file(Path())
 
     def start_file(self, path: Path) -> None:
-        """Each file may be written in another way."""
+        """Forget how the last file was written: each file may differ."""
         self._path, self._joining = path, True
         self._free = False
         self._near = self._far = self._long = self._returned = 0
@@ -295,7 +295,7 @@ class Unwrapper:
         self.readings[reading] = None
 
     def settle(self, end: bool = False) -> int | None:
-        """Which of the candidates is taken; None while both are open."""
+        """The reading that is used; None while it is undecided."""
         question = self._question
         if question is None:
             return 0
@@ -316,7 +316,7 @@ class Unwrapper:
         return 1
 
     def report(self, steps: int) -> None:
-        """Say what is in doubt, of so many single steps.
+        """Report what is in doubt, out of so many single steps.
 
         Raises:
             BadInput: too many steps whose image is a guess.
@@ -334,7 +334,7 @@ class Unwrapper:
 
     @property
     def reading(self) -> str:
-        """What was taken as the motion of the atoms."""
+        """What was used as the motion of the atoms."""
         texts = [text for name, text in READINGS.items() if name in self.readings]
         if list(self.readings) == ["nearest"]:
             texts[0] += f" (the longest: {self.longest:.2g} of a cell vector)"
@@ -342,7 +342,7 @@ class Unwrapper:
 
 
 class _Question:
-    """Wrapped or not: what speaks for either, while both readings are kept."""
+    """Wrapped or not: the evidence for either, while both readings are kept."""
 
     def __init__(self, place: Place) -> None:
         self.frames = self.doubtful = 0

@@ -1,4 +1,4 @@
-"""Whether the cell of a run is full of material: the volume of a slab is not that of its cell."""
+"""Whether material fills the cell of a run: the volume of a slab is not that of its cell."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Filling:
         self._volume = 0.0
 
     def see(self, place: Place) -> None:
-        """Take a frame; only some are looked at."""
+        """Look at a frame; only some of them are used."""
         if self._seen % EVERY == 0:
             lattice = place.lattice
             sorted_ = np.sort(place.fractions % 1.0, axis=0)

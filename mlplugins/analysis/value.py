@@ -37,7 +37,7 @@ class Value:
 
     @property
     def determined(self) -> bool:
-        """Whether the interval says anything."""
+        """Whether the interval is narrow enough to be meaningful."""
         if self.low <= 0:
             return self.limit >= UNDETERMINED
         return self.high < self.limit * self.low
@@ -79,7 +79,7 @@ def interval(
 
 
 def spanning(parts: Sequence[Value]) -> Value:
-    """The first value with an interval that holds those of all."""
+    """The first value, with an interval that includes those of all."""
     first = parts[0]
     low, high = min(part.low for part in parts), max(part.high for part in parts)
     if first.value <= 0 or len(parts) == 1:

@@ -1,4 +1,4 @@
-"""Weights of a model.pt of 0.1.0 (formats 1 to 3), where they stand folded for inference only.
+"""Weights of a model.pt of 0.1.0 (formats 1 to 3), which contains them only in folded form.
 
 The modules come out of the restricted unpickler as records, and what was folded for inference is undone here
 (to round-off); weights that were rounded to float32 stay rounded.
@@ -17,7 +17,7 @@ from mlplugins.checkpoints import unpickle
 from mlplugins.checkpoints.unpickle import Stub
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
-from mlplugins.nn.contraction import Paths, SymmetricContraction
+from mlplugins.nn.contraction import PathWeights, SymmetricContraction
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import RadialMLP, gain
 
@@ -82,8 +82,8 @@ def _unfold(module: SymmetricContraction, coefficients: Tensor, monomials: Tenso
     place = {tuple(row): index for index, row in enumerate(monomials.tolist())}
     c = coefficients.to(torch.float64)
     for path in module.paths:
-        if not isinstance(path, Paths):
-            raise TypeError(f"{path} is not one of {Paths}")
+        if not isinstance(path, PathWeights):
+            raise TypeError(f"{path} is not one of {PathWeights}")
         rows = [place.pop(tuple(row), -1) for row in path.monomials.tolist()]
         wanted = c[:, rows] * (torch.tensor(rows) >= 0)[:, None]  # (S, m, C)
         inverse = torch.linalg.pinv(path.basis.to(torch.float64).t())  # (η, m)

@@ -1,4 +1,4 @@
-"""Weights of mace-torch models on the family `mace` (the files are read in `checkpoints.mace`).
+"""Weights of mace-torch models for the family `mace` (the files are read in `checkpoints.mace`).
 
 What differs between the two, all absorbed here:
 
@@ -28,7 +28,7 @@ from mlplugins.checkpoints import _record
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
-from mlplugins.nn.contraction import Paths, SymmetricContraction, monomial_basis
+from mlplugins.nn.contraction import PathWeights, SymmetricContraction, monomial_basis
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
@@ -51,7 +51,7 @@ CONSTANTS = re.compile(
 
 @dataclass(frozen=True)
 class HomeConfig:
-    """Architecture of a mace-torch model, with that package's own names.
+    """Architecture of a mace-torch model, with the names of that package.
 
     Attributes:
         model_cls: class of the model.
@@ -92,7 +92,7 @@ class HomeConfig:
 
 
 def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
-    """The hyper-parameters here of a mace-torch architecture.
+    """Our hyper-parameters for a mace-torch architecture.
 
     Raises:
         BadInput: an option that this package does not have.
@@ -194,7 +194,7 @@ def from_state(
 
 
 class _Source:
-    """The home state; every entry is taken once, in float64.
+    """The state dictionary of mace-torch; every entry is taken once, in float64.
 
     Attributes:
         rows: which elements of the `n_elements` at home are kept.
@@ -223,7 +223,7 @@ class _Source:
         return tensor
 
     def finish(self) -> None:
-        """Refuse what was not understood, and coupling coefficients of another sign or scale."""
+        """Refuse entries that were not used, and coupling coefficients of another sign or scale."""
         for name, tensor in self.state.items():
             match = re.search(r"_w3j_(\d)_(\d)_(\d)$", name)
             if match:
@@ -271,7 +271,7 @@ def _copy(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _linear(linear: Linear, source: _Source, name: str) -> None:
-    """Blocks of the flat home weight: one per output irrep, fan in × channels."""
+    """Blocks of the flat weight of mace-torch: one per output irrep, fan in × channels."""
     flat = source.take(name, sum(weight.numel() for weight in linear.weights))
     start = 0
     for weight in linear.weights:
@@ -280,7 +280,7 @@ def _linear(linear: Linear, source: _Source, name: str) -> None:
 
 
 def _element_map(linear: Linear, source: _Source, name: str) -> None:
-    """Home order is channels in × elements × channels out; its norm counts the elements as fan in."""
+    """mace-torch orders channels in × elements × channels out; its norm counts the elements as fan in."""
     n = source.n_elements
     sizes = [n * weight[0].numel() for weight in linear.weights]
     for weight, block in zip(linear.weights, source.take(name, sum(sizes)).split(sizes)):
@@ -304,7 +304,7 @@ def _radial_network(network: RadialMLP, source: _Source, prefix: str) -> None:
 
 
 def _reorder_paths(convolution: Convolution) -> None:
-    """Columns of the last radial weight: from the home order, sorted by output irrep, to ours."""
+    """Columns of the last radial weight: from the order of mace-torch, sorted by output irrep, to ours."""
     blocks = list(convolution.irreps_out)
     weight = convolution.radial.weights[-1]
     home = sorted(range(len(blocks)), key=lambda path: (blocks[path].ir.l, path))
@@ -314,8 +314,8 @@ def _reorder_paths(convolution: Convolution) -> None:
 
 
 def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str) -> None:
-    """Weights of our basis that give the polynomials of the home one, by least squares (exact)."""
-    paths = [cast(Paths, path) for path in contraction.paths]
+    """Weights of our basis that give the polynomials of mace-torch's basis, by least squares (exact)."""
+    paths = [cast(PathWeights, path) for path in contraction.paths]
     offset = 0
     for k, (_, ir) in enumerate(contraction.irreps_out):
         components = range(offset, offset + ir.dim)
@@ -337,7 +337,9 @@ def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
     return {len(lower) + 1 - index: weight for index, weight in enumerate([highest, *lower])}
 
 
-def _product_weights(paths: list[Paths], source: _Source, name: str, weight: Tensor, offset: int) -> None:
+def _product_weights(
+    paths: list[PathWeights], source: _Source, name: str, weight: Tensor, offset: int
+) -> None:
     """Least squares for one output irrep and order; `offset`: its first component in the result."""
     u = source.take(name)
     if u.dim() == int(name[-1]) + 1:  # scalars have no component axis
@@ -367,7 +369,7 @@ def _product_weights(paths: list[Paths], source: _Source, name: str, weight: Ten
 
 
 def _readout_names(config: HomeConfig) -> list[str | None]:
-    """For every layer the name of its readout at home."""
+    """For every layer the name of its readout in mace-torch."""
     n = config.num_interactions
     if config.use_last_readout_only:
         return [*[None] * (n - 1), "readouts.0"]

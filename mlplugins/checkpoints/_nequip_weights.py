@@ -1,4 +1,4 @@
-"""Weights of nequip ≥ 0.7 models on the family `nequip` (the files are read in `checkpoints.nequip`).
+"""Weights of nequip ≥ 0.7 models for the family `nequip` (the files are read in `checkpoints.nequip`).
 
 | nequip (e3nn)                                  | here                                                  |
 |------------------------------------------------|-------------------------------------------------------|
@@ -45,7 +45,7 @@ GAIN = math.sqrt(2.0)
 """What nequip's perceptrons multiply after an activation."""
 
 
-class Layer(NamedTuple):
+class LayerIrreps(NamedTuple):
     """Irreps into and out of an interaction block, and of the harmonics of its convolution."""
 
     irreps_in: o3.Irreps
@@ -69,7 +69,7 @@ class Weights:
         state: Mapping[str, Tensor],
         rows: Sequence[int],
         same_signs: bool,
-        layers: Sequence[Layer] = (),
+        layers: Sequence[LayerIrreps] = (),
         one_hot: bool = False,
     ) -> None:
         self.layers = list(layers)
@@ -118,7 +118,7 @@ class Weights:
         return linear_matrices(flat, irreps_in, irreps_out, n)
 
     def finish(self) -> None:
-        """Refuse what was not understood."""
+        """Refuse entries that were not used."""
         rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
         if rest:
             raise BadInput(f"nequip: entries without a place in this architecture: {', '.join(rest)}")
@@ -138,7 +138,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
     for t, module in enumerate(model.interactions):
         interaction = cast(nequip.Interaction, module)
         prefix = f"layer{t}_convnet.conv."
-        own = Layer(interaction.irreps_in, interaction.irreps_out, harmonics)
+        own = LayerIrreps(interaction.irreps_in, interaction.irreps_out, harmonics)
         layer = weights.layers[t] if weights.layers else own
         theirs = _fill_linears(interaction, weights, prefix, types, layer)
         _fill_radial(interaction, weights, prefix, theirs)
@@ -161,7 +161,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
 
 
 def _fill_linears(
-    interaction: nequip.Interaction, weights: Weights, prefix: str, types: Tensor, layer: Layer
+    interaction: nequip.Interaction, weights: Weights, prefix: str, types: Tensor, layer: LayerIrreps
 ) -> list[TensorPath]:
     """The linear maps; returns nequip's paths in the order of its radial weights.
 

@@ -1,4 +1,4 @@
-"""What all readers say of a model in the same words: which elements are kept, what it was read from."""
+"""Shared by all readers: which elements are kept, and the record of the source file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of `mlplugins train` and `finetune`: the best averaged weights, and what they learned from."""
+"""Checkpoints of `mlplugins train` and `finetune`: the best averaged weights, and how they were trained."""
 
 from __future__ import annotations
 

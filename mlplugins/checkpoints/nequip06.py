@@ -10,8 +10,8 @@ The weights are renamed and rescaled to those of nequip ≥ 0.7, from which `_ne
 | roots of the Bessel functions           | the same over π                         |
 | scale and shift of elements, and of all | of elements                             |
 
-What `nequip-deploy` writes is a frozen program, whose weights have lost their names: it is refused, with the
-way out.
+What `nequip-deploy` writes is a compiled program, whose weights have lost their names: it is refused, with
+the remedy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
-from mlplugins.checkpoints._nequip_weights import GAIN, Layer, Weights, fill
+from mlplugins.checkpoints._nequip_weights import GAIN, LayerIrreps, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.config import parse_yaml
 from mlplugins.errors import BadInput
@@ -92,7 +92,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     version = _deployed(path)
     if version is not None:
         raise BadInput(
-            f"{path}: a model deployed by nequip {version}, whose weights are frozen into a program; convert "
+            f"{path}: a model deployed by nequip {version}, a program without named weights; convert "
             f"the best_model.pth of its training folder, which needs the {CONFIG} beside it"
         )
     config = _config(path.parent / CONFIG)
@@ -247,7 +247,7 @@ def _hyperparameters(
     )
 
 
-def _layers(config: Mapping[str, Any]) -> list[Layer]:
+def _layers(config: Mapping[str, Any]) -> list[LayerIrreps]:
     """Irreps of every layer, in nequip's order; the last one, too, gives more than scalars."""
     hidden, harmonics = o3.Irreps(config["feature_irreps_hidden"]), o3.Irreps(config["irreps_edge_sh"])
     irreps = o3.Irreps(config["chemical_embedding_irreps_out"])
@@ -256,6 +256,6 @@ def _layers(config: Mapping[str, Any]) -> list[Layer]:
         reached = {ir for _, a in irreps for _, b in harmonics for ir in a * b}
         kept = [(mul, ir) for mul, ir in hidden if ir in reached]
         out = o3.Irreps([*(i for i in kept if i[1].l == 0), *(i for i in kept if i[1].l > 0)]).simplify()
-        layers.append(Layer(irreps, out, harmonics))
+        layers.append(LayerIrreps(irreps, out, harmonics))
         irreps = out
     return layers

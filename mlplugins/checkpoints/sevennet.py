@@ -73,7 +73,7 @@ SORTED_SINCE = (0, 11, 0)
 """From this version of sevenn on the radial weights follow the sorted output irreps."""
 
 
-class Layer(NamedTuple):
+class LayerPaths(NamedTuple):
     """One interaction block as sevenn builds it."""
 
     irreps_in: o3.Irreps
@@ -331,7 +331,7 @@ def _interactions(model: nequip.Model) -> list[nequip.Interaction]:
     return cast("list[nequip.Interaction]", list(model.interactions))
 
 
-def _layers(model: nequip.Model, config: dict[str, Any]) -> Iterator[Layer]:
+def _layers(model: nequip.Model, config: dict[str, Any]) -> Iterator[LayerPaths]:
     """Irreps and paths of every layer."""
     manual = config["irreps_manual"]
     harmonics = o3.Irreps.spherical_harmonics(int(config["lmax"]), -1 if config["is_parity"] else 1)
@@ -348,12 +348,12 @@ def _layers(model: nequip.Model, config: dict[str, Any]) -> Iterator[Layer]:
         last = t == model.n_layers - 1
         reached = {ir for _, a in irreps_in for _, b in harmonics for ir in a * b}
         kept = {ir for ir in reached if ir.l <= irreps_out.lmax and (ir.p == 1 or not last)}
-        yield Layer(irreps_in, irreps_out, paths(irreps_in, harmonics, kept))
+        yield LayerPaths(irreps_in, irreps_out, paths(irreps_in, harmonics, kept))
         irreps_in = irreps_out
 
 
 def _fill_linears(
-    interaction: nequip.Interaction, layer: Layer, weights: _Weights, prefix: str, rows: list[int]
+    interaction: nequip.Interaction, layer: LayerPaths, weights: _Weights, prefix: str, rows: list[int]
 ) -> None:
     merged = merged_gate_input(layer.irreps_out)
     by_output = sorted(layer.paths, key=lambda path: path.sort_key)
@@ -375,7 +375,7 @@ def _fill_linears(
     )
 
 
-def _fill_radial(interaction: nequip.Interaction, layer: Layer, weights: _Weights, prefix: str) -> None:
+def _fill_radial(interaction: nequip.Interaction, layer: LayerPaths, weights: _Weights, prefix: str) -> None:
     """The radial network; the sign of every path's Clebsch–Gordan coefficients goes into its last layer."""
     radial = interaction.convolution.radial.weights
     for k, weight in enumerate(radial[:-1]):

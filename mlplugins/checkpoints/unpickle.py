@@ -45,7 +45,7 @@ LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class Names(NamedTuple):
-    """What a file mentions: the names that it imports (`module.name`) and its strings."""
+    """What a file contains: the names that it imports (`module.name`) and its strings."""
 
     imports: frozenset[str]
     strings: frozenset[str]
@@ -284,7 +284,7 @@ def _require_bounded(program: bytes) -> None:
 
 
 def _nest(stack: list[int], opcode: pickletools.OpcodeInfo) -> None:
-    """What an opcode does to the nesting of the objects on the stack."""
+    """Effect of an opcode on the nesting of the objects on the stack."""
     taken = [kind.name for kind in opcode.stack_before]
     parts: list[int] = []
     if "mark" in taken:
@@ -314,7 +314,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the pickle gets for an import: never the import itself."""
+        """Replacement for an import of the pickle: never the imported object itself."""
         full = f"{module}.{name}"
         if full not in self.known:
             self.known[full] = self._resolve(module, name, full)

@@ -1,4 +1,4 @@
-"""Is a model file physical, and is it the same in every engine? What is wrong with this installation?"""
+"""Checks of a model file (physics, equality of the engines) and of the installation."""
 
 from typing import Any
 

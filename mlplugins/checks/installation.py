@@ -1,4 +1,4 @@
-"""What is wrong with this installation, and the remedy of every fault: the findings of `mlplugins doctor`."""
+"""Findings of `mlplugins doctor`: what is wrong with this installation, and the remedy of every fault."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _build() -> Finding:
 
 
 def _ops() -> Finding:
-    """Loaded in a process of its own: a library of another torch may end it."""
+    """Load the ops in a separate process: a library built for another torch may crash it."""
     code = "from mlplugins import ops; print(ops.load())"
     result = answer([sys.executable, "-W", "ignore", "-c", code])
     if result is None or result.returncode != 0:

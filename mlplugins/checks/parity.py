@@ -52,7 +52,7 @@ def parity(
 def steps(
     model: Artifact, structures: Sequence[tuple[str, Atoms]], chosen: Sequence[str], ranks: Sequence[int]
 ) -> int:
-    """How often `parity` reports."""
+    """Number of progress reports of `parity`."""
     atoms = [structure for _, structure in structures]
     return sum(len(engines.load(name).ways(model, atoms, ranks)) for name in {REFERENCE, *chosen})
 

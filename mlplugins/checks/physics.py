@@ -55,7 +55,7 @@ class PhysicsChecks:
         self.limits = limits(model, self.reference)
 
     def checks(self, nve_steps: int) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
-        """(name, function that gives rows) of everything that makes sense for the structure."""
+        """(name, function that gives rows) of all checks that apply to the structure."""
         yield "finite differences of forces", self.forces
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             yield "finite differences of stress", self.stress
@@ -172,7 +172,7 @@ class PhysicsChecks:
         return [self._row("isolated atoms: force", value, 1e-10, FORCE_UNIT, note=energies)]
 
     def extensivity(self) -> list[Check]:
-        """Twice the crystal, or two molecules out of range, have twice the energy and the same forces."""
+        """Two cells, or two molecules beyond the range, have twice the energy and the same forces."""
         base = self.rattled
         if base.pbc.any():
             axis = int(np.argmax(base.pbc))

@@ -18,7 +18,7 @@ ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = (
 
 @dataclass(frozen=True)
 class Check:
-    """A measured deviation and what it may be at most.
+    """A measured deviation and its limit.
 
     Attributes:
         name: what was compared.
@@ -62,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Limits:
-    """What round-off allows, by the precision of the model.
+    """Limits that account for round-off, by the precision of the model.
 
     float64: the limits of the design. float32, with ε = 1.2e-7: the file returns per-atom energies e in
     float32 (composition baseline included), forces are sums of some hundred terms of the size of the largest

@@ -1,4 +1,4 @@
-"""What several commands share: outputs that are tried before the work, `--json`, the console."""
+"""Shared by several commands: outputs tested before the work, `--json`, the console."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Words that are wrong are wrong input like any other: one sentence, exit code 2."""
+    """Wrong arguments are wrong input like any other: one sentence, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found."""

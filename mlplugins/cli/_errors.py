@@ -10,7 +10,7 @@ from mlplugins.quantities import QUANTITIES
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
-    """Errors as a table, one row per data set: energy and its derivatives, and what else has labels."""
+    """Errors as a table, one row per data set: energy, its derivatives, and other quantities with labels."""
     shown = [
         quantity
         for name, quantity in QUANTITIES.items()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
-    """Output, precision (`dtype` unless given; `default` says so in words), portability, radial tables."""
+    """Output, precision (`dtype` by default, described by `default`), portability, radial tables."""
     parser.add_argument(
         "-o", "--output", type=_common.OutputFile, default="model.pt", help="default: model.pt"
     )
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
     parser.add_argument(
         "--portable",
         action="store_true",
-        help="free of mlplugins' ops, for engines that know nothing of them",
+        help="without the ops of mlplugins, for programs that do not know them",
     )
     parser.add_argument(
         "--radial-tables", type=int, metavar="KNOTS", help="cubic radial tables, e.g. 1025 knots (not exact)"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
 
 
 def checked(args: argparse.Namespace) -> Path:
-    """The checkpoint, which exists; what cannot work is refused before anything is read.
+    """The checkpoint, which must exist; options that cannot work are refused before anything is read.
 
     Raises:
         BadInput: no such checkpoint, or structures for tables that are not asked for.
@@ -63,7 +63,7 @@ def tables(args: argparse.Namespace) -> RadialTables | None:
 
 
 def print_tables(record: dict[str, Any]) -> None:
-    """Say what the tables cost, if there are any."""
+    """Print the error that the tables introduce, if there are any."""
     from mlplugins.model_file.tables import TableError
 
     if "radial_tables" in record:

@@ -1,4 +1,4 @@
-"""Is a model physical, and the same in every engine? One table, exit code 0 or 1.
+"""Check that a model is physical and gives the same numbers in every engine: one table, exit code 0 or 1.
 
 Example:
   mlplugins check model.pt Li6PS5Cl.extxyz molecule.xyz
@@ -8,7 +8,7 @@ Example:
 STRUCTURE is a file that ASE reads (all its frames) or FILE@INDEX. Checked: forces and stress against finite
 differences; rotation, inversion, translation, permutation; isolated atoms; extensivity; smoothness at the
 cutoff; drift of the energy in NVE; energy, forces and stress of every engine against ASE. An engine that is
-not installed or not built fails; leave it out with --engines. JSON: {"passed", "checks": [{"name", "engine",
+not installed or not built fails; exclude it with --engines. JSON: {"passed", "checks": [{"name", "engine",
 "ranks", "value", "limit", "unit", "passed", "structure", "note"}]}; a value that is null was not finite.
 """
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unconstrained",
         action="store_true",
-        help="report rotations and inversion without judging them: for models, such as PET, that learn them",
+        help="only report rotations and inversion: for models, such as PET, that learn these symmetries",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     add_json(parser)

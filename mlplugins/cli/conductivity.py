@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timestep", type=float, metavar="FS", help="MD time step, where the file holds no times"
     )
     parser.add_argument(
-        "--interval", type=int, metavar="STEPS", help="MD steps between frames; wins over the file"
+        "--interval", type=int, metavar="STEPS", help="MD steps between frames; overrides the file"
     )
     parser.add_argument("--type-map", nargs="+", metavar="EL", help="elements of the LAMMPS types in order")
     parser.add_argument("--discard-ps", type=float, metavar="PS", help="equilibration left out (default 0)")
@@ -88,7 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--viscosity", type=float, metavar="MPA_S", help="of a liquid: finite-size correction (Yeh–Hummer)"
     )
     parser.add_argument(
-        "--volume", type=float, metavar="A3", help="of the material in Å³, where the cell's is not it (slabs)"
+        "--volume",
+        type=float,
+        metavar="A3",
+        help="of the material, Å³, if not that of the cell (slabs)",
     )
     parser.add_argument(
         "--kinisi", action="store_true", default=None, help="sample the Bayesian check with kinisi (slower)"

@@ -1,6 +1,6 @@
-"""Tell what is wrong with this installation, and the remedy of every fault.
+"""Report what is wrong with this installation, and the remedy of every fault.
 
-Checks the Python packages, MPI, the compiler, the native code (current, stale or missing) and, by really
+Checks the Python packages, MPI, the compiler, the native code (current, stale or missing) and, by
 starting `lmp`, that the LAMMPS plug-in loads. Exit code 0 if the machine is healthy, 1 otherwise.
 
 Example:

@@ -1,12 +1,12 @@
-"""What is in a model.pt: elements, cutoff, precision, hyper-parameters, training record, versions.
+"""Show what a model.pt contains: elements, cutoff, precision, hyper-parameters, training record, versions.
 
 Example:
   mlplugins info potential/model.pt
   mlplugins info potential/model.pt --json info.json
 
-Works for any metatomic model; hyper-parameters and the training record are there if mlplugins wrote the file.
-A model.pt is a program. This command reads it and runs nothing of it: look here before you load a
-stranger's file.
+Works for any metatomic model; hyper-parameters and the training record are shown if mlplugins wrote the file.
+A model.pt is a program. This command reads it without running any of its code: use it before you load a
+file from an unknown source.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Choose few structures of many: farthest points, CUR, or where a model is least certain.
+"""Select a few structures from many: farthest points, CUR, or where a model is most uncertain.
 
 example:
   mlplugins select md.extxyz -n 200 -o subset.extxyz
   mlplugins select md.extxyz -n 50 --method cur -o subset.extxyz
   mlplugins select md.extxyz -n 20 --method uncertainty --model model.pt -o label_these.extxyz
 
-The subset keeps all labels and trains any family. `fps` and `cur` compare the mean SOAP vectors of the
-structures; `uncertainty` asks one model that predicts its own (soap-gap), or takes the spread of the forces
+The subset keeps all labels and can train any family. `fps` and `cur` compare the mean SOAP vectors of the
+structures; `uncertainty` uses one model with a predicted uncertainty (soap-gap), or the spread of the forces
 of several models.
 """
 

@@ -1,4 +1,4 @@
-"""Molecular dynamics in LAMMPS, i-PI or ASE: writes the host's own input files and runs them, resumable.
+"""Molecular dynamics in LAMMPS, i-PI or ASE: write native input files and run them; can be resumed.
 
 Example:
   mlplugins simulate md.yaml -o runs             # then: mlplugins conductivity runs/conductivity.yaml
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:
-    """Run a campaign and show how far it is."""
+    """Run a campaign and show its progress."""
     from mlplugins.simulation import campaign as campaigns
 
     with progress_of([campaign], out) as show:
@@ -109,7 +109,7 @@ def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:
 
 @contextlib.contextmanager
 def progress_of(planned: Sequence[Campaign], out: Console) -> Iterator[Callable[[Run, int], None]]:
-    """What shows how far the campaigns are: a bar for each, and one for each of its runs."""
+    """Progress of the campaigns: a bar for each, and one for each of its runs."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the name of the config file",
     )
     parser.add_argument(
-        "--restart", action="store_true", help="begin anew although DIR holds a run (its checkpoint is kept)"
+        "--restart",
+        action="store_true",
+        help="start again although DIR has a run (its checkpoint is kept)",
     )
     _common.add_json(parser)
 

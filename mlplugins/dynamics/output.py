@@ -108,5 +108,5 @@ def integer(line: bytes) -> int:
 
 
 def skip(stream: BinaryIO, lines: int) -> bool:
-    """Read lines; whether all were there."""
+    """Skip lines; returns whether all of them were there."""
     return all(stream.readline().endswith(b"\n") for _ in range(lines))

@@ -1,4 +1,4 @@
-"""One run of molecular dynamics as an engine is given it, and the processes that the engine asks for."""
+"""One run of molecular dynamics as passed to an engine, and the processes that the engine requests."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def fixed(self) -> NDArray[np.bool_]:
-        """Cartesian components that are held, (N, 3)."""
+        """Cartesian components that are fixed, (N, 3)."""
         return start.fixed(self.atoms)
 
     @property
     def degrees_of_freedom(self) -> int:
-        """What temperatures and thermostats of every engine count."""
+        """Degrees of freedom as counted by temperatures and thermostats of every engine."""
         return start.degrees_of_freedom(self.atoms)
 
     @property
@@ -63,7 +63,7 @@ class Run:
 
 
 def require_axes(run: Run, rotation: NDArray[np.float64], engine: str) -> None:
-    """Refuse components that are held along axes which an engine turns away.
+    """Refuse components that are fixed along axes which an engine rotates.
 
     Args:
         run: with or without fixed atoms.
@@ -101,7 +101,7 @@ def threads(count: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What runs next: `leader` decides when the stage is over and whether it succeeded; `servants` serve it.
+    """Processes to run next: `leader` decides when the stage is over and if it succeeded; `servants` assist.
 
     Attributes:
         name: shown in messages.

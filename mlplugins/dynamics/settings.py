@@ -1,4 +1,4 @@
-"""The settings of a campaign of molecular dynamics: what the YAML of `mlplugins simulate` holds."""
+"""The settings of a campaign of molecular dynamics: the keys of the YAML of `mlplugins simulate`."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Mobile(_Strict):
 
 
 class Cluster(_Strict):
-    """Where the runs go through Parsl; without it they run here.
+    """Where the runs are executed through Parsl; without it they run on this machine.
 
     `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
     `address` is that of this machine which the jobs connect to (default: of its host name); Parsl listens on

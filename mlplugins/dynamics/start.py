@@ -1,4 +1,4 @@
-"""The start structure: what of it a run keeps, what is said, and what is refused by name.
+"""The start structure: what a run keeps of it, what is reported, and what is refused by name.
 
 Kept in every engine: elements, positions, cell, periodicity, masses, constraints that hold Cartesian
 components of atoms, and velocities. Everything else that a file may hold (labels, `info`, tags) stays behind.
@@ -29,7 +29,7 @@ VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
 
 
 class Start(NamedTuple):
-    """A start structure as the engines are given it.
+    """A start structure as passed to the engines.
 
     Attributes:
         atoms: with its own masses, its momenta (if they are kept; the centre of mass at rest) and at most
@@ -86,7 +86,7 @@ def read_structure(source: str) -> Atoms:
 
 
 def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velocities: Velocities) -> Start:
-    """What the runs start from.
+    """Prepare the structure that the runs start from.
 
     Args:
         given: as read.
@@ -121,7 +121,7 @@ def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velociti
 
 
 def fixed(atoms: Atoms) -> NDArray[np.bool_]:
-    """Cartesian components that are held, (N, 3), of a structure from `prepare`."""
+    """Cartesian components that are fixed, (N, 3), of a structure from `prepare`."""
     mask = np.zeros((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
         mask[constraint.index] |= getattr(constraint, "mask", np.ones(3, dtype=bool))
@@ -129,7 +129,7 @@ def fixed(atoms: Atoms) -> NDArray[np.bool_]:
 
 
 def patterns(mask: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
-    """Atoms by the components that are held.
+    """Atoms by the components that are fixed.
 
     >>> patterns(np.array([[True, True, True], [False, False, False], [False, False, True]]))
     {'xyz': array([0]), 'z': array([2])}
@@ -139,7 +139,7 @@ def patterns(mask: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
 
 
 def degrees_of_freedom(atoms: Atoms) -> int:
-    """3N − 3 (the centre of mass rests), or the components that are not held if any is.
+    """3N − 3 (centre of mass at rest), or the number of free components if any is fixed.
 
     >>> degrees_of_freedom(Atoms("Ar4"))
     9
@@ -195,7 +195,7 @@ def _fixed(atoms: Atoms, source: str) -> NDArray[np.bool_]:
 
 
 def _components(constraint: object, atoms: Atoms) -> NDArray[np.bool_] | None:
-    """Cartesian components that a constraint holds, or None if it is of another kind."""
+    """Cartesian components that a constraint fixes, or None if it is of another kind."""
     everything = np.ones(3, dtype=bool)
     if isinstance(constraint, FixAtoms):
         return everything
@@ -267,7 +267,7 @@ def _own_velocities(
 
 
 def _rest(atoms: Atoms) -> None:
-    """Momenta of held components, or of the centre of mass, to zero."""
+    """Set the momenta of fixed components, or of the centre of mass, to zero."""
     mask, momenta = fixed(atoms), atoms.get_momenta()
     if mask.any():
         momenta[mask] = 0.0

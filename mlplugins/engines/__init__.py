@@ -1,4 +1,4 @@
-"""Host engines: one folder each, found by its name; every one consumes a `model.pt`, never a model class."""
+"""Engines: one folder each, found by its name; each loads a `model.pt`, never a model class."""
 
 from __future__ import annotations
 

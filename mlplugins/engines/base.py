@@ -1,4 +1,4 @@
-"""What an engine offers: the functions and constants of the file `engine.py` in its folder.
+"""Contract of an engine: the functions and constants of the file `engine.py` in its folder.
 
 A new engine is a folder `engines/NAME/` with that file; how it is divided further is its own matter.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
 
 @dataclass(frozen=True)
 class Abilities:
-    """What the dynamics of an engine can do beyond one classical run on one rank.
+    """Capabilities of an engine's dynamics beyond one classical run on one rank.
 
     Attributes:
         thermostats: of `thermostat.kind`.
@@ -74,19 +74,19 @@ class Engine(Protocol):
         """Prepare what is left to do, from the last state that the host saved; None if nothing is."""
 
     def steps_done(self, run: Run) -> int:
-        """How far the run is, of `run.config.total_steps`; only looks."""
+        """Number of steps done, of `run.config.total_steps`; changes nothing."""
 
     def prune(self, run: Run) -> None:
         """Remove saved states that are no longer needed."""
 
     def has_state(self, run: Run) -> bool:
-        """Whether the host saved a state from which the run can be continued; only looks."""
+        """Whether the host saved a state from which the run can be continued; changes nothing."""
 
     def hottest(self, run: Run) -> float:
-        """Highest temperature in the last part of the log, K; infinite if it is not a number; only looks."""
+        """Highest temperature in the last part of the log, K; infinite if it is NaN; changes nothing."""
 
     def failure(self, run: Run) -> list[str]:
-        """The host's last words; only looks."""
+        """Last messages of the host; changes nothing."""
 
     def trajectories(self, run: Run) -> list[Path]:
         """Files that hold the production frames."""
@@ -112,4 +112,4 @@ class Engine(Protocol):
         """
 
     def diagnose(self) -> Iterator[Finding]:
-        """What `mlplugins doctor` says about the engine's programs and packages."""
+        """Findings of `mlplugins doctor` about the engine's programs and packages."""

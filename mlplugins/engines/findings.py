@@ -1,4 +1,4 @@
-"""What of an installation is there and works: one finding each, with the remedy of a fault."""
+"""Findings about an installation: what is present and works, with the remedy of a fault."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def package(name: str, remedy: str, needed: bool = False) -> Finding:
 def answer(
     arguments: Sequence[str], environment: dict[str, str] | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str] | None:
-    """What a program says to `text`; None if there is no such program, or it does not end."""
+    """Output of a program for the input `text`; None if there is no such program, or it does not end."""
     try:
         return subprocess.run(
             arguments,

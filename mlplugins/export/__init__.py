@@ -1,1 +1,1 @@
-"""The place of `model_file` in scripts of 0.1.0."""
+"""The name of `model_file` in scripts of 0.1.0."""

@@ -1,4 +1,4 @@
-"""The archive that a model.pt is, read and checked without running any of it.
+"""A model.pt as an archive, read and verified without running any of its code.
 
 A model.pt is a program: loading it runs what its author wrote. So everything that can be known from the bytes
 (damage, format, metadata) is looked at first, here, with the standard library alone.
@@ -37,7 +37,7 @@ class Library(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """What mlplugins wrote into the metadata of a model.
+    """Entries of mlplugins in the metadata of a model.
 
     Attributes:
         format: version of these entries.
@@ -78,7 +78,7 @@ class Archive:
     entries: Entries | None
 
     def failed(self, reason: str) -> BadInput:
-        """The error of a file that does not load, with the versions that wrote it."""
+        """Error for a file that does not load, with the versions that wrote it."""
         import torch
         from metatomic.torch import __version__ as metatomic_version
 

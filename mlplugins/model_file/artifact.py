@@ -1,4 +1,4 @@
-"""A model.pt (any metatomic model): loading it, what it says about itself, evaluating structures."""
+"""A model.pt (any metatomic model): loading it, its metadata, evaluating structures."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ from mlplugins.model_file.evaluate import (
     Results,
     require_finite,
 )
-from mlplugins.model_file.structure import Prepared, Structure, StructureLike, prepare
+from mlplugins.model_file.structure import PlainStructure, Prepared, StructureLike, prepare
 from mlplugins.quantities import QUANTITIES
 
-__all__ = ["Artifact", "Committee", "NeighborCache", "Results", "Structure", "combine", "load", "load_all"]
+__all__ = [
+    "Artifact",
+    "Committee",
+    "NeighborCache",
+    "Results",
+    "PlainStructure",
+    "combine",
+    "load",
+    "load_all",
+]
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `Structure`s.
+            structures: `ase.Atoms` or `PlainStructure`s.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
@@ -192,7 +201,7 @@ def load(
     output: str | None = None,
     extensions: str | Path | None = None,
 ) -> Artifact:
-    """Load a model file. It is a program, and this runs it: load files of people you trust.
+    """Load a model file. It is a program, and this runs it: load only files from people you trust.
 
     Args:
         path: a model.pt of mlplugins, or any other metatomic model.
@@ -285,7 +294,7 @@ def _mean(arrays: list[Any]) -> Any:
 
 
 def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
-    """What mlplugins wrote, if the module is its own; None for others, and wrappers around one of ours."""
+    """Our entries, if the module is one of ours; None for others, and for wrappers around one of ours."""
     module, capabilities = loaded.module, loaded.capabilities()
     entries = archive.entries
     if entries is None or not is_ours(runtime.class_name(module)) or energy != "energy":

@@ -1,4 +1,4 @@
-"""What is known of a model beside its weights: from checkpoint to model file the same record."""
+"""What is known of a model besides its weights: the same record from checkpoint to model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From structures to energies, forces and virials through a metatomic module, for all Python engines."""
+"""Energies, forces and virials of structures from a metatomic module, for all Python engines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlplugins.structures.neighbors import require_extent
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
 
 
-class Pairs(NamedTuple):
+class NeighborPairs(NamedTuple):
     """Neighbours of one structure.
 
     Attributes:
@@ -66,7 +66,7 @@ class NeighborCache:
 
     def pairs(
         self, place: int, structure: Prepared, cutoff: float, full: bool, shifts: bool = False
-    ) -> Pairs:
+    ) -> NeighborPairs:
         """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
         require_extent(structure.positions, structure.cell, structure.pbc, cutoff)
         cell = structure.cell.tobytes()
@@ -93,7 +93,7 @@ class NeighborCache:
         )
         atoms = np.ascontiguousarray(ij.T).view(np.int64)
         cell_shifts = cells[0].copy() if shifts else None
-        return Pairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
+        return NeighborPairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
 
 
 class Program:

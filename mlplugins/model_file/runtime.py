@@ -1,4 +1,4 @@
-"""Who runs the program in a model.pt: TorchScript. Another runtime is another file like this one.
+"""The runtime of the program in a model.pt: TorchScript. Another runtime is another file like this one.
 
 It loads the program and the libraries that it names, says of which class it is, and runs it: `load`,
 `class_name`, `running`, `FAILURES`, `reason`. The other half is `write.py`, which writes the program.

@@ -1,4 +1,4 @@
-"""Structures as the engines give them, checked and turned into plain arrays."""
+"""Structures as passed by the engines, checked and converted to plain arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOWN_UP = "a simulation has blown up before (look at its time step and its star
 
 
 class StructureLike(Protocol):
-    """What is evaluated: an `ase.Atoms`, a `Structure`, or anything with these attributes."""
+    """What can be evaluated: an `ase.Atoms`, a `PlainStructure`, or an object with these attributes."""
 
     @property
     def numbers(self) -> Any: ...
@@ -28,7 +28,7 @@ class StructureLike(Protocol):
     def pbc(self) -> Any: ...
 
 
-class Structure(NamedTuple):
+class PlainStructure(NamedTuple):
     """A structure as plain arrays.
 
     Attributes:
@@ -45,7 +45,7 @@ class Structure(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A checked structure: as `Structure`, with zero cell vectors along non-periodic directions.
+    """A checked structure: as `PlainStructure`, with zero cell vectors along non-periodic directions.
 
     Attributes:
         volume: of the cell as given, Å³; None if it has no stress.

@@ -1,4 +1,4 @@
-"""Radial tables at export: cubic interpolation in place of radial networks, with the error it makes."""
+"""Radial tables at export: cubic interpolation in place of radial networks, with its error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlplugins.structures.batch import graph_of
 
 @dataclass(frozen=True)
 class TableError:
-    """What tables cost, in float64 and apart from round-off.
+    """Error of the tables, in float64, without round-off.
 
     Attributes:
         n_knots: knots of every table.

@@ -1,4 +1,4 @@
-"""Any family → one model.pt: a metatomic model, our entries, the weights that can be trained, checksums."""
+"""Any family → model.pt: a metatomic model, our entries, the trainable weights, checksums."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _seal(path: str, weights: bytes | None) -> None:
 
 @contextmanager
 def _recorded_extensions(portable: bool) -> Iterator[None]:
-    """metatomic records every library the process happens to have loaded; the file needs at most our ops."""
+    """Our ops at most: metatomic records every library that the process happens to have loaded."""
     loaded = torch.ops.loaded_libraries
     # a newer build may have replaced ours under a long training
     ours = {path for path in loaded if path.endswith(OPS_LIBRARY) and os.path.exists(path) and not portable}

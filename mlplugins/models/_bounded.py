@@ -1,4 +1,4 @@
-"""A bound on what building a model may ask for: its sizes come from files that may be wrong."""
+"""A bound on the memory for building a model, whose sizes come from files that may be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torc
 
 
 class Bounded(TorchFunctionMode):
-    """Within it no more than `most` numbers, in no more than `calls` tensors, are asked of torch.
+    """Context in which at most `most` numbers, in at most `calls` tensors, may be requested from torch.
 
     >>> with Bounded(10**6, 100, "a.ckpt"):
     ...     torch.nn.Linear(10**6, 10**6)
@@ -34,7 +34,7 @@ class Bounded(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: Any = (), options: Any = None
     ) -> Any:
-        """Count what is about to be made."""
+        """Count the tensor that is about to be created."""
         options = options or {}
         if function in FACTORIES:
             size = options.get("size", arguments[:1] if function is torch.full else arguments)
@@ -54,7 +54,7 @@ def _whole(size: Any) -> list[int]:
 
 
 def like_its_file(path: Path) -> Bounded:
-    """The bound for a model read from a file: what the file can hold, and tables that are built beside it."""
+    """The bound for a model read from a file: the size of the file, and tables that are built in addition."""
     return Bounded(path.stat().st_size + 20_000_000, 100_000, str(path))
 
 

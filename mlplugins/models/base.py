@@ -21,7 +21,7 @@ from mlplugins.structures.graph import Graph
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What a family may know of its training data before the first step.
+    """Statistics of the training data, given to a family before the first step.
 
     Attributes:
         average_neighbors: mean number of edges per atom within the cutoff.
@@ -72,7 +72,7 @@ class Potential(nn.Module):
 
     @torch.jit.unused
     def optimise_for_inference(self) -> None:
-        """Compute once what depends on the weights alone: same function, faster, for inference only.
+        """Precompute all that depends on the weights only: same function, faster, for inference only.
 
         The weights then mean something else than in training: take a copy.
         """
@@ -82,7 +82,7 @@ class Potential(nn.Module):
 
     @torch.jit.unused
     def parts(self) -> List["Potential"]:
-        """The families that this model consists of: itself, or the terms of a sum."""
+        """The models that this one consists of: itself, or the terms of a sum."""
         return [self]
 
     @torch.jit.unused

@@ -1,4 +1,4 @@
-"""What a family may offer beyond energies: one small interface each, inherited by the family, asked by type.
+"""Capabilities beyond energies: one small interface each, inherited by the family, queried by type.
 
     class Model(PredictsVariance, Potential): ...
 
@@ -24,7 +24,7 @@ class PredictsVariance:
 
     @torch.jit.unused
     def has_variance(self) -> bool:
-        """Whether the fit of this model came with one."""
+        """Whether the fit of this model determined a variance."""
         raise NotImplementedError("a family that predicts its variance implements has_variance()")
 
     @torch.jit.export
@@ -88,7 +88,7 @@ class HasHead:
 
 
 def predicts_variance(potential: Potential) -> bool:
-    """Whether `posterior_features` of this model says more than zero."""
+    """Whether `posterior_features` of this model is more than zero."""
     return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
 
 

@@ -31,7 +31,7 @@ class Composition:
 
     @property
     def note(self) -> str | None:
-        """What to tell the user of a rank-deficient fit, None if the energies are unique."""
+        """Note for the user about a rank-deficient fit, None if the energies are unique."""
         if self.rank == len(self.elements):
             return None
         return (

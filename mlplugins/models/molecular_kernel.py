@@ -119,7 +119,7 @@ class Model(WholeMolecule, Potential):
 
     @torch.jit.unused
     def prepare(self) -> None:
-        """Compute what follows from the fitted buffers; call it after they were set."""
+        """Compute derived buffers; call it after the fitted ones were set."""
         self.squares = self.points.square().sum(1)
         self.products = (self.points * self.slopes).sum(1) if len(self.slopes) else self.squares[:0]
 

@@ -42,7 +42,7 @@ class NativePolynomial(nn.Module):
         return torch.ops.mlplugins.symmetric_contraction(x, coefficients, species, monomials, n_out)
 
 
-class Paths(nn.Module):
+class PathWeights(nn.Module):
     """Coefficients c_{z,m,u} = Σ_η W_{z,η,u} U_{η,m} of one output irrep and one order.
 
     The basis U is part of the state: weights mean something only together with it. Loading a state takes over
@@ -136,7 +136,9 @@ class SymmetricContraction(Foldable, HasNativeOps, nn.Module):
         offset = 0
         for (_, ir), orders in zip(irreps_out, found):
             shift = torch.tensor([offset, 0, 0, 0])
-            paths += [Paths(table + shift, u, n_species, channels) for table, u in orders if u.numel() > 0]
+            paths += [
+                PathWeights(table + shift, u, n_species, channels) for table, u in orders if u.numel() > 0
+            ]
             offset += ir.dim
         self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.n_out = offset

@@ -1,4 +1,4 @@
-"""What the convolutions of a model share: one row of radial weights for i → j and j → i."""
+"""Shared by the convolutions of a model: one row of radial weights for i → j and j → i."""
 
 from typing import List, Tuple
 

@@ -1,4 +1,4 @@
-"""e3nn's irreps and Clebsch–Gordan coefficients, without the compiler that importing them would bring along.
+"""e3nn's irreps and Clebsch–Gordan coefficients, without loading torch's compiler.
 
 e3nn keeps one function out of torch.compile, with a decorator that imports all of torch._dynamo, which takes
 twice as long as the rest of e3nn. A mark on the function says the same.

@@ -1,4 +1,4 @@
-"""How a block computes: with the native library, or with weights prepared for inference; asked by type."""
+"""Modes of a block: native ops, or weights folded for inference; queried by type."""
 
 
 class HasNativeOps:
@@ -10,7 +10,7 @@ class HasNativeOps:
 
 
 class Foldable:
-    """A block that can compute once what depends on its weights alone."""
+    """A block that can precompute what depends on its weights only."""
 
     def fold(self) -> None:
         """Fold constants into the weights, once and for all: same function, faster, for inference only."""

@@ -163,7 +163,7 @@ class RadialMLP(Foldable, nn.Module):
 
 
 def gain(layer: int, fan_in: int, silu_norm: float) -> float:
-    """What a layer's weights are multiplied with: variance one goes in and comes out."""
+    """Factor of a layer's weights that preserves unit variance."""
     return (silu_norm if layer > 0 else 1.0) / math.sqrt(fan_in)
 
 

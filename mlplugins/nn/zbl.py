@@ -1,4 +1,4 @@
-"""Universal screened nuclear repulsion, which keeps atoms apart where no training frame did."""
+"""Universal screened nuclear repulsion (ZBL), for short distances that the training frames do not cover."""
 
 from typing import List, Sequence, Tuple
 

@@ -1,4 +1,4 @@
-"""Plain-torch reference of the native ops: the oracle of their tests, and what runs without the library.
+"""Plain-torch reference of the native ops: their tests compare with it, and it runs without the library.
 
 TorchScript-able, so that `mlplugins export --portable` can write files free of our ops.
 """

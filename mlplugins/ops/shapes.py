@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register() -> None:
-    """Tell torch the shapes of all ops that it cannot follow into."""
+    """Tell torch the shapes of all ops that it cannot trace."""
     for name, shape in SHAPES.items():
         qualified = f"mlplugins::{name}"
         if not hasattr(torch.ops.mlplugins, name):  # the plain ops have fewer

@@ -1,4 +1,4 @@
-"""A campaign from its files to its results: input files, what may be continued, and where it runs."""
+"""A campaign: writing its input files, what may be continued, and where it runs."""
 
 from __future__ import annotations
 

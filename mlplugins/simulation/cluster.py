@@ -76,7 +76,7 @@ def simulate(campaign: Campaign, progress: Progress) -> list[RunOutcome]:
 
 
 def run_one(config: dict[str, Any], directory: str, name: str) -> dict[str, Any]:
-    """What a worker does: one run of the campaign, from where it is; returns its outcome."""
+    """Work of one task: continue one run of the campaign; returns its outcome."""
     campaign = plan(SimulationConfig.model_validate(config), Path(directory))
     [run] = [run for run in campaign.runs if run.name == name]
     [outcome] = drive(campaign, [run], lambda run, step: None)
@@ -109,7 +109,7 @@ def _parsl_config(cluster: Cluster, folder: Path) -> Any:
 
 
 def _address(provider: str) -> str:
-    """The one address that this process listens on: on a cluster that of its host name, never all of them."""
+    """The address that this process listens on: on a cluster that of its host name, never all addresses."""
     if provider == "local":
         return LOOPBACK
     try:

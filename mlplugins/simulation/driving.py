@@ -76,7 +76,7 @@ def drive(campaign: Campaign, runs: Sequence[Run], progress: Progress) -> list[R
 
 
 class _Worker:
-    """One run on its way: starts stage after stage, keeps `status.json`."""
+    """One run in progress: starts stage after stage, updates `status.json`."""
 
     def __init__(self, campaign: Campaign, host: Engine, run: Run, lock: int) -> None:
         self.run = run

@@ -1,4 +1,4 @@
-"""From a configuration to runs: structure, element order, directories, and what is refused beforehand."""
+"""From a configuration to runs: structure, element order, directories, and checks beforehand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Campaign:
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an older run, with the defaults of keys that came later (what they did then)."""
+    """Settings of an older run, with the values then implied for keys that were added later."""
     fields = SimulationConfig.model_fields
     later = {key: fields[key].default for key in LATER_KEYS}
     return {**later, **settings}
@@ -155,7 +155,7 @@ def _check_cell(config: SimulationConfig, atoms: Atoms) -> None:
 
 
 def _check_start(config: SimulationConfig, atoms: Atoms) -> None:
-    """Refuse what the start structure's constraints or velocities make meaningless."""
+    """Refuse settings that the constraints or velocities of the start structure make meaningless."""
     where = f"structure '{config.structure}'"
     if atoms.constraints and config.needs_pressure:
         raise BadInput(

@@ -64,7 +64,7 @@ class RunningStage:
         return status or failed
 
     def stop(self) -> None:
-        """Terminate what still runs: politely, then for good."""
+        """Stop the processes that still run: SIGTERM first, then SIGKILL."""
         running = [process for process in (self._leader, *self._servants) if process.poll() is None]
         for process in running:
             _signal_group(process, signal.SIGTERM)

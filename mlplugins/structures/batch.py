@@ -50,7 +50,7 @@ class Batch:
         return self.n_atoms.shape[0]
 
     def graph(self, vectors: Tensor | None = None) -> Graph:
-        """What a model takes; with `vectors` in place of the batch's own (a leaf to differentiate by)."""
+        """Input of a model; with `vectors` in place of the batch's own (a leaf of the differentiation)."""
         v = self.vectors if vectors is None else vectors
         n = self.species.shape[0]
         return Graph(self.species, self.centers, self.neighbors, v, self.system, n)

@@ -25,7 +25,7 @@ MIN_R2 = 0.98
 MAX_ERROR = 0.1
 
 
-class Pairs(NamedTuple):
+class ClosePairs(NamedTuple):
     """P pairs of close frames.
 
     Attributes:
@@ -56,15 +56,17 @@ class Factors(NamedTuple):
     n: int
 
 
-def pairs(structures: Sequence[Structure]) -> Pairs:
+def pairs(structures: Sequence[Structure]) -> ClosePairs:
     """Pairs of the same atoms in nearly the same places, along which the force does not change much."""
     able = [s for s in structures if s.forces is not None and s.energy is not None and len(s) > 1]
     found = [row for a, b in _candidates(able) if (row := _pair(a, b)) is not None]
     columns = [np.array([row[k] for row in found], dtype=np.float64) for k in (2, 3, 4)]
-    return Pairs([row[0] for row in found], [row[1] for row in found], columns[0], columns[1], columns[2])
+    return ClosePairs(
+        [row[0] for row in found], [row[1] for row in found], columns[0], columns[1], columns[2]
+    )
 
 
-def factors(found: Pairs) -> Factors:
+def factors(found: ClosePairs) -> Factors:
     """Factors that the pairs determine to 10 %, the terms explaining 98 % of the energy differences."""
     n = len(found.change)
     terms = [k for k, x in enumerate((found.work, found.strain_work)) if np.abs(x).max(initial=0.0) > 1e-6]
@@ -84,8 +86,8 @@ def factors(found: Pairs) -> Factors:
     return Factors(known.get(0), 1.0 / stress if stress else None, n)
 
 
-def residual(found: Pairs, name: str) -> float | None:
-    """RMS (eV) that the work leaves of the differences of the energy `name`; None if a frame lacks it."""
+def residual(found: ClosePairs, name: str) -> float | None:
+    """RMS (eV) of the differences of the energy `name` minus the work; None if a frame lacks it."""
     if len(found.change) < MIN_PAIRS or not all(name in s.energies for s in [*found.first, *found.second]):
         return None
     change = np.array([b.energies[name] - a.energies[name] for a, b in zip(found.first, found.second)])

@@ -1,4 +1,4 @@
-"""Do energies, forces and stress belong together? Units, signs and component orders that the data contradict.
+"""Consistency of energies, forces and stress: units, signs and component orders that the data contradict.
 
 Two witnesses, in this order: energy differences between close frames (`close_frames`: no model, exact
 factors), and what a pair potential fitted to the forces implies (`pair_fit`: a rough factor, but from any
@@ -60,7 +60,7 @@ ENERGY_UNITS = {
 
 
 class Slope(NamedTuple):
-    """Labels against what is implied: least-squares factor and correlation."""
+    """Labels compared with implied values: least-squares factor and correlation."""
 
     value: float
     correlation: float
@@ -84,7 +84,7 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
 
 
 class Factor(NamedTuple):
-    """A factor, the largest that is no mistake, and where it comes from."""
+    """A factor, the largest that still counts as correct, and its origin."""
 
     value: float
     limit: float
@@ -116,7 +116,7 @@ def _energy(factor: Factor | None, structures: Sequence[Structure]) -> str | Non
     )
 
 
-def _other_energy(found: close_frames.Pairs) -> str | None:
+def _other_energy(found: close_frames.ClosePairs) -> str | None:
     """Another energy of the same frames that the forces belong to."""
     frames = [*found.first, *found.second]
     names = {name for s in frames for name in s.energies}
@@ -150,7 +150,7 @@ def _large_forces(structures: Sequence[Structure]) -> str | None:
 
 
 def _stress_factor(near: Factors, rough: Sequence[Implied], energy: Factor | None) -> Factor | None:
-    """Of the stress, None if it belongs to the energies or to the forces (then the other is wrong)."""
+    """Factor of the stress; None if it agrees with the energies or with the forces (the other is wrong)."""
     other = energy.value if energy is not None else 1.0
     if near.stress is not None:
         found = [near.stress, near.stress * other]

@@ -234,7 +234,7 @@ def _slice(index: str) -> slice:
 
 
 def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure") -> Structure:
-    """Labelled structure from ASE `Atoms`; absent labels become None.
+    """Labelled structure from ASE `Atoms`; missing labels become None.
 
     Raises:
         BadInput: a label whose shape cannot be what its key says.

@@ -1,4 +1,4 @@
-"""Comment lines of extended xyz, put right before ASE reads them.
+"""Comment lines of extended xyz, corrected before ASE reads them.
 
 ASE 3.29 knows `Lattice`, `Properties` and `pbc` in this spelling only and reads a frame whose keyword is
 spelled otherwise without its cell or its columns; the reserved names `stress` and `virial` it reads with
@@ -40,7 +40,7 @@ _IPI_POSITIONS = re.compile(r"positions|x(_centroid(_even|_odd)?)?$")
 
 
 def read(path: Path | str, index: int | str) -> Atoms | list[Atoms]:
-    """`ase.io.read` of any format, with the comment lines of extended xyz put right.
+    """`ase.io.read` of any format, with the comment lines of extended xyz corrected.
 
     Raises:
         BadInput: see `corrected`; whatever else ASE's readers raise is left as it is.

@@ -1,4 +1,4 @@
-"""Which labels of a data set are used, which are not, and what is odd about them."""
+"""Which labels of a data set are used, which are not, and what is unusual about them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def require_named(structures: Sequence[Structure], keys: Keys, where: str = "dat
 
 
 def near(key: str, available: Iterable[str], who: str = "the frames hold") -> str:
-    """What there is, names like `key` first.
+    """The available names, those similar to `key` first.
 
     >>> near("REF_stresses", ["energy", "REF_stress"])
     "the frames hold: REF_stress, energy; nearest: 'REF_stress'"
@@ -62,7 +62,7 @@ def near(key: str, available: Iterable[str], who: str = "the frames hold") -> st
 
 
 def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None] = ()) -> list[str]:
-    """What the user should know of the labels that were taken and of those that were not.
+    """Notes for the user about the labels that are used and those that are not.
 
     Args:
         structures: the frames, read with `keys`.

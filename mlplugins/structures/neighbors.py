@@ -1,4 +1,4 @@
-"""Neighbour lists (vesin), full and sorted by centre, as the model contract wants them."""
+"""Neighbour lists (vesin), full and sorted by centre, as the contract of a family requires."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def neighbor_list(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff:
 def require_extent(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> None:
-    """Refuse what vesin cannot divide into cells of the size of the cutoff, before it ends the process.
+    """Refuse structures that vesin cannot divide into cells of the size of the cutoff: it would abort.
 
     Args:
         positions: (N, 3), Å.

@@ -1,4 +1,4 @@
-"""What the forces of a data set say about its energies and virials, through a pair potential fitted to them.
+"""Energies and virials implied by the forces of a data set, through a pair potential fitted to them.
 
 The potential is Σ_k c_k φ_k(r) per pair of elements, linear in c; ridge regression on the forces alone gives
 c. Its energies and virials are crude, but their fluctuations follow those of the labels in solids, liquids
@@ -29,7 +29,7 @@ OUTLIER = 10.0
 
 
 class Implied(NamedTuple):
-    """What the forces say, S frames.
+    """Energies and virials implied by the forces, S frames.
 
     Attributes:
         structures: the frames that were used.

@@ -1,4 +1,4 @@
-"""Choosing few rows of many: farthest points and CUR, from scikit-matter."""
+"""Selecting a few rows from many: farthest points and CUR, from scikit-matter."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], na
 
 
 def _apart(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
-    """Which values a jump separates from the median: a gap above `least` and three times all gaps before it.
+    """Values separated from the median by a gap above `least` and above three times all gaps before it.
 
     The energies of a dissociation curve reach far, but step by step.
 

@@ -19,7 +19,7 @@ _XML_ENERGY = re.compile(r'name="e_fr_energy">\s*([-+.\dEe]+)')
 
 
 def unconverged(path: Path | str) -> list[bool]:
-    """Of every ionic step of an OUTCAR or vasprun.xml, whether its electrons had not converged.
+    """For every ionic step of an OUTCAR or vasprun.xml: whether its electrons had not converged.
 
     Empty for other files.
 

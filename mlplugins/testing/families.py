@@ -27,7 +27,7 @@ CORE_STRUCTURES = ("crystal", "molecule", "small_cell")
 
 
 class FamilySuite:
-    """Physics that every family owes. Override `make_model` (and `elements` if need be).
+    """Physics that every family must obey. Override `make_model` (and `elements` if needed).
 
     The tests of one class share one model; a test that changes it fails.
     """
@@ -69,7 +69,7 @@ class FamilySuite:
         assert slope == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
     def test_virial_is_strain_derivative(self, model: Potential, atoms: Atoms) -> None:
-        """Failure: energy depends on something else than edge vectors, or the virial has a wrong sign."""
+        """Failure: the energy depends on more than edge vectors, or the virial has a wrong sign."""
         _, _, virial = self.energy_and_forces(model, atoms)
         strain = np.random.default_rng(2).normal(size=(3, 3))
         strain = 0.5 * (strain + strain.T)
@@ -126,7 +126,7 @@ class FamilySuite:
         assert np.abs(inner_forces - outer_forces).max() < 1e-6
 
     def test_batch_equals_single(self, model: Potential) -> None:
-        """Failure: structures of one batch talk to each other."""
+        """Failure: structures of one batch influence each other."""
         structures = list(standard_structures(self.elements).values())
         singles = [self.energy_and_forces(model, atoms) for atoms in structures]
         parts = [graph_of(atoms, self.elements, model.cutoff) for atoms in structures]

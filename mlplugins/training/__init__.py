@@ -1,4 +1,4 @@
-"""Training: data, loss, the gradient loop, closed-form solvers, fine-tuning; `train` does the whole job."""
+"""Training: data, loss, gradient training, closed-form solvers, fine-tuning; `train` is the whole command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlplugins.observer import SILENT
 
 if TYPE_CHECKING:
     from mlplugins.training.config import Configuration
-    from mlplugins.training.fit import Observer
+    from mlplugins.training.fit import TrainingObserver
     from mlplugins.training.run import Trained
 
 
 def train(
     configuration: Path | str | Mapping[str, Any] | Configuration,
     directory: Path | str | None = None,
-    observer: Observer = SILENT,
+    observer: TrainingObserver = SILENT,
     restart: bool = False,
 ) -> Trained:
     """Train a potential, by gradients or in closed form as its family asks for, or continue a run.
@@ -55,5 +55,5 @@ def train(
 
 
 def is_helper() -> bool:
-    """Whether this process is not the first one of a parallel run."""
+    """Whether this process is not the first of a parallel run."""
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

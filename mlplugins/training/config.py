@@ -50,7 +50,7 @@ class PriorSection(Section):
 
 
 class DataSection(Section):
-    """What to learn from.
+    """The data to learn from.
 
     Attributes:
         train: a file, a glob, `file@slice`, or a list of them.
@@ -170,7 +170,7 @@ class TrainingSection(Section):
 
 
 class SolverSection(Section):
-    """What the `training` section of every family solved in closed form has; its solver adds the rest.
+    """Common keys of the `training` section for families solved in closed form; the solver adds the rest.
 
     Attributes:
         targets: labels that are learned from; None = what the family is defined with.
@@ -189,7 +189,7 @@ class ExportSection(Section):
 
 
 class RunConfiguration(Section):
-    """What a training and a fine-tuning run have in common."""
+    """The common part of a training and a fine-tuning run."""
 
     data: DataSection
     training: TrainingSection = TrainingSection()
@@ -224,7 +224,7 @@ class RunConfiguration(Section):
 
 
 class Configuration(RunConfiguration):
-    """All of a training run; defaults for everything but `data.train` and `model.family`.
+    """The whole configuration of a training run; only `data.train` and `model.family` have no defaults.
 
     >>> text = {"data": {"train": "md.extxyz"}, "model": {"family": "nequip", "cutoff": 4.5}}
     >>> parse(text, "config.yaml").hyperparameters.cutoff

@@ -1,4 +1,4 @@
-"""The end of every run: forces against energy differences, and metrics.json."""
+"""The end of every run: forces compared with energy differences, and metrics.json."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ from mlplugins.training import data, forgetting, references, results
 from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
-from mlplugins.training.fit import Observer, Parts, fit
+from mlplugins.training.fit import Parts, TrainingObserver, fit
 from mlplugins.training.references import References
 from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets, settled
-from mlplugins.training.strategies import Plan, Task, plan
+from mlplugins.training.strategies import FinetuneTask, Plan, plan
 
 Reader = Callable[[list[str] | None], Checkpoint]
 """Reads the base with these elements only, or with all."""
@@ -35,7 +35,7 @@ Reader = Callable[[list[str] | None], Checkpoint]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: the base, the data, the base set (empty: none given) and the frames of `replay`."""
+    """Inputs of a run: the base, the data, the base set (empty: none given) and the frames of `replay`."""
 
     base: Checkpoint
     parts: Split
@@ -47,10 +47,10 @@ def finetune(
     configuration: FinetuneConfiguration,
     read: Reader,
     directory: Path,
-    observer: Observer,
+    observer: TrainingObserver,
     restart: bool = False,
 ) -> Trained:
-    """Fine-tune as configured, or continue what `directory` holds, and write what `train` writes.
+    """Fine-tune as configured, or continue the run in `directory`, and write the files of `train`.
 
     Args:
         configuration: base, strategy, data.
@@ -65,7 +65,7 @@ def finetune(
     """
     inputs = _inputs(configuration, read)
     fitted = _references(configuration, inputs)
-    task = Task(configuration, inputs.base, _sets(configuration, inputs, fitted), inputs.replay)
+    task = FinetuneTask(configuration, inputs.base, _sets(configuration, inputs, fitted), inputs.replay)
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
     record = _record(task, made)
@@ -145,7 +145,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
 
 
 def _labels_of(base: Checkpoint) -> data.Label:
-    """Gives frames the labels of the base."""
+    """Function that gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 
     def label(frames: list[Structure]) -> list[Structure]:
@@ -217,7 +217,7 @@ def _probes(inputs: Inputs) -> list[Structure]:
     return forgetting.labelled(forgetting.double(base.potential), frames, base.composition)
 
 
-def _record(task: Task, made: Plan) -> Record:
+def _record(task: FinetuneTask, made: Plan) -> Record:
     cutoff = made.potential.cutoff
     if task.configuration.strategy == "delta":
         cutoff = max(cutoff, task.base.potential.cutoff)
@@ -236,7 +236,7 @@ def _counts(made: Plan) -> tuple[int, int]:
     return results.n_parameters(made.potential), sum(p.numel() for p in made.potential.parameters())
 
 
-def _report(task: Task, made: Plan, fitted: References) -> dict[str, Any]:
+def _report(task: FinetuneTask, made: Plan, fitted: References) -> dict[str, Any]:
     configuration = task.configuration
     trainable, total = _counts(made)
     before: dict[str, Any] = {}
@@ -257,7 +257,7 @@ def _report(task: Task, made: Plan, fitted: References) -> dict[str, Any]:
 
 
 def _forgetting(
-    task: Task, potential: Potential, base_set: Sequence[Structure], labelled: bool
+    task: FinetuneTask, potential: Potential, base_set: Sequence[Structure], labelled: bool
 ) -> dict[str, Any]:
     """Errors on the base set before and after; energies with the references of the base."""
     old = task.base.composition

@@ -113,7 +113,7 @@ class FinetuneSection(BaseModel):
 
 
 class FinetuneConfiguration(RunConfiguration):
-    """All of a fine-tuning run; `model` is the new model of `delta` and `distill`.
+    """The whole configuration of a fine-tuning run; `model` is the new model of `delta` and `distill`.
 
     >>> content = {"data": {"train": "md.extxyz"}, "base": {"checkpoint": "base.ckpt"}}
     >>> configuration = parse({**content, "finetune": {"strategy": "freeze:2"}}, "config.yaml")

@@ -30,8 +30,8 @@ from mlplugins.training.schedule import MovingAverage, Schedule
 Row = dict[str, float]
 
 
-class Observer(Protocol):
-    """Told what happens; the command line draws it."""
+class TrainingObserver(Protocol):
+    """Receives the progress of training; the command line displays it."""
 
     def start(self, epoch: int, epochs: int) -> None:
         """Training begins, or continues after `epoch` epochs."""
@@ -44,7 +44,7 @@ class Observer(Protocol):
 
 
 class Store(Protocol):
-    """Where checkpoints and the log go."""
+    """Destination of checkpoints and the log."""
 
     def load(self) -> dict[str, Any] | None: ...
     def save(self, state: dict[str, Any]) -> None: ...
@@ -53,7 +53,7 @@ class Store(Protocol):
 
 @dataclass
 class Counters:
-    """Where a run stands: plain numbers, saved as they are.
+    """State of a run: plain numbers, saved unchanged.
 
     Attributes:
         epoch: epochs completed.
@@ -85,7 +85,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run works on: the model, one-structure batches, settings, seed."""
+    """Inputs of a run: the model, one-structure batches, settings, seed."""
 
     potential: Potential
     train: list[Batch]
@@ -94,7 +94,7 @@ class Parts:
     seed: int = 0
 
 
-def fit(parts: Parts, store: Store, observer: Observer) -> Outcome:
+def fit(parts: Parts, store: Store, observer: TrainingObserver) -> Outcome:
     """Train `parts.potential` in place; it ends with the best averaged weights, on native ops on a CPU.
 
     Raises:
@@ -138,7 +138,7 @@ def _fabric(settings: TrainingSection) -> Fabric:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step."""
+    """Collect SIGINT and SIGTERM instead of stopping in the middle of a step."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -160,7 +160,7 @@ class _Run:
     fabric: Fabric
     parts: Parts
     store: Store
-    observer: Observer
+    observer: TrainingObserver
     counters: Counters = field(default_factory=Counters)
     history: list[Row] = field(default_factory=list)
     best: dict[str, Tensor] | None = None

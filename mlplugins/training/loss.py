@@ -35,7 +35,7 @@ class Predictor(nn.Module):
         self.potential = potential
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
-        """All that there is of a batch; `create_graph` to differentiate forces and stress again."""
+        """All predictions for a batch; `create_graph` to differentiate forces and stress again."""
         graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
         found = self.potential(graph)
         predicted = {}

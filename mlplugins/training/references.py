@@ -126,7 +126,7 @@ def settle(
 
 
 def offset_note(before: np.ndarray, after: np.ndarray, done: str) -> str | None:
-    """What to say of residuals per atom (eV) that are a constant more than a spread.
+    """Note about residuals per atom (eV) that are a constant rather than a spread.
 
     Args:
         before: label minus model.

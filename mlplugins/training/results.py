@@ -1,4 +1,4 @@
-"""What a finished run leaves: predictions, metrics.json, log.csv."""
+"""Results of a finished run: predictions, metrics.json, log.csv."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _finished(quantity: Quantity, value: Any, structure: Structure, offset: floa
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that shapes a result."""
+    """Versions of everything that affects a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

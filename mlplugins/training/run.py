@@ -21,7 +21,7 @@ from mlplugins.structures.metrics import metrics, pairs
 from mlplugins.training import checkpoint, data, plots, references, results
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
-from mlplugins.training.fit import Observer, Outcome, Parts, Row, fit
+from mlplugins.training.fit import Outcome, Parts, Row, TrainingObserver, fit
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -46,9 +46,9 @@ class Trained:
 
 
 def train(
-    configuration: Configuration, directory: Path, observer: Observer, restart: bool = False
+    configuration: Configuration, directory: Path, observer: TrainingObserver, restart: bool = False
 ) -> Trained:
-    """Train by gradients, or continue what `directory` holds, and write model.pt and plots.
+    """Train by gradients, or continue the run in `directory`, and write model.pt and plots.
 
     Raises:
         BadInput: wrong data, hyper-parameters, or a directory that holds another run.
@@ -98,7 +98,7 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a run before its first step.
+    """The record of a run before its first step.
 
     Attributes:
         configuration: all of it.
@@ -116,7 +116,7 @@ class Record:
 def first_card(
     sets: DataSets, family: str, hyperparameters: dict[str, Any], references: list[str], **details: Any
 ) -> ModelCard:
-    """What is known of the model that a run will write."""
+    """The card of the model that a run will write."""
     return ModelCard(
         family,
         sets.elements,
@@ -127,7 +127,7 @@ def first_card(
     )
 
 
-def settled(record: Record, potential: Potential, store: Files, observer: Observer) -> Record:
+def settled(record: Record, potential: Potential, store: Files, observer: TrainingObserver) -> Record:
     """The run with a baseline refitted beneath the trained model, in its checkpoint too.
 
     Energies per element that the configuration gives stay; a constant beside them is pointed out.

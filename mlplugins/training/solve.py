@@ -20,13 +20,13 @@ from mlplugins.structures.dataset import Structure
 from mlplugins.training import data, plots
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
-from mlplugins.training.fit import Counters, Observer, Outcome
+from mlplugins.training.fit import Counters, Outcome, TrainingObserver
 from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a solver works on.
+class SolverTask:
+    """Inputs of a solver.
 
     Attributes:
         family: name of the model family.
@@ -73,7 +73,7 @@ class Solution:
 
 
 def train(
-    configuration: ClosedFormConfiguration, directory: Path, observer: Observer, restart: bool = False
+    configuration: ClosedFormConfiguration, directory: Path, observer: TrainingObserver, restart: bool = False
 ) -> Trained:
     """Fit as configured and write model.pt, checkpoint.ckpt and plots.
 
@@ -86,7 +86,7 @@ def train(
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
-    task = Task(
+    task = SolverTask(
         family,
         configuration.hyperparameters,
         configuration.training,

@@ -31,8 +31,8 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a strategy works on.
+class FinetuneTask:
+    """Inputs of a strategy.
 
     Attributes:
         configuration: all of it.
@@ -62,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, on what, and what becomes of it.
+    """What is trained, on which data, and what is exported.
 
     Attributes:
         potential: the model that `fit` trains; frozen parameters do not require gradients.
@@ -81,7 +81,7 @@ class Plan:
     adapter: dict[str, Any] | None = None
 
 
-def plan(task: Task) -> Plan:
+def plan(task: FinetuneTask) -> Plan:
     """The plan of the configured strategy.
 
     Raises:
@@ -93,17 +93,17 @@ def plan(task: Task) -> Plan:
     return made
 
 
-def full(task: Task) -> Plan:
+def full(task: FinetuneTask) -> Plan:
     """All parameters."""
     return _stages_from(task, 0)
 
 
-def heads(task: Task) -> Plan:
-    """Readouts, shifts and scales of the energy; the backbone stays as it is to the last bit."""
+def heads(task: FinetuneTask) -> Plan:
+    """Readouts, shifts and scales of the energy; the backbone stays bit-identical."""
     return _stages_from(task, task.base.potential.n_layers + 1)
 
 
-def freeze(task: Task) -> Plan:
+def freeze(task: FinetuneTask) -> Plan:
     """All but the embedding, the radial basis and the first N layers."""
     layers, n = task.configuration.options.layers, task.base.potential.n_layers
     if layers > n:
@@ -111,7 +111,7 @@ def freeze(task: Task) -> Plan:
     return _stages_from(task, layers + 1)
 
 
-def lora(task: Task) -> Plan:
+def lora(task: FinetuneTask) -> Plan:
     """Low-rank updates of all linear maps and networks, merged into the weights at export.
 
     The shifts of the energy train along: updates of the maps move the mean energy, and hardly move it back.
@@ -136,7 +136,7 @@ def lora(task: Task) -> Plan:
     return replace(_of_base(task, potential), finish=finish, adapter=adapter)
 
 
-def replay(task: Task) -> Plan:
+def replay(task: FinetuneTask) -> Plan:
     """All parameters, on the new frames and, with a weight, on frames of the base.
 
     Energies of the latter are relative to the references of the base, so both sets ask the same of the model.
@@ -151,7 +151,7 @@ def replay(task: Task) -> Plan:
     return replace(made, train=[*made.train, *graphs])
 
 
-def delta(task: Task) -> Plan:
+def delta(task: FinetuneTask) -> Plan:
     """A new model that starts at zero, trained on label − base; exported is the sum.
 
     The base is evaluated once: forces of the sum are sums of forces.
@@ -179,7 +179,7 @@ def delta(task: Task) -> Plan:
     return Plan(potential, train, validation, "sum", {"terms": terms}, finish, adapter)
 
 
-def distill(task: Task) -> Plan:
+def distill(task: FinetuneTask) -> Plan:
     """A new, smaller model trained on the labels of the base, which the structures already carry here."""
     potential, new = _new_model(task)
     train = task.graphs(task.sets.train, potential.cutoff)
@@ -195,7 +195,7 @@ def distill(task: Task) -> Plan:
     return Plan(potential, train, validation, family, new, finish)
 
 
-STRATEGIES: dict[str, Callable[[Task], Plan]] = {
+STRATEGIES: dict[str, Callable[[FinetuneTask], Plan]] = {
     "full": full,
     "heads": heads,
     "freeze": freeze,
@@ -208,7 +208,7 @@ if STRATEGIES.keys() != OPTIONS.keys():  # a strategy is a function here and its
     raise RuntimeError("strategies without options, or options without strategy")
 
 
-def _stages_from(task: Task, first: int) -> Plan:
+def _stages_from(task: FinetuneTask, first: int) -> Plan:
     """Train what belongs to the stage `first` or a later one (see `Potential.stage`)."""
     potential = task.copy_of_base()
     for head in heads_of(potential):  # the scale: a constant in training, here like any other
@@ -220,7 +220,7 @@ def _stages_from(task: Task, first: int) -> Plan:
     return _of_base(task, potential)
 
 
-def _of_base(task: Task, potential: Potential) -> Plan:
+def _of_base(task: FinetuneTask, potential: Potential) -> Plan:
     """Train `potential`, whose state is that of the base's architecture."""
 
     def finish(state: State) -> Potential:
@@ -233,7 +233,7 @@ def _of_base(task: Task, potential: Potential) -> Plan:
     return Plan(potential, train, validation, task.base.family, task.base.hyperparameters, finish)
 
 
-def _new_model(task: Task) -> tuple[Potential, dict[str, Any]]:
+def _new_model(task: FinetuneTask) -> tuple[Potential, dict[str, Any]]:
     """A fresh model of the section `model`, and its family and hyper-parameters."""
     section = task.configuration.model
     if section is None:

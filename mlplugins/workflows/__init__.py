@@ -1,1 +1,1 @@
-"""Jobs that join rooms, one file each, as Python functions; `mlplugins VERB` parses, calls one and prints."""
+"""Functions that join rooms, one file each; `mlplugins VERB` parses arguments, calls one and prints."""

@@ -1,4 +1,4 @@
-"""What a model.pt holds, read from its archive without running the program inside."""
+"""Contents of a model.pt, read from its archive without running the program inside."""
 
 from __future__ import annotations
 

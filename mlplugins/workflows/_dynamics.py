@@ -20,7 +20,7 @@ from mlplugins.structures import dataset
 from mlplugins.training import is_helper
 from mlplugins.training.finetune import Reader
 from mlplugins.training.finetune_config import FinetuneConfiguration
-from mlplugins.training.fit import Observer
+from mlplugins.training.fit import TrainingObserver
 
 FOLDER, TEACHER, START = "dynamics", "teacher.pt", "start.extxyz"
 DEFAULTS = {"dump_interval": 50}
@@ -31,7 +31,7 @@ def sampled(
     configuration: FinetuneConfiguration,
     read: Reader,
     directory: Path,
-    observer: Observer,
+    observer: TrainingObserver,
     drive: Callable[[Campaign], Sequence[RunOutcome]] | None = None,
 ) -> FinetuneConfiguration:
     """The configuration with the frames of the base's own MD among its training frames.

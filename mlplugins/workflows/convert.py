@@ -87,8 +87,8 @@ def export_checkpoint(
     portable: bool = False,
     tables: RadialTables | None = None,
 ) -> dict[str, Any]:
-    """Write the model of a checkpoint.ckpt of `train` or `finetune` as a model.pt; of an unfinished run, the
-    best averaged weights so far.
+    """Write the model of a checkpoint.ckpt of `train` or `finetune` as a model.pt; for an unfinished run with
+    the best averaged weights so far.
 
     Args:
         checkpoint: the file.

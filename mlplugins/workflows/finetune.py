@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from mlplugins.simulation.driving import RunOutcome
     from mlplugins.simulation.plan import Campaign
     from mlplugins.training.finetune_config import FinetuneConfiguration
-    from mlplugins.training.fit import Observer
+    from mlplugins.training.fit import TrainingObserver
     from mlplugins.training.run import Trained
 
 
 def finetune(
     configuration: Path | str | Mapping[str, Any] | FinetuneConfiguration,
     directory: Path | str | None = None,
-    observer: Observer = SILENT,
+    observer: TrainingObserver = SILENT,
     restart: bool = False,
     drive: Callable[[Campaign], Sequence[RunOutcome]] | None = None,
 ) -> Trained:

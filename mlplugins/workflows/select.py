@@ -1,4 +1,4 @@
-"""Choosing few structures of many: farthest points, CUR, or where a model is least certain."""
+"""Selecting a few structures from many: farthest points, CUR, or where a model is most uncertain."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def test_page_is_self_contained_and_complete(report, folder):
     for text in report.warnings[:-1]:
         assert text.replace("&", "&amp;") in page
     assert f"Ea = {report.arrhenius.activation_ev.value:.3g}" in page
-    assert "TOR unwrapping" in page
+    assert "fractional coordinates times the mean of the two cells" in page
+    assert "TOR unwrapping" in page  # where the cell is constant
     assert "generalised least squares" in page
     assert "Independent checks" in page
     assert "Self-diffusion tensor" in page

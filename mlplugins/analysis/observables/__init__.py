@@ -1,1 +1,1 @@
-"""One file per observable: what a report says beyond D, σ and H. `base` is the contract."""
+"""One file per observable: results beyond D, σ and H. `base` is the contract."""

@@ -1,4 +1,4 @@
-"""What an observable is: computed from one temperature, with its own place in the JSON, figures and report.
+"""Contract of an observable: computed at one temperature, with its own place in JSON, figures and report.
 
 A file `observables/NAME.py` with an instance `OBSERVABLE` of a subclass is all there is to add: it is found
 by its name, computed for every temperature, and every hook that it overrides appears in the report.
@@ -59,7 +59,7 @@ class Observable(Generic[Found]):
         return {}
 
     def doubts(self, found: Found | None, sample: Sample) -> list[str]:
-        """Warnings on what was found, and on where it contradicts the main numbers."""
+        """Warnings about the result, and about contradictions with the main numbers."""
         return []
 
     def figures(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, Figure]:
@@ -67,7 +67,7 @@ class Observable(Generic[Found]):
         return {}
 
     def section(self, found: Sequence[tuple[RunResult, Found]]) -> list[str]:
-        """HTML with its own heading."""
+        """Section of the report: HTML with its own heading."""
         return []
 
     def checks(self, run: RunResult, found: Found) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def found_in(name: str, runs: Sequence[RunResult]) -> list[tuple[RunResult, Any]
 
 
 def check_rows(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """What the observables have for the section on independent checks."""
+    """Rows of the observables for the section on independent checks."""
     each = registered().items()
     return [
         row

@@ -37,12 +37,12 @@ class BayesianCheck(Observable[Posteriors]):
     paragraph = "fit"
 
     def compute(self, sample: Sample, notes: list[str]) -> Posteriors:
-        """Of both, with the lags of the fit window."""
+        """Posteriors of D* and D_σ, with the lags of the fit window."""
         charge = sample.collective
         return Posteriors(_posterior(sample.paths, sample), _posterior(charge, sample) if charge else None)
 
     def as_json(self, found: Posteriors) -> dict[str, object]:
-        """Both, null where there is none."""
+        """Both posteriors, null where there is none."""
         values = (found.tracer, found.collective)
         return {key: value.as_json() if value else None for key, value in zip(self.keys, values)}
 
@@ -64,7 +64,7 @@ class BayesianCheck(Observable[Posteriors]):
         ]
 
     def section(self, found: Sequence[tuple[RunResult, Posteriors]]) -> list[str]:
-        """The main values beside the posteriors; below, the checks of other observables."""
+        """The main values next to the posteriors, followed by the checks of other observables."""
         header = ["T (K)", "D* (cm²/s)", "Bayesian regression", "collective D", "Bayesian"]
         rows = []
         for run, both in found:
@@ -74,9 +74,9 @@ class BayesianCheck(Observable[Posteriors]):
         return ["<h2>Independent checks</h2>", table(header, rows), _LIMITS, checks]
 
     def sentence(self, found: Sequence[tuple[RunResult, Posteriors]], cite: Cite) -> str:
-        """What it assumes."""
+        """The assumptions of the regression."""
         return (
-            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which takes the "
+            f"Bayesian regression with the covariance of a Markov process {cite('bayes')}, which treats the "
             "ions as independent, served as a check."
         )
 

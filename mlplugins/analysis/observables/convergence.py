@@ -59,7 +59,7 @@ class ConvergenceWithLength(Observable[Convergence]):
     keys = ("convergence",)
 
     def compute(self, sample: Sample, notes: list[str]) -> Convergence:
-        """By the estimator of the whole."""
+        """Apply the estimator of the whole trajectory to parts of it."""
         collective = sample.collective is not None
         return convergence(sample.paths, sample.diffusion, sample.settings.estimator, collective)
 

@@ -54,7 +54,7 @@ class InfiniteCell(Observable[Value]):
         return [(f"D* in an infinite cell, {run.temperature_k:g} K", f"{span(found)} cm²/s")]
 
     def sentence(self, found: Sequence[tuple[RunResult, Value]], cite: Cite) -> str:
-        """That it was corrected."""
+        """States the correction."""
         return f"D was corrected for the finite size of the cell {cite('size')}."
 
 

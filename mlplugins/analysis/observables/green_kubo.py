@@ -16,7 +16,7 @@ from mlplugins.errors import BadInput
 
 
 class GreenKuboCheck(Observable[GreenKubo]):
-    """Where a file of the current is given."""
+    """σ by Green–Kubo, if a file of the current is given."""
 
     order = 60
     keys = ("green_kubo",)
@@ -47,7 +47,7 @@ class GreenKuboCheck(Observable[GreenKubo]):
         return [(f"Green–Kubo σ, {run.temperature_k:g} K", text)]
 
     def sentence(self, found: Sequence[tuple[RunResult, GreenKubo]], cite: Cite) -> str:
-        """That it was computed."""
+        """States that it was computed."""
         return f"The Green–Kubo integral of the charge current {cite('kubo')} served as a check."
 
 

@@ -39,13 +39,13 @@ class Hopping:
 
 
 class HopsBetweenSites(Observable[Hopping]):
-    """Of all runs together; sites are given, or found in each run by itself."""
+    """Hops of all runs together; sites are given, or found in each run separately."""
 
     order = 80
     keys = ("hops", "correlation_factor")
 
     def compute(self, sample: Sample, notes: list[str]) -> Hopping | None:
-        """At about 0.1 ps per frame."""
+        """Assign ions to sites at about 0.1 ps per frame and count their hops."""
         hops = _hops(sample, notes)
         if hops is None:
             return None
@@ -87,7 +87,7 @@ class HopsBetweenSites(Observable[Hopping]):
         return ["<h2>Hops between sites</h2>", table(header, rows)]
 
     def sentence(self, found: Sequence[tuple[RunResult, Hopping]], cite: Cite) -> str:
-        """What a hop is."""
+        """The definition of a hop."""
         return (
             "Hops are transitions between the cores of sites (maxima of the ions' density); residence "
             "times are time per departure, over all runs. The van Hove functions are of the longest stretch "
@@ -127,7 +127,7 @@ def _sites(rows: Sequence[Floats], run: Trajectory, given: Floats | None) -> Sit
 
 
 def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> Hops:
-    """Of one stretch, some ions at a time."""
+    """Hops of one stretch, some ions at a time."""
     size = max(1, ASSIGNED_AT_ONCE // len(row))
     groups = [slice(first, first + size) for first in range(0, row.shape[1], size)]
     states = [assign(row[:, group] + start[group], sites) for group in groups]

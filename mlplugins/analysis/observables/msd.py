@@ -1,4 +1,4 @@
-"""MSD with its error bands: the main figure, and whether the collective displacement says anything."""
+"""MSD with its error bands: the main figure, and whether the collective displacement is significant."""
 
 from __future__ import annotations
 

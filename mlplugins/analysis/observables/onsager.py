@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class OnsagerCoefficients(Observable[Onsager]):
-    """Where carriers are given and the volume is known."""
+    """L_ij and transference numbers, if carriers are given and the volume is known."""
 
     order = 40
     keys = ("onsager",)
@@ -64,7 +64,7 @@ class OnsagerCoefficients(Observable[Onsager]):
         ]
 
     def sentence(self, found: Sequence[tuple[RunResult, Onsager]], cite: Cite) -> str:
-        """What the coefficients are made of."""
+        """The definition of the coefficients."""
         return (
             "Onsager coefficients L<sub>ij</sub> come from the cross displacements of the species' "
             "centres of "
@@ -72,7 +72,7 @@ class OnsagerCoefficients(Observable[Onsager]):
         )
 
     def lines(self, run: RunResult, found: Onsager) -> list[str]:
-        """σ of all carriers, where the table is of one."""
+        """σ of all carriers; the table shows one of them."""
         return [
             f"{run.temperature_k:g} K, all carriers: σ = {span(found.sigma)} mS/cm   Haven ratio = "
             f"{span(found.haven, 2)}   (the table is {run.species} alone)"

@@ -48,7 +48,7 @@ class VanHove:
 
 
 class VanHoveFunctions(Observable[VanHove]):
-    """Of the longest stretch of the first run; the figure also shows the lengths of the hops."""
+    """From the longest stretch of the first run; the figure also shows the hop lengths."""
 
     order = 90
 
@@ -64,7 +64,7 @@ class VanHoveFunctions(Observable[VanHove]):
         return van_hove(moved, lags, paths.interval_fs, run.start, run.cell)
 
     def figures(self, found: Sequence[tuple[RunResult, VanHove]]) -> dict[str, Figure]:
-        """Of the temperature in the middle."""
+        """Figure for the middle temperature."""
         from mlplugins.analysis import plots
 
         run, functions = found[len(found) // 2]

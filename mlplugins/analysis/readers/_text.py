@@ -1,5 +1,5 @@
-"""What the trajectory readers share: the frame, opening (compressed) files, tables of numbers with
-an element column."""
+"""Shared by the trajectory readers: the frame, opening (compressed) files, tables of numbers with an
+element column."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Frame:
 
 @dataclass
 class ReadOptions:
-    """What a reader may need besides the file, and where it tells what it left out.
+    """What a reader may need besides the file, and where it reports what it left out.
 
     Attributes:
         type_map: element of each LAMMPS type, in order.

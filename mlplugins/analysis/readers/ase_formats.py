@@ -1,4 +1,4 @@
-"""Whatever else ASE reads frame by frame: .traj, vasprun.xml, NetCDF, DCD with its topology, …"""
+"""All other formats that ASE reads frame by frame: .traj, vasprun.xml, NetCDF, DCD with a topology, …"""
 
 from __future__ import annotations
 

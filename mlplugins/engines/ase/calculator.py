@@ -145,7 +145,7 @@ class MLCalculator(Calculator):
         self.results = results
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What has changed among the quantities that a model sees."""
+        """Changes among the properties of the atoms that a model depends on."""
         old = self.atoms
         if old is None or len(old) != len(atoms):
             return list(all_changes)
@@ -158,7 +158,7 @@ class MLCalculator(Calculator):
         return [name for name, (new, before) in pairs.items() if not np.array_equal(new, before)]
 
     def export_properties(self) -> Properties:
-        """ASE's own properties (the uncertainties are not among those it knows)."""
+        """ASE's standard properties (the uncertainties are not among them)."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:

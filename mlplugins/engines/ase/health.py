@@ -1,4 +1,4 @@
-"""Whether what ASE users of metatomic models may want is installed."""
+"""Optional packages for ASE users of metatomic models."""
 
 from collections.abc import Iterator
 
@@ -6,5 +6,5 @@ from mlplugins.engines.findings import Finding, package
 
 
 def diagnose() -> Iterator[Finding]:
-    """metatomic's own calculator, which ours does without."""
+    """metatomic's own calculator, which ours does not need."""
     yield package("metatomic-ase", "pip install metatomic-ase")

@@ -179,7 +179,7 @@ Path("finished").write_text(str(STEPS))
 
 
 def require(run: Run) -> None:
-    """Refuse combinations that ASE does not have."""
+    """Refuse combinations that ASE does not support."""
     config = run.config
     if run.atoms.constraints and config.ensemble == "nvt" and config.thermostat.kind == "nose-hoover":
         raise BadInput(
@@ -207,7 +207,7 @@ def write(run: Run) -> None:
 
 
 def next_stage(run: Run) -> Stage | None:
-    """The script, until it has finished; it finds by itself where it was."""
+    """The script, until it has finished; it finds the point to continue from by itself."""
     if _is_finished(run):
         return None
     done = steps_done(run)
@@ -221,11 +221,11 @@ def steps_done(run: Run) -> int:
 
 
 def prune(run: Run) -> None:
-    """Nothing: the trajectory is the saved state."""
+    """Do nothing: the trajectory is the saved state."""
 
 
 def has_state(run: Run) -> bool:
-    """Whether frames of the production are there."""
+    """Whether there are production frames."""
     path = run.directory / TRAJECTORY
     return path.is_file() and path.stat().st_size > 0
 
@@ -236,7 +236,7 @@ def hottest(run: Run) -> float:
 
 
 def failure(run: Run) -> list[str]:
-    """What the host said last."""
+    """Last output of the host."""
     return last_lines(run.directory / SCREEN, 3) + last_lines(run.directory / LOG, 1)
 
 

@@ -1,4 +1,4 @@
-"""Run inside an own process: i-PI evaluates every system of an input file once, in full precision.
+"""Run in a separate process: i-PI evaluates every system of an input file once, in full precision.
 
     python -m mlplugins.engines.ipi._evaluate input.xml results.npz
 

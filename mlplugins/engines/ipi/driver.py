@@ -25,7 +25,7 @@ from mlplugins.engines.ipi import socket as _ipi_socket
 from mlplugins.engines.ipi.extras import in_atomic_units
 from mlplugins.engines.ipi.program import SKIN, sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
-from mlplugins.model_file.artifact import Committee, NeighborCache, Structure, combine, load_all
+from mlplugins.model_file.artifact import Committee, NeighborCache, PlainStructure, combine, load_all
 
 try:
     from ipi.interfaces.sockets import HDRLEN, MESSAGE
@@ -49,7 +49,7 @@ SOCKETS_PREFIX = sockets_prefix()
 
 
 class Reply(NamedTuple):
-    """What i-PI expects for one structure, in atomic units."""
+    """Result for one structure as i-PI expects it, in atomic units."""
 
     potential: float
     forces: Array  # (N, 3)
@@ -143,7 +143,7 @@ class MLDriver(Dummy_driver):
         )
 
     def say(self, text: str) -> None:
-        """Called once, with what the first structure of a run turned out to be; prints nothing here."""
+        """Called once with the outcome of the comparison with the template; prints nothing here."""
 
     def compute_structure(self, cell: Array, pos: Array) -> Reply:
         """Evaluate one structure: cell (3, 3) with the vectors as columns, positions (N, 3), bohr."""
@@ -172,16 +172,16 @@ class MLDriver(Dummy_driver):
         self.seconds += time.perf_counter() - start
         return replies
 
-    def _structure(self, cell: Array, pos: Array) -> Structure:
+    def _structure(self, cell: Array, pos: Array) -> PlainStructure:
         points = unit_to_user("length", "angstrom", np.asarray(pos)).reshape(-1, 3)
         self.require_count(len(points))
         rows = unit_to_user("length", "angstrom", np.asarray(cell).T)
         if self.pbc is None:
             self.pbc = self._meet(rows, points)
-        return Structure(self.numbers, points, rows, self.pbc)
+        return PlainStructure(self.numbers, points, rows, self.pbc)
 
     def require_count(self, n_atoms: int) -> None:
-        """Refuse structures of another size than the template's."""
+        """Refuse structures whose size differs from that of the template."""
         if n_atoms != len(self.numbers):
             raise BadInput(
                 f"i-PI sends {n_atoms} atoms, but the template '{self.options.template}' has "
@@ -351,7 +351,7 @@ def connect(
     wait: float = 60.0,
     prefix: str = SOCKETS_PREFIX,
 ) -> socket.socket:
-    """Connect to i-PI, waiting up to `wait` seconds until it listens; says at once that it waits.
+    """Connect to i-PI, waiting up to `wait` seconds until it listens; reports at once that it waits.
 
     Args:
         unix: name of a unix socket (the `<address>` in the XML); None for TCP.

@@ -1,4 +1,4 @@
-"""What a model predicts and i-PI has no place of its own for: entries of its extras."""
+"""Predictions for which i-PI has no field of its own: entries of its extras."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def write(run: Run) -> None:
 
 
 def next_stage(run: Run) -> Stage | None:
-    """What to start now; None if the run is complete. Cuts the output back to the checkpoint used."""
+    """The next stage; None if the run is complete. Cuts the output back to the checkpoint used."""
     for stage, steps in stages_of(run).items():
         if _checkpoint_step(run.directory / f"{stage}.end") == steps:
             if stage == NPT:
@@ -110,7 +110,7 @@ def prune(run: Run) -> None:
 
 
 def has_state(run: Run) -> bool:
-    """Whether a checkpoint of the production is there to continue from."""
+    """Whether there is a production checkpoint to continue from."""
     return _newest_checkpoint(run.directory, PRODUCTION) is not None
 
 
@@ -124,7 +124,7 @@ def hottest(run: Run) -> float:
 
 
 def failure(run: Run) -> list[str]:
-    """What the driver and the host said last."""
+    """Last output of the driver and the host."""
     driver = [line for line in last_lines(run.directory / DRIVER_SCREEN, 20) if "error" in line.lower()]
     return driver[-1:] + last_lines(run.directory / SCREEN, 3)
 
@@ -167,7 +167,7 @@ def _write_mean_cell(run: Run) -> None:
 
 
 def _checkpoint_step(path: Path) -> int:
-    """Step of a checkpoint; −1 if it is missing or was cut by a kill."""
+    """Step of a checkpoint; −1 if it is missing or incomplete after a kill."""
     try:
         text = ElementTree.parse(path).getroot().findtext("step")
     except (OSError, ElementTree.ParseError):
@@ -190,7 +190,7 @@ def _newest_checkpoint(directory: Path, stage: str) -> Path | None:
 
 
 def _write_resume(run: Run, checkpoint: Path, steps: int) -> None:
-    """The checkpoint, with what may have changed since: the number of steps, and the folder's own socket."""
+    """Write the checkpoint with what may have changed: the number of steps, and the socket of the folder."""
     tree = ElementTree.parse(checkpoint)
     for total in tree.iter("total_steps"):
         total.text = f" {steps} "

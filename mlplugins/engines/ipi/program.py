@@ -1,4 +1,4 @@
-"""i-PI's program and our driver file for it: where they are."""
+"""Paths of i-PI's program and of our driver file."""
 
 from __future__ import annotations
 

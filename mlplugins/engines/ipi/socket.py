@@ -1,4 +1,4 @@
-"""Finding i-PI's socket, and ending in order when a signal comes."""
+"""Connecting to i-PI's socket, and an orderly end on a signal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADVICE = "start `i-pi input.xml`, and check <address> and <port> of its <ffsocke
 
 @contextlib.contextmanager
 def orderly_end(before: Callable[[], None] = lambda: None, more: tuple[int, ...] = ()) -> Iterator[None]:
-    """Within it, a signal that would kill the process unwinds it instead, with exit code 128 + signal.
+    """Context in which a signal that would kill the process unwinds it instead, with exit code 128 + signal.
 
     A driver killed in an evaluation would otherwise leave its caller without a summary, and i-PI with a
     connection that is reset, on which i-PI 3.3.1 waits for ever.

@@ -1,4 +1,4 @@
-"""What the i-PI driver's template says, and whether the first structure that i-PI sends agrees with it."""
+"""The template of the i-PI driver, and whether the first structure from i-PI agrees with it."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def compare(template: Template, cell: Array, positions: Array) -> str:
 
 
 def _compare_moved(template: Template, cell: Array, positions: Array, places: Array) -> str:
-    """The same for atoms that have moved about their places, as in a solid; a liquid cannot be compared."""
+    """The same for atoms that vibrate about their sites, as in a solid; a liquid cannot be compared."""
     found, distance = _nearest(positions, places, cell)
     spacing = _nearest(places, places, cell, 2)[1]
     if len(places) == 1 or not _one_to_one(found) or not (distance < 0.45 * spacing[found]).all():
@@ -310,7 +310,7 @@ def _units(template: Template, cell_scale: float | None, scale: float) -> str:
 
 
 def _read_in_bohr(template: Template) -> str:
-    """A file without units: both readings exist, but atoms rarely stand that close."""
+    """Whether a file without units is in bohr: both are possible, but atoms are rarely that close."""
     cell = 1e4 * np.eye(3) if template.cell is None else template.cell
     found, distance = _nearest(template.positions, template.positions, cell, 2)
     bonds = covalent_radii[template.numbers] + covalent_radii[template.numbers[found]]

@@ -1,4 +1,4 @@
-"""LAMMPS decks: the commands that every use of a model begins with, and the deck of a run."""
+"""LAMMPS input scripts: the commands common to all uses of a model, and the script of a run."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _head(run: Run, restart: str | None) -> str:
 
 
 def _fixed_groups(run: Run) -> str:
-    """Groups of the atoms that are held, and the degrees of freedom of the others."""
+    """Groups of the fixed atoms, and the degrees of freedom of the others."""
     groups = patterns(run.fixed)
     if not groups:
         return ""
@@ -126,7 +126,7 @@ def _start_velocities(run: Run) -> str:
 
 
 def _hold(run: Run) -> tuple[str, str]:
-    """Fixes that hold components of atoms, to stand after every fix that adds forces; and their end."""
+    """Fixes that zero forces on fixed components, to follow every fix that adds forces; and their removal."""
     fixes, ends = [], []
     for name in patterns(run.fixed):
         zeros = " ".join("0.0" if axis in name else "NULL" for axis in AXES)
@@ -242,7 +242,7 @@ def _integrator(run: Run, step: int) -> str:
 
 
 def _langevin(run: Run, time_constant: float, step: int) -> str:
-    """Langevin with the centre of mass at rest, unless atoms are held.
+    """Langevin with the centre of mass at rest, unless atoms are fixed.
 
     LAMMPS' own `zero yes` takes the mean random force off every atom alike: with unequal masses that is no
     projection, and the sampled temperature is too high. Taking out the momentum is one, and exact.
@@ -255,7 +255,7 @@ def _langevin(run: Run, time_constant: float, step: int) -> str:
 
 
 def _triclinic(run: Run) -> list[str]:
-    """A cell whose angles are to change has to be triclinic for LAMMPS."""
+    """Make the cell triclinic for LAMMPS if its angles are to change."""
     return ["change_box      all triclinic"] if run.config.barostat.coupling == "flexible" else []
 
 

@@ -1,4 +1,4 @@
-"""Whether LAMMPS is installed and finds our plug-in."""
+"""Findings: whether LAMMPS is installed and finds our plug-in."""
 
 from __future__ import annotations
 

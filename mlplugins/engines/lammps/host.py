@@ -52,7 +52,7 @@ def write(run: Run) -> None:
 
 
 def next_stage(run: Run) -> Stage | None:
-    """What to start now; None if the run is complete. Cuts the trajectory back to the restart file used."""
+    """The next stage; None if the run is complete. Cuts the trajectory back to the restart file used."""
     directory = run.directory
     if _is_finished(run):
         return None
@@ -79,7 +79,7 @@ def prune(run: Run) -> None:
 
 
 def has_state(run: Run) -> bool:
-    """Whether a restart file is there to continue from."""
+    """Whether there is a restart file to continue from."""
     return any(restart_is_readable(path) for path in _restarts(run.directory))
 
 
@@ -89,7 +89,7 @@ def hottest(run: Run) -> float:
 
 
 def failure(run: Run) -> list[str]:
-    """What the host said last."""
+    """Last output of the host."""
     screen = last_lines(run.directory / SCREEN, 40)
     errors = [line for line in screen if "ERROR" in line or line.startswith("Last input")]
     rows = [line for line in last_lines(run.directory / LOG, 40) if is_row(line)]

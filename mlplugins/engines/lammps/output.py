@@ -1,4 +1,4 @@
-"""What LAMMPS writes: thermo tables of a log, dumps, and whether a restart file is whole."""
+"""Reading LAMMPS' output: thermo tables of a log, dumps, and whether a restart file is complete."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def whole_frames(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def restart_is_readable(path: Path | str) -> bool:
-    """Whether a binary restart file is complete (a run that was killed while writing leaves a cut one)."""
+    """Whether a binary restart file is complete (a run killed while writing leaves a truncated one)."""
     with open(path, "rb") as stream:
         head = stream.read(len(_RESTART_MAGIC))
         stream.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""The program `lmp`: where it is, whether it and the plug-in are there, and a run of a deck to its end."""
+"""The program `lmp`: its path, whether it and the plug-in are available, and running an input script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = "log.lammps"
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished run left.
+    """Result of a finished run.
 
     Attributes:
         directory: where its files are.

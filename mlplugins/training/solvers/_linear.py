@@ -22,7 +22,7 @@ MAX_JITTER = 1e-4
 
 
 @dataclass(frozen=True)
-class Factor:
+class CholeskyFactor:
     """Cholesky factorisation.
 
     Attributes:
@@ -46,7 +46,7 @@ def memory_bytes(n: int) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take: of the machine and of its control group (version 2)."""
+    """Memory available to this process: of the machine and of its control group (version 2)."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -75,7 +75,7 @@ def mirror(matrix: Array) -> None:
                 matrix[other:end, start:stop] = block.T
 
 
-def solve(matrix: Array, diagonal: Array, regularisation: Array, y: Array) -> Factor:
+def solve(matrix: Array, diagonal: Array, regularisation: Array, y: Array) -> CholeskyFactor:
     """Solve (K + diag(λ)) c = y by Cholesky factorisation in the lower triangle of `matrix`.
 
     Where the matrix is not positive definite to working precision, a jitter is added to the diagonal: from
@@ -114,7 +114,7 @@ def solve(matrix: Array, diagonal: Array, regularisation: Array, y: Array) -> Fa
     rest = y - _product(matrix, total, solution)
     reciprocal, _ = lapack.dpocon(factor, norm, uplo="U")
     scale = float(np.linalg.norm(y)) or 1.0
-    return Factor(
+    return CholeskyFactor(
         jitter=jitter,
         condition=1.0 / max(float(reciprocal), 1e-300),
         log_determinant=2.0 * float(np.log(np.diagonal(factor)).sum()),

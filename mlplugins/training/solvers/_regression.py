@@ -52,7 +52,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Molecule:
-    """What all fits of a run share.
+    """Shared by all fits of a run.
 
     Attributes:
         points: all frames.
@@ -86,7 +86,7 @@ class Molecule:
 
 @dataclass(frozen=True)
 class KernelFit:
-    """A fitted model and what the solver says of it."""
+    """A fitted model and the report of the solver."""
 
     model: Model
     report: dict[str, Any]

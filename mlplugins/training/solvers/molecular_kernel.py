@@ -20,9 +20,9 @@ from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
-from mlplugins.training.fit import Observer
+from mlplugins.training.fit import TrainingObserver
 from mlplugins.training.search import Trial, Variable, search
-from mlplugins.training.solve import Solution, Task
+from mlplugins.training.solve import Solution, SolverTask
 from mlplugins.training.solvers import _linear, _molecules, _regression, _symmetry
 from mlplugins.training.solvers._regression import (
     Index,
@@ -116,7 +116,7 @@ class Settings(SolverSection):
 class Setup:
     """A run: settings, the molecule with all frames, which of them are for training and validation."""
 
-    task: Task
+    task: SolverTask
     settings: Settings
     m: Molecule
     train: Index
@@ -153,7 +153,7 @@ class Setup:
         return Regularisation(value, self.settings.force_regularisation or value)
 
 
-def solve(task: Task, observer: Observer) -> Solution:
+def solve(task: SolverTask, observer: TrainingObserver) -> Solution:
     """Search what is not given, then fit to training and validation frames together.
 
     Raises:
@@ -199,7 +199,7 @@ def solve(task: Task, observer: Observer) -> Solution:
     return Solution(final.model, hyperparameters, report, frames, validation, final.report["unknowns"], curve)
 
 
-def prepare(task: Task) -> tuple[Setup, Hyperparameters]:
+def prepare(task: SolverTask) -> tuple[Setup, Hyperparameters]:
     """Check the frames, find the permutations, compute descriptors and labels."""
     frames = [*task.sets.train, *task.sets.validation]
     largest, n_train = max(task.settings.learning_curve, default=0), len(task.sets.train)
@@ -247,7 +247,7 @@ def prepare(task: Task) -> tuple[Setup, Hyperparameters]:
 
 
 def announcement(setup: Setup) -> str:
-    """What the final fit will take, before it is taken.
+    """Announcement of the memory of the final fit, before it is allocated.
 
     Raises:
         BadInput: more memory than there is.
@@ -270,7 +270,7 @@ def announcement(setup: Setup) -> str:
 
 
 def choose(
-    setup: Setup, sigma: float | None, observer: Observer
+    setup: Setup, sigma: float | None, observer: TrainingObserver
 ) -> tuple[float, float, list[Trial], dict[str, Any] | None]:
     """σ, λ, the trials, and the outcome of a nested cross-validation if one was asked for."""
     settings = setup.settings
@@ -290,7 +290,7 @@ def choose(
 
 
 def _reason(setup: Setup, best: dict[str, float], trials: list[Trial], fitted: int) -> str:
-    """Why these values won, in one line."""
+    """Why these values were chosen, in one line."""
     chosen = next(t.score for t in trials if all(best[name] == x for name, x in t.values.items()))
     refused = sum(math.isinf(t.score) for t in trials)
     likely = setup.settings.search.objective == "likelihood"
@@ -450,7 +450,7 @@ def curve_rows(setup: Setup, sigma: float, value: float, report: dict[str, Any])
     return rows
 
 
-def _warn_of_twins(setup: Setup, observer: Observer) -> None:
+def _warn_of_twins(setup: Setup, observer: TrainingObserver) -> None:
     m, frames = setup.m, [*setup.task.sets.train, *setup.task.sets.validation]
     found = _symmetry.twins(m.points.x.numpy(), m.pairs.numpy())
     if found:
@@ -464,7 +464,7 @@ def _warn_of_twins(setup: Setup, observer: Observer) -> None:
         )
 
 
-def _warn(report: dict[str, Any], observer: Observer) -> None:
+def _warn(report: dict[str, Any], observer: TrainingObserver) -> None:
     if (report["difference_error"] or 0.0) > DOUBTFUL_DIFFERENCE_ERROR:
         observer.note(
             f"round-off of the energies is {report['energy_round_off_eV']:.1e} eV: differences over "

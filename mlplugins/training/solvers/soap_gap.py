@@ -22,9 +22,9 @@ from mlplugins.structures.graph import Graph
 from mlplugins.structures.metrics import metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
 from mlplugins.training.config import Count, Positive, Section, SolverSection
-from mlplugins.training.fit import Observer
+from mlplugins.training.fit import TrainingObserver
 from mlplugins.training.run import named_sets
-from mlplugins.training.solve import Solution, Task
+from mlplugins.training.solve import Solution, SolverTask
 from mlplugins.training.solvers import _linear
 from mlplugins.training.solvers._calibration import Calibration, calibrate, scores
 from mlplugins.training.solvers._rkhs_qr import Grams, Posterior, Triangle
@@ -59,7 +59,7 @@ Triangles = dict[str, Triangle]
 
 
 class NoiseSection(Section):
-    """Standard deviation that the model may miss its targets by.
+    """Expected standard deviations of the errors of the model.
 
     Attributes:
         energy: eV per atom.
@@ -95,7 +95,7 @@ class Settings(SolverSection):
     learning_curve: list[Count] = []
 
 
-def solve(task: Task, observer: Observer) -> Solution:
+def solve(task: SolverTask, observer: TrainingObserver) -> Solution:
     """Choose sparse points, assemble, search the regularisation, fit, calibrate.
 
     Raises:
@@ -169,7 +169,7 @@ def _describe(elements: list[str], rows: Rows, found: Posterior) -> dict[str, An
     }
 
 
-def _require_data(task: Task) -> None:
+def _require_data(task: SolverTask) -> None:
     settings, sets = task.settings, task.sets
     if task.targets == "forces":
         raise BadInput(
@@ -249,7 +249,7 @@ def basis(model: Model, points: list[Tensor]) -> Features:
     return Features(points, whitening, pairs)
 
 
-def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: Observer) -> Triangles:
+def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: TrainingObserver) -> Triangles:
     """Triangular factors of the rows of all frames, by kind of target."""
     kinds = {"energy": True, "forces": targets != "energies", "virial": targets != "energies"}
     found = {kind: Triangle(rows.width) for kind in kinds}
@@ -280,7 +280,9 @@ def _errors(triangles: Triangles, found: Posterior) -> dict[str, float]:
     return {kind: t.rmse(found.mean) for kind, t in triangles.items() if t.n_rows}
 
 
-def _noise(task: Task, trained: Grams, held: Triangles) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _noise(
+    task: SolverTask, trained: Grams, held: Triangles
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Regularisation as given, or the best found by Nelder–Mead in log σ; and the trials."""
     settings = task.settings
     given = (settings.regularisation or NoiseSection()).model_dump()
@@ -312,7 +314,11 @@ def _noise(task: Task, trained: Grams, held: Triangles) -> tuple[dict[str, float
 
 
 def learning(
-    task: Task, model: Model, graphs: dict[str, list[Batch]], noise: dict[str, float], observer: Observer
+    task: SolverTask,
+    model: Model,
+    graphs: dict[str, list[Batch]],
+    noise: dict[str, float],
+    observer: TrainingObserver,
 ) -> list[dict[str, float]]:
     """Errors on the validation set of fits to the first frames of a random order, each with sparse points of
     its own and the regularisation found."""
@@ -361,7 +367,7 @@ def install(model: Model, rows: Rows, found: Posterior, calibration: Calibration
 
 
 def _require_memory(need: int, what: str, n_elements: int) -> None:
-    """Refuse what does not fit.
+    """Refuse a fit that needs more memory than there is.
 
     Raises:
         BadInput: with the size and the two ways out.
