@@ -75,12 +75,15 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def read(source: Path | str | Mapping[str, Any], expected: str) -> tuple[dict[str, Any], str]:
+def read(
+    source: Path | str | Mapping[str, Any], expected: str, where: str = "configuration"
+) -> tuple[dict[str, Any], str]:
     """Keys and values of a configuration, given as a file or as they are, and its name for messages.
 
     Args:
-        source: a YAML file, or what one would hold (paths and tuples are taken, too).
+        source: a YAML file, or what one would hold (paths, tuples and numpy's numbers are taken, too).
         expected: its main keys, for the message about something else.
+        where: what messages call a source that is no file.
 
     Raises:
         BadInput: as `read_yaml`.
@@ -92,16 +95,18 @@ def read(source: Path | str | Mapping[str, Any], expected: str) -> tuple[dict[st
         return read_yaml(Path(source), expected), str(source)
     if not isinstance(source, Mapping):
         found = type(source).__name__
-        raise BadInput(f"configuration: expected a file or a mapping with {expected}, got {found}")
+        raise BadInput(f"{where}: expected a file or a mapping with {expected}, got {found}")
     content = _as_read(source)
-    _check(content, "configuration")
-    return content, "configuration"
+    _check(content, where)
+    return content, where
 
 
 def _as_read(value: Any) -> Any:
     """A value as YAML would give it."""
     if isinstance(value, Mapping):
         return {key: _as_read(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return [_as_read(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -310,8 +310,9 @@ def _fixed_window(paths: Paths, window_ps: tuple[float, float]) -> Window:
     return Window(max(low, frame_ps), high, f"fixed by the user to {low:g}–{high:g} ps", fixed=True)
 
 
-def choose_window(paths: Paths) -> Window:
-    """The earliest window that is a line with the slope D*.
+def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
+    """The earliest window that is a line with the slope D*, and whether D* (positive, or nobody moves) has
+    the window's ordinary slope inside its interval.
 
     Candidates start at 2 ps (or a tenth of the run) and rise; a window ends at eight times its start, at
     least at a twentieth of the longest stretch, and at most where the ions have made 50 independent
@@ -319,11 +320,6 @@ def choose_window(paths: Paths) -> Window:
     slope differs from D* (of all lags, with decays) by less than half of the 95 % interval, and if no point
     is farther than 5 % from the line. If there is none, it is the one with the nearest slope.
     """
-    return _choose(paths, *_curve(paths))[0]
-
-
-def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
-    """Window, and whether D* (positive, or nobody moves) has its ordinary slope inside the interval."""
     frame_ps, length, lags = paths.interval_fs / FS_PER_PS, paths.longest, fit.lags
     floor = max(1, round(min(FLOOR_PS, length * frame_ps / 10) / frame_ps))
     together = paths.displacements[0].shape[1] * length // INDEPENDENT

@@ -16,7 +16,7 @@ from mlplugins import __version__, files
 from mlplugins.analysis.arrhenius import ArrheniusResult
 from mlplugins.analysis.markup import pairs, span, table
 from mlplugins.analysis.methods_text import methods
-from mlplugins.analysis.observables.base import found_in, registered
+from mlplugins.analysis.observables.base import each_found, found_in, registered
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.value import Value
 
@@ -183,14 +183,7 @@ def _sections(runs: Sequence[RunResult]) -> list[str]:
 
 def observable_lines(runs: Sequence[RunResult]) -> list[str]:
     """Lines that the observables print below the table on the terminal."""
-    each = registered().items()
-    return [
-        line
-        for run in runs
-        for name, one in each
-        for _, found in found_in(name, [run])
-        for line in one.lines(run, found)
-    ]
+    return [line for each, run, found in each_found(runs) for line in each.lines(run, found)]
 
 
 def _headline(report: Report) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from mlplugins import files
+from mlplugins import errors, files
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.choices import HOP_LENGTH_A
 from mlplugins.analysis.conductivity import analyse
@@ -28,6 +28,7 @@ from mlplugins.analysis.sample import AnalysisSettings
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
 from mlplugins.config import Count, Positive, Section, read_yaml, validated
+from mlplugins.config import read as content_of
 from mlplugins.errors import BadInput
 
 EXPECTED = "keys such as species, charge and runs"
@@ -98,10 +99,15 @@ def conductivity(
         All results; `runs` from cold to hot, `as_json()` is the content of results.json.
 
     Raises:
-        BadInput: a wrong configuration, or trajectories that cannot be read or pooled.
+        BadInput: a wrong configuration, a directory that cannot be written to, or trajectories that cannot be
+            read or pooled.
         RunFailed: a file could not be written.
     """
     config = load(configuration)
+    if directory is not None:  # what would fail after the work
+        with errors.needed("the report", "analysis"):
+            from mlplugins.analysis import plots  # noqa: F401
+        files.require_writable(Path(directory), "directory", folder=True)
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,
@@ -141,7 +147,9 @@ def load(configuration: Path | str | Mapping[str, Any] | Config, where: str = "c
     """
     if isinstance(configuration, (str, Path)):
         return load(read(Path(configuration)), str(configuration))
-    config = configuration if isinstance(configuration, Config) else validated(Config, configuration, where)
+    config = configuration
+    if not isinstance(config, Config):
+        config = validated(Config, *content_of(config, EXPECTED, where))
     if config.species in config.carriers:
         raise BadInput(f"{where}: carriers: '{config.species}' is the species already; name only others")
     return config

@@ -55,7 +55,7 @@ TRAINABLE = {
 """Entries that are weights only if the option says so, and have an average only then."""
 PROGRAM, CONFIG, METADATA = "model/eager_model.pkl", "model/config.yaml", "model/package_metadata.txt"
 """Files of a package."""
-Parts = tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]
+StoredModel = tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]
 """Configuration of the model, versions, weights under their full names."""
 NEWEST = (0, 19)
 """Newest known version of nequip: another order of weights would give other energies unnoticed."""
@@ -93,7 +93,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         return _checkpoint(path, config, versions, _state(full, config), elements)
 
 
-def _training(path: Path) -> Parts:
+def _training(path: Path) -> StoredModel:
     """Of a `.ckpt`."""
     allowed = ("omegaconf.", "numpy.", "torch.optim.", "lightning.", "pytorch_lightning.")
     content = unpickle.load(path, lambda name: name.startswith(allowed))
@@ -106,7 +106,7 @@ def _is_package(path: Path | str) -> bool:
     return {PROGRAM, METADATA, CONFIG} <= inside
 
 
-def _package(path: Path) -> Parts:
+def _package(path: Path) -> StoredModel:
     """Of a `.nequip.zip`."""
     allowed = ("nequip.", "e3nn.", "torch.nn.", "torch.fx.", "numpy.")
     root = unpickle.load(path, lambda name: name.startswith(allowed), PROGRAM, ".data/{}.storage")

@@ -43,7 +43,7 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether the deviation is finite and within the limit."""
-        return math.isfinite(self.value) and self.value <= self.limit
+        return bool(math.isfinite(self.value) and self.value <= self.limit)
 
     def record(self) -> dict[str, Any]:
         """As the JSON file holds it."""

@@ -92,7 +92,7 @@ class CheckReport:
 
 def check(
     model: str | Path | Artifact,
-    structures: Sequence[str | Atoms],
+    structures: str | Path | Atoms | Sequence[str | Path | Atoms],
     options: CheckOptions = CheckOptions(),
     device: str = "cpu",
     report: Callable[[str, int, int], None] = lambda text, step, total: None,
@@ -115,7 +115,8 @@ def check(
     mlplugins.errors.BadInput: no such structure file: 'no-such-structure.xyz'
     """
     chosen = options.chosen
-    named = [one for k, given in enumerate(structures) for one in _named(given, k)]
+    several = [structures] if isinstance(structures, str | Path | Atoms) else structures
+    named = [one for k, given in enumerate(several) for one in _named(given, k)]
     if not named:
         raise BadInput("expected one structure at least, got none")
     loaded = model if isinstance(model, Artifact) else artifact.load(model, device=device)
@@ -149,11 +150,11 @@ def _physics(model: Artifact, one: Named, options: CheckOptions, tell: Callable[
     return suite.run(options.nve_steps, lambda name: tell(f"{label}: {name}"))
 
 
-def _named(given: str | Atoms, place: int) -> list[Named]:
+def _named(given: str | Path | Atoms, place: int) -> list[Named]:
     """Structures with their names in the table."""
     if isinstance(given, Atoms):
         return [(f"{given.get_chemical_formula()} ({place})", given)]
-    name, at, index = given.rpartition("@")
+    name, at, index = str(given).rpartition("@")
     path = Path(name if at else given)
     if at and not index.lstrip("-").isdigit():
         path, at = Path(given), ""

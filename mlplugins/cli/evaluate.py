@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from mlplugins import errors, files
+from mlplugins import files
 from mlplugins.cli import _common
 from mlplugins.errors import BadInput
 
@@ -38,9 +38,6 @@ def run(args: argparse.Namespace) -> int:
 
     path = _common.existing_file(args.model)
     keys = parse_keys(args.keys)
-    if args.plot is not None:
-        with errors.needed("--plot", "analysis"):
-            import matplotlib  # noqa: F401
     console = _common.console()
     with _display.Bar(console, "evaluating") as bar:
         result = evaluate(path, args.data, keys, args.device, args.plot, bar, "--keys")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def write_together(planned: Sequence[Campaign]) -> None:
 
 
 def simulate(
-    config: SimulationConfig | str | Path,
+    config: SimulationConfig | str | Path | Mapping[str, Any],
     directory: str | Path = "simulation",
     progress: Progress = lambda run, step: None,
 ) -> list[RunOutcome]:
@@ -82,7 +82,7 @@ def simulate(
     The same call continues a campaign that was interrupted, and lengthens one whose `steps` have grown.
 
     Args:
-        config: settings, or the YAML file that holds them.
+        config: of `mlplugins simulate`: a YAML file, its content, or the validated object.
         directory: for the folders of the runs and `conductivity.yaml`, the input of the analysis.
         progress: called with a run and its step, a few times a second.
 
@@ -98,7 +98,7 @@ def simulate(
     ...
     mlplugins.errors.BadInput: no such structure file: 'no.cif'
     """
-    configs = [config] if isinstance(config, SimulationConfig) else load_all(Path(config))
+    configs = [config] if isinstance(config, SimulationConfig) else load_all(config)
     planned = [plan(one, Path(directory).resolve()) for one in configs]
     return [one for _, outcomes in run_all(planned, progress) for one in outcomes]
 

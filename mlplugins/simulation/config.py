@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlplugins import engines
-from mlplugins.config import read_yaml, validated
+from mlplugins.config import read, validated
 from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.engines.base import Abilities
 from mlplugins.errors import BadInput, nearest
@@ -15,35 +15,38 @@ from mlplugins.errors import BadInput, nearest
 EXPECTED = "keys such as model, structure, temperatures and steps"
 
 
-def load_all(path: Path, engine: str | None = None) -> list[SimulationConfig]:
-    """One campaign for each engine of the file (`engine: lammps`, or `engine: [lammps, ipi]`), or for the
+def load_all(source: Path | str | Mapping[str, Any], engine: str | None = None) -> list[SimulationConfig]:
+    """One campaign for each engine of the source (`engine: lammps`, or `engine: [lammps, ipi]`), or for the
     given one.
 
     Raises:
         BadInput: as `load`; an engine named twice.
     """
-    named = read_yaml(path, EXPECTED).get("engine", "lammps")
-    engines = [engine] if engine is not None else named if isinstance(named, list) else [None]
-    if not engines or len({str(name) for name in engines}) != len(engines):
-        raise BadInput(f"{path}: 'engine': {named}; expected engines, each once")
-    return [load(path, name) for name in engines]
+    content, where = read(source, EXPECTED)
+    named = content.get("engine")
+    chosen = [engine] if engine is not None else named if isinstance(named, list) else [None]
+    if not chosen or len({str(name) for name in chosen}) != len(chosen):
+        raise BadInput(f"{where}: 'engine': {named}; expected engines, each once")
+    return [load(source, name) for name in chosen]
 
 
-def load(path: Path, engine: str | None = None) -> SimulationConfig:
-    """Read a campaign; paths in it are relative to the file.
+def load(source: Path | str | Mapping[str, Any], engine: str | None = None) -> SimulationConfig:
+    """Read a campaign; paths in a YAML file are relative to the file.
 
     Args:
-        path: the YAML file.
-        engine: overrides the file's engine.
+        source: the YAML file, or its content.
+        engine: overrides the source's engine.
 
     Raises:
         BadInput: no such file, not YAML, unknown or ill-typed keys (all of them are named).
     """
-    content = read_yaml(path, EXPECTED)
+    content, where = read(source, EXPECTED)
     if engine is not None:
         content["engine"] = engine
-    config = parse(content, str(path))
-    base = path.resolve().parent
+    config = parse(content, where)
+    if not isinstance(source, str | Path):
+        return config
+    base = Path(source).resolve().parent
     name, at, index = config.structure.rpartition("@")
     file, suffix = (name, at + index) if at else (config.structure, "")
     return config.model_copy(update={"model": base / config.model, "structure": str(base / file) + suffix})

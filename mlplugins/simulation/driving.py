@@ -146,6 +146,7 @@ class _Worker:
 
 
 def save(campaign: Campaign, run: Run, outcome: RunOutcome) -> None:
+    """Write `status.json`: the outcome, and the settings that a run must share to be continued."""
     record = {
         **asdict(outcome),
         "temperature_K": run.temperature,
@@ -160,9 +161,8 @@ def save(campaign: Campaign, run: Run, outcome: RunOutcome) -> None:
 def locked(run: Run) -> Iterator[int]:
     """An exclusive lock on the run's directory, which the host's processes inherit."""
     descriptor = os.open(run.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = (
-        time.monotonic() + LOCK_WAIT_S
-    )  # engines of a killed command end in order, which takes a moment
+    # engines of a killed command end in order, which takes a moment
+    deadline = time.monotonic() + LOCK_WAIT_S
     try:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:

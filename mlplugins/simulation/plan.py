@@ -84,9 +84,8 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
             without a periodic cell, and what `start.prepare` refuses.
     """
     require_able(config)
-    config = config.model_copy(
-        update={"model": config.model.absolute()}
-    )  # the runs have folders of their own
+    # the runs have folders of their own
+    config = config.model_copy(update={"model": config.model.absolute()})
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
     require_known(

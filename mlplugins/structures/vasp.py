@@ -48,9 +48,7 @@ def _outcar(lines: Iterator[str]) -> Iterator[bool]:
             change = abs(float(found[1]))
         elif "EDIFF was not reached" in line:
             given_up = True
-        elif (
-            "free  energy   TOTEN" in line
-        ):  # of the ionic step; those of electronic steps are spaced otherwise
+        elif "free  energy   TOTEN" in line:  # of the ionic step: electronic ones are spaced otherwise
             yield given_up or (iteration == most and change > wanted)
             iteration, change, given_up = 0, 0.0, False
         elif not most and (found := _NELM.search(line)):

@@ -21,7 +21,7 @@ from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training.config import Configuration, DataSection, RunConfiguration
 
-Label = Callable[[list[Structure]], list[Structure]]
+Labeller = Callable[[list[Structure]], list[Structure]]
 """Gives structures other labels."""
 
 
@@ -79,7 +79,7 @@ def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataS
     return DataSets(parts.train, parts.validation, parts.test, baseline, hashes, warnings)
 
 
-def split(configuration: RunConfiguration, label: Label | None = None) -> Split:
+def split(configuration: RunConfiguration, label: Labeller | None = None) -> Split:
     """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
     keys = data.keys.names
@@ -150,7 +150,7 @@ def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
 
 
 def _read(
-    source: str | list[str], keys: Keys, need_forces: bool, label: Label | None = None
+    source: str | list[str], keys: Keys, need_forces: bool, label: Labeller | None = None
 ) -> list[Structure]:
     structures = dataset.read(source, keys)
     structures = structures if label is None else label(structures)
@@ -158,7 +158,7 @@ def _read(
     return structures
 
 
-def _without_prior(data: DataSection, need_forces: bool) -> Label:
+def _without_prior(data: DataSection, need_forces: bool) -> Labeller:
     """Subtracts the labels of the cheaper method, read from the same files."""
     if data.prior is None:
         return lambda structures: structures

@@ -144,7 +144,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
 
 
-def _labels_of(base: Checkpoint) -> data.Label:
+def _labels_of(base: Checkpoint) -> data.Labeller:
     """Function that gives frames the labels of the base."""
     teacher = forgetting.double(base.potential)
 

@@ -27,7 +27,7 @@ from mlplugins.training.data import DataSets
 from mlplugins.training.finetune_config import OPTIONS, FinetuneConfiguration
 from mlplugins.training.forgetting import double, evaluate, labelled
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Plan:
     validation: list[Batch]
     family: str
     hyperparameters: dict[str, Any]
-    finish: Callable[[State], Potential]
+    finish: Callable[[StateDict], Potential]
     adapter: dict[str, Any] | None = None
 
 
@@ -125,7 +125,7 @@ def lora(task: FinetuneTask) -> Plan:
     for head in heads_of(potential):
         head.shift.requires_grad_()
 
-    def finish(state: State) -> Potential:
+    def finish(state: StateDict) -> Potential:
         merged = task.copy_of_base()
         low_rank.attach(merged, rank, alpha)
         merged.load_state_dict(state)
@@ -168,7 +168,7 @@ def delta(task: FinetuneTask) -> Plan:
             readout.weights[-1].zero_()
     terms = [{"family": task.base.family, **task.base.hyperparameters}, new]
 
-    def finish(state: State) -> Potential:
+    def finish(state: StateDict) -> Potential:
         total = sums.Model(task.sets.elements, sums.Hyperparameters(terms)).to(task.dtype)
         first, second = total.potentials()
         first.load_state_dict(task.copy_of_base().state_dict())
@@ -187,7 +187,7 @@ def distill(task: FinetuneTask) -> Plan:
     potential.initialise(data.statistics(train))
     fresh = copy.deepcopy(potential)
 
-    def finish(state: State) -> Potential:
+    def finish(state: StateDict) -> Potential:
         fresh.load_state_dict(state)
         return fresh.eval()
 
@@ -223,7 +223,7 @@ def _stages_from(task: FinetuneTask, first: int) -> Plan:
 def _of_base(task: FinetuneTask, potential: Potential) -> Plan:
     """Train `potential`, whose state is that of the base's architecture."""
 
-    def finish(state: State) -> Potential:
+    def finish(state: StateDict) -> Potential:
         tuned = task.copy_of_base()
         tuned.load_state_dict(state)
         return tuned.eval()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlplugins import elements, errors, quantities
+from mlplugins import elements, errors, files, quantities
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
@@ -47,9 +47,8 @@ def evaluate(
         where: how messages call `keys`.
 
     Returns:
-        What `mlplugins evaluate --json` writes: `n_structures`, and mean absolute and root mean square errors
-        of `energy` (meV/atom), `forces` (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each
-        one's errors are in `files`.
+        What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
+        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`.
 
     Raises:
         BadInput: no such file, labels that are absent or wrong, an element that the model does not know.
@@ -68,6 +67,10 @@ def evaluate(
     >>> round(evaluate(file, [dimer])["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
+    if plot is not None:  # what would fail after the work
+        with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins.training import plots
+        files.require_writable(Path(plot), "plot")
     names = label_keys(keys or {}, where)
     parts = _parts(data, names, where)
     structures = [s for part in parts.values() for s in part]
@@ -80,8 +83,6 @@ def evaluate(
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        with errors.needed("plot", "analysis"):
-            from mlplugins.training import plots
         title = f"{loaded.path.name}, {len(structures)} structures"
         plots.parity(pairs(structures, predicted), Path(plot), title)
     return result

@@ -14,7 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins import files
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.models import soap_gap
@@ -70,14 +70,14 @@ def select(
         data: files that ASE reads (`file@::10` takes every tenth frame), or frames.
         n: how many to choose.
         method: `fps` (farthest points) or `cur`, which compare the mean SOAP vectors of the structures;
-            `uncertainty` takes those of the largest uncertainty.
+            `uncertainty` takes those of the largest uncertainty, `random` any.
         models: for `uncertainty`: one that predicts its own, or a committee, whose forces spread.
         cutoff: of the SOAP vectors, Å.
         seed: of the first point.
         observer: told of the progress.
 
     Raises:
-        BadInput: no such file, fewer structures than wanted, a model that predicts no uncertainty.
+        BadInput: no such file or method, fewer structures than wanted, a model that predicts no uncertainty.
 
     >>> crowd = [Atoms("Ar2", [[0, 0, 0], [0, 0, z]]) for z in (3.0, 3.01, 3.02, 4.5)]
     >>> sorted(select(crowd, 2).chosen)[-1]
@@ -85,6 +85,9 @@ def select(
     """
     if n < 1:
         raise BadInput(f"n: expected 1 or more structures, got {n}")
+    known = (*selection.METHODS, "uncertainty")
+    if method not in known:
+        raise BadInput(f"method '{method}': {nearest(method, known)}")
     if (method == "uncertainty") != bool(models):
         raise BadInput("method uncertainty and models go together: give both, or neither")
     frames = _frames(data)

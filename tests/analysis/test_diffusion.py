@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mlplugins.analysis.diffusion import Paths, choose_window, diffusion
+from mlplugins.analysis.diffusion import Paths, diffusion
 from mlplugins.analysis.markup import span
 from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
 from mlplugins.analysis.onsager import ThermodynamicState, onsager
@@ -252,9 +252,9 @@ def test_the_window_starts_after_the_cage():
         cage[frame] = memory * cage[frame - 1] + kick
     walk = LatticeWalk(frames=frames, ions=ions, hop=1.0, rate=0.6, vibration=0.0)
     paths = paths_of(walk.displacements() + cage)
-    assert choose_window(paths).low_ps > 6
-    tracer = diffusion(paths).tracer
-    assert tracer.low < walk.exact_cm2_s < tracer.high
+    result = diffusion(paths)
+    assert result.window.low_ps > 6
+    assert result.tracer.low < walk.exact_cm2_s < result.tracer.high
 
 
 def test_ions_that_do_not_move_give_zero_and_an_upper_limit():
@@ -275,7 +275,7 @@ def test_variance_is_the_limit_of_the_two_way_bootstrap():
     walk = LatticeWalk(frames=3000, ions=15, rate=0.5)
     uneven = walk.displacements() * np.linspace(0.4, 1.6, 15)[:, None]  # ions that stay different
     paths = paths_of(uneven)
-    lags = module.window_lags(paths, choose_window(paths))
+    lags = module.window_lags(paths, diffusion(paths).window)
     data = module.block_data(paths, lags, 10)
     found = module.estimate(data, lags, paths, "gls")
     cells, blocks, ions = found.cells, *found.cells.shape

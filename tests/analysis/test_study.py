@@ -44,7 +44,7 @@ def test_python_and_the_command_give_the_same(folder, capsys):
 
 
 def test_a_mapping_and_the_object_write_nothing_unless_told(folder):
-    content = {"species": "Li", "timestep": 2, "runs": [{"files": ["../a.dump"], "temperature": 600}]}
+    content = {"species": "Li", "timestep": 2, "runs": [{"files": [Path("../a.dump")], "temperature": 600}]}
     first = conductivity(content)
     config = load(content)
     assert isinstance(config, Config)

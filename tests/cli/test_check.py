@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import ase.io
 import pytest
 from ase.build import bulk
 
+from mlplugins.checks.suite import CheckOptions, check
 from mlplugins.cli.main import main
 
 from ..simulation.argon import write_model as write_argon
@@ -57,7 +59,18 @@ def test_a_bad_model_gives_1_and_names_the_check(folder, capsys):
 def test_wrong_use_gives_2(folder, monkeypatch, capsys, words, text):
     monkeypatch.chdir(folder)
     assert main(["check", *words]) == 2
-    assert text in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert text in shown.err
+    assert shown.out == ""
+
+
+def test_one_structure_or_several_by_name_path_or_as_they_are(folder):
+    options = CheckOptions(("ase",), nve_steps=0)
+    name = f"{folder}/a.extxyz@1"
+    given = (name, Path(name), [name], ase.io.read(name))
+    first, *others = (check(folder / "model.pt", each, options).record()["checks"] for each in given)
+    for rows in others:
+        assert [row["value"] for row in rows] == [row["value"] for row in first]
 
 
 def test_an_engine_that_is_not_built_is_a_failed_row_with_the_remedy(folder, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -22,6 +23,23 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path):
     assert config.model == tmp_path / "m.pt"
     assert config.structure == str(tmp_path / "sub/a.cif@3")
     assert config.total_steps == 1100
+
+
+def test_the_content_is_taken_as_it_stands():
+    """Paths relative to the working directory, numpy's numbers and paths as Python has them."""
+    content = {
+        **MINIMAL,
+        "model": Path("m.pt"),
+        "temperatures": np.arange(300, 500, 100),
+        "engine": ["ase", "ipi"],
+    }
+    configs = load_all(content)
+    assert [config.engine for config in configs] == ["ase", "ipi"]
+    for config in configs:
+        assert (config.model, config.structure) == (Path("m.pt"), "sub/a.cif@3")
+        assert config.temperatures == [300.0, 400.0]
+    with pytest.raises(BadInput, match="^configuration: unknown key 'step': did you mean 'steps'"):
+        load({**MINIMAL, "step": 5})
 
 
 def test_engine_of_the_command_line_wins(tmp_path):

@@ -6,7 +6,7 @@ by its name, computed for every temperature, and every hook that it overrides ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from mlplugins import registry
@@ -104,13 +104,15 @@ def found_in(name: str, runs: Sequence[RunResult]) -> list[tuple[RunResult, Any]
     return [(run, run.observables[name]) for run in runs if run.observables.get(name) is not None]
 
 
+def each_found(runs: Sequence[RunResult]) -> Iterator[tuple[Observable[Any], RunResult, Any]]:
+    """(observable, run, what was found), run after run, of each the observables in their order."""
+    observables = registered().items()
+    for run in runs:
+        for name, each in observables:
+            for _, found in found_in(name, [run]):
+                yield each, run, found
+
+
 def check_rows(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
     """Rows of the observables for the section on independent checks."""
-    each = registered().items()
-    return [
-        row
-        for run in runs
-        for name, one in each
-        for _, found in found_in(name, [run])
-        for row in one.checks(run, found)
-    ]
+    return [row for each, run, found in each_found(runs) for row in each.checks(run, found)]

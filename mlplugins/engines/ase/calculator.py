@@ -62,12 +62,14 @@ class MLCalculator(Calculator):
     """
 
     implemented_properties = [
-        "energy",
         "free_energy",
-        "energies",
-        "forces",
-        "stress",
-        "stresses",
+        *(
+            name
+            for quantity in QUANTITIES.values()
+            if quantity.name == "energy" or quantity.derivative is not None
+            for name in (quantity.ase, quantity.ase_per_atom)
+            if name is not None
+        ),
     ]
 
     def __init__(
@@ -107,9 +109,8 @@ class MLCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute all properties at once; the per-atom stresses only if asked for."""
-        if (
-            atoms is not None
-        ):  # what ASE's own method does, which also asks the disk for a folder, in every step
+        # as ASE's own method does, which asks the disk for a folder besides, in every step
+        if atoms is not None:
             self.atoms = atoms.copy()
         stresses = "stresses" in properties
         uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
