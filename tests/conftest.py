@@ -57,6 +57,15 @@ def native_build():
     build.build()
 
 
+@pytest.fixture
+def png_only(monkeypatch) -> None:
+    """Drawing each figure twice is a third of an analysis by the command; a few tests look at both files."""
+    from mlplugins.analysis import plots
+
+    draw = plots.rendered
+    monkeypatch.setattr(plots, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b"")
+
+
 @pytest.fixture(scope="session")
 def reference_data() -> Path:
     """Folder of the reference data sets."""

@@ -120,7 +120,7 @@ def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
     for name, valid in fixed.items():
         value = getattr(config, name)
         _require(name, value, value in valid, " or ".join(str(choice) for choice in valid))
-    kinds = {f"{kind}Interaction": kind for kind in mace.INTERACTIONS}
+    kinds = {f"{kind}InteractionBlock": kind for kind in mace.INTERACTIONS}
     for name in ("interaction_cls_first", "interaction_cls"):
         value = getattr(config, name)
         _require(name, value, value in kinds, " or ".join(kinds))

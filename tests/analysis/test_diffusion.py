@@ -308,7 +308,7 @@ def test_too_few_frames_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("together", [pytest.param(1, marks=pytest.mark.exhaustive), 4])
 def test_intervals_cover_the_truth(together):
     """200 walks; with `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
 

@@ -154,8 +154,17 @@ def test_the_centre_of_mass_rests_without_fixed_atoms(tmp_path, engine):
     assert any("the centre of mass at rest" in note for note in campaign.notes)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "held"),
+    [
+        ("lammps", False),
+        ("lammps", True),
+        pytest.param("ase", False, marks=pytest.mark.slow),
+        pytest.param("ipi", False, marks=pytest.mark.slow),
+        pytest.param("ase", True, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param("ipi", True, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
+)
 def test_nve_starts_at_the_temperature_it_is_named_after(tmp_path, engine, held):
     atoms = crystal()
     del atoms.arrays["momenta"]
@@ -187,7 +196,7 @@ def test_fixed_atoms_stay_in_lammps_with_every_thermostat(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ase", "ipi"])
-@pytest.mark.parametrize("kind", ["csvr", "langevin"])
+@pytest.mark.parametrize("kind", ["csvr", pytest.param("langevin", marks=pytest.mark.exhaustive)])
 def test_fixed_atoms_stay_in_ase_and_ipi(tmp_path, engine, kind):
     atoms = crystal()
     del atoms.arrays["momenta"]
