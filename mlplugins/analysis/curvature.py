@@ -1,17 +1,15 @@
 """Long-time slope of an MSD that need not be a straight line: a line plus decays of bounded size.
 
 Fast hops back and forth, cages, disorder and a ballistic start add to the line of diffusion a part that
-saturates, MSD(t) = c + 6 D t + Σ_k u_k (1 − exp(−t/τ_k)), with τ_k in octaves from half of the shortest lag
-to the length of the run. The excess slopes u_k/τ_k are taken as normal, of either sign, with a standard
+saturates, MSD(t) = c + 6 D t + Σ_k u_k (1 − exp(−t/τ_k)), with τ_k from half of the shortest lag to a fifth
+of the run in octaves. The excess slopes u_k/τ_k are taken as normal, of either sign, with a standard
 deviation that the curve itself sets: the change of slope from the octave of lags at τ_k to the next one plus
-its error, but no more than the octave before has, unless the change less twice its error exceeds that; decays
-slower than any two octaves show are as large as the last that two octaves do. The slope is then the best
-linear unbiased estimate (kriging with a trend), averaged over half, once and twice that size by their
-likelihoods. Where the slope is the same from early lags on, all lags count; where it still changes, the late
-ones decide, and what curvature may remain is part of the variance: no test comes before the fit. The
-covariance of the MSD is that of a Gaussian process with the *measured* early curve (Wick), not that of a
-Brownian walk; later curvature is left out of it, because a covariance that follows the noise of late lags
-pulls the slope down by 2 to 4 %.
+its error, but no more than the octave before has, unless the change less twice its error exceeds that. The
+slope is then the best linear unbiased estimate (kriging with a trend). Where the slope is the same from early
+lags on, all lags count; where it still changes, the late ones decide, and what curvature may remain is part
+of the variance: no test comes before the fit. The covariance of the MSD is that of a Gaussian process with
+the *measured* early curve (Wick), not that of a Brownian walk; later curvature is left out of it, because a
+covariance that follows the noise of late lags pulls the slope down.
 """
 
 from __future__ import annotations
@@ -21,23 +19,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import optimize
 
-from mlplugins.analysis.linefit import JITTER, LineWeights, curve_covariance, generalised
+from mlplugins.analysis.linefit import LineWeights, curve_covariance, generalised
 
 Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
-SLOWEST = 1.0
-"""Longest decay time over the length of the run."""
-SMOOTHEST = 0.02
+SLOWEST = 0.2
+"""Longest decay time over the length of the run: slower ones cannot be told from diffusion."""
+SMOOTHEST = 0.1
 """The same for the covariance: slower ones follow the noise, and late lags weigh more where they are low."""
-SIZES = (0.5, 1.0, 2.0)
-"""Sizes of the decays that are tried, over those that the changes of slope suggest."""
 GAIN = 2.0
 """Excess slope at t = 0 of a decay over the change of slope that it makes between two octaves of lags."""
 CERTAIN = 2.0
 """Standard errors below a change of slope that exceeds that of the octave before."""
-HIDDEN = 0.3
+HIDDEN = 0.25
 """Share of the prior's variance that is taken as error; `benchmarks/coverage.py` measures what it gives."""
 MOST_EXCESS = 50.0
 LEAST = 1e-7
@@ -82,42 +78,17 @@ def curve_fit(
     taus = _taus(x, SLOWEST * frames)
     walker = process_covariance(lags, msd, frames)
     scatter = walker / walkers
-    slope, intercept, hidden = _averaged(x, msd, scatter, _prior(x, msd, scatter, taus))
+    design = np.stack([x, np.ones(len(x))], axis=1)
+    prior = _prior(x, msd, scatter, taus)
     if observed is not None:
-        change = slope - generalised(np.stack([x, np.ones(len(x))], axis=1), scatter)[0]
-        expected = float(change @ scatter @ change)
-        excess = observed(change) / expected if expected > 0 else 1.0
-        if excess > 1.0:
-            scatter = scatter * min(excess, MOST_EXCESS)
-            slope, intercept, hidden = _averaged(x, msd, scatter, _prior(x, msd, scatter, taus))
-    return CurveFit(LineWeights(slope, intercept, float(slope @ walker @ slope)), hidden)
-
-
-def _averaged(x: Floats, msd: Floats, scatter: Floats, prior: Floats) -> tuple[Floats, Floats, float]:
-    """Weights of slope and intercept and variance of the slope by decays, averaged over the size of these.
-
-    Each size counts by its restricted likelihood (H. Patterson, R. Thompson, Biometrika 58, 545 (1971)).
-    """
-    scale = np.sqrt(np.diag(scatter))
-    design = np.stack([x, np.ones(len(x))], axis=1) / scale[:, None]
-    points = msd / scale
-    noise = scatter / np.outer(scale, scale) + JITTER * np.eye(len(x))
-    found, likelihood, variances = [], [], []
-    for size in SIZES:
-        part = size**2 * prior / np.outer(scale, scale)
-        factor = np.linalg.cholesky(noise + part)
-        solved = linalg.solve_triangular(factor, np.column_stack([design, points]), lower=True)
-        q, r = np.linalg.qr(solved[:, :2])
-        rows = np.linalg.solve(r, linalg.solve_triangular(factor, q, lower=True, trans=1).T)
-        rest = solved[:, 2] - q @ (q.T @ solved[:, 2])
-        found.append(rows / scale)
-        likelihood.append(-np.log(np.diag(factor)).sum() - np.log(np.abs(np.diag(r))).sum() - rest @ rest / 2)
-        variances.append(rows[0] @ part @ rows[0])
-    share = np.exp(np.array(likelihood) - max(likelihood))
-    share /= share.sum()
-    rows = np.einsum("k,kij->ij", share, found)
-    between = share @ (np.array(found)[:, 0] @ msd - rows[0] @ msd) ** 2
-    return rows[0], rows[1], float(HIDDEN * (share @ variances) + between)
+        early, late = (generalised(design, scatter + part)[0] for part in (0 * prior, prior))
+        expected = float((late - early) @ scatter @ (late - early))
+        excess = observed(late - early) / expected if expected > 0 else 1.0
+        scatter = scatter * float(np.clip(excess, 1.0, MOST_EXCESS))
+        prior = _prior(x, msd, scatter, taus)
+    slope, intercept = generalised(design, scatter + prior)
+    line = LineWeights(slope, intercept, float(slope @ walker @ slope))
+    return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
 
 
 def process_covariance(lags: Lags, msd: Floats, frames: int, blocks: int = 1) -> Floats:
@@ -143,11 +114,8 @@ def _prior(x: Floats, msd: Floats, scatter: Floats, taus: Floats) -> Floats:
     """Covariance of the saturating parts at the lags."""
     bounds: list[float] = []
     for tau in taus:
-        before = bounds[-1] if bounds else np.inf
-        if bounds and 4 * tau > x[-1]:
-            bounds.append(before)
-            continue
         change, error = _change(x, msd, scatter, max(tau, x[0]))
+        before = bounds[-1] if bounds else np.inf
         bounds.append(max(min(before, change + error), change - CERTAIN * error))
     shapes = (1 - np.exp(-x[:, None] / taus)) * taus * (GAIN * np.array(bounds))
     return np.asarray(shapes @ shapes.T)

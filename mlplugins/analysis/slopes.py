@@ -125,20 +125,12 @@ def of_cells(
     overlap: float = 1.0,
 ) -> Estimate:
     blocks = cells.mean(axis=1)
-    time, blocks_freedom = over_time(blocks, data, one_mean)
+    time, freedom = over_time(blocks, data, one_mean)
     value, ions = float(data.weights @ blocks), ion_variance(cells, data)
-    freedom = _freedom(time, blocks_freedom, ions, cells)
     if cells.shape[1] > 1 and one_mean >= CONTRADICTION:
         # the mean of two estimates, where that of blocks alone is larger: ions that move together
         time += max(overlap * time - time - ions, 0.0) / 2
     return Estimate(value, cells, time, ions, model, 0.0, line, data, freedom, one_mean, overlap)
-
-
-def _freedom(time: float, blocks: int, ions: float, cells: Floats) -> float:
-    """Degrees of freedom of the sum of both variances (Satterthwaite)."""
-    if time + ions <= 0:
-        return blocks
-    return (time + ions) ** 2 / (time**2 / blocks + ions**2 / max(cells.shape[1] - 1, 1))
 
 
 def over_time(blocks: Floats, data: BlockMsd, one_mean: float) -> tuple[float, int]:

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import spherical_in
 
 from mlplugins.nn.soap import Expansion, Harmonics, PowerSpectrum, RadialIntegrals
+from mlplugins.structures.graph import Graph
 
 
 def test_harmonics_are_those_of_e3nn_up_to_signs():
@@ -57,7 +58,7 @@ def test_spectrum_is_the_overlap_of_densities_averaged_over_rotations():
     zero = torch.zeros(6, dtype=torch.long)
 
     def coefficients(vectors):
-        return expansion(zero, zero[:5], torch.arange(1, 6), vectors, 1)
+        return expansion(Graph(zero, zero[:5], torch.arange(1, 6), vectors, zero, 1))
 
     expected = spectrum(coefficients(one)) @ spectrum(coefficients(two)).T
     total = 0.0
