@@ -93,7 +93,12 @@ def test_ipi_input(examples):
 
 
 def test_simulate_then_conductivity(examples):
-    _shorten(examples / "05_simulate.yaml", steps="1500", temperatures="[800, 1000, 1200]")
+    _shorten(
+        examples / "05_simulate.yaml",
+        steps="700",
+        equilibration="{steps: 300}",
+        temperatures="[800, 1000, 1200]",
+    )
     _run("mlplugins simulate 05_simulate.yaml -o campaign", examples, timeout=600)
     _run("mlplugins conductivity campaign/conductivity.yaml -o report --json sigma.json", examples)
     result = json.loads((examples / "sigma.json").read_text())

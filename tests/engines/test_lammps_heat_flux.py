@@ -71,7 +71,7 @@ def flux(pair: list[str], stress: str = STRESS, steps: int = 20) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_flux_of_lj_cut(tmp_path, ranks):
     """The flux of LAMMPS' own style, from a model whose energies are absolute ones."""
     zero = write_mixture(tmp_path / "zero.pt", [0.0, 0.0])

@@ -66,7 +66,10 @@ def test_message_passing_in_every_mode(passing_model, ranks, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "mode"), [(1, "ghost"), (2, "ghost"), (2, "exchange")])
+@pytest.mark.parametrize(
+    ("ranks", "mode"),
+    [(1, "ghost"), pytest.param(2, "ghost", marks=pytest.mark.exhaustive), (2, "exchange")],
+)
 def test_lennard_jones_across_ranks(argon_model, ranks, mode):
     assert_parity(
         argon_model, {name: make() for name, make in STRUCTURES.items()}, ranks, f"mode {mode}", TOLERANCE
@@ -74,7 +77,10 @@ def test_lennard_jones_across_ranks(argon_model, ranks, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (2, "ghost"), (2, "exchange")])
+@pytest.mark.parametrize(
+    ("ranks", "mode"),
+    [(1, "fold"), pytest.param(2, "ghost", marks=pytest.mark.exhaustive), (2, "exchange")],
+)
 def test_single_precision(passing_model32, ranks, mode):
     # forces of several eV/Å in float32: 1e-6 relative
     assert_parity(passing_model32, hard_structures(), ranks, f"mode {mode}", 5e-6)
@@ -141,7 +147,7 @@ def test_empty_rank(tmp_path, passing_model, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_unused_atom_type(tmp_path, passing_model, ranks):
     atoms = crystal()
     lines = deck(tmp_path, passing_model, atoms, elements=["Kr", "Ar"])
@@ -247,7 +253,7 @@ def test_heat_flux_of_a_many_body_model(tmp_path, ranks):
     np.testing.assert_allclose(flux, derivative, rtol=1e-5, atol=1e-5 * np.abs(derivative).max())
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_hybrid_overlay_is_the_sum(tmp_path, passing_model, ranks):
     atoms = crystal()
     lines = deck(tmp_path, passing_model, atoms)
@@ -266,7 +272,7 @@ def test_hybrid_overlay_is_the_sum(tmp_path, passing_model, ranks):
         assert both[name][0] == pytest.approx(ours[name][0] + stock[name][0], rel=1e-10), name
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_real_units(tmp_path, passing_model, ranks):
     atoms = triclinic()
     lines = deck(tmp_path, passing_model, atoms)

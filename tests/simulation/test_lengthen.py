@@ -162,7 +162,7 @@ def test_a_status_file_of_an_older_version(tmp_path):
     campaigns.write(campaign)
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_fixed_atoms_stay_fixed_when_a_run_goes_on(tmp_path, ranks):
     """The deck that resumes holds them too, and counts as before; the noise is not that of the first part."""
     atoms = bulk("Ar", "fcc", a=5.5, cubic=True).repeat((2, 2, 2))
