@@ -40,7 +40,9 @@ def steps(folder) -> int:
 def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
     """Killed in an evaluation (1372 atoms); without exit_on_disconnect i-PI waits for the next driver."""
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
-    write_input(tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=9, atoms=atoms)
+    write_input(
+        tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=60, atoms=atoms
+    )
     server = processes.ipi()
     first = processes.driver(argon_model, "--unix", "k")
     wait_for(tmp_path / "out.md", rows=8)
@@ -53,14 +55,16 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
     assert "Traceback" not in output
     processes.drive(argon_model, "--unix", "k")
     finish(server)
-    assert steps(tmp_path) == 10
+    assert steps(tmp_path) == 61
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
-    write_input(tmp_path, socket_forcefield("unix", "l", exit_on_disconnect=False), NVE, steps=9, atoms=atoms)
+    write_input(
+        tmp_path, socket_forcefield("unix", "l", exit_on_disconnect=False), NVE, steps=60, atoms=atoms
+    )
     server = processes.ipi()
     wait_for(tmp_path / "s_l")
     words = ["-m", "custom", "-P", driver_file(), "-o", f"model={argon_model},template=init.xyz"]
@@ -73,7 +77,7 @@ def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_
     assert "Traceback" not in output
     processes.drive(argon_model, "--unix", "l")
     finish(server)
-    assert steps(tmp_path) == 10
+    assert steps(tmp_path) == 61
 
 
 @pytest.mark.slow
