@@ -51,7 +51,7 @@ def evaluate(
         (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`.
 
     Raises:
-        BadInput: no such file, labels that are absent or wrong, an element that the model does not know.
+        BadInput: no such file, absent or wrong labels, an element that the model does not know.
         RunFailed: the model failed, or gave NaN.
 
     >>> import tempfile
@@ -64,7 +64,7 @@ def evaluate(
     >>> save(potential, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
     >>> dimer = Atoms("Ar2", [[0, 0, 0], [0, 0, 2 ** (1 / 6)]])
     >>> dimer.calc = SinglePointCalculator(dimer, energy=-1.002)
-    >>> round(evaluate(file, [dimer])["energy"]["mae_meV_per_atom"], 6)
+    >>> round(evaluate(file, dimer)["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
     if plot is not None:  # what would fail after the work
@@ -76,15 +76,15 @@ def evaluate(
     structures = [s for part in parts.values() for s in part]
     loaded = model if isinstance(model, Artifact) else artifact.load(model, device)
     predicted = _predict(loaded, structures, observer)
-    result = metrics(structures, predicted)
+    result, found = metrics(structures, predicted), iter(predicted)
     if len(parts) > 1:
-        found = iter(predicted)
         result["files"] = {n: metrics(part, [next(found) for _ in part]) for n, part in parts.items()}
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        title = f"{loaded.path.name}, {len(structures)} structures"
-        plots.parity(pairs(structures, predicted), Path(plot), title)
+        with files.replacing(Path(plot)) as temporary:
+            name = f"{loaded.path.name}, {len(structures)} structures"
+            plots.parity(pairs(structures, predicted), temporary, name)
     return result
 
 

@@ -53,7 +53,7 @@ def test_errors_are_the_known_offsets(model, tmp_path):
 def test_several_files_and_a_picture(model, tmp_path, capsys):
     write(tmp_path / "a.extxyz", [dimer(3.7, 0.02)])
     write(tmp_path / "b.extxyz", [dimer(3.9), dimer(4.0)])
-    picture = tmp_path / "parity.png"
+    picture = tmp_path / "new" / "parity.png"
     files = [tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
     result = evaluate(tmp_path, model, *files, "--plot", picture)
     assert result["n_structures"] == 3

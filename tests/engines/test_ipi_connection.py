@@ -41,11 +41,11 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
     """Killed in an evaluation (1372 atoms); without exit_on_disconnect i-PI waits for the next driver."""
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
     write_input(
-        tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=30, atoms=atoms
+        tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=60, atoms=atoms
     )
     server = processes.ipi()
     first = processes.driver(argon_model, "--unix", "k")
-    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 30 steps
+    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 60 steps
     first.send_signal(number)
     output, _ = first.communicate(timeout=LIMIT)
     assert first.returncode == (-number if number == signal.SIGKILL else 128 + number)
@@ -55,7 +55,7 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
     assert "Traceback" not in output
     processes.drive(argon_model, "--unix", "k")
     finish(server)
-    assert steps(tmp_path) == 31
+    assert steps(tmp_path) == 61
 
 
 @pytest.mark.slow
@@ -63,13 +63,13 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
 def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
     write_input(
-        tmp_path, socket_forcefield("unix", "l", exit_on_disconnect=False), NVE, steps=30, atoms=atoms
+        tmp_path, socket_forcefield("unix", "l", exit_on_disconnect=False), NVE, steps=60, atoms=atoms
     )
     server = processes.ipi()
     wait_for(tmp_path / "s_l")
     words = ["-m", "custom", "-P", driver_file(), "-o", f"model={argon_model},template=init.xyz"]
     driver = processes.start(BIN / "i-pi-driver-py", *words, "-u", "-a", "l", "-S", processes.prefix)
-    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 30 steps
+    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 60 steps
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 128 + number, output
@@ -77,7 +77,7 @@ def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_
     assert "Traceback" not in output
     processes.drive(argon_model, "--unix", "l")
     finish(server)
-    assert steps(tmp_path) == 31
+    assert steps(tmp_path) == 61
 
 
 @pytest.mark.slow
