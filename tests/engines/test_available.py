@@ -67,6 +67,7 @@ def test_what_it_cannot_do_is_refused_by_name(verlet, tmp_path, changes, text):
     assert text in str(refusal.value)
 
 
+@pytest.mark.engine
 def test_a_campaign_is_run_repeated_and_lengthened(verlet, tmp_path):
     """NVE from Python and by the command: the energy is conserved, and 60 + 40 steps are 100 steps."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -121,5 +122,6 @@ def test_check_compares_it_with_the_others(verlet, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 def test_doctor_asks_it(verlet):
     assert "Verlet" in [finding.name for finding in installation.diagnose()]

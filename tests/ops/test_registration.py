@@ -34,6 +34,7 @@ def _run(form: str, *words: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["compiled", "reference"])
+@pytest.mark.slow
 def test_checks_of_torch(native_build, form):
     checked = _run(form, "-m", "tests.ops.check_ops", form).splitlines()
     assert {case.partition(" ")[0] for case in checked} == set(NAMES) - (
