@@ -45,7 +45,7 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
     )
     server = processes.ipi()
     first = processes.driver(argon_model, "--unix", "k")
-    wait_for(tmp_path / "out.md", rows=8)
+    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 60 steps
     first.send_signal(number)
     output, _ = first.communicate(timeout=LIMIT)
     assert first.returncode == (-number if number == signal.SIGKILL else 128 + number)
@@ -69,7 +69,7 @@ def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_
     wait_for(tmp_path / "s_l")
     words = ["-m", "custom", "-P", driver_file(), "-o", f"model={argon_model},template=init.xyz"]
     driver = processes.start(BIN / "i-pi-driver-py", *words, "-u", "-a", "l", "-S", processes.prefix)
-    wait_for(tmp_path / "out.md", rows=8)
+    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 60 steps
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 128 + number, output
