@@ -2,9 +2,9 @@
 
 Data files, batches, the loss, errors, log.csv, plots, outputs of model.pt and what engines pass on are loops
 over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, direct forces) is one more
-record; only an engine that is to *use* it needs code of its own.
+record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own.
 
-    QUANTITIES["dipole"] = Quantity(
+    Quantity(
         name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,),
         output="mlplugins::dipole", ase="dipole", ipi="dipole",
     )

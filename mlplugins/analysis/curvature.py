@@ -8,8 +8,7 @@ its error, but no more than the octave before has, unless the change less twice 
 slope is then the best linear unbiased estimate (kriging with a trend). Where the slope is the same from early
 lags on, all lags count; where it still changes, the late ones decide, and what curvature may remain is part
 of the variance: no test comes before the fit. The covariance of the MSD is that of a Gaussian process with
-the *measured* early curve (Wick), not that of a Brownian walk; later curvature is left out of it, because a
-covariance that follows the noise of late lags pulls the slope down.
+the *measured* curve (Wick), not that of a Brownian walk.
 """
 
 from __future__ import annotations
@@ -27,13 +26,11 @@ Floats = NDArray[np.float64]
 Lags = NDArray[np.intp]
 SLOWEST = 0.2
 """Longest decay time over the length of the run: slower ones cannot be told from diffusion."""
-SMOOTHEST = 0.1
-"""The same for the covariance: slower ones follow the noise, and late lags weigh more where they are low."""
 GAIN = 2.0
 """Excess slope at t = 0 of a decay over the change of slope that it makes between two octaves of lags."""
 CERTAIN = 2.0
 """Standard errors below a change of slope that exceeds that of the octave before."""
-HIDDEN = 0.25
+HIDDEN = 0.3
 """Share of the prior's variance that is taken as error; `benchmarks/coverage.py` measures what it gives."""
 MOST_EXCESS = 50.0
 LEAST = 1e-7
@@ -139,7 +136,7 @@ def _smooth(x: Floats, msd: Floats, frames: int) -> Floats:
     Line, intercept, decays and ballistic starts with coefficients ≥ 0: the MSD of some stationary Gaussian
     process.
     """
-    taus = _taus(x, SMOOTHEST * frames)
+    taus = _taus(x, SLOWEST * frames)
     decays = 1 - np.exp(-x[:, None] / taus)
     basis = np.column_stack([x, np.ones(len(x)), decays, x[:, None] - taus * decays])
     errors = msd * np.sqrt(x / frames) + 1e-12

@@ -42,7 +42,7 @@ class Potential(nn.Module):
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
     """
 
-    predicts = ("energy",)
+    predicts: Tuple[str, ...] = ("energy",)
     cutoff: float
     n_layers: int
     exchange_width: int
