@@ -1,7 +1,7 @@
 """Writes `data/`: what 0.1.0 wrote, with its numbers. Run with the package of that version:
 
-    git worktree add /tmp/old c95238e
-    PYTHONPATH=/tmp/old OMP_NUM_THREADS=1 python tests/compatibility/make.py
+    git worktree add ../mlplugins-0.1.0 c95238e
+    PYTHONPATH=../mlplugins-0.1.0 OMP_NUM_THREADS=1 python tests/compatibility/make.py
 
 Random weights, Lennard-Jones labels; nothing here is physics.
 """
