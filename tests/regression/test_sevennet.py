@@ -154,7 +154,7 @@ def test_a_model_of_several_fidelities_is_refused(released, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, dtype):
     """In the three engines; LAMMPS on 1 rank, and on 2 with features exchanged.
