@@ -64,10 +64,10 @@ def nearest(name: str, valid: Iterable[str], known_as: str = "") -> str:
     >>> nearest("r_max", ["family", "cutoff"], "cutoff")
     "it is called 'cutoff' here"
     """
-    if known_as:
-        return f"it is called '{known_as}' here"
     names = sorted(valid)
     lower = {other.lower(): other for other in reversed(names)}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f"did you mean '{lower[close[0]]}'? " if close else ""
+    close = [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1)]
+    if known_as and close != [known_as]:
+        return f"it is called '{known_as}' here"
+    hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Valid: {', '.join(names)}"

@@ -36,9 +36,8 @@ class Parser(argparse.ArgumentParser):
         choice = re.search(r"^argument (.+): invalid choice: '(.*)' \(choose from (.+)\)$", message)
         if choice is not None:
             option, word, valid = choice.groups()
-            message = (
-                f"{option}: '{word}': {nearest(word, re.findall(r'[^, ]+', valid.replace(chr(39), '')))}"
-            )
+            names = [name.strip("' ") for name in valid.split(",")]
+            message = f"argument {option}: '{word}': {nearest(word, names)}"
         raise BadInput(f"{message}; see `{self.prog} --help`")
 
 
