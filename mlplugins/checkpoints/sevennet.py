@@ -83,8 +83,8 @@ class Fidelity(NamedTuple):
     """
 
     name: str
-    index: int
-    count: int
+    number: int
+    n_tasks: int
 
 
 class LayerPaths(NamedTuple):
@@ -347,20 +347,20 @@ class _Weights:
         n_out = irreps_out.count(invariant)
         if self.fidelity is None or not self.config.get(f"use_modal_{part}"):
             return self.matrices(name, irreps_in, irreps_out), torch.zeros(n_out, dtype=torch.float64)
-        n_own, count = n_weights(irreps_in, irreps_out), self.fidelity.count
+        n_own, count = n_weights(irreps_in, irreps_out), self.fidelity.n_tasks
         own, onehot = self.get(name, n_own + count * n_out).split([n_own, count * n_out])
         matrices = linear_matrices(own, irreps_in, irreps_out)
         fan_in = irreps_in.count(invariant)
         if invariant in matrices:
             matrices[invariant] = matrices[invariant] * math.sqrt(fan_in / (fan_in + count))
-        constants = onehot.reshape(count, n_out)[self.fidelity.index] / math.sqrt(fan_in + count)
+        constants = onehot.reshape(count, n_out)[self.fidelity.number] / math.sqrt(fan_in + count)
         return matrices, constants
 
     def of_elements(self, name: str, n_species: int) -> Tensor:
         """A number for each element: of the chosen task, or the only one."""
         weight = self.state.get(name)
         if self.fidelity is not None and weight is not None and weight.dim() == 2:
-            return self.get(name, self.fidelity.count, n_species)[self.fidelity.index]
+            return self.get(name, self.fidelity.n_tasks, n_species)[self.fidelity.number]
         return self.get(name, -1).expand(n_species)
 
 
