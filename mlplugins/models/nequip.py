@@ -43,8 +43,8 @@ class Hyperparameters:
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
         num_embedding: channels of the element embedding, which the first block takes; default: as many as
             scalar channels.
-        scalar_bias: constants added to the scalars of `linear_up` and before the gate, as in a SevenNet of
-            several fidelities, where they are what depends on the chosen one.
+        scalar_bias: constants are added to the scalars of `linear_up` and before the gate, as in a SevenNet
+            of several fidelities, where they are what depends on the chosen one.
     """
 
     cutoff: float = 5.0

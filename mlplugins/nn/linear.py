@@ -55,8 +55,8 @@ class NativeBlockProduct(nn.Module):
 class Linear(Foldable, HasNativeOps, nn.Module):
     """y_l = Σ x_l W_l / √(fan in), over all input blocks that carry the irrep of an output block.
 
-    With `n_species` > 0 every element has its weights (NequIP's self-connection). With `bias`, constants are
-    added to the channels of 0e, the only ones that may have them.
+    With `n_species` > 0 every element has its own weights (NequIP's self-connection). With `bias`, constants
+    are added to the channels of 0e, the only ones that may have them.
     """
 
     __constants__ = ["folded", "terms", "n_out", "per_species", "invariant"]
