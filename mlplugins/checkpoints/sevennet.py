@@ -83,11 +83,7 @@ class Fidelity(NamedTuple):
     """
 
     name: str
-<<<<<<< HEAD
-    place: int
-=======
     number: int
->>>>>>> integ
     n_tasks: int
 
 
@@ -357,22 +353,14 @@ class _Weights:
         fan_in = irreps_in.count(invariant)
         if invariant in matrices:
             matrices[invariant] = matrices[invariant] * math.sqrt(fan_in / (fan_in + count))
-<<<<<<< HEAD
-        constants = onehot.reshape(count, n_out)[self.fidelity.place] / math.sqrt(fan_in + count)
-=======
         constants = onehot.reshape(count, n_out)[self.fidelity.number] / math.sqrt(fan_in + count)
->>>>>>> integ
         return matrices, constants
 
     def of_elements(self, name: str, n_species: int) -> Tensor:
         """A number for each element: of the chosen task, or the only one."""
         weight = self.state.get(name)
         if self.fidelity is not None and weight is not None and weight.dim() == 2:
-<<<<<<< HEAD
-            return self.get(name, self.fidelity.n_tasks, n_species)[self.fidelity.place]
-=======
             return self.get(name, self.fidelity.n_tasks, n_species)[self.fidelity.number]
->>>>>>> integ
         return self.get(name, -1).expand(n_species)
 
 
