@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -57,6 +57,7 @@ CAMPAIGN = "conductivity.yaml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    several: dict[str, Any] = {"nargs": "+", "action": Items}
     parser.add_argument(
         "trajectories",
         nargs="+",
@@ -72,21 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval", type=int, metavar="STEPS", help="MD steps between frames; overrides the file"
     )
-    parser.add_argument(
-        "--type-map",
-        nargs="+",
-        action=Items,
-        metavar="EL",
-        help="elements of the LAMMPS types in order",
-    )
+    parser.add_argument("--type-map", **several, metavar="EL", help="elements of the LAMMPS types in order")
     parser.add_argument("--discard-ps", type=float, metavar="PS", help="equilibration left out (default 0)")
     parser.add_argument(
-        "--fit-window",
-        nargs="+",
-        action=Items,
-        item=float,
-        metavar="PS",
-        help="its two ends, ps (default: chosen)",
+        "--fit-window", **several, item=float, metavar="PS", help="its ends (default: chosen)"
     )
     parser.add_argument("--fit", choices=ESTIMATORS, help="generalised (default) or ordinary least squares")
     parser.add_argument(
@@ -95,13 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop-length", type=float, metavar="A", help=f"for the count of hops (default {HOP_LENGTH_A:g})"
     )
-    parser.add_argument(
-        "--carriers",
-        nargs="+",
-        action=Items,
-        metavar="EL=CHARGE",
-        help="other mobile charged species, e.g. Cl=-1",
-    )
+    parser.add_argument("--carriers", **several, metavar="EL=CHARGE", help="other mobile charged species")
     parser.add_argument("--sites", metavar="FILE", help="fractional coordinates of sites (default: found)")
     parser.add_argument("--topology", metavar="FILE", help="elements for formats of MDAnalysis")
     parser.add_argument(
