@@ -75,6 +75,7 @@ def evaluate(
     parts = _parts(data, names, where)
     structures = [s for part in parts.values() for s in part]
     loaded = model if isinstance(model, Artifact) else artifact.load(model, device)
+    _require_predicted(loaded, names, where)
     predicted = _predict(loaded, structures, observer)
     result, found = metrics(structures, predicted), iter(predicted)
     if len(parts) > 1:
@@ -117,6 +118,18 @@ def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
     labels.require_named(structures, keys, where)
     labels.check_flags(structures)
     return parts
+
+
+def _require_predicted(model: Artifact, keys: Keys, where: str) -> None:
+    """Refuse labels that the user named for a quantity that the model does not predict."""
+    known = quantities.with_derivatives(("energy", *model.more))
+    for name, quantity in quantities.QUANTITIES.items():
+        named = [label.option for label in quantity.labels if keys.is_named(label.option)]
+        if named and name not in known:
+            raise BadInput(
+                f"{where}: {named[0]}: '{model.path.name}' does not predict '{name}', it predicts "
+                f"{', '.join(known)}: leave this label out, or name a model that predicts it"
+            )
 
 
 def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
