@@ -5,6 +5,7 @@ example:
   mlplugins convert checkpoint_sevennet_0.pth --elements Li P S Cl --dtype float64
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables 1025
+  mlplugins convert checkpoint_sevennet_mf_0.pth --task PBE
 
 The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
 taken, too: to keep fewer elements, in another precision, portable, or with tables.
@@ -35,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SYMBOL",
         help="keep only these elements (Li P S, or Li,P,S); default: all of the model",
     )
-    parser.add_argument("--head", metavar="NAME", help="which head of several (MACE); default: 'Default'")
+    parser.add_argument(
+        "--head",
+        "--task",
+        metavar="NAME",
+        help="which of several levels of theory: head of MACE (default: 'Default') or task of SevenNet",
+    )
     _common.add_json(parser)
 
 

@@ -48,7 +48,7 @@ def convert(
         checkpoint: of SevenNet, MACE or NequIP, found by its content; or a model.pt of ours.
         output: the file to write.
         elements: symbols to keep; None: all of the model.
-        head: which one of several (MACE).
+        head: which one of several: head of MACE, task (fidelity) of SevenNet.
         dtype: precision in which the model computes, `float32` or `float64`.
         portable: free of the ops of mlplugins, for engines that know nothing of them.
         tables: radial tables.
