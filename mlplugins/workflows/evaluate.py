@@ -74,8 +74,7 @@ def evaluate(
     names = label_keys(keys or {}, where)
     parts = _parts(data, names, where)
     structures = [s for part in parts.values() for s in part]
-    loaded = model if isinstance(model, Artifact) else artifact.load(model, device)
-    _require_predicted(loaded, names, where)
+    loaded = _loaded(model, device, names, where)
     predicted = _predict(loaded, structures, observer)
     result, found = metrics(structures, predicted), iter(predicted)
     if len(parts) > 1:
@@ -120,8 +119,9 @@ def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
     return parts
 
 
-def _require_predicted(model: Artifact, keys: Keys, where: str) -> None:
-    """Refuse labels that the user named for a quantity that the model does not predict."""
+def _loaded(given: Path | str | Artifact, device: str, keys: Keys, where: str) -> Artifact:
+    """The model, unless the user named labels of a quantity that it does not predict."""
+    model = given if isinstance(given, Artifact) else artifact.load(given, device)
     known = quantities.with_derivatives(("energy", *model.more))
     for name, quantity in quantities.QUANTITIES.items():
         named = [label.option for label in quantity.labels if keys.is_named(label.option)]
@@ -130,6 +130,7 @@ def _require_predicted(model: Artifact, keys: Keys, where: str) -> None:
                 f"{where}: {named[0]}: '{model.path.name}' does not predict '{name}', it predicts "
                 f"{', '.join(known)}: leave this label out, or name a model that predicts it"
             )
+    return model
 
 
 def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
