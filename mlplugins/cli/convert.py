@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--elements",
         nargs="+",
+        action=_common.Items,
         metavar="SYMBOL",
         help="keep only these elements (Li P S, or Li,P,S); default: all of the model",
     )
@@ -51,10 +52,9 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("no checkpoint named; it comes first: mlplugins convert FILE --elements Li P S")
     from mlplugins.workflows.convert import convert
 
-    path = _model_file.checked(args)
-    wanted = args.elements and [symbol for word in args.elements for symbol in word.split(",") if symbol]
+    path = _model_file.checked(args, "model.pt")
     tables = _model_file.tables(args)
-    record = convert(path, args.output, wanted, args.head, args.dtype, args.portable, tables)
+    record = convert(path, args.output, args.elements, args.head, args.dtype, args.portable, tables)
     _model_file.print_tables(record)
     _print(record)
     files.write_json(args.json, record)

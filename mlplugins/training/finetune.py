@@ -27,7 +27,16 @@ from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Parts, TrainingObserver, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets, settled
+from mlplugins.training.run import (
+    CHECKPOINT,
+    Files,
+    Record,
+    Trained,
+    finished,
+    first_card,
+    named_sets,
+    settled,
+)
 from mlplugins.training.strategies import FinetuneTask, Plan, plan
 
 Reader = Callable[[list[str] | None], Checkpoint]
@@ -100,6 +109,7 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
     Raises:
         BadInput: no such file, not a checkpoint, or a head of a format without heads.
     """
+    path = files.in_folder(path, CHECKPOINT, "model.pt")
     own = checkpoints.is_native(path)
     if own and head is not None:
         raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
