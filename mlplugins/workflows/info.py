@@ -14,9 +14,9 @@ def info(model: Path | str) -> dict[str, Any]:
     """What is in a model.pt, read without running the program inside; any metatomic model.
 
     Returns:
-        What `mlplugins info --json` writes: elements, cutoff, errors, data, date, licence, precision, outputs,
-        baseline, training record, versions; units in the names of the keys, None for what the file does not
-        say.
+        What `mlplugins info --json` writes: elements, cutoff, errors, data, date, licence, precision,
+        outputs, baseline, training record, versions; units in the names of the keys, None for what the file
+        does not say.
 
     Raises:
         BadInput: missing, damaged, or not a metatomic model.
@@ -81,7 +81,7 @@ def _layers(model: _contents.Contents) -> int:
 
 
 def _data(record: dict[str, Any]) -> dict[str, Any] | None:
-    """What the model was trained on: the files as they were named, and how many frames; what it was before."""
+    """What the model was trained on: files as they were named, numbers of frames; what it was before."""
     named = _section(_section(record, "configuration"), "data")
     counts = {key: value for key, value in _section(record, "data").items() if key.startswith("n_")}
     found = {name: named[name] for name in ("train", "validation", "test") if named.get(name) is not None}
