@@ -118,9 +118,9 @@ class MLCalculator(Calculator):
     def annotated(self, atoms: Atoms) -> Atoms:
         """A copy of `atoms` with energy, forces and stress, and the spread of a committee for files.
 
-        ASE writes only its own properties of a calculator. What `ase.io.write("md.extxyz", …, append=True)`
-        writes of the copy also has `energy_uncertainty` (eV, in `info`) and `forces_uncertainty` ((N, 3), eV/Å, in
-        `arrays`); `Trajectory` keeps the former.
+        ASE writes only its own properties of a calculator. Written by `ase.io.write("md.extxyz", …,
+        append=True)`, the copy also has `energy_uncertainty` (eV, in `info`) and `forces_uncertainty`
+        ((N, 3), eV/Å, in `arrays`); `Trajectory` keeps the former.
 
         Raises:
             BadInput: one model only, which has no spread.
