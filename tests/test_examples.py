@@ -117,6 +117,7 @@ def test_simulate_then_conductivity(examples):
     assert (examples / "report").is_dir()
 
 
+@pytest.mark.exhaustive  # beyond the budget: thirteen commands, a SevenNet among the models
 def test_universal_model_from_start_to_end(examples):
     """The whole worked example on a small SevenNet checkpoint: every step, resumable, results and plots."""
     checkpoint = ROOT / "tests" / "regression" / "sevennet_0130_even.pth"
