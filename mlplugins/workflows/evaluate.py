@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -18,9 +19,11 @@ from mlplugins.observer import SILENT, Observer
 from mlplugins.quantities import MILLI, Results
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.metrics import metrics, pairs
+from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
 
 ATOMS_PER_CALL = 512
+
+WHERE = "keys (--keys)"
 
 OFFSET_EV = 5e-3
 """Mean error of the energy per atom (eV) above which a constant is pointed out."""
@@ -33,7 +36,7 @@ def evaluate(
     device: str = "cpu",
     plot: Path | str | None = None,
     observer: Observer = SILENT,
-    where: str = "keys",
+    predictions: Path | str | None = None,
 ) -> dict[str, Any]:
     """Errors of energy, forces and stress of a model on labelled structures.
 
@@ -44,11 +47,13 @@ def evaluate(
         device: `cpu` or `cuda`, where a file is loaded.
         plot: picture to write, parity plots.
         observer: told of the progress, and of what is odd about the data.
-        where: how messages call `keys`.
+        predictions: extended XYZ file to write: the frames with their labels as `REF_energy`, `REF_forces`, …
+            and the predictions as `predicted_energy`, `predicted_forces`, …
 
     Returns:
         What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
-        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`.
+        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`, of
+        several elements the errors per atom in `elements`, of frames with a `config_type` in `config_types`.
 
     Raises:
         BadInput: no such file, absent or wrong labels, an element that the model does not know.
@@ -71,21 +76,45 @@ def evaluate(
         with errors.needed("plot (--plot)", "analysis"):
             from mlplugins.training import plots
         files.require_writable(Path(plot), "plot")
-    names = label_keys(keys or {}, where)
-    parts = _parts(data, names, where)
+    if predictions is not None:
+        files.require_writable(Path(predictions), "predictions")
+    names = label_keys(keys or {}, WHERE)
+    parts = _parts(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
-    loaded = _loaded(model, device, names, where)
+    loaded = _loaded(model, device, names, WHERE)
     predicted = _predict(loaded, structures, observer)
     result, found = metrics(structures, predicted), iter(predicted)
     if len(parts) > 1:
         result["files"] = {n: metrics(part, [next(found) for _ in part]) for n, part in parts.items()}
+    kinds, elements_ = by_config_type(structures, predicted), by_element(structures, predicted)
+    result |= {"config_types": kinds} if kinds else {}
+    result |= {"elements": elements_} if len(elements_) > 1 else {}
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
         with files.replacing(Path(plot)) as temporary:
             name = f"{loaded.path.name}, {len(structures)} structures"
             plots.parity(pairs(structures, predicted), temporary, name)
+    if predictions is not None:
+        _write(structures, predicted, Path(predictions))
     return result
+
+
+def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: Path) -> None:
+    """Labels and predictions under names that no reader takes for one another."""
+    frames = []
+    for s, p in zip(structures, predicted):
+        atoms = Atoms(numbers=s.numbers, positions=s.positions, cell=s.cell, pbc=s.pbc)
+        if s.config_type is not None:
+            atoms.info["config_type"] = s.config_type
+        for name, quantity in quantities.QUANTITIES.items():
+            for prefix, value in (("REF", s.get(name)), ("predicted", p.get(name))):
+                if value is not None:
+                    place = atoms.arrays if quantity.per == "atom" else atoms.info
+                    place[f"{prefix}_{name}"] = value
+        frames.append(atoms)
+    with files.replacing(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
 
 
 def label_keys(names: Mapping[str, str], where: str) -> Keys:
