@@ -273,10 +273,10 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
     if history:
-        plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
+        plots.learning_curves(history, report["best_epoch"], directory / "learning")
     structures, predicted, name = shown
     plots.parity(
-        pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
+        pairs(structures, predicted), directory / "parity", f"{name} set, {len(structures)} structures"
     )
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)

@@ -42,7 +42,7 @@ def evaluate(
         data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
         keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
         device: `cpu` or `cuda`, where a file is loaded.
-        plot: picture to write, parity plots.
+        plot: picture to write, parity plots; .png, .pdf or .svg.
         observer: told of the progress, and of what is odd about the data.
         where: how messages call `keys`.
 
@@ -69,7 +69,9 @@ def evaluate(
     """
     if plot is not None:  # what would fail after the work
         with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins import plotting
             from mlplugins.training import plots
+        plotting.require_kind(Path(plot), "plot")
         files.require_writable(Path(plot), "plot")
     names = label_keys(keys or {}, where)
     parts = _parts(data, names, where)
@@ -82,9 +84,8 @@ def evaluate(
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        with files.replacing(Path(plot)) as temporary:
-            name = f"{loaded.path.name}, {len(structures)} structures"
-            plots.parity(pairs(structures, predicted), temporary, name)
+        name = f"{loaded.path.name}, {len(structures)} structures"
+        plots.parity(pairs(structures, predicted), Path(plot), name)
     return result
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mlplugins.analysis import plots
+from mlplugins import plotting
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
 from mlplugins.analysis.methods_text import methods
 from mlplugins.analysis.observables.base import registered
-from mlplugins.analysis.report import Report, write_report
+from mlplugins.analysis.report import Report
+from mlplugins.analysis.report_files import write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
@@ -143,7 +144,7 @@ def test_logarithmic_axes_have_numbers(highest):
     axes = figure.subplots()
     axes.plot([12, 16], [1.3e-5, highest])
     axes.set_yscale("log")
-    plots.finish(axes)
+    plotting.finish(axes)
     figure.canvas.draw()
     ends = axes.get_ylim()
     labels = [
@@ -160,7 +161,7 @@ def test_one_temperature_without_collective_values(tmp_path):
     assert "arrhenius.png" not in {path.name for path in paths}
     assert report.as_json()["arrhenius"] is None
     page = (tmp_path / "report.html").read_text()
-    assert "<p>None.</p>" in page
+    assert "<p>No warnings.</p>" in page
     assert next(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))["haven_ratio"] == ""
 
 
