@@ -117,11 +117,12 @@ def save(figure: Figure, path: Path) -> None:
         files.write_bytes(path.with_suffix(f".{kind}"), rendered(figure, kind))
 
 
-def require_kind(path: Path, what: str) -> None:
-    """Refuse a picture of which the suffix names no format.
+def require_writable(path: Path, what: str) -> None:
+    """Refuse a picture that cannot be written, or whose suffix names no format.
 
     Raises:
         BadInput: beginning with `what`, the option.
     """
     if path.suffix.lower().removeprefix(".") not in KINDS:
         raise BadInput(f"{what} {path}: expected a name that ends in .{', .'.join(KINDS)}")
+    files.require_writable(path, what)

@@ -39,7 +39,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class System:
+class OtherSystem:
     """Another report."""
 
     label: str
@@ -51,13 +51,13 @@ class Comparison:
     """All that a report's own numbers stand beside."""
 
     measured: Sequence[Measured] = ()
-    systems: Sequence[System] = ()
+    systems: Sequence[OtherSystem] = ()
 
     def __bool__(self) -> bool:
         return bool(self.measured or self.systems)
 
 
-def read_system(path: Path, label: str | None = None) -> System:
+def read_system(path: Path, label: str | None = None) -> OtherSystem:
     """The results.json of another report.
 
     Args:
@@ -78,7 +78,7 @@ def read_system(path: Path, label: str | None = None) -> System:
         raise BadInput(f"compare: '{file}' is not the results.json of a report") from error
     if not points:
         raise BadInput(f"compare: '{file}' holds no temperature")
-    return System(name, points)
+    return OtherSystem(name, points)
 
 
 def _point(run: Mapping[str, Any]) -> Point:

@@ -19,9 +19,12 @@ from typing import Any, NamedTuple
 
 from ase.data import atomic_numbers
 
-from mlplugins import __version__
+from mlplugins import __version__, files
 from mlplugins.errors import BadInput
 from mlplugins.model_file import format
+
+NAME = "model.pt"
+"""In the folder of a run."""
 
 _CHUNK = 1 << 20
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -92,11 +95,19 @@ class Archive:
 def read_archive(path: Path) -> Archive:
     """Verify all checksums of a model file, and read its metadata; no code of it is run.
 
+    Args:
+        path: the file, or the folder of a run that holds it as `model.pt`.
+
     Raises:
         BadInput: missing, truncated, damaged or foreign file, metadata that make no sense, a newer format.
     """
+    path = files.in_folder(path, NAME)
     if not path.is_file():
-        raise BadInput(f"no such model file: '{path}'")
+        raise BadInput(
+            f"'{path}' is a folder without a {NAME}: name the model file, or the folder of a finished run"
+            if path.is_dir()
+            else f"no such model file: '{path}'"
+        )
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGE as error:

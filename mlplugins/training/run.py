@@ -19,6 +19,7 @@ from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
 from mlplugins.training import checkpoint, data, plots, references, results
+from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Outcome, Parts, Row, TrainingObserver, fit
@@ -56,6 +57,7 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
+    sets = require_learnable(configuration, sets, potential.predicts)
     dtype = DTYPES[configuration.training.dtype]
     family = configuration.model.family
     graphs = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -94,3 +96,15 @@ def test_info_refuses_other_files(tmp_path, capsys, content):
     assert error.startswith("mlplugins: error: ")
     assert "file.pt" in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_info_does_without_torch(tmp_path):
+    """Reading a description costs half a second, not the import of torch and metatomic."""
+    save_nequip(tmp_path / "model.pt")
+    code = (
+        "import sys; from mlplugins.cli.main import main; "
+        f"assert main(['info', {str(tmp_path)!r}]) == 0; "
+        "print(*sorted({'torch', 'metatomic', 'lightning', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
