@@ -100,7 +100,7 @@ def _value(entry: Mapping[str, float | None], limit: float) -> Value:
 
 
 @dataclass(frozen=True)
-class Row:
+class Beside:
     """A measured value with what was computed for its temperature; None where that is not known.
 
     Attributes:
@@ -116,7 +116,7 @@ class Row:
 
 def compared(
     measured: Sequence[Measured], runs: Sequence[RunResult], law: ArrheniusResult | None
-) -> list[Row]:
+) -> list[Beside]:
     """Each measured value beside the run at its temperature or, without one, the Arrhenius lines."""
     rows = []
     for each in measured:
@@ -124,7 +124,7 @@ def compared(
         if near:
             run = near[0]
             found = (run.diffusion.tracer, run.sigma_tracer, run.sigma_collective)
-            rows.append(Row(each, "run", *found))
+            rows.append(Beside(each, "run", *found))
         elif law is not None:
             d = law.law.at(each.temperature_k)
             sigma = None
@@ -132,7 +132,7 @@ def compared(
                 sigma = d.scaled(law.room_sigma.value / law.room_d.value * ROOM_K / each.temperature_k)
             both = law.collective
             charge = both.at(each.temperature_k).scaled(1 / each.temperature_k) if both else None
-            rows.append(Row(each, "line", d, sigma, charge))
+            rows.append(Beside(each, "line", d, sigma, charge))
         else:
-            rows.append(Row(each, "none", None, None, None))
+            rows.append(Beside(each, "none", None, None, None))
     return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 from mlplugins.analysis.value import UNDETERMINED, Value
 from mlplugins.units import MS_CM_PER_S_CM
@@ -161,7 +162,7 @@ def rounded(number: float, places: int) -> str:
     """
     if number == 0:
         return "0"
-    text = f"{round(number, places):.{max(places, 0)}f}"
+    text = f"{_decimal(number).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP):f}"
     sign = "−" if text.startswith("-") and text.strip("-0.") else ""
     return sign + text.removeprefix("-")
 
@@ -176,4 +177,11 @@ def raised(exponent: int) -> str:
 
 def _exponent(number: float, digits: int) -> int:
     """Of the leading digit after rounding: 0.0995 is 0.10 with two digits."""
-    return int(f"{number:.{digits - 1}e}".partition("e")[2]) if math.isfinite(number) else 0
+    if number == 0 or not math.isfinite(number):
+        return 0
+    return Context(digits, ROUND_HALF_UP).plus(_decimal(number)).adjusted()
+
+
+def _decimal(number: float) -> Decimal:
+    """Without the noise of binary numbers: 0.995 is rounded up, as on paper."""
+    return Decimal(f"{number:.12e}")

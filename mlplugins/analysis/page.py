@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from mlplugins import __version__
-from mlplugins.analysis.comparison import Row, compared
+from mlplugins.analysis.comparison import Beside, compared
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.methods_text import methods
 from mlplugins.analysis.numbers import (
@@ -145,7 +145,7 @@ def _comparison(report: Report) -> list[str]:
 SOURCES = {"run": "at this temperature", "line": "Arrhenius line", "none": DASH}
 
 
-def _measured_sigma(rows: Sequence[Row]) -> str:
+def _measured_sigma(rows: Sequence[Beside]) -> str:
     unit = conductivity_unit(row.sigma_tracer for row in rows)
     header = ["measured by", "T (K)", unit.heads("σ measured"), unit.heads("σ Nernst–Einstein")]
     header += [unit.heads("σ collective"), "computed"]
@@ -163,7 +163,7 @@ def _measured_sigma(rows: Sequence[Row]) -> str:
     return table(header, lines, "Measured and computed conductivity.")
 
 
-def _measured_d(rows: Sequence[Row]) -> str:
+def _measured_d(rows: Sequence[Beside]) -> str:
     unit = unit_of((row.d_cm2_s for row in rows), "cm²/s")
     header = ["measured by", "T (K)", unit.heads("D measured"), unit.heads("D*"), "computed"]
     lines: list[list[Cell]] = [
@@ -207,8 +207,9 @@ def _sampling(runs: Sequence[RunResult]) -> list[str]:
         ]
         for run in runs
     ]
-    reasons: list[tuple[str, Cell]] = [
-        (f"{run.temperature_k:g} K", run.diffusion.window.reason) for run in runs
-    ]
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        alike.setdefault(run.diffusion.window.reason, []).append(f"{run.temperature_k:g} K")
+    reasons: list[tuple[str, Cell]] = [(", ".join(where), why) for why, where in alike.items()]
     caption = "Sampling: hops if D* were made of them, slope of ln MSD against ln t, blocks of time."
     return [table(header, rows, caption), pairs(reasons, "Why these fit windows.")]

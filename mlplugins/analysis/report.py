@@ -80,7 +80,7 @@ def headline(report: Report) -> list[str]:
         return []
     return [
         f"{run.temperature_k:g} K: D* = {measured(run.diffusion.tracer, 'cm²/s')}, "
-        f"σ = {measured(run.sigma_tracer, 'mS/cm')} (Nernst–Einstein), "
+        f"σ = {measured(run.sigma_tracer, 'mS/cm')} (Nernst–Einstein) and "
         f"{measured(run.sigma_collective, 'mS/cm')} (collective)"
         for run in report.runs
     ]

@@ -105,7 +105,7 @@ class Config(Section):
     sites: str | None = None
     topology: str | None = None
     kinisi: bool = False
-    dynamics: dict[str, str] = {}
+    dynamics: dict[str, str | float] = {}
     experiment: list[Measurement] = []
     compare: list[OtherReport] = []
 
@@ -161,7 +161,8 @@ def conductivity(
     law, notes = arrhenius(results)
     warnings = [*(text for result in results for text in result.warnings), *notes]
     assumptions = _assumptions(config, readings)
-    report = Report(config.species, results, law, warnings, assumptions, config.dynamics, comparison)
+    dynamics = {name: str(value) for name, value in config.dynamics.items()}
+    report = Report(config.species, results, law, warnings, assumptions, dynamics, comparison)
     if directory is not None:
         write_report(report, Path(directory))
         files.write_json(Path(directory) / "results.json", report.as_json())

@@ -9,7 +9,7 @@ example:
     training: {epochs: 200, batch_size: 5, lr: 0.01}
     seed: 0
 
-writes model.pt, checkpoint.ckpt, metrics.json, log.csv, learning.png and parity.png. If the run is killed,
+writes model.pt, checkpoint.ckpt, metrics.json, log.csv, learning.png and parity.png (and PDF). If the run is killed,
 the same command continues it, with the same result as if it had not been.
 """
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+HISTOGRAM = 10
+"""Hops from which on their lengths are drawn."""
 PAIRS = 1_500_000
 """Distances per lag, and at once: origins, and the ions looked from, are thinned to stay below."""
 LAGS = (0.25, 1.0, 4.0)
@@ -69,7 +71,7 @@ class VanHoveFunctions(Observable[VanHove]):
 
         run, functions = found[len(found) // 2]
         hopping = run.observables.get("hops")
-        hops = hopping.hops if hopping and hopping.hops.count else None
+        hops = hopping.hops if hopping and hopping.hops.count >= HISTOGRAM else None
         shown = {"own": "self part of the van Hove function after the times in the legend"}
         if len(functions.distinct_part):
             shown["other"] = "its distinct part"
