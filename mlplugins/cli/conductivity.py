@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -41,7 +41,7 @@ from rich.table import Table
 
 from mlplugins import files
 from mlplugins.analysis.choices import DRIFTS, ESTIMATORS, HOP_LENGTH_A
-from mlplugins.cli._common import OutputFolder, add_json, console
+from mlplugins.cli._common import Items, OutputFolder, add_json, console
 from mlplugins.errors import BadInput
 
 if TYPE_CHECKING:
@@ -51,12 +51,18 @@ if TYPE_CHECKING:
     from mlplugins.analysis.value import Value
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+CAMPAIGN = "conductivity.yaml"
+"""What `simulate` leaves in its folder."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    several: dict[str, Any] = {"nargs": "+", "action": Items}
     parser.add_argument(
-        "trajectories", nargs="+", metavar="TRAJ", help="files of ONE run in order, or one YAML file"
+        "trajectories",
+        nargs="+",
+        metavar="TRAJ",
+        help="files of ONE run in order, or one YAML file, or the folder of `simulate`",
     )
     parser.add_argument("--species", help="element of the mobile ions, e.g. Li")
     parser.add_argument("--charge", type=float, help="charge of the mobile ion in e (default 1)")
@@ -67,10 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval", type=int, metavar="STEPS", help="MD steps between frames; overrides the file"
     )
-    parser.add_argument("--type-map", nargs="+", metavar="EL", help="elements of the LAMMPS types in order")
+    parser.add_argument("--type-map", **several, metavar="EL", help="elements of the LAMMPS types in order")
     parser.add_argument("--discard-ps", type=float, metavar="PS", help="equilibration left out (default 0)")
     parser.add_argument(
-        "--fit-window", type=float, nargs=2, metavar=("LO", "HI"), help="ps (default: chosen)"
+        "--fit-window", **several, item=float, metavar="PS", help="its ends (default: chosen)"
     )
     parser.add_argument("--fit", choices=ESTIMATORS, help="generalised (default) or ordinary least squares")
     parser.add_argument(
@@ -79,9 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop-length", type=float, metavar="A", help=f"for the count of hops (default {HOP_LENGTH_A:g})"
     )
-    parser.add_argument(
-        "--carriers", nargs="+", metavar="EL=CHARGE", help="other mobile charged species, e.g. Cl=-1"
-    )
+    parser.add_argument("--carriers", **several, metavar="EL=CHARGE", help="other mobile charged species")
     parser.add_argument("--sites", metavar="FILE", help="fractional coordinates of sites (default: found)")
     parser.add_argument("--topology", metavar="FILE", help="elements for formats of MDAnalysis")
     parser.add_argument(
@@ -136,7 +140,8 @@ def _configuration(args: argparse.Namespace) -> Config:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.carriers is not None:
         given["carriers"] = _charges(args.carriers)
-    configs = [name for name in args.trajectories if Path(name).suffix in CONFIG_SUFFIXES]
+    named = [str(files.in_folder(name, CAMPAIGN)) for name in args.trajectories]
+    configs = [name for name in named if Path(name).suffix in CONFIG_SUFFIXES]
     if not configs:
         for name in ("species", "temperature"):
             if getattr(args, name) is None:

@@ -17,11 +17,12 @@ from mlplugins.errors import BadInput
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins evaluate`."""
-    parser.add_argument("model", help="model.pt, any metatomic model")
+    parser.add_argument("model", help="model.pt (any metatomic model), or the folder of a run")
     parser.add_argument("data", nargs="+", help="files that ASE reads; file@:100 takes the first 100 frames")
     parser.add_argument(
         "--keys",
         nargs="+",
+        action=_common.Items,
         default=[],
         metavar="LABEL=NAME",
         help="names in the files, e.g. energy=energy_xtb",
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from mlplugins.cli import _display, _errors
     from mlplugins.workflows.evaluate import evaluate
 
-    path = _common.existing_file(args.model)
+    path = _common.existing_file(args.model, "model.pt")
     keys = parse_keys(args.keys)
     console = _common.console()
     with _display.Bar(console, "evaluating") as bar:

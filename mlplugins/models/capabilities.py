@@ -34,6 +34,16 @@ class PredictsVariance:
         raise NotImplementedError("a family that predicts its variance implements posterior_features()")
 
 
+class SolvedInClosedForm:
+    """Weights that solve linear equations: nothing trains them further.
+
+    Attributes:
+        solver: file of `mlplugins.training.solvers` that solves them.
+    """
+
+    solver: str
+
+
 class WholeMolecule:
     """The energy is one of a whole molecule: it needs every pair of atoms, in the order of the training
     frames, on one rank and without periodic images.
@@ -90,6 +100,11 @@ class HasHead:
 def predicts_variance(potential: Potential) -> bool:
     """Whether `posterior_features` of this model is more than zero."""
     return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
+
+
+def is_trainable(potential: Potential) -> bool:
+    """Whether gradients can train the model, or a part of it, further."""
+    return not all(isinstance(part, SolvedInClosedForm) for part in potential.parts())
 
 
 def of_whole_molecule(potential: Potential) -> bool:

@@ -84,10 +84,9 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
             without a periodic cell, and what `start.prepare` refuses.
     """
     require_able(config)
-    # the runs have folders of their own
-    config = config.model_copy(update={"model": config.model.absolute()})
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
+    config = config.model_copy(update={"model": model.path})  # absolute: the runs have folders of their own
     require_known(
         given.symbols,
         model.elements,

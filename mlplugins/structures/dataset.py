@@ -89,7 +89,7 @@ class Structure:
         origin: file and frame, for messages.
         available: names of all labels that the file holds for this frame.
         taken: names of those that were read.
-        shaped: names of those that have the shape of forces, or as many numbers as a stress.
+        shapes: shapes of those that are numbers.
         energies: single numbers of this frame whose names say energy.
         unconverged: the electrons had not converged where the labels were written (VASP).
     """
@@ -105,7 +105,7 @@ class Structure:
     origin: str = "structure"
     available: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
-    shaped: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     energies: dict[str, float] = field(default_factory=dict)
     unconverged: bool = False
 
@@ -257,7 +257,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         origin=origin,
         available=tuple(sorted(set(labels) - NO_LABELS)),
         taken=tuple(taken),
-        shaped=tuple(name for name, value in labels.items() if _is_shaped(value, len(atoms))),
+        shapes={name: np.shape(value) for name, value in labels.items() if _is_numeric(value)},
         energies=_energies(labels),
         unconverged=UNCONVERGED in labels,
     ).labelled(values)
@@ -325,9 +325,13 @@ def _energies(labels: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _is_shaped(value: Any, n_atoms: int) -> bool:
-    numbers = isinstance(value, np.ndarray | list | tuple) and np.asarray(value).dtype.kind in "fi"
-    return numbers and (np.shape(value) == (n_atoms, 3) or np.size(value) in (6, 9))
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        try:
+            value = np.asarray(value)
+        except ValueError:  # of unequal lengths
+            return False
+    return isinstance(value, int | float | np.ndarray | np.number) and np.asarray(value).dtype.kind in "fi"
 
 
 def _labels(atoms: Atoms) -> dict[str, Any]:

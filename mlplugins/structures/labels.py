@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mlplugins.errors import BadInput
-from mlplugins.quantities import MILLI, QUANTITIES, Quantity
+from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity
 from mlplugins.quantities import labels as all_labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
@@ -145,11 +146,13 @@ def _no_stress(structures: Sequence[Structure], keys: Keys) -> str | None:
 
 
 def _partial(structures: Sequence[Structure]) -> str | None:
-    stressed = sum(s.stress is not None for s in structures)
-    periodic = sum(bool(s.pbc.any()) for s in structures)
-    if not 0 < stressed < periodic:
-        return None
-    return f"{stressed} of {len(structures)} training frames have a stress; the others train without"
+    found = []
+    for name, quantity in QUANTITIES.items():
+        possible = [s for s in structures if s.pbc.any() or not quantity.per_volume]
+        labelled = sum(s.get(name) is not None for s in possible)
+        if 0 < labelled < len(possible):
+            found.append(f"{labelled} of {len(structures)} frames have the label '{name}'")
+    return "; ".join(found) + ": the others train without" if found else None
 
 
 def _unused(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None]) -> str | None:
@@ -184,11 +187,18 @@ def _unconverged(structures: Sequence[Structure]) -> str | None:
 
 
 def _is_like(quantity: Quantity, name: str, structures: Sequence[Structure]) -> bool:
-    """Whether a label has the shape and the name of a quantity."""
-    if quantity.name == "energy":
-        return any(name in s.energies for s in structures)
-    shaped = any(name in s.shaped for s in structures)
-    return bool(quantity.like) and shaped and bool(re.search(quantity.like, name, re.IGNORECASE))
+    """Whether a label has the name and the shape of a quantity."""
+    if not quantity.like or not re.search(quantity.like, name, re.IGNORECASE):
+        return False
+    return any(_fits(quantity, s.shapes[name], len(s)) for s in structures if name in s.shapes)
+
+
+def _fits(quantity: Quantity, shape: tuple[int, ...], n_atoms: int) -> bool:
+    expected = quantity.full_shape(n_atoms)
+    if quantity.symmetric:  # in any order of rows, or as Voigt has it
+        one = shape[1:] if quantity.per == "atom" and shape[:1] == (n_atoms,) else shape
+        return math.prod(one) in (len(VOIGT), math.prod(quantity.shape))
+    return shape == expected
 
 
 def _constrained(structures: Sequence[Structure]) -> str | None:

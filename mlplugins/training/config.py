@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from mlplugins import config, files, models, registry
+from mlplugins import config, files, models, registry, synonyms
 from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
@@ -182,10 +182,21 @@ class SolverSection(Section):
 
 
 class ExportSection(Section):
-    """The exported file: `dtype` (None = as trained), `portable` (free of our ops)."""
+    """The exported file, and what it says of itself.
+
+    Attributes:
+        dtype: precision; None = as trained.
+        portable: free of our ops.
+        authors: of the model.
+        licence: under which it may be used, e.g. `CC-BY-4.0`.
+        cite: papers to cite for it, e.g. DOIs.
+    """
 
     dtype: Literal["float32", "float64"] | None = None
     portable: bool = False
+    authors: list[str] = []
+    licence: str | None = None
+    cite: list[str] = []
 
 
 class RunConfiguration(Section):
@@ -341,7 +352,8 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     valid = [f.name for f in fields(cls)]
     for name in values:
         if name not in valid:
-            raise BadInput(f"{where}: unknown key '{name}': {nearest(name, [*valid, 'family'])}")
+            known_as = synonyms.here(name, valid, ("data", "training"))
+            raise BadInput(f"{where}: unknown key '{name}': {nearest(name, [*valid, 'family'], known_as)}")
     return config.hyperparameters(cls, values, where)
 
 

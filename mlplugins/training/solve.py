@@ -18,6 +18,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
 from mlplugins.training import data, plots
+from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Outcome, TrainingObserver
@@ -86,6 +87,7 @@ def train(
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
+    sets = require_learnable(configuration, sets, models.family(family).Model.predicts)
     task = SolverTask(
         family,
         configuration.hyperparameters,

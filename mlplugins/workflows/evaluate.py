@@ -74,7 +74,7 @@ def evaluate(
     names = label_keys(keys or {}, where)
     parts = _parts(data, names, where)
     structures = [s for part in parts.values() for s in part]
-    loaded = model if isinstance(model, Artifact) else artifact.load(model, device)
+    loaded = _loaded(model, device, names, where)
     predicted = _predict(loaded, structures, observer)
     result, found = metrics(structures, predicted), iter(predicted)
     if len(parts) > 1:
@@ -117,6 +117,20 @@ def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
     labels.require_named(structures, keys, where)
     labels.check_flags(structures)
     return parts
+
+
+def _loaded(given: Path | str | Artifact, device: str, keys: Keys, where: str) -> Artifact:
+    """The model, unless the user named labels of a quantity that it does not predict."""
+    model = given if isinstance(given, Artifact) else artifact.load(given, device)
+    known = quantities.with_derivatives(("energy", *model.more))
+    for name, quantity in quantities.QUANTITIES.items():
+        named = [label.option for label in quantity.labels if keys.is_named(label.option)]
+        if named and name not in known:
+            raise BadInput(
+                f"{where}: {named[0]}: '{model.path.name}' does not predict '{name}', it predicts "
+                f"{', '.join(known)}: leave this label out, or name a model that predicts it"
+            )
+    return model
 
 
 def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
