@@ -1,6 +1,7 @@
 """Fixtures for all tests: the native build, the reference data, quiet threads."""
 
 import os
+import subprocess
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 from mlplugins.ops import build
+
+from . import warm
+from .budget import pytest_runtest_call  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tests" / "ops"
@@ -55,6 +59,17 @@ def _fusion_strategy(strategy):
 def native_build():
     """The compiled plug-in; a test that needs it fails, not skips, if it cannot be built."""
     build.build()
+
+
+@pytest.fixture
+def warm_start(monkeypatch) -> None:
+    """Programs in Python start as forks of this process; see `warm`."""
+    import ipi.engine.simulation  # noqa: F401
+
+    from mlplugins.engines.ipi import driver  # noqa: F401
+
+    if torch.get_num_threads() == 1:  # a fork has none of the other threads
+        monkeypatch.setattr(subprocess, "Popen", warm.Popen)
 
 
 @pytest.fixture

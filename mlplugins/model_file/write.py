@@ -138,7 +138,12 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
     )
     metadata = ModelMetadata(
         name=card.name,
-        references={"architecture": card.references, "implementation": ["mlplugins"]},
+        authors=list(card.stated.get("authors") or []),
+        references={
+            "model": list(card.stated.get("cite") or []),
+            "architecture": card.references,
+            "implementation": ["mlplugins"],
+        },
         extra={
             format.FORMAT: str(format.NEWEST),
             format.FAMILY: card.family,

@@ -182,10 +182,21 @@ class SolverSection(Section):
 
 
 class ExportSection(Section):
-    """The exported file: `dtype` (None = as trained), `portable` (free of our ops)."""
+    """The exported file, and what it says of itself.
+
+    Attributes:
+        dtype: precision; None = as trained.
+        portable: free of our ops.
+        authors: of the model.
+        licence: under which it may be used, e.g. `CC-BY-4.0`.
+        cite: papers to cite for it, e.g. DOIs.
+    """
 
     dtype: Literal["float32", "float64"] | None = None
     portable: bool = False
+    authors: list[str] = []
+    licence: str | None = None
+    cite: list[str] = []
 
 
 class RunConfiguration(Section):

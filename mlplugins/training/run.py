@@ -162,9 +162,7 @@ def finished(record: Record, directory: Path, potential: Potential, outcome: Out
     card = _card(record, potential, outcome)
     report = _report(record, potential, outcome)
     trained = Trained(potential, card, report, record.sets, outcome.is_main)
-    if outcome.is_main:
-        _write(directory, trained, record, outcome.history)
-    return trained
+    return _written(directory, trained, record, outcome.history) if outcome.is_main else trained
 
 
 class Files:
@@ -235,7 +233,7 @@ def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
     details = {
         "n_parameters": results.n_parameters(potential),
         "best_epoch": outcome.counters.best_epoch,
-        "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
+        "data": {"sha256": sets.sha256, **{f"n_{name}": len(s) for name, s in named_sets(sets).items()}},
         "configuration": record.configuration.model_dump(mode="json"),
         "versions": results.versions(),
         **record.card.details,
@@ -264,8 +262,8 @@ def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str,
     }
 
 
-def _write(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> None:
-    """model.pt and the plots; the errors of every set are filled in."""
+def _written(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> Trained:
+    """Write model.pt and the plots; the errors of every set are filled in, here and in the model's card."""
     sets, report, settings = trained.sets, trained.metrics, record.configuration.export
     for name, structures in named_sets(sets).items():
         report[name] = None
@@ -280,8 +278,11 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
     plots.parity(
         pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
     )
+    errors = {name: report[name] for name in named_sets(sets) if report[name]}
+    trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)
+    return trained
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

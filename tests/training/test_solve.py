@@ -122,7 +122,7 @@ def test_ase_runs_it(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_check_passes_in_every_engine(folder, tmp_path):
     run(folder, tmp_path, "pkreg", {"regularisation": 1e-7}, sigma=2.0)  # below, round-off passes the limits
     write(tmp_path / "one.extxyz", molecules.water(1, 14, spread=0.01))
