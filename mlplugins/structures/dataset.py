@@ -31,6 +31,11 @@ SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|
 """What may follow the @: a frame, or a slice whose step is not 0."""
 
 UNCONVERGED = "mlplugins_unconverged"
+STATE = re.compile(
+    r"(?:(?:total|tot|net)_?)?(?:charge|spin|multiplicity)|head|functional|xc|level|theory", re.IGNORECASE
+)
+"""Names of what tells electronic states or levels of theory apart."""
+
 NO_LABELS = {"numbers", "positions", UNCONVERGED}
 
 
@@ -91,6 +96,7 @@ class Structure:
         taken: names of those that were read.
         shapes: shapes of those that are numbers.
         energies: single numbers of this frame whose names say energy.
+        states: what the frame says of its electronic state (charge, spin, …), as text.
         unconverged: the electrons had not converged where the labels were written (VASP).
     """
 
@@ -107,6 +113,7 @@ class Structure:
     taken: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     energies: dict[str, float] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
     unconverged: bool = False
 
     def __len__(self) -> int:
@@ -259,6 +266,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         taken=tuple(taken),
         shapes={name: np.shape(value) for name, value in labels.items() if _is_numeric(value)},
         energies=_energies(labels),
+        states={name: str(value) for name, value in labels.items() if _is_state(name, value)},
         unconverged=UNCONVERGED in labels,
     ).labelled(values)
 
@@ -323,6 +331,10 @@ def _energies(labels: dict[str, Any]) -> dict[str, float]:
         for name, value in labels.items()
         if "energy" in name.lower() and isinstance(value, float | np.floating) and np.isfinite(value)
     }
+
+
+def _is_state(name: str, value: Any) -> bool:
+    return bool(STATE.fullmatch(name)) and isinstance(value, str | int | float | np.number)
 
 
 def _is_numeric(value: Any) -> bool:
