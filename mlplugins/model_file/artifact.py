@@ -120,7 +120,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `PlainStructure`s.
+            structures: of `ase.Atoms` or `PlainStructure`.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).

@@ -35,6 +35,11 @@ UNCONVERGED = "mlplugins_unconverged"
 ISOLATED = "IsolatedAtom"
 """The `config_type` of isolated atoms, as MACE and GAP have it."""
 
+STATE = re.compile(
+    r"(?:(?:total|tot|net)_?)?(?:charge|spin|multiplicity)|head|functional|xc|level|theory", re.IGNORECASE
+)
+"""Names of what tells electronic states or levels of theory apart."""
+
 NO_LABELS = {"numbers", "positions", "config_type", UNCONVERGED}
 
 
@@ -95,6 +100,7 @@ class Structure:
         taken: names of those that were read.
         shapes: shapes of those that are numbers.
         energies: single numbers of this frame whose names say energy.
+        states: what the frame says of its electronic state (charge, spin, …), as text.
         unconverged: the electrons had not converged where the labels were written (VASP).
         config_type: what kind of structure the file says it is, e.g. `IsolatedAtom`.
         weight: factor in the loss.
@@ -113,6 +119,7 @@ class Structure:
     taken: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     energies: dict[str, float] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
     unconverged: bool = False
     config_type: str | None = None
     weight: float = 1.0
@@ -272,6 +279,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         taken=tuple(taken),
         shapes={name: np.shape(value) for name, value in labels.items() if _is_numeric(value)},
         energies=_energies(labels),
+        states={name: str(value) for name, value in labels.items() if _is_state(name, value)},
         unconverged=UNCONVERGED in labels,
         config_type=str(labels["config_type"]) if isinstance(labels.get("config_type"), str) else None,
     ).labelled(values)
@@ -341,6 +349,10 @@ def _energies(labels: dict[str, Any]) -> dict[str, float]:
         for name, value in labels.items()
         if "energy" in name.lower() and isinstance(value, float | np.floating) and np.isfinite(value)
     }
+
+
+def _is_state(name: str, value: Any) -> bool:
+    return bool(STATE.fullmatch(name)) and isinstance(value, str | int | float | np.number)
 
 
 def _is_numeric(value: Any) -> bool:

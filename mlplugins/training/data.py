@@ -115,8 +115,8 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     fraction = data.validation if isinstance(data.validation, float) else 0.0
     if held_out is None:
         train, held_out = _divide(train, fraction, configuration.seed)
-    validation.check_disjoint(train, held_out, "validation")
-    validation.check_disjoint([*train, *held_out], test, "test")
+    warnings += validation.check_disjoint(train, held_out, "validation")
+    warnings += validation.check_disjoint([*train, *held_out], test, "test")
     if label is None or data.prior is not None:
         warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
         warnings += consistency.check(train, keys)

@@ -124,10 +124,10 @@ def train(
     if solution.learning_curve:
         trained.metrics["learning_curve"] = solution.learning_curve
         plots.data_curve(
-            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning.png"
+            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning"
         )
     if solution.z_scores:
-        plots.z_scores(solution.z_scores, directory / "uncertainty.png")
+        plots.z_scores(solution.z_scores, directory / "uncertainty")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     return trained

@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from mlplugins import elements, errors, files, quantities
+from mlplugins import elements, errors, quantities
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
@@ -45,7 +45,7 @@ def evaluate(
         data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
         keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
         device: `cpu` or `cuda`, where a file is loaded.
-        plot: picture to write, parity plots.
+        plot: picture to write, parity plots; .png, .pdf or .svg.
         observer: told of the progress, and of what is odd about the data.
         predictions: extended XYZ file to write: the frames with their labels as `REF_energy`, `REF_forces`, …
             and the predictions as `predicted_energy`, `predicted_forces`, …
@@ -74,8 +74,9 @@ def evaluate(
     """
     if plot is not None:  # what would fail after the work
         with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins import plotting
             from mlplugins.training import plots
-        files.require_writable(Path(plot), "plot")
+        plotting.require_writable(Path(plot), "plot")
     if predictions is not None:
         files.require_writable(Path(predictions), "predictions")
     names = label_keys(keys or {}, WHERE)
@@ -92,9 +93,8 @@ def evaluate(
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        with files.replacing(Path(plot)) as temporary:
-            name = f"{loaded.path.name}, {len(structures)} structures"
-            plots.parity(pairs(structures, predicted), temporary, name)
+        name = f"{loaded.path.name}, {len(structures)} structures"
+        plots.parity(pairs(structures, predicted), Path(plot), name)
     if predictions is not None:
         _write(structures, predicted, Path(predictions))
     return result

@@ -178,7 +178,7 @@ def test_a_task_of_a_model_of_one_fidelity_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ["sevennet_0_11jul2024", "sevennet_mf_0-PBE"])
 def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, name, dtype):
