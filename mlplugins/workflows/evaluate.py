@@ -72,32 +72,43 @@ def evaluate(
     >>> round(evaluate(file, dimer)["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
-    if plot is not None:  # what would fail after the work
-        with errors.needed("plot (--plot)", "analysis"):
-            from mlplugins import plotting
-            from mlplugins.training import plots
-        plotting.require_writable(Path(plot), "plot")
-    if predictions is not None:
-        files.require_writable(Path(predictions), "predictions")
+    _require_outputs(plot, predictions)
     names = label_keys(keys or {}, WHERE)
     parts = _parts(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
     loaded = _loaded(model, device, names, WHERE)
     predicted = _predict(loaded, structures, observer)
-    result, found = metrics(structures, predicted), iter(predicted)
-    if len(parts) > 1:
-        result["files"] = {n: metrics(part, [next(found) for _ in part]) for n, part in parts.items()}
-    kinds, elements_ = by_config_type(structures, predicted), by_element(structures, predicted)
-    result |= {"config_types": kinds} if kinds else {}
-    result |= {"elements": elements_} if len(elements_) > 1 else {}
+    result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
+        from mlplugins.training import plots
+
         name = f"{loaded.path.name}, {len(structures)} structures"
         plots.parity(pairs(structures, predicted), Path(plot), name)
     if predictions is not None:
         _write(structures, predicted, Path(predictions))
     return result
+
+
+def _require_outputs(plot: Path | str | None, predictions: Path | str | None) -> None:
+    """Refuse what would fail after the work."""
+    if plot is not None:
+        with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins import plotting
+        plotting.require_writable(Path(plot), "plot")
+    if predictions is not None:
+        files.require_writable(Path(predictions), "predictions")
+
+
+def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results]) -> dict[str, Any]:
+    """Errors of every file and element where there are several, and of every config_type."""
+    structures, one_by_one = [s for part in parts.values() for s in part], iter(predicted)
+    files_ = {name: metrics(part, [next(one_by_one) for _ in part]) for name, part in parts.items()}
+    kinds, symbols = by_config_type(structures, predicted), by_element(structures, predicted)
+    found: dict[str, Any] = {"files": files_} if len(parts) > 1 else {}
+    found |= {"config_types": kinds} if kinds else {}
+    return found | ({"elements": symbols} if len(symbols) > 1 else {})
 
 
 def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: Path) -> None:
