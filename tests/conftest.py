@@ -75,10 +75,12 @@ def warm_start(monkeypatch) -> None:
 @pytest.fixture
 def png_only(monkeypatch) -> None:
     """Drawing each figure twice is a third of an analysis by the command; a few tests look at both files."""
-    from mlplugins.analysis import plots
+    from mlplugins import plotting
 
-    draw = plots.rendered
-    monkeypatch.setattr(plots, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b"")
+    draw = plotting.rendered
+    monkeypatch.setattr(
+        plotting, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b""
+    )
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     sets, graphs = record.sets, record.graphs["train"]
     predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
     baseline, note = references.settle(sets.train, predicted, sets.baseline)
-    if isinstance(record.configuration.data.baseline, dict):
+    if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         note = note and note.partition(": it went")[0] + (
             "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
@@ -273,10 +273,10 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
     if history:
-        plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
+        plots.learning_curves(history, report["best_epoch"], directory / "learning")
     structures, predicted, name = shown
     plots.parity(
-        pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
+        pairs(structures, predicted), directory / "parity", f"{name} set, {len(structures)} structures"
     )
     errors = {name: report[name] for name in named_sets(sets) if report[name]}
     trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))

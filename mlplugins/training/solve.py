@@ -84,6 +84,11 @@ def train(
     """
     if configuration.export.dtype == "float32":
         raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    if configuration.data.weights:
+        raise BadInput(
+            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
+            "alike: leave it out, or choose the frames (`mlplugins select`)"
+        )
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
@@ -119,10 +124,10 @@ def train(
     if solution.learning_curve:
         trained.metrics["learning_curve"] = solution.learning_curve
         plots.data_curve(
-            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning.png"
+            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning"
         )
     if solution.z_scores:
-        plots.z_scores(solution.z_scores, directory / "uncertainty.png")
+        plots.z_scores(solution.z_scores, directory / "uncertainty")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     return trained

@@ -39,8 +39,7 @@ def test_a_run_leaves_model_metrics_log_and_pictures(finished):
         "checkpoint.ckpt",
         "metrics.json",
         "log.csv",
-        "learning.png",
-        "parity.png",
+        *(f"{name}.{kind}" for name in ("learning", "parity") for kind in ("png", "pdf")),
     }
     result = metrics(out)
     assert (result["epochs"], result["steps"], result["stopped"]) == (4, 16, "all epochs done")
