@@ -203,7 +203,8 @@ def _caption(
     texts.append("Bars: 95 % intervals.")
     if law is not None:
         texts.append(
-            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands; "
+            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands "
+            f"(drawn to a factor of {BAND:g}); "
             "open circle: D* at 300 K by the line."
         )
     if comparison.systems:
