@@ -60,7 +60,9 @@ class DataSection(Section):
         prior: labels of a cheaper method in the same files: their difference to the labels is learned
             (Δ-learning), and whoever runs the model adds that method.
         elements: symbols in the order of the species index; those of the training data if absent.
-        baseline: `fit` (least squares) or the energy of every element, eV per atom.
+        baseline: `fit` (least squares), `isolated` (the energies of the isolated atoms among the training
+            frames), or the energy of every element, eV per atom.
+        weights: factor in the loss of frames by their `config_type`, 1 if absent.
         mixed_pbc: allow periodic and non-periodic frames in one set.
     """
 
@@ -70,7 +72,8 @@ class DataSection(Section):
     keys: KeySection = KeySection()
     prior: PriorSection | None = None
     elements: list[str] | None = None
-    baseline: Literal["fit"] | dict[str, float] = "fit"
+    baseline: Literal["fit", "isolated"] | dict[str, float] = "fit"
+    weights: dict[str, Weight] = {}
     mixed_pbc: bool = False
 
     @field_validator("validation")

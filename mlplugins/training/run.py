@@ -137,7 +137,7 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     sets, graphs = record.sets, record.graphs["train"]
     predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
     baseline, note = references.settle(sets.train, predicted, sets.baseline)
-    if isinstance(record.configuration.data.baseline, dict):
+    if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         note = note and note.partition(": it went")[0] + (
             "; data.baseline is kept as given: leave it out to have it fitted, or train longer"

@@ -84,6 +84,11 @@ def train(
     """
     if configuration.export.dtype == "float32":
         raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    if configuration.data.weights:
+        raise BadInput(
+            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
+            "alike: leave it out, or choose the frames (`mlplugins select`)"
+        )
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
