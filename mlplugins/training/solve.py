@@ -22,7 +22,15 @@ from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Outcome, TrainingObserver
-from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets
+from mlplugins.training.run import (
+    Files,
+    Record,
+    Trained,
+    finished,
+    finished_before,
+    first_card,
+    named_sets,
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,9 @@ def train(
     sets = data.load(configuration)
     family = configuration.model.family
     sets = require_learnable(configuration, sets, models.family(family).Model.predicts)
+    before = None if restart else finished_before(directory, configuration, sets, observer)
+    if before is not None:
+        return before
     task = SolverTask(
         family,
         configuration.hyperparameters,
