@@ -8,9 +8,13 @@ export OMP_NUM_THREADS ?= 1
 # without bytecode every process compiles torch's Python files again: 7 CPU-s a start instead of 3
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full docs test test-all test-fast lint bench sanitize clean
+.PHONY: demo demo-full readme docs test test-all test-fast lint bench sanitize clean
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
+
+# README's output and picture of the demo, from the folder that `make demo` left
+readme:
+	$(BIN)/python examples/readme.py demo
 
 demo-full: $(VENV)/.ready
 	$(BIN)/python examples/demo.py --full
