@@ -90,13 +90,7 @@ def train(
         BadInput: wrong data or settings, more memory than there is, a directory that holds another run.
         RunFailed: the kernel matrix is not positive definite.
     """
-    if configuration.export.dtype == "float32":
-        raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
-    if configuration.data.weights:
-        raise BadInput(
-            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
-            "alike: leave it out, or choose the frames (`mlplugins select`)"
-        )
+    _refuse(configuration)
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
@@ -142,6 +136,17 @@ def train(
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     return trained
+
+
+def _refuse(configuration: ClosedFormConfiguration) -> None:
+    """Refuse what gradient training only can do."""
+    if configuration.export.dtype == "float32":
+        raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    if configuration.data.weights:
+        raise BadInput(
+            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
+            "alike: leave it out, or choose the frames (`mlplugins select`)"
+        )
 
 
 def _fitted(record: Record, solution: Solution) -> Record:
