@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # without bytecode every process compiles torch's Python files again: 7 CPU-s a start instead of 3
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full test test-all test-fast lint bench sanitize clean
+.PHONY: demo demo-full docs test test-all test-fast lint bench sanitize clean
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
 
@@ -38,6 +38,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the documentation site, build/site/index.html; warnings are errors (broken links and anchors among them)
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/site
 
 # mlplugins and the stock packages, each in an environment of its own, with the same weights
 ENVS := benchmarks/.envs
@@ -78,6 +82,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 # what only the tests need
 $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@
+
+# what only the documentation needs
+$(VENV)/.docs: $(VENV)/.ready
+	$(PIP) --no-build-isolation --editable ".[docs]"
 	touch $@
 
 clean:

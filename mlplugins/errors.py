@@ -49,15 +49,25 @@ def needed(what: str, extra: str) -> Iterator[None]:
         ) from missing
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint that names the nearest valid name and all valid ones.
+def nearest(name: str, valid: Iterable[str], known_as: str = "") -> str:
+    """Return a hint that names the right name, or the nearest valid one and all valid ones.
+
+    Args:
+        name: what came.
+        valid: what could have come.
+        known_as: the valid name of the same thing, where it is known; empty: the one spelled most alike.
 
     >>> nearest("famly", ["family", "cutoff"])
     "did you mean 'family'? Valid: cutoff, family"
     >>> nearest("zzz", ["family"])
     'Valid: family'
+    >>> nearest("r_max", ["family", "cutoff"], "cutoff")
+    "it is called 'cutoff' here"
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
+    lower = {other.lower(): other for other in reversed(names)}
+    close = [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1)]
+    if known_as and close != [known_as]:
+        return f"it is called '{known_as}' here"
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Valid: {', '.join(names)}"

@@ -13,7 +13,7 @@ from mlplugins.engines.findings import FAULT, NOTE, OK, Finding, answer, package
 from mlplugins.errors import MissingDependency, MlpluginsError
 from mlplugins.ops import build
 
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 
 
 def diagnose() -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def _engine(name: str) -> Iterator[Finding]:
 def _python() -> Finding:
     found = f"{platform.python_version()} in {sys.prefix}, mlplugins {__version__}"
     if sys.version_info < OLDEST_PYTHON:
-        return Finding("Python", FAULT, found, "use Python 3.10 or newer")
+        return Finding("Python", FAULT, found, "use Python 3.11 or newer")
     return Finding("Python", OK, found)
 
 

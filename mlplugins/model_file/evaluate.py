@@ -255,11 +255,15 @@ def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int
 
 
 def require_finite(structures: Sequence[Prepared], results: Sequence[Results], cutoff: float) -> None:
-    """Raise `RunFailed` if an energy, force or virial is NaN or infinite; the text names the closest pair."""
+    """Raise `RunFailed` if any result is NaN or infinite; of energies and forces the text names the closest
+    pair."""
     for index, (structure, result) in enumerate(zip(structures, results)):
         # a sum is finite only if its terms are, and summing is cheaper than a test of each
         virial = 0.0 if result.virial is None else result.virial.sum()
         if math.isfinite(result.energy + result.forces.sum() + virial):
+            for name, value in (result.more or {}).items():
+                if not np.isfinite(value).all():
+                    raise RunFailed(f"structure {index}: the model gave a {name} that is not finite")
             continue
         pairs = NeighborCache().pairs(0, structure, cutoff, True)
         closest = "no atom has a neighbour"

@@ -42,7 +42,7 @@ class Potential(nn.Module):
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
     """
 
-    predicts: Tuple[str, ...] = ("energy",)
+    predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
     cutoff: float
     n_layers: int
     exchange_width: int

@@ -30,6 +30,9 @@ MAY_CHANGE = {
     "finetune.structures",
     "export.dtype",
     "export.portable",
+    "export.authors",
+    "export.licence",
+    "export.cite",
 }
 """Keys that may differ when a run is continued (that the data are the same is told by their hash)."""
 

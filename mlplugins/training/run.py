@@ -19,6 +19,7 @@ from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
 from mlplugins.training import checkpoint, data, plots, references, results
+from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Outcome, Parts, Row, TrainingObserver, fit
@@ -56,6 +57,7 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
+    sets = require_learnable(configuration, sets, potential.predicts)
     dtype = DTYPES[configuration.training.dtype]
     family = configuration.model.family
     graphs = {
@@ -135,7 +137,7 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     sets, graphs = record.sets, record.graphs["train"]
     predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
     baseline, note = references.settle(sets.train, predicted, sets.baseline)
-    if isinstance(record.configuration.data.baseline, dict):
+    if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         note = note and note.partition(": it went")[0] + (
             "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
@@ -160,9 +162,7 @@ def finished(record: Record, directory: Path, potential: Potential, outcome: Out
     card = _card(record, potential, outcome)
     report = _report(record, potential, outcome)
     trained = Trained(potential, card, report, record.sets, outcome.is_main)
-    if outcome.is_main:
-        _write(directory, trained, record, outcome.history)
-    return trained
+    return _written(directory, trained, record, outcome.history) if outcome.is_main else trained
 
 
 class Files:
@@ -233,7 +233,7 @@ def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
     details = {
         "n_parameters": results.n_parameters(potential),
         "best_epoch": outcome.counters.best_epoch,
-        "data": {"sha256": sets.sha256, "n_train": len(sets.train)},
+        "data": {"sha256": sets.sha256, **{f"n_{name}": len(s) for name, s in named_sets(sets).items()}},
         "configuration": record.configuration.model_dump(mode="json"),
         "versions": results.versions(),
         **record.card.details,
@@ -262,8 +262,8 @@ def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str,
     }
 
 
-def _write(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> None:
-    """model.pt and the plots; the errors of every set are filled in."""
+def _written(directory: Path, trained: Trained, record: Record, history: Sequence[Row]) -> Trained:
+    """Write model.pt and the plots; the errors of every set are filled in, here and in the model's card."""
     sets, report, settings = trained.sets, trained.metrics, record.configuration.export
     for name, structures in named_sets(sets).items():
         report[name] = None
@@ -273,13 +273,16 @@ def _write(directory: Path, trained: Trained, record: Record, history: Sequence[
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
     if history:
-        plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
+        plots.learning_curves(history, report["best_epoch"], directory / "learning")
     structures, predicted, name = shown
     plots.parity(
-        pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
+        pairs(structures, predicted), directory / "parity", f"{name} set, {len(structures)} structures"
     )
+    errors = {name: report[name] for name in named_sets(sets) if report[name]}
+    trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)
+    return trained
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

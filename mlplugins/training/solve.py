@@ -18,6 +18,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
 from mlplugins.training import data, plots
+from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Outcome, TrainingObserver
@@ -83,9 +84,15 @@ def train(
     """
     if configuration.export.dtype == "float32":
         raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    if configuration.data.weights:
+        raise BadInput(
+            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
+            "alike: leave it out, or choose the frames (`mlplugins select`)"
+        )
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
+    sets = require_learnable(configuration, sets, models.family(family).Model.predicts)
     task = SolverTask(
         family,
         configuration.hyperparameters,
@@ -117,10 +124,10 @@ def train(
     if solution.learning_curve:
         trained.metrics["learning_curve"] = solution.learning_curve
         plots.data_curve(
-            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning.png"
+            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning"
         )
     if solution.z_scores:
-        plots.z_scores(solution.z_scores, directory / "uncertainty.png")
+        plots.z_scores(solution.z_scores, directory / "uncertainty")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     return trained

@@ -342,7 +342,7 @@ def test_bad_files(argon_model, tmp_path):
         "empty.pt": "truncated",
         "state.pt": "not a metatomic model.*checkpoint",
         "missing.pt": "no such model file",
-        ".": "no such model file",
+        ".": "is a folder without a model.pt",
     }
     for name, text in expected.items():
         with pytest.raises(BadInput, match=text):
