@@ -16,6 +16,7 @@ from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
+from mlplugins.training import loggers
 
 Index = Annotated[int, Field(ge=0)]
 
@@ -144,6 +145,7 @@ class TrainingSection(Section):
         max_minutes: stop after this wall time, all sessions together; the schedule then ends with it.
         dtype: precision of the training.
         checkpoint_seconds: time between checkpoints.
+        loggers: where the errors of every epoch go besides log.csv, by Lightning's loggers.
         accelerator, num_nodes: as in Lightning.
         devices: how many (-1: all), a list of their numbers, or `auto`.
     """
@@ -162,6 +164,7 @@ class TrainingSection(Section):
     max_minutes: Positive | None = None
     dtype: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: Weight = 30.0
+    loggers: list[Literal["csv", "tensorboard", "wandb"]] = []
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: (
         Literal["auto", -1]
@@ -170,6 +173,14 @@ class TrainingSection(Section):
         | Annotated[str, Field(pattern=r"^\d+(,\d+)*$")]
     ) = "auto"
     num_nodes: Count = 1
+
+    @field_validator("loggers")
+    @classmethod
+    def _installed(cls, value: list[str]) -> list[str]:
+        missing = loggers.missing(value)
+        if missing is not None:
+            raise ValueError(missing)
+        return value
 
 
 class SolverSection(Section):

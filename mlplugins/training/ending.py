@@ -36,7 +36,7 @@ def output_folder(directory: Path | str | None, configuration: Any) -> Path:
 
 def completed(trained: Trained, directory: Path) -> Trained:
     """Add the finite differences to the metrics of a run and write `metrics.json`, in its first process."""
-    if trained.is_main:
+    if trained.is_main and "finite_differences" not in trained.metrics:  # else finished before
         trained.metrics["finite_differences"] = finite_differences(trained)
         files.write_json(directory / "metrics.json", trained.metrics)
     return trained
