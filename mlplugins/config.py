@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mlplugins import files
+from mlplugins import files, synonyms
 from mlplugins.errors import BadInput, nearest
 
 LARGEST_FILE = 10_000_000
@@ -57,7 +57,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
             not finite, more values than a configuration has.
     """
     if not files.exists(path, file=True):
-        raise BadInput(f"no such configuration file: '{path}'")
+        folder = "is a folder; expected a configuration file" if files.exists(path) else ""
+        raise BadInput(f"'{path}' {folder}" if folder else f"no such configuration file: '{path}'")
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
@@ -237,7 +238,9 @@ def sentences(error: ValidationError, root: type) -> list[str]:
         path, section = _place(root, item["loc"])
         key = ".".join(path)
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            found[f"unknown key '{key}'"] = [nearest(path[-1], _fields(section))]
+            valid = _fields(section)
+            known_as = synonyms.here(path[-1], valid, _fields(root))
+            found[f"unknown key '{key}'"] = [nearest(path[-1], valid, known_as)]
         elif item["type"] in ("missing", "missing_argument"):
             found[f"missing key '{key}'"] = []
         else:

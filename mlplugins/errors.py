@@ -29,6 +29,18 @@ class RunFailed(MlpluginsError, RuntimeError):
     """The work started and failed (exit code 1)."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work that was ended by a signal in good order: what is done is saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
 @contextlib.contextmanager
 def needed(what: str, extra: str) -> Iterator[None]:
     """Context for imports of optional packages: a missing one raises an error with the pip command.
@@ -49,15 +61,25 @@ def needed(what: str, extra: str) -> Iterator[None]:
         ) from missing
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint that names the nearest valid name and all valid ones.
+def nearest(name: str, valid: Iterable[str], known_as: str = "") -> str:
+    """Return a hint that names the right name, or the nearest valid one and all valid ones.
+
+    Args:
+        name: what came.
+        valid: what could have come.
+        known_as: the valid name of the same thing, where it is known; empty: the one spelled most alike.
 
     >>> nearest("famly", ["family", "cutoff"])
     "did you mean 'family'? Valid: cutoff, family"
     >>> nearest("zzz", ["family"])
     'Valid: family'
+    >>> nearest("r_max", ["family", "cutoff"], "cutoff")
+    "it is called 'cutoff' here"
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
+    lower = {other.lower(): other for other in reversed(names)}
+    close = [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1)]
+    if known_as and close != [known_as]:
+        return f"it is called '{known_as}' here"
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Valid: {', '.join(names)}"

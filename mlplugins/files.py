@@ -37,6 +37,20 @@ def exists(path: Path | str, file: bool = False) -> bool:
         return False
 
 
+def in_folder(path: Path | str, *names: str) -> Path:
+    """The file that is meant: `path`, or where it is a folder (of a run, of a campaign) the first of `names`
+    that it holds.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "model.pt").touch()
+    >>> in_folder(folder, "checkpoint.ckpt", "model.pt").name, in_folder("a.pt", "model.pt").name
+    ('model.pt', 'a.pt')
+    """
+    path = Path(path)
+    return next((path / name for name in names if exists(path / name, file=True)), path)
+
+
 def write_bytes(path: Path, data: bytes, lasting: bool = False) -> None:
     """Replace `path` by `data` in one step: whatever happens, it is the old file or the new one.
 

@@ -5,15 +5,17 @@ over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, 
 record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own.
 
     Quantity(
-        name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,),
-        output="mlplugins::dipole", ase="dipole", ipi="dipole",
+        name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,), extensive=True,
+        additive=True, output="mlplugins::dipole", ase="dipole", ipi="dipole",
     )
+
+How its components behave under rotation and inversion is `irreps`; `check` and `FamilySuite` test that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -64,12 +66,14 @@ class Quantity:
         noun: in titles.
         symbol: in tables.
         unit: of labels and predictions everywhere in the package, as metatomic spells units.
-        irreps: of its components under rotation and inversion, as e3nn spells them.
+        irreps: of its components under rotation and inversion, as e3nn spells them (1o: a vector, 1e: an
+            axial vector such as a magnetic moment).
         per: whether there is one for each `atom` or one for each `system`. What a family returns per atom is
             added up for the latter.
-        shape: Cartesian components.
+        shape: Cartesian components; of scalars any.
         symmetric: a symmetric tensor, of whose components errors count xx yy zz yz xz xy.
         extensive: grows with the number of atoms: errors are given per atom.
+        additive: predictions of several models for one structure add up, as the terms of a `sum` do.
         per_volume: a density. Models deliver the volume times it, also where there is no volume, and the loss
             takes the volume times its error over the number of atoms.
         baseline: its zero is arbitrary: energies of the elements are subtracted before training.
@@ -97,6 +101,7 @@ class Quantity:
     shape: tuple[int, ...] = ()
     symmetric: bool = False
     extensive: bool = False
+    additive: bool = False
     per_volume: bool = False
     baseline: bool = False
     derivative: Derivative | None = None
@@ -127,7 +132,7 @@ class Quantity:
     def compared_unit(self) -> str:
         """Unit of the values whose errors are given, as text.
 
-        >>> [quantity.compared_unit for quantity in QUANTITIES.values()]
+        >>> [QUANTITIES[name].compared_unit for name in ("energy", "forces", "stress")]
         ['eV/atom', 'eV/Å', 'eV/Å³']
         """
         text = re.sub(r"\bA\b", "Å", self.unit).replace("^3", "³").replace("^2", "²").replace("*", "·")
@@ -181,6 +186,45 @@ class Quantity:
         """
         return (n_atoms, *self.shape) if self.per == "atom" else self.shape
 
+    def turned(self, value: Any, matrix: Array) -> Array:
+        """Its value for a structure whose positions and cell vectors x became `matrix` @ x.
+
+        Args:
+            value: before.
+            matrix: (3, 3), orthogonal; its determinant is −1 with an inversion.
+
+        >>> QUANTITIES["forces"].turned([[1.0, 0.0, 0.0]], -np.eye(3)).tolist()
+        [[-1.0, 0.0, 0.0]]
+        >>> QUANTITIES["stress"].turned(np.diag([1.0, 2.0, 3.0]), np.eye(3)[[1, 2, 0]]).diagonal().tolist()
+        [2.0, 3.0, 1.0]
+
+        Raises:
+            ValueError: a shape that is not the one of a Cartesian tensor with these irreps.
+        """
+        found = re.findall(r"(\d+)([eo])", self.irreps)  # of 4x1o the 1o
+        rank, parities = max(int(degree) for degree, _ in found), {parity for _, parity in found}
+        if len(parities) != 1 or (rank > 0 and self.shape != (3,) * rank):
+            raise ValueError(
+                f"{self.name}: no Cartesian tensor of shape {self.shape} has irreps {self.irreps}"
+            )
+        array = np.asarray(value, dtype=np.float64)
+        for axis in range(array.ndim - rank, array.ndim):
+            array = np.moveaxis(np.tensordot(array, matrix, axes=(axis, 1)), -1, axis)
+        natural = "eo"[rank % 2]
+        return array if parities == {natural} else array * np.sign(np.linalg.det(matrix))
+
+    def of_copies(self, value: Any, n: int) -> Array:
+        """Its value for `n` copies of a structure that do not interact, or for a supercell.
+
+        >>> QUANTITIES["energy"].of_copies(-2.0, 3).item()
+        -6.0
+        >>> QUANTITIES["forces"].of_copies(np.ones((4, 3)), 2).shape
+        (8, 3)
+        """
+        if self.per == "atom":
+            return np.concatenate([np.asarray(value)] * n)
+        return np.asarray(value) * (n if self.extensive else 1)
+
 
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
@@ -191,6 +235,7 @@ QUANTITIES: dict[str, Quantity] = {
             symbol="E",
             unit="eV",
             extensive=True,
+            additive=True,
             baseline=True,
             other_keys=("free_energy",),
             like="energy",
@@ -209,6 +254,7 @@ QUANTITIES: dict[str, Quantity] = {
             irreps="1o",
             per="atom",
             shape=(3,),
+            additive=True,
             derivative=Derivative("energy", "positions"),
             like="force|gradient",
             loss=100.0,
@@ -223,6 +269,7 @@ QUANTITIES: dict[str, Quantity] = {
             irreps="0e+2e",
             shape=(3, 3),
             symmetric=True,
+            additive=True,
             per_volume=True,
             derivative=Derivative("energy", "strain"),
             other_labels=(Label("virial", None, is_virial=True),),
@@ -239,10 +286,20 @@ QUANTITIES: dict[str, Quantity] = {
 def labels() -> list[Label]:
     """The names of all quantities in data files.
 
-    >>> [label.option for label in labels()]
+    >>> [label.option for label in labels()][:4]
     ['energy', 'forces', 'stress', 'virial']
     """
     return [label for quantity in QUANTITIES.values() for label in quantity.labels]
+
+
+def with_derivatives(names: Iterable[str]) -> list[str]:
+    """These quantities and their derivatives, in the order of the table.
+
+    >>> with_derivatives(["energy"])
+    ['energy', 'forces', 'stress']
+    """
+    own = set(names)
+    return [n for n, q in QUANTITIES.items() if n in own or (q.derivative and q.derivative.of in own)]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Fixtures for all tests: the native build, the reference data, quiet threads."""
 
 import os
+import subprocess
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlplugins.ops import build
+from mlplugins.ops import compiler
+
+from . import warm
+from .budget import pytest_runtest_call  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tests" / "ops"
@@ -54,16 +58,29 @@ def _fusion_strategy(strategy):
 @pytest.fixture(scope="session")
 def native_build():
     """The compiled plug-in; a test that needs it fails, not skips, if it cannot be built."""
-    build.build()
+    compiler.build()
+
+
+@pytest.fixture
+def warm_start(monkeypatch) -> None:
+    """Programs in Python start as forks of this process; see `warm`."""
+    import ipi.engine.simulation  # noqa: F401
+
+    from mlplugins.engines.ipi import driver  # noqa: F401
+
+    if torch.get_num_threads() == 1:  # a fork has none of the other threads
+        monkeypatch.setattr(subprocess, "Popen", warm.Popen)
 
 
 @pytest.fixture
 def png_only(monkeypatch) -> None:
     """Drawing each figure twice is a third of an analysis by the command; a few tests look at both files."""
-    from mlplugins.analysis import plots
+    from mlplugins import plotting
 
-    draw = plots.rendered
-    monkeypatch.setattr(plots, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b"")
+    draw = plotting.rendered
+    monkeypatch.setattr(
+        plotting, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b""
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "06_course.py"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 def test_the_course_exercise(tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "-o", "course"],

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,21 @@ from ase.io import read
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 TEST_SET = "data/li6ps5cl_pbe/test.extxyz"
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native_build")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native_build", "warm_start")]
 
 
 def _run(command, folder, timeout=300):
+    """One command as typed; with a shell if it says more than one."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    shell = "&" in command
     run = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, shell=True
+        command if shell else shlex.split(command),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        shell=shell,
     )
     assert run.returncode == 0, f"{command}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
     return run.stdout

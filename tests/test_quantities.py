@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,17 +22,20 @@ from metatomic.torch import unit_conversion_factor, unit_dimension_for_quantity
 import mlplugins
 from mlplugins.quantities import QUANTITIES, Results
 
-PHYSICAL = {"energy": "eV", "forces": "eV/A", "stress": "eV/A^3"}
+UNITS_OF_ASE = re.compile(r"(eV|A|e|ppm)")
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES.values(), ids=QUANTITIES)
 def test_a_record_says_what_metatomic_ase_and_e3nn_know(quantity):
     assert QUANTITIES[quantity.name] is quantity
-    assert unit_conversion_factor(quantity.unit, PHYSICAL[quantity.name]) == 1.0
+    assert unit_conversion_factor(quantity.unit, quantity.unit) == 1.0  # metatomic can read it
+    assert re.fullmatch(r"[\d.^*/() -]*", UNITS_OF_ASE.sub("", quantity.unit)), "eV, Å and e, as in ASE"
     if quantity.output is not None and "::" not in quantity.output:
         assert unit_dimension_for_quantity(quantity.output) == quantity.name
-    assert quantity.ase in all_properties
+    assert quantity.ase is None or quantity.ase in all_properties
     assert quantity.ase_per_atom is None or quantity.ase_per_atom in all_properties
+    value = np.random.default_rng(0).normal(size=quantity.full_shape(2))
+    assert quantity.turned(value, np.eye(3)).shape == value.shape
     independent = 6 if quantity.symmetric else int(np.prod(quantity.shape))
     assert Irreps(quantity.irreps).dim == independent
     assert quantity.derivative is None or quantity.derivative.of in QUANTITIES
@@ -55,6 +59,7 @@ QUANTITIES["dipole"] = Quantity(
     irreps="1o",
     shape=(3,),
     extensive=True,
+    additive=True,
     output="mlplugins::dipole",
     ase="dipole",
     ipi="dipole",
@@ -87,6 +92,37 @@ print(json.dumps({
     "ipi": in_atomic_units(results)["dipole"],
     "metatomic": block.values[:, :, 0].tolist(),
 }))
+"""
+REFUSALS = """
+import copy, yaml
+import mlplugins
+from mlplugins.errors import BadInput
+given = yaml.safe_load(open("c.yaml"))
+lj = {"family": "lennard-jones"}
+def say(where, value, **more):
+    content = copy.deepcopy(given) | more
+    content["training"]["loss"], content["data"]["keys"] = {}, {}
+    section, name = where.split(".")
+    content[section][name] = value
+    try:
+        mlplugins.train(content, "refused")
+    except BadInput as error:
+        print(error)
+nequip = {"family": "nequip", "num_layers": 1, "num_features": 2, "cutoff": 3.0}
+say("training.loss", {"dipole": 30}, model=nequip)
+say("data.keys", {"dipole": "mu"}, model=nequip)
+say("training.loss", {"dipole": 30})
+try:
+    mlplugins.evaluate("lj.pt", "test.extxyz", {"dipole": "mu"})
+except BadInput as error:
+    print(error)
+"""
+LENNARD_JONES = """
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones
+model = lennard_jones.Model(["Ne", "Ar"], lennard_jones.Hyperparameters())
+save(model, "lj.pt", ModelCard("lennard-jones", ["Ne", "Ar"], [0.0, 0.0]))
 """
 MOMENT = np.array([[0.0, 0.3], [-0.2, 0.0]])
 """b_ij of the labels, e, for Ne and Ar."""
@@ -177,3 +213,17 @@ def test_a_quantity_more_is_its_record(extended):
     np.testing.assert_allclose(asked["ase"], expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(asked["metatomic"], [expected], rtol=0, atol=1e-12)
     np.testing.assert_allclose(np.array(asked["ipi"]) * Bohr, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_quantity_asked_for_in_vain_is_refused(extended):
+    write(extended / "train.extxyz", molecules(20, 0))
+    write(extended / "test.extxyz", molecules(5, 1))
+    (extended / "c.yaml").write_text(CONFIGURATION)
+    said = python(extended, "-c", LENNARD_JONES + REFUSALS).splitlines()
+    assert len(said) == 4
+    assert said[0].startswith("training.loss: {dipole: 30}: the model does not predict 'dipole', it predicts")
+    assert said[1].startswith("data.keys: {dipole: mu}: the model does not predict 'dipole', it predicts")
+    assert "none of the 20 training frames that are used has it" in said[2]  # the key is not named
+    assert said[3].startswith("keys: dipole: 'lj.pt' does not predict 'dipole', it predicts energy, forces")
+    assert not (extended / "refused").exists()  # before anything is computed or written

@@ -1,7 +1,7 @@
 """Ionic conductivity at one temperature: D, σ (tracer and collective), the Haven ratio, and warnings.
 
 σ_tracer = N z² e² D* / (V k T) (Nernst–Einstein, ions that move independently); σ_collective is the same
-with D_σ, the slope of the collective displacement P = Σ r: e²z²/(6 V k T) · d⟨|ΔP|²⟩/dt. H =
+with D_σ, the slope of the collective displacement P = Σ r: e²z²/(6 V k T) · d⟨‖ΔP‖²⟩/dt. H =
 σ_tracer/σ_collective = D*/D_σ. Warnings on few hops follow X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput.
 Mater. 4, 18 (2018).
 """

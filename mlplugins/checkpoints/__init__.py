@@ -60,13 +60,14 @@ def read(path: Path, elements: list[str] | None = None, head: str | None = None)
     """Read a foreign checkpoint of any format.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a run with its model.pt.
         elements: keep only these (symbols).
         head: which one of several; formats without heads refuse it.
 
     Raises:
         BadInput: see `reader`, and what the format's own `read` refuses.
     """
+    path = files.in_folder(path, "model.pt")
     found = reader(path)
     if head is None:
         checkpoint: Checkpoint = found.read(path, elements)

@@ -11,6 +11,7 @@ Same function, other parametrisation; what differs is absorbed into the weights,
 | one-hot → linear, two linear readout layers   | embedding, one linear layer                            |
 | denominator of every convolution              | one normalisation: the ratio goes into `linear_down`   |
 | shift of every element                        | composition baseline, added in float64                 |
+| fidelity: a one-hot beside the scalars        | constants (`scalar_bias`) of the chosen one            |
 
 Paper: Park et al., J. Chem. Theory Comput. 20, 4857 (2024).
 """
@@ -32,6 +33,7 @@ from mlplugins.checkpoints._e3nn import (
     channel_order,
     coupling_sign,
     fill_linears,
+    gate_columns,
     linear_matrices,
     merged_gate_input,
     n_weights,
@@ -39,7 +41,7 @@ from mlplugins.checkpoints._e3nn import (
     paths_of,
 )
 from mlplugins.checkpoints.native import Checkpoint
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, nearest
 from mlplugins.models import nequip
 from mlplugins.models._bounded import like_its_file
 from mlplugins.nn.irreps import o3
@@ -73,6 +75,18 @@ SORTED_SINCE = (0, 11, 0)
 """From this version of sevenn on the radial weights follow the sorted output irreps."""
 
 
+class Fidelity(NamedTuple):
+    """The task chosen of a model of several fidelities.
+
+    sevenn appends the one-hot of the task to the scalar inputs of some linear maps, so that each task adds
+    constants of its own; their number also counts in 1/√(fan in).
+    """
+
+    name: str
+    number: int
+    n_tasks: int
+
+
 class LayerPaths(NamedTuple):
     """One interaction block as sevenn builds it."""
 
@@ -90,41 +104,47 @@ def recognises(path: Path | str) -> bool:
     return {"model_state_dict", "config", "_type_map", "chemical_species"} <= strings
 
 
-def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
+def read(path: Path | str, elements: list[str] | None = None, head: str | None = None) -> Checkpoint:
     """Read a checkpoint; no code in the file is run, sevenn is not needed.
 
     Args:
         path: the `.pth` file.
         elements: keep only these (symbols); default: all that the model knows.
+        head: the task (fidelity) of a model with several, e.g. `PBE`.
 
     Returns:
         The model as family `nequip` in float64, with shifts as composition energies.
 
     Raises:
-        BadInput: not such a checkpoint, truncated, an unsupported option (named), an unknown element, or
-            Clebsch–Gordan coefficients that are not ours up to a sign.
+        BadInput: not such a checkpoint, truncated, an unsupported option (named), an unknown element, a task
+            that is missing or unknown (those of the file are listed), or Clebsch–Gordan coefficients that are
+            not ours up to a sign.
     """
     path = Path(path)
     content = unpickle.load(path, lambda name: name.startswith(("numpy.", "sevenn.", "torch.optim.")))
     if not isinstance(content, dict) or not {"model_state_dict", "config"} <= set(content):
         raise BadInput(f"{path}: not a checkpoint of SevenNet (no 'model_state_dict' and 'config')")
     with _record.intact(path, "checkpoint of SevenNet"):
-        return _checkpoint(path, content, elements)
+        return _checkpoint(path, content, elements, head)
 
 
-def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None) -> Checkpoint:
+def _checkpoint(
+    path: Path, content: dict[str, Any], elements: list[str] | None, head: str | None
+) -> Checkpoint:
     config: dict[str, Any] = {**DEFAULTS, **content["config"]}
     # sevenn < 0.10 did not normalise where it did not say so
     config.setdefault("_normalize_sph", _version(config)[:2] >= (0, 10))
     _refuse_unsupported(path, config)
+    fidelity = _fidelity(path, config, head)
     symbols, rows = _elements(config, elements)
     hyperparameters = _hyperparameters(path, config)
     with torch.random.fork_rng(devices=[]), like_its_file(path):
         model = nequip.Model(symbols, hyperparameters)
     epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
-    source = _record.source("SevenNet", path, str(config["version"]), epoch=epoch)
+    name = None if fidelity is None else fidelity.name
+    source = _record.source("SevenNet", path, str(config["version"]), epoch=epoch, head=name)
     with torch.no_grad():
-        shift = _fill(model, _Weights(path, config, content["model_state_dict"]), rows)
+        shift = _fill(model, _Weights(path, config, content["model_state_dict"], fidelity), rows)
     return Checkpoint(
         potential=model.eval(),
         family="nequip",
@@ -136,12 +156,6 @@ def _checkpoint(path: Path, content: dict[str, Any], elements: list[str] | None)
 
 
 def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
-    if config.get("use_modality"):
-        modes = ", ".join(map(str, config.get("_modal_map", {}))) or "several"
-        raise BadInput(
-            f"{path}: a model of several fidelities ({modes}), whose networks depend on the one chosen: "
-            "not supported ('use_modality: True'); SevenNet-0 and l3i5 have one"
-        )
     for option, value in SUPPORTED.items():
         if config.get(option, value) != value:
             values = ", ".join(f"{name}: {supported!r}" for name, supported in SUPPORTED.items())
@@ -157,6 +171,24 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
             f"{path}: written by sevenn {config['version']}; this mlplugins knows checkpoints "
             f"of sevenn up to {'.'.join(map(str, NEWEST))}: upgrade mlplugins"
         )
+
+
+def _fidelity(path: Path, config: dict[str, Any], wanted: str | None) -> Fidelity | None:
+    """The task of that name; None for a model of one fidelity."""
+    if not config.get("use_modality"):
+        if wanted is not None:
+            raise BadInput(f"{path}: task '{wanted}' of a SevenNet of one fidelity: name none")
+        return None
+    index = {str(name): int(k) for name, k in config["_modal_map"].items()}
+    names = sorted(index, key=lambda name: index[name])
+    if wanted is None:
+        raise BadInput(
+            f"{path}: a model of several fidelities, whose energies are not comparable: name one of "
+            f"{', '.join(names)} (--task NAME)"
+        )
+    if wanted not in index:
+        raise BadInput(f"{path}: no task '{wanted}': {nearest(wanted, names)}")
+    return Fidelity(wanted, index[wanted], len(index))
 
 
 def _elements(config: dict[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:
@@ -196,6 +228,8 @@ def _hyperparameters(path: Path, config: dict[str, Any]) -> nequip.Hyperparamete
         solid_harmonics=not config["_normalize_sph"],
         self_connection="linear" if self_connection == "linear" else "species",
         readout_mlp=[],
+        scalar_bias=any(config.get(f"use_modal_self_inter_{part}") for part in ("intro", "outro"))
+        and bool(config.get("use_modality")),
     )
 
 
@@ -250,8 +284,11 @@ def _renamed(name: str) -> str:
 class _Weights:
     """The state dictionary, with every weight asked for by name, in float64."""
 
-    def __init__(self, path: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, Any], state: dict[str, Tensor], fidelity: Fidelity | None = None
+    ) -> None:
         self.path = path
+        self.fidelity = fidelity
         self.config = config
         self.state = {_renamed(name): weight for name, weight in state.items()}
         self.sorted_paths = _version(config) >= SORTED_SINCE and ".dev" not in str(config["version"])
@@ -296,11 +333,46 @@ class _Weights:
         flat = self.get(name, n_weights(irreps_in, irreps_out, n_species))
         return linear_matrices(flat, irreps_in, irreps_out, n_species)
 
+    def with_constants(
+        self, part: str, name: str, irreps_in: o3.Irreps, irreps_out: o3.Irreps
+    ) -> tuple[dict[o3.Irrep, Tensor], Tensor]:
+        """A linear map that may depend on the task, and the constants of the chosen one, added to 0e.
+
+        Args:
+            part: of the option `use_modal_{part}` that says whether it depends.
+            name: of the weight.
+            irreps_in, irreps_out: merged; without the one-hot.
+        """
+        invariant = o3.Irrep("0e")
+        n_out = irreps_out.count(invariant)
+        if self.fidelity is None or not self.config.get(f"use_modal_{part}"):
+            return self.matrices(name, irreps_in, irreps_out), torch.zeros(n_out, dtype=torch.float64)
+        n_own, count = n_weights(irreps_in, irreps_out), self.fidelity.n_tasks
+        own, onehot = self.get(name, n_own + count * n_out).split([n_own, count * n_out])
+        matrices = linear_matrices(own, irreps_in, irreps_out)
+        fan_in = irreps_in.count(invariant)
+        if invariant in matrices:
+            matrices[invariant] = matrices[invariant] * math.sqrt(fan_in / (fan_in + count))
+        constants = onehot.reshape(count, n_out)[self.fidelity.number] / math.sqrt(fan_in + count)
+        return matrices, constants
+
+    def of_elements(self, name: str, n_species: int) -> Tensor:
+        """A number for each element: of the chosen task, or the only one."""
+        weight = self.state.get(name)
+        if self.fidelity is not None and weight is not None and weight.dim() == 2:
+            return self.get(name, self.fidelity.n_tasks, n_species)[self.fidelity.number]
+        return self.get(name, -1).expand(n_species)
+
 
 def _fill(model: nequip.Model, weights: _Weights, rows: list[int]) -> list[float]:
     """Copy all weights into the model; returns the shift of every element, eV."""
     n_species = len(weights.config["_type_map"])
-    embedding = weights.get("onehot_to_feature_x.linear.weight", n_species, -1) / math.sqrt(n_species)
+    scalars = o3.Irreps([(model.embedding.shape[1], "0e")])
+    onehot = o3.Irreps([(n_species, "0e")])
+    matrices, constants = weights.with_constants(
+        "node_embedding", "onehot_to_feature_x.linear.weight", onehot, scalars
+    )
+    embedding = matrices[scalars[0].ir][0] / math.sqrt(n_species) + constants
     model.embedding.copy_(embedding[rows])
     if "edge_embedding.basis_function.coeffs" in weights.state:
         model.basis.roots.copy_(
@@ -316,15 +388,23 @@ def _fill(model: nequip.Model, weights: _Weights, rows: list[int]) -> list[float
             weight.mul_(mean / denominators[t])
         _fill_radial(interaction, layer, weights, f"{t}_convolution.")
         interaction.convolution.radial.weights[0].mul_(math.sqrt(2.0 / model.cutoff))
-    hidden = weights.get("reduce_input_to_hidden.linear.weight", embedding.shape[1], -1)
-    out = weights.get("reduce_hidden_to_energy.linear.weight", hidden.shape[1], 1)
-    model.readout.weights[0].copy_(hidden @ out / math.sqrt(hidden.shape[1]))
     scale, shift = (
-        weights.get(f"rescale_atomic_energy.{name}", -1).expand(n_species)[rows]
-        for name in ("scale", "shift")
+        weights.of_elements(f"rescale_atomic_energy.{name}", n_species)[rows] for name in ("scale", "shift")
     )
     model.energy_scale.copy_(scale)
-    return shift.tolist()
+    return (shift + scale * _fill_readout(model, weights)).tolist()
+
+
+def _fill_readout(model: nequip.Model, weights: _Weights) -> Tensor:
+    """Two linear layers in one; returns the constant that the task adds to the energy of every atom."""
+    scalars = o3.Irreps([(_interactions(model)[-1].irreps_out.dim, "0e")])
+    n_hidden = weights.get("reduce_hidden_to_energy.linear.weight", -1, 1).shape[0]
+    matrices, constants = weights.with_constants(
+        "output_block", "reduce_input_to_hidden.linear.weight", scalars, o3.Irreps([(n_hidden, "0e")])
+    )
+    out = weights.get("reduce_hidden_to_energy.linear.weight", n_hidden, 1) / math.sqrt(n_hidden)
+    model.readout.weights[0].copy_(matrices[scalars[0].ir][0] @ out)
+    return constants @ out.squeeze(1)
 
 
 def _interactions(model: nequip.Model) -> list[nequip.Interaction]:
@@ -365,14 +445,23 @@ def _fill_linears(
         matrices = {ir: matrix[rows] for ir, matrix in matrices.items()}
     else:
         matrices = weights.matrices(shortcut + "linear.weight", layer.irreps_in, merged)
-    up = weights.matrices(f"{prefix}self_interaction_1.linear.weight", layer.irreps_in, layer.irreps_in)
-    down = weights.matrices(f"{prefix}self_interaction_2.linear.weight", middle, merged)
+    up, before = weights.with_constants(
+        "self_inter_intro", f"{prefix}self_interaction_1.linear.weight", layer.irreps_in, layer.irreps_in
+    )
+    down, after = weights.with_constants(
+        "self_inter_outro", f"{prefix}self_interaction_2.linear.weight", middle, merged
+    )
     fill_linears(
         interaction,
         (layer.irreps_in, layer.irreps_out),
         by_output,
         {"linear_up": up, "linear_down": down, "self_connection": matrices},
     )
+    if interaction.linear_up.bias is not None and interaction.self_connection.bias is not None:
+        interaction.linear_up.bias.copy_(before)
+        columns = gate_columns(interaction.gate, layer.irreps_out)
+        index = torch.cat([index for ir, index in columns if ir == o3.Irrep("0e")])
+        interaction.self_connection.bias.copy_(after[index])
 
 
 def _fill_radial(interaction: nequip.Interaction, layer: LayerPaths, weights: _Weights, prefix: str) -> None:

@@ -15,27 +15,29 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlplugins import files
 from mlplugins.errors import BadInput
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values()}
+BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2}
+BYTES |= {"int32": 4, "float32": 4, "int64": 8, "float64": 8}
+"""Of one element, by name of the dtype."""
 DEEPEST = 500
 """Nesting of tuples in lists in …; models have some tens, and Python does not bound the hash of a tuple."""
 LARGEST_TEXT = 50_000_000
@@ -86,6 +88,18 @@ class Stub:
         return f"<{self.name}>"
 
 
+class TensorShape(NamedTuple):
+    """What stands for a tensor where its numbers are not read.
+
+    Attributes:
+        size: its length along every axis.
+        dtype: `float32`, …
+    """
+
+    size: tuple[int, ...]
+    dtype: str
+
+
 class _Constructor:
     """A function that pickle may call; pickle's BUILD cannot change it."""
 
@@ -101,12 +115,19 @@ class _Constructor:
         raise pickle.UnpicklingError("state for a function")
 
 
+class _Dtype(str):
+    """Name of a dtype where a storage has it: what a forged file puts there is text."""
+
+    __slots__ = ()
+
+
 @dataclass
 class _Storage:
-    """The bytes of a tensor storage, with its dtype."""
+    """A tensor storage: its bytes (None: not read), number of elements and dtype."""
 
-    data: bytearray = field(repr=False)
-    dtype: torch.dtype
+    data: bytearray | None = field(repr=False)
+    n: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,13 @@ class _Layout:
     storages: str
 
     def bytes(self, key: str) -> bytearray:
-        return bytearray(self.archive.read(f"{self.root}/{self.storages.format(key)}"))
+        return bytearray(self.archive.read(self._entry(key)))
+
+    def n_bytes(self, key: str) -> int:
+        return self.archive.getinfo(self._entry(key)).file_size
+
+    def _entry(self, key: str) -> str:
+        return f"{self.root}/{self.storages.format(key)}"
 
 
 def names(path: Path | str) -> Names:
@@ -179,6 +206,7 @@ def load(
     allowed: Callable[[str], bool],
     program: str = "data.pkl",
     storages: str = "data/{}",
+    shapes: bool = False,
 ) -> Any:
     """The content of a torch file; foreign classes become `Stub`s if `allowed(name)`, else an error.
 
@@ -187,11 +215,13 @@ def load(
         allowed: decides by `module.name` which foreign classes may appear, as stubs.
         program: the pickle within the archive's folder.
         storages: where in it a tensor's bytes are; torch.package has ".data/{}.storage".
+        shapes: give a `TensorShape` for every tensor, and the name of every dtype; torch is not imported.
 
     Raises:
         BadInput: not such a file, truncated, or a class or function that is not allowed (it is named).
 
     >>> import tempfile
+    >>> import torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     torch.save({"weight": torch.ones(2)}, f"{folder}/a.pth")
     ...     load(f"{folder}/a.pth", lambda name: False)
@@ -203,7 +233,7 @@ def load(
         content = _program(archive, path, program)
         try:
             _require_bounded(content)
-            return _Unpickler(layout, content, allowed).load()
+            return _Unpickler(layout, content, allowed, shapes).load()
         except _NotAllowed as error:
             raise BadInput(f"{path}: {error}; nothing of it was executed") from error
         except Exception as error:  # a broken or hostile program may raise anything
@@ -306,10 +336,14 @@ def _nest(stack: list[int], opcode: pickletools.OpcodeInfo) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, layout: _Layout, program: bytes, allowed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, layout: _Layout, program: bytes, allowed: Callable[[str], bool], shapes: bool = False
+    ) -> None:
         super().__init__(io.BytesIO(program), encoding="utf-8")
         self.layout = layout
         self.allowed = allowed
+        self.constructors = CONSTRUCTORS | ({} if shapes else TENSORS)
+        self.shapes = shapes
         self.known: dict[str, Any] = {}
         self.storages: dict[str, _Storage] = {}
 
@@ -321,12 +355,12 @@ class _Unpickler(pickle.Unpickler):
         return self.known[full]
 
     def _resolve(self, module: str, name: str, full: str) -> Any:
-        if full in CONSTRUCTORS:
-            return _Constructor(CONSTRUCTORS[full])
+        if full in self.constructors:
+            return _Constructor(self.constructors[full])
         if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
+            return _Dtype(STORAGES[name])
+        if module == "torch" and name in BYTES:
+            return name if self.shapes else _torch_dtype(name)
         if self.allowed(full):
             return type(name.rpartition(".")[2] or "Stub", (Stub,), {"name": full})
         raise _NotAllowed(f"the file contains '{full}', which this reader does not know")
@@ -334,36 +368,61 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, identity: Any) -> Any:
         """A storage, from its entry in the archive."""
         kind, dtype, key, _, n_elements = identity
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
+        if kind != "storage" or not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError(f"unknown persistent object {kind!r} of {dtype!r}")
         key = str(key)  # torch.package counts with numbers
         if key not in self.storages:
-            data = self.layout.bytes(key)
-            if len(data) != int(n_elements) * dtype.itemsize:
-                raise pickle.UnpicklingError(f"storage {key} has {len(data)} bytes for {n_elements} {dtype}")
-            self.storages[key] = _Storage(data, dtype)
+            data = None if self.shapes else self.layout.bytes(key)
+            n_bytes = self.layout.n_bytes(key) if data is None else len(data)
+            if n_bytes != int(n_elements) * BYTES[dtype]:
+                raise pickle.UnpicklingError(f"storage {key} has {n_bytes} bytes for {n_elements} {dtype}")
+            self.storages[key] = _Storage(data, int(n_elements), str(dtype))
         return self.storages[key]
+
+
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _shape(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> TensorShape:
+    """The shape that torch._utils._rebuild_tensor_v2 makes, with its bounds checked."""
+    if not isinstance(storage, _Storage) or len(size) != len(stride):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    if min((offset, *size, *stride), default=0) < 0:
+        raise pickle.UnpicklingError("a tensor with negative sizes")
+    n, last = storage.n, offset + sum((k - 1) * s for k, s in zip(size, stride))
+    if math.prod(size) > 0 and (last >= n or math.prod(size) > n):
+        raise pickle.UnpicklingError(f"a tensor of size {size} in a storage of {n} elements")
+    return TensorShape(tuple(size), storage.dtype)
 
 
 def _tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
     """torch._utils._rebuild_tensor_v2, with its bounds checked."""
-    if not isinstance(storage, _Storage) or len(size) != len(stride):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    n = len(storage.data) // storage.dtype.itemsize
-    if min((offset, *size, *stride), default=0) < 0:
-        raise pickle.UnpicklingError("a tensor with negative sizes")
-    if math.prod(size) == 0:
-        return torch.empty(size, dtype=storage.dtype)
-    if offset + sum((k - 1) * s for k, s in zip(size, stride)) >= n or math.prod(size) > n:
-        raise pickle.UnpicklingError(f"a tensor of size {size} in a storage of {n} elements")
-    flat = torch.frombuffer(storage.data, dtype=storage.dtype)
-    return flat.as_strided(size, stride, offset)
+    import torch
+
+    shape = _shape(storage, offset, size, stride)
+    dtype = _torch_dtype(shape.dtype)
+    if math.prod(size) == 0 or storage.data is None:
+        return torch.empty(size, dtype=dtype)
+    return torch.frombuffer(storage.data, dtype=dtype).as_strided(size, stride, offset)
 
 
-def _parameter(tensor: Tensor, *_: Any) -> Tensor:
+def _parameter(tensor: Any, *_: Any) -> Any:
+    from torch import Tensor
+
     if not isinstance(tensor, Tensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return tensor
+
+
+def _parameter_shape(tensor: Any, *_: Any) -> Any:
+    if not isinstance(tensor, TensorShape):
         raise pickle.UnpicklingError("a parameter without a tensor")
     return tensor
 
@@ -377,10 +436,16 @@ def _ordered(*arguments: Any) -> collections.OrderedDict[Any, Any]:
     return collections.OrderedDict(*arguments)
 
 
-CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+TENSORS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.nn.parameter.Parameter": _parameter,
+}
+
+CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _shape,
+    "torch._utils._rebuild_parameter": _parameter_shape,
+    "torch.nn.parameter.Parameter": _parameter_shape,
     "torch.Size": lambda *sizes: tuple(*sizes),
     "torch.device": lambda *parts: ":".join(str(part) for part in parts),
     "collections.OrderedDict": _ordered,
@@ -391,4 +456,4 @@ CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "builtins.complex": lambda *parts: complex(*parts),
     "_codecs.encode": _text,
 }
-"""The only functions that a pickle can reach."""
+"""The only functions that a pickle can reach, those of `TENSORS` in their place where tensors are read."""

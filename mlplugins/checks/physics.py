@@ -11,10 +11,11 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, Check, limits
+from mlplugins.checks.result import FORCE_UNIT, Check, limits
 from mlplugins.engines.ase.calculator import MLCalculator
 from mlplugins.errors import MlpluginsError
 from mlplugins.model_file.artifact import Artifact, Results
+from mlplugins.quantities import QUANTITIES, Quantity
 from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS
 
 Array = NDArray[np.float64]
@@ -121,42 +122,49 @@ class PhysicsChecks:
         return [self._relative("stress = dE/dε/V", slopes - expected, scale, step * volume)]
 
     def symmetry(self) -> list[Check]:
-        """Rotation (also of forces), inversion, translation, permutation."""
+        """Rotation, inversion, translation and permutation of every quantity."""
         base = self.rattled
-        n = len(base)
         rotations = Rotation.random(3, random_state=1).as_matrix()
-        order = self.random.permutation(n) if not self.model.molecular else self._equivalent_order()
-        shift = self.random.uniform(-2, 2, 3)
-        variants = [_transformed(base, rotation) for rotation in rotations]
-        variants += [_transformed(base, -np.eye(3)), base.copy(), base[order]]
-        variants[4].positions += shift
-        reference, *results = self._evaluate([base, *variants])
-        turned = results[:3]
-        energies = [abs(_difference(result, reference)) / n for result in results]
-        energies[5] = abs(results[5].energy - reference.energy) / n
-        rotated = max(np.abs(r.forces - reference.forces @ q.T).max() for r, q in zip(turned, rotations))
-        permuted = np.abs(results[5].forces - reference.forces[order]).max()
-        translated = np.abs(results[4].forces - reference.forces).max()
-        lim_energy, lim = self.limits.same_energy, self.limits.same_force
-        no_parity = self.model.record.get("hyperparameters", {}).get("parity") == "even"
-        turn_limits, note = (lim_energy, lim), ""
-        mirrored = (np.inf, "without parity by construction") if no_parity else (lim_energy, "")
-        if self.unconstrained:
-            turn_limits, note = (np.inf, np.inf), "learned, not exact"
-            mirrored = (np.inf, note)
-        return [
-            self._row("rotation: energy", max(energies[:3]), turn_limits[0], ENERGY_UNIT, note=note),
-            self._row("rotation: forces", rotated, turn_limits[1], FORCE_UNIT, note=note),
-            self._row("inversion: energy", energies[3], mirrored[0], ENERGY_UNIT, note=mirrored[1]),
-            self._row("translation: energy", energies[4], lim_energy, ENERGY_UNIT),
-            self._row("translation: forces", translated, lim, FORCE_UNIT),
-            self._row("permutation: energy", energies[5], lim_energy, ENERGY_UNIT),
-            self._row("permutation: forces", permuted, lim, FORCE_UNIT),
-        ]
+        order = self._order()
+        shifted = base.copy()
+        shifted.positions += self.random.uniform(-2, 2, 3)
+        variants = [_transformed(base, matrix) for matrix in (*rotations, -np.eye(3))]
+        reference, *results = self._evaluate([base, *variants, shifted, base[order]])
+        same = np.eye(3)
+        learned = (np.inf, "learned, not exact") if self.unconstrained else (None, "")
+        even = self.model.record.get("hyperparameters", {}).get("parity") == "even"
+        mirrored = (np.inf, "without parity by construction") if even and not self.unconstrained else learned
+        rows = self._equal("rotation", [*zip(results[:3], rotations)], reference, *learned)
+        rows += self._equal("inversion", [(results[3], -same)], reference, *mirrored)
+        rows += self._equal("translation", [(results[4], same)], reference)
+        back = _in_order(results[5], np.argsort(order))
+        return rows + self._equal("permutation", [(back, same)], reference)
 
-    def _equivalent_order(self) -> NDArray[np.int64]:
-        """An order of the atoms under which a model of one molecule does not change: permutations that it
-        knows."""
+    def _equal(
+        self,
+        kind: str,
+        turned: Sequence[tuple[Results, Array]],
+        reference: Results,
+        limit: float | None = None,
+        note: str = "",
+    ) -> list[Check]:
+        """Rows of all quantities: results for the structure turned by a matrix, against the reference."""
+        n, rows = len(reference.forces), []
+        for name, quantity in QUANTITIES.items():
+            expected = reference.get(name)
+            if expected is None:
+                continue
+            worst = np.max([_deviation(quantity, got, quantity.turned(expected, q), n) for got, q in turned])
+            if name == "energy":
+                worst = np.max([abs(_difference(got, reference)) / n for got, _ in turned])
+            allowed = self.limits.same(quantity, expected) if limit is None else limit
+            rows.append(self._row(f"{kind}: {name}", worst, allowed, quantity.compared_unit, note=note))
+        return rows
+
+    def _order(self) -> NDArray[np.int64]:
+        """A new order of the atoms: any, or for a model of one molecule a permutation that it knows."""
+        if not self.model.molecular:
+            return self.random.permutation(len(self.rattled))
         known = self.model.record.get("hyperparameters", {}).get("permutations")
         orders = known if isinstance(known, list) and known else [list(range(len(self.atoms)))]
         return np.array(orders[-1], dtype=np.int64)
@@ -172,7 +180,7 @@ class PhysicsChecks:
         return [self._row("isolated atoms: force", value, 1e-10, FORCE_UNIT, note=energies)]
 
     def extensivity(self) -> list[Check]:
-        """Two cells, or two molecules beyond the range, have twice the energy and the same forces."""
+        """Two cells, or two molecules beyond the range: twice the energy, the same forces, …"""
         base = self.rattled
         if base.pbc.any():
             axis = int(np.argmax(base.pbc))
@@ -185,13 +193,13 @@ class PhysicsChecks:
             other.positions[:, 0] += np.ptp(base.positions[:, 0]) + 2 * self.model.interaction_range + 10.0
             double += other
         one, two = self._evaluate([base, double])
-        energy = abs(two.energy - 2 * one.energy) / len(double)
-        force = np.abs(two.forces - np.concatenate([one.forces, one.forces])).max()
-        lim_energy, lim = self.limits.same_energy, self.limits.same_force
-        return [
-            self._row("extensivity: energy", energy, lim_energy, ENERGY_UNIT),
-            self._row("extensivity: forces", force, lim, FORCE_UNIT),
-        ]
+        rows = []
+        for name, quantity in QUANTITIES.items():
+            if (value := one.get(name)) is not None:
+                deviation = _deviation(quantity, two, quantity.of_copies(value, 2), len(double))
+                limit = self.limits.same(quantity, value)
+                rows.append(self._row(f"extensivity: {name}", deviation, limit, quantity.compared_unit))
+        return rows
 
     def cutoff(self) -> list[Check]:
         """Energy and force are continuous where a neighbour enters, alone and beside a third atom.
@@ -282,6 +290,25 @@ def _difference(a: Results, b: Results) -> float:
     if a.energies is None or b.energies is None:
         return a.energy - b.energy
     return float((a.energies - b.energies).sum())
+
+
+def _deviation(quantity: Quantity, got: Results, expected: Array, n_atoms: int) -> float:
+    """Largest difference of a component, in the `compared_unit`."""
+    value = got.get(quantity.name)
+    difference = np.nan if value is None else float(np.abs(value - expected).max())
+    return difference / n_atoms if quantity.extensive else difference
+
+
+def _in_order(results: Results, order: NDArray[np.int64]) -> Results:
+    """Results of the atoms in another order."""
+    values = {name: results.get(name) for name in (*QUANTITIES, "energies")}
+    return Results.of(
+        {
+            name: value[order] if name == "energies" or QUANTITIES[name].per == "atom" else value
+            for name, value in values.items()
+            if value is not None
+        }
+    )
 
 
 def _transformed(atoms: Atoms, matrix: Array) -> Atoms:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlplugins.model_file.artifact import Artifact
-from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.quantities import QUANTITIES, Quantity, Results
 
 ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT = (
     QUANTITIES[name].compared_unit for name in ("energy", "forces", "stress")
@@ -90,6 +90,12 @@ class Limits:
     jump_force: float
     drift: float
     rounding: float
+
+    def same(self, quantity: Quantity, value: Any) -> float:
+        """For a quantity of equivalent structures, in its `compared_unit`; `value` says how large it is."""
+        others = self.same_force * max(1.0, float(np.abs(value).max()))
+        own = {"energy": self.same_energy, "forces": self.same_force, "stress": min(self.stress, others)}
+        return own.get(quantity.name, others)
 
 
 def limits(model: Artifact, result: Results) -> Limits:

@@ -3,23 +3,84 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlplugins import files
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments are wrong input like any other: one sentence, exit code 2."""
+    """Wrong arguments are wrong input: one sentence with the nearest right one, exit code 2."""
+
+    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse; an option that does not exist is named with the nearest one."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings if name[:2] == "--"]
+            named = next((word for word in unknown if word.startswith("-")), None)
+            if named is None:
+                self.error(f"'{unknown[0]}': one argument too many")
+            self.error(f"unknown option '{named}': {nearest(named.partition('=')[0], options)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found."""
+        choice = re.search(r"^argument (.+): invalid choice: '(.*)' \(choose from (.+)\)$", message)
+        if choice is not None:
+            option, word, valid = choice.groups()
+            names = [name.strip("' ") for name in valid.split(",")]
+            message = f"argument {option}: '{word}': {nearest(word, names)}"
         raise BadInput(f"{message}; see `{self.prog} --help`")
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Docstrings as they are, but for paragraphs that are wider than the terminal: those are filled anew."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for plain, group in itertools.groupby(text.splitlines(), lambda line: line[:1].strip() != ""):
+            block = list(group)
+            if plain and max(map(len, block)) > width:
+                block = textwrap.wrap(" ".join(block), width)
+            lines += block
+        return "\n".join(indent + line for line in lines)
+
+
+class Items(argparse.Action):
+    """Values of an option, or a last argument, that takes several, with spaces or commas between them.
+
+    Args:
+        item: makes of each text what is meant.
+    """
+
+    def __init__(self, *args: Any, item: Callable[[str], Any] = str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.item = item
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Store the items as a list."""
+        words = [
+            word
+            for value in values
+            for word in ([value] if files.exists(value) else value.split(","))
+            if word.strip()
+        ]
+        try:
+            found = [self.item(word.strip()) for word in words]
+        except ValueError:
+            kind = "whole numbers" if self.item is int else "numbers"
+            parser.error(f"{option_string}: expected {kind}, got '{' '.join(values)}'")
+        if not found:
+            parser.error(f"{option_string}: expected at least one value")
+        setattr(namespace, self.dest, found)
 
 
 class OutputFile(type(Path())):  # type: ignore[misc]
@@ -77,14 +138,19 @@ def console(quiet: bool = False) -> Console:
     return Console(soft_wrap=False, markup=False, emoji=False, quiet=quiet)
 
 
-def existing_file(text: str) -> Path:
-    """The path of a file that exists (to be called in `run`: argparse would hide the text).
+def existing_file(text: str, *names: str) -> Path:
+    """The path of a file that exists (to be called in `run`: argparse would hide the text); in the place of
+    a folder that of the first of `names` in it.
 
     >>> existing_file("no/such/file")
     Traceback (most recent call last):
     ...
     mlplugins.errors.BadInput: no such file: 'no/such/file'
     """
-    if not files.exists(text, file=True):
-        raise BadInput(f"no such file: '{text}'")
-    return Path(text)
+    path = files.in_folder(text, *names)
+    if files.exists(path, file=True):
+        return path
+    if files.exists(path):
+        without = f" without {' or '.join(names)}" if names else ""
+        raise BadInput(f"'{text}' is a folder{without}; expected a file")
+    raise BadInput(f"no such file: '{text}'")

@@ -37,13 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
     )
 
 
-def checked(args: argparse.Namespace) -> Path:
-    """The checkpoint, which must exist; options that cannot work are refused before anything is read.
+def checked(args: argparse.Namespace, *names: str) -> Path:
+    """The checkpoint, itself or under one of `names` in a folder; options that cannot work are refused before
+    anything is read.
 
     Raises:
         BadInput: no such checkpoint, or structures for tables that are not asked for.
     """
-    path = _common.existing_file(args.checkpoint)
+    path = _common.existing_file(args.checkpoint, *names)
     if args.structures is not None:
         if args.radial_tables is None:
             raise BadInput(

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlplugins import engines, files
-from mlplugins.cli._common import add_json, console
+from mlplugins.cli._common import Items, add_json, console
 
 if TYPE_CHECKING:
     from mlplugins.checks.result import Check
@@ -33,13 +33,24 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins check`."""
-    parser.add_argument("model", help="model.pt of mlplugins, or any metatomic model")
+    parser.add_argument("model", help="model.pt (any metatomic model), or the folder of a run")
     parser.add_argument("structures", nargs="+", metavar="STRUCTURE", help="FILE (all frames) or FILE@INDEX")
     parser.add_argument(
-        "--engines", default=",".join(engines.available()), help="comma-separated (default: %(default)s)"
+        "--engines",
+        nargs="+",
+        action=Items,
+        default=engines.available(),
+        metavar="NAME",
+        help=f"default: {' '.join(engines.available())}",
     )
     parser.add_argument(
-        "--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="MPI ranks of LAMMPS (default: 1 2)"
+        "--ranks",
+        nargs="+",
+        action=Items,
+        item=int,
+        default=[1, 2],
+        metavar="N",
+        help="MPI ranks of LAMMPS (default: 1 2)",
     )
     parser.add_argument(
         "--nve-steps", type=int, default=200, metavar="N", help="steps of the short NVE in ASE (default: 200)"
@@ -58,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
     """Check, print one table, return 0 if all passed."""
     from mlplugins.checks.suite import CheckOptions, check
 
-    names = tuple(name.strip() for name in args.engines.split(",") if name.strip())
-    options = CheckOptions(names, tuple(args.ranks), args.nve_steps, args.md, args.unconstrained)
+    options = CheckOptions(
+        tuple(args.engines), tuple(args.ranks), args.nve_steps, args.md, args.unconstrained
+    )
     out = console()
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -5,6 +5,7 @@ example:
   mlplugins convert checkpoint_sevennet_0.pth --elements Li P S Cl --dtype float64
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables 1025
+  mlplugins convert checkpoint_sevennet_mf_0.pth --task PBE
 
 The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
 taken, too: to keep fewer elements, in another precision, portable, or with tables.
@@ -32,10 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--elements",
         nargs="+",
+        action=_common.Items,
         metavar="SYMBOL",
         help="keep only these elements (Li P S, or Li,P,S); default: all of the model",
     )
-    parser.add_argument("--head", metavar="NAME", help="which head of several (MACE); default: 'Default'")
+    parser.add_argument(
+        "--head",
+        "--task",
+        metavar="NAME",
+        help="which of several levels of theory: head of MACE (default: 'Default') or task of SevenNet",
+    )
     _common.add_json(parser)
 
 
@@ -45,10 +52,9 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("no checkpoint named; it comes first: mlplugins convert FILE --elements Li P S")
     from mlplugins.workflows.convert import convert
 
-    path = _model_file.checked(args)
-    wanted = args.elements and [symbol for word in args.elements for symbol in word.split(",") if symbol]
+    path = _model_file.checked(args, "model.pt")
     tables = _model_file.tables(args)
-    record = convert(path, args.output, wanted, args.head, args.dtype, args.portable, tables)
+    record = convert(path, args.output, args.elements, args.head, args.dtype, args.portable, tables)
     _model_file.print_tables(record)
     _print(record)
     files.write_json(args.json, record)

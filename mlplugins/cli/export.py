@@ -18,7 +18,7 @@ from mlplugins.cli import _common, _model_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins export`."""
-    parser.add_argument("checkpoint", help="checkpoint.ckpt of mlplugins train")
+    parser.add_argument("checkpoint", help="checkpoint.ckpt of mlplugins train, or its folder")
     _model_file.add_arguments(parser, None, "as trained")
     _common.add_json(parser)
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Export; 0 if the file was written."""
     from mlplugins.workflows.convert import export_checkpoint
 
-    path = _model_file.checked(args)
+    path = _model_file.checked(args, "checkpoint.ckpt")
     record = export_checkpoint(path, args.output, args.dtype, args.portable, _model_file.tables(args))
     _model_file.print_tables(record)
     kind = ", portable" if args.portable else ""

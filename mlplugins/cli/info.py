@@ -1,10 +1,11 @@
-"""Show what a model.pt contains: elements, cutoff, precision, hyper-parameters, training record, versions.
+"""Show what a model.pt is: elements, cutoff, accuracy, data, date, licence, citation; with --all everything.
 
 Example:
   mlplugins info potential/model.pt
+  mlplugins info potential --all          # the folder of a run
   mlplugins info potential/model.pt --json info.json
 
-Works for any metatomic model; hyper-parameters and the training record are shown if mlplugins wrote the file.
+Works for any metatomic model; errors, data and the training record are shown if mlplugins wrote the file.
 A model.pt is a program. This command reads it without running any of its code: use it before you load a
 file from an unknown source.
 """
@@ -19,10 +20,13 @@ from typing import Any
 from mlplugins import files
 from mlplugins.cli._common import add_json, console
 
+UNSTATED = "not stated"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins info`."""
-    parser.add_argument("model", type=Path, help="model.pt")
+    parser.add_argument("model", type=Path, help="model.pt, or the folder of a run")
+    parser.add_argument("--all", action="store_true", help="everything that the file says of itself")
     add_json(parser)
 
 
@@ -38,25 +42,43 @@ def run(args: argparse.Namespace) -> int:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows(record):
+    for name, value in [*first(record), *(rest(record) if args.all else [])]:
         table.add_row(Text(name), Text(value))  # what a file says is no markup
     console().print(table)
+    if not args.all:
+        console().print("more: --all (outputs, baseline, configuration, versions), --json FILE")
     return 0
 
 
-def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each line of the table."""
+def first(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of what a user needs to know first."""
     layers = record["layers"]
-    reach = f"{record['interaction_range_A']:g} Å"
-    if layers is not None:
-        reach += f" = {layers} layer{'s' if layers > 1 else ''} × {record['cutoff_A']:g} Å"
-    lines = [
-        ("file", f"{record['file']} ({record['bytes'] / 1e6:.2f} MB)"),
-        ("name", record["name"] or "–"),
-        ("family", record["family"] or _foreign(record["wraps"])),
+    cutoff = "–" if record["cutoff_A"] is None else f"{record['cutoff_A']:g} Å"
+    if layers is not None and layers > 1:
+        cutoff += f"; range {record['interaction_range_A']:g} Å = {layers} layers × {record['cutoff_A']:g} Å"
+    references = record["references"]
+    papers = [*references.get("model", []), *references.get("architecture", [])]
+    return [
         ("elements", _list(record["elements"])),
-        ("interaction range", reach),
-        ("precision", f"{record['dtype']}, on {', '.join(record['devices'])}"),
+        ("cutoff", cutoff),
+        ("accuracy", _accuracy(record["errors"])),
+        ("data", _data(record["data"])),
+        ("date", record["date"] or UNSTATED),
+        ("licence", str(record["licence"] or UNSTATED)),
+        ("cite", _list(papers) or UNSTATED),
+        ("model", f"{record['family'] or _foreign(record['wraps'])}, {record['dtype']}"),
+        ("file", f"{record['file']} ({record['bytes'] / 1e6:.2f} MB)"),
+    ]
+
+
+def rest(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of everything else."""
+    layers = record["layers"]
+    lines = [
+        ("name", record["name"] or "–"),
+        ("authors", _list(record["authors"]) or UNSTATED),
+        ("interaction range", f"{record['interaction_range_A']:g} Å"),
+        ("devices", _list(record["devices"])),
         ("parameters", f"{record['parameters']:,}".replace(",", " ")),
         ("energy", "per atom" if record["energy_per_atom"] else "per structure only"),
         ("outputs", _list([f"{key} ({unit or 'no unit'})" for key, unit in record["outputs"].items()])),
@@ -72,6 +94,43 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"cite ({kind})", _list(items)))
     lines.extend(_flat(record["record"]))
     return lines
+
+
+def _accuracy(errors: Any) -> str:
+    """The errors of the set that says most: test, else validation, else training."""
+    from mlplugins.quantities import QUANTITIES
+
+    for name in ("test", "validation", "train"):
+        found = errors.get(name) if isinstance(errors, dict) else None
+        if not isinstance(found, dict):
+            continue
+        parts = []
+        for quantity in QUANTITIES.values():
+            pair = found.get(quantity.name)
+            value = pair.get(quantity.error_key("mae")) if isinstance(pair, dict) else None
+            if isinstance(value, int | float):
+                parts.append(f"{quantity.name} {value:.3g} {quantity.error_unit}")
+        what = "training" if name == "train" else name
+        return f"MAE of {found.get('n_structures')} {what} frames: {', '.join(parts)}"
+    return "not recorded; `mlplugins evaluate` measures it"
+
+
+def _data(data: dict[str, Any] | None) -> str:
+    if data is None:
+        return UNSTATED
+    parts = []
+    for name, what in (("train", "training"), ("validation", "validation"), ("test", "test")):
+        count = data.get(f"n_{name}")
+        named = data["files"].get(name)
+        where = _list(named) if isinstance(named, list) else named if isinstance(named, str) else None
+        if count or where:
+            frames = f"{count} {what}" if count else what
+            parts.append(f"{frames} ({where})" if where else frames)
+    texts = [f"frames: {', '.join(parts)}"] if parts else []
+    source = data["source"]
+    if source:
+        texts.append(f"from {source.get('file', '?')} ({source.get('format', '?')})")
+    return "; ".join(texts) or UNSTATED
 
 
 def _foreign(inside: str | None) -> str:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         nargs="+",
+        action=_common.Items,
         default=[],
         metavar="model.pt",
         help="for --method uncertainty: one, or a committee",
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = {Path(path).resolve() for word in args.data for path, _ in dataset.files(word)}
     if args.output.resolve() in inputs:
         raise BadInput(f"-o: '{args.output}' holds the structures to choose from; give another file")
-    models = [artifact.load(_common.existing_file(path), args.device) for path in args.model]
+    models = [artifact.load(_common.existing_file(path, "model.pt"), args.device) for path in args.model]
     console = _common.console()
     with _display.Bar(console, "evaluating" if models else "describing") as bar:
         found = select(args.data, args.n, args.method, models, args.cutoff, args.seed, bar)

@@ -19,9 +19,12 @@ from typing import Any, NamedTuple
 
 from ase.data import atomic_numbers
 
-from mlplugins import __version__
+from mlplugins import __version__, files
 from mlplugins.errors import BadInput
 from mlplugins.model_file import format
+
+NAME = "model.pt"
+"""In the folder of a run."""
 
 _CHUNK = 1 << 20
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -66,6 +69,9 @@ class Archive:
         extensions: TorchScript extensions that it was written with, and libraries that those need.
         name: title of the model.
         references: papers to cite, by kind.
+        authors: of the model.
+        date: when mlplugins wrote the file, `YYYY-MM-DD` by the clock of that machine; None in the files of
+            others.
         entries: what mlplugins wrote; None in the files of others. A wrapper keeps the entries of the model
             inside it, so they say nothing of who wrote the outermost module.
     """
@@ -75,6 +81,8 @@ class Archive:
     extensions: tuple[Library, ...]
     name: str
     references: dict[str, list[str]]
+    authors: tuple[str, ...]
+    date: str | None
     entries: Entries | None
 
     def failed(self, reason: str) -> BadInput:
@@ -92,11 +100,19 @@ class Archive:
 def read_archive(path: Path) -> Archive:
     """Verify all checksums of a model file, and read its metadata; no code of it is run.
 
+    Args:
+        path: the file, or the folder of a run that holds it as `model.pt`.
+
     Raises:
         BadInput: missing, truncated, damaged or foreign file, metadata that make no sense, a newer format.
     """
+    path = files.in_folder(path, NAME)
     if not path.is_file():
-        raise BadInput(f"no such model file: '{path}'")
+        raise BadInput(
+            f"'{path}' is a folder without a {NAME}: name the model file, or the folder of a finished run"
+            if path.is_dir()
+            else f"no such model file: '{path}'"
+        )
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGE as error:
@@ -106,12 +122,13 @@ def read_archive(path: Path) -> Archive:
         ) from error
     with archive:
         sums, texts = _verified(path, archive)
+        date = _date(archive)
     if "extra/metatomic-version" not in texts:
         raise BadInput(
             f"'{path}' is an archive but not a metatomic model: expected a model.pt, got perhaps a "
             "checkpoint; `mlplugins convert` or `mlplugins export` turn one into a model.pt"
         )
-    found = _description(path, texts)
+    found = _description(path, texts, date)
     changed = _changed(sums, texts.get(format.MANIFEST))
     if changed:
         raise found.failed(f"its entry '{changed}' is not the one that was exported (stored checksum)")
@@ -156,6 +173,12 @@ def _verified(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, tuple[int
     return sums, texts
 
 
+def _date(archive: zipfile.ZipFile) -> str | None:
+    """Of our list of checksums, which is written last; torch gives its own entries no time."""
+    times = [i.date_time for i in archive.infolist() if i.filename.partition("/")[2] == format.MANIFEST]
+    return "{:04d}-{:02d}-{:02d}".format(*times[0]) if times else None
+
+
 def _damaged(path: Path, entry: str, reason: str) -> BadInput:
     return BadInput(
         f"'{path}' is damaged (entry '{entry}': {reason}): copy it again, or export the model again"
@@ -173,14 +196,19 @@ def _changed(sums: dict[str, tuple[int, int]], manifest: str | None) -> str:
     return min((line.split(" ", 2)[-1] for line in different), default="")
 
 
-def _description(path: Path, texts: dict[str, str]) -> Archive:
+def _description(path: Path, texts: dict[str, str], date: str | None) -> Archive:
     def parse(name: str, kind: type) -> Any:
         return _json(path, f"extra/{name}", texts.get(f"extra/{name}", ""), kind)
 
     metadata = parse("model-metadata", dict)
     extra = metadata.get("extra", {})
     references = metadata.get("references", {})
-    sound = isinstance(extra, dict) and all(isinstance(value, str) for value in extra.values())
+    authors = metadata.get("authors", [])
+    sound = (
+        isinstance(authors, list)
+        and isinstance(extra, dict)
+        and all(isinstance(value, str) for value in extra.values())
+    )
     sound &= isinstance(references, dict) and all(isinstance(items, list) for items in references.values())
     libraries = parse("extensions-deps", list) + parse("extensions", list)
     sound &= all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in libraries)
@@ -195,6 +223,8 @@ def _description(path: Path, texts: dict[str, str]) -> Archive:
         extensions=tuple(Library(item["name"], str(item.get("path", ""))) for item in libraries),
         name=str(metadata.get("name", "")),
         references={kind: [str(item) for item in items] for kind, items in references.items()},
+        authors=tuple(map(str, authors)),
+        date=date,
         entries=_entries(path, extra) if format.FORMAT in extra else None,
     )
 

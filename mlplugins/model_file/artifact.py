@@ -120,7 +120,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `PlainStructure`s.
+            structures: of `ase.Atoms` or `PlainStructure`.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
@@ -204,7 +204,7 @@ def load(
     """Load a model file. It is a program, and this runs it: load only files from people you trust.
 
     Args:
-        path: a model.pt of mlplugins, or any other metatomic model.
+        path: a model.pt of mlplugins, or the folder of a run with one, or any other metatomic model.
         device: `cpu`, `cuda`, `cuda:1`, …
         output: the energy output of a model that has several (`energy/pbe`, or `pbe` for short); None means
             `energy`, or the only one there is.
@@ -215,8 +215,8 @@ def load(
         BadInput: missing, truncated, damaged or foreign file, a file of a newer format, a device that is
             absent or that the model does not support, no such output.
     """
-    path = Path(path).absolute()
-    archive = read_archive(path)
+    archive = read_archive(Path(path).absolute())
+    path = archive.path
     ops.load()
     target = _device(device)
     loaded = runtime.load(archive, extensions)

@@ -42,6 +42,13 @@ class ModelCard:
         return found
 
     @property
+    def stated(self) -> dict[str, Any]:
+        """Authors, licence and papers of the model, as the section `export` of its configuration says."""
+        configuration = self.details.get("configuration")
+        found = configuration.get("export") if isinstance(configuration, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @property
     def source(self) -> dict[str, Any]:
         """Format, name and hash of the file that the model was read from."""
         found: dict[str, Any] = self.details["source"]

@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import os
-import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from mlplugins.model_file import format
 from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.models.base import Potential
-from mlplugins.models.capabilities import of_whole_molecule, predicts_variance
+from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
 from mlplugins.quantities import QUANTITIES
 
@@ -71,7 +70,7 @@ def save(
 def _trainable(potential: Potential) -> bytes | None:
     """The weights before they are folded for inference, which fine-tuning starts from; None if the family is
     solved in closed form, where nothing is trained further."""
-    if hasattr(sys.modules[type(potential).__module__], "SOLVER"):
+    if not is_trainable(potential):
         return None
     buffer = io.BytesIO()
     # not as an archive: within this one, half a file could be taken for a whole one
@@ -139,7 +138,12 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
     )
     metadata = ModelMetadata(
         name=card.name,
-        references={"architecture": card.references, "implementation": ["mlplugins"]},
+        authors=list(card.stated.get("authors") or []),
+        references={
+            "model": list(card.stated.get("cite") or []),
+            "architecture": card.references,
+            "implementation": ["mlplugins"],
+        },
         extra={
             format.FORMAT: str(format.NEWEST),
             format.FAMILY: card.family,

@@ -16,7 +16,7 @@ class Family:
         Hyperparameters: frozen dataclass.
         Model: class derived from `mlplugins.models.base.Potential`, of elements and hyper-parameters.
         references: papers to cite (`REFERENCES`).
-        solver: file of `training.solvers` that trains it in closed form (`SOLVER`); None: gradients do.
+        solver: file of `training.solvers` that trains it in closed form (`Model.solver`); None: gradients do.
         targets: labels that a closed form learns from, unless configured otherwise (`TARGETS`).
     """
 
@@ -45,11 +45,14 @@ def family(name: str) -> Family:
     Raises:
         BadInput: no such family.
     """
+    from mlplugins.models.capabilities import SolvedInClosedForm  # costs torch, as every family does
+
     given = vars(registry.load(__name__, name, "model family", NOT_FAMILIES))
+    model = given["Model"]
     return Family(
         Hyperparameters=given["Hyperparameters"],
-        Model=given["Model"],
+        Model=model,
         references=list(given.get("REFERENCES", [])),
-        solver=given.get("SOLVER"),
+        solver=model.solver if issubclass(model, SolvedInClosedForm) else None,
         targets=given.get("TARGETS"),
     )

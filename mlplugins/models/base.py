@@ -42,7 +42,7 @@ class Potential(nn.Module):
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
     """
 
-    predicts: Tuple[str, ...] = ("energy",)
+    predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
     cutoff: float
     n_layers: int
     exchange_width: int
@@ -99,6 +99,7 @@ class Potential(nn.Module):
         return 0
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        """The quantities of `predicts`, per atom: `energy` (n_centers,), eV, without the baseline, first."""
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export

@@ -29,9 +29,19 @@ class PredictsVariance:
 
     @torch.jit.export
     def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
-        """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + |ψ_i|² of one
-        atom, Σ residual + |Σ ψ|² of a sum of atoms."""
+        """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + ‖ψ_i‖² of one
+        atom, Σ residual + ‖Σ ψ‖² of a sum of atoms."""
         raise NotImplementedError("a family that predicts its variance implements posterior_features()")
+
+
+class SolvedInClosedForm:
+    """Weights that solve linear equations: nothing trains them further.
+
+    Attributes:
+        solver: file of `mlplugins.training.solvers` that solves them.
+    """
+
+    solver: str
 
 
 class WholeMolecule:
@@ -90,6 +100,11 @@ class HasHead:
 def predicts_variance(potential: Potential) -> bool:
     """Whether `posterior_features` of this model is more than zero."""
     return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
+
+
+def is_trainable(potential: Potential) -> bool:
+    """Whether gradients can train the model, or a part of it, further."""
+    return not all(isinstance(part, SolvedInClosedForm) for part in potential.parts())
 
 
 def of_whole_molecule(potential: Potential) -> bool:

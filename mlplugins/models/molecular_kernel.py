@@ -22,11 +22,10 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models.base import Potential, resize_buffers
-from mlplugins.models.capabilities import WholeMolecule
+from mlplugins.models.capabilities import SolvedInClosedForm, WholeMolecule
 from mlplugins.nn.kernel_sum import KernelSum
 from mlplugins.structures.graph import Graph
 
-SOLVER = "molecular_kernel"
 TARGETS = "energies+forces"
 REFERENCES = [
     "P. O. Dral, A. Owens, S. N. Yurchenko, W. Thiel, J. Chem. Phys. 146, 244108 (2017)",
@@ -59,7 +58,7 @@ class Hyperparameters:
     cutoff: float | None = None
 
 
-class Model(WholeMolecule, Potential):
+class Model(SolvedInClosedForm, WholeMolecule, Potential):
     """A molecular kernel model; `elements` in the order of the species index. Without a fit its energy is 0.
 
     Attributes (buffers; n atoms, P pairs or matrix entries, K permutations, M training points):
@@ -77,6 +76,7 @@ class Model(WholeMolecule, Potential):
         BadInput: an unknown descriptor or kernel, a length that is not positive.
     """
 
+    solver = "molecular_kernel"
     species: Tensor
     charges: Tensor
     scale: Tensor

@@ -43,6 +43,8 @@ class Hyperparameters:
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
         num_embedding: channels of the element embedding, which the first block takes; default: as many as
             scalar channels.
+        scalar_bias: constants are added to the scalars of `linear_up` and before the gate, as in a SevenNet
+            of several fidelities, where they are what depends on the chosen one.
     """
 
     cutoff: float = 5.0
@@ -59,6 +61,7 @@ class Hyperparameters:
     readout_mlp: List[int] | None = None
     zbl: bool = False
     num_embedding: int | None = None
+    scalar_bias: bool = False
 
 
 class Interaction(nn.Module):
@@ -69,14 +72,15 @@ class Interaction(nn.Module):
     ) -> None:
         super().__init__()
         self.irreps_in = irreps_in
-        self.linear_up = Linear(irreps_in, irreps_in)
+        bias = hyperparameters.scalar_bias
+        self.linear_up = Linear(irreps_in, irreps_in, bias=bias)
         reachable = reachable_irreps(irreps_in, hyperparameters.l_max, irreps_out)
         self.gate = Gate(o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir in reachable]))
         widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp]
         self.convolution = Convolution(irreps_in, hyperparameters.l_max, self.gate.irreps_in, widths)
         self.linear_down = Linear(self.convolution.irreps_out, self.gate.irreps_in)
         shared = hyperparameters.self_connection == "linear"
-        self.self_connection = Linear(irreps_in, self.gate.irreps_in, 0 if shared else n_species)
+        self.self_connection = Linear(irreps_in, self.gate.irreps_in, 0 if shared else n_species, bias)
         self.irreps_out = self.gate.irreps_out
 
     def forward(

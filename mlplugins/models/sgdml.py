@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import List
 
 from mlplugins.models import molecular_kernel
-from mlplugins.models.molecular_kernel import REFERENCES, SOLVER, Model
+from mlplugins.models.molecular_kernel import REFERENCES, Model
 
-__all__ = ["REFERENCES", "SOLVER", "TARGETS", "Hyperparameters", "Model"]
+__all__ = ["REFERENCES", "TARGETS", "Hyperparameters", "Model"]
 
 TARGETS = "forces"
 

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
-from mlplugins.models.capabilities import PredictsVariance
+from mlplugins.models.capabilities import PredictsVariance, SolvedInClosedForm
 from mlplugins.nn.soap import Expansion, PowerSpectrum, RadialIntegrals, smooth_step
 from mlplugins.nn.zbl import ZBL
 from mlplugins.structures.graph import Graph
 
-SOLVER = "soap_gap"
 TARGETS = "energies+forces"
 REFERENCES = ["https://doi.org/10.1103/PhysRevLett.104.136403", "https://doi.org/10.1103/PhysRevB.87.184115"]
 
@@ -75,7 +74,7 @@ class PairBasis(nn.Module):
         return torch.exp(-0.5 * x * x) * envelope.unsqueeze(1)
 
 
-class Model(PredictsVariance, Potential):
+class Model(SolvedInClosedForm, PredictsVariance, Potential):
     """E_i = Σ_m c_m δ² (p̂_i · p̂_m)^ζ over the sparse points m of the element of i, plus the pair term.
 
     Computed as Σ_m c_m δ² (k_m − 1) + Σ_m c_m δ²: weights are large and of both signs, and kernels close to
@@ -88,6 +87,7 @@ class Model(PredictsVariance, Potential):
     30
     """
 
+    solver = "soap_gap"
     sparse: Tensor
     sparse_counts: Tensor
     middle: Tensor

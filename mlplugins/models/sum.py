@@ -1,11 +1,13 @@
 """Sum of families: E = Σ_k E_k, e.g. a universal model and a small correction to it.
 
-One neighbour list serves all terms, with the largest cutoff; each term sees the edges within its own.
+Further quantities are passed on: those that several terms predict add up if their record says so. One
+neighbour list serves all terms, with the largest cutoff; each term sees the edges within its own.
 """
 
 # mypy: disable-error-code=operator
 # (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
 
@@ -26,7 +29,7 @@ class Hyperparameters:
 
 
 class Model(Potential):
-    """Sum of the per-atom energies of its terms.
+    """Sum of the per-atom energies of its terms, and of what else they predict.
 
     >>> from mlplugins.models import lennard_jones
     >>> terms = [{"family": "lennard-jones", "cutoff": 5.0}, {"family": "lennard-jones", "cutoff": 4.0}]
@@ -35,7 +38,8 @@ class Model(Potential):
     (5.0, 1)
 
     Raises:
-        BadInput: fewer than two terms, an unknown family, or hyper-parameters that it refuses.
+        BadInput: fewer than two terms, an unknown family, hyper-parameters that it refuses, or several terms
+            that predict a quantity which does not add up.
     """
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
@@ -46,6 +50,8 @@ class Model(Potential):
         reach = max(term.n_layers * term.cutoff for term in terms)
         # round-off must not add a layer
         super().__init__(cutoff, math.ceil(reach / cutoff - 1e-9), max(t.exchange_width for t in terms))
+        self.predicts = _predicted(terms)
+        self.names: List[str] = list(self.predicts)
         self.terms = nn.ModuleList(terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
 
@@ -74,10 +80,13 @@ class Model(Potential):
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
-        energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        total: Dict[str, Tensor] = {}
         for index, term in enumerate(self.terms):
-            energy = energy + term(self._within(graph, r, self.cutoffs[index]))["energy"]
-        return {"energy": energy}
+            part = term(self._within(graph, r, self.cutoffs[index]))
+            for name in self.names:
+                if name in part:
+                    total[name] = total[name] + part[name] if name in total else part[name]
+        return total
 
     @torch.jit.export
     def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
@@ -100,6 +109,18 @@ class Model(Potential):
         i, j = graph.centers.index_select(0, kept), graph.neighbors.index_select(0, kept)
         v = graph.vectors.index_select(0, kept)
         return Graph(graph.species, i, j, v, graph.system, graph.n_centers)
+
+
+def _predicted(terms: List[Potential]) -> Tuple[str, ...]:
+    """What the terms predict together, in the order of the table."""
+    counts = Counter(name for term in terms for name in term.predicts)
+    for name, count in counts.items():
+        if count > 1 and not QUANTITIES[name].additive:
+            raise BadInput(
+                f"sum: {count} terms predict '{name}', which does not add up (its record is not `additive`): "
+                "expected one such term at most, leave the others out"
+            )
+    return tuple(name for name in QUANTITIES if name in counts)
 
 
 def _term(elements: List[str], values: Dict[str, Any]) -> Potential:

@@ -25,6 +25,15 @@ def blocks(irreps: o3.Irreps) -> List[List[int]]:
     return rows
 
 
+def component_irreps(irreps: o3.Irreps) -> List[o3.Irrep]:
+    """The irrep that each component of `irreps` belongs to.
+
+    >>> component_irreps(o3.Irreps("1x0e+1x1o"))
+    [0e, 1o, 1o, 1o]
+    """
+    return [ir for multiplicity, ir in irreps for _ in range(multiplicity * ir.dim)]
+
+
 class BlockProduct(nn.Module):
     """The products of a linear map in plain torch."""
 
@@ -46,14 +55,18 @@ class NativeBlockProduct(nn.Module):
 class Linear(Foldable, HasNativeOps, nn.Module):
     """y_l = Σ x_l W_l / √(fan in), over all input blocks that carry the irrep of an output block.
 
-    With `n_species` > 0 every element has its own weights (NequIP's self-connection).
+    With `n_species` > 0 every element has its own weights (NequIP's self-connection). With `bias`, constants
+    are added to the channels of 0e, the only ones that may have them.
     """
 
-    __constants__ = ["folded", "terms", "n_out", "per_species"]
+    __constants__ = ["folded", "terms", "n_out", "per_species", "invariant"]
 
     terms: List[int]
+    invariant: List[int]
 
-    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int = 0) -> None:
+    def __init__(
+        self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int = 0, bias: bool = False
+    ) -> None:
         super().__init__()
         self.terms, weights = [], []
         in_blocks = blocks(irreps_in)
@@ -68,6 +81,8 @@ class Linear(Foldable, HasNativeOps, nn.Module):
         self.n_out = irreps_out.dim
         self.per_species = n_species > 0
         self.weights = nn.ParameterList(weights)
+        self.invariant = [k for k, ir in enumerate(component_irreps(irreps_out)) if ir == o3.Irrep("0e")]
+        self.bias = nn.Parameter(torch.zeros(len(self.invariant), dtype=torch.float64)) if bias else None
         self.product: nn.Module = BlockProduct()
         self.folded = False
 
@@ -83,9 +98,23 @@ class Linear(Foldable, HasNativeOps, nn.Module):
         with torch.no_grad():
             for weight in self.weights:
                 weight.mul_(1.0 / math.sqrt(max(weight.shape[1], 1)))
+            if self.bias is not None:
+                self.bias = nn.Parameter(self._row(self.bias))
         self.folded = True
 
+    def _row(self, bias: Tensor) -> Tensor:
+        """The constants of all output components: zero but for 0e."""
+        columns = torch.tensor(self.invariant, dtype=torch.long, device=bias.device)
+        return bias.new_zeros(self.n_out).index_copy(0, columns, bias)
+
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
+        y = self._products(x, species)
+        bias = self.bias
+        if bias is not None:
+            y = y + (bias if self.folded else self._row(bias))
+        return y
+
+    def _products(self, x: Tensor, species: Tensor) -> Tensor:
         w: List[Tensor] = []
         for weight in self.weights:
             w.append(weight if self.folded else weight * (1.0 / math.sqrt(max(weight.shape[1], 1))))

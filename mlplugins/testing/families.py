@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.batch import graph_of
 from mlplugins.structures.graph import Graph
 from mlplugins.testing.structures import standard_structures
@@ -53,6 +54,12 @@ class FamilySuite:
     def energy(self, model: Potential, atoms: Atoms) -> float:
         return float(model(graph_of(atoms, self.elements, model.cutoff))["energy"].detach().sum())
 
+    def predicted(self, model: Any, atoms: Atoms) -> dict[str, np.ndarray]:
+        """All quantities of a structure by name; those per volume times the volume."""
+        x = graph_of(atoms, self.elements, model.cutoff)
+        x.vectors.requires_grad_()
+        return _whole(model(x), x, 1)[0]
+
     def energy_and_forces(self, model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
         x = graph_of(atoms, self.elements, model.cutoff)
         x.vectors.requires_grad_()
@@ -76,40 +83,44 @@ class FamilySuite:
         slope = _richardson(lambda h: self.energy(model, _strained(atoms, h * strain)), 1e-4)
         assert slope == pytest.approx(np.sum(virial * strain), rel=1e-6, abs=1e-8)
 
+    def test_predicts_what_it_declares(self, model: Potential) -> None:
+        """Failure: `predicts` and the result of `forward` differ, so that exported files lack a quantity."""
+        atoms = standard_structures(self.elements)["molecule"]
+        found = model(graph_of(atoms, self.elements, model.cutoff))
+        assert model.predicts[0] == "energy"
+        for name in model.predicts:
+            assert found[name].shape == (len(atoms), *QUANTITIES[name].shape), name
+
     def test_rotation_translation_inversion(self, model: Potential, atoms: Atoms) -> None:
-        """Failure: wrong Clebsch–Gordan coefficients, layout or parity."""
-        energy, forces, _ = self.energy_and_forces(model, atoms)
+        """Failure: wrong Clebsch–Gordan coefficients, layout or parity, or wrong `irreps` of a record."""
+        before = self.predicted(model, atoms)
         rotation = Rotation.random(random_state=3).as_matrix()
         for matrix in (rotation, -rotation) if self.mirror_images_are_equal else (rotation,):
             turned = atoms.copy()
             turned.set_cell(atoms.cell.array @ matrix.T)
             turned.positions = atoms.positions @ matrix.T + [0.3, -0.2, 0.7]
-            turned_energy, turned_forces, _ = self.energy_and_forces(model, turned)
-            assert turned_energy == pytest.approx(energy, rel=1e-10, abs=1e-10)
-            np.testing.assert_allclose(turned_forces, forces @ matrix.T, rtol=0, atol=1e-10)
+            expected = {name: QUANTITIES[name].turned(value, matrix) for name, value in before.items()}
+            _assert_equal(self.predicted(model, turned), expected)
 
     def test_permutation(self, model: Potential, atoms: Atoms) -> None:
         """Failure: the result depends on the order of the atoms."""
         order = np.random.default_rng(4).permutation(len(atoms))
-        energy, forces, _ = self.energy_and_forces(model, atoms)
-        shuffled_energy, shuffled_forces, _ = self.energy_and_forces(model, atoms[order])
-        assert shuffled_energy == pytest.approx(energy, rel=1e-10, abs=1e-10)
-        np.testing.assert_allclose(shuffled_forces, forces[order], rtol=0, atol=1e-10)
+        before = self.predicted(model, atoms)
+        expected = {n: value[order] if QUANTITIES[n].per == "atom" else value for n, value in before.items()}
+        _assert_equal(self.predicted(model, atoms[order]), expected)
 
     def test_supercell_is_extensive(self, model: Potential) -> None:
         """Failure: a normalisation depends on the size of the system."""
         atoms = standard_structures(self.elements)["small_cell"]
-        assert self.energy(model, atoms * (2, 1, 2)) == pytest.approx(
-            4 * self.energy(model, atoms), rel=1e-10
-        )
+        _assert_equal(self.predicted(model, atoms * (2, 1, 2)), _of_copies(self.predicted(model, atoms), 4))
 
     def test_distant_fragments_add_up(self, model: Potential) -> None:
         """Failure: atoms without common neighbours influence each other."""
         molecule = standard_structures(self.elements)["molecule"]
         far = molecule.copy()
         far.translate([100.0, 0.0, 0.0])
-        total = self.energy(model, molecule + far)
-        assert total == pytest.approx(2 * self.energy(model, molecule), rel=1e-10)
+        expected = _of_copies(self.predicted(model, molecule), 2)
+        _assert_equal(self.predicted(model, molecule + far), expected)
 
     def test_smooth_at_cutoff(self, model: Potential) -> None:
         """Failure: energy or force jumps when a neighbour crosses the cutoff (NVE will drift)."""
@@ -128,7 +139,7 @@ class FamilySuite:
     def test_batch_equals_single(self, model: Potential) -> None:
         """Failure: structures of one batch influence each other."""
         structures = list(standard_structures(self.elements).values())
-        singles = [self.energy_and_forces(model, atoms) for atoms in structures]
+        singles = [self.predicted(model, atoms) for atoms in structures]
         parts = [graph_of(atoms, self.elements, model.cutoff) for atoms in structures]
         first = np.cumsum([0] + [len(atoms) for atoms in structures])
         species = torch.cat([part.species for part in parts])
@@ -137,13 +148,8 @@ class FamilySuite:
         vectors = torch.cat([part.vectors for part in parts]).requires_grad_()
         system = torch.cat([torch.full((part.n_centers,), k) for k, part in enumerate(parts)])
         batch = Graph(species, centers, neighbors, vectors, system, len(system))
-        energy = model(batch)["energy"]
-        forces, virials = energy_derivatives(energy, batch, len(parts))
-        for k, (single_energy, single_forces, single_virial) in enumerate(singles):
-            rows = system == k
-            assert float(energy[rows].sum().detach()) == pytest.approx(single_energy, rel=1e-10, abs=1e-10)
-            np.testing.assert_allclose(forces[rows].detach().numpy(), single_forces, rtol=0, atol=1e-10)
-            np.testing.assert_allclose(virials[k].detach().numpy(), single_virial, rtol=0, atol=1e-10)
+        for got, single in zip(_whole(model(batch), batch, len(parts)), singles, strict=True):
+            _assert_equal(got, single)
 
     def test_scripted_equals_eager(self, model: Potential) -> None:
         """Failure: the family is not TorchScript-able, or scripting changes its meaning."""
@@ -151,10 +157,11 @@ class FamilySuite:
         with torch.jit.optimized_execution(False):
             for name, atoms in standard_structures(self.elements).items():
                 x = graph_of(atoms, self.elements, model.cutoff)
-                expected = model(x)["energy"].detach()
-                np.testing.assert_allclose(
-                    scripted(x)["energy"].detach(), expected, rtol=1e-12, atol=1e-12, err_msg=name
-                )
+                got, expected = scripted(x), model(x)
+                for key in model.predicts:
+                    np.testing.assert_allclose(
+                        got[key].detach(), expected[key].detach(), rtol=1e-12, atol=1e-12, err_msg=name
+                    )
 
     def test_optimised_script_equals_eager(self, model: Potential) -> None:
         """Failure: energy or forces change once TorchScript has seen a few structures and fused kernels."""
@@ -186,12 +193,15 @@ class FamilySuite:
         ghosted, owners = _with_ghosts(folded)
         model.set_exchange(_CopyFromOwner(owners))
         try:
-            energy = model(ghosted)["energy"]
+            found = model(ghosted)
         finally:
             model.set_exchange(torch.nn.Identity())
-        assert energy.shape == (folded.n_centers,)
-        reference = model(folded)["energy"]
-        np.testing.assert_allclose(energy.detach(), reference.detach(), rtol=0, atol=1e-10)
+        reference = model(folded)
+        for name in model.predicts:
+            assert len(found[name]) == folded.n_centers
+            np.testing.assert_allclose(
+                found[name].detach(), reference[name].detach(), rtol=0, atol=1e-10, err_msg=name
+            )
 
     @pytest.mark.parametrize("n_ghosts", [0, 3])
     def test_empty_domain(self, model: Potential, n_ghosts: int) -> None:
@@ -262,6 +272,39 @@ class _CopyFromOwner(torch.nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h.index_select(0, self.owners)
+
+
+def _whole(found: dict[str, Tensor], graph: Graph, n: int) -> list[dict[str, np.ndarray]]:
+    """All quantities of each of `n` structures; those per volume times the volume."""
+    forces, virials = energy_derivatives(found["energy"], graph, n)
+    derived = {"positions": forces, "strain": virials}
+    values: list[dict[str, np.ndarray]] = [{} for _ in range(n)]
+    for name, quantity in QUANTITIES.items():
+        value = found.get(name) if quantity.derivative is None else derived[quantity.derivative.to]
+        if value is None:
+            continue
+        array = value.detach().numpy()
+        for k, each in enumerate(values):
+            if quantity.derivative is not None and quantity.per == "system":
+                each[name] = array[k]
+            else:
+                rows = array[(graph.system == k).numpy()]
+                each[name] = rows if quantity.per == "atom" else rows.sum(axis=0)
+    return values
+
+
+def _of_copies(values: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """Of `n` copies; the volume grows with them."""
+    found = {name: QUANTITIES[name].of_copies(value, n) for name, value in values.items()}
+    return {name: value * n if QUANTITIES[name].per_volume else value for name, value in found.items()}
+
+
+def _assert_equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        # relative for numbers per structure, which grow with it
+        relative = 0.0 if QUANTITIES[name].per == "atom" else 1e-10
+        np.testing.assert_allclose(got[name], value, rtol=relative, atol=1e-10, err_msg=name)
 
 
 def _with_ghosts(folded: Graph) -> tuple[Graph, Tensor]:

@@ -16,17 +16,27 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
-from mlplugins.models.capabilities import of_whole_molecule
+from mlplugins.models.capabilities import is_trainable, of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
+from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Parts, TrainingObserver, fit
 from mlplugins.training.references import References
-from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets, settled
+from mlplugins.training.run import (
+    CHECKPOINT,
+    Files,
+    Record,
+    Trained,
+    finished,
+    first_card,
+    named_sets,
+    settled,
+)
 from mlplugins.training.strategies import FinetuneTask, Plan, plan
 
 Reader = Callable[[list[str] | None], Checkpoint]
@@ -65,9 +75,11 @@ def finetune(
     """
     inputs = _inputs(configuration, read)
     fitted = _references(configuration, inputs)
-    task = FinetuneTask(configuration, inputs.base, _sets(configuration, inputs, fitted), inputs.replay)
+    sets = _sets(configuration, inputs, fitted)
+    task = FinetuneTask(configuration, inputs.base, sets, inputs.replay)
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
+    task = replace(task, sets=require_learnable(configuration, sets, made.potential.predicts))
     record = _record(task, made)
     store = Files(
         directory, record, restart, {"adapter": made.adapter, "finetune": record.card.details["finetune"]}
@@ -97,6 +109,7 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
     Raises:
         BadInput: no such file, not a checkpoint, or a head of a format without heads.
     """
+    path = files.in_folder(path, CHECKPOINT, "model.pt")
     own = checkpoints.is_native(path)
     if own and head is not None:
         raise BadInput(f"base.head: {path} is of a format without heads; leave this key out")
@@ -118,9 +131,10 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
 def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     """Read all files; a frame that the base cannot describe is refused by name."""
     whole = read(None)
-    if configuration.strategy not in OWN_MODEL and results.n_parameters(whole.potential) == 0:
+    trainable = results.n_parameters(whole.potential) > 0 and is_trainable(whole.potential)
+    if configuration.strategy not in OWN_MODEL and not trainable:
         raise BadInput(
-            f"base.checkpoint: '{whole.family}' has no trainable parameters, so strategy "
+            f"base.checkpoint: '{whole.family}' has no parameters that gradients train, so strategy "
             f"'{configuration.finetune.strategy}' has nothing to train; strategies with a model of their own "
             f"are {' and '.join(OWN_MODEL)}"
         )
@@ -193,13 +207,14 @@ def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequ
 
 
 def _references(configuration: FinetuneConfiguration, inputs: Inputs) -> References:
-    base, frames, given = inputs.base, inputs.parts.train, configuration.data.baseline
+    base, frames = inputs.base, inputs.parts.train
+    given = data.given_baseline(configuration.data, [*frames, *inputs.parts.validation])
     if configuration.strategy == "distill":  # the student learns total energies: references as in `train`
         predicted = [base.composition.predict(data.symbols(s)) for s in frames]
     else:
         found = forgetting.evaluate(forgetting.double(base.potential), frames, base.composition)
         predicted = [p.energy for p in found]
-    return references.refit(frames, predicted, base.composition, given if isinstance(given, dict) else None)
+    return references.refit(frames, predicted, base.composition, given)
 
 
 def _sets(configuration: FinetuneConfiguration, inputs: Inputs, fitted: References) -> DataSets:

@@ -35,7 +35,8 @@ class BaseSection(Section):
     """The model to start from.
 
     Attributes:
-        checkpoint: `checkpoint.ckpt` or `model.pt` of this package, or a foreign checkpoint.
+        checkpoint: `checkpoint.ckpt` or `model.pt` of this package, the folder of a run with one of them, or
+            a foreign checkpoint.
         head: of a foreign model with several, the one to start from.
         elements: of a foreign model, what is kept: `data` (those of all data named here), `all`, or symbols.
         data: labelled frames on which forgetting is measured, at the base's level of theory; without it,

@@ -19,6 +19,7 @@ from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import heads as heads_of
 from mlplugins.models.composition import Composition
 from mlplugins.nn import lora as low_rank
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.training import data
@@ -249,13 +250,13 @@ def _residuals(base: Potential, structures: Sequence[Structure], references: Com
     """The structures with label − base as labels; energies keep the references."""
     found = []
     for s, p in zip(structures, evaluate(base, structures, references), strict=True):
-        offset = references.predict(data.symbols(s))
-        found.append(
-            replace(
-                s,
-                energy=(s.energy or 0.0) - p.energy + offset,
-                forces=None if s.forces is None else s.forces - p.forces,
-                stress=None if s.stress is None or p.stress is None else s.stress - p.stress,
-            )
-        )
+        left: dict[str, Any] = {}
+        for name, quantity in QUANTITIES.items():
+            label, predicted = s.get(name), p.get(name)
+            if label is not None and predicted is not None:
+                left[name] = label - predicted
+            elif quantity.derivative is None:
+                left[name] = label  # the base leaves it to the new term
+        left["energy"] = (s.energy or 0.0) - p.energy + references.predict(data.symbols(s))
+        found.append(s.labelled(left))
     return found

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlplugins.checkpoints import unpickle
-from mlplugins.checkpoints.unpickle import Stub
+from mlplugins.checkpoints.unpickle import Stub, TensorShape
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import Archive, is_ours, read_archive
 
@@ -52,8 +50,9 @@ def read(path: Path) -> Contents:
         BadInput: missing, damaged, or not a metatomic model.
     """
     archive = read_archive(path)
+    path = archive.path
     try:
-        top = unpickle.load(path, lambda name: True)
+        top = unpickle.load(path, lambda name: True, shapes=True)
         capabilities = json.loads(top.state["_capabilities"].state)
         lists = [json.loads(item.state) for item in top.state["_requested_neighbor_lists"].arguments[0]]
         inner = top.state["module"]
@@ -100,8 +99,8 @@ def _n_parameters(module: Stub, file: zipfile.ZipFile, classes: dict[str, list[s
         classes[module.name] = _parameter_names(module.name, file)
     total = 0
     for name, value in module.state.items():
-        if isinstance(value, torch.Tensor):
-            total += value.numel() if name in classes[module.name] else 0
+        if isinstance(value, TensorShape):
+            total += math.prod(value.size) if name in classes[module.name] else 0
         elif isinstance(value, Stub):
             total += _n_parameters(value, file, classes)
     return total

@@ -18,6 +18,9 @@ from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
 from mlplugins.structures import dataset
 
+CHECKPOINT = "checkpoint.ckpt"
+"""In the folder of a run."""
+
 
 @dataclass(frozen=True)
 class RadialTables:
@@ -48,7 +51,7 @@ def convert(
         checkpoint: of SevenNet, MACE or NequIP, found by its content; or a model.pt of ours.
         output: the file to write.
         elements: symbols to keep; None: all of the model.
-        head: which one of several (MACE).
+        head: which one of several: head of MACE, task (fidelity) of SevenNet.
         dtype: precision in which the model computes, `float32` or `float64`.
         portable: free of the ops of mlplugins, for engines that know nothing of them.
         tables: radial tables.
@@ -91,7 +94,7 @@ def export_checkpoint(
     the best averaged weights so far.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or the folder of the run.
         output: the file to write.
         dtype: precision in which the model computes; None: as it was trained.
         portable, tables: as in `convert`.
@@ -104,7 +107,7 @@ def export_checkpoint(
         RunFailed: the file cannot be written.
     """
     _check(dtype, Path(output))
-    found = native.read(Path(checkpoint))
+    found = native.read(files.in_folder(checkpoint, CHECKPOINT))
     chosen = dtype or str(found.details["configuration"]["training"]["dtype"])
     name = f"{found.family} for {'-'.join(found.elements)}"
     stored = _write(found, Path(output), _Options(name, chosen, portable, tables))

@@ -14,8 +14,9 @@ def info(model: Path | str) -> dict[str, Any]:
     """What is in a model.pt, read without running the program inside; any metatomic model.
 
     Returns:
-        What `mlplugins info --json` writes: elements, cutoff, precision, outputs, baseline, training record,
-        versions; units in the names of the keys, None for what the file does not say.
+        What `mlplugins info --json` writes: elements, cutoff, errors, data, date, licence, precision,
+        outputs, baseline, training record, versions; units in the names of the keys, None for what the file
+        does not say.
 
     Raises:
         BadInput: missing, damaged, or not a metatomic model.
@@ -40,10 +41,16 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
     stored = record.pop("elements", None)
     baseline = record.pop("baseline_eV", None)
     ours = entries if model.ours else None
+    stated = _section(_section(record, "configuration"), "export")
     outputs = capabilities["outputs"]
     energies = {key: value for key, value in outputs.items() if key.partition("/")[0] == "energy"}
     energy = energies.get("energy") or next(iter(energies.values()), {"sample_kind": None})
     return {
+        "errors": record.get("errors"),
+        "data": _data(record),
+        "date": archive.date,
+        "authors": list(archive.authors),
+        "licence": stated.get("licence"),
         "file": str(archive.path),
         "bytes": archive.path.stat().st_size,
         "name": archive.name,
@@ -71,3 +78,18 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
 def _layers(model: _contents.Contents) -> int:
     whole = math.isinf(model.interaction_range)  # of one molecule
     return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
+
+
+def _data(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What the model was trained on: files as they were named, numbers of frames; what it was before."""
+    named = _section(_section(record, "configuration"), "data")
+    counts = {key: value for key, value in _section(record, "data").items() if key.startswith("n_")}
+    found = {name: named[name] for name in ("train", "validation", "test") if named.get(name) is not None}
+    source = _section(record, "source") or _section(_section(record, "finetune"), "base")
+    return {"files": found, **counts, "source": source or None} if found or counts or source else None
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record; empty if it is not there, or is something else."""
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}

@@ -5,8 +5,8 @@ import pytest
 from scipy import special
 
 from mlplugins.analysis.diffusion import Paths, diffusion
-from mlplugins.analysis.markup import span
 from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
+from mlplugins.analysis.numbers import span
 from mlplugins.analysis.onsager import ThermodynamicState, onsager
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage

@@ -80,7 +80,7 @@ def test_element_filter_refuses(elements, text):
     [
         (
             {"use_modality": True, "_modal_map": {"PBE": 0, "R2SCAN": 1}},
-            r"a model of several fidelities \(PBE, R2SCAN\), .* not supported \('use_modality: True'\)",
+            "a model of several fidelities, .* name one of PBE, R2SCAN",
         ),
         ({"use_bias_in_linear": True}, "'use_bias_in_linear: True'"),
         ({"readout_as_fcn": True}, "'readout_as_fcn: True'"),

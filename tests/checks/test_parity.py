@@ -15,7 +15,7 @@ from mlplugins.quantities import Results
 
 from ..simulation.argon import write_model
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 
 @pytest.fixture(scope="module")

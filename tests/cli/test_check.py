@@ -81,6 +81,6 @@ def test_an_engine_that_is_not_built_is_a_failed_row_with_the_remedy(folder, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_all_engines(folder):
     assert main(["check", f"{folder}/model.pt", f"{folder}/a.extxyz", "--nve-steps", "20", "--md"]) == 0

@@ -363,7 +363,7 @@ def test_data_bases_that_are_none(finished, tmp_path, capsys):
         refused(capsys, "evaluate", model, tmp_path / name)
 
 
-@pytest.mark.parametrize("command", registry.available(PACKAGE, HIDDEN))
+@pytest.mark.parametrize("command", registry.available(PACKAGE, (*HIDDEN, "completion")))
 def test_outputs_are_tried_before_the_work(command, tmp_path, capsys, monkeypatch):
     """All commands; the inputs are absent, so whatever is said of the output was said first."""
     monkeypatch.chdir(tmp_path)

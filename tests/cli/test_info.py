@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -25,12 +28,12 @@ def save_nequip(path, dtype="float32"):
 def test_info_of_a_message_passing_model(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     n_parameters = save_nequip(tmp_path / "model.pt")
-    assert main(["info", str(tmp_path / "model.pt"), "--json", str(tmp_path / "info.json")]) == 0
+    assert main(["info", str(tmp_path / "model.pt"), "--all", "--json", str(tmp_path / "info.json")]) == 0
     text = capsys.readouterr().out
     for expected in (
         "nequip",
         "Li, S",
-        "12 Å = 3 layers × 4 Å",
+        "4 Å; range 12 Å = 3 layers × 4 Å",
         "float32",
         "data_sha256",
         "Li -1.5, S -2.25",
@@ -52,9 +55,9 @@ def test_info_of_a_message_passing_model(tmp_path, capsys, monkeypatch):
 def test_info_of_one_layer(tmp_path, capsys):
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
     save(model, tmp_path / "model.pt", ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
-    assert main(["info", str(tmp_path / "model.pt")]) == 0
+    assert main(["info", str(tmp_path / "model.pt"), "--all"]) == 0
     text = capsys.readouterr().out
-    assert "8.5 Å = 1 layer × 8.5 Å" in text
+    assert re.search(r"^cutoff +8\.5 Å *$", text, re.M)
     assert "one layer: every mode" in text
 
 
@@ -94,3 +97,59 @@ def test_info_refuses_other_files(tmp_path, capsys, content):
     assert error.startswith("mlplugins: error: ")
     assert "file.pt" in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_info_first_says_what_a_user_needs(finished, capsys, monkeypatch, tmp_path):
+    """The folder of a run is its model.pt; the errors are those of metrics.json; what is unknown is said."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run = finished[0] / "run"
+    assert main(["info", str(run), "--json", str(tmp_path / "info.json")]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line[0] != " ")
+    expected = ["elements", "cutoff", "accuracy", "data", "date", "licence", "cite", "model", "file"]
+    assert list(lines)[:9] == expected
+    record, metrics = (json.loads(p.read_text()) for p in (tmp_path / "info.json", run / "metrics.json"))
+    assert record["errors"] == {name: metrics[name] for name in ("train", "validation", "test")}
+    mae = metrics["test"]["energy"]["mae_meV_per_atom"]
+    assert lines["accuracy"].startswith(f"MAE of 4 test frames: energy {mae:.3g} meV/atom, ")
+    assert lines["data"].startswith("frames: 12 training")
+    assert (record["data"]["n_train"], record["data"]["n_validation"], record["data"]["n_test"]) == (12, 4, 4)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["date"])
+    assert record["licence"] is None
+    assert lines["licence"].strip() == "not stated"
+
+
+def test_authors_licence_and_papers_of_a_model(tmp_path, capsys):
+    model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
+    stated = {"authors": ["A. Author"], "licence": "CC-BY-4.0", "cite": ["10.1000/x"]}
+    card = ModelCard("lennard-jones", ["Ar"], [0.0], details={"configuration": {"export": stated}})
+    save(model, tmp_path / "model.pt", card, "float64")
+    assert main(["info", str(tmp_path), "--json", str(tmp_path / "i.json")]) == 0
+    text = capsys.readouterr().out
+    assert "CC-BY-4.0" in text
+    assert "10.1000/x" in text
+    record = json.loads((tmp_path / "i.json").read_text())
+    assert (record["licence"], record["authors"]) == ("CC-BY-4.0", ["A. Author"])
+    assert record["references"]["model"] == ["10.1000/x"]
+
+
+@pytest.mark.parametrize(
+    "errors", [3, {"test": 1}, {"test": {"energy": "x"}}, {"test": {"energy": {"a": []}}}]
+)
+def test_a_record_of_anything(tmp_path, capsys, errors):
+    details = {"errors": errors, "configuration": {"data": [1], "export": 2}, "data": "x", "source": []}
+    model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
+    save(model, tmp_path / "model.pt", ModelCard("lennard-jones", ["Ar"], [0.0], details=details), "float64")
+    assert main(["info", str(tmp_path), "--all"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_info_does_without_torch(tmp_path):
+    """Reading a description costs half a second, not the import of torch and metatomic."""
+    save_nequip(tmp_path / "model.pt")
+    code = (
+        "import sys; from mlplugins.cli.main import main; "
+        f"assert main(['info', {str(tmp_path)!r}]) == 0; "
+        "print(*sorted({'torch', 'metatomic', 'lightning', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""

@@ -24,7 +24,7 @@ from mlplugins.model_file.artifact import load
 from mlplugins.structures.batch import graph_of
 from tests.compatibility.machine import machine
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 DATA = Path(__file__).parent / "data"
 RECORD = json.loads((DATA / "numbers.json").read_text())
 RUNS = RECORD.pop("runs")

@@ -27,7 +27,7 @@ from mlplugins.testing.structures import standard_structures
 
 from .lammps_tools import TOLERANCE, assert_parity
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 CHECKPOINT = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
 ELEMENTS = {"mace": ["K", "Rb"], "mace with tables": ["K", "Rb"], "sevennet": ["Na", "Cl"]}

@@ -264,3 +264,44 @@ def test_refusals(argon_model):
     with pytest.raises(RunFailed, match="closest pair: atoms 0 and 1"):
         atoms.get_forces()
     assert "forces" not in atoms.calc.results
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"dtype": "float64"}, "unknown keyword 'dtype': the file says in which precision"),
+        ({"default_dtype": "float64"}, "--dtype float64"),
+        ({"devcie": "cpu"}, "unknown keyword 'devcie': did you mean 'device'"),
+    ],
+)
+def test_unknown_keywords_are_refused(argon_model, keywords, said):
+    with pytest.raises(BadInput, match=said):
+        MLCalculator(argon_model, **keywords)
+    assert MLCalculator(argon_model, directory="here", label="run").directory == "here"
+
+
+def test_repr_says_which_models(argon_model32, argon_committee):
+    assert repr(MLCalculator(argon_model32)) == (
+        "<MLCalculator argon32.pt: lennard-jones for Ar, float32 on cpu>"
+    )
+    assert repr(MLCalculator(argon_committee)).endswith("float64 on cpu, committee of 3>")
+
+
+def test_spread_of_a_committee_in_files(argon_model, argon_committee, tmp_path):
+    """Every model is ε times the same: the sample standard deviation over ε, 1.1 ε, 1.2 ε is 0.1 ε."""
+    atoms = crystal()
+    calculator = MLCalculator(argon_committee)
+    atoms.calc = calculator
+    for step in range(2):
+        atoms.positions[0, 0] += 0.01 * step
+        write(tmp_path / "md.extxyz", calculator.annotated(atoms), append=True)
+    first, last = read(tmp_path / "md.extxyz", ":")
+    for frame in (first, last):
+        mean, spread = frame.get_potential_energy(), frame.info["energy_uncertainty"]
+        assert spread == pytest.approx(abs(mean) / 11, rel=1e-6)
+        expected = np.abs(frame.get_forces()) / 11
+        assert np.allclose(frame.arrays["forces_uncertainty"], expected, rtol=0, atol=2e-8)
+    assert last.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    assert first.get_potential_energy() != last.get_potential_energy()
+    with pytest.raises(BadInput, match="one model has no spread"):
+        MLCalculator(argon_model).annotated(atoms)

@@ -68,6 +68,7 @@ def test_what_it_cannot_do_is_refused_by_name(verlet, tmp_path, changes, text):
 
 
 @pytest.mark.engine
+@pytest.mark.usefixtures("warm_start")
 def test_a_campaign_is_run_repeated_and_lengthened(verlet, tmp_path):
     """NVE from Python and by the command: the energy is conserved, and 60 + 40 steps are 100 steps."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

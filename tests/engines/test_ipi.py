@@ -93,10 +93,15 @@ def direct_forcefield(model: str, batch: int = 1, threaded: bool = False) -> str
 
 
 @pytest.fixture
-def processes(tmp_path):
+def new_processes(tmp_path):
     running = Processes(tmp_path)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def processes(new_processes, warm_start):
+    return new_processes
 
 
 def free_port() -> int:
@@ -130,10 +135,10 @@ def drift(folder: Path, n_atoms: int) -> float:
     return abs(np.polyfit(got["time"], got["conserved"] / n_atoms, 1)[0])
 
 
-def test_unix_socket_nve(processes, argon_model, tmp_path):
+def test_unix_socket_nve(new_processes, argon_model, tmp_path):
     write_input(tmp_path, socket_forcefield("unix", "a"), steps=120)
-    server = processes.ipi()
-    output = finish(processes.driver(argon_model, "--unix", "a", "--json", "summary.json"))
+    server = new_processes.ipi()
+    output = finish(new_processes.driver(argon_model, "--unix", "a", "--json", "summary.json"))
     finish(server)
     assert_first_step_is_ases(tmp_path, argon_model)
     assert drift(tmp_path, 32) < 1e-5
@@ -155,25 +160,25 @@ def test_tcp_socket(processes, argon_model, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["unix", "shm"])
-def test_stock_driver_program(processes, argon_model, tmp_path, mode):
+def test_stock_driver_program(new_processes, argon_model, tmp_path, mode):
     write_input(tmp_path, socket_forcefield(mode, "b"), steps=3)
-    server = processes.ipi()
+    server = new_processes.ipi()
     wait_for(tmp_path / "s_b")
     words = ["-m", "custom", "-P", driver_file(), "-o", f"model={argon_model},template=init.xyz"]
     where = (
-        ["-u", "-a", "b", "-S", processes.prefix]
+        ["-u", "-a", "b", "-S", new_processes.prefix]
         if mode == "unix"
-        else ["--shm", "-a", "b", "-S", processes.prefix]
+        else ["--shm", "-a", "b", "-S", new_processes.prefix]
     )
-    finish(processes.start(BIN / "i-pi-driver-py", *words, *where))
+    finish(new_processes.start(BIN / "i-pi-driver-py", *words, *where))
     finish(server)
     assert_first_step_is_ases(tmp_path, argon_model)
 
 
 @pytest.mark.parametrize("threaded", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_ffdirect_nve(processes, argon_model, tmp_path, threaded):
+def test_ffdirect_nve(new_processes, argon_model, tmp_path, threaded):
     write_input(tmp_path, direct_forcefield(str(argon_model), threaded=threaded), steps=20)
-    finish(processes.ipi())
+    finish(new_processes.ipi())
     assert_first_step_is_ases(tmp_path, argon_model)
     assert drift(tmp_path, 32) < 1e-4
 
@@ -222,7 +227,7 @@ def test_committee_in_the_extras(processes, argon_committee, tmp_path):
 
 
 @pytest.mark.slow
-def test_ffcommittee_reads_one_driver(processes, argon_committee, tmp_path):
+def test_ffcommittee_reads_one_driver(new_processes, argon_committee, tmp_path):
     """`<ffcommittee>` with `parse_json` takes the members, their forces and virials from the extras."""
     inner = direct_forcefield("+".join(map(str, argon_committee)), threaded=True)
     inner = inner.replace("template: init.xyz", "template: init.xyz, committee_forces: true")
@@ -230,7 +235,7 @@ def test_ffcommittee_reads_one_driver(processes, argon_committee, tmp_path):
       <parse_json>true</parse_json><alpha>1.0</alpha></ffcommittee>"""
     # i-PI 3.3.1 cannot write a checkpoint of this combination
     write_input(tmp_path, forcefield, steps=2, extra="committee_uncertainty", checkpoint="")
-    finish(processes.ipi())
+    finish(new_processes.ipi())
     assert_first_step_is_ases(tmp_path, argon_committee[0], factor=1.1)
     base = unit_to_internal(
         "energy", "electronvolt", load(argon_committee[0]).evaluate([crystal()])[0].energy

@@ -22,6 +22,7 @@ from .ipi_tools import BIN, LIMIT, finish
 from .test_ipi import (
     NVE,
     assert_first_step_is_ases,
+    new_processes,  # noqa: F401
     processes,  # noqa: F401
     properties,
     socket_forcefield,

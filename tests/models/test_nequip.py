@@ -22,6 +22,15 @@ class TestNequip(FamilySuite):
         return _model(self.elements, num_layers=3, l_max=2)
 
 
+class TestNequipWithScalarBias(VariantSuite):
+    def make_model(self):
+        model = _model(self.elements, num_layers=2, l_max=1, parity=True, scalar_bias=True)
+        for interaction in model.interactions:
+            for linear in (interaction.linear_up, interaction.self_connection):
+                torch.nn.init.normal_(linear.bias)
+        return model
+
+
 class TestNequipWithParity(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=1, parity=True)

@@ -37,6 +37,7 @@ RELEASED = {
     "sevennet_0_11jul2024": "SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
     "sevennet_0_22may2024": "SevenNet_0__22May2024/checkpoint_sevennet_0.pth",
     "sevennet_l3i5": "SevenNet_l3i5/checkpoint_l3i5.pth",
+    "sevennet_mf_0": "SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
 }
 ELEMENTS = ["H", "C", "O", "Na", "Cl", "Li", "P", "S"]
 SMALL = {
@@ -67,6 +68,21 @@ SMALL = {
         "num_convolution_layer": 4,
         "is_parity": True,
         "self_connection_type": "nequip",
+    },
+    "tasks": {  # everything that can depend on the fidelity
+        "channel": 4,
+        "lmax": 2,
+        "is_parity": True,
+        "self_connection_type": "nequip",
+        "use_modality": True,
+        "_number_of_modalities": 3,
+        "_modal_map": {"PBE": 1, "r2SCAN": 0, "wB97": 2},
+        "use_modal_node_embedding": True,
+        "use_modal_self_inter_intro": True,
+        "use_modal_self_inter_outro": True,
+        "use_modal_output_block": True,
+        "use_modal_wise_shift": True,
+        "use_modal_wise_scale": True,
     },
 }
 
@@ -110,6 +126,8 @@ def double(calculator: SevenNetCalculator, atoms: Atoms) -> dict[str, np.ndarray
     data = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, calculator.cutoff))
     vectors = unlabeled_atoms_to_graph(atoms, calculator.cutoff)[KEY.EDGE_VEC]  # still in float64
     data[KEY.EDGE_VEC] = torch.tensor(vectors, dtype=torch.float64)
+    if calculator.modal:
+        data[KEY.DATA_MODALITY] = calculator.modal
     data[KEY.CELL_VOLUME] = torch.tensor(abs(np.linalg.det(atoms.cell.array)), dtype=torch.float64)
     output = model(data)
     # the sum of the energies in float64, without the total's rounding
@@ -130,9 +148,9 @@ def refresh_couplings(model: torch.nn.Module) -> None:
             buffer.copy_(sign * exact)
 
 
-def evaluate(checkpoint: str, elements: list[str], precision: int) -> dict[str, np.ndarray]:
+def evaluate(checkpoint: str, elements: list[str], precision: int, task: str | None) -> dict[str, np.ndarray]:
     """Outputs for all structures, as `structure/quantity32` or `structure/quantity64`."""
-    calculator = SevenNetCalculator(checkpoint, device="cpu")
+    calculator = SevenNetCalculator(checkpoint, device="cpu", **({"modal": task} if task else {}))
     function = stock
     original = torch.Tensor.float
     if precision == 64:
@@ -148,7 +166,7 @@ def evaluate(checkpoint: str, elements: list[str], precision: int) -> dict[str, 
     return arrays
 
 
-def outputs(checkpoint: Path, elements: list[str]) -> dict[str, np.ndarray]:
+def outputs(checkpoint: Path, elements: list[str], task: str | None = None) -> dict[str, np.ndarray]:
     """All reference arrays of one checkpoint, with the structures."""
     versions = [sevenn.__version__, e3nn.__version__, torch.__version__]
     arrays: dict[str, np.ndarray] = {"versions": np.array(versions)}
@@ -158,18 +176,28 @@ def outputs(checkpoint: Path, elements: list[str]) -> dict[str, np.ndarray]:
         arrays[f"{name}/cell"] = atoms.cell.array
         arrays[f"{name}/pbc"] = atoms.pbc
     for precision in (32, 64):
-        arrays |= evaluate(str(checkpoint), elements, precision)
+        arrays |= evaluate(str(checkpoint), elements, precision, task)
     return arrays
 
 
-def make_released(folder: Path) -> None:
-    """References of the checkpoints inside the wheel."""
+def save(stem: Path, checkpoint: Path, elements: list[str], tasks: list[str]) -> None:
+    """One file of references, or one for each task."""
+    for task in tasks or [None]:
+        name = stem.name if task is None else f"{stem.name}-{task}"
+        np.savez_compressed(stem.with_name(f"{name}.npz"), **outputs(checkpoint, elements, task))
+
+
+def make_released(folder: Path, *names: str) -> None:
+    """References of the checkpoints inside the wheel (all, or those named)."""
     root = Path(sevenn.__file__).parent / "pretrained_potentials"
-    for name, relative in RELEASED.items():
-        symbols = sorted(
-            torch.load(root / relative, map_location="cpu", weights_only=False)["config"]["chemical_species"]
+    for name in names or RELEASED:
+        config = torch.load(root / RELEASED[name], map_location="cpu", weights_only=False)["config"]
+        save(
+            folder / name,
+            root / RELEASED[name],
+            sorted(config["chemical_species"]),
+            list(config.get("_modal_map") or []),
         )
-        np.savez_compressed(folder / f"{name}.npz", **outputs(root / relative, symbols))
 
 
 def make_small(folder: Path, *names: str) -> None:
@@ -198,10 +226,14 @@ def make_small(folder: Path, *names: str) -> None:
             **options,
         }
         config["conv_denominator"] = config["conv_denominator"][: config["num_convolution_layer"]]
+        if "_modal_map" in config:  # energies of their own for each task
+            shape = (config["_number_of_modalities"], len(ELEMENTS))
+            config["shift"] = random.normal(-3, 1, shape).tolist()
+            config["scale"] = random.uniform(0.5, 1.5, shape).tolist()
         checkpoint = Trainer.from_config(build_E3_equivariant_model(config), config).get_checkpoint_dict()
         stem = f"sevennet_{version}_{name}"
         torch.save({**checkpoint, "config": config, "epoch": 0}, folder / f"{stem}.pth")
-        np.savez_compressed(folder / f"{stem}.npz", **outputs(folder / f"{stem}.pth", ELEMENTS))
+        save(folder / stem, folder / f"{stem}.pth", ELEMENTS, list(config.get("_modal_map") or []))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_convert_says_that_it_runs_as_it_is(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_check_in_the_three_engines(model, tmp_path):
     """Rotations are learned, not exact, and that is said.
 

@@ -25,12 +25,15 @@ from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
 
 HERE = Path(__file__).parent
-SMALL = sorted(path.stem for path in HERE.glob("sevennet_0*_*.pth"))
+SMALL = sorted(path.stem for path in HERE.glob("sevennet_0*_*.npz") if path.stem[9:13].isdigit())
 RELEASED = {
     "sevennet_0_11jul2024": "SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
     "sevennet_0_22may2024": "SevenNet_0__22May2024/checkpoint_sevennet_0.pth",
     "sevennet_l3i5": "SevenNet_l3i5/checkpoint_l3i5.pth",
+    "sevennet_mf_0-PBE": "SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
+    "sevennet_mf_0-R2SCAN": "SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
 }
+"""Names are of the files of references: `STEM` or, of a model of several fidelities, `STEM-TASK`."""
 STRUCTURES = ["molecule", "crystal", "triclinic", "gas"]
 
 
@@ -52,6 +55,20 @@ def released(tmp_path_factory) -> Path:
     found = sorted(Path(place).rglob(RELEASED["sevennet_l3i5"]))
     assert found, f"MLPLUGINS_SEVENNET={place}: no {RELEASED['sevennet_l3i5']} in it"
     return found[0].parents[1]
+
+
+def task_of(name: str) -> str | None:
+    return name.partition("-")[2] or None
+
+
+def small(name: str) -> Path:
+    return HERE / f"{name.partition('-')[0]}.pth"
+
+
+def convert(checkpoint: Path, name: str, output: Path, *more: str) -> int:
+    task = task_of(name)
+    words = ["--task", task] if task else []
+    return main(["convert", str(checkpoint), "-o", str(output), *words, *more])
 
 
 def stored(name: str, structure: str) -> tuple[Atoms, dict[str, np.ndarray]]:
@@ -98,7 +115,7 @@ def assert_single(quantity: str, value, own: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("name", SMALL)
 def test_small_models(name, structure):
-    checkpoint = sevennet.read(HERE / f"{name}.pth")
+    checkpoint = sevennet.read(small(name), head=task_of(name))
     atoms, own = stored(name, structure)
     assert_double(evaluate(checkpoint, atoms), own)
 
@@ -107,7 +124,7 @@ def test_small_models(name, structure):
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("name", sorted(RELEASED))
 def test_released_models(released, name, structure):
-    checkpoint = sevennet.read(released / RELEASED[name])
+    checkpoint = sevennet.read(released / RELEASED[name], head=task_of(name))
     atoms, own = stored(name, structure)
     assert_double(evaluate(checkpoint, atoms), own)
     assert len(checkpoint.elements) == 89
@@ -127,7 +144,7 @@ def assert_file(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_converted_small_models(name, tmp_path):
-    assert main(["convert", str(HERE / f"{name}.pth"), "-o", str(tmp_path / "m.pt")]) == 0
+    assert convert(small(name), name, tmp_path / "m.pt") == 0
     assert_file(tmp_path / "m.pt", name)
 
 
@@ -135,10 +152,9 @@ def test_converted_small_models(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(RELEASED))
 def test_converted_released_models(released, name, tmp_path):
     path = released / RELEASED[name]
-    assert main(["convert", str(path), "-o", str(tmp_path / "m.pt")]) == 0
+    assert convert(path, name, tmp_path / "m.pt") == 0
     assert_file(tmp_path / "m.pt", name)
-    words = ["-o", str(tmp_path / "few.pt"), "--elements", "S", "Cl", "Li", "P"]
-    assert main(["convert", str(path), *words]) == 0
+    assert convert(path, name, tmp_path / "few.pt", "--elements", "S", "Cl", "Li", "P") == 0
     atoms, own = stored(name, "triclinic")
     result = artifact.load(tmp_path / "few.pt").evaluate([atoms])[0]
     assert_single("energy", result.energy, own)
@@ -146,26 +162,34 @@ def test_converted_released_models(released, name, tmp_path):
     assert (tmp_path / "few.pt").stat().st_size < (tmp_path / "m.pt").stat().st_size
 
 
-@pytest.mark.slow
-def test_a_model_of_several_fidelities_is_refused(released, tmp_path, capsys):
-    path = released / "SevenNet_MF_0" / "checkpoint_sevennet_mf_0.pth"
-    assert main(["convert", str(path), "-o", str(tmp_path / "m.pt")]) == 2
-    assert "a model of several fidelities (R2SCAN, PBE)" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[], ["--task", "pbesol"]])
+def test_the_tasks_of_the_file_are_listed(words, tmp_path, capsys):
+    path = HERE / "sevennet_0130_tasks.pth"
+    assert main(["convert", str(path), "-o", str(tmp_path / "m.pt"), *words]) == 2
+    message = capsys.readouterr().err
+    assert all(task in message for task in ("PBE", "r2SCAN", "wB97"))
+    assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_task_of_a_model_of_one_fidelity_is_refused(tmp_path, capsys):
+    words = ["-o", str(tmp_path / "m.pt"), "--task", "PBE"]
+    assert main(["convert", str(HERE / "sevennet_0130_even.pth"), *words]) == 2
+    assert "of one fidelity: name none" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, dtype):
+@pytest.mark.parametrize("name", ["sevennet_0_11jul2024", "sevennet_mf_0-PBE"])
+def test_check_passes_on_the_released_model(released, tmp_path, monkeypatch, name, dtype):
     """In the three engines; LAMMPS on 1 rank, and on 2 with features exchanged.
 
     Ghost shells of 25 Å pass, too, but hold thousands of atoms, which take a minute.
     """
     monkeypatch.setattr(single_point, "LARGEST_GHOST", 0)
-    path = released / RELEASED["sevennet_0_11jul2024"]
-    words = ["-o", str(tmp_path / "m.pt"), "--elements", "Li", "P", "S", "Cl", "--dtype", dtype]
-    assert main(["convert", str(path), *words]) == 0
-    atoms, _ = stored("sevennet_0_11jul2024", "triclinic")
+    words = ["--elements", "Li", "P", "S", "Cl", "--dtype", dtype]
+    assert convert(released / RELEASED[name], name, tmp_path / "m.pt", *words) == 0
+    atoms, _ = stored(name, "triclinic")
     write(tmp_path / "a.extxyz", atoms)
     words = [str(tmp_path / "m.pt"), str(tmp_path / "a.extxyz"), "--nve-steps", "10"]
     assert main(["check", *words, "--json", str(tmp_path / "check.json")]) == 0
@@ -184,7 +208,7 @@ def test_both_conventions_and_orders_are_covered():
     assert {name.split("_")[1] for name in SMALL} == {"0104", "0130"}
     signs = {}
     for name in SMALL:
-        state = torch.load(HERE / f"{name}.pth", weights_only=True)["model_state_dict"]
+        state = torch.load(small(name), weights_only=True)["model_state_dict"]
         keys = [key for key in state if key.endswith("_w3j_1_2_2")]
         signs.setdefault(name.split("_")[1], set()).update(
             int(torch.sign(state[key].flatten()[state[key].flatten().abs().argmax()])) for key in keys

@@ -44,6 +44,7 @@ def _positions(campaign, run):
     return np.array([frame.positions for frame in frames])
 
 
+@pytest.mark.usefixtures("warm_start")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_campaign_runs_once_and_only_once(tmp_path, engine):
     steps = 0 if engine == "ipi" else 40  # i-PI starts anew for the production, which other tests do
@@ -74,6 +75,7 @@ def _step(directory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 @pytest.mark.parametrize(
     ("engine", "ranks"),
     [
@@ -133,6 +135,7 @@ def _kill_all(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the engines in /proc")
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("engine", ["lammps", "ase", "ipi"])

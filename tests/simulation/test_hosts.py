@@ -17,7 +17,7 @@ from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 
 def _run(folder, engine="lammps", **changes):

@@ -23,7 +23,7 @@ from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 LOGS = {"lammps": "log.lammps", "ase": "md.log", "ipi": "simulation.out"}
 DECKS = "in.lmp", "resume.lmp"
 NVE = {"ensemble": "nve", "timestep": 2.0}

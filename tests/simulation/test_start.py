@@ -20,7 +20,7 @@ from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 ENGINES = ["lammps", pytest.param("ase", marks=pytest.mark.slow), pytest.param("ipi", marks=pytest.mark.slow)]
 FIXED = [0, 1, 2, 3]
 FREE_Z = [8, 9]

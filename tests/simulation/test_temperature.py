@@ -27,7 +27,7 @@ from mlplugins.simulation.plan import plan
 
 from .argon import write_campaign
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 ELEMENTS = ["Li", "P", "S", "Cl"]
 T = 600.0
 BESIDE = Path(sys.executable).parent

@@ -42,6 +42,7 @@ def test_the_files_are_those_of_every_training(preset):
         "checkpoint.ckpt",
         "metrics.json",
         "parity.png",
+        "parity.pdf",
     }
     metrics = json.loads((directory / "metrics.json").read_text())
     assert [metrics[p]["n_structures"] for p in ("train", "validation", "test")] == [32, 8, 12]
@@ -122,7 +123,7 @@ def test_ase_runs_it(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_check_passes_in_every_engine(folder, tmp_path):
     run(folder, tmp_path, "pkreg", {"regularisation": 1e-7}, sigma=2.0)  # below, round-off passes the limits
     write(tmp_path / "one.extxyz", molecules.water(1, 14, spread=0.01))

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import QUANTITIES, VOIGT
 
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
 
 
+_VOIGT = [3 * row + column for row, column in VOIGT]
+
 UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
+SPREADS = ("energy_uncertainty", "forces_uncertainty")
+
+OPTIONS = ("model", "device", "skin", "variant", "extensions")
+OF_ASE = ("atoms", "directory", "label")
+"""Keywords of ASE's own constructor that mean something here."""
 
 
 class MLCalculator(Calculator):
@@ -37,12 +46,13 @@ class MLCalculator(Calculator):
         variant: which energy of a model that has several (`pbe` of `energy/pbe`); None means `energy`, or the
             only one there is.
         extensions: directory of TorchScript extensions that a model of others needs.
+        kwargs: `atoms`, `directory` and `label`, as of every calculator of ASE.
 
     `stresses` (per atom, models of mlplugins only) are the virials of the neighbour vectors, half to either
     atom, over the volume of the cell with the opposite sign: they add up to `stress`, as in ASE's own LJ.
 
     Raises:
-        BadInput: an unreadable model, an element that it does not know, …
+        BadInput: an unknown keyword, an unreadable model, an element that it does not know, …
         RunFailed: the model gave NaN or infinity; the text names the closest pair of atoms.
 
     >>> import tempfile
@@ -81,6 +91,7 @@ class MLCalculator(Calculator):
         extensions: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        _refuse_unknown(kwargs)
         self._artifacts = load_all(model, device, variant, extensions)
         self._lists = NeighborCache(skin)
         self.committee: Committee | None = None
@@ -96,6 +107,35 @@ class MLCalculator(Calculator):
         for name, value in {"variant": variant, "extensions": extensions}.items():
             if value is not None:
                 self.parameters[name] = str(value)
+
+    def __repr__(self) -> str:
+        """Which models these are, e.g. `<MLCalculator model.pt: nequip for Li P S Cl, float32 on cpu>`."""
+        first = self._artifacts[0]
+        known = " ".join(first.elements) if len(first.elements) <= 12 else f"{len(first.elements)} elements"
+        names = ", ".join(artifact.path.name for artifact in self._artifacts)
+        several = f", committee of {len(self._artifacts)}" if len(self._artifacts) > 1 else ""
+        kind = first.family or "metatomic model"
+        return f"<MLCalculator {names}: {kind} for {known}, {first.dtype} on {first.device}{several}>"
+
+    def annotated(self, atoms: Atoms) -> Atoms:
+        """A copy of `atoms` with energy, forces and stress, and the spread of a committee for files.
+
+        ASE writes only its own properties of a calculator. Written by `ase.io.write("md.extxyz", …,
+        append=True)`, the copy also has `energy_uncertainty` (eV, in `info`) and `forces_uncertainty`
+        ((N, 3), eV/Å, in `arrays`); `Trajectory` keeps the former.
+
+        Raises:
+            BadInput: one model only, which has no spread.
+        """
+        if len(self._artifacts) < 2:
+            raise BadInput(f"{self!r}: one model has no spread; give MLCalculator a list of models")
+        forces = self.get_property("forces", atoms)
+        result = atoms.copy()
+        results = {name: value for name, value in self.results.items() if name in all_outputs}
+        result.calc = SinglePointCalculator(result, **results)
+        result.info[SPREADS[0]] = self.results[SPREADS[0]]
+        result.new_array(SPREADS[1], self.results[SPREADS[1]].reshape(forces.shape))
+        return result
 
     @property
     def artifacts(self) -> tuple[Any, ...]:
@@ -128,7 +168,7 @@ class MLCalculator(Calculator):
         if mean.energies is not None:
             results["energies"] = mean.energies
         if mean.stress is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(mean.stress)
+            results["stress"] = mean.stress.take(_VOIGT)  # symmetric
             if mean.virials is not None:
                 volume = self.atoms.get_volume()
                 results["stresses"] = full_3x3_to_voigt_6_stress(-mean.virials / volume)
@@ -156,7 +196,7 @@ class MLCalculator(Calculator):
             "cell": (atoms.cell.array, old.cell.array),
             "pbc": (atoms.pbc, old.pbc),
         }
-        return [name for name, (new, before) in pairs.items() if not np.array_equal(new, before)]
+        return [name for name, (new, before) in pairs.items() if new.tobytes() != before.tobytes()]
 
     def export_properties(self) -> Properties:
         """ASE's standard properties (the uncertainties are not among them)."""
@@ -186,3 +226,16 @@ class MLCalculator(Calculator):
         copy.committee = self.committee
         memo[id(self)] = copy
         return copy
+
+
+def _refuse_unknown(keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords that ASE would keep without a word."""
+    for name in keywords:
+        if name in OF_ASE:
+            continue
+        if "dtype" in name:
+            raise BadInput(
+                f"MLCalculator: unknown keyword '{name}': the file says in which precision it computes: "
+                "`mlplugins convert model.pt --dtype float64 -o model64.pt` writes one in another"
+            )
+        raise BadInput(f"MLCalculator: unknown keyword '{name}': {nearest(name, OPTIONS + OF_ASE)}")

@@ -41,7 +41,7 @@ def xml(run: Run, stage: str) -> str:
     cell = ", cell_h{angstrom}" if stage == NPT and config.barostat.coupling != "iso" else ""
     return f"""\
 <!-- {run.title}; {stage}. Needs the driver of run.sh at the socket below. -->
-<simulation verbosity='medium'>
+<simulation verbosity='medium' safe_stride='{config.restart_interval}'>
   <output prefix='{stage}'>
     <properties filename='out' stride='{config.log_interval if stage != NPT else 10}'> [ step,
       time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_{kind}{{electronvolt}},

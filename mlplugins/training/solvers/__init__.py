@@ -1,2 +1,2 @@
-"""Families solved in closed form: one file per solver, found through the `SOLVER` of a family (see
+"""Families solved in closed form: one file per solver, found through the `solver` of a family (see
 `training.solve`)."""

@@ -1,0 +1,85 @@
+"""What a configuration asks to learn, against what the model predicts and the labels of the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlplugins.errors import BadInput
+from mlplugins.quantities import QUANTITIES, with_derivatives
+from mlplugins.structures.dataset import Structure
+from mlplugins.training.config import LossSection, RunConfiguration
+from mlplugins.training.data import DataSets
+
+
+def require_learnable(configuration: RunConfiguration, sets: DataSets, predicts: Iterable[str]) -> DataSets:
+    """Refuse quantities that are asked for in vain, before anything is computed.
+
+    Asked for are those with a weight in `training.loss` or a label in `data.keys` of the user's own.
+
+    Args:
+        configuration: of the run.
+        sets: its data.
+        predicts: what the model returns; it also has the derivatives of these.
+
+    Returns:
+        The data, with warnings about labels that are not learned.
+
+    Raises:
+        BadInput: a quantity that the model does not predict, or that no frame of a set is labelled with.
+    """
+    learned = with_derivatives(predicts)
+    asked = _asked(configuration)
+    for name, where in asked.items():
+        if name not in learned:
+            raise BadInput(
+                f"{where}: the model does not predict '{name}', it predicts {', '.join(learned)}: leave this "
+                f"key out, or choose a model.family that predicts '{name}'"
+            )
+        for each, frames in _sets(configuration, sets).items():
+            if frames and all(s.get(name) is None for s in frames):
+                raise BadInput(
+                    f"{where}: '{name}' is to be learned, but none of the {len(frames)} {each} frames that "
+                    f"are used has it (first {frames[0].origin}): leave this key out, or label the frames"
+                )
+    notes = _not_learned(sets, learned) + _not_measured(sets, asked)
+    return replace(sets, warnings=[*sets.warnings, *notes])
+
+
+def _asked(configuration: RunConfiguration) -> dict[str, str]:
+    """Quantities that the user asks for → where."""
+    keys = configuration.data.keys
+    weights: Any = getattr(configuration.training, "loss", LossSection())  # solvers have none
+    found = {}
+    for name, quantity in QUANTITIES.items():
+        for label in quantity.labels:
+            key = getattr(keys, label.option)
+            if label.option in keys.model_fields_set and key not in (None, label.key):
+                found[name] = f"data.keys: {{{label.option}: {key}}}"
+        if name in weights.model_fields_set and weights.weight(name) > 0:
+            found[name] = f"training.loss: {{{name}: {weights.weight(name):g}}}"
+    return found
+
+
+def _sets(configuration: RunConfiguration, sets: DataSets) -> dict[str, Sequence[Structure]]:
+    """The sets whose frames the user chose; of those drawn at random only the whole says something."""
+    if isinstance(configuration.data.validation, float):
+        return {"training": [*sets.train, *sets.validation], "test": sets.test}
+    return {"training": sets.train, "validation": sets.validation, "test": sets.test}
+
+
+def _not_learned(sets: DataSets, learned: Sequence[str]) -> list[str]:
+    spare = [n for n in QUANTITIES if n not in learned and any(s.get(n) is not None for s in sets.train)]
+    return [f"the frames hold labels that the model does not predict: {', '.join(spare)}"] if spare else []
+
+
+def _not_measured(sets: DataSets, asked: Iterable[str]) -> list[str]:
+    """Quantities of which a random split left all labels in one of the two parts."""
+    return [
+        f"no {each} frame of the random split has the label '{name}': give data.validation a larger fraction "
+        "or a file, or choose another seed"
+        for name in asked
+        for each, frames in (("training", sets.train), ("validation", sets.validation))
+        if frames and all(s.get(name) is None for s in frames)
+    ]

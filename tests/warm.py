@@ -1,0 +1,137 @@
+"""Programs in Python that start warm: in a process of their own, but forked from the tests', not begun anew.
+
+Of the seconds that a start of i-PI, of its driver or of a run of ASE takes, nearly all are imports, which the
+process of the tests has made already. A child forked from it is as separate as another (memory, files,
+signals, exit status) and runs the same program. What it does not show is that the program starts from
+nothing: tests of that do without the fixture `warm_start`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ipi.utils.softexit import softexit
+
+PROGRAMS = {"mlplugins", "i-pi", "i-pi-driver-py"}
+INHERITED = "PYTHONPATH", "OMP_NUM_THREADS"
+"""Variables that are read when Python or torch starts: a command that changes one is started anew."""
+
+
+class Popen(subprocess.Popen):
+    """As `subprocess.Popen`, which runs Python's programs in a fork of this process."""
+
+    def __init__(self, args: Any, **options: Any) -> None:
+        words = None if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
+        environment = options.get("env") or dict(os.environ)
+        program = _program(words) if words and not options.get("shell") else None
+        if program is None or any(environment.get(k) != os.environ.get(k) for k in INHERITED):
+            super().__init__(args, **options)
+            return
+        before = options.pop("preexec_fn", None)
+        kept = options.get("pass_fds", ())
+        # called in the child, after its streams and its folder are set, where others begin another program
+        super().__init__(
+            args, **options, preexec_fn=lambda: _become(program, words, environment, kept, before)
+        )
+
+
+def _program(words: Sequence[str]) -> Callable[[], object] | None:
+    """What runs the command in this process; None if it is no program in Python, or has options of Python."""
+    if Path(words[0]).name in PROGRAMS and Path(words[0]).parent in (Path(sys.executable).parent, Path()):
+        script = Path(sys.executable).with_name(Path(words[0]).name)
+        return lambda: _script(str(script), words[1:])
+    if words[0] not in ("python", sys.executable) or len(words) < 2:
+        return None
+    if words[1] == "-m" and words[2].startswith("mlplugins."):
+        return lambda: _module(words[2], words[3:])
+    if not words[1].startswith("-"):
+        return lambda: _script(words[1], words[2:])
+    return None
+
+
+def _script(path: str, words: Sequence[str]) -> None:
+    sys.argv = [path, *words]
+    sys.path[:0] = [str(Path(path).resolve().parent)]
+    runpy.run_path(path, run_name="__main__")
+
+
+def _module(name: str, words: Sequence[str]) -> None:
+    sys.argv = [name, *words]
+    sys.path[:0] = [os.getcwd()]
+    sys.modules.pop(name, None)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _become(
+    program: Callable[[], object],
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    kept: Collection[int],
+    before: Callable[[], object] | None,
+) -> None:
+    """Run the program in the state of a new Python, and end the process."""
+    status = 1
+    try:
+        if before is not None:
+            before()
+        _forget(environment, kept)
+        program()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # waits for threads, as Python does when it ends
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _forget(environment: Mapping[str, str], kept: Collection[int]) -> None:
+    """Take back what the process of the tests has changed of Python's state."""
+    atexit._clear()  # the temporary folders of the tests are removed there
+    atexit.register(softexit._finish)  # as i-PI does when it is imported
+    open_files = [int(name) for name in os.listdir("/proc/self/fd")]
+    for number in set(open_files) - {0, 1, 2} - set(kept):
+        with contextlib.suppress(OSError):
+            os.close(number)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python does when it starts
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    logging.root.handlers.clear()
+    warnings.showwarning = _show  # pytest's keeps them
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+    torch.jit.set_fusion_strategy([("STATIC", 2), ("DYNAMIC", 10)])
+
+
+def _show(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]
+    """Print a warning as Python does."""
+    (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
