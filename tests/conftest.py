@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlplugins.ops import build
+from mlplugins.ops import compiler
 
 from . import warm
 from .budget import pytest_runtest_call  # noqa: F401
@@ -58,7 +58,7 @@ def _fusion_strategy(strategy):
 @pytest.fixture(scope="session")
 def native_build():
     """The compiled plug-in; a test that needs it fails, not skips, if it cannot be built."""
-    build.build()
+    compiler.build()
 
 
 @pytest.fixture

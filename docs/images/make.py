@@ -1,7 +1,7 @@
 """Makes the figures of the pages to be typed along: python docs/images/make.py (ten minutes on one core).
 
-The others: `demo.png` is of `make demo`, `speed.png` of benchmarks/speed.py, `universal_*.png` of
-examples/06_universal.
+The others: `demo.png` is of `make demo` and `make readme`, `speed.png` of benchmarks/speed.py,
+`universal_*.png` of examples/06_universal.
 """
 
 import shutil

@@ -3,6 +3,7 @@ systems."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ from mlplugins.analysis.value import Value
 from mlplugins.plotting import BLUE, GREEN, INK, ORANGE, PURPLE
 from mlplugins.units import MS_CM_PER_S_CM
 
+LABEL = 34
+"""Characters of a line of the legend."""
+BAND = 1000.0
+"""A band reaches no farther from its line than this factor, or it hides the points."""
 TICK_SHARE = 0.09
 """Of the width of a panel: the room that the label of a temperature needs."""
 OTHERS = (GREEN, PURPLE, plotting.SKY, plotting.AMBER)
@@ -104,7 +109,8 @@ def _line(
     """A law with its band; dashed where it is extrapolated."""
     color, label = look
     middle, low, high = (factor * part for part in law.predict(1 / inverse))
-    axes.fill_between(1000 * inverse, low, high, color=color, alpha=0.12, lw=0)
+    band = (np.maximum(low, middle / BAND), np.minimum(high, middle * BAND))
+    axes.fill_between(1000 * inverse, *band, color=color, alpha=0.12, lw=0)
     fitted = [1 / run.temperature_k for run in runs]
     inside = (inverse >= 0.999 * min(fitted)) & (inverse <= 1.001 * max(fitted))
     axes.plot(1000 * inverse, middle, color=color, lw=0.9, ls=(0, (4, 2)))
@@ -162,8 +168,10 @@ def _dress(axes: Any, inverse: Any, temperatures: Sequence[float]) -> None:
     top = axes.secondary_xaxis("top", functions=(_swap, _swap))
     top.set_xticks(temperatures, _apart(temperatures, TICK_SHARE * float(inverse[-1] - inverse[0])))
     top.set_xlabel("T (K)")
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower left", borderaxespad=0.3)
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        wrapped = [textwrap.fill(label, LABEL) for label in labels]
+        axes.legend(handles, wrapped, loc="lower left", borderaxespad=0.3).set_in_layout(False)
     plotting.finish(axes, keep_top=True)
 
 
@@ -195,7 +203,8 @@ def _caption(
     texts.append("Bars: 95 % intervals.")
     if law is not None:
         texts.append(
-            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands; "
+            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands "
+            f"(drawn to a factor of {BAND:g}); "
             "open circle: D* at 300 K by the line."
         )
     if comparison.systems:

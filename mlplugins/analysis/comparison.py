@@ -84,15 +84,20 @@ def read_system(path: Path, label: str | None = None) -> OtherSystem:
 def _point(run: Mapping[str, Any]) -> Point:
     return Point(
         float(run["T_K"]),
-        _value(run["D_cm2_s"], UNDETERMINED),
+        as_value(run["D_cm2_s"]),
         *(
-            _value(run[name], UNKNOWN if "collective" in name else UNDETERMINED) if run[name] else None
+            as_value(run[name], UNKNOWN if "collective" in name else UNDETERMINED) if run[name] else None
             for name in ("sigma_tracer_mS_cm", "sigma_collective_mS_cm")
         ),
     )
 
 
-def _value(entry: Mapping[str, float | None], limit: float) -> Value:
+def as_value(entry: Mapping[str, float | None], limit: float = UNDETERMINED) -> Value:
+    """A value of results.json; null is NaN, or infinity at the upper end.
+
+    >>> as_value({"value": 2.0, "low": 1.0, "high": 4.0}).high
+    4.0
+    """
     number, low, high = (
         math.nan if entry[name] is None else float(entry[name] or 0.0) for name in ("value", "low", "high")
     )

@@ -36,10 +36,11 @@ def pairs(rows: Sequence[tuple[str, Cell]], caption: str = "") -> str:
     return table(("", ""), rows, caption, css="text") if rows else ""
 
 
-def figure(name: str, png: bytes, caption: str) -> str:
-    """A picture inside the page; `caption` is text, and says without the picture what it shows."""
+def figure(name: str, png: bytes, caption: str, share: float = 1.0) -> str:
+    """A picture inside the page, as wide as `share` of it; `caption` is text."""
     code = base64.b64encode(png).decode("ascii")
-    image = f"<img alt='{html.escape(name)}.png' src='data:image/png;base64,{code}'>"
+    look = f"style='width:{100 * share:.0f}%'"
+    image = f"<img alt='{html.escape(name)}.png' {look} src='data:image/png;base64,{code}'>"
     return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 

@@ -69,8 +69,12 @@ def conductivity_unit(values: Iterable[Value | None]) -> Unit:
 
 
 def _exponent_of(values: Iterable[Value | None]) -> int:
-    """Of the geometric mean."""
-    sizes = [abs(value.value or value.high) for value in values if value is not None]
+    """Of the geometric mean; an interval that holds zero counts by its larger end."""
+    sizes = [
+        max(abs(value.low), abs(value.high)) if value.low <= 0 <= value.high else abs(value.value)
+        for value in values
+        if value is not None
+    ]
     logs = [math.log10(size) for size in sizes if 0 < size < math.inf]
     return math.floor(sum(logs) / len(logs) + 1e-9) if logs else 0
 
@@ -152,6 +156,16 @@ def significant(number: float, digits: int = 2) -> str:
     if number == 0 or -5 < exponent < 6:
         return rounded(number, digits - 1 - exponent)
     return f"{rounded(number / 10.0**exponent, digits - 1)} × 10{raised(exponent)}"
+
+
+def as_given(number: float) -> str:
+    """A number with the digits that it was given with.
+
+    >>> as_given(2.4), as_given(2.4e-5)
+    ('2.4', '2.4 × 10⁻⁵')
+    """
+    mantissa, power, exponent = f"{number:g}".partition("e")
+    return f"{mantissa} × 10{raised(int(exponent))}" if power else mantissa
 
 
 def rounded(number: float, places: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mlplugins import __version__
 from mlplugins.analysis.comparison import Beside, compared
@@ -11,6 +12,7 @@ from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.methods_text import methods
 from mlplugins.analysis.numbers import (
     DASH,
+    as_given,
     conductivity_unit,
     parts,
     unit_of,
@@ -53,12 +55,21 @@ thead{display:table-header-group}p{orphans:3;widows:3}}
 """
 
 
-def report_html(report: Report, figures: dict[str, tuple[bytes, str]]) -> str:
+@dataclass(frozen=True)
+class Drawn:
+    """A figure for the page: picture, caption, and its width as a share of the page's."""
+
+    png: bytes
+    caption: str
+    share: float = 1.0
+
+
+def report_html(report: Report, figures: Mapping[str, Drawn]) -> str:
     """One page: results, warnings, figures, checks, how it was made, methods.
 
     Args:
         report: all results.
-        figures: PNG and caption by name, in their order.
+        figures: by name, in their order.
     """
     title = f"Ionic conductivity of {html.escape(report.species)}"
     parts_of_page = [
@@ -70,7 +81,7 @@ def report_html(report: Report, figures: dict[str, tuple[bytes, str]]) -> str:
         _warnings(report.warnings),
         "<h2>Results</h2>",
         _results(report.runs),
-        *(figure(name, png, caption) for name, (png, caption) in figures.items()),
+        *(figure(name, each.png, each.caption, each.share) for name, each in figures.items()),
         *_comparison(report),
         *_sections(report.runs),
         "<h2>How the trajectories were made</h2>",
@@ -153,7 +164,7 @@ def _measured_sigma(rows: Sequence[Beside]) -> str:
         [
             row.measured.label,
             f"{row.measured.temperature_k:g}",
-            f"{unit.factor * (row.measured.sigma_ms_cm or 0.0):g}",
+            as_given(unit.factor * (row.measured.sigma_ms_cm or 0.0)),
             parts(row.sigma_tracer, unit),
             parts(row.sigma_collective, unit),
             SOURCES[row.source],
@@ -170,7 +181,7 @@ def _measured_d(rows: Sequence[Beside]) -> str:
         [
             row.measured.label,
             f"{row.measured.temperature_k:g}",
-            f"{unit.factor * (row.measured.d_cm2_s or 0.0):g}",
+            as_given(unit.factor * (row.measured.d_cm2_s or 0.0)),
             parts(row.d_cm2_s, unit),
             SOURCES[row.source],
         ]

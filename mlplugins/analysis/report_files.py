@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplugins import files
 from mlplugins.analysis.observables.base import found_in, registered
-from mlplugins.analysis.page import report_html
+from mlplugins.analysis.page import Drawn, report_html
 from mlplugins.analysis.report import Report
 from mlplugins.analysis.value import Value
 
@@ -30,12 +30,13 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     from mlplugins import plotting  # matplotlib only when a report is wanted
 
-    shown: dict[str, tuple[bytes, str]] = {}
+    shown: dict[str, Drawn] = {}
     contents: dict[str, bytes] = {}
     with plotting.style():
         for name, figure in _figures(report).items():
-            shown[name] = (plotting.rendered(figure), str(figure.get_label()))
-            contents[f"{name}.png"] = shown[name][0]
+            share = min(1.0, figure.get_figwidth() / plotting.PAGE)
+            shown[name] = Drawn(plotting.rendered(figure), str(figure.get_label()), share)
+            contents[f"{name}.png"] = shown[name].png
             contents[f"{name}.pdf"] = plotting.rendered(figure, "pdf")
     contents["results.csv"] = results_csv(report).encode(errors="backslashreplace")
     contents["msd.csv"] = msd_csv(report).encode(errors="backslashreplace")

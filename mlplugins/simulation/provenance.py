@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mlplugins import engines
@@ -13,8 +11,6 @@ from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.units import FS_PER_PS
 
-METRICS = "metrics.json"
-"""Beside the model that `train` wrote."""
 ERRORS = (("energy", "rmse_meV_per_atom", "meV/atom"), ("forces", "rmse_meV_per_A", "meV/Å"))
 
 
@@ -29,24 +25,22 @@ def potential(model: Artifact) -> dict[str, str]:
     frames = f", trained on {data['n_train']} structures" if "n_train" in data else ""
     return {
         "potential": f"{model.path.name}: {name}, cutoff {model.cutoff:g} Å, {model.dtype}{frames}",
-        "test errors of the potential": _errors(model.path.parent / METRICS, data.get("sha256")),
+        "test errors of the potential": _errors(model.record.get("errors")),
     }
 
 
-def _errors(path: Path, trained_on: Any) -> str:
-    """RMSE of frames that were not fitted, if the training run beside the model is that of the model."""
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        if trained_on is None or metrics["data_sha256"] != trained_on:
-            return "not recorded beside the model"
-        name = next(name for name in ("test", "validation") if metrics.get(name))
-        found = metrics[name]
+def _errors(of_sets: Any) -> str:
+    """RMSE of frames that were not fitted."""
+    for name in ("test", "validation"):
+        found = of_sets.get(name) if isinstance(of_sets, dict) else None
         values = [
-            f"{label} {found[label][key]:.3g} {unit}" for label, key, unit in ERRORS if found.get(label)
+            f"{label} {found[label][key]:.3g} {unit}"
+            for label, key, unit in ERRORS
+            if found and found.get(label)
         ]
-        return f"RMSE of {', '.join(values)} ({found['n_structures']} {name} structures)"
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        return "not recorded beside the model"
+        if found and values:
+            return f"RMSE of {', '.join(values)} ({found['n_structures']} {name} structures)"
+    return "not recorded in the model"
 
 
 def described(

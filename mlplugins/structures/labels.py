@@ -83,10 +83,29 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         keys: names of the labels.
         others: further names that are used, such as those of a cheaper method.
     """
-    found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
+    found: list[str | None] = [*_taken(structures, keys)]
+    found += [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
     found += [_constrained(structures), _without_forces(structures), _partial(structures)]
     found += [_unconverged(structures), _far_apart(structures), *_states(structures)]
     return [note for note in found if note]
+
+
+def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
+    """Labels that were taken from names that nobody gave."""
+    named = {getattr(keys, label.option) for label in all_labels()}
+    named |= {key for quantity in QUANTITIES.values() for key in quantity.other_keys}
+    notes = []
+    for name in sorted({name for s in structures for name in s.taken} - named):
+        n = sum(name in s.taken for s in structures)
+        option = next(q.labels for q in QUANTITIES.values() if _is_like(q, name, structures))
+        kind = next((label for label in option if label.option in name.lower()), option[0])
+        meaning = " (−V·stress, eV)" if kind.is_virial else ""
+        notes.append(
+            f"'{name}' is taken as the {kind.option}{meaning}: no label has the usual name, and no other is "
+            f"called like it ({n} of {len(structures)} frames). To choose yourself: data.keys: "
+            f"{{{kind.option}: NAME}}, or null"
+        )
+    return notes
 
 
 def check_flags(structures: Sequence[Structure]) -> None:

@@ -162,13 +162,19 @@ def _apart(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
 
 
 def outliers(residuals: ArrayLike, structures: Sequence[Structure]) -> list[str]:
-    """Warnings about labels that look like a unit mistake or a failed calculation.
+    """Warnings about labels that look like a unit mistake or a failed calculation; isolated atoms are far
+    from everything else, as they should be.
 
     Args:
         residuals: (S,) energy minus composition baseline, eV.
         structures: the S structures.
     """
     warnings: list[str] = []
+    alone = np.array([s.is_isolated_atom for s in structures], dtype=bool)
+    residuals = np.asarray(residuals, dtype=np.float64)[~alone]
+    structures = [s for s, is_alone in zip(structures, alone) if not is_alone]
+    if not structures:
+        return warnings
     per_atom = np.asarray(residuals, dtype=np.float64) / np.array([len(s) for s in structures])
     deviation = np.abs(per_atom - np.median(per_atom))
     limit = max(1.0, 20.0 * float(np.median(deviation)))

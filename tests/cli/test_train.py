@@ -107,7 +107,7 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_continue(project, tmp_pat
     assert not (out / "checkpoint.ckpt").exists()
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert "the same command continues" in printed
     assert "interrupted" in errors
     assert native.read(out / "checkpoint.ckpt").elements == ["Ar"]

@@ -149,7 +149,8 @@ def test_missing_build_is_one_line(prepared, ranks):
     result = start(folder, lines, ranks, environment={"MLPLUGINS_CACHE": str(folder / "cache")})
     assert result.returncode == 1
     hints = [line for line in result.stderr.splitlines() if "mlplugins" in line]
-    assert hints == ["mlplugins: the LAMMPS plug-in is not built; run `mlplugins build`"]
+    never = "never built for this Python environment"
+    assert hints == [f"mlplugins: no LAMMPS plug-in: {never}; run `mlplugins build`"]
     assert "Unrecognized pair style 'mlplugins'" in result.stdout
 
 

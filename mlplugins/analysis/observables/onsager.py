@@ -87,7 +87,7 @@ def _carriers(run: RunResult, result: Onsager) -> list[str]:
     header = ["ion", *(sigma.heads(f"σ with {name}") for name in names), d.heads("D*"), "transference"]
     rows: list[list[Cell]] = [
         [
-            f"{carrier.species} ({carrier.charge:+g} e)",
+            f"{carrier.species} ({carrier.charge:+g} e)".replace("-", "−"),
             *(parts(value, sigma) for value in result.parts[row]),
             parts(carrier.tracer, d),
             f"{shares[row]:.2f}" if shares else "–",
