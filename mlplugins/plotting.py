@@ -23,7 +23,7 @@ from cycler import cycler
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, LogLocator
 
 from mlplugins import files
 from mlplugins.errors import BadInput
@@ -31,6 +31,8 @@ from mlplugins.errors import BadInput
 COLUMN, PAGE = 3.4, 7.0
 """Widths of a figure in one and in two columns of a journal, inches."""
 DPI = 300
+PLAIN = (1.0, 1e4)
+"""Logarithmic axes between these have numbers without powers of ten."""
 KINDS = ("png", "pdf", "svg")
 INK, GREY, GRID = "#222222", "#777777", "#e6e6e6"
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
@@ -42,6 +44,7 @@ STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
+    "figure.titlesize": 8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
@@ -96,8 +99,13 @@ def finish(axes: Any, keep_top: bool = False) -> None:
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             axis.set_major_locator(LogLocator(numticks=12))
+            low, high = axis.get_view_interval()
+            plain = low >= PLAIN[0] and high <= PLAIN[1]
+            if plain:
+                axis.set_major_formatter(LogFormatter())
             # less than a decade may hold no power of ten
-            axis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.0, 0.6)))
+            minor = LogFormatter if plain else LogFormatterSciNotation
+            axis.set_minor_formatter(minor(minor_thresholds=(1.0, 0.6)))
 
 
 def rendered(figure: Figure, kind: str = "png") -> bytes:
