@@ -74,13 +74,13 @@ sanitize: $(VENV)/.dev
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
 		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
-# the wheels of a release in dist/, with the native code for each of these torch releases; made, then checked
+# what is released, in dist/, with the native code for each of these torch releases; made, then checked
 RELEASES ?= 2.13.0 2.14.1
 TOOLS := .build/release-tools
 wheels: $(VENV)/.dev $(TOOLS)/.ready
 	rm -rf dist
 	$(BIN)/python native/make.py --torch $(RELEASES)
-	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python native/check.py dist/*.whl
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python native/check.py dist/*
 
 $(TOOLS)/.ready:
 	$(PYTHON) -m venv $(@D)

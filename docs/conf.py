@@ -1,19 +1,19 @@
 """Settings of the documentation site (`make docs`): Sphinx, MyST and furo; nothing is loaded from the net."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
-
-import mlplugins
+from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 
 project = "mlplugins"
 author = "The mlplugins developers"
 copyright = "The mlplugins developers"
-version = release = mlplugins.__version__
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "index"
@@ -28,6 +28,7 @@ myst_dmath_double_inline = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -76,7 +77,10 @@ def _blocks(app, what, name, obj, options, lines):
 
 
 def _mathml(self, node, display):
-    self.body.append(convert(node.astext(), display=display))
+    formula = convert(node.astext(), display=display)
+    if "\\" in formula:  # a command that the converter does not know stays in the text
+        logging.getLogger(__name__).warning("unknown command in %s", node.astext(), location=node)
+    self.body.append(formula)
     raise nodes.SkipNode
 
 

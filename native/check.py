@@ -1,6 +1,6 @@
-"""Check the wheels of a release: what they need of the system, where they look for it, what they claim.
+"""Check what is released: what the wheels need of the system, where they look for it, what they claim.
 
-    python native/check.py dist/*.whl
+    python native/check.py dist/*
 
 `auditwheel` and `twine` must be on PATH.
 """
@@ -27,9 +27,9 @@ NEEDED = re.compile(
 
 
 def main() -> None:
-    wheels = [Path(name) for name in sys.argv[1:]]
+    wheels = [Path(name) for name in sys.argv[1:] if name.endswith(".whl")]
     problems = [f"{wheel.name}: {problem}" for wheel in wheels for problem in _problems(wheel)]
-    subprocess.run(["twine", "check", "--strict", *map(str, wheels)], check=True)
+    subprocess.run(["twine", "check", "--strict", *sys.argv[1:]], check=True)
     sys.exit("\n".join(problems) or None)
 
 

@@ -1,4 +1,4 @@
-"""Make the wheels of a release in dist/: mlplugins, and mlplugins-native for each torch that is asked for.
+"""Make what is released in dist/: mlplugins (sources, wheel), and mlplugins-native for each torch asked for.
 
     python native/make.py --torch 2.13.0 2.14.1
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="where the wheels go")
     args = parser.parse_args()
     builds = {installed.series(release): _compiled(release) for release in args.torch}
-    for path in wheels(builds, args.dist):
+    for path in (_made(ROOT, args.dist, "sdist"), *wheels(builds, args.dist)):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
 
 
@@ -51,25 +51,26 @@ def wheels(builds: dict[str, list[Path]], dist: Path) -> list[Path]:
         builds: the two libraries by torch series.
         dist: where the wheels go.
     """
-    pure = _wheel(ROOT, dist, WITH_NATIVE="1")
+    pure = _made(ROOT, dist, "wheel", WITH_NATIVE="1")
     with tempfile.TemporaryDirectory() as folder:
         project = Path(
             shutil.copytree(NATIVE, Path(folder, "native"), ignore=shutil.ignore_patterns("torch-*"))
         )
         for series, libraries in builds.items():
             _pack(libraries, series, pure.name.split("-")[1], project / PACKAGE / f"torch-{series}")
-        return [pure, _wheel(project, dist)]
+        return [pure, _made(project, dist, "wheel")]
 
 
-def _wheel(project: Path, dist: Path, **variables: str) -> Path:
-    """The wheel of a project, made with hatchling in this environment."""
+def _made(project: Path, dist: Path, target: str, **variables: str) -> Path:
+    """A distribution of a project, made with hatchling in this environment."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder]
         environment = os.environ | {f"MLPLUGINS_{name}": value for name, value in variables.items()}
         subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
-        [made] = Path(folder).glob("*.whl")
+        [made] = Path(folder).iterdir()
         dist.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.move(made, dist / made.name))
+        shutil.move(made, dist / made.name)
+        return dist / made.name
 
 
 def _compiled(release: str) -> list[Path]:
