@@ -19,7 +19,7 @@ from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import NeighborCache, PlainStructure, combine, load
 from mlplugins.model_file.structure import prepare
 
-from . import general_model
+from . import direct_model, general_model
 from .conftest import CUTOFF, EPSILON, ONSET, SIGMA, crystal, molecule, slab, triclinic, write_lennard_jones
 
 STEP = 1e-4  # Å, or strain
@@ -185,6 +185,16 @@ def test_general_metatomic_model(general_models, structure, per_atom, bohr_and_h
         assert result.energies is None
     with pytest.raises(BadInput, match="per-atom virials"):
         model.evaluate([structure], virials=True)
+
+
+def test_outputs_that_are_not_passed_on_are_named(tmp_path, argon_model):
+    path = tmp_path / "direct.pt"
+    direct_model.write(path)
+    direct = ("non_conservative_force", "non_conservative_forces", "non_conservative_stress")
+    foreign = ("energy_uncertainty", *direct)  # metatomic adds the other spelling of the forces
+    assert load(path).unused == ("energy/double", *foreign)
+    assert load(path, output="double").unused == ("energy", *foreign)
+    assert load(argon_model).unused == ()
 
 
 def test_general_model_in_a_batch_with_shuffled_atoms(general_models):

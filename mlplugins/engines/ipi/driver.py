@@ -139,6 +139,7 @@ class MLDriver(Dummy_driver):
         return (
             f"{self.options.model} ({models}{first.family or first.name}, {first.dtype}, {first.device}), "
             f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
+            + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
     def say(self, text: str) -> None:
