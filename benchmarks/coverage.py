@@ -5,10 +5,11 @@
     python benchmarks/coverage.py --kinisi                    also kinisi's sampler, fed with our MSD (slow)
 
 Independent ions, ions that hop together (D_σ = g D*), soft cages, a ballistic start, cells that drift, random
-barriers (D by homogenisation), fast hops in cages with slow ones between. Printed for D*, D_σ and H: share
-of intervals with the truth inside, median and mean over the truth, median of high over low, how many of the
-walks have one, how many of these intervals are too wide to say anything; the same for the Bayesian regression
-where it exists; how often the MSD was called curved.
+barriers (D by homogenisation), fast hops in cages with slow ones between, cages that relax as slowly as the
+run. Printed for D*, D_σ and H: share of intervals with the truth inside, median and mean over the truth,
+median of high over low, how many of the walks have one, how many of these intervals are too wide to say
+anything (of D*: are upper limits); the same for the Bayesian regression where it exists; how often the MSD
+was called curved.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ def caged(
     def make(seed: int) -> Made:
         walk = LatticeWalk(frames, ions, hop=hop, rate=0.4, seed=seed, vibration=0.1)
         return walk.displacements() + soft_cage(walk, relaxation_ps, amplitude), walk.exact_cm2_s
+
+    return make
+
+
+def slow_cage(ions: int, relaxation_ps: float, rate: float) -> Callable[[int], Made]:
+    """60 ps in wide cages that relax as slowly as the run, with rare hops."""
+
+    def make(seed: int) -> Made:
+        walk = LatticeWalk(600, ions, rate=rate, seed=seed)
+        return walk.displacements() + soft_cage(walk, relaxation_ps, 2.0), walk.exact_cm2_s
 
     return make
 
@@ -118,6 +129,12 @@ CASES = (
     Case("cages, 70 slow hops", network(cage(0.5, 0.03), 930, 8)),
     Case("cages, 700 slow hops", network(cage(0.5, 0.03), 3100, 24)),
     Case("cages, ratio of ten", network(cage(0.3, 0.03), 1000, 24)),
+    Case("cages, 2000 slow hops", network(cage(0.5, 0.1), 1500, 24)),
+    Case("slow cage 12 ps", slow_cage(100, 12.0, 0.05)),
+    Case("slow cage 20 ps", slow_cage(100, 20.0, 0.05)),
+    Case("slow cage 40 ps", slow_cage(100, 40.0, 0.05)),
+    Case("slow cage, few ions", slow_cage(20, 20.0, 0.05)),
+    Case("slow cage, more hops", slow_cage(100, 20.0, 0.2)),
 )
 
 
@@ -167,7 +184,8 @@ def report(cases: Sequence[Case], walks: int, bayes: bool = False, kinisi: bool 
         for name, row in rows.items():
             held, ratio, span = np.array(row).T
             wide = int((span > UNKNOWN).sum()) if name in ("D_σ", "H") else 0
-            told = f", {wide} undetermined" if wide else ""
+            upper = int(np.isinf(span).sum()) if name == "D*" else 0
+            told = f", {wide} undetermined" if wide else f", {upper} upper limits" if upper else ""
             texts.append(
                 f"{name} {held.mean():.3f} {np.median(ratio):.3f} {ratio.mean():.3f} {np.median(span):.3g} "
                 f"({len(row)}{told})"

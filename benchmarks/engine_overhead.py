@@ -88,7 +88,9 @@ def bare_call(model: Artifact, atoms: Atoms) -> Callable[[], None]:
         with runtime.running():
             leaf = pairs.vectors.to(core._device, core._dtype).requires_grad_()
             start = time.process_time()
-            graph = Graph(species, *pairs.atoms, leaf, torch.zeros_like(species), len(atoms))
+            graph = Graph(
+                species, pairs.centers, pairs.neighbors, leaf, torch.zeros_like(species), len(atoms)
+            )
             energy = core._program.predict(graph)["energy"]
             torch.autograd.grad(energy.sum(), leaf)
             times.append(time.process_time() - start)

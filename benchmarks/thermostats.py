@@ -1,6 +1,7 @@
 """Mean kinetic temperature of every thermostat in every host, over the one asked for.
 
     OMP_NUM_THREADS=1 python benchmarks/thermostats.py [--hosts lammps ase ipi] [--steps 200000 20000 20000]
+        [--kinds csvr langevin nose-hoover]
 
 52 atoms with the masses of Li6PS5Cl (Li 24, P 4, S 20, Cl 4), written and run by `mlplugins simulate`. csvr
 and langevin on free atoms (no depth, no range), where each step's kinetic energy is nearly
@@ -76,10 +77,7 @@ def mean_temperature(host: str, kind: str, steps: int, folder: Path) -> tuple[fl
         "dump_interval": steps,
         "restart_interval": steps,
         "log_interval": 1,
-        "thermostat": {
-            "kind": kind,
-            "time_constant": 40 if kind == "langevin" else 10 if kind == "csvr" else 50,
-        },
+        "thermostat": {"kind": kind, "time_constant": tau},
     }
     (folder / "md.yaml").write_text(yaml.safe_dump(settings))
     campaign = plan(load(folder / "md.yaml"), folder / "out")
@@ -110,10 +108,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", nargs="+", default=["lammps", "ase", "ipi"])
     parser.add_argument("--steps", nargs="+", type=int, default=[200_000, 20_000, 20_000])
+    parser.add_argument("--kinds", nargs="+", default=sorted(set(sum(KINDS.values(), ()))))
     arguments = parser.parse_args()
     print(f"{'host':8s}{'thermostat':14s}{'steps':>8s}   <T>/T")
     for host, steps in zip(arguments.hosts, arguments.steps):
-        for kind in KINDS[host]:
+        for kind in (kind for kind in KINDS[host] if kind in arguments.kinds):
             with tempfile.TemporaryDirectory() as folder:
                 mean, error = mean_temperature(host, kind, steps, Path(folder))
             print(f"{host:8s}{kind:14s}{steps:8d}   {mean:.4f} ± {error:.4f}", flush=True)

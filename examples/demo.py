@@ -18,8 +18,12 @@ import time
 from pathlib import Path
 
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from mlplugins.analysis.comparison import as_value, read_system
+from mlplugins.analysis.numbers import conductivity_unit, measured, span, unit_of
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -99,38 +103,25 @@ def run_together(commands: list[str], folder: Path) -> None:
 
 def summary(output: Path) -> None:
     """The answer, and the same diffusion coefficient from three engines."""
-    results = {
-        engine: json.loads((output / f"{engine}.json").read_text()) for engine in ("lammps", "ipi", "ase")
-    }
-    table = Table(
-        "engine", "T (K)", "D(Li) (1e-5 cm²/s)", "95 % interval", "σ tracer (mS/cm)", title="Li6PS5Cl"
-    )
-    for engine, result in results.items():
-        for row in result["runs"]:
-            d, sigma = row["D_cm2_s"], row["sigma_tracer_mS_cm"]
-            table.add_row(
-                engine,
-                f"{row['T_K']:g}",
-                f"{1e5 * d['value']:.2f}",
-                f"{1e5 * d['low']:.2f} – {1e5 * d['high']:.2f}",
-                f"{sigma['value']:.0f}",
-            )
+    systems = {engine: read_system(output / f"{engine}.json", engine) for engine in ("lammps", "ipi", "ase")}
+    points = [(engine, point) for engine, system in systems.items() for point in system.points]
+    d = unit_of((point.d_cm2_s for _, point in points), "cm²/s")
+    sigma = conductivity_unit(point.sigma_tracer for _, point in points)
+    heads = ("engine", "T (K)", d.heads("D(Li)"), sigma.heads("σ tracer"))
+    table = Table(*heads, title="Li6PS5Cl: value [95 % interval]", title_justify="left", box=SIMPLE_HEAD)
+    for engine, point in points:
+        values = (span(point.d_cm2_s, d), span(point.sigma_tracer, sigma))
+        table.add_row(engine, f"{point.temperature_k:g}", *values)
     console.print(table)
-    same = [
-        [run for run in result["runs"] if run["T_K"] == COMPARED_AT][0]["D_cm2_s"]
-        for result in results.values()
-    ]
-    agree = max(d["low"] for d in same) <= min(d["high"] for d in same)
+    same = [point.d_cm2_s for _, point in points if point.temperature_k == COMPARED_AT]
+    agree = max(value.low for value in same) <= min(value.high for value in same)
     console.print(
         f"D at {COMPARED_AT} K: the intervals of the three engines {'overlap' if agree else 'DO NOT overlap'}"
     )
-    arrhenius = results["lammps"]["arrhenius"]
+    arrhenius = json.loads((output / "lammps.json").read_text())["arrhenius"]
     if arrhenius:
-        ea, sigma = arrhenius["Ea_eV"], arrhenius["sigma_300K_mS_cm"]
-        console.print(
-            f"Ea = {ea['value']:.2f} eV [{ea['low']:.2f}, {ea['high']:.2f}],  "
-            f"σ(300 K) = {sigma['value']:.2g} mS/cm [{sigma['low']:.1g}, {sigma['high']:.1g}]"
-        )
+        ea, room = as_value(arrhenius["Ea_eV"]), as_value(arrhenius["sigma_300K_mS_cm"])
+        console.print(f"Ea = {measured(ea, 'eV')}, σ(300 K) = {measured(room, 'mS/cm')}", markup=False)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@
 #include <stdexcept>
 #include <vector>
 
+#if defined(__x86_64__) && defined(__GLIBC__)
+// these moved into libc with glibc 2.34; under their first version they are found in older ones too (libdl)
+__asm__(".symver dlopen, dlopen@GLIBC_2.2.5");
+__asm__(".symver dlerror, dlerror@GLIBC_2.2.5");
+#endif
+
 namespace mlplugins {
 
 namespace {

@@ -45,7 +45,9 @@ std::string mismatch(void *lmp)
   if (std::to_string(lammps_version(lmp)) != number)
     return "LAMMPS " + number + ", but this is LAMMPS " + std::to_string(lammps_version(lmp));
   const auto torch = value_of(built_for_torch);
-  if (mlplugins::torch_release() != torch) return "torch " + torch + ", but this is torch " + mlplugins::torch_release();
+  // a series (2.13) serves all its releases: the wheel is built for one
+  if ((mlplugins::torch_release() + ".").rfind(torch + ".", 0) != 0)
+    return "torch " + torch + ", but this is torch " + mlplugins::torch_release();
   return "";
 }
 

@@ -29,6 +29,18 @@ class RunFailed(MlpluginsError, RuntimeError):
     """The work started and failed (exit code 1)."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work that was ended by a signal in good order: what is done is saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
 @contextlib.contextmanager
 def needed(what: str, extra: str) -> Iterator[None]:
     """Context for imports of optional packages: a missing one raises an error with the pip command.

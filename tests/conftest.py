@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlplugins.ops import build
+from mlplugins.ops import compiler
 
 from . import warm
 from .budget import pytest_runtest_call  # noqa: F401
@@ -58,7 +58,7 @@ def _fusion_strategy(strategy):
 @pytest.fixture(scope="session")
 def native_build():
     """The compiled plug-in; a test that needs it fails, not skips, if it cannot be built."""
-    build.build()
+    compiler.build()
 
 
 @pytest.fixture
@@ -75,10 +75,12 @@ def warm_start(monkeypatch) -> None:
 @pytest.fixture
 def png_only(monkeypatch) -> None:
     """Drawing each figure twice is a third of an analysis by the command; a few tests look at both files."""
-    from mlplugins.analysis import plots
+    from mlplugins import plotting
 
-    draw = plots.rendered
-    monkeypatch.setattr(plots, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b"")
+    draw = plotting.rendered
+    monkeypatch.setattr(
+        plotting, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b""
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,22 @@
-"""The Python blocks of the README's pages run, page by page, on small inputs; long settings are shortened."""
+"""The blocks of the pages run, page by page, on small inputs; long settings are shortened.
 
+All Python runs. In the pages to be typed along (`docs/start`, `docs/tutorials`) a block after `<!-- run -->`
+is run as a shell would, one after `<!-- file: NAME -->` is the content of that file.
+"""
+
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
 import pytest
 
 import mlplugins
+from mlplugins.cli.main import main
 from mlplugins.export.metatomic import Description, save
 from mlplugins.models import lennard_jones
 from mlplugins.testing.walks import LatticeWalk, crystal, write_lammps_dump
@@ -16,7 +26,14 @@ from .training.molecules import water
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^(?:<!-- (run|file: \S+) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if FENCE.search(path.read_text("utf-8")))
+TYPED_ALONG = sorted(
+    str(path.relative_to(ROOT / "docs"))
+    for room in ("start", "tutorials")
+    for path in (ROOT / "docs" / room).glob("*.md")
+)
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 NETWORK = '"num_layers": 1, "num_features": 4, "num_basis": 4, "radial_mlp": [8]'
 SHORTER = {
     "training.md": {
@@ -26,6 +43,10 @@ SHORTER = {
     "finetune.md": {'"epochs": 50': '"epochs": 2, "devices": 1', '"rank": 4': '"rank": 1'},
     "kernels.md": {'"trials": 60': '"trials": 4'},
     "convert.md": {"RadialTables(1025)": "RadialTables(129)"},
+    "start/lammps.md": {"run             200": "run             4"},
+    "start/ase.md": {"steps=50": "steps=2", "dynamics.run(200)": "dynamics.run(4)"},
+    "start/ipi.md": {"<total_steps>100<": "<total_steps>4<", "start-ipi": "start-ipi-PROCESS"},
+    "tutorials/committee.md": {"dynamics.irun(500)": "dynamics.irun(20)", "-n 5": "-n 1"},
 }
 """What is shortened, by page: text of the page → text that is run."""
 
@@ -44,6 +65,17 @@ NEEDED = {
 
 ELSEWHERE = {"simulation.md", "check.md"}
 """Run by tests/simulation/test_from_python.py, with what they print."""
+
+
+SHORT = {
+    "num_features: 24": "num_features: 4",
+    "l_max: 2": "l_max: 1",
+    "radial_mlp: [32]": "radial_mlp: [8]",
+    "epochs: 120": "epochs: 1\n  devices: 1",
+    "train.extxyz": "train.extxyz@::6",
+    "test.extxyz": "test.extxyz@::6",
+}
+"""Of the configuration that the pages train with."""
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +137,60 @@ def test_the_python_of_a_page_runs(page, inputs, request):
     names = {"__name__": page}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A copy of `examples/` whose training is short, and the potential of it."""
+    folder = tmp_path_factory.mktemp("examples")
+    for path in (ROOT / "examples").iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    (folder / "data").symlink_to(ROOT / "examples/data")
+    text = (folder / "01_train.yaml").read_text("utf-8")
+    for old, new in SHORT.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "01_train.yaml").write_text(text, "utf-8")
+    mlplugins.train(folder / "01_train.yaml", folder / "potential")
+    return folder
+
+
+def test_the_pages_to_be_typed_along_are_found():
+    assert {"start/lammps.md", "start/analyst.md", "tutorials/first-potential.md"} <= set(TYPED_ALONG)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:logm result may be inaccurate:RuntimeWarning")  # of ASE: error 5e-13
+@pytest.mark.parametrize("page", TYPED_ALONG)
+def test_a_page_is_typed_along(page, trained, tmp_path, monkeypatch, native_build, png_only):
+    for path in trained.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for old, new in SHORTER.get(page, {}).items():
+        assert old in text, f"{page} does not say {old}"
+        text = text.replace(old, new.replace("PROCESS", str(os.getpid())))
+    names = {"__name__": page}
+    servers = []
+    for mark, language, block in BLOCK.findall(text):
+        if language == "python":
+            exec(compile(block, page, "exec"), names)
+        elif mark.startswith("file: "):
+            Path(mark.removeprefix("file: ")).write_text(block, "utf-8")
+        elif mark == "run":
+            for line in block.splitlines():
+                _run(line, servers)
+    for server in servers:
+        assert server.wait(timeout=60) == 0
+
+
+def _run(line, servers):
+    """A line of a shell: commands of mlplugins in this process, programs of engines in theirs."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "mlplugins":
+        assert main(words[1:]) == 0, line
+    elif words[-1] == "&":
+        servers.append(subprocess.Popen(words[:-1], stdout=subprocess.DEVNULL, env=ENVIRONMENT))
+    else:
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=120, env=ENVIRONMENT)

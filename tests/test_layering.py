@@ -172,10 +172,10 @@ def test_sizes(path):
 
 
 def test_one_reader_of_yaml_and_one_writer_of_whole_files():
-    """`config` reads YAML, `files` replaces and hashes files (`ops/build.py` replaces whole folders)."""
+    """`config` reads YAML, `files` replaces and hashes files (`ops/compiler.py` replaces whole folders)."""
     owners = {
         r"yaml\.(safe_)?load\(": {"config.py"},
-        r"os\.replace\(": {"files.py", "ops/build.py"},
+        r"os\.replace\(": {"files.py", "ops/compiler.py"},
         r"sha256\(\S*read_bytes\(\)\)\.hexdigest": {"files.py"},
     }
     for pattern, expected in owners.items():

@@ -16,7 +16,7 @@ import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
 import mlplugins
-from mlplugins.ops import build
+from mlplugins.ops import compiler
 from tests.analysis.observables.test_base import FILE
 from tests.models.test_toy_family import MORSE
 from tests.test_quantities import RECORD
@@ -63,7 +63,7 @@ FOUND = """
 import json
 from mlplugins import checkpoints, engines, models
 from mlplugins.analysis.observables.base import registered
-from mlplugins.ops import build
+from mlplugins.ops import installed
 from mlplugins.quantities import QUANTITIES
 print(json.dumps({
     "quantity": list(QUANTITIES),
@@ -71,7 +71,7 @@ print(json.dumps({
     "engine": engines.available(),
     "observable": list(registered()),
     "checkpoint format": checkpoints.formats(),
-    "kernel of an op for another device": [build.current_key().sources],
+    "kernel of an op for another device": [installed.current_key().sources],
 }))
 """
 
@@ -163,7 +163,7 @@ print(op(h).tolist(), op.default._op_dk(torch._C.DispatchKey.PrivateUse1, h).tol
 def test_a_compiled_kernel_serves_its_device_alone(tmp_path):
     (tmp_path / "doubled_ghosts.cpp").write_text(KERNEL)
     words = [
-        build.find_compiler(),
+        compiler.find_compiler(),
         "-shared",
         "-fPIC",
         "-std=c++17",

@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import matplotlib
 import yaml
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the choice of the backend)
+from mlplugins import plotting
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data" / "li6ps5cl_pbe"
@@ -62,8 +60,9 @@ def main() -> int:
     results["scratch"] = {n: scratch(out, n, results["fine-tuned"][n]["cpu_s"]) for n in sizes}
     results["ms_per_call"] = speed(out, teacher)
     (out / "results.json").write_text(json.dumps(results, indent=1))
-    plot_learning(results, out / "learning_curve.png")
-    plot_diffusion(results, out / "diffusion.png")
+    with plotting.style():
+        plot_learning(results, out / "learning_curve.png")
+        plot_diffusion(results, out / "diffusion.png")
     summary(results)
     return 0
 
@@ -150,7 +149,8 @@ def speed(out: Path, teacher: str) -> dict[str, float]:
 
 def plot_learning(results: dict[str, Any], path: Path) -> None:
     """Test errors over the number of training frames."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), constrained_layout=True)
+    figure = plotting.canvas(plotting.PAGE, 3.0)
+    axes = figure.subplots(1, 2)
     shown = (
         ("forces", "mae_meV_per_A", "force MAE (meV/Å)"),
         ("energy", "mae_meV_per_atom", "energy MAE (meV/atom)"),
@@ -169,14 +169,14 @@ def plot_learning(results: dict[str, Any], path: Path) -> None:
         axis.set(xlabel="training frames", ylabel=label, xticks=sizes, xticklabels=sizes)
         axis.set_ylim(bottom=0)
         axis.minorticks_off()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    plotting.save(figure, path)
 
 
 def plot_diffusion(results: dict[str, Any], path: Path) -> None:
     """D(Li) of teacher and student over 1000/T, 95 % intervals."""
-    figure, axis = plt.subplots(figsize=(5, 3.8), constrained_layout=True)
+    figure = plotting.canvas(1.2 * plotting.COLUMN, 3.0)
+    axis = figure.subplots()
     for shift, (name, colour) in zip((-0.003, 0.003), (("teacher", "C0"), ("student", "C2")), strict=True):
         runs = results[name]["runs"]
         values = [run["D_cm2_s"] for run in runs]
@@ -187,9 +187,9 @@ def plot_diffusion(results: dict[str, Any], path: Path) -> None:
             inverse, [d["value"] for d in values], error, fmt="o", color=colour, capsize=3, label=text
         )
     axis.set(yscale="log", xlabel="1000 K / T", ylabel="D(Li) (cm²/s)")
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    plotting.finish(axis)
+    axis.legend()
+    plotting.save(figure, path)
 
 
 def summary(results: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Ionic conductivity at one temperature: D, σ (tracer and collective), the Haven ratio, and warnings.
 
 σ_tracer = N z² e² D* / (V k T) (Nernst–Einstein, ions that move independently); σ_collective is the same
-with D_σ, the slope of the collective displacement P = Σ r: e²z²/(6 V k T) · d⟨|ΔP|²⟩/dt. H =
+with D_σ, the slope of the collective displacement P = Σ r: e²z²/(6 V k T) · d⟨‖ΔP‖²⟩/dt. H =
 σ_tracer/σ_collective = D*/D_σ. Warnings on few hops follow X. He, Y. Zhu, A. Epstein, Y. Mo, npj Comput.
 Mater. 4, 18 (2018).
 """
@@ -148,6 +148,12 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
 def _curved(result: Diffusion) -> list[str]:
     """Warning about an MSD that is not a line in its window."""
     window, late = result.window, result.late
+    if result.slow:
+        limit = ": D* is an upper limit" if result.tracer.low <= 0 else ""
+        return [
+            "the slope of the MSD falls to the end of the run, as beside a decay that takes as long (slow "
+            f"cages, sites that exchange rarely): the intervals hold the slope beside one{limit}; run longer"
+        ]
     if late is not None:
         return [
             f"D depends on the lag: the slope of the MSD from {late.low_ps:.3g} to {late.high_ps:.3g} ps "

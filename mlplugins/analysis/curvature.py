@@ -9,12 +9,16 @@ slope is then the best linear unbiased estimate (kriging with a trend). Where th
 lags on, all lags count; where it still changes, the late ones decide, and what curvature may remain is part
 of the variance: no test comes before the fit. The covariance of the MSD is that of a Gaussian process with
 the *measured* curve (Wick), not that of a Brownian walk.
+
+A decay as slow as the run cannot be told from diffusion by the line and faster decays. Whether the lags show
+one is tested: a decay of half of the run, of any size, joins the line and the decays up to a tenth of the
+run. Where its amplitude is positive at 1 %, the slope beside it is given as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +36,12 @@ CERTAIN = 2.0
 """Standard errors below a change of slope that exceeds that of the octave before."""
 HIDDEN = 0.3
 """Share of the prior's variance that is taken as error; `benchmarks/coverage.py` measures what it gives."""
+SLOW = 0.5
+"""Time of the slow decay that is looked for over the length of the run."""
+RAPID = 0.1
+"""Longest time over the length of the run of the decays beside it."""
+SEEN, SEEN_IN_BLOCKS = 2.33, 3.75
+"""Amplitude over its error from which on a slow decay is seen (1 %), by theory and between five blocks."""
 MOST_EXCESS = 50.0
 LEAST = 1e-7
 
@@ -43,10 +53,14 @@ class CurveFit:
     Attributes:
         line: weights of the lags; `variance` that of one walker with this MSD, per frame².
         curvature: variance of the slope by curvature that the lags do not exclude, (Å² per frame)².
+        slow: the same with a slow decay of any size, where the lags show one.
+        evidence: amplitude of the slow decay over its error.
     """
 
     line: LineWeights
     curvature: float
+    slow: CurveFit | None = None
+    evidence: float = 0.0
 
 
 def curve_fit(
@@ -54,7 +68,7 @@ def curve_fit(
     msd: Floats,
     frames: int,
     walkers: float,
-    observed: Callable[[Floats], float] | None = None,
+    observed: Callable[[Floats], float] = lambda weights: 0.0,
 ) -> CurveFit:
     """Weights that give the long-time slope of a 3-d MSD over all origins.
 
@@ -73,19 +87,29 @@ def curve_fit(
     """
     x = lags.astype(float)
     taus = _taus(x, SLOWEST * frames)
+    design = np.stack([x, np.ones(len(x))], axis=1)
     walker = process_covariance(lags, msd, frames)
     scatter = walker / walkers
-    design = np.stack([x, np.ones(len(x))], axis=1)
     prior = _prior(x, msd, scatter, taus)
-    if observed is not None:
-        early, late = (generalised(design, scatter + part)[0] for part in (0 * prior, prior))
-        expected = float((late - early) @ scatter @ (late - early))
-        excess = observed(late - early) / expected if expected > 0 else 1.0
-        scatter = scatter * float(np.clip(excess, 1.0, MOST_EXCESS))
-        prior = _prior(x, msd, scatter, taus)
+    early, late = (generalised(design, scatter + part)[0] for part in (0 * prior, prior))
+    expected = float((late - early) @ scatter @ (late - early))
+    excess = observed(late - early) / expected if expected > 0 else 1.0
+    scatter = scatter * float(np.clip(excess, 1.0, MOST_EXCESS))
+    prior = _prior(x, msd, scatter, taus)
+
+    def fit(slope: Floats, intercept: Floats) -> CurveFit:
+        line = LineWeights(slope, intercept, float(slope @ walker @ slope))
+        return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
+
     slope, intercept = generalised(design, scatter + prior)
-    line = LineWeights(slope, intercept, float(slope @ walker @ slope))
-    return CurveFit(line, HIDDEN * float(slope @ prior @ slope))
+    rapid = taus[: max(1, int(np.searchsorted(taus, RAPID * frames)))]
+    rest = scatter + _prior(x, msd, scatter, rapid)
+    decay = 1 - np.exp(-x / (SLOW * frames))
+    other, level, size = generalised(np.column_stack([design, decay]), rest)
+    error = max(np.sqrt(size @ rest @ size), np.sqrt(observed(size)) * SEEN_IN_BLOCKS / SEEN)
+    evidence = float(size @ msd / error) if error > 0 else 0.0
+    slow = fit(other, level) if evidence > SEEN else None
+    return replace(fit(slope, intercept), slow=slow, evidence=evidence)
 
 
 def process_covariance(lags: Lags, msd: Floats, frames: int, blocks: int = 1) -> Floats:

@@ -4,7 +4,8 @@ errors.
 The slope is that of all lags from 0.5 ps to half of the run together, with decays of unknown strength beside
 the line (`curvature`); what these may hide is part of the error. The window is then the earliest one whose
 ordinary slope agrees with it and whose points lie on the line; a window given by the user is fitted by a
-line alone. Where later lags go on with another slope (`late`), the intervals hold that too. Errors come from
+line alone. Where later lags go on with another slope (`late`) or show a decay as slow as the run, the
+intervals hold that too. Errors come from
 the scatter between blocks of time (which sees all correlations between ions) and between ions (which sees
 ions that stay different for the whole run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e.
 the limit of the bootstrap over time blocks and over ions for infinitely many replicas (A. Cameron, J.
@@ -68,6 +69,8 @@ OLS_LAGS = 100
 MIN_FRAMES = 20
 MOST_OVERLAP = 3.0
 """Largest correction for blocks of time that overlap."""
+CERTAIN = 2.576
+"""Evidence (99 %) from which on the slope beside a slow decay is D*; below, the interval holds it."""
 CURVED_LEVEL = 0.98
 """Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
@@ -93,6 +96,14 @@ class Late:
 
 
 @dataclass(frozen=True)
+class _Slow:
+    """Slope beside a decay comparable with the run, and whether that is certain, not only seen."""
+
+    fit: Fit
+    certain: bool
+
+
+@dataclass(frozen=True)
 class Diffusion:
     """Diffusion coefficients in cm²/s.
 
@@ -111,6 +122,8 @@ class Diffusion:
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
         late: the slope of later lags where it contradicts D*; the intervals then hold it.
+        slow: whether the lags show a decay comparable with the run; the intervals then hold the slope beside
+            it.
     """
 
     tracer: Value
@@ -127,6 +140,7 @@ class Diffusion:
     estimator: str = "gls"
     one_mean: float = 1.0
     late: Late | None = None
+    slow: bool = False
 
 
 def diffusion(
@@ -202,7 +216,7 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
 
     So does a curve whose slope is lost to slow decays: the interval then begins at 0.
     """
-    fit, slope = general = _curve(paths)
+    fit, slope, slow = _curve(paths)
     window, holds = _choose(paths, fit, slope)
     time = fit.lags * (paths.interval_fs / FS_PER_PS)
     inside = np.flatnonzero((time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)))
@@ -210,30 +224,43 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     error = np.sqrt(slope.time + slope.ions + slope.curvature)
     away = abs(float(plain @ slope.data.mean) - slope.value)
     line = drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
-    other = drawn(plain, fit.lags, inside, fit.line.variance)
-    used = [replace(fit, line=line), replace(fit, line=other)]
+    ordinary = drawn(plain, fit.lags, inside, fit.line.variance)
+    used = [replace(fit, line=line), replace(fit, line=ordinary)]
     lost = slope.value <= 0 and not holds
     if lost:
-        used[1] = relative_fit(fit.lags, other, 0.0, float(plain @ slope.data.mean), fit.blocks)
+        used[1] = relative_fit(fit.lags, ordinary, 0.0, float(plain @ slope.data.mean), fit.blocks)
     if lost or estimator == "ols":
         used.reverse()
     used = used if not window.linear or not holds else used[:1]
     fits = [weighed(paths, slope.data, each, each.line, slope.one_mean) for each in used]
     both = _collective(paths, used, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
-    late = late_slope(paths, *general)
+    late = late_slope(paths, fit, slope)
+    if slow is not None:
+        found = slow.fit.line
+        beside = replace(slow.fit, line=drawn(found.weights, fit.lags, inside, found.variance))
+        other = weighed(paths, slope.data, beside, beside.line, slope.one_mean)
+        if other.value <= 0 and late is not None:
+            slow = None  # the late slope says more than 0
+    if slow is not None:
+        place = 0 if slow.certain and other.value > 0 else len(used)
+        used.insert(place, beside)
+        fits.insert(place, other)
+        both[place:place] = _collective(paths, [beside], [other]) if collective else []
+    if late is not None:
+        used.append(late[0])
+        fits.append(late[1])
+        both += _collective(paths, used[-1:], fits[-1:]) if collective else []
+    result = _diffusion(paths, (window, used, estimator), (fits, both), away)
+    result = replace(result, slow=slow is not None)
     if late is None:
-        return _diffusion(paths, (window, used, estimator), (fits, both), away)
-    used.append(late[0])
-    fits.append(late[1])
-    both += _collective(paths, used[-1:], fits[-1:]) if collective else []
-    found = _diffusion(paths, (window, used, estimator), (fits, both), away)
+        return result
     low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
     d = _value(fits[-1:], CM2_S_PER_A2_FS / paths.interval_fs / 6)
-    return replace(found, late=Late(float(low), float(high), d))
+    return replace(result, late=Late(float(low), float(high), d))
 
 
-def _curve(paths: Paths) -> tuple[Fit, Estimate]:
+def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow | None]:
     """Slope of all lags with decays beside the line."""
     lags = curve_lags(paths)
     rough = block_data(paths, lags, MIN_BLOCKS)
@@ -257,7 +284,12 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate]:
     if len(paths.displacements) > 1:
         compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
         one_mean = one_mean_probability(paths, early, compared)
-    return fit, weighed(paths, data, fit, found.line, one_mean)
+    slow = None
+    if found.slow is not None:
+        value = float(found.slow.line.weights @ mean)
+        with_decay = relative_fit(lags, found.slow.line, found.slow.curvature, value, fit.blocks)
+        slow = _Slow(with_decay, found.evidence > CERTAIN)
+    return fit, weighed(paths, data, fit, found.line, one_mean), slow
 
 
 def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
@@ -380,11 +412,16 @@ def _axes(fits: Sequence[Estimate], unit: float) -> tuple[Value, Value, Value]:
 
 
 def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | None:
-    """H = D*/D_σ of the first fits, spanning all; None where one of them has no positive slope."""
-    if any(fit.value <= 0 for fit in (*tracers, *charges)):
+    """H = D*/D_σ of the first fits, spanning all; None where one of the first has no positive slope.
+
+    Where another one has none, H has no lower limit.
+    """
+    pairs = [pair for pair in zip(tracers, charges) if min(fit.value for fit in pair) > 0]
+    if min(tracers[0].value, charges[0].value) <= 0:
         return None
-    found = spanning([_ratio(tracer, both) for tracer, both in zip(tracers, charges)])
-    return replace(found, limit=UNKNOWN)
+    found = spanning([_ratio(*pair) for pair in pairs])
+    low = found.low if len(pairs) == len(tracers) else 0.0
+    return replace(found, low=low, limit=UNKNOWN)
 
 
 def _ratio(tracer: Estimate, both: Estimate) -> Value:

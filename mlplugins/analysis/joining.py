@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
+from mlplugins.analysis import plausibility
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.analysis.run import ReadSettings, Trajectory
 from mlplugins.analysis.store import FrameStore
@@ -46,6 +47,7 @@ class Joiner:
         self._lattice: Lattice | None = None
         self._unwrapper = Unwrapper(self.warnings)
         self._filling = Filling()
+        self._flags = plausibility.LostFlags()
         self._last_step_before = 0
         self._store = FrameStore(self.settings.memory_bytes)
         self._waiting: list[list[Floats]] = []  # rows by both readings of a file, until one is taken
@@ -80,6 +82,7 @@ class Joiner:
     def add(self, frame: Frame) -> None:
         """Take the next frame."""
         where = f"{self.path}, frame {self._file_frames + 1}"
+        self._flags.see(frame, where)
         self._file_frames += 1
         if self._symbols is None:
             self._begin(frame, where)
@@ -102,6 +105,7 @@ class Joiner:
                 f"{where}: '{(unknown or ['X'])[0]}' is not an element; for a LAMMPS dump give the elements "
                 "in the order of the types: --type-map Li P S Cl"
             )
+        plausibility.require_lengths(frame, where)
         self._symbols = symbols
         self._groups = {name: np.flatnonzero(symbols == name) for name in names}
         self._kept = np.concatenate(list(self._groups.values()))
@@ -261,6 +265,7 @@ class Joiner:
         empty = {} if self._mobile.all() else self._filling.vacuum(len(self._mobile))
         reason = without_volume(self._periodic, empty, heights)
         if not reason:
+            self.warnings += plausibility.density(self._volume / count, len(self._mobile))
             return self._volume / count
         self.warnings.append(
             f"no conductivity: {reason}; D is kept (the mean of its three axes, though "
@@ -271,9 +276,10 @@ class Joiner:
     def _trajectory(self, grid: TimeGrid, count: int) -> Trajectory:
         volume = self._volume_of_material(count)
         rows = self._store.rows
+        width = 3 * len(self._kept)
+        self.warnings += plausibility.seams(rows, len(self._kept), self.steps)
         if len(grid.frames) < len(rows):
             rows = rows[grid.frames]
-        width = 3 * len(self._kept)
         moved = rows[:, :width].reshape(len(rows), -1, 3)
         ends = np.cumsum([len(chosen) for chosen in self._groups.values()])
         parts = dict(zip(self._groups, np.split(moved, ends[:-1], axis=1)))

@@ -121,8 +121,8 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
     if any(run.diffusion.curved for run in runs):
         texts.append(
             "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H include the "
-            "ordinary and the generalised fit; where its slope changes after a third of the run, they "
-            "include that slope as well."
+            "ordinary and the generalised fit; where its slope changes after a third of the run or falls to "
+            "its end, they include that slope and the one beside a decay of half of the run as well."
         )
     return texts
 

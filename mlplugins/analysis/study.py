@@ -14,15 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mlplugins import errors, files
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.choices import HOP_LENGTH_A
+from mlplugins.analysis.comparison import Comparison, Measured, read_system
 from mlplugins.analysis.conductivity import analyse
 from mlplugins.analysis.current import CurrentSource
 from mlplugins.analysis.observables.base import registered
-from mlplugins.analysis.report import Report, write_report
+from mlplugins.analysis.report import Report
+from mlplugins.analysis.report_files import write_report
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import AnalysisSettings
 from mlplugins.analysis.sites import read_sites
@@ -57,6 +59,28 @@ class RunConfig(Section):
     green_kubo: str | None = None
 
 
+class Measurement(Section):
+    """A measured value to compare with: σ in mS/cm, D in cm²/s, or both."""
+
+    temperature: Positive
+    sigma: Positive | None = None
+    D: Positive | None = None
+    label: str = "measured"
+
+    @model_validator(mode="after")
+    def _has_a_value(self) -> Measurement:
+        if self.sigma is None and self.D is None:
+            raise ValueError("expected sigma (mS/cm), D (cm²/s) or both")
+        return self
+
+
+class OtherReport(Section):
+    """Another report whose results stand in the Arrhenius figure."""
+
+    results: str
+    label: str | None = None
+
+
 class Config(Section):
     """A study: the keys of the YAML file.
 
@@ -81,6 +105,9 @@ class Config(Section):
     sites: str | None = None
     topology: str | None = None
     kinisi: bool = False
+    dynamics: dict[str, str | float] = {}
+    experiment: list[Measurement] = []
+    compare: list[OtherReport] = []
 
 
 def conductivity(
@@ -106,7 +133,7 @@ def conductivity(
     config = load(configuration)
     if directory is not None:  # what would fail after the work
         with errors.needed("the report", "analysis"):
-            from mlplugins.analysis import plots  # noqa: F401
+            from mlplugins import plotting  # noqa: F401
         files.require_writable(Path(directory), "directory", folder=True)
     settings = AnalysisSettings(
         charge=config.charge,
@@ -119,6 +146,7 @@ def conductivity(
         sites=read_sites(Path(config.sites)) if config.sites else None,
         sampler="kinisi" if config.kinisi else "closed",
     )
+    comparison = _comparison(config)
     temperatures = sorted({entry.temperature for entry in config.runs})
     sources = {temperature: _current_source(config, temperature) for temperature in temperatures}
     observables = registered()
@@ -132,7 +160,9 @@ def conductivity(
         results.append(analyse(runs, temperature, own, observables))
     law, notes = arrhenius(results)
     warnings = [*(text for result in results for text in result.warnings), *notes]
-    report = Report(config.species, results, law, warnings, _assumptions(config, readings))
+    assumptions = _assumptions(config, readings)
+    dynamics = {name: str(value) for name, value in config.dynamics.items()}
+    report = Report(config.species, results, law, warnings, assumptions, dynamics, comparison)
     if directory is not None:
         write_report(report, Path(directory))
         files.write_json(Path(directory) / "results.json", report.as_json())
@@ -163,6 +193,10 @@ def read(path: Path) -> dict[str, Any]:
     for entry in runs if isinstance(runs, list) else ():
         if isinstance(entry, dict):
             _beside(path.parent, entry, ("files", "green_kubo"))
+    others = content.get("compare")
+    for entry in others if isinstance(others, list) else ():
+        if isinstance(entry, dict):
+            _beside(path.parent, entry, ("results",))
     return content
 
 
@@ -174,6 +208,11 @@ def _beside(folder: Path, section: dict[str, Any], names: Sequence[str]) -> None
             section[name] = str(folder / value)
         elif isinstance(value, list):
             section[name] = [str(folder / each) if isinstance(each, str) else each for each in value]
+
+
+def _comparison(config: Config) -> Comparison:
+    measured = [Measured(each.temperature, each.sigma, each.D, each.label) for each in config.experiment]
+    return Comparison(measured, [read_system(Path(each.results), each.label) for each in config.compare])
 
 
 def _current_source(config: Config, temperature: float) -> CurrentSource | None:

@@ -11,9 +11,9 @@ from importlib import util
 from mlplugins import __version__, engines
 from mlplugins.engines.findings import FAULT, NOTE, OK, Finding, answer, package
 from mlplugins.errors import MissingDependency, MlpluginsError
-from mlplugins.ops import build
+from mlplugins.ops import build, compiler
 
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 
 
 def diagnose() -> Iterator[Finding]:
@@ -46,17 +46,19 @@ def _engine(name: str) -> Iterator[Finding]:
 def _python() -> Finding:
     found = f"{platform.python_version()} in {sys.prefix}, mlplugins {__version__}"
     if sys.version_info < OLDEST_PYTHON:
-        return Finding("Python", FAULT, found, "use Python 3.10 or newer")
+        return Finding("Python", FAULT, found, "use Python 3.11 or newer")
     return Finding("Python", OK, found)
 
 
 def _compiler() -> Finding:
     try:
-        compiler = build.find_compiler()
+        program = compiler.find_compiler()
     except MissingDependency:
-        status = NOTE if build.state().status == "current" else FAULT
-        return Finding("C++ compiler", status, "none", "apt install g++ (or: conda install cxx-compiler)")
-    return Finding("C++ compiler", OK, build.compiler_title(compiler))
+        remedy = "apt install g++ (or: conda install cxx-compiler)"
+        if build.state().status == "current":
+            return Finding("C++ compiler", NOTE, "none; not needed, the native code is there", remedy)
+        return Finding("C++ compiler", FAULT, "none", remedy)
+    return Finding("C++ compiler", OK, compiler.compiler_title(program))
 
 
 def _build() -> Finding:

@@ -32,3 +32,21 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
                 cells.append("–" if found is None else f"{found[quantity.error_key(kind)]:.2f}")
         result.add_row(*cells)
     return result
+
+
+def by_element(rows: dict[str, dict[str, Any]]) -> Table:
+    """Errors of the quantities that every atom has, one row per element."""
+    shown = [q for q in QUANTITIES.values() if any(q.name in row for row in rows.values())]
+    names, units = ", ".join(q.name for q in shown), ", ".join(q.error_unit for q in shown)
+    title = f"errors per element of {names} in {units}"
+    result = Table(title=title, box=None, title_justify="left", min_width=len(title))
+    for name in ("element", "atoms", *(f"{q.symbol} {kind}" for q in shown for kind in ("MAE", "RMSE"))):
+        result.add_column(name, justify="left" if name == "element" else "right")
+    for symbol, errors in rows.items():
+        cells = [symbol, str(errors["n_atoms"])]
+        for quantity in shown:
+            found = errors.get(quantity.name)
+            for kind in ("mae", "rmse"):
+                cells.append("–" if found is None else f"{found[quantity.error_key(kind)]:.2f}")
+        result.add_row(*cells)
+    return result

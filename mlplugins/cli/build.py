@@ -1,7 +1,8 @@
 """Compile the native code: the fused ops and the LAMMPS plug-in (about a minute, once per installation).
 
+Needed where the wheel mlplugins-native has no build for this torch and LAMMPS (`mlplugins doctor` says so).
 The products go into a cache (`MLPLUGINS_CACHE`, default ~/.cache/mlplugins), keyed by the versions of torch,
-LAMMPS, metatomic and mlplugins; a current build is left alone.
+LAMMPS, metatomic and mlplugins, and win over the wheel's. A current build is left alone.
 
 Example:
     mlplugins build
@@ -17,11 +18,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mlplugins import files
 from mlplugins.cli._common import add_json, console
-from mlplugins.ops import build
+from mlplugins.ops import build, compiler
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="compile even if a current build exists")
+    parser.add_argument("--force", action="store_true", help="compile even if a build fits")
     parser.add_argument("--verbose", action="store_true", help="show the output of CMake and the compiler")
     add_json(parser)
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             if args.verbose:
                 bar.console.print(line, markup=False, highlight=False)
 
-        state = build.build(force=args.force, progress=follow)
+        state = compiler.build(force=args.force, progress=follow)
     screen.print(f"{state.status}: {state.reason}", highlight=False, soft_wrap=True)
     screen.print(str(state.directory), highlight=False, soft_wrap=True)
     if not state.plugin:
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             "status": state.status,
             "directory": str(state.directory),
             "plugin": state.plugin,
+            "wheel": state.wheel,
             "compiled": args.force or before.status != "current",
         },
     )

@@ -21,6 +21,8 @@ extended xyz, ASE .traj, XDATCAR, and with --topology the formats of MDAnalysis 
 between frames) where it does not hold even those.
 
 Several charged species (L_ij, transference numbers): --carriers Cl=-1, or carriers: {Cl: -1} in the YAML.
+To compare with, in the YAML: experiment: [{temperature: 300, sigma: 2.4, label: …}] (mS/cm; D: in cm²/s) and
+compare: [{results: other/results.json, label: …}]; how the runs were made: dynamics: {potential: …}.
 A Green–Kubo check: green_kubo: FILE in a run of the YAML, a LAMMPS dump with vx vy vz or the file of a
 fix ave/correlate of the charge current.
 """
@@ -30,11 +32,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -46,11 +48,11 @@ from mlplugins.errors import BadInput
 
 if TYPE_CHECKING:
     from mlplugins.analysis.report import Report
-    from mlplugins.analysis.result import RunResult
     from mlplugins.analysis.study import Config
-    from mlplugins.analysis.value import Value
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+WIDE = 120
+"""Columns of a terminal from which on intervals stand beside their values."""
 CAMPAIGN = "conductivity.yaml"
 """What `simulate` leaves in its folder."""
 
@@ -185,48 +187,48 @@ def _progress(screen: Console, title: str) -> Iterator[Callable[[float, int], No
         yield lambda fraction, frames: bar.update(task, completed=fraction, frames=frames)
 
 
-def _span(value: Value | None, digits: int = 3) -> str:
-    from mlplugins.analysis.markup import span
-
-    return span(value, digits)
-
-
-@dataclass(frozen=True)
-class _Column:
-    title: str
-    text: Callable[[RunResult], str]
-
-
-COLUMNS = (
-    _Column("T (K)", lambda run: f"{run.temperature_k:g}"),
-    _Column("D (cm²/s)", lambda run: _span(run.diffusion.tracer)),
-    _Column("σ tracer (mS/cm)", lambda run: _span(run.sigma_tracer)),
-    _Column("σ collective (mS/cm)", lambda run: _span(run.sigma_collective)),
-    _Column("Haven ratio", lambda run: _span(run.diffusion.haven, 2)),
-    _Column("fit (ps)", lambda run: f"{run.diffusion.window.low_ps:.3g}–{run.diffusion.window.high_ps:.3g}"),
-)
-
-
 def _print(screen: Console, report: Report) -> None:
-    from mlplugins.analysis.report import observable_lines
+    """The table and what else is said; every number is in one piece on 80 columns."""
+    from mlplugins.analysis.report import headline, not_quotable, observable_lines
 
-    table = Table(title=f"{report.species}: value [95 % interval]", title_justify="left")
-    for column in COLUMNS:
-        # "undetermined" in one piece, also on 80 columns
-        table.add_column(column.title, justify="right", min_width=12 if "ratio" in column.title else None)
-    for result in report.runs:
-        table.add_row(*(column.text(result) for column in COLUMNS))
-    screen.print(table)
-    for text in observable_lines(report.runs):
-        screen.print(text, soft_wrap=True, highlight=False, markup=False)
-    law = report.arrhenius
-    if law:
-        screen.print(
-            f"Ea = {_span(law.activation_ev)} eV   D(300 K) = {_span(law.room_d)} cm²/s   "
-            f"σ(300 K) = {_span(law.room_sigma)} mS/cm{report.headline_note}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+    screen.print(_table(report, narrow=screen.width < WIDE))
+
+    def say(text: str, style: str | None = None) -> None:
+        screen.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+
+    for text in [*observable_lines(report.runs), *headline(report)]:
+        say(text)
+    if mark := not_quotable(report):
+        say(mark, "bold yellow")
     for text in report.warnings:
-        screen.print(f"warning: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+        say(f"warning: {text}", "yellow")
+
+
+def _table(report: Report, narrow: bool) -> Table:
+    from mlplugins.analysis.numbers import conductivity_unit, parts, unit_of
+
+    runs = report.runs
+    d = unit_of((run.diffusion.tracer for run in runs), "cm²/s")
+    sigma = conductivity_unit(value for run in runs for value in (run.sigma_tracer, run.sigma_collective))
+    columns = {
+        d.heads("D*"): [parts(run.diffusion.tracer, d) for run in runs],
+        sigma.heads("σ tracer"): [parts(run.sigma_tracer, sigma) for run in runs],
+        sigma.heads("σ collective"): [parts(run.sigma_collective, sigma) for run in runs],
+        "Haven ratio": [parts(run.diffusion.haven) for run in runs],
+    }
+    between = "\n" if narrow else " "
+    table = Table(
+        title=f"{report.species}: value [95 % interval]",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("T (K)", justify="right")
+    for head in columns:
+        table.add_column(head.replace(" (", f"{between}("), justify="right", no_wrap=True)
+    table.add_column(f"fit{between}(ps)", justify="right", no_wrap=True)
+    for row, run in enumerate(runs):
+        window = f"{run.diffusion.window.low_ps:.3g}–{run.diffusion.window.high_ps:.3g}"
+        cells = [between.join(filter(None, cells[row])) for cells in columns.values()]
+        table.add_row(f"{run.temperature_k:g}", *cells, window)
+    return table

@@ -1,8 +1,12 @@
-"""Errors of a model on labelled structures: energy, forces, stress; table, JSON and parity plots.
+"""Errors of a model on labelled structures: table, JSON, parity plots, predictions as extended XYZ.
 
 example:
   mlplugins evaluate model.pt test.extxyz --plot parity.png --json errors.json
   mlplugins evaluate model.pt run.xyz.gz --keys energy=energy_xtb forces=forces_xtb
+  mlplugins evaluate model.pt test.extxyz -o predicted.extxyz
+
+Errors are those of energy, forces and stress, and of every file, config_type and element where there are
+several.
 """
 
 from __future__ import annotations
@@ -28,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names in the files, e.g. energy=energy_xtb",
     )
     parser.add_argument("--plot", type=_common.OutputFile, metavar="PNG", help="parity plots")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_common.OutputFile,
+        metavar="XYZ",
+        help="write the frames with their labels (REF_energy, …) and predictions (predicted_energy, …)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     _common.add_json(parser)
 
@@ -41,11 +52,16 @@ def run(args: argparse.Namespace) -> int:
     keys = parse_keys(args.keys)
     console = _common.console()
     with _display.Bar(console, "evaluating") as bar:
-        result = evaluate(path, args.data, keys, args.device, args.plot, bar, "--keys")
+        result = evaluate(path, args.data, keys, args.device, args.plot, bar, args.output)
     rows = result.get("files", {})
-    console.print(_errors.table({**rows, "all" if rows else args.data[0]: result}))
+    kinds = {f"config_type {kind}": errors for kind, errors in result.get("config_types", {}).items()}
+    console.print(_errors.table({**rows, **kinds, "all" if rows or kinds else args.data[0]: result}))
+    if "elements" in result:
+        console.print(_errors.by_element(result["elements"]))
     if args.plot is not None:
         console.print(f"parity plots: {args.plot}")
+    if args.output is not None:
+        console.print(f"labels and predictions: {args.output}")
     files.write_json(args.json, result)
     return 0
 

@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -15,7 +16,7 @@ from pathlib import Path
 import mlplugins
 from mlplugins import registry
 from mlplugins.cli import _common
-from mlplugins.errors import BadInput, MlpluginsError, nearest
+from mlplugins.errors import BadInput, Interrupted, MlpluginsError, nearest
 
 PACKAGE = "mlplugins.cli"
 HIDDEN = ("main",)
@@ -70,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mlplugins info model.pt | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        return _fail("interrupted", 128 + number)
     except OSError as error:  # which names its file
         place = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"error: {place}{error.strerror or error}", 2 if error.errno in WRONG_NAME else 1)

@@ -35,9 +35,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,11 @@ def run(args: argparse.Namespace) -> int:
     from mlplugins.simulation.plan import plan
 
     out = console()
-    planned = [plan(config, args.output.resolve()) for config in load_all(args.config, args.engine)]
+    command = _command(args)
+    planned = [
+        replace(plan(config, args.output.resolve()), command=command)
+        for config in load_all(args.config, args.engine)
+    ]
     for note in dict.fromkeys(note for campaign in planned for note in campaign.notes):
         out.print(f"note: {note}", soft_wrap=True, highlight=False)
     directory = str(planned[0].directory if len(planned) == 1 else planned[0].directory.parent)
@@ -97,6 +102,11 @@ def run(args: argparse.Namespace) -> int:
             outcomes += ended
     files.write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
     return 0 if all(item.state == "finished" for item in outcomes) else 1
+
+
+def _command(args: argparse.Namespace) -> str:
+    engine = ["--engine", args.engine] if args.engine else []
+    return shlex.join(["mlplugins", "simulate", str(args.config), *engine, "-o", str(args.output)])
 
 
 def drive(campaign: Campaign, out: Console) -> list[RunOutcome]:

@@ -9,8 +9,8 @@ example:
     training: {epochs: 200, batch_size: 5, lr: 0.01}
     seed: 0
 
-writes model.pt, checkpoint.ckpt, metrics.json, log.csv, learning.png and parity.png. If the run is killed,
-the same command continues it, with the same result as if it had not been.
+writes model.pt, checkpoint.ckpt, metrics.json, log.csv, learning.png and parity.png (both also as PDF). If
+the run is killed, the same command continues it, with the same result as if it had not been.
 """
 
 from __future__ import annotations

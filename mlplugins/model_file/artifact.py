@@ -106,6 +106,13 @@ class Artifact:
         return tuple(n for n, q in QUANTITIES.items() if n != "energy" and q.output in self.outputs)
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """Outputs of the file that no engine of mlplugins passes on."""
+        used = {self.energy_output, *(QUANTITIES[name].output for name in self.more)}
+        used |= {"energy_uncertainty"} if self.has_uncertainty else set()
+        return tuple(sorted(name for name in self.outputs if name not in used))
+
+    @property
     def molecular(self) -> bool:
         """A model of one whole molecule: its atoms in the order of the training frames, one rank, no cell."""
         return self.family is not None and math.isinf(self.interaction_range)
@@ -120,7 +127,7 @@ class Artifact:
         """Energy, forces and stress of several structures in one model call.
 
         Args:
-            structures: `ase.Atoms` or `PlainStructure`s.
+            structures: of `ase.Atoms` or `PlainStructure`.
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,83 +17,13 @@ from metatomic.torch import (
     System,
     register_autograd_neighbors,
 )
-from numpy.typing import NDArray
 from torch import Tensor
-from vesin import NeighborList
 
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.graph import Graph
-from mlplugins.structures.neighbors import require_extent
-
-PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
-
-
-class NeighborPairs(NamedTuple):
-    """Neighbours of one structure.
-
-    Attributes:
-        atoms: (2, E) int64, first and second atom of each pair.
-        shifts: (E, 3) int32, cell shifts of the second atom; None unless asked for.
-        vectors: (E, 3) float64, from the first to the second, Å.
-    """
-
-    atoms: Tensor
-    shifts: NDArray[np.int32] | None
-    vectors: Tensor
-
-    def labels(self, device: torch.device) -> Labels:
-        """As metatomic names them; they need the shifts."""
-        if self.shifts is None:
-            raise ValueError("pairs without cell shifts have no labels")
-        values = np.concatenate([self.atoms.numpy().T, self.shifts], axis=1, dtype=np.int32)
-        return Labels(PAIR_NAMES, torch.from_numpy(values).to(device), assume_unique=True)
-
-
-class NeighborCache:
-    """Neighbour lists that are reused between calls until an atom has moved by half the `skin` (Å).
-
-    A list is kept for each place in the batch. While the cell changes (NPT) lists are built anew.
-    """
-
-    def __init__(self, skin: float = 0.0) -> None:
-        if not math.isfinite(skin) or skin < 0:
-            raise BadInput(f"skin: expected a length in Å, zero or more, got {skin}")
-        self.skin = float(skin)
-        self._finders: dict[tuple[int, float, bool, bool, bool], NeighborList] = {}
-        self._cells: dict[int, bytes] = {}
-
-    def pairs(
-        self, place: int, structure: Prepared, cutoff: float, full: bool, shifts: bool = False
-    ) -> NeighborPairs:
-        """Pairs closer than `cutoff`, sorted by the first atom; in both directions if `full`."""
-        require_extent(structure.positions, structure.cell, structure.pbc, cutoff)
-        cell = structure.cell.tobytes()
-        reuse = self.skin > 0 and self._cells.get(place) == cell
-        if self.skin > 0:
-            self._cells[place] = cell
-        key = (place if reuse else -1, cutoff, full, reuse, shifts)
-        finder = self._finders.get(key)
-        if finder is None:
-            finder = NeighborList(
-                cutoff=cutoff,
-                full_list=full,
-                sorted=True,
-                skin=self.skin if reuse else 0.0,
-                n_threads=torch.get_num_threads(),
-            )
-            self._finders[key] = finder
-        ij, vectors, *cells = finder.compute(
-            points=structure.positions,
-            box=structure.cell,
-            periodic=structure.pbc,
-            quantities="PDS" if shifts else "PD",
-            copy=False,  # the views are copied below, before the finder is used again
-        )
-        atoms = np.ascontiguousarray(ij.T).view(np.int64)
-        cell_shifts = cells[0].copy() if shifts else None
-        return NeighborPairs(torch.from_numpy(atoms), cell_shifts, torch.from_numpy(vectors.copy()))
 
 
 class Program:
@@ -136,7 +66,7 @@ class EdgeGradientModel:
         self._dtype = dtype
         self._device = device
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
-        self._composition = (0, b""), torch.zeros(0, dtype=torch.long), self._baseline
+        self._composition: tuple[tuple[tuple[int, ...], bytes], tuple[Tensor, Tensor, Tensor]] | None = None
 
     def evaluate(
         self,
@@ -145,47 +75,41 @@ class EdgeGradientModel:
         virials: bool = False,
         uncertainty: bool = False,
     ) -> list[Results]:
-        species, baseline = self._species(structures)
+        species, baseline, system = self._composed(structures)
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, baseline)
-        pairs = [lists.pairs(k, structure, self._cutoff, True) for k, structure in enumerate(structures)]
-        edges, exact = pairs[0].atoms, pairs[0].vectors
-        system = torch.zeros(len(species), dtype=torch.long)
-        if len(pairs) > 1:
-            counts = torch.tensor([len(s.numbers) for s in structures])
-            first = (counts.cumsum(0) - counts).tolist()
-            edges = torch.cat([p.atoms + start for p, start in zip(pairs, first)], dim=1)
-            exact = torch.cat([p.vectors for p in pairs])
-            system = torch.repeat_interleave(counts)
-        vectors = exact.to(self._device, self._dtype).detach().requires_grad_()
-        i, j, kinds, place = (t.to(self._device) for t in (edges[0], edges[1], species, system))
+        pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
+        vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
+        i, j, kinds, place = (t.to(self._device) for t in (pairs.centers, pairs.neighbors, species, system))
         graph = Graph(kinds, i, j, vectors, place, len(species))
         found = self._program.predict(graph)
         energy = found["energy"]
         gradient = None
         if energy.requires_grad:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
-        gradient = torch.zeros_like(exact) if gradient is None else gradient.detach().cpu().double()
-        energies = energy.detach().cpu().double() + baseline
-        results = self._collect(
-            structures, (edges, exact, gradient), [p.vectors for p in pairs], energies, virials
+        gradient = torch.zeros_like(pairs.vectors) if gradient is None else gradient.cpu()
+        sums = torch.ops.mlplugins.forces_and_virials(
+            gradient, pairs.vectors, pairs.centers, pairs.neighbors, system, len(structures), virials
         )
+        energies = energy.detach().cpu() + baseline  # the sum is in float64
+        results = _by_structure(structures, energies, *sums)
         if len(found) > 1:
             results = _with_more(results, found, [len(s.numbers) for s in structures])
         return self._with_uncertainty(structures, graph, results) if uncertainty else results
 
-    def _species(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-        """Species indices and baseline energies (N,), kept while the atoms stay the same."""
+    def _composed(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor, Tensor]:
+        """Species, baseline energy and structure of each atom (N,), kept while the atoms stay the same."""
         each = [s.numbers for s in structures]
-        numbers = np.concatenate(each) if len(each) > 1 else each[0]
-        key, kept = (len(each), numbers.tobytes()), self._composition  # read once: threads may share a model
-        if key != kept[0]:
+        numbers, sizes = np.concatenate(each) if len(each) > 1 else each[0], tuple(map(len, each))
+        key, kept = (sizes, numbers.tobytes()), self._composition  # read once: threads may share a model
+        if kept is None or kept[0] != key:
             species = self._species_of_number[torch.from_numpy(numbers).long()]
+            system = torch.repeat_interleave(torch.tensor(sizes))
             if self._program.takes_molecules:
-                sizes = torch.tensor([len(some) for some in each], device=self._device)
-                self._program.potential.require_molecules(species.to(self._device), sizes)
-            self._composition = kept = key, species, self._baseline[species]
-        return kept[1:]
+                on_device = torch.tensor(sizes, device=self._device)
+                self._program.potential.require_molecules(species.to(self._device), on_device)
+            self._composition = kept = key, (species, self._baseline[species], system)
+        return kept[1]
 
     def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
         n = len(structures[0].numbers)
@@ -197,6 +121,7 @@ class EdgeGradientModel:
         energy, gradient = (t.cpu().numpy() for t in found)
         each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
+        virial = 0.5 * (virial + virial.transpose(0, 2, 1))
         arrays = zip(structures, each.sum(axis=1).tolist(), -gradient, virial, each)
         return [_results(s, e, f, w, atoms, None) for s, e, f, w, atoms in arrays]
 
@@ -214,25 +139,26 @@ class EdgeGradientModel:
             for result, total, part in zip(results, totals.tolist(), shares)
         ]
 
-    @staticmethod
-    def _collect(
-        structures: Sequence[Prepared],
-        gradients: tuple[Tensor, Tensor, Tensor],
-        vectors: Sequence[Tensor],
-        energies: Tensor,
-        virials: bool,
-    ) -> list[Results]:
-        (i, j), v, g = gradients
-        sizes, n = [len(s.numbers) for s in structures], len(energies)
-        forces = _sum_over(i, g, n) - _sum_over(j, g, n)
-        per_atom: list[Array | None] = [None] * len(sizes)
-        if virials:
-            edge = (-0.5 * v.unsqueeze(2) * g.unsqueeze(1)).reshape(-1, 9)
-            halves = _sum_over(i, edge, n) + _sum_over(j, edge, n)
-            per_atom = [part.numpy() for part in halves.reshape(-1, 3, 3).split(sizes)]
-        virial = [(-a.T @ b).numpy() for a, b in zip(vectors, g.split([len(a) for a in vectors]))]
-        arrays = zip(structures, energies.split(sizes), forces.split(sizes), virial, per_atom)
-        return [_results(s, e.sum().item(), f.numpy(), w, e.numpy(), w_i) for s, e, f, w, w_i in arrays]
+
+def _joined(pairs: Sequence[NeighborPairs], structures: Sequence[Prepared]) -> NeighborPairs:
+    """The pairs of all structures, their atoms numbered through (samples and rows: of the first)."""
+    if len(pairs) == 1:
+        return pairs[0]
+    starts = np.cumsum([0, *(len(s.numbers) for s in structures)]).tolist()
+    return pairs[0]._replace(
+        centers=torch.cat([p.centers + start for p, start in zip(pairs, starts)]),
+        neighbors=torch.cat([p.neighbors + start for p, start in zip(pairs, starts)]),
+        vectors=torch.cat([p.vectors for p in pairs]),
+    )
+
+
+def _by_structure(
+    structures: Sequence[Prepared], energies: Tensor, forces: Tensor, virial: Tensor, virials: Tensor
+) -> list[Results]:
+    sizes = [len(s.numbers) for s in structures]
+    per_atom = [v.numpy() for v in virials.split(sizes)] if len(virials) else [None] * len(sizes)
+    arrays = zip(structures, energies.split(sizes), forces.split(sizes), virial.numpy(), per_atom)
+    return [_results(s, e.sum().item(), f.numpy(), w, e.numpy(), w_i) for s, e, f, w, w_i in arrays]
 
 
 class GeneralModel:
@@ -290,6 +216,7 @@ class GeneralModel:
                 np.zeros(leaf.shape) if g is None else -g.cpu().double().numpy()
                 for leaf, g in zip(inputs[k], gradients[2 * k : 2 * k + 2])
             )
+            virial = 0.5 * (virial + virial.T)
             energy = values[rows].sum().item()
             atoms = None if energies is None else energies.numpy()
             results.append(_results(structure, energy, forces, virial, atoms, None))
@@ -307,7 +234,7 @@ class GeneralModel:
         )
         for options in self._lists:
             cutoff = options.engine_cutoff("angstrom")
-            pairs = lists.pairs(place, structure, cutoff, options.full_list, shifts=True)
+            pairs = lists.pairs(place, structure, cutoff, options.full_list)
             values = pairs.vectors.to(**kind).unsqueeze(2)
             samples = pairs.labels(self._device)
             block = TensorBlock(values, samples, [self._components], self._properties)
@@ -343,19 +270,12 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
         if len(pairs.vectors):
             distances = torch.linalg.vector_norm(pairs.vectors, dim=1)
             edge = int(distances.argmin())
-            i, j = pairs.atoms[:, edge].tolist()
+            i, j = int(pairs.centers[edge]), int(pairs.neighbors[edge])
             closest = f"closest pair: atoms {i} and {j} at {distances[edge]:.4f} Å"
         raise RunFailed(
             f"structure {index} ({len(structure.numbers)} atoms): the model gave an energy of "
             f"{result.energy} eV or forces that are not finite; {closest}"
         )
-
-
-def _sum_over(index: Tensor, rows: Tensor, n: int) -> Tensor:
-    # five times faster than index_add_ for narrow rows
-    columns = rows.shape[1]
-    total = torch.zeros(n, columns, dtype=rows.dtype)
-    return total.scatter_add_(0, index.unsqueeze(1).expand(-1, columns), rows)
 
 
 def _deviation(residual: Tensor, psi: Tensor) -> Tensor:
@@ -375,8 +295,5 @@ def _results(
     energies: Array | None,
     virials: Array | None,
 ) -> Results:
-    virial = 0.5 * (virial + virial.T)
     stress = None if structure.volume is None else -virial / structure.volume
-    if virials is not None:
-        virials = 0.5 * (virials + virials.transpose(0, 2, 1))
     return Results(energy, forces, virial, stress, energies, virials)

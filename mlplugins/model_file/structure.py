@@ -77,28 +77,30 @@ def prepare(source: StructureLike, index: int) -> Prepared:
     # the sum of squares is cheap, and bounds each of them
     if not np.vdot(positions, positions) < FARTHEST**2:
         _require_near(positions, index)
-    volume = None
-    if True not in pbc.tolist():
-        cell = np.zeros((3, 3))
-    else:
-        cell = np.array(source.cell, dtype=np.float64, order="C").reshape(3, 3)
-        if not (np.isfinite(cell).all() and (np.abs(cell[pbc]) < FARTHEST).all()):
-            raise RunFailed(
-                f"structure {index}: the cell is not finite or out of bounds: {cell.tolist()}; {BLOWN_UP}"
-            )
-        volume = float(abs(np.linalg.det(cell))) or None
-        if volume is None or volume < 1e-6:
-            periodic = cell[pbc]
-            flat = not np.linalg.det(periodic @ periodic.T) > 1e-12
-        else:
-            flat = False
-        if flat:
-            raise BadInput(
-                f"structure {index}: the cell has no volume along its periodic directions "
-                f"(pbc = {pbc.tolist()}, cell = {cell.tolist()}); set pbc=False or give a cell"
-            )
-        cell[~pbc] = 0.0
+    cell, volume, periodic = np.zeros((3, 3)), None, pbc.tolist()
+    if True in periodic:
+        cell = np.array(getattr(source.cell, "array", source.cell), dtype=np.float64, order="C").reshape(3, 3)
+        volume = _volume(cell, pbc, index)
+        if False in periodic:
+            cell[~pbc] = 0.0
     return Prepared(numbers, positions, cell, pbc, volume)
+
+
+def _volume(cell: Array, pbc: NDArray[np.bool_], index: int) -> float | None:
+    """Volume of a sound cell, Å³; None if it has none, as a slab without a third vector."""
+    (a, b, c), (d, e, f), (g, h, i) = rows = cell.tolist()
+    volume = abs(a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g))
+    if sum(abs(x) for row in rows for x in row) < FARTHEST and volume >= 1e-6:
+        return float(volume)
+    if not (np.isfinite(cell).all() and (np.abs(cell[pbc]) < FARTHEST).all()):
+        raise RunFailed(f"structure {index}: the cell is not finite or out of bounds: {rows}; {BLOWN_UP}")
+    periodic = cell[pbc]
+    if volume < 1e-6 and not np.linalg.det(periodic @ periodic.T) > 1e-12:
+        raise BadInput(
+            f"structure {index}: the cell has no volume along its periodic directions "
+            f"(pbc = {pbc.tolist()}, cell = {rows}); set pbc=False or give a cell"
+        )
+    return volume or None
 
 
 def _require_near(positions: Array, index: int) -> None:

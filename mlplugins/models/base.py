@@ -99,6 +99,7 @@ class Potential(nn.Module):
         return 0
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        """The quantities of `predicts`, per atom: `energy` (n_centers,), eV, without the baseline, first."""
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export

@@ -29,8 +29,8 @@ class PredictsVariance:
 
     @torch.jit.export
     def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
-        """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + |ψ_i|² of one
-        atom, Σ residual + |Σ ψ|² of a sum of atoms."""
+        """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + ‖ψ_i‖² of one
+        atom, Σ residual + ‖Σ ψ‖² of a sum of atoms."""
         raise NotImplementedError("a family that predicts its variance implements posterior_features()")
 
 

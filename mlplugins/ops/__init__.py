@@ -10,8 +10,9 @@ _fallback: list[object] = []  # keeps the Python definitions alive
 def load() -> str:
     """Make `torch.ops.mlplugins.*` available; call it before `torch.jit.load`.
 
-    The compiled library is loaded if `mlplugins build` made a current one and `MLPLUGINS_OPS` is not `off`;
-    otherwise the plain-torch reference is registered under the same names. Later calls change nothing.
+    The compiled library is loaded if `mlplugins build` made a current one, or mlplugins-native has one for
+    this torch, and `MLPLUGINS_OPS` is not `off`; otherwise the plain-torch reference is registered under the
+    same names. Later calls change nothing.
 
     Returns:
         `"compiled"` or `"reference"`.

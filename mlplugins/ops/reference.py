@@ -184,6 +184,68 @@ def linear(x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Te
     return torch.cat(parts, dim=1)
 
 
+def near_pairs(
+    positions: Tensor, cell: Tensor, samples: Tensor, cutoff: float
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The candidates of a neighbour list that are closer than `cutoff`, in their order; for inference.
+
+    Args:
+        positions: (N, 3), Å.
+        cell: (3, 3), rows are the cell vectors, Å.
+        samples: (P, 5) int32: centre i, neighbour j and cell shift S of each candidate.
+        cutoff: Å.
+
+    Returns:
+        The rows of `samples` (E,), their i (E,) and j (E,), all int64, and r_j − r_i + S · cell (E, 3).
+    """
+    i, j = samples[:, 0].to(torch.long), samples[:, 1].to(torch.long)
+    positions, cell = positions.detach(), cell.detach()
+    shifts = samples[:, 2:].to(positions.dtype)
+    vectors = positions.index_select(0, j) - positions.index_select(0, i) + shifts @ cell
+    rows = (vectors.square().sum(1) < cutoff * cutoff).nonzero().flatten()
+    return rows, i.index_select(0, rows), j.index_select(0, rows), vectors.index_select(0, rows)
+
+
+def forces_and_virials(
+    gradient: Tensor,
+    vectors: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    system: Tensor,
+    n_systems: int,
+    per_atom: bool,
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Forces and virials from the derivatives g_e = ∂E/∂v_e by the vectors of the edges:
+
+    F_i = Σ_{e: centre i} g_e − Σ_{e: neighbour i} g_e  and  W = −½ Σ_e (v_e ⊗ g_e + g_e ⊗ v_e), of an atom
+    with half of each of its edges, at either end.
+
+    Args:
+        gradient: g (E, 3), eV/Å.
+        vectors: v (E, 3), Å; the results have their precision. The native op sums in float64.
+        centers: (E,) int64, edge e points from centre i …
+        neighbors: (E,) int64, … to neighbour j.
+        system: (N,) int64, which structure an atom belongs to.
+        n_systems: number of structures.
+        per_atom: whether the virials of the atoms are wanted.
+
+    Returns:
+        F (N, 3) in eV/Å; W of each structure (n_systems, 3, 3) and of each atom, (N, 3, 3) or (0, 3, 3), eV.
+    """
+    n = system.shape[0]
+    g = gradient.to(vectors.dtype)
+    outer = vectors.unsqueeze(2) * g.unsqueeze(1)
+    w = -0.5 * (outer + outer.transpose(1, 2))
+    forces = torch.zeros(n, 3, dtype=g.dtype, device=g.device)
+    forces = forces.index_add(0, centers, g).index_add(0, neighbors, -g)
+    virial = torch.zeros(n_systems, 3, 3, dtype=g.dtype, device=g.device)
+    virial = virial.index_add(0, system.index_select(0, centers), w)
+    virials = torch.zeros(n if per_atom else 0, 3, 3, dtype=g.dtype, device=g.device)
+    if per_atom:
+        virials = virials.index_add(0, centers, 0.5 * w).index_add(0, neighbors, 0.5 * w)
+    return forces, virial, virials
+
+
 POINTS = 8
 """Training points that `pack_points` puts together."""
 

@@ -106,6 +106,29 @@ def _molecular_kernel(positions: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tenso
     )
 
 
+def _near_pairs(positions: Tensor, cell: Tensor, samples: Tensor, cutoff: float) -> tuple[Tensor, ...]:
+    n = _from_data()
+    rows, centers, neighbors = (positions.new_empty(n, dtype=torch.long) for _ in range(3))
+    return rows, centers, neighbors, positions.new_empty(n, 3)
+
+
+def _forces_and_virials(
+    gradient: Tensor,
+    vectors: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    system: Tensor,
+    n_systems: int,
+    per_atom: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = system.shape[0]
+    return (
+        vectors.new_empty(n, 3),
+        vectors.new_empty(n_systems, 3, 3),
+        vectors.new_empty(n if per_atom else 0, 3, 3),
+    )
+
+
 SHAPES: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "convolution_backward": _convolution_backward,
@@ -121,4 +144,6 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "kernel_sum": _kernel_sum,
     "molecular_kernel": _molecular_kernel,
     "ghost_exchange": torch.empty_like,
+    "near_pairs": _near_pairs,
+    "forces_and_virials": _forces_and_virials,
 }

@@ -8,18 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlplugins import engines, files
 from mlplugins.config import parse_yaml
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import SimulationConfig
 from mlplugins.engines.base import Engine
 from mlplugins.errors import BadInput
-from mlplugins.simulation import cluster
+from mlplugins.simulation import cluster, provenance
 from mlplugins.simulation.config import load_all
 from mlplugins.simulation.driving import STATUS, Progress, RunOutcome, drive, locked, save
-from mlplugins.simulation.plan import PLACES, Campaign, conductivity_inputs, plan, with_defaults
+from mlplugins.simulation.plan import (
+    PLACES,
+    Campaign,
+    as_yaml,
+    conductivity_inputs,
+    plan,
+    with_defaults,
+)
 
 CONDUCTIVITY = "conductivity.yaml"
 
@@ -55,7 +60,8 @@ def write(campaign: Campaign) -> Engine:
         campaign.directory.parent,
         campaign.directory,
     ):  # the newest campaign, and that of this engine
-        files.write_text(base / CONDUCTIVITY, conductivity_inputs(campaign, trajectories, base))
+        path = base / CONDUCTIVITY
+        files.write_text(path, conductivity_inputs(campaign, trajectories, base, _begun(path)))
     return host
 
 
@@ -67,9 +73,19 @@ def write_together(planned: Sequence[Campaign]) -> None:
     texts = []
     for campaign in planned:
         trajectories = [engines.load(campaign.config.engine).trajectories(run) for run in campaign.runs]
-        texts.append(parse_yaml(conductivity_inputs(campaign, trajectories, base), CONDUCTIVITY))
-    whole = {**texts[0], "runs": [run for text in texts for run in text["runs"]]}
-    files.write_text(base / CONDUCTIVITY, yaml.safe_dump(whole, sort_keys=False, default_flow_style=None))
+        begun = _begun(campaign.directory / CONDUCTIVITY)
+        texts.append(parse_yaml(conductivity_inputs(campaign, trajectories, base, begun), CONDUCTIVITY))
+    runs = [run for text in texts for run in text["runs"]]
+    dynamics = provenance.together([text["dynamics"] for text in texts])
+    files.write_text(base / CONDUCTIVITY, as_yaml({**texts[0], "runs": runs, "dynamics": dynamics}))
+
+
+def _begun(path: Path) -> str:
+    """The date in the file that the campaign left when it was begun; nothing if there is none."""
+    try:
+        return str(parse_yaml(path.read_text(encoding="utf-8"), str(path))["dynamics"]["begun"])
+    except (OSError, BadInput, UnicodeDecodeError, KeyError, TypeError):
+        return ""
 
 
 def simulate(

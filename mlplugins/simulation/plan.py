@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlplugins.dynamics.start import read_structure
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.simulation import provenance
 from mlplugins.simulation.config import require_able
 
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
@@ -50,6 +52,8 @@ class Campaign:
         runs: every temperature with every seed.
         fingerprint: SHA-256 of the model and of the structure.
         notes: what of the start structure is kept or has no part, for the user.
+        potential: the model in words, for the report.
+        command: what the campaign is made by, for the report.
     """
 
     config: SimulationConfig
@@ -57,6 +61,8 @@ class Campaign:
     runs: tuple[Run, ...]
     fingerprint: dict[str, str]
     notes: tuple[str, ...] = ()
+    potential: dict[str, str] = field(default_factory=dict)
+    command: str = "mlplugins.simulate, from Python"
 
     def settings(self) -> dict[str, Any]:
         """What an existing run must share with the configuration to be continued."""
@@ -108,16 +114,20 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         "model_sha256": files.sha256(config.model),
         "structure_sha256": _hash(atoms),
     }
-    return Campaign(config, root, runs, fingerprint, notes)
+    return Campaign(config, root, runs, fingerprint, notes, provenance.potential(model))
 
 
-def conductivity_inputs(campaign: Campaign, trajectories: Sequence[Sequence[Path]], base: Path) -> str:
-    """The YAML that `mlplugins conductivity` reads: every trajectory with its temperature and time step.
+def conductivity_inputs(
+    campaign: Campaign, trajectories: Sequence[Sequence[Path]], base: Path, begun: str = ""
+) -> str:
+    """The YAML that `mlplugins conductivity` reads: every trajectory with its temperature and time step, and
+    how they were made.
 
     Args:
         campaign: its runs.
         trajectories: the files of each run.
         base: directory of the YAML, to which the paths are relative.
+        begun: date of the campaign; today's if none is given.
     """
     mobile = _mobile(campaign.config, campaign.runs[0].elements)
     runs = [
@@ -132,9 +142,23 @@ def conductivity_inputs(campaign: Campaign, trajectories: Sequence[Sequence[Path
     head = "# mlplugins conductivity conductivity.yaml     (temperature in K, MD time step in fs)\n"
     if mobile is None:
         head += "# name the ion that moves: species: Li, charge: 1\n"
-        return head + yaml.safe_dump({"runs": runs}, sort_keys=False, default_flow_style=None)
-    content = {"species": mobile.species, "charge": mobile.charge, "runs": runs}
-    return head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+    moving = {} if mobile is None else {"species": mobile.species, "charge": mobile.charge}
+    dynamics = provenance.described(
+        campaign.config,
+        campaign.runs,
+        campaign.potential,
+        campaign.command,
+        begun or date.today().isoformat(),
+    )
+    return head + as_yaml({**moving, "runs": runs, "dynamics": dynamics})
+
+
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """The content of conductivity.yaml: a line for each run, and for each entry of `dynamics`."""
+    rest = dict(content)
+    made = {"dynamics": rest.pop("dynamics")}
+    text = yaml.safe_dump(rest, sort_keys=False, default_flow_style=None)
+    return text + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _check_cell(config: SimulationConfig, atoms: Atoms) -> None:

@@ -142,7 +142,7 @@ def single(
         system=torch.zeros(n, dtype=torch.long),
         n_atoms=torch.tensor([n], dtype=dtype),
         volume=torch.tensor([structure.volume], dtype=dtype),
-        weight=torch.ones(1, dtype=dtype),
+        weight=torch.full((1,), structure.weight, dtype=dtype),
         labels=labels,
     )
 

@@ -199,15 +199,16 @@ def _order(rough: Sequence[Implied], keys: Keys) -> str | None:
     found = {}
     for order in permutations(range(3)):
         slopes = _both(rough, _shear, order)
-        found[order] = min((abs(s.correlation) for s in slopes), default=0.0)
-    best = max(found, key=lambda order: found[order])
-    if best == (0, 1, 2) or found[best] < STRONG or found[(0, 1, 2)] > WEAK:
+        found[order] = sorted(abs(s.correlation) for s in slopes) or [0.0]
+    best = max(found, key=lambda order: found[order][0])
+    if best == (0, 1, 2) or found[best][-1] < STRONG or found[best][0] < WEAK or found[(0, 1, 2)][-1] > WEAK:
         return None
+    correlations = f"correlation {found[best][-1]:.2f}, not {found[(0, 1, 2)][-1]:.2f}"
     held = {int(slot): str(names[k]) for k, slot in enumerate(best)}
     label, key = _key(keys, rough[0].structures)
     return (
         f"{label} (key '{key}'): the shear components are not in the order xx yy zz yz xz xy: the virial "
-        f"that the forces imply follows them (correlation {found[best]:.2f}, not {found[(0, 1, 2)]:.2f}) "
+        f"that the forces imply follows them ({correlations}) "
         f"as xx yy zz {' '.join(held[k] for k in range(3))}"
     )
 

@@ -26,12 +26,21 @@ from mlplugins import quantities
 from mlplugins.errors import BadInput
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures import extxyz, vasp
+from mlplugins.structures.recognition import recognised
 
 SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
 """What may follow the @: a frame, or a slice whose step is not 0."""
 
 UNCONVERGED = "mlplugins_unconverged"
-NO_LABELS = {"numbers", "positions", UNCONVERGED}
+ISOLATED = "IsolatedAtom"
+"""The `config_type` of isolated atoms, as MACE and GAP have it."""
+
+STATE = re.compile(
+    r"(?:(?:total|tot|net)_?)?(?:charge|spin|multiplicity)|head|functional|xc|level|theory", re.IGNORECASE
+)
+"""Names of what tells electronic states or levels of theory apart."""
+
+NO_LABELS = {"numbers", "positions", "config_type", UNCONVERGED}
 
 
 _Names: Any = make_dataclass(
@@ -91,7 +100,10 @@ class Structure:
         taken: names of those that were read.
         shapes: shapes of those that are numbers.
         energies: single numbers of this frame whose names say energy.
+        states: what the frame says of its electronic state (charge, spin, …), as text.
         unconverged: the electrons had not converged where the labels were written (VASP).
+        config_type: what kind of structure the file says it is, e.g. `IsolatedAtom`.
+        weight: factor in the loss.
     """
 
     numbers: NDArray[np.int64]
@@ -107,7 +119,10 @@ class Structure:
     taken: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     energies: dict[str, float] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
     unconverged: bool = False
+    config_type: str | None = None
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -127,6 +142,11 @@ class Structure:
                 results[quantity.ase] = np.array([value[c] for c in VOIGT]) if quantity.symmetric else value
         atoms.calc = SinglePointCalculator(atoms, **results)
         return atoms
+
+    @property
+    def is_isolated_atom(self) -> bool:
+        """Whether it is one atom, alone: its energy is a reference, not one of a material."""
+        return len(self) == 1 and (self.config_type == ISOLATED or not self.pbc.any())
 
     def get(self, name: str) -> Any:
         """Label of a quantity of the table; None if there is none."""
@@ -259,7 +279,9 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         taken=tuple(taken),
         shapes={name: np.shape(value) for name, value in labels.items() if _is_numeric(value)},
         energies=_energies(labels),
+        states={name: str(value) for name, value in labels.items() if _is_state(name, value)},
         unconverged=UNCONVERGED in labels,
+        config_type=str(labels["config_type"]) if isinstance(labels.get("config_type"), str) else None,
     ).labelled(values)
 
 
@@ -267,7 +289,7 @@ def _value(
     quantity: Quantity, labels: Mapping[str, Any], keys: Keys, atoms: Atoms, origin: str
 ) -> tuple[Any, list[str]]:
     """The label of a quantity from whichever keys count, None if there is none, and these keys."""
-    used = _used(quantity, labels, keys)
+    used = _used(quantity, labels, keys, len(atoms))
     if not used or (quantity.per_volume and not atoms.pbc.any()):
         return None, list(used.values())
     shape = quantity.full_shape(len(atoms))
@@ -285,15 +307,19 @@ def _value(
     return (first if shape else float(first)), list(used.values())
 
 
-def _used(quantity: Quantity, labels: Mapping[str, Any], keys: Keys) -> dict[str, str]:
-    """Keys of a quantity that the frame has, by option; the default only where no other was named."""
+def _used(quantity: Quantity, labels: Mapping[str, Any], keys: Keys, n_atoms: int) -> dict[str, str]:
+    """Keys of a quantity that the frame has, by option; the default only where no other was named, and what
+    is called like it where there is no default either."""
     own = quantity.name
     given = {label.option: getattr(keys, label.option) for label in quantity.labels}
     if any(key is not None for option, key in given.items() if option != own) and not keys.is_named(own):
         given[own] = None
     if given[own] is not None and not keys.is_named(own):
         given[own] = next((key for key in quantity.other_keys if key in labels), given[own])
-    return {option: key for option, key in given.items() if key is not None and key in labels}
+    used = {option: key for option, key in given.items() if key is not None and key in labels}
+    if used or given[own] is None or any(keys.is_named(label.option) for label in quantity.labels):
+        return used
+    return recognised(quantity, labels, n_atoms)
 
 
 def _volume(atoms: Atoms, name: str) -> float:
@@ -323,6 +349,10 @@ def _energies(labels: dict[str, Any]) -> dict[str, float]:
         for name, value in labels.items()
         if "energy" in name.lower() and isinstance(value, float | np.floating) and np.isfinite(value)
     }
+
+
+def _is_state(name: str, value: Any) -> bool:
+    return bool(STATE.fullmatch(name)) and isinstance(value, str | int | float | np.number)
 
 
 def _is_numeric(value: Any) -> bool:

@@ -18,25 +18,18 @@ from tempfile import TemporaryDirectory
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.geometry import cellpar_to_cell
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from mlplugins.errors import BadInput
+from mlplugins.structures import comments
 
-KEYWORDS = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
 TENSORS = ("stress", "virial")
 LONGEST_CELL_A = 500.0
 """i-PI has no structures without a cell: longer cells stand for none (Å)."""
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\{[^}]*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]'
-_PAIR = re.compile(rf"([^\s=\"']+)(?:\s*=\s*({_QUOTED})|\s*=\s*([^\s=]+)(?=\s|$)|=(\S*))")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?")
 _CELL_LIKE = re.compile(
     r"^(?:unit_?|super_?)?(?:cell|box|lattice)(?:_?(?:vectors?|matrix|parameters|lengths))?$", re.IGNORECASE
 )
-_IPI = re.compile(r"CELL[({](abcABC|H|GENH)[)}]:\s*((?:[-+.\deE]+\s*)+)")
-_IPI_UNIT = re.compile(r"\b(?!CELL)(\w+)\{([\w/^]+)\}")
-_IPI_POSITIONS = re.compile(r"positions|x(_centroid(_even|_odd)?)?$")
 
 
 def read(path: Path | str, index: int | str) -> Atoms | list[Atoms]:
@@ -79,16 +72,16 @@ def corrected(comment: str, where: str) -> str:
     """A comment line as ASE reads it.
 
     Raises:
-        BadInput: a cell under a name that ASE does not know, a tensor of neither six nor nine numbers, units
-            of i-PI other than Å.
+        BadInput: a damaged cell of i-PI, or units of it other than Å; a cell under a name that ASE does not
+            know; flags that are none; a tensor of neither six nor nine numbers.
 
     >>> corrected('lattice="2 0 0 0 2 0 0 0 2" properties=species:S:1:pos:R:3 stress="1 2 3 4 5 6"', "a.xyz")
     'Lattice="2 0 0 0 2 0 0 0 2" Properties=species:S:1:pos:R:3 stress="1 6 5 6 2 4 5 4 3"'
     """
-    ipi = _IPI.search(comment)
-    if ipi is not None:
-        return _from_ipi(comment, ipi, where)
-    found = [(m, m[1], m[2] or m[3] or m[4] or "") for m in _PAIR.finditer(comment)]
+    cell = comments.ipi_cell(comment, where)
+    if cell is not None:
+        return _from_ipi(comment, cell, where)
+    found = comments.pairs(comment)
     names = {key for _, key, _ in found}
     pieces, end = [], 0
     for match, key, value in found:
@@ -98,12 +91,15 @@ def corrected(comment: str, where: str) -> str:
 
 
 def _pair(key: str, value: str, text: str, names: set[str], where: str) -> str:
-    name = KEYWORDS.get(key.lower(), key)
+    name = comments.KEYWORDS.get(key.lower(), key)
     if name != key and name in names:
         return text  # the right spelling is there as well
     if name in TENSORS:
         return _tensor(name, value, text, (names, where))
-    numbers = _NUMBER.findall(value)
+    if name == "pbc":
+        flags = comments.periodic(comments.bare(value), where)
+        return f'pbc="{" ".join("FT"[flag] for flag in flags)}"'
+    numbers = comments.numbers(value)
     if name == "Lattice":
         if len(numbers) != 9:
             raise BadInput(f"{where}: {key}: expected 9 numbers (ax ay az bx by bz cx cy cz), got {value}")
@@ -127,7 +123,7 @@ def _tensor(name: str, value: str, text: str, line: tuple[set[str], str]) -> str
     words = [word for word in re.split(r"[\s,;\[\]{}()\"']+", value.replace("_JSON", "")) if word]
     if not words or all(word.lower() in ("none", "null") for word in words):
         return ""
-    if "Properties" not in names and not any(map(_NUMBER.fullmatch, words)):
+    if "Properties" not in names and not any(map(comments.is_number, words)):
         return ""  # words in the title of a plain xyz, which ASE would take for a tensor
     if len(words) == 9:
         return f'{name}="{" ".join(words)}"' if "_JSON" in value or "[[" in value else text
@@ -137,26 +133,22 @@ def _tensor(name: str, value: str, text: str, line: tuple[set[str], str]) -> str
     return f'{name}="{" ".join((xx, xy, xz, xy, yy, yz, xz, yz, zz))}"'
 
 
-def _from_ipi(comment: str, found: re.Match[str], where: str) -> str:
+def _from_ipi(comment: str, cell: comments.IpiCell, where: str) -> str:
     """i-PI's comment line with the cell as `Lattice`."""
-    units = dict(_IPI_UNIT.findall(comment))
+    units = comments.ipi_units(cell.rest)
     wrong = [
         f"{name}{{{unit}}}"
         for name, unit in units.items()
-        if unit != "angstrom" or not (name == "cell" or _IPI_POSITIONS.match(name))
+        if unit != "angstrom" or name not in ("cell", *comments.IPI_POSITIONS)
     ]
     if wrong or len(units) != 2 or "cell" not in units:
         raise BadInput(
             f"{where}: i-PI's comment line says {', '.join(wrong) or 'no units (atomic units)'}, expected "
             "positions{angstrom} cell{angstrom}: ask i-PI for them (units and cell_units of its <trajectory>)"
         )
-    numbers = [float(word) for word in found.group(2).split()]
-    if len(numbers) != (6 if found.group(1) == "abcABC" else 9):
-        raise BadInput(f"{where}: i-PI's cell {found.group()!r} has {len(numbers)} numbers")
-    cell = cellpar_to_cell(numbers) if len(numbers) == 6 else np.reshape(numbers, (3, 3)).T
-    if np.linalg.norm(cell, axis=1).max() > LONGEST_CELL_A:
+    if np.linalg.norm(cell.vectors, axis=1).max() > LONGEST_CELL_A:
         return comment
-    return f'Lattice="{" ".join(f"{x:.12g}" for x in cell.ravel())}" pbc="T T T"\n'
+    return f'Lattice="{" ".join(f"{x:.12g}" for x in cell.vectors.ravel())}" pbc="T T T"\n'
 
 
 def _is_extxyz(path: str) -> bool:

@@ -8,12 +8,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
 from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity
 from mlplugins.quantities import labels as all_labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.units import A_PER_BOHR
 
 SAME_EV = 1e-6
 """Energies per atom closer than this (eV) count as one."""
@@ -28,6 +31,16 @@ DENSE_A3 = 60.0
 """Volume per atom (Å³) below which a cell looks like that of a solid or liquid."""
 
 (FREE_ENERGY,) = QUANTITIES["energy"].other_keys
+FARTHEST_BOND = 1.4
+"""Closest atoms of a whole set, over the sum of their covalent radii, above which lengths look like bohr."""
+
+NOBLE = (2, 10, 18, 36, 54, 86)
+LOOKED_AT = 100
+"""Frames that are searched for a bond."""
+
+ASYMMETRIC = 0.02
+"""Σ v/r⁴ of the neighbours of an atom over Σ 1/r³, above which no symmetry makes its force zero."""
+
 _NO_LABEL = re.compile(r"tol|uncert|var|std|dev|cut", re.IGNORECASE)
 
 
@@ -70,13 +83,33 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         keys: names of the labels.
         others: further names that are used, such as those of a cheaper method.
     """
-    found = [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
-    found += [_constrained(structures), _partial(structures), _unconverged(structures)]
+    found: list[str | None] = [*_taken(structures, keys)]
+    found += [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
+    found += [_constrained(structures), _without_forces(structures), _partial(structures)]
+    found += [_unconverged(structures), _far_apart(structures), *_states(structures)]
     return [note for note in found if note]
 
 
+def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
+    """Labels that were taken from names that nobody gave."""
+    named = {getattr(keys, label.option) for label in all_labels()}
+    named |= {key for quantity in QUANTITIES.values() for key in quantity.other_keys}
+    notes = []
+    for name in sorted({name for s in structures for name in s.taken} - named):
+        n = sum(name in s.taken for s in structures)
+        option = next(q.labels for q in QUANTITIES.values() if _is_like(q, name, structures))
+        kind = next((label for label in option if label.option in name.lower()), option[0])
+        meaning = " (−V·stress, eV)" if kind.is_virial else ""
+        notes.append(
+            f"'{name}' is taken as the {kind.option}{meaning}: no label has the usual name, and no other is "
+            f"called like it ({n} of {len(structures)} frames). To choose yourself: data.keys: "
+            f"{{{kind.option}: NAME}}, or null"
+        )
+    return notes
+
+
 def check_flags(structures: Sequence[Structure]) -> None:
-    """Refuse frames that are not periodic although their cell is that of a solid (a lost flag), and
+    """Refuse frames that are not periodic along some vectors of a cell of a solid (a lost flag), and
     fractional coordinates in the place of Å.
 
     Raises:
@@ -88,21 +121,30 @@ def check_flags(structures: Sequence[Structure]) -> None:
                 f"{s.origin}: all {len(s)} atoms lie between 0 and 1 Å, which fractional coordinates do: "
                 "write Cartesian positions in Å"
             )
-        if s.pbc.any() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
+        if s.pbc.all() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
             continue
         inside = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
         if len(inside.centers) == 0:
             continue
         bond = float(np.linalg.norm(inside.vectors, axis=1).min())
         images = neighbor_list(s.positions, s.cell, [True] * 3, 1.1 * bond)
-        beyond = np.linalg.norm(images.vectors[images.shifts.any(axis=1)], axis=1)
+        beyond = np.linalg.norm(images.vectors[images.shifts[:, ~s.pbc].any(axis=1)], axis=1)
         # images on top of each other: the box of a cluster, not the cell of a solid
         if len(beyond) and beyond.min() > 0.8 * bond:
             raise BadInput(
-                f"{s.origin}: pbc F F F, but in the cell of the frame atoms and the images of others come as "
-                f"close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
+                f"{s.origin}: pbc {flags(s.pbc)}, but across its faces atoms and images of others come "
+                f"as close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
                 "Atoms are not periodic by default)? Set pbc to T T T, or remove the cell of a molecule"
             )
+
+
+def flags(pbc: NDArray[np.bool_]) -> str:
+    """Periodic directions as extended xyz writes them.
+
+    >>> flags(np.array([True, True, False]))
+    'T T F'
+    """
+    return " ".join("T" if p else "F" for p in pbc)
 
 
 def _free_energy(structures: Sequence[Structure], keys: Keys) -> str | None:
@@ -199,6 +241,67 @@ def _fits(quantity: Quantity, shape: tuple[int, ...], n_atoms: int) -> bool:
         one = shape[1:] if quantity.per == "atom" and shape[:1] == (n_atoms,) else shape
         return math.prod(one) in (len(VOIGT), math.prod(quantity.shape))
     return shape == expected
+
+
+def _without_forces(structures: Sequence[Structure]) -> str | None:
+    """Forces of exactly zero on all atoms, though the surroundings pull at them: never computed."""
+    zero = [s for s in structures if s.forces is not None and len(s) > 1 and not s.forces.any()]
+    if len(zero) == len(structures):
+        return None  # said elsewhere
+    found = [s for s in zero if _pulled(s)]
+    if not found:
+        return None
+    return (
+        f"{len(found)} of {len(structures)} frames, e.g. {found[0].origin}, have forces of exactly zero on "
+        "all atoms, which their surroundings do not explain: never computed? The model would learn "
+        "these zeros: leave such frames out"
+    )
+
+
+def _pulled(s: Structure) -> bool:
+    edges = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
+    if len(edges.centers) == 0:
+        return False
+    r = np.linalg.norm(edges.vectors, axis=1)
+    pull, size = np.zeros((len(s), 3)), np.zeros(len(s))
+    np.add.at(pull, edges.centers, edges.vectors / r[:, None] ** 4)
+    np.add.at(size, edges.centers, r**-3)
+    return bool((np.linalg.norm(pull, axis=1) > ASYMMETRIC * size).any())
+
+
+def _far_apart(structures: Sequence[Structure]) -> str | None:
+    """No two atoms of any frame are bonded, as if lengths were in bohr."""
+    frames = [s for s in structures if len(s) > 1 and not np.isin(s.numbers, NOBLE).any()]
+    closest = np.inf
+    for s in frames[:: max(1, len(frames) // LOOKED_AT)]:
+        radii = covalent_radii[s.numbers]
+        edges = neighbor_list(s.positions, s.cell, s.pbc, 4 * float(radii.max()))
+        bonds = radii[edges.centers] + radii[edges.neighbors]
+        ratios = np.linalg.norm(edges.vectors, axis=1) / bonds
+        closest = min(closest, float(ratios.min(initial=np.inf)))
+        if closest < FARTHEST_BOND:
+            return None
+    if not np.isfinite(closest):
+        return None
+    return (
+        f"the closest atoms of all frames are {closest:.2f} times as far apart as bonds of these elements "
+        f"are long: positions and cell in bohr ({1 / A_PER_BOHR:.2f} per Å)? Expected Å, eV and eV/Å"
+    )
+
+
+def _states(structures: Sequence[Structure]) -> list[str]:
+    """Electronic states that differ from frame to frame: a model of positions alone averages over them."""
+    names = sorted({name for s in structures for name in s.states})
+    notes = []
+    for name in names:
+        values = sorted({s.states[name] for s in structures if name in s.states})
+        if len(values) > 1:
+            shown = ", ".join(values[:4]) + ", …" * (len(values) > 4)
+            notes.append(
+                f"the frames differ in '{name}' ({shown}), which the model does not see: it learns one "
+                "energy for each geometry; train on frames of one state"
+            )
+    return notes
 
 
 def _constrained(structures: Sequence[Structure]) -> str | None:

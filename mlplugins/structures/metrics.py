@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity, Results
@@ -54,10 +55,50 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> 
             result[name] = None
             continue
         labels, predicted = found[name]
-        error = (predicted - labels) * quantity.error_scale
-        mae, rmse = float(np.abs(error).mean()), float(np.sqrt(np.square(error).mean()))
-        result[name] = {quantity.error_key("mae"): mae, quantity.error_key("rmse"): rmse}
+        result[name] = _errors(quantity, predicted - labels)
     return result
+
+
+def by_element(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
+    """Errors of the quantities that every atom has (forces, …) for each element, by chemical symbol.
+
+    >>> from mlplugins.structures.dataset import read
+    >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:1")
+    >>> off = frames[0].forces + 0.01 * (frames[0].numbers == 3)[:, None]
+    >>> found = by_element(frames, [Results(energy=0.0, forces=off)])
+    >>> {symbol: round(errors["forces"]["mae_meV_per_A"], 6) for symbol, errors in found.items()}
+    {'Li': 10.0, 'P': 0.0, 'S': 0.0, 'Cl': 0.0}
+    """
+    result: dict[str, Any] = {}
+    for z in sorted({int(z) for s in structures for z in s.numbers}):
+        found: dict[str, Any] = {"n_atoms": sum(int((s.numbers == z).sum()) for s in structures)}
+        for name, quantity in QUANTITIES.items():
+            errors = [
+                np.asarray(p.get(name))[s.numbers == z] - s.get(name)[s.numbers == z]
+                for s, p in zip(structures, predictions, strict=True)
+                if quantity.per == "atom" and s.get(name) is not None and p.get(name) is not None
+            ]
+            if errors:
+                found[name] = _errors(quantity, np.concatenate(errors))
+        result[chemical_symbols[z]] = found
+    return result
+
+
+def by_config_type(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
+    """As `metrics`, of the frames of each `config_type`; empty if no frame has one."""
+    kinds = sorted({s.config_type for s in structures if s.config_type is not None})
+    result = {}
+    for kind in [*kinds, None]:
+        chosen = [(s, p) for s, p in zip(structures, predictions, strict=True) if s.config_type == kind]
+        if kinds and chosen:
+            result[kind or "no config_type"] = metrics(*zip(*chosen))
+    return result
+
+
+def _errors(quantity: Quantity, difference: NDArray[np.float64]) -> dict[str, float]:
+    error = difference * quantity.error_scale
+    mae, rmse = float(np.abs(error).mean()), float(np.sqrt(np.square(error).mean()))
+    return {quantity.error_key("mae"): mae, quantity.error_key("rmse"): rmse}
 
 
 def z_statistics(z: NDArray[np.float64]) -> dict[str, float]:

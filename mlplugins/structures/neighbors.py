@@ -62,7 +62,8 @@ def neighbor_list(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff:
             raise BadInput(
                 f"cell vector {number}: {row.tolist()} Å; expected finite numbers below {FARTHEST:.0e}"
             )
-    if np.linalg.matrix_rank(box[periodic]) < periodic.sum():
+    # (numpy 2.0 knows no rank of shape (0, 3))
+    if periodic.any() and np.linalg.matrix_rank(box[periodic]) < periodic.sum():
         raise BadInput(f"the cell {box.tolist()} has no volume along its periodic directions")
     require_extent(points, box, periodic, cutoff)
     finder = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlplugins.errors import BadInput
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.labels import near
+from mlplugins.structures.labels import flags, near
 from mlplugins.structures.neighbors import FARTHEST, neighbor_list
 
 MIN_CELL_WIDTH = 1e-2
@@ -20,6 +21,9 @@ MIN_CELL_WIDTH = 1e-2
 
 MIN_DISTANCE = 0.1
 """Atoms closer than this (Å) count as being in the same place."""
+
+ALIKE, SAME_FORCE = 1e-6, 1e-4
+"""Energies per atom (eV) and forces (eV/Å) that count as the same, as copies of a file round them."""
 
 DIGITS = 7
 """Decimals (Å) to which two structures must agree to be the same structure."""
@@ -61,8 +65,8 @@ def check_periodicity(structures: Sequence[Structure]) -> None:
     for structure in frames:
         if not np.array_equal(structure.pbc, first.pbc):
             raise BadInput(
-                f"mixed pbc: {first.origin} has pbc {_flags(first.pbc)}, {structure.origin} has "
-                f"{_flags(structure.pbc)}. Often a lost flag: correct pbc in the file. "
+                f"mixed pbc: {first.origin} has pbc {flags(first.pbc)}, {structure.origin} has "
+                f"{flags(structure.pbc)}. Often a lost flag: correct pbc in the file. "
                 "If molecules and crystals are meant to be mixed, set data.mixed_pbc: true"
             )
 
@@ -89,8 +93,13 @@ def unique(structures: Sequence[Structure]) -> tuple[list[Structure], list[str]]
     ]
 
 
-def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], name: str) -> None:
-    """Refuse validation or test frames that are also training frames: their errors would mean nothing."""
+def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], name: str) -> list[str]:
+    """Refuse validation or test frames that are also training frames: their errors would mean nothing.
+
+    Returns:
+        A warning about frames that are training frames moved, turned, rounded or with their atoms reordered,
+        which the labels give away.
+    """
     known = {_fingerprint(s): s for s in train}
     shared = [(known[key], s) for s in held_out if (key := _fingerprint(s)) in known]
     if shared:
@@ -98,6 +107,38 @@ def check_disjoint(train: Sequence[Structure], held_out: Sequence[Structure], na
             f"duplicate frames: {len(shared)} {name} frame(s) are also training frames, e.g. "
             f"{shared[0][1].origin} = {shared[0][0].origin}; remove them from one of the two"
         )
+    alike = [(other, s) for s, other in zip(held_out, _alike(train, held_out)) if other is not None]
+    if not alike:
+        return []
+    return [
+        f"{len(alike)} {name} frame(s) have the energy, the cell's volume and the sizes of all forces of "
+        f"training frames, e.g. {alike[0][1].origin} of {alike[0][0].origin}: the same structures, moved, "
+        "turned or with their atoms reordered? Errors of such frames mean nothing"
+    ]
+
+
+def _alike(train: Sequence[Structure], held_out: Sequence[Structure]) -> Iterator[Structure | None]:
+    """For each frame the training frame whose labels say that it is the same structure."""
+    groups: dict[bytes, list[tuple[float, int]]] = {}
+    for k, s in enumerate(train):
+        groups.setdefault(np.sort(s.numbers).tobytes(), []).append((s.energy or 0.0, k))
+    for group in groups.values():
+        group.sort()
+    for s in held_out:
+        group = groups.get(np.sort(s.numbers).tobytes(), [])
+        near = ALIKE * len(s)
+        first = bisect_left(group, ((s.energy or 0.0) - near, -1))
+        last = bisect_left(group, ((s.energy or 0.0) + near, len(train)))
+        yield next((train[k] for _, k in group[first:last] if _same_forces(train[k], s)), None)
+
+
+def _same_forces(a: Structure, b: Structure) -> bool:
+    """Whether the sizes of the forces are the same, in any order, and neither all zero; the volumes, too."""
+    if a.forces is None or b.forces is None or not (a.forces.any() and b.forces.any()):
+        return False
+    first, second = (np.sort(np.linalg.norm(forces, axis=1)) for forces in (a.forces, b.forces))
+    same = np.allclose(first, second, rtol=0.0, atol=SAME_FORCE)
+    return bool(same and np.isclose(a.volume, b.volume, rtol=1e-4) and np.array_equal(a.pbc, b.pbc))
 
 
 def _apart(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
@@ -121,13 +162,19 @@ def _apart(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
 
 
 def outliers(residuals: ArrayLike, structures: Sequence[Structure]) -> list[str]:
-    """Warnings about labels that look like a unit mistake or a failed calculation.
+    """Warnings about labels that look like a unit mistake or a failed calculation; isolated atoms are far
+    from everything else, as they should be.
 
     Args:
         residuals: (S,) energy minus composition baseline, eV.
         structures: the S structures.
     """
     warnings: list[str] = []
+    alone = np.array([s.is_isolated_atom for s in structures], dtype=bool)
+    residuals = np.asarray(residuals, dtype=np.float64)[~alone]
+    structures = [s for s, is_alone in zip(structures, alone) if not is_alone]
+    if not structures:
+        return warnings
     per_atom = np.asarray(residuals, dtype=np.float64) / np.array([len(s) for s in structures])
     deviation = np.abs(per_atom - np.median(per_atom))
     limit = max(1.0, 20.0 * float(np.median(deviation)))
@@ -213,7 +260,7 @@ def _check_cell(structure: Structure) -> None:
         return
     if float(np.linalg.svd(periodic, compute_uv=False)[-1]) < MIN_CELL_WIDTH:
         raise BadInput(
-            f"{structure.origin}: periodic (pbc {_flags(structure.pbc)}) with a cell of zero volume, "
+            f"{structure.origin}: periodic (pbc {flags(structure.pbc)}) with a cell of zero volume, "
             f"{structure.cell.tolist()}; correct the cell, or set pbc to F for a molecule"
         )
 
@@ -252,7 +299,3 @@ def _fingerprint(structure: Structure) -> bytes:
     for array in (structure.positions, cell):
         digest.update((np.round(array, DIGITS) + 0.0).tobytes())
     return digest.digest()
-
-
-def _flags(pbc: np.ndarray) -> str:
-    return " ".join("T" if p else "F" for p in pbc)

@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "training.accelerator",
     "training.devices",
     "training.num_nodes",
+    "training.loggers",
     "data.train",
     "data.validation",
     "data.test",
@@ -84,6 +85,13 @@ def require_same_run(
             f"{path} belongs to another run ({'; '.join(changed)}): choose another output folder (-o), "
             "or --restart to begin anew here (the old checkpoint is kept as checkpoint.old.ckpt)"
         )
+
+
+def is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two configurations ask for the same, wherever the data lie (which their hashes tell apart)."""
+    places = {"data.train", "data.validation", "data.test"}
+    one, other = _flat(old), _flat(new)
+    return all(one.get(k) == other.get(k) for k in (one.keys() | other.keys()) - places)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
+from mlplugins.training import loggers
 
 Index = Annotated[int, Field(ge=0)]
 
@@ -60,7 +61,9 @@ class DataSection(Section):
         prior: labels of a cheaper method in the same files: their difference to the labels is learned
             (Δ-learning), and whoever runs the model adds that method.
         elements: symbols in the order of the species index; those of the training data if absent.
-        baseline: `fit` (least squares) or the energy of every element, eV per atom.
+        baseline: `fit` (least squares), `isolated` (the energies of the isolated atoms among the training
+            frames), or the energy of every element, eV per atom.
+        weights: factor in the loss of frames by their `config_type`, 1 if absent.
         mixed_pbc: allow periodic and non-periodic frames in one set.
     """
 
@@ -70,7 +73,8 @@ class DataSection(Section):
     keys: KeySection = KeySection()
     prior: PriorSection | None = None
     elements: list[str] | None = None
-    baseline: Literal["fit"] | dict[str, float] = "fit"
+    baseline: Literal["fit", "isolated"] | dict[str, float] = "fit"
+    weights: dict[str, Weight] = {}
     mixed_pbc: bool = False
 
     @field_validator("validation")
@@ -141,6 +145,7 @@ class TrainingSection(Section):
         max_minutes: stop after this wall time, all sessions together; the schedule then ends with it.
         dtype: precision of the training.
         checkpoint_seconds: time between checkpoints.
+        loggers: where the errors of every epoch go besides log.csv, by Lightning's loggers.
         accelerator, num_nodes: as in Lightning.
         devices: how many (-1: all), a list of their numbers, or `auto`.
     """
@@ -159,6 +164,7 @@ class TrainingSection(Section):
     max_minutes: Positive | None = None
     dtype: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: Weight = 30.0
+    loggers: list[Literal["csv", "tensorboard", "wandb"]] = []
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: (
         Literal["auto", -1]
@@ -167,6 +173,14 @@ class TrainingSection(Section):
         | Annotated[str, Field(pattern=r"^\d+(,\d+)*$")]
     ) = "auto"
     num_nodes: Count = 1
+
+    @field_validator("loggers")
+    @classmethod
+    def _installed(cls, value: list[str]) -> list[str]:
+        missing = loggers.missing(value)
+        if missing is not None:
+            raise ValueError(missing)
+        return value
 
 
 class SolverSection(Section):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,10 @@ from mlplugins.training.config import Configuration, DataSection, RunConfigurati
 
 Labeller = Callable[[list[Structure]], list[Structure]]
 """Gives structures other labels."""
+
+
+SAME_ATOM_EV = 1e-3
+"""Energies of isolated atoms of one element that count as the same."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def load(configuration: Configuration) -> DataSets:
         BadInput: see `mlplugins.structures.validation`; an element outside `data.elements`.
     """
     parts = split(configuration)
-    baseline = _baseline(configuration.data, parts.train, parts.elements)
+    given = given_baseline(configuration.data, [*parts.train, *parts.validation])
+    baseline = _baseline(given, parts.train, parts.elements)
     warnings = parts.warnings + ([baseline.note] if baseline.note else [])
     return data_sets(parts, baseline, warnings)
 
@@ -97,15 +102,21 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     if not data.mixed_pbc:
         validation.check_periodicity(frames)
     labels.check_flags(frames)
+    if data.weights:
+        train = _weighted(train, data.weights)
+        held_out = held_out and [
+            replace(s, weight=data.weights.get(s.config_type or "", 1.0)) for s in held_out
+        ]
     elements = _elements(data, train)
     for structures in (train, held_out or [], test):
         _check_elements(structures, elements)
     train, warnings = validation.unique(train)
+    warnings += _isolated(train, data)
     fraction = data.validation if isinstance(data.validation, float) else 0.0
     if held_out is None:
         train, held_out = _divide(train, fraction, configuration.seed)
-    validation.check_disjoint(train, held_out, "validation")
-    validation.check_disjoint([*train, *held_out], test, "test")
+    warnings += validation.check_disjoint(train, held_out, "validation")
+    warnings += validation.check_disjoint([*train, *held_out], test, "test")
     if label is None or data.prior is not None:
         warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
         warnings += consistency.check(train, keys)
@@ -162,7 +173,8 @@ def _without_prior(data: DataSection, need_forces: bool) -> Labeller:
     """Subtracts the labels of the cheaper method, read from the same files."""
     if data.prior is None:
         return lambda structures: structures
-    keys = Keys(energy=data.prior.energy, forces=data.prior.forces, stress=None)
+    named = frozenset(("energy", "forces", "stress"))
+    keys = Keys(energy=data.prior.energy, forces=data.prior.forces, stress=None, named=named)
     sources = [s for s in (data.train, data.validation, data.test) if isinstance(s, str | list)]
     cheap = {s.origin: s for source in sources for s in dataset.read(source, keys)}
 
@@ -224,14 +236,67 @@ def _divide(
     return parts
 
 
-def _baseline(data: DataSection, train: Sequence[Structure], elements: list[str]) -> Composition:
-    if isinstance(data.baseline, dict):
-        absent = [symbol for symbol in elements if symbol not in data.baseline]
+def given_baseline(data: DataSection, structures: Sequence[Structure]) -> dict[str, float] | None:
+    """Energies of the elements that the configuration gives, or the isolated atoms among the frames; None if
+    they are to be fitted.
+
+    Raises:
+        BadInput: two energies of one isolated atom, or no isolated atom at all.
+    """
+    if data.baseline == "fit" or isinstance(data.baseline, dict):
+        return data.baseline if isinstance(data.baseline, dict) else None
+    atoms: dict[str, Structure] = {}
+    for s in structures:
+        if not s.is_isolated_atom or s.energy is None:
+            continue
+        other = atoms.setdefault(symbols(s)[0], s)
+        if abs((other.energy or 0.0) - s.energy) > SAME_ATOM_EV:
+            raise BadInput(
+                f"data.baseline: isolated: {other.origin} and {s.origin} are {symbols(s)[0]} atoms with "
+                f"{other.energy} and {s.energy} eV: remove one"
+            )
+    present = sorted({symbol for s in structures for symbol in symbols(s)} - set(atoms))
+    if present:
+        raise BadInput(
+            f"data.baseline: isolated: no training frame is an isolated {' or '.join(present)} atom (one "
+            "atom, config_type=IsolatedAtom or not periodic): add one, give energies, or leave baseline out"
+        )
+    return {symbol: float(s.energy or 0.0) for symbol, s in atoms.items()}
+
+
+def _isolated(train: Sequence[Structure], data: DataSection) -> list[str]:
+    """What isolated atoms among the frames are good for, if nobody asked."""
+    n = sum(s.is_isolated_atom for s in train)
+    if n == 0 or data.baseline != "fit":
+        return []
+    return [
+        f"{n} training frame(s) are isolated atoms: data.baseline: isolated takes their energies as the "
+        "baseline of their elements"
+    ]
+
+
+def _weighted(structures: list[Structure], weights: Mapping[str, float]) -> list[Structure]:
+    """The structures with the weight of their config_type.
+
+    Raises:
+        BadInput: a config_type that no frame has.
+    """
+    kinds = {s.config_type for s in structures if s.config_type is not None}
+    unknown = [name for name in weights if name not in kinds]
+    if unknown:
+        held = f": {nearest(unknown[0], kinds)}" if kinds else ", none has one at all"
+        raise BadInput(f"data.weights: no training frame has config_type '{unknown[0]}'{held}")
+    return [replace(s, weight=weights.get(s.config_type or "", 1.0)) for s in structures]
+
+
+def _baseline(given: dict[str, float] | None, train: Sequence[Structure], elements: list[str]) -> Composition:
+    if given is not None:
+        absent = [symbol for symbol in elements if symbol not in given]
         if absent:
             raise BadInput(
                 f"data.baseline: no energy for {', '.join(absent)}; give eV per atom of each element"
             )
-        return Composition(elements, [data.baseline[symbol] for symbol in elements], len(elements))
+        return Composition(elements, [given[symbol] for symbol in elements], len(elements))
     present = [z for z in elements if any(z in symbols(s) for s in train)]
     counts = [[Counter(symbols(s))[z] for z in present] for s in train]
     fitted = composition.fit(counts, [s.energy or 0.0 for s in train], present)

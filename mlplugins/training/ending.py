@@ -36,18 +36,20 @@ def output_folder(directory: Path | str | None, configuration: Any) -> Path:
 
 def completed(trained: Trained, directory: Path) -> Trained:
     """Add the finite differences to the metrics of a run and write `metrics.json`, in its first process."""
-    if trained.is_main:
+    if trained.is_main and "finite_differences" not in trained.metrics:  # else finished before
         trained.metrics["finite_differences"] = finite_differences(trained)
         files.write_json(directory / "metrics.json", trained.metrics)
     return trained
 
 
 def finite_differences(trained: Trained) -> dict[str, Any]:
-    """Compare forces with energy differences on the first training frame, on a float64 export of the model.
+    """Compare forces with energy differences on the first training frame of several atoms, in float64.
 
     All atoms move by ±1e-4 Å along one random direction of 3N dimensions; three single coordinates as well.
     """
-    atoms = trained.sets.train[0].to_atoms()
+    train = trained.sets.train
+    frame = next((s for s in train if len(s) > 1), train[0])
+    atoms = frame.to_atoms()
     rng = np.random.default_rng(0)
     directions = [rng.normal(size=(len(atoms), 3))]
     for place in rng.choice(3 * len(atoms), size=min(3, 3 * len(atoms)), replace=False):
@@ -70,7 +72,7 @@ def finite_differences(trained: Trained) -> dict[str, Any]:
         change = evaluated[2 * k + 1].energy - evaluated[2 * k + 2].energy
         errors.append(abs(-change / (2 * STEP_A) - float((forces * direction).sum())))
     return {
-        "frame": trained.sets.train[0].origin,
+        "frame": frame.origin,
         "max_error_meV_per_A": MILLI * max(errors),
         "max_force_meV_per_A": MILLI * float(np.abs(forces).max()),
         "step_A": STEP_A,

@@ -207,13 +207,14 @@ def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequ
 
 
 def _references(configuration: FinetuneConfiguration, inputs: Inputs) -> References:
-    base, frames, given = inputs.base, inputs.parts.train, configuration.data.baseline
+    base, frames = inputs.base, inputs.parts.train
+    given = data.given_baseline(configuration.data, [*frames, *inputs.parts.validation])
     if configuration.strategy == "distill":  # the student learns total energies: references as in `train`
         predicted = [base.composition.predict(data.symbols(s)) for s in frames]
     else:
         found = forgetting.evaluate(forgetting.double(base.potential), frames, base.composition)
         predicted = [p.energy for p in found]
-    return references.refit(frames, predicted, base.composition, given if isinstance(given, dict) else None)
+    return references.refit(frames, predicted, base.composition, given)
 
 
 def _sets(configuration: FinetuneConfiguration, inputs: Inputs, fitted: References) -> DataSets:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import BadInput, Interrupted, RunFailed
 from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch, concatenate
 from mlplugins.training.config import TrainingSection
@@ -99,7 +99,7 @@ def fit(parts: Parts, store: Store, observer: TrainingObserver) -> Outcome:
 
     Raises:
         RunFailed: the loss is no longer finite, or a checkpoint cannot be written.
-        KeyboardInterrupt: stopped by a signal, after a checkpoint was written.
+        Interrupted: stopped by a signal, after a checkpoint was written.
     """
     fabric = _fabric(parts.settings)
     fabric.launch()
@@ -188,14 +188,13 @@ class _Run:
         """All epochs that are left."""
         self.observer.start(self.counters.epoch, self.settings.epochs)
         while self.counters.epoch < self.settings.epochs and not self._stop_early():
-            if not self._epoch(lambda: bool(stopped)):
+            if not (self._epoch(stopped) and self._end_of_epoch(stopped)):
                 self._save()
                 self.observer.note("interrupted; checkpoint written, the same command continues")
-                raise KeyboardInterrupt
-            self._end_of_epoch()
+                raise Interrupted(stopped[0] if stopped else signal.SIGTERM)  # or another rank was
         self._save()
 
-    def _epoch(self, interrupted: Callable[[], bool]) -> bool:
+    def _epoch(self, stopped: list[int]) -> bool:
         """The remaining batches of an epoch; False if interrupted."""
         order = self._order(self.counters.epoch)
         for index in range(self.counters.batch, self.per_epoch):
@@ -203,7 +202,7 @@ class _Run:
             self._step(batch)
             self.counters.batch = index + 1
             alone = self.fabric.world_size == 1
-            if (alone or index % 10 == 0) and self._agreed(interrupted()):
+            if (alone or index % 10 == 0) and self._agreed(bool(stopped)):
                 return False
             if alone:
                 if self._out_of_time():
@@ -228,8 +227,9 @@ class _Run:
         self.sums.add(errors, value, batch.n_systems)
         counters.step += 1
 
-    def _end_of_epoch(self) -> None:
-        counters = self.counters
+    def _end_of_epoch(self, stopped: list[int]) -> bool:
+        """Validate and log; False if interrupted, with the state of before the validation."""
+        counters, trained = self.counters, self.sums
         self._tick()
         sums = self._reduced(self.sums)
         row: Row = {"epoch": counters.epoch + 1, "step": counters.step, "seconds": round(counters.wall_s, 3)}
@@ -238,15 +238,20 @@ class _Run:
         self._require_finite(row["train_loss"])
         counters.epoch, counters.batch = counters.epoch + 1, 0
         self.sums = ErrorSums(self.fabric.device)
-        improved = self._validate(row)
+        improved = self._validate(row, stopped)
+        if improved is None:
+            counters.epoch, counters.batch, self.sums = counters.epoch - 1, self.per_epoch, trained
+            return False
         self.history.append(row)
         if self.fabric.is_global_zero:
             self.store.log([row], restart=False)
             self.observer.epoch(row, self.settings.epochs, improved)
         self._save_if_due()
+        return True
 
-    def _validate(self, row: Row) -> bool:
-        """Errors of the averaged weights on the validation set; True if they are the best so far."""
+    def _validate(self, row: Row, stopped: list[int]) -> bool | None:
+        """Errors of the averaged weights on the validation set; True if they are the best so far, None if
+        interrupted (a run on one rank)."""
         counters, every = self.counters, self.settings.validate_every
         last = counters.epoch == self.settings.epochs or self._out_of_time()
         if not self.parts.validation:
@@ -256,6 +261,8 @@ class _Run:
             return False
         sums = ErrorSums(self.fabric.device)
         for batch in self.packed:
+            if stopped and self.fabric.world_size == 1:
+                return None
             errors = residuals(self.averaged(batch, False), batch)
             sums.add(errors, loss(errors, self.settings.loss), batch.n_systems)
         summary = self._reduced(sums).summary()

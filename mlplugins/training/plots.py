@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
+from mlplugins import plotting
+from mlplugins.plotting import BLUE, GREY, INK, ORANGE
 from mlplugins.quantities import QUANTITIES, Quantity
 from mlplugins.structures.metrics import Pairs
 
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "legend.frameon": False,
-}
+PANEL = 2.35
+"""Width and height of a panel, inches: three of them fill a page."""
 
 
 def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Path) -> None:
     """Loss and errors per epoch, training and validation; the best epoch marked."""
     panels = {"loss": "loss"}
     panels |= {k: v for k, v in _errors().items() if any(f"train_{k}" in row for row in rows)}
-    with mpl.rc_context(STYLE):
+    with plotting.style():
         figure, axes = _figure(len(panels))
         for ax, (name, title) in zip(axes, panels.items()):
             for part, color in (("train", BLUE), ("validation", ORANGE)):
@@ -38,13 +30,12 @@ def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Pat
                 if points:
                     x, y = zip(*points)
                     marker = "o" if len(points) < 3 else None
-                    ax.plot(x, y, color=color, lw=1.2, label=part, marker=marker)
+                    ax.plot(x, y, color=color, label=part, marker=marker)
             ax.axvline(best_epoch, color=GREY, lw=0.8, ls=":", label=f"best epoch, {best_epoch}")
             ax.set(xlabel="epoch", title=title, yscale="log")
-            for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-                formatter(LogFormatter(minor_thresholds=(2, 1)))
+            plotting.finish(ax)
         axes[0].legend()
-        FigureCanvasAgg(figure).print_png(str(path))
+        plotting.save(figure, path)
 
 
 def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float]], path: Path) -> None:
@@ -53,14 +44,14 @@ def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float
     Args:
         rows: `n_train` and errors of each fit.
         laws: `a`, `b`, `c` of each error that has a fit.
-        path: PNG to write.
+        path: what to write, see `plotting.save`.
     """
     panels = {name: title for name, title in _errors().items() if name in rows[0]}
     sizes = [row["n_train"] for row in rows]
-    with mpl.rc_context(STYLE):
+    with plotting.style():
         figure, axes = _figure(len(panels))
         for ax, (name, title) in zip(axes, panels.items()):
-            ax.plot(sizes, [row[name] for row in rows], "o", color=BLUE, ms=5, label="validation")
+            ax.plot(sizes, [row[name] for row in rows], "o", color=BLUE, label="validation")
             if name in laws:
                 a, b, c = (laws[name][key] for key in ("a", "b", "c"))
                 n = np.geomspace(sizes[0], sizes[-1], 100)
@@ -69,7 +60,7 @@ def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float
             ax.set(xlabel="training frames N", title=title, xscale="log", yscale="log")
             ax.set_xticks(sizes, [f"{n:.0f}" for n in sizes])
             ax.minorticks_off()
-        FigureCanvasAgg(figure).print_png(str(path))
+        plotting.save(figure, path)
 
 
 def parity(found: Pairs, path: Path, title: str) -> None:
@@ -77,18 +68,18 @@ def parity(found: Pairs, path: Path, title: str) -> None:
 
     Args:
         found: (label, prediction) of each quantity, from `mlplugins.structures.metrics.pairs`.
-        path: PNG to write.
+        path: what to write, see `plotting.save`.
         title: what the structures are.
     """
     panels = [name for name in QUANTITIES if name in found]
     if not panels:
         return
-    with mpl.rc_context(STYLE):
+    with plotting.style():
         figure, axes = _figure(len(panels))
         for ax, name in zip(axes, panels):
             _parity_panel(ax, QUANTITIES[name], *found[name])
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-        FigureCanvasAgg(figure).print_png(str(path))
+        figure.suptitle(title, x=0.01, ha="left")
+        plotting.save(figure, path)
 
 
 def z_scores(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
@@ -96,11 +87,11 @@ def z_scores(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> N
 
     Args:
         sets: z before and after calibration, by what the frames are.
-        path: PNG to write.
+        path: what to write, see `plotting.save`.
     """
     edge = 5.0
     bins, x = np.linspace(-edge, edge, 31).tolist(), np.linspace(-edge, edge, 201)
-    with mpl.rc_context(STYLE):
+    with plotting.style():
         figure, axes = _figure(len(sets))
         for ax, (name, (before, after)) in zip(axes, sets.items()):
             raw, scaled = (np.clip(z, -edge, edge) for z in (before, after))  # the last bins hold the rest
@@ -109,12 +100,12 @@ def z_scores(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> N
             ax.hist(scaled, bins, weights=weight, color=BLUE, alpha=0.7, label=label)
             label = f"before, rms {_rms(before)}"
             ax.hist(raw, bins, weights=weight, histtype="step", color=ORANGE, lw=1.2, label=label)
-            ax.plot(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), color="black", lw=1.0, label="normal")
+            ax.plot(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), color=INK, lw=1.0, label="normal")
             ax.set(xlabel="error / predicted standard deviation", title=f"{name}, {len(after)} frames")
             ax.set_ylim(top=1.35 * ax.get_ylim()[1])
-            ax.legend(fontsize=7, loc="upper left")
+            ax.legend(loc="upper left")
         axes[0].set_ylabel("density")
-        FigureCanvasAgg(figure).print_png(str(path))
+        plotting.save(figure, path)
 
 
 def _rms(z: np.ndarray) -> str:
@@ -143,7 +134,7 @@ def _parity_panel(ax: Axes, quantity: Quantity, label: np.ndarray, predicted: np
         f"MAE {_short(np.abs(error).mean())} {error_unit}\n"
         f"RMSE {_short(np.sqrt(np.square(error).mean()))} {error_unit}\n{len(x)} values"
     )
-    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=8)
+    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=7)
     origin = f" {'+' if shift < 0 else '−'} {abs(shift):.3f}" if quantity.baseline else ""
     ax.set(xlim=limits, ylim=limits, title=quantity.components_text)
     ax.set(xlabel=f"reference{origin} ({unit})", ylabel=f"model{origin} ({unit})")
@@ -152,7 +143,7 @@ def _parity_panel(ax: Axes, quantity: Quantity, label: np.ndarray, predicted: np
 
 
 def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(3.3 * n_panels, 3.3), dpi=150, layout="constrained")
+    figure = plotting.canvas(PANEL * n_panels, PANEL)
     axes = figure.subplots(1, n_panels, squeeze=False)
     return figure, list(axes[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from mlplugins import models
+from mlplugins.checkpoints import native
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.write import save as export
@@ -18,13 +20,14 @@ from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
-from mlplugins.training import checkpoint, data, plots, references, results
+from mlplugins.training import checkpoint, data, is_helper, loggers, plots, references, results
 from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import Configuration, RunConfiguration
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Outcome, Parts, Row, TrainingObserver, fit
 
 CHECKPOINT = "checkpoint.ckpt"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ def train(
     sets = data.load(configuration)
     potential = build(configuration, sets)
     sets = require_learnable(configuration, sets, potential.predicts)
+    before = None if restart else finished_before(directory, configuration, sets, observer)
+    if before is not None:
+        return before
     dtype = DTYPES[configuration.training.dtype]
     family = configuration.model.family
     graphs = {
@@ -81,6 +87,27 @@ def train(
     potential.load_state_dict(trained_weights)
     record = settled(record, potential, store, observer)
     return finished(record, directory, potential, outcome)
+
+
+def finished_before(
+    directory: Path, configuration: RunConfiguration, sets: DataSets, observer: TrainingObserver
+) -> Trained | None:
+    """The run in `directory`, if it has ended with this configuration and these data; None: there is work."""
+    if not all((directory / name).is_file() for name in (METRICS, "model.pt", CHECKPOINT)) or is_helper():
+        return None
+    try:
+        report = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+        same = checkpoint.is_same(report["configuration"], configuration.model_dump(mode="json"))
+        if not (same and report["data_sha256"] == sets.sha256 and report["finite_differences"]):
+            return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    found = native.read(directory / CHECKPOINT)
+    observer.note(
+        "this run is finished, nothing is done again: a larger training.epochs continues it, --restart "
+        "begins anew"
+    )
+    return Trained(found.potential, found, report, sets, is_main=True)
 
 
 def build(configuration: Configuration, sets: DataSets) -> Potential:
@@ -137,7 +164,7 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     sets, graphs = record.sets, record.graphs["train"]
     predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
     baseline, note = references.settle(sets.train, predicted, sets.baseline)
-    if isinstance(record.configuration.data.baseline, dict):
+    if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         note = note and note.partition(": it went")[0] + (
             "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
@@ -192,6 +219,8 @@ class Files:
             **(more or {}),
         }
         self.columns = results.log_columns(sets.train)
+        self.loggers: list[Any] | None = None
+        self.named = getattr(record.configuration.training, "loggers", [])
 
     def prepare(self) -> None:
         """Make the directory; with `restart`, set the old checkpoint aside."""
@@ -226,6 +255,10 @@ class Files:
     def log(self, rows: Sequence[Row], restart: bool) -> None:
         """Write `log.csv`."""
         results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns)
+        if self.loggers is None:
+            self.loggers = loggers.make(self.named, self.path.parent)
+        if not restart:  # else they have these rows already
+            loggers.log(self.loggers, rows)
 
 
 def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
@@ -273,10 +306,10 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
             report[name] = metrics(structures, predicted)
             shown = (structures, predicted, name)
     if history:
-        plots.learning_curves(history, report["best_epoch"], directory / "learning.png")
+        plots.learning_curves(history, report["best_epoch"], directory / "learning")
     structures, predicted, name = shown
     plots.parity(
-        pairs(structures, predicted), directory / "parity.png", f"{name} set, {len(structures)} structures"
+        pairs(structures, predicted), directory / "parity", f"{name} set, {len(structures)} structures"
     )
     errors = {name: report[name] for name in named_sets(sets) if report[name]}
     trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))

@@ -22,7 +22,15 @@ from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import ClosedFormConfiguration, solver_module
 from mlplugins.training.data import DataSets
 from mlplugins.training.fit import Counters, Outcome, TrainingObserver
-from mlplugins.training.run import Files, Record, Trained, finished, first_card, named_sets
+from mlplugins.training.run import (
+    Files,
+    Record,
+    Trained,
+    finished,
+    finished_before,
+    first_card,
+    named_sets,
+)
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,14 @@ def train(
         BadInput: wrong data or settings, more memory than there is, a directory that holds another run.
         RunFailed: the kernel matrix is not positive definite.
     """
-    if configuration.export.dtype == "float32":
-        raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    _refuse(configuration)
     clock = time.perf_counter(), time.process_time()
     sets = data.load(configuration)
     family = configuration.model.family
     sets = require_learnable(configuration, sets, models.family(family).Model.predicts)
+    before = None if restart else finished_before(directory, configuration, sets, observer)
+    if before is not None:
+        return before
     task = SolverTask(
         family,
         configuration.hyperparameters,
@@ -119,13 +129,24 @@ def train(
     if solution.learning_curve:
         trained.metrics["learning_curve"] = solution.learning_curve
         plots.data_curve(
-            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning.png"
+            solution.learning_curve, solution.report.get("learning_curve", {}), directory / "learning"
         )
     if solution.z_scores:
-        plots.z_scores(solution.z_scores, directory / "uncertainty.png")
+        plots.z_scores(solution.z_scores, directory / "uncertainty")
     trained.metrics["n_parameters"] = solution.n_coefficients
     trained.metrics["solver"] = solution.report
     return trained
+
+
+def _refuse(configuration: ClosedFormConfiguration) -> None:
+    """Refuse what gradient training only can do."""
+    if configuration.export.dtype == "float32":
+        raise BadInput("export.dtype: kernel weights cancel over many digits, expected float64, got float32")
+    if configuration.data.weights:
+        raise BadInput(
+            f"data.weights: '{configuration.model.family}' is solved in closed form, where all frames count "
+            "alike: leave it out, or choose the frames (`mlplugins select`)"
+        )
 
 
 def _fitted(record: Record, solution: Solution) -> Record:

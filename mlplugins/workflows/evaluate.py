@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -18,9 +19,11 @@ from mlplugins.observer import SILENT, Observer
 from mlplugins.quantities import MILLI, Results
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.structures.metrics import metrics, pairs
+from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
 
 ATOMS_PER_CALL = 512
+
+WHERE = "keys (--keys)"
 
 OFFSET_EV = 5e-3
 """Mean error of the energy per atom (eV) above which a constant is pointed out."""
@@ -33,7 +36,7 @@ def evaluate(
     device: str = "cpu",
     plot: Path | str | None = None,
     observer: Observer = SILENT,
-    where: str = "keys",
+    predictions: Path | str | None = None,
 ) -> dict[str, Any]:
     """Errors of energy, forces and stress of a model on labelled structures.
 
@@ -42,13 +45,15 @@ def evaluate(
         data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
         keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
         device: `cpu` or `cuda`, where a file is loaded.
-        plot: picture to write, parity plots.
+        plot: picture to write, parity plots; .png, .pdf or .svg.
         observer: told of the progress, and of what is odd about the data.
-        where: how messages call `keys`.
+        predictions: extended XYZ file to write: the frames with their labels as `REF_energy`, `REF_forces`, …
+            and the predictions as `predicted_energy`, `predicted_forces`, …
 
     Returns:
         What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
-        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`.
+        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`, of
+        several elements the errors per atom in `elements`, of frames with a `config_type` in `config_types`.
 
     Raises:
         BadInput: no such file, absent or wrong labels, an element that the model does not know.
@@ -67,25 +72,60 @@ def evaluate(
     >>> round(evaluate(file, dimer)["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
-    if plot is not None:  # what would fail after the work
-        with errors.needed("plot (--plot)", "analysis"):
-            from mlplugins.training import plots
-        files.require_writable(Path(plot), "plot")
-    names = label_keys(keys or {}, where)
-    parts = _parts(data, names, where)
+    _require_outputs(plot, predictions)
+    names = label_keys(keys or {}, WHERE)
+    parts = _parts(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
-    loaded = _loaded(model, device, names, where)
+    loaded = _loaded(model, device, names, WHERE)
     predicted = _predict(loaded, structures, observer)
-    result, found = metrics(structures, predicted), iter(predicted)
-    if len(parts) > 1:
-        result["files"] = {n: metrics(part, [next(found) for _ in part]) for n, part in parts.items()}
+    result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
         observer.note(note)
     if plot is not None:
-        with files.replacing(Path(plot)) as temporary:
-            name = f"{loaded.path.name}, {len(structures)} structures"
-            plots.parity(pairs(structures, predicted), temporary, name)
+        from mlplugins.training import plots
+
+        name = f"{loaded.path.name}, {len(structures)} structures"
+        plots.parity(pairs(structures, predicted), Path(plot), name)
+    if predictions is not None:
+        _write(structures, predicted, Path(predictions))
     return result
+
+
+def _require_outputs(plot: Path | str | None, predictions: Path | str | None) -> None:
+    """Refuse what would fail after the work."""
+    if plot is not None:
+        with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins import plotting
+        plotting.require_writable(Path(plot), "plot")
+    if predictions is not None:
+        files.require_writable(Path(predictions), "predictions")
+
+
+def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results]) -> dict[str, Any]:
+    """Errors of every file and element where there are several, and of every config_type."""
+    structures, one_by_one = [s for part in parts.values() for s in part], iter(predicted)
+    files_ = {name: metrics(part, [next(one_by_one) for _ in part]) for name, part in parts.items()}
+    kinds, symbols = by_config_type(structures, predicted), by_element(structures, predicted)
+    found: dict[str, Any] = {"files": files_} if len(parts) > 1 else {}
+    found |= {"config_types": kinds} if kinds else {}
+    return found | ({"elements": symbols} if len(symbols) > 1 else {})
+
+
+def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: Path) -> None:
+    """Labels and predictions under names that no reader takes for one another."""
+    frames = []
+    for s, p in zip(structures, predicted):
+        atoms = Atoms(numbers=s.numbers, positions=s.positions, cell=s.cell, pbc=s.pbc)
+        if s.config_type is not None:
+            atoms.info["config_type"] = s.config_type
+        for name, quantity in quantities.QUANTITIES.items():
+            for prefix, value in (("REF", s.get(name)), ("predicted", p.get(name))):
+                if value is not None:
+                    place = atoms.arrays if quantity.per == "atom" else atoms.info
+                    place[f"{prefix}_{name}"] = value
+        frames.append(atoms)
+    with files.replacing(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
 
 
 def label_keys(names: Mapping[str, str], where: str) -> Keys:

@@ -5,8 +5,8 @@ import pytest
 from scipy import special
 
 from mlplugins.analysis.diffusion import Paths, diffusion
-from mlplugins.analysis.markup import span
 from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
+from mlplugins.analysis.numbers import span
 from mlplugins.analysis.onsager import ThermodynamicState, onsager
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
@@ -119,6 +119,23 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
             assert result.late.d.value == pytest.approx(max(slope, 0.0), rel=0.1, abs=1e-7)
             assert result.tracer.low <= result.late.d.low <= max(slope, 0.0) < result.tracer.high
     assert len(found) >= 10
+
+
+def test_a_slow_decay_is_seen_and_the_truth_held():
+    """A cage that relaxes in a fifth of the run looks like a D twice too high."""
+    for seed in range(10):
+        walk = LatticeWalk(frames=600, ions=100, rate=0.05, seed=seed)
+        moved = walk.displacements() + soft_cage(walk, 12.0, 2.0)
+        result = diffusion(paths_of(moved), collective=False)
+        assert result.curved
+        assert result.slow or result.late is not None
+        assert result.tracer.low < walk.exact_cm2_s < result.tracer.high
+
+
+def test_slow_decays_are_seldom_seen_where_there_are_none():
+    walks = [LatticeWalk(frames=600, ions=24, seed=seed).displacements() for seed in range(50)]
+    seen = sum(diffusion(paths_of(walk), collective=False).slow for walk in walks)
+    assert seen <= 3  # 1 % wanted; four or more have a probability of 0.2 %
 
 
 @pytest.mark.parametrize("window", [None, (2.0, 20.0)])

@@ -4,6 +4,8 @@ import base64
 import csv
 import io
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.image
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mlplugins.analysis import plots
+from mlplugins import plotting
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
+from mlplugins.analysis.markup import table
 from mlplugins.analysis.methods_text import methods
+from mlplugins.analysis.numbers import span
 from mlplugins.analysis.observables.base import registered
-from mlplugins.analysis.report import Report, write_report
+from mlplugins.analysis.page import STYLE, report_html
+from mlplugins.analysis.report import Report, not_quotable
+from mlplugins.analysis.report_files import write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
@@ -100,7 +106,7 @@ def test_page_is_self_contained_and_complete(report, folder):
     assert "&lt;a&amp;b&gt;.dump" in page
     for text in report.warnings[:-1]:
         assert text.replace("&", "&amp;") in page
-    assert f"Ea = {report.arrhenius.activation_ev.value:.3g}" in page
+    assert f"Ea = {span(report.arrhenius.activation_ev)} eV" in page
     assert "fractional coordinates times the mean of the two cells" in page
     assert "TOR unwrapping" in page  # where the cell is constant
     assert "generalised least squares" in page
@@ -130,7 +136,7 @@ def test_tables_hold_the_numbers(report, folder):
 def test_figures_are_drawn(folder):
     for name in FIGURES:
         image = matplotlib.image.imread(folder[0] / f"{name}.png")
-        assert min(image.shape[:2]) >= 700
+        assert min(image.shape[:2]) >= 600
         assert (folder[0] / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         ink = (image[..., :3].min(axis=2) < 0.7).mean()
         assert 0.005 < ink < 0.3
@@ -143,7 +149,7 @@ def test_logarithmic_axes_have_numbers(highest):
     axes = figure.subplots()
     axes.plot([12, 16], [1.3e-5, highest])
     axes.set_yscale("log")
-    plots.finish(axes)
+    plotting.finish(axes)
     figure.canvas.draw()
     ends = axes.get_ylim()
     labels = [
@@ -160,8 +166,119 @@ def test_one_temperature_without_collective_values(tmp_path):
     assert "arrhenius.png" not in {path.name for path in paths}
     assert report.as_json()["arrhenius"] is None
     page = (tmp_path / "report.html").read_text()
-    assert "<p>None.</p>" in page
+    assert "<p>No warnings.</p>" in page
     assert next(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))["haven_ratio"] == ""
+
+
+def test_tables_and_figures_are_numbered_and_have_captions(folder):
+    page = (folder[0] / "report.html").read_text()
+    for word, tag in (("Table", "caption"), ("Figure", "figcaption")):
+        found = re.findall(rf"<{tag}><b>{word} (\d+)\.</b> (.+?)</{tag}>", page)
+        assert [int(number) for number, _ in found] == list(range(1, len(found) + 1))
+        assert len(found) >= 4
+    assert page.count("<table") == page.count("<caption>")
+    assert page.count("<figure>") == page.count("<figcaption>") == len(FIGURES)
+
+
+def test_every_table_keeps_its_columns():
+    """What the pages were looked at for: an interval wraps below its number, nothing is cut off on paper."""
+    rules = STYLE.replace("\n", "")
+    screen, paper = rules.split("@media print")
+    assert "td span,th span{display:inline-block;white-space:nowrap}" in screen
+    assert ".wide{overflow-x:auto" in screen
+    assert ".wide{overflow:visible}" in paper
+    assert "overflow:hidden" not in rules
+    assert "max-width:none" in paper
+    assert re.search(r"figure,tr,\.key,li,\.short\{break-inside:avoid\}", paper)
+    assert "@page{margin" in rules
+    assert "size:" not in rules.replace("font-size:", "")  # A4 or Letter, as the reader's printer has it
+    html = table(["T (K)", "D (10⁻⁵ cm²/s)"], [["600", ("1.23", "[1.00, 1.50]")]])
+    assert "<th scope='col'>D <span>(10⁻⁵ cm²/s)</span></th>" in html
+    assert "<td><span>1.23</span> <span>[1.00, 1.50]</span></td>" in html
+
+
+def test_the_page_is_made_for_phones_and_paper(folder):
+    page = (folder[0] / "report.html").read_text()
+    assert "<meta name='viewport' content='width=device-width,initial-scale=1'>" in page
+    assert "prefers-color-scheme:dark" in page
+
+
+def test_warnings_stand_below_the_numbers_that_they_mark(report, folder):
+    page = (folder[0] / "report.html").read_text()
+    places = [
+        page.index(text)
+        for text in ("Not quotable while the warnings", "Ea = ", "class='warn'", "Results</h2>")
+    ]
+    assert places == sorted(places)
+    one = replace(report, warnings=["a doubt"])
+    assert not_quotable(one) == "Not quotable while the warning below stands"
+    clean = report_html(replace(report, warnings=[]), {})
+    assert "quotable" not in clean
+    assert "No warnings." in clean
+
+
+def test_numbers_are_those_of_the_json(report, folder):
+    """Each value and end of Table 1 is that of results.json to the digits printed."""
+    page = (folder[0] / "report.html").read_text()
+    body = page.split("Table 1.")[1].split("</table>")[0]
+    heads = re.findall(r"<th scope='col'>(.*?)</th>", body)
+    assert [re.sub("<.*?>", "", head) for head in heads][2:4] == [
+        "σ Nernst–Einstein (S/cm)",
+        "σ collective (S/cm)",
+    ]
+    power = "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(c)) for c in re.search("10⁻([⁰-⁹¹²³]+)", heads[1])[1])
+    names = ("D_cm2_s", "sigma_tracer_mS_cm", "sigma_collective_mS_cm", "haven_ratio")
+    factors = (10.0 ** int(power), 1e-3, 1e-3, 1.0)
+    rows = re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1])
+    assert len(rows) == 3
+    for row, run in zip(rows, report.as_json()["runs"]):
+        cells = re.findall(r"<td>(.*?)</td>", row)[1:]
+        for cell, name, factor in zip(cells, names, factors):
+            value = run[name]
+            if value.get("determined", True):
+                shown = [float(text) for text in re.findall(r"\d[\d.]*", re.sub("<.*?>", " ", cell))]
+                true = [factor * value[key] for key in ("value", "low", "high")]
+                assert shown == pytest.approx(true, abs=0.05 * (true[2] - true[1]))
+
+
+def test_how_the_trajectories_were_made_is_said_or_missed(report):
+    assert "Not recorded" in report_html(report, {})
+    made = replace(report, dynamics={"ensemble": "NVT; csvr <thermostat>", "seeds": "1, 2"})
+    page = report_html(made, {})
+    assert "<td>ensemble</td><td>NVT; csvr &lt;thermostat&gt;</td>" in page
+    assert "Not recorded" not in page
+
+
+def test_scatter_between_seeds():
+    """Two runs: each by itself, and their standard deviation; one run: what is not known."""
+    walks = [LatticeWalk(frames=600, ions=20, seed=seed).displacements() for seed in (1, 2)]
+    pair = [Trajectory("Li", w, 100.0, ((0, 600),), 8000.0, 40, {}, np.zeros((600, 3))) for w in walks]
+    chosen = {"seeds": registered()["seeds"]}
+    both = analyse(pair, 600.0, AnalysisSettings(), chosen)
+    each = [analyse([one], 600.0, AnalysisSettings()).diffusion.tracer.value for one in pair]
+    found = both.observables["seeds"]
+    assert [value.value for value in found.values] == pytest.approx(each)
+    assert found.scatter == pytest.approx(np.std(each, ddof=1) / np.mean(each))
+    assert both.as_json()["scatter_between_runs"] == found.scatter
+    alone = analyse(pair[:1], 700.0, AnalysisSettings(), chosen)
+    assert alone.as_json()["scatter_between_runs"] is None
+    html = "".join(chosen["seeds"].section([(run, run.observables["seeds"]) for run in (both, alone)]))
+    assert f"{100 * found.scatter:.2g} %" in html
+    assert "One run at 700 K: the scatter between seeds is not known there" in html
+
+
+def test_a_used_folder_keeps_no_figure_of_an_earlier_report(report, folder, tmp_path):
+    """Those of the report alone go; whatever else is there stays."""
+    shutil.copytree(folder[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "mine.png").write_bytes(b"x")
+    fewer = Report("Li", [replace(report.runs[0], observables={})], None, [])
+    written = {path.name for path in write_report(fewer, tmp_path)}
+    assert written == {"results.csv", "msd.csv", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "mine.png"}
+    (tmp_path / "msd.png").write_bytes(b"x")
+    (tmp_path / "report.html").write_text("<img alt='msd.png' src=''> of another program")
+    write_report(fewer, tmp_path)
+    assert (tmp_path / "msd.png").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(report, tmp_path):

@@ -1,12 +1,19 @@
 """`mlplugins conductivity` as a user runs it."""
 
+import io
 import json
 import re
 
 import ase.io
 import numpy as np
 import pytest
+from rich.console import Console
 
+from mlplugins.analysis.conductivity import AnalysisSettings, analyse
+from mlplugins.analysis.numbers import Unit, conductivity_unit, parts
+from mlplugins.analysis.report import Report
+from mlplugins.analysis.trajectory import Trajectory
+from mlplugins.cli.conductivity import _print as print_report
 from mlplugins.cli.main import main
 from mlplugins.testing.walks import Crystal, LatticeWalk, crystal, write_lammps_dump
 
@@ -231,3 +238,39 @@ def test_ions_that_do_not_move_are_reported_not_hidden(tmp_path, capsys):
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["runs"][0]["D_cm2_s"]["low"] < 1e-7
     assert any("less than one hop" in text for text in result["warnings"])
+
+
+@pytest.fixture(scope="module")
+def wide_and_unknown():
+    """A report with long intervals, and with values that are not determined."""
+    runs = []
+    for temperature, rate in ((600.0, 0.4), (1000.5, 0.004)):
+        moved = LatticeWalk(frames=200, ions=6, rate=rate, seed=4).displacements()
+        still = np.zeros((200, 3))
+        run = Trajectory("Li", moved, 100.0, ((0, 200),), 8000.0, 12, {}, still)
+        runs.append(analyse([run], temperature, AnalysisSettings()))
+    return Report("Li", runs, None, ["a doubt"])
+
+
+@pytest.mark.parametrize("columns", [80, 119, 120, 200])
+def test_the_table_survives_narrow_terminals_and_pipes(wide_and_unknown, columns):
+    """Every number and every interval is in one piece, on lines that are not folded."""
+    screen = Console(file=io.StringIO(), width=columns, markup=False)  # a pipe has 80, or COLUMNS
+    print_report(screen, wide_and_unknown)
+    shown = screen.file.getvalue()
+    table = shown.split("600 K: D*")[0]
+    assert all(len(line.rstrip()) <= columns for line in table.splitlines())
+    assert "…" not in table
+    for run in wide_and_unknown.runs:
+        for value in (run.diffusion.haven, run.sigma_collective):
+            for text in filter(None, parts(value, conductivity_unit_of(wide_and_unknown, value))):
+                assert text in table
+    assert "undetermined" in table
+    assert "Not quotable while the warning below stands" in shown
+    assert shown.index("Not quotable") < shown.index("warning: a doubt")
+
+
+def conductivity_unit_of(report, value):
+    """The unit of the table for σ, none for the Haven ratio."""
+    sigmas = [sigma for run in report.runs for sigma in (run.sigma_tracer, run.sigma_collective)]
+    return conductivity_unit(sigmas) if value in sigmas else Unit()

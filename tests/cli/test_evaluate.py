@@ -119,3 +119,47 @@ def test_foreign_element_and_missing_files(model, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "nowhere.pt"), str(tmp_path / "a.extxyz")]) == 2
     assert "no such file" in capsys.readouterr().err
     assert read(tmp_path / "a.extxyz").symbols[0] == "Kr"
+
+
+def mixture(shift_ar: float, shift_kr: float, kind: str) -> Atoms:
+    """Argon and krypton far apart, whose forces are labelled off the model's zero by known amounts."""
+    atoms = Atoms("ArKr", positions=[[0, 0, 0], [0, 0, 40.0]])
+    forces = np.array([[shift_ar] * 3, [shift_kr] * 3])
+    atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=forces)
+    atoms.info["config_type"] = kind
+    return atoms
+
+
+@pytest.fixture
+def noble(tmp_path):
+    potential = lennard_jones.Model(["Ar", "Kr"], lennard_jones.Hyperparameters(epsilon=0.05, sigma=3.4))
+    save(potential, tmp_path / "noble.pt", ModelCard("lennard-jones", ["Ar", "Kr"], [-2.0, -3.0]), "float64")
+    return tmp_path / "noble.pt"
+
+
+def test_errors_per_element_and_config_type(noble, tmp_path, capsys):
+    write(tmp_path / "a.extxyz", [mixture(0.01, 0.02, "gas"), mixture(0.03, 0.04, "melt")])
+    result = evaluate(tmp_path, noble, tmp_path / "a.extxyz")
+    elements = {z: row["forces"]["mae_meV_per_A"] for z, row in result["elements"].items()}
+    assert elements == pytest.approx({"Ar": 20.0, "Kr": 30.0})
+    kinds = {kind: row["forces"]["mae_meV_per_A"] for kind, row in result["config_types"].items()}
+    assert kinds == pytest.approx({"gas": 15.0, "melt": 35.0})
+    text = capsys.readouterr().out
+    assert "config_type melt" in text
+    assert "errors per element of forces in meV/Å" in text
+
+
+def test_predictions_beside_labels(noble, tmp_path):
+    """Under other names than labels have, so that neither ASE nor our reader takes one for the other."""
+    source, target = tmp_path / "a.extxyz", tmp_path / "predicted.extxyz"
+    write(source, [mixture(0.01, 0.02, "gas"), mixture(0.03, -0.04, "melt")])
+    result = evaluate(tmp_path, noble, source, "-o", target)
+    first, last = read(target, ":")
+    assert first.calc is None
+    assert first.info["config_type"] == "gas"
+    assert first.info["REF_energy"] == first.info["predicted_energy"] == -5.0
+    assert np.allclose(last.arrays["REF_forces"], [[0.03] * 3, [-0.04] * 3], rtol=0, atol=1e-8)
+    assert np.allclose(last.arrays["predicted_forces"], 0.0, rtol=0, atol=1e-8)
+    again = evaluate(tmp_path, noble, target)  # the labels are recognised, the predictions are none
+    assert again["forces"]["mae_meV_per_A"] == pytest.approx(result["forces"]["mae_meV_per_A"], abs=1e-4)
+    assert result["forces"]["mae_meV_per_A"] > 10

@@ -51,7 +51,8 @@ def test_from_our_own_checkpoint(native_base, tmp_path, capsys):
     out = tmp_path / "run"
     path = config(tmp_path, native_base)
     assert main(["finetune", str(path), "-o", str(out), "--json", str(tmp_path / "same.json")]) == 0
-    names = {"model.pt", "checkpoint.ckpt", "metrics.json", "log.csv", "learning.png", "parity.png"}
+    pictures = {f"{name}.{kind}" for name in ("learning", "parity") for kind in ("png", "pdf")}
+    names = {"model.pt", "checkpoint.ckpt", "metrics.json", "log.csv", *pictures}
     assert {p.name for p in out.iterdir()} == names
     result = metrics(out)
     assert result["finetune"]["strategy"] == "full"

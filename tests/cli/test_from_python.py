@@ -66,7 +66,7 @@ def test_evaluation_gives_the_errors_of_the_command(finished, tmp_path, capsys):
     frames = ase.io.read(data, ":")
     assert mlplugins.evaluate(str(model), frames) == mlplugins.evaluate(model, data)
     assert capsys.readouterr().out == ""
-    with pytest.raises(BadInput, match="keys: unknown label 'energies'"):
+    with pytest.raises(BadInput, match=r"keys \(--keys\): unknown label 'energies'"):
         mlplugins.evaluate(model, data, keys={"energies": "e"})
     with pytest.raises(BadInput, match="expected files or frames"):
         mlplugins.evaluate(model, [data, *frames])

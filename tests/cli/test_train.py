@@ -39,8 +39,7 @@ def test_a_run_leaves_model_metrics_log_and_pictures(finished):
         "checkpoint.ckpt",
         "metrics.json",
         "log.csv",
-        "learning.png",
-        "parity.png",
+        *(f"{name}.{kind}" for name in ("learning", "parity") for kind in ("png", "pdf")),
     }
     result = metrics(out)
     assert (result["epochs"], result["steps"], result["stopped"]) == (4, 16, "all epochs done")
@@ -108,7 +107,7 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_continue(project, tmp_pat
     assert not (out / "checkpoint.ckpt").exists()
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert "the same command continues" in printed
     assert "interrupted" in errors
     assert native.read(out / "checkpoint.ckpt").elements == ["Ar"]

@@ -17,8 +17,9 @@ from mlplugins import units
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import NeighborCache, PlainStructure, combine, load
+from mlplugins.model_file.structure import prepare
 
-from . import general_model
+from . import direct_model, general_model
 from .conftest import CUTOFF, EPSILON, ONSET, SIGMA, crystal, molecule, slab, triclinic, write_lennard_jones
 
 STEP = 1e-4  # Å, or strain
@@ -186,6 +187,16 @@ def test_general_metatomic_model(general_models, structure, per_atom, bohr_and_h
         model.evaluate([structure], virials=True)
 
 
+def test_outputs_that_are_not_passed_on_are_named(tmp_path, argon_model):
+    path = tmp_path / "direct.pt"
+    direct_model.write(path)
+    direct = ("non_conservative_force", "non_conservative_forces", "non_conservative_stress")
+    foreign = ("energy_uncertainty", *direct)  # metatomic adds the other spelling of the forces
+    assert load(path).unused == ("energy/double", *foreign)
+    assert load(path, output="double").unused == ("energy", *foreign)
+    assert load(argon_model).unused == ()
+
+
 def test_general_model_in_a_batch_with_shuffled_atoms(general_models):
     model = general_models[True, True]
     batch = [crystal(), molecule(), slab()]
@@ -215,9 +226,51 @@ def test_neighbor_cache_follows_moving_atoms_and_cells(argon_model):
         if step == 20:
             batch[0], batch[3] = batch[3], batch[0]
         for cached, fresh in zip(model.evaluate(batch, lists=lists), model.evaluate(batch)):
-            # the same pairs in another order: only round-off may differ
-            assert cached.energy == pytest.approx(fresh.energy, rel=1e-12)
-            assert np.allclose(cached.forces, fresh.forces, rtol=1e-11, atol=1e-12)
+            # the same pairs in the same order, whatever came before
+            assert cached.energy == fresh.energy
+            assert np.array_equal(cached.forces, fresh.forces)
+            assert np.array_equal(cached.virial, fresh.virial)
+
+
+def _kept(lists):
+    return [kept.samples.data_ptr() for kept in lists._kept.values()]
+
+
+def test_neighbor_lists_are_kept_in_a_cell_that_changes():
+    """As in NPT: atoms that follow the cell use the skin for their own motion only."""
+    lists, atoms, random = NeighborCache(skin=1.0), crystal(), np.random.default_rng(0)
+    kept = []
+    for _ in range(30):
+        atoms.positions += random.normal(0, 0.02, (len(atoms), 3))
+        atoms.set_cell(
+            np.asarray(atoms.cell) @ (np.eye(3) + random.normal(0, 2e-3, (3, 3))), scale_atoms=True
+        )
+        found = lists.pairs(0, prepare(atoms, 0), 5.0, True)
+        fresh = NeighborCache().pairs(0, prepare(atoms, 0), 5.0, True)
+        assert torch.equal(found.vectors, fresh.vectors)
+        assert torch.equal(found.neighbors, fresh.neighbors)
+        kept += _kept(lists)
+    assert 1 <= len(set(kept)) < 10
+
+
+@pytest.mark.parametrize("move", [0.49, 0.51])
+def test_a_list_serves_until_an_atom_has_moved_by_half_the_skin(move):
+    lists, atoms = NeighborCache(skin=1.0), crystal()
+    lists.pairs(0, prepare(atoms, 0), 5.0, True)
+    before = _kept(lists)
+    atoms.positions[3, 1] += move
+    lists.pairs(0, prepare(atoms, 0), 5.0, True)
+    assert (_kept(lists) == before) == (move < 0.5)
+
+
+def test_a_squeezed_cell_brings_pairs_within_the_cutoff():
+    """Every atom follows the cell, so none moves: only the deformation says that the list is too short."""
+    lists, atoms = NeighborCache(skin=0.5), crystal()
+    lists.pairs(0, prepare(atoms, 0), 5.0, True)
+    for stretch in (0.95, 0.85, 0.7):
+        atoms.set_cell(np.asarray(atoms.cell) @ np.diag([1, 1, stretch]), scale_atoms=True)
+        found = lists.pairs(0, prepare(atoms, 0), 5.0, True)
+        assert torch.equal(found.vectors, NeighborCache().pairs(0, prepare(atoms, 0), 5.0, True).vectors)
 
 
 def test_no_global_state_is_changed(argon_model):

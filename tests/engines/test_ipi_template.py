@@ -18,6 +18,7 @@ from mlplugins.engines.ipi.template import compare, read_template
 from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import BadInput, RunFailed
 
+from . import direct_model
 from .conftest import crystal
 
 BOHR = unit_to_user("length", "angstrom", 1.0)
@@ -192,6 +193,13 @@ def xyz(tmp_path):
         return str(tmp_path / "plain.xyz")
 
     return write_plain
+
+
+def test_the_start_line_names_outputs_that_are_not_passed_on(tmp_path, xyz):
+    direct_model.write(tmp_path / "direct.pt")
+    driver = MLDriver(model=str(tmp_path / "direct.pt"), template=xyz(crystal(), "argon crystal"))
+    assert "; outputs that are not passed on: energy/double, energy_uncertainty, " in driver.describe()
+    assert driver.describe().endswith("non_conservative_stress")
 
 
 def test_template_without_a_cell_is_periodic(argon_model, xyz):

@@ -14,7 +14,7 @@ from ase.io import read
 
 from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.ops import build
+from mlplugins.ops import installed
 from mlplugins.units import BAR_PER_EV_A3
 
 from .conftest import STRUCTURES
@@ -134,7 +134,7 @@ def test_shipped_decks(native_build, tmp_path, argon_model, name):
     lammps.write_data(tmp_path / "atoms.lmp", atoms, ["Ar"])
     (tmp_path / "model.pt").write_bytes(argon_model.read_bytes())
     deck = tmp_path / name
-    deck.write_text((build.plugin_sources() / "decks" / name).read_text())
+    deck.write_text((installed.plugin_sources() / "decks" / name).read_text())
     finished = lammps.run(
         deck, ranks=2 if name == "ranks.in" else 1, arguments=["-var", "elements", "Ar", "-var", "n", "10"]
     )

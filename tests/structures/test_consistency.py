@@ -143,6 +143,25 @@ def test_vasp_order_of_the_shear_is_named():
     assert note.endswith("as xx yy zz xy yz xz")
 
 
+def test_the_order_of_the_shear_is_named_of_ten_frames_too():
+    frames = []
+    for k in range(10):
+        atoms = bulk("Ar", "fcc", a=5.2 + 0.03 * k, cubic=True)
+        atoms.rattle(0.15, seed=k)
+        strain = np.eye(3) + 0.03 * np.random.default_rng(k).normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        frames.append(labelled(atoms, LennardJones(epsilon=0.0104, sigma=3.4, rc=6.0, smooth=True)))
+    assert consistency.check(frames, Keys()) == []
+    turned = [replace(s, stress=s.stress[np.ix_([1, 2, 0], [1, 2, 0])]) for s in frames]
+    cyclic = []  # the diagonal right, yz xz xy as xy yz zx
+    for s, other in zip(frames, turned):
+        tensor = other.stress.copy()
+        np.fill_diagonal(tensor, np.diag(s.stress))
+        cyclic.append(replace(s, stress=tensor))
+    (note,) = consistency.check(cyclic, Keys())
+    assert "not in the order xx yy zz yz xz xy" in note
+
+
 def test_factors_of_close_frames_are_exact():
     found = close_frames.factors(close_frames.pairs(CLOSE))
     assert found.energy == pytest.approx(1.0, abs=0.02)

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from ase.units import Bohr
 
 from mlplugins.errors import BadInput
 from mlplugins.structures import labels
@@ -213,3 +214,73 @@ def test_forces_of_another_shape_are_refused(forces, text):
     atoms.info["F"] = forces
     with pytest.raises(BadInput, match=text):
         from_atoms(atoms, replace(NAMED, forces="F"))
+
+
+@pytest.mark.parametrize("pbc", [[False] * 3, [True, True, False], [False, True, True]])
+def test_a_solid_with_a_flag_lost_along_one_vector_is_refused(pbc):
+    solid = bulk("Cu", "fcc", a=3.6, cubic=True) * (2, 2, 2)
+    labels.check_flags([from_atoms(solid)])
+    solid.pbc = pbc
+    with pytest.raises(BadInput, match=f"pbc {labels.flags(np.array(pbc))}, but across its faces"):
+        labels.check_flags([from_atoms(solid)])
+
+
+def test_slabs_and_wires_pass():
+    slab = fcc111("Cu", (2, 2, 4), vacuum=5.0)
+    wire = bulk("Cu", "fcc", a=3.6, cubic=True) * (1, 1, 3)
+    wire.center(vacuum=4.0, axis=(0, 1))
+    wire.pbc = [False, False, True]
+    labels.check_flags([from_atoms(slab), from_atoms(wire)])
+
+
+def copper(n=6):
+    frames = []
+    for k in range(n):
+        atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+        atoms.rattle(0.1, seed=k)
+        atoms.calc = EMT()
+        result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **result)
+        frames.append(atoms)
+    return frames
+
+
+def _said(frames, text):
+    return [note for note in labels.notes([from_atoms(a) for a in frames], Keys()) if text in note]
+
+
+def test_frames_of_forces_that_were_never_computed_are_said():
+    frames = copper()
+    perfect = bulk("Cu", "fcc", a=3.6, cubic=True)
+    perfect.calc = SinglePointCalculator(perfect, energy=0.0, forces=np.zeros((4, 3)))
+    far = Atoms("Cu2", [[0, 0, 0], [0, 0, 20.0]])
+    far.calc = SinglePointCalculator(far, energy=0.0, forces=np.zeros((2, 3)))
+    assert _said([*frames, perfect, far], "exactly zero") == []  # by symmetry, and without neighbours
+    for atoms in frames[:2]:
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((4, 3)))
+    [note] = _said([*frames, perfect], "exactly zero on all atoms")
+    assert note.startswith("2 of 7 frames")
+
+
+@pytest.mark.parametrize("name", ["H2O", "CH3CH2OH", "LiH", "NaCl"])
+def test_lengths_in_bohr_are_said(name):
+    atoms = molecule(name)
+    assert _said([atoms], "bohr") == []
+    atoms.positions /= Bohr
+    [note] = _said([atoms], "bohr")
+    assert _said([atoms, molecule(name)], "bohr") == []  # some bonds are right
+    assert "positions and cell in bohr (1.89 per Å)?" in note
+
+
+def test_stretched_bonds_and_noble_gases_are_no_bohr():
+    curve = [Atoms("H2", [[0, 0, 0], [0, 0, r]]) for r in np.linspace(0.5, 5.0, 20)]
+    assert _said(curve, "bohr") == []
+    assert _said(argon(), "bohr") == []
+
+
+def test_electronic_states_that_differ_are_said():
+    frames = copper()
+    for k, atoms in enumerate(frames):
+        atoms.info |= {"charge": k % 2, "spin": 1, "head": "pbe"}
+    [note] = _said(frames, "which the model does not see")
+    assert note.startswith("the frames differ in 'charge' (0, 1)")

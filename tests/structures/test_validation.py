@@ -2,10 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from scipy.spatial.transform import Rotation
 
 from mlplugins.errors import BadInput
 from mlplugins.structures import validation
-from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.dataset import Keys, Structure, from_atoms
 
 
 @pytest.fixture
@@ -116,3 +120,30 @@ def test_hash_depends_on_labels_and_order(good):
     }
     assert len(hashes) == 4
     assert validation.data_hash([good]) == validation.data_hash([replace(good, origin="elsewhere")])
+
+
+def test_the_same_structure_in_other_words_is_said_of_held_out_frames():
+    """Moved by a lattice vector, turned, reordered, rounded: the labels are the same."""
+    train = [labelled(bulk("Cu", "fcc", a=3.6, cubic=True), seed) for seed in range(5)]
+    others = [labelled(bulk("Cu", "fcc", a=3.6, cubic=True), seed) for seed in range(5, 8)]
+    assert validation.check_disjoint(train, others, "test") == []
+    s, order = train[2], np.array([2, 0, 3, 1])
+    turn = Rotation.random(random_state=0).as_matrix()
+    copies = [
+        replace(s, positions=s.positions + s.cell[0]),
+        replace(s, positions=s.positions @ turn.T, cell=s.cell @ turn.T, forces=s.forces @ turn.T),
+        replace(s, positions=s.positions[order], forces=s.forces[order]),
+        replace(s, positions=np.round(s.positions, 4), forces=np.round(s.forces, 5)),
+    ]
+    for copy in copies:
+        [note] = validation.check_disjoint(train, [*others, replace(copy, origin="copy")], "test")
+        assert note.startswith("1 test frame(s) have the energy")
+        assert "copy of frame 2" in note
+
+
+def labelled(atoms, seed):
+    atoms.rattle(0.1, seed=seed)
+    atoms.calc = EMT()
+    result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    atoms.calc = SinglePointCalculator(atoms, **result)
+    return from_atoms(atoms, origin=f"frame {seed}")

@@ -1,8 +1,11 @@
+import os
+import signal
+
 import pytest
 import torch
 from ase import Atoms
 
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import BadInput, Interrupted, RunFailed
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures import batch
@@ -10,6 +13,7 @@ from mlplugins.structures.dataset import from_atoms
 from mlplugins.training import data
 from mlplugins.training.config import ScheduleSection, TrainingSection
 from mlplugins.training.fit import Parts, fit
+from mlplugins.training.loss import ErrorSums
 
 from .argon import argon
 
@@ -80,6 +84,33 @@ def test_a_run_broken_off_at_any_step_ends_as_if_it_had_not_been(saves, schedule
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=1e-13)
     assert numbers(outcome.history) == [pytest.approx(row, rel=1e-10) for row in numbers(store.rows)]
     assert len(resumed.rows) == 4
+
+
+@pytest.mark.parametrize("call", [2, 3])
+def test_a_signal_ends_the_run_also_while_it_validates(call, monkeypatch):
+    """Sums are read after the steps of an epoch (odd calls) and after its validation (even ones)."""
+    whole, store = parts(), Memory()
+    fit(whole, store, store)
+    rows = numbers(store.rows)
+    calls, summary = [], ErrorSums.summary
+
+    def with_signal(self):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return summary(self)
+
+    monkeypatch.setattr(ErrorSums, "summary", with_signal)
+    stopped = Memory()
+    with pytest.raises(Interrupted) as ended:
+        fit(parts(), stopped, stopped)
+    assert ended.value.number == signal.SIGTERM
+    assert len(stopped.rows) == 1
+    assert "the same command continues" in stopped.notes[-1]
+    again, resumed = parts(), Memory(state=stopped.state)
+    fit(again, resumed, resumed)
+    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=1e-13)
+    assert numbers(resumed.rows) == rows
 
 
 def test_same_seed_same_result_other_seed_other_order():

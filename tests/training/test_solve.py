@@ -42,6 +42,7 @@ def test_the_files_are_those_of_every_training(preset):
         "checkpoint.ckpt",
         "metrics.json",
         "parity.png",
+        "parity.pdf",
     }
     metrics = json.loads((directory / "metrics.json").read_text())
     assert [metrics[p]["n_structures"] for p in ("train", "validation", "test")] == [32, 8, 12]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
 from mlplugins.analysis.blocks import Paths
-from mlplugins.analysis.markup import pairs, span, table
+from mlplugins.analysis.markup import Cell, pairs, table
+from mlplugins.analysis.numbers import parts, unit_of
 from mlplugins.analysis.observables.base import Cite, Observable, check_rows
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
@@ -65,13 +66,20 @@ class BayesianCheck(Observable[Posteriors]):
 
     def section(self, found: Sequence[tuple[RunResult, Posteriors]]) -> list[str]:
         """The main values next to the posteriors, followed by the checks of other observables."""
-        header = ["T (K)", "D* (cm²/s)", "Bayesian regression", "collective D", "Bayesian"]
-        rows = []
-        for run, both in found:
-            values = [run.diffusion.tracer, both.tracer, run.diffusion.collective, both.collective]
-            rows.append([f"{run.temperature_k:g}", *(span(value) for value in values)])
-        checks = pairs(check_rows([run for run, _ in found]))
-        return ["<h2>Independent checks</h2>", table(header, rows), _LIMITS, checks]
+        values = [
+            (run.diffusion.tracer, both.tracer, run.diffusion.collective, both.collective)
+            for run, both in found
+        ]
+        unit = unit_of((value for row in values for value in row), "cm²/s")
+        names = ("D*", "D* Bayesian", "Dσ", "Dσ Bayesian")
+        rows: list[list[Cell]] = [
+            [f"{run.temperature_k:g}", *(parts(value, unit) for value in row)]
+            for (run, _), row in zip(found, values)
+        ]
+        caption = "D* and the collective D<sub>σ</sub> by the main fit and by Bayesian regression."
+        checks = pairs(check_rows([run for run, _ in found]), "Other checks.")
+        header = ["T (K)", *(unit.heads(name) for name in names)]
+        return ["<h2>Independent checks</h2>", table(header, rows, caption), _LIMITS, checks]
 
     def sentence(self, found: Sequence[tuple[RunResult, Posteriors]], cite: Cite) -> str:
         """The assumptions of the regression."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARTS = 8
+LEGEND_COLUMNS = 6
 SHORTEST = 1.5
 """Least length of a part in units of the longest fitted lag."""
 
@@ -75,21 +76,26 @@ class ConvergenceWithLength(Observable[Convergence]):
 
     def figures(self, found: Sequence[tuple[RunResult, Convergence]]) -> dict[str, Figure]:
         """D* and D_σ against the length of the trajectory."""
-        from mlplugins.analysis import plots
+        from mlplugins import plotting
 
         shown = [(run, path) for run, path in found if len(path.tracer) > 1]
         if not shown:
             return {}
-        figure = plots.canvas(10.0, 3.9)
+        caption = (
+            "(a) D* and (b) collective D of growing parts of the runs, by the fit of the whole; bands: 95 % "
+            "intervals."
+        )
+        figure = plotting.canvas(plotting.PAGE, 2.7, caption)
         left, right = figure.subplots(1, 2, sharex=True)
-        for (run, path), color in zip(shown, plots.colors(len(shown))):
+        for (run, path), color in zip(shown, plotting.colors(len(shown))):
             _converging(left, path.lengths_ps, path.tracer, color, f"{run.temperature_k:g} K")
             _converging(right, path.lengths_ps, path.collective, color, "")
         left.set(xlabel="length used (ps)", ylabel="D* (cm²/s)", yscale="log")
         right.set(xlabel="length used (ps)", ylabel="collective D (cm²/s)", yscale="log")
         for axes in (left, right):
-            plots.finish(axes)
-        figure.legend(frameon=False, loc="outside right upper")
+            plotting.finish(axes)
+        plotting.letters([left, right])
+        figure.legend(loc="outside upper center", ncols=min(len(shown), LEGEND_COLUMNS))
         return {"convergence": figure}
 
 
@@ -145,7 +151,7 @@ def _converging(
     axes.fill_between(
         x, np.maximum(low, 0.05 * middle), np.minimum(high, 20 * middle), color=color, alpha=0.15, lw=0
     )
-    axes.plot(x, middle, "o-", color=color, ms=4, lw=1.4, label=label or None)
+    axes.plot(x, middle, "o-", color=color, ms=3, label=label or None)
 
 
 OBSERVABLE = ConvergenceWithLength()

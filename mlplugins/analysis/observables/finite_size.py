@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlplugins.analysis.markup import span
+from mlplugins.analysis.numbers import measured
 from mlplugins.analysis.observables.base import Cite, Observable
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import MELTED_A, Sample
@@ -51,7 +51,7 @@ class InfiniteCell(Observable[Value]):
 
     def checks(self, run: RunResult, found: Value) -> list[tuple[str, str]]:
         """The corrected value."""
-        return [(f"D* in an infinite cell, {run.temperature_k:g} K", f"{span(found)} cm²/s")]
+        return [(f"D* in an infinite cell, {run.temperature_k:g} K", measured(found, "cm²/s"))]
 
     def sentence(self, found: Sequence[tuple[RunResult, Value]], cite: Cite) -> str:
         """States the correction."""

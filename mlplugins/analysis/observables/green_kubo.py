@@ -8,7 +8,7 @@ import numpy as np
 
 from mlplugins.analysis.current import green_kubo_of
 from mlplugins.analysis.green_kubo import GreenKubo
-from mlplugins.analysis.markup import span
+from mlplugins.analysis.numbers import measured
 from mlplugins.analysis.observables.base import Cite, Observable
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
@@ -43,7 +43,7 @@ class GreenKuboCheck(Observable[GreenKubo]):
 
     def checks(self, run: RunResult, found: GreenKubo) -> list[tuple[str, str]]:
         """σ and why it was read there."""
-        text = f"{span(found.sigma)} mS/cm at {found.plateau_ps:.3g} ps ({found.reason})"
+        text = f"{measured(found.sigma, 'mS/cm')} at {found.plateau_ps:.3g} ps ({found.reason})"
         return [(f"Green–Kubo σ, {run.temperature_k:g} K", text)]
 
     def sentence(self, found: Sequence[tuple[RunResult, GreenKubo]], cite: Cite) -> str:

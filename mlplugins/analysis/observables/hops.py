@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.markup import span, table
+from mlplugins.analysis.markup import Cell, table
+from mlplugins.analysis.numbers import parts, significant, unit_of
 from mlplugins.analysis.observables.base import Cite, Observable
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
@@ -58,17 +59,11 @@ class HopsBetweenSites(Observable[Hopping]):
 
     def section(self, found: Sequence[tuple[RunResult, Hopping]]) -> list[str]:
         """A row for each temperature."""
-        header = [
-            "T (K)",
-            "sites",
-            "hops",
-            "straight back",
-            "per ion and ps",
-            "residence (ps)",
-            "mean length (Å)",
-            "f",
-        ]
-        rows = []
+        rate = unit_of((each.hops.rate_per_ps for _, each in found), "ps⁻¹")
+        time = unit_of((each.hops.residence_ps for _, each in found), "ps")
+        header = ["T (K)", "sites", "hops", "straight back", rate.heads("rate per ion")]
+        header += [time.heads("residence"), "mean length (Å)", "f"]
+        rows: list[list[Cell]] = []
         for run, each in found:
             hops, factor = each.hops, each.correlation_factor
             back = f"{100 * hops.reversed_ / hops.count:.0f} %" if hops.count else "–"
@@ -78,13 +73,14 @@ class HopsBetweenSites(Observable[Hopping]):
                     str(hops.sites),
                     str(hops.count),
                     back,
-                    span(hops.rate_per_ps),
-                    span(hops.residence_ps),
+                    parts(hops.rate_per_ps, rate),
+                    parts(hops.residence_ps, time),
                     f"{hops.length_a:.2f}",
-                    f"{factor:.3f}" if factor is not None else "–",
+                    significant(factor) if factor is not None else "–",
                 ]
             )
-        return ["<h2>Hops between sites</h2>", table(header, rows)]
+        caption = "Hops between sites; f = D*/D of uncorrelated hops."
+        return ["<h2>Hops between sites</h2>", table(header, rows, caption)]
 
     def sentence(self, found: Sequence[tuple[RunResult, Hopping]], cite: Cite) -> str:
         """The definition of a hop."""

@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Band = tuple[Floats, Floats, Floats]
 """Lags (ps), MSD and its standard error (Å²)."""
 MAX_POINTS = 2000
+LONG_LEGEND = 6
+"""Temperatures from which on the legend has two columns."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,19 @@ class MeanSquaredDisplacement(Observable[Bands]):
 def _figure(found: Sequence[tuple[RunResult, Bands]]) -> Figure:
     """Tracer MSD with fitted lines and the residuals (left), tracer and collective MSD on logarithmic axes
     (right)."""
-    from mlplugins.analysis import plots
+    from mlplugins import plotting
 
     runs = [run for run, _ in found]
-    figure = plots.canvas(10.0, 5.2)
+    dashed = any(run.curve.collective is not None for run in runs)
+    caption = (
+        f"Mean squared displacement of {runs[0].species}. (a) Tracer MSD (broad) with its 95 % band, the "
+        "line fitted between the ticks (thin) and, below, the deviation from it. (b) Tracer (solid)"
+        f"{' and collective (dashed; ticks: its fit) MSD' if dashed else ' MSD'} on logarithmic axes."
+    )
+    figure = plotting.canvas(plotting.PAGE, 3.6, caption)
     parts = figure.subplot_mosaic([["msd", "log"], ["rest", "log"]], height_ratios=(3.2, 1.0))
     left, rest, right = parts["msd"], parts["rest"], parts["log"]
-    for (run, bands), color in zip(found, plots.colors(len(found))):
+    for (run, bands), color in zip(found, plotting.colors(len(found))):
         _msd_lines((left, right), run, bands, color)
         _residuals(rest, run, color)
     last = max(run.diffusion.window.high_ps for run in runs)
@@ -80,43 +88,42 @@ def _figure(found: Sequence[tuple[RunResult, Bands]]) -> Figure:
     left.tick_params(labelbottom=False)
     reach = max(10.0, 1.1 * max(abs(bound) for bound in rest.get_ylim()))
     rest.set(xlim=(0, limit), ylim=(-reach, reach), xlabel="lag time (ps)", ylabel="MSD − line (%)")
-    left.legend(frameon=False, loc="upper left", title="line: fit in its window; band: 95 %")
-    left.set_title(f"{runs[0].species} tracer", loc="left")
+    left.legend(loc="upper left", ncols=1 + (len(runs) > LONG_LEGEND))
     right.set(xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="MSD (Å²)")
     _slope_guide(right, runs)
-    dashed = any(run.curve.collective is not None for run in runs)
-    title = "tracer (solid), collective (dashed; ticks: its fit)" if dashed else "tracer"
-    right.set_title(title, loc="left")
+    plotting.letters([left, right])
     for axes in (left, rest, right):
-        plots.finish(axes)
+        plotting.finish(axes)
     return figure
 
 
 def _residuals(axes: Any, run: RunResult, color: Any) -> None:
     """MSD less the line, in percent of the MSD, inside the window."""
+    from mlplugins import plotting
+
     window, result = run.diffusion.window, run.diffusion
     time, tracer = run.curve.time_ps, run.curve.tracer
     inside = (time >= window.low_ps * (1 - 1e-9)) & (time <= window.high_ps * (1 + 1e-9)) & (tracer > 0)
     every = max(1, int(inside.sum()) // MAX_POINTS)
     time, tracer = time[inside][::every], tracer[inside][::every]
     line = result.intercept_a2 + 6 * result.tracer.value / CM2_S_PER_A2_PS * time
-    axes.axhline(0.0, color="#777777", lw=0.8)
-    axes.plot(time, 100 * (1 - line / tracer), color=color, lw=1.4)
+    axes.axhline(0.0, color=plotting.GREY, lw=0.8)
+    axes.plot(time, 100 * (1 - line / tracer), color=color)
 
 
 def _msd_lines(panels: tuple[Any, Any], run: RunResult, bands: Bands, color: Any) -> None:
     left, right = panels
     every = max(1, len(run.curve.time_ps) // MAX_POINTS)
     time, tracer = run.curve.time_ps[::every], run.curve.tracer[::every]
-    left.plot(time, tracer, color=color, lw=3.2, alpha=0.35, solid_capstyle="round")
+    left.plot(time, tracer, color=color, lw=2.6, alpha=0.35, solid_capstyle="round")
     lag, middle, error = bands.tracer
     left.fill_between(lag, middle - 1.96 * error, middle + 1.96 * error, color=color, alpha=0.12, lw=0)
     window, result = run.diffusion.window, run.diffusion
     ends = np.array([window.low_ps, window.high_ps])
     slope = 6 * result.tracer.value / CM2_S_PER_A2_PS
-    left.plot(ends, result.intercept_a2 + slope * ends, color=color, lw=1.6, label=f"{run.temperature_k:g} K")
-    left.plot(ends, result.intercept_a2 + slope * ends, "|", color=color, ms=9, mew=1.6)
-    right.plot(time, tracer, color=color, lw=1.7)
+    left.plot(ends, result.intercept_a2 + slope * ends, color=color, lw=1.0, label=f"{run.temperature_k:g} K")
+    left.plot(ends, result.intercept_a2 + slope * ends, "|", color=color, ms=7, mew=1.2)
+    right.plot(time, tracer, color=color)
     if run.curve.collective is not None:
         _collective_lines(right, run, bands, color)
 
@@ -129,7 +136,7 @@ def _collective_lines(axes: Any, run: RunResult, bands: Bands, color: Any) -> No
     collective = run.curve.collective
     if collective is None:
         return
-    axes.plot(run.curve.time_ps[shown], collective[shown], color=color, lw=1.2, ls=(0, (4, 2)))
+    axes.plot(run.curve.time_ps[shown], collective[shown], color=color, lw=1.0, ls=(0, (4, 2)))
     if bands.collective is not None:
         lag, middle, error = bands.collective
         inside = lag <= last
@@ -141,11 +148,13 @@ def _collective_lines(axes: Any, run: RunResult, bands: Bands, color: Any) -> No
         ends = np.array([window.low_ps, window.high_ps])
         fitted = result.collective_intercept_a2 + 6 * result.collective.value / CM2_S_PER_A2_PS * ends
         if (fitted > 0).all():
-            axes.plot(ends, fitted, "|", color=color, ms=9, mew=1.6)
+            axes.plot(ends, fitted, "|", color=color, ms=7, mew=1.2)
 
 
 def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
     """A short line of slope 1, below the data."""
+    from mlplugins import plotting
+
     curve = runs[0].curve
     end = float(curve.time_ps[-1])
     times = np.array([end / 6, end / 1.5])
@@ -153,7 +162,7 @@ def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
     if not inside.any():
         return
     lowest = min(float(np.interp(times[0], run.curve.time_ps, run.curve.tracer)) for run in runs)
-    axes.plot(times, 0.35 * lowest * times / times[0], color="#777777", lw=1.0)
+    axes.plot(times, 0.35 * lowest * times / times[0], color=plotting.GREY, lw=1.0)
     axes.annotate(
         "slope 1",
         (times[0], 0.35 * lowest),
@@ -161,8 +170,8 @@ def _slope_guide(axes: Any, runs: Sequence[RunResult]) -> None:
         textcoords="offset points",
         ha="right",
         va="center",
-        color="#777777",
-        fontsize=8,
+        color=plotting.GREY,
+        fontsize=7,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.markup import pairs, span, table
+from mlplugins.analysis.markup import Cell, pairs, table
+from mlplugins.analysis.numbers import conductivity_unit, measured, parts, span, unit_of
 from mlplugins.analysis.observables.base import Cite, Observable
 from mlplugins.analysis.onsager import Onsager, ThermodynamicState, onsager
 from mlplugins.analysis.result import RunResult
@@ -60,7 +60,7 @@ class OnsagerCoefficients(Observable[Onsager]):
         return [
             text
             for run, result in found
-            for text in (f"<h2>Carriers at {run.temperature_k:g} K</h2>", _carriers(result))
+            for text in (f"<h2>Carriers at {run.temperature_k:g} K</h2>", *_carriers(run, result))
         ]
 
     def sentence(self, found: Sequence[tuple[RunResult, Onsager]], cite: Cite) -> str:
@@ -74,34 +74,36 @@ class OnsagerCoefficients(Observable[Onsager]):
     def lines(self, run: RunResult, found: Onsager) -> list[str]:
         """σ of all carriers; the table shows one of them."""
         return [
-            f"{run.temperature_k:g} K, all carriers: σ = {span(found.sigma)} mS/cm   Haven ratio = "
-            f"{span(found.haven, 2)}   (the table is {run.species} alone)"
+            f"{run.temperature_k:g} K, all carriers: σ = {measured(found.sigma, 'mS/cm')}   Haven ratio = "
+            f"{span(found.haven)}   (the table is {run.species} alone)"
         ]
 
 
-def _carriers(result: Onsager) -> str:
+def _carriers(run: RunResult, result: Onsager) -> list[str]:
     names = [carrier.species for carrier in result.carriers]
-    header = [
-        "",
-        *(f"σ part with {html.escape(name)} (mS/cm)" for name in names),
-        "D* (cm²/s)",
-        "transference",
-    ]
-    rows = [
+    sigma = conductivity_unit(value for row in result.parts for value in row)
+    d = unit_of((carrier.tracer for carrier in result.carriers), "cm²/s")
+    shares = result.transference
+    header = ["ion", *(sigma.heads(f"σ with {name}") for name in names), d.heads("D*"), "transference"]
+    rows: list[list[Cell]] = [
         [
-            f"{carrier.species} ({carrier.charge:+g} e)",
-            *(span(value) for value in result.parts[row]),
-            span(carrier.tracer),
-            f"{result.transference[row]:.3f}" if result.transference else "–",
+            f"{carrier.species} ({carrier.charge:+g} e)".replace("-", "−"),
+            *(parts(value, sigma) for value in result.parts[row]),
+            parts(carrier.tracer, d),
+            f"{shares[row]:.2f}" if shares else "–",
         ]
         for row, carrier in enumerate(result.carriers)
     ]
-    totals = [
-        ("σ = Σ z_i z_j e² L_ij", f"{span(result.sigma)} mS/cm"),
-        ("Nernst–Einstein", f"{span(result.sigma_tracer)} mS/cm"),
+    totals: list[tuple[str, Cell]] = [
+        ("σ = Σ z_i z_j e² L_ij", measured(result.sigma, "mS/cm")),
+        ("Nernst–Einstein", measured(result.sigma_tracer, "mS/cm")),
         ("Haven ratio", span(result.haven)),
     ]
-    return table(header, rows) + "<br>" + pairs(totals)
+    where = f"at {run.temperature_k:g} K"
+    return [
+        table(header, rows, f"Parts z<sub>i</sub> z<sub>j</sub> e² L<sub>ij</sub> of σ {where}."),
+        pairs(totals, f"σ of all carriers together {where}."),
+    ]
 
 
 OBSERVABLE = OnsagerCoefficients()

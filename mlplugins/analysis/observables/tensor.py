@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlplugins.analysis.markup import span, table
+from mlplugins.analysis.markup import Cell, table
 from mlplugins.analysis.matrix import DiffusionTensor, diffusion_tensor
+from mlplugins.analysis.numbers import parts, significant, unit_of
 from mlplugins.analysis.observables.base import Observable
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
@@ -27,12 +28,15 @@ class SelfDiffusionTensor(Observable[DiffusionTensor]):
 
     def section(self, found: Sequence[tuple[RunResult, DiffusionTensor]]) -> list[str]:
         """A row for each temperature."""
+        unit = unit_of((value for _, tensor in found for value in tensor.entries[:3]), "cm²/s")
         header = ["T (K)", "D_xx", "D_yy", "D_zz", "D_yz", "D_xz", "D_xy", "principal values"]
-        rows = []
+        rows: list[list[Cell]] = []
         for run, tensor in found:
-            principal = ", ".join(f"{value:.3g}" for value in tensor.principal)
-            rows.append([f"{run.temperature_k:g}", *(span(value, 2) for value in tensor.entries), principal])
-        return ["<h2>Self-diffusion tensor (cm²/s, axes of the trajectory)</h2>", table(header, rows)]
+            principal = ", ".join(significant(unit.factor * value) for value in tensor.principal)
+            entries = (parts(value, unit) for value in tensor.entries)
+            rows.append([f"{run.temperature_k:g}", *entries, principal])
+        caption = f"Self-diffusion tensor in {unit.text}, in the axes of the trajectory."
+        return ["<h2>Anisotropy</h2>", table(header, rows, caption, "stacked")]
 
 
 OBSERVABLE = SelfDiffusionTensor()

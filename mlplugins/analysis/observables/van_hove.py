@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+HISTOGRAM = 10
+"""Hops from which on their lengths are drawn."""
 PAIRS = 1_500_000
 """Distances per lag, and at once: origins, and the ions looked from, are thinned to stay below."""
 LAGS = (0.25, 1.0, 4.0)
@@ -65,36 +67,37 @@ class VanHoveFunctions(Observable[VanHove]):
 
     def figures(self, found: Sequence[tuple[RunResult, VanHove]]) -> dict[str, Figure]:
         """Figure for the middle temperature."""
-        from mlplugins.analysis import plots
+        from mlplugins import plotting
 
         run, functions = found[len(found) // 2]
         hopping = run.observables.get("hops")
-        hops = hopping.hops if hopping else None
-        figure = plots.canvas(12.0, 3.7)
-        own, other, lengths = figure.subplots(1, 3)
-        for row, (lag, color) in enumerate(zip(functions.lags_ps, plots.colors(len(functions.lags_ps)))):
-            own.plot(functions.radius_a, functions.self_part[row], color=color, lw=1.5, label=f"{lag:.3g} ps")
-            if len(functions.distinct_part):
-                other.plot(functions.radius_a, functions.distinct_part[row], color=color, lw=1.5)
-        own.set(
-            xlabel="r (Å)",
-            ylabel=r"$4\pi r^2 G_s$ (Å⁻¹)",
-            title=f"van Hove, self, {run.temperature_k:g} K",
-            xlim=(0, None),
-            ylim=(0, None),
-        )
-        other.set(
-            xlabel="r (Å)", ylabel=r"$G_d/\rho$", title="van Hove, distinct", xlim=(0, None), ylim=(0, None)
-        )
-        own.legend(frameon=False)
-        if hops is not None and hops.count:
-            lengths.hist(hops.lengths, bins=40, color=plots.ACCENT, alpha=0.8)
-        lengths.set(
-            xlabel="hop length (Å)", ylabel="hops", title=f"{hops.count if hops else 0} hops between sites"
-        )
-        for axes in (own, other, lengths):
-            axes.title.set_fontsize(10)
-            plots.finish(axes)
+        hops = hopping.hops if hopping and hopping.hops.count >= HISTOGRAM else None
+        shown = {"own": "self part of the van Hove function after the times in the legend"}
+        if len(functions.distinct_part):
+            shown["other"] = "its distinct part"
+        if hops is not None:
+            shown["hops"] = f"lengths of the {hops.count} hops between sites"
+        caption = "; ".join(f"({letter}) {text}" for letter, text in zip("abc", shown.values()))
+        caption = f"Motion at {run.temperature_k:g} K: {caption}."
+        figure = plotting.canvas(plotting.PAGE * len(shown) / 3, 2.3, caption)
+        panels = figure.subplot_mosaic([list(shown)])
+        for row, (lag, color) in enumerate(zip(functions.lags_ps, plotting.colors(len(functions.lags_ps)))):
+            own = functions.self_part[row]
+            panels["own"].plot(functions.radius_a, own, color=color, label=f"{lag:.3g} ps")
+            if "other" in panels:
+                panels["other"].plot(functions.radius_a, functions.distinct_part[row], color=color)
+        panels["own"].set(ylabel=r"$4\pi r^2 G_s$ (Å⁻¹)")
+        panels["own"].legend()
+        if "other" in panels:
+            panels["other"].set(ylabel=r"$G_d/\rho$")
+        if hops is not None:
+            panels["hops"].hist(hops.lengths, bins=40, color=plotting.BLUE, alpha=0.8)
+            panels["hops"].set(xlabel="hop length (Å)", ylabel="hops")
+        for name, axes in panels.items():
+            if name != "hops":
+                axes.set(xlabel="r (Å)", xlim=(0, None), ylim=(0, None))
+            plotting.finish(axes)
+        plotting.letters(list(panels.values()))
         return {"motion": figure}
 
 

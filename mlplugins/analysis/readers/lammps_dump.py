@@ -111,6 +111,8 @@ class _DumpReader:
                 return header
             try:
                 self._item(key, header)
+            except BadInput:
+                raise
             except (ValueError, IndexError) as error:
                 raise BadInput(f"{self.path}: cannot read 'ITEM: {key}' ({error})") from error
             text = self._line("a frame header")

@@ -15,11 +15,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import QUANTITIES, VOIGT
 
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
 
+
+_VOIGT = [3 * row + column for row, column in VOIGT]
 
 UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
 SPREADS = ("energy_uncertainty", "forces_uncertainty")
@@ -166,7 +168,7 @@ class MLCalculator(Calculator):
         if mean.energies is not None:
             results["energies"] = mean.energies
         if mean.stress is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(mean.stress)
+            results["stress"] = mean.stress.take(_VOIGT)  # symmetric
             if mean.virials is not None:
                 volume = self.atoms.get_volume()
                 results["stresses"] = full_3x3_to_voigt_6_stress(-mean.virials / volume)
@@ -194,7 +196,7 @@ class MLCalculator(Calculator):
             "cell": (atoms.cell.array, old.cell.array),
             "pbc": (atoms.pbc, old.pbc),
         }
-        return [name for name, (new, before) in pairs.items() if not np.array_equal(new, before)]
+        return [name for name, (new, before) in pairs.items() if new.tobytes() != before.tobytes()]
 
     def export_properties(self) -> Properties:
         """ASE's standard properties (the uncertainties are not among them)."""

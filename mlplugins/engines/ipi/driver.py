@@ -31,7 +31,6 @@ try:
     from ipi.interfaces.sockets import HDRLEN, MESSAGE
     from ipi.pes.dummy import Dummy_driver
     from ipi.utils.softexit import softexit
-    from ipi.utils.units import unit_to_internal, unit_to_user
 
     from mlplugins.engines.ipi import template as _ipi_template
 except ImportError as error:
@@ -140,6 +139,7 @@ class MLDriver(Dummy_driver):
         return (
             f"{self.options.model} ({models}{first.family or first.name}, {first.dtype}, {first.device}), "
             f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
+            + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
     def say(self, text: str) -> None:
@@ -173,9 +173,9 @@ class MLDriver(Dummy_driver):
         return replies
 
     def _structure(self, cell: Array, pos: Array) -> PlainStructure:
-        points = unit_to_user("length", "angstrom", np.asarray(pos)).reshape(-1, 3)
+        points = (np.asarray(pos) / _ipi_template.ANGSTROM).reshape(-1, 3)
         self.require_count(len(points))
-        rows = unit_to_user("length", "angstrom", np.asarray(cell).T)
+        rows = np.asarray(cell).T / _ipi_template.ANGSTROM
         if self.pbc is None:
             self.pbc = self._meet(rows, points)
         return PlainStructure(self.numbers, points, rows, self.pbc)
@@ -337,11 +337,11 @@ def _checked(options: Options) -> Options:
 
 
 def _energy(value: Any) -> Any:
-    return unit_to_internal("energy", "electronvolt", value)
+    return value * _ipi_template.ELECTRONVOLT
 
 
 def _force(value: Any) -> Any:
-    return unit_to_internal("force", "ev/ang", value)
+    return value * _ipi_template.FORCE
 
 
 def connect(

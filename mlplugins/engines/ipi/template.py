@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.geometry import cell_to_cellpar
 from ipi.utils.io import read_file
-from ipi.utils.units import unit_to_user
+from ipi.utils.units import unit_to_internal, unit_to_user
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -20,7 +20,11 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.structures import extxyz
 
+# once: i-PI looks a unit up in more time than a conversion takes
 BOHR: float = unit_to_user("length", "angstrom", 1.0)
+ANGSTROM: float = unit_to_internal("length", "angstrom")
+ELECTRONVOLT: float = unit_to_internal("energy", "electronvolt")
+FORCE: float = unit_to_internal("force", "ev/ang")
 
 SAME = 0.02
 """Atoms closer than this are at the same place, Å: files with three digits, nothing that has moved."""

@@ -57,6 +57,10 @@ const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", n
                              "-> (Tensor energy, Tensor gradient)"),
     MLPLUGINS_OP(molecular_kernel, "(Tensor positions, Tensor[] tables, str kernel, float sigma) "
                                    "-> (Tensor energy, Tensor gradient, Tensor farthest)"),
+    MLPLUGINS_OP(near_pairs, "(Tensor positions, Tensor cell, Tensor samples, float cutoff) "
+                             "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors)"),
+    MLPLUGINS_OP(forces_and_virials, "(Tensor gradient, Tensor vectors, Tensor centers, Tensor neighbors, Tensor system, "
+                                     "int n_systems, bool per_atom) -> (Tensor forces, Tensor virial, Tensor virials)"),
 };
 
 class WithoutDerivatives : public torch::autograd::Function<WithoutDerivatives> {

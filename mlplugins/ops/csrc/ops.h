@@ -24,6 +24,7 @@ namespace mlplugins {
 using at::Tensor;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using Wanted = std::array<bool, 3>;    // which gradients; the others are empty
 
 #define MLPLUGINS_DECLARE(result, name, ...)               \
@@ -64,6 +65,9 @@ MLPLUGINS_DECLARE(Two, kernel_sum, const Tensor &q, const Tensor &packed, const 
 MLPLUGINS_DECLARE(Three, molecular_kernel, const Tensor &positions, at::TensorList tables, std::string kernel,
                   double sigma)
 MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
+MLPLUGINS_DECLARE(Four, near_pairs, const Tensor &positions, const Tensor &cell, const Tensor &samples, double cutoff)
+MLPLUGINS_DECLARE(Three, forces_and_virials, const Tensor &gradient, const Tensor &vectors, const Tensor &centers,
+                  const Tensor &neighbors, const Tensor &system, int64_t n_systems, bool per_atom)
 
 #undef MLPLUGINS_DECLARE
 

@@ -1,6 +1,7 @@
 """One more observable is one file: it appears in the JSON, figures, page, methods text and terminal."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ FILE = '''
 
 import numpy as np
 
-from mlplugins.analysis import plots
+from mlplugins import plotting
 from mlplugins.analysis.markup import table
 from mlplugins.analysis.observables.base import Observable
 
@@ -49,11 +50,11 @@ class NonGaussian(Observable):
         return ["the ions do not move as one Gaussian process"] if found and found[-1][1] > 0.2 else []
 
     def figures(self, found):
-        figure = plots.canvas(4.0, 3.0)
+        figure = plotting.canvas(4.0, 3.0, "α2 against the lag.")
         axes = figure.subplots()
-        for (run, points), color in zip(found, plots.colors(len(found))):
+        for (run, points), color in zip(found, plotting.colors(len(found))):
             axes.plot(*zip(*points), "o-", color=color, label=f"{run.temperature_k:g} K")
-        plots.finish(axes)
+        plotting.finish(axes)
         return {"non_gaussian": figure}
 
     def section(self, found):
@@ -120,10 +121,11 @@ def test_the_toy_is_in_every_output_of_the_command(capsys):
     assert "<h2>Non-Gaussian parameter</h2>" in page
     assert f"<td>600</td><td>{value}</td>" in page
     assert "<img alt='non_gaussian.png'" in page
+    assert re.search(r"<b>Figure \d+\.</b> α2 against the lag\.", page)
     methods = page.split("to paste")[1]
     number = methods.split("that of Rahman [")[1].split("]")[0]
     assert "A. Rahman" in methods.split("<li>")[int(number)]
-    assert matplotlib.image.imread("conductivity/non_gaussian.png").shape[:2] == (600, 800)
+    assert matplotlib.image.imread("conductivity/non_gaussian.png").shape[:2] == (900, 1200)
     assert f"600 K: α2 = {value}" in capsys.readouterr().out
 
 

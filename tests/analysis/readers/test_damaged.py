@@ -83,7 +83,7 @@ DAMAGED = [
     (IPI, "90.0 90.0 90.0", "10.0 90.0 170.0", "no cell has the angles 10.0 90.0 170.0"),
     (IPI, "10.0 10.0 10.0", "0.0 10.0 10.0", "lengths above zero"),
     (IPI, "10.0 10.0 10.0", "10.0 10.0 1e999", "expected finite numbers"),
-    (IPI, "10.0 10.0 10.0", "10.0 ten 10.0", "no cell in the comment line"),
+    (IPI, "10.0 10.0 10.0", "10.0 ten 10.0", r"cannot read the cell in .*\(1 numbers\)"),
     (IPI, "positions{angstrom}", "forces{ev/ang}", "holds 'forces', not positions"),
     (IPI, "positions{angstrom}", "velocities{m/s}", "holds 'velocities', not positions"),
     (IPI, "positions{angstrom}", "v_centroid{atomic_unit}", "holds 'v_centroid', not positions"),

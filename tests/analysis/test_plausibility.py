@@ -1,0 +1,77 @@
+"""Trajectories that look like something else are refused or said; those that are what they say pass."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
+from mlplugins.errors import BadInput
+
+CELL = np.array([10.0, 11.0, 12.0])
+
+
+def walk(n=60, seed=3):
+    """Positions (n, 8, 3) of a free walk, unwrapped."""
+    rng = np.random.default_rng(seed)
+    first = rng.uniform(0, CELL, (1, 8, 3))
+    return np.cumsum(np.concatenate([first, rng.normal(0, 0.2, (n - 1, 8, 3))]), axis=0)
+
+
+def frames(positions, cell=CELL, pbc=True):
+    return [Atoms("Li5S3", positions=x, cell=cell, pbc=pbc) for x in positions]
+
+
+def read(path, **more):
+    return read_trajectory([path], ReadSettings("Li", timestep_fs=2.0, interval=10, **more))
+
+
+def test_wrapped_atoms_in_directions_that_are_not_periodic_are_refused(tmp_path):
+    path = tmp_path / "t.traj"
+    write(path, frames(walk() % CELL, pbc=False))
+    with pytest.raises(BadInput, match=r"jump by whole cell vectors .* \(pbc F F F\)"):
+        read(path)
+    write(path, frames(walk(), pbc=False))  # not wrapped: as it says
+    moved = read(path, drift="none").displacements[-1]
+    np.testing.assert_allclose(moved, (walk()[-1] - walk()[0])[:5], atol=1e-12)
+
+
+def test_a_slab_keeps_its_motion(tmp_path):
+    path, x = tmp_path / "t.traj", walk()
+    wrapped = x.copy()
+    wrapped[..., :2] %= CELL[:2]
+    write(path, frames(wrapped, pbc=[True, True, False]))
+    moved = read(path, drift="none").displacements[-1]
+    np.testing.assert_allclose(moved, (x[-1] - x[0])[:5], atol=1e-12)
+
+
+def test_fractional_coordinates_are_refused(tmp_path):
+    path = tmp_path / "t.traj"
+    write(path, frames((walk() % CELL) / CELL))
+    with pytest.raises(BadInput, match="between 0 and 1 Å"):
+        read(path)
+
+
+@pytest.mark.parametrize(("sigma", "said"), [(1.0, False), (3.4, True)])
+def test_lengths_in_units_of_sigma_are_said(tmp_path, sigma, said):
+    """Liquid argon (35 Å³ per atom), also divided by σ as LAMMPS' `units lj` has it."""
+    path = tmp_path / "t.traj"
+    cell = np.full(3, (8 * 35.0) ** (1 / 3)) / sigma
+    write(path, frames(walk() / CELL * cell, cell))
+    assert any("Å³ per atom" in note for note in read(path).warnings) == said
+
+
+def test_two_runs_in_one_file_are_said(tmp_path):
+    path = tmp_path / "t.traj"
+    write(path, frames(walk()))
+    assert read(path).warnings == ()
+    write(path, frames(np.concatenate([walk(), walk(seed=4)])))
+    [note] = [note for note in read(path).warnings if "several runs" in note]
+    assert note.startswith("between frames 60 and 61 half of the ions move")
+
+
+def test_one_ion_that_hops_is_no_other_run(tmp_path):
+    path, x = tmp_path / "t.traj", walk()
+    x[30:, 0] += [3.0, 0.0, 0.0]
+    write(path, frames(x))
+    assert read(path).warnings == ()
