@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         nargs="?",
         help="checkpoint of SevenNet (.pth) or NequIP (.ckpt, .nequip.zip; of 0.6 best_model.pth with the "
-        "config.yaml beside it), model of MACE (.model), or a model.pt of ours",
+        "config.yaml beside it), model of MACE (.model) or Nequix (.nqx), or a model.pt of ours",
     )
     _model_file.add_arguments(parser, "float32", "float32")
     parser.add_argument(

@@ -14,6 +14,7 @@ from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.irreps import o3
+from mlplugins.nn.layer_norm import RMSLayerNorm
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
 from mlplugins.nn.zbl import ZBL
@@ -45,6 +46,8 @@ class Hyperparameters:
             scalar channels.
         scalar_bias: constants are added to the scalars of `linear_up` and before the gate, as in a SevenNet
             of several fidelities, where they are what depends on the chosen one.
+        layer_norm: the features of every atom are normalised before the gate (RMS over all irreps), as in
+            Nequix.
     """
 
     cutoff: float = 5.0
@@ -62,10 +65,11 @@ class Hyperparameters:
     zbl: bool = False
     num_embedding: int | None = None
     scalar_bias: bool = False
+    layer_norm: bool = False
 
 
 class Interaction(nn.Module):
-    """Interaction block: self-connection + (linear → convolution → linear), then the gate."""
+    """Interaction block: self-connection + (linear → convolution → linear), layer norm, the gate."""
 
     def __init__(
         self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int, hyperparameters: Hyperparameters
@@ -81,6 +85,7 @@ class Interaction(nn.Module):
         self.linear_down = Linear(self.convolution.irreps_out, self.gate.irreps_in)
         shared = hyperparameters.self_connection == "linear"
         self.self_connection = Linear(irreps_in, self.gate.irreps_in, 0 if shared else n_species, bias)
+        self.layer_norm = RMSLayerNorm(self.gate.irreps_in) if hyperparameters.layer_norm else None
         self.irreps_out = self.gate.irreps_out
 
     def forward(
@@ -96,7 +101,10 @@ class Interaction(nn.Module):
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
         m = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, mid.dim)
         m = self.linear_down(m, species) / average_neighbors.sqrt()  # (n_centers, gate.dim)
-        return self.gate(m + self.self_connection(h[:n_centers], species))  # (n_centers, irreps_out.dim)
+        m = m + self.self_connection(h[:n_centers], species)
+        if self.layer_norm is not None:
+            m = self.layer_norm(m)
+        return self.gate(m)  # (n_centers, irreps_out.dim)
 
 
 class Model(HasRadialNetworks, HasHead, Potential):

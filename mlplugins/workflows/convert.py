@@ -48,7 +48,7 @@ def convert(
     """Write the model of a foreign checkpoint as a model.pt, without the foreign package.
 
     Args:
-        checkpoint: of SevenNet, MACE or NequIP, found by its content; or a model.pt of ours.
+        checkpoint: of SevenNet, MACE, NequIP or Nequix, found by its content; or a model.pt of ours.
         output: the file to write.
         elements: symbols to keep; None: all of the model.
         head: which one of several: head of MACE, task (fidelity) of SevenNet.

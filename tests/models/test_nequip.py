@@ -31,6 +31,11 @@ class TestNequipWithScalarBias(VariantSuite):
         return model
 
 
+class TestNequipWithLayerNorm(VariantSuite):
+    def make_model(self):
+        return _model(self.elements, num_layers=2, l_max=2, layer_norm=True)
+
+
 class TestNequipWithParity(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=1, parity=True)
