@@ -92,7 +92,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
 
 def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
     """Labels that were taken from names that nobody gave."""
-    named = {getattr(keys, label.option) for label in all_labels()}
+    named = set(vars(keys).values())
     named |= {key for quantity in QUANTITIES.values() for key in quantity.other_keys}
     notes = []
     for name in sorted({name for s in structures for name in s.taken} - named):

@@ -61,6 +61,6 @@ def _fits(quantity: Quantity, value: Any, n_atoms: int) -> bool:
         return False
     if array.dtype.kind not in "fi":
         return False
-    if quantity.symmetric:
-        return array.shape in ((6,), (9,), (3, 3))
+    if quantity.symmetric:  # of six numbers the order is not known
+        return array.shape in ((9,), (3, 3))
     return array.shape == quantity.full_shape(n_atoms)

@@ -38,6 +38,15 @@ def test_virials_are_minus_volume_times_stress():
     assert "'virials' is taken as the virial (−V·stress, eV)" in "\n".join(labels.notes([s], Keys()))
 
 
+def test_six_numbers_under_an_unusual_name_have_no_known_order():
+    """The copper set of mlearn has its virials in VASP's order: xx yy zz xy yz xz."""
+    s = from_atoms(frame(energy=-1.0, dft_virial=np.arange(6.0)))
+    assert s.stress is None
+    notes = "\n".join(labels.notes([s], Keys()))
+    assert "labels in the frames that are not used: dft_virial" in notes
+    assert "set data.keys: {virial: dft_virial}" in notes
+
+
 @pytest.mark.parametrize(
     "named",
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlplugins import MLCalculator
@@ -24,7 +25,7 @@ from mlplugins.structures.metrics import z_statistics
 from mlplugins.testing.structures import standard_structures
 from mlplugins.training.solvers import _calibration
 from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, leave_out, solve
-from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, whiten
+from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, repulsion, whiten
 from mlplugins.training.solvers.soap_gap import _environments
 from tests.training import argon
 
@@ -66,6 +67,18 @@ def test_rows_are_the_derivatives_of_the_model():
     got = (virial_rows @ w).reshape(-1, 6)
     for k, (i, j) in enumerate(VOIGT):
         torch.testing.assert_close(got[1:, k], virial[1:, i, j], **close)
+
+
+def test_targets_without_the_repulsion_are_constants():
+    """Forces and virials: of zinc blende LiS at 1.5 Å, where the fixed repulsion is all there is."""
+    parameters = soap_gap.Hyperparameters(cutoff=4.5, n_max=2, l_max=1, zbl=True)
+    model = soap_gap.Model(ELEMENTS, parameters)
+    atoms = bulk("LiS", "zincblende", a=1.5 * 4 / 3**0.5, cubic=True)
+    b = batch.single(_structure(atoms), ELEMENTS, 4.5, 0.0, torch.float64)
+    energy, forces, virial = repulsion(model, b)
+    assert float(energy) > 10.0
+    assert (virial[:, :3] < -10.0).all()
+    assert not any(target.requires_grad for target in (energy, forces, virial))
 
 
 def test_triangles_solve_the_same_problem_as_the_normal_equations():

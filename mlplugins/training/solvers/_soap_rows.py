@@ -221,7 +221,7 @@ def repulsion(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         e = model.repulsion(graph, torch.linalg.vector_norm(graph.vectors, dim=1))
         forces, virial = energy_derivatives(e, graph, batch.n_systems)
     energy = torch.zeros(batch.n_systems, dtype=e.dtype).index_add(0, batch.system, e.detach())
-    return energy, forces, torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1)
+    return energy, forces.detach(), torch.stack([virial[:, a, b] for a, b in VOIGT], dim=1).detach()
 
 
 def _sum(rows: Tensor, index: Tensor, n: int) -> Tensor:
