@@ -225,5 +225,7 @@ def test_a_quantity_asked_for_in_vain_is_refused(extended):
     assert said[0].startswith("training.loss: {dipole: 30}: the model does not predict 'dipole', it predicts")
     assert said[1].startswith("data.keys: {dipole: mu}: the model does not predict 'dipole', it predicts")
     assert "none of the 20 training frames that are used has it" in said[2]  # the key is not named
-    assert said[3].startswith("keys: dipole: 'lj.pt' does not predict 'dipole', it predicts energy, forces")
+    assert said[3].startswith(
+        "keys (--keys): dipole: 'lj.pt' does not predict 'dipole', it predicts energy, forces"
+    )
     assert not (extended / "refused").exists()  # before anything is computed or written

@@ -51,7 +51,7 @@ def test_a_bad_model_gives_1_and_names_the_check(folder, capsys):
         (["model.pt", "nacl.extxyz"], "the model does not know Cl, Na; it knows Ar"),
         (["model.pt", "a.extxyz@7"], "ASE cannot read it"),
         (["model.pt", "a.extxyz", "--engines", "ase,lamps"], "did you mean 'lammps'?"),
-        (["model.pt", "a.extxyz", "--engines", ""], "expected some of"),
+        (["model.pt", "a.extxyz", "--engines", ""], "--engines: expected at least one value"),
         (["model.pt", "a.extxyz", "--ranks", "0"], "--ranks"),
         (["model.pt", "a.extxyz", "--engines", "ase", "--md"], "md (--md) runs in LAMMPS"),
     ],

@@ -52,7 +52,7 @@ def test_heads(tmp_path, capsys):
     assert "two.model: MACE, head 'b', O, cutoff 4 Å, 2 layers" in capsys.readouterr().out
     assert artifact.load(output).record["source"]["head"] == "b"
     assert main(["convert", str(SMALL), "-o", str(output), "--head", "b"]) == 2
-    assert "head 'b'" in capsys.readouterr().err
+    assert "task 'b' of a SevenNet of one fidelity" in capsys.readouterr().err
 
 
 def test_radial_tables(tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     bad.write_bytes(SMALL.read_bytes()[:5000])
     refused("not a checkpoint of torch.save, or truncated")
     torch.save({"weights": torch.ones(3)}, bad)
-    refused("not a checkpoint of a known format (exported, mace, nequip, nequip06, sevennet")
+    refused("not a checkpoint of a known format (exported, mace, nequip, nequip06, nequix, sevennet")
     torch.save({"family": "nequip", "format": 1, "hyperparameters": {}}, bad)
     refused("use `mlplugins export`")
 

@@ -241,7 +241,7 @@ def test_heads_are_named_where_there_are_several(tmp_path, capsys):
     assert "has the heads a, b; choose one" in capsys.readouterr().err
     path = config(tmp_path, f"{SEVENNET}, head: a")
     assert main(["finetune", str(path), "-o", str(tmp_path / "run")]) == 2
-    assert "format without heads" in capsys.readouterr().err
+    assert "task 'a' of a SevenNet of one fidelity" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused_before_anything_is_written(lithium_sulphide, capsys):
