@@ -19,7 +19,7 @@ readme:
 demo-full: $(VENV)/.ready
 	$(BIN)/python examples/demo.py --full
 
-PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal --durations=30
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=30
 # Lint takes one core; in a new environment the other makes bytecode of what the tests import meanwhile
 # (else both workers do, 15 CPU-s each).
 LINT = [ -e $(VENV)/.bytecode ] || $(BIN)/python -m pytest --collect-only --quiet > $(VENV)/.bytecode & \

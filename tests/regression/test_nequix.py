@@ -24,6 +24,8 @@ PUBLISHED = {"elements_nequix_mp_1": "mp-1", "elements_nequix_oam_1": "oam-1"}
 
 
 def published(name: str) -> Path:
+    if "MLPLUGINS_REFERENCE_DATA" not in os.environ:
+        pytest.skip("needs MLPLUGINS_REFERENCE_DATA")
     return Path(os.environ["MLPLUGINS_REFERENCE_DATA"]) / "nequix" / f"nequix-{name}.nqx"
 
 
