@@ -239,9 +239,6 @@ void Evaluator::State::pick_outputs()
     all_outputs.insert(name, holder);
   };
   energy_name = output("energy", settings.variant_energy, true);
-  for (const auto &entry : capabilities->outputs())
-    if (entry.key() != energy_name && (entry.key() == "energy" || entry.key().compare(0, 7, "energy/") == 0))
-      info.energy_output = energy_name;
   info.atom_energies = capabilities->outputs().at(energy_name)->sample_kind() == "atom";
   request(energy_name, "eV", info.atom_energies ? "atom" : "system");
   if (settings.direct_forces) {
@@ -257,6 +254,10 @@ void Evaluator::State::pick_outputs()
     uncertainty_name.clear();
   info.atom_uncertainties = !uncertainty_name.empty();
   if (info.atom_uncertainties) request(uncertainty_name, "eV", "atom", settings.uncertainty_threshold > 0.0);
+  for (const auto &entry : capabilities->outputs())
+    if (entry.key() == "energy" || entry.key().compare(0, 7, "energy/") == 0) {
+      if (entry.key() != energy_name) info.energy_output = energy_name;
+    } else if (!all_outputs.contains(entry.key())) info.unused += " " + entry.key();
 }
 
 mta::System Evaluator::State::system(const Graph &graph, const torch::Tensor &positions,

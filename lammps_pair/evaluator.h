@@ -41,6 +41,7 @@ struct Settings {
 struct ModelInfo {
   std::string name, family, dtype, device;
   std::string energy_output;          ///< the one that is evaluated, where the model has several; else empty
+  std::string unused;                 ///< outputs that are never asked for, a blank before each
   double cutoff = 0.0;                ///< largest neighbour list
   double interaction_range = 0.0;     ///< may be infinite
   int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never

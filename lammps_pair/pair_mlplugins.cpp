@@ -176,6 +176,8 @@ void PairMLPlugins::announce()
   if (comm->me == 0 && !model.energy_output.empty())
     utils::logmesg(lmp, "mlplugins: the model has several energies; '{}' is evaluated (keyword variant/energy)\n",
                    model.energy_output);
+  if (comm->me == 0 && !model.unused.empty())
+    utils::logmesg(lmp, "mlplugins: outputs of the model that LAMMPS does not get:{}\n", model.unused);
   if (comm->me == 0 && settings_->baseline == Choice::off)
     utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
   if (lmp->citeme)

@@ -197,6 +197,19 @@ def test_direct_forces_on_two_ranks(tmp_path, direct):
     assert "non_conservative stress works in mode fold" in result.stdout + result.stderr
 
 
+def test_outputs_that_lammps_does_not_get_are_named(tmp_path, direct):
+    """The uncertainty is watched; of the two spellings of direct forces (metatomic adds one) one is used."""
+    lines = deck(tmp_path, direct, triclinic())
+    decks = []
+    for value in ("off", "on"):
+        lines[-2] = f"pair_style metatomic {direct} non_conservative {value}"
+        decks += ["clear", *lines, "run 0"]
+    result = start(tmp_path, decks)
+    said = [line.partition("not get: ")[2] for line in result.stdout.splitlines() if "not get: " in line]
+    forces, stress = ["non_conservative_force", "non_conservative_forces"], ["non_conservative_stress"]
+    assert [sorted(line.split()) for line in said] == [[*forces, *stress], forces[1:]]
+
+
 def test_references_are_cited(tmp_path, direct):
     start(tmp_path, [*deck(tmp_path, direct, crystal()), "run 0"])
     assert "A paper about springs" in (tmp_path / "log.lammps").read_text()
