@@ -177,18 +177,18 @@ def _fill(model: nequip.Model, config: dict[str, Any], leaves: _Leaves, rows: li
     energies = leaves.take(n_species)[rows] + float(config["shift"])
     model.embedding.copy_(torch.eye(n_species, dtype=torch.float64)[rows])
     model.average_neighbors.fill_(float(config["avg_n_neighbors"]))
+    follows_gate = _silu_norm() / SILU_NORM
     for t, module in enumerate(model.interactions):
         interaction = cast(nequip.Interaction, module)
-        follows_gate = _silu_norm() / SILU_NORM if t > 0 else 1.0
         n_skips = n_species if config["index_weights"] else 0
         _fill_interaction(interaction, int(config["lmax"]), leaves, rows, n_skips)
         interaction.convolution.radial.weights[0].mul_(math.sqrt(2.0 / model.cutoff))
-        for linear in (interaction.linear_up, interaction.self_connection):
+        for linear in (interaction.linear_up, interaction.self_connection) if t > 0 else ():
             for weight in linear.weights:
                 weight.mul_(follows_gate)
     scalars = o3.Irreps([(model.readout.weights[0].shape[0], "0e")])
     readout = leaves.matrices(scalars, o3.Irreps("0e"))[scalars[0].ir][0]
-    model.readout.weights[0].copy_(readout * (_silu_norm() / SILU_NORM))
+    model.readout.weights[0].copy_(readout * follows_gate)
     leaves.finish()
     model.energy_scale.fill_(float(config["scale"]))
     return energies.tolist()
