@@ -4,6 +4,7 @@ import os
 import subprocess
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import torch
 
 from mlplugins.ops import compiler
 
-from . import warm
-from .budget import pytest_runtest_call  # noqa: F401
+from . import pictures, warm
+from .budget import pytest_runtest_call, pytest_runtest_makereport  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tests" / "ops"
+pictures.switch_off()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,14 +75,10 @@ def warm_start(monkeypatch) -> None:
 
 
 @pytest.fixture
-def png_only(monkeypatch) -> None:
-    """Drawing each figure twice is a third of an analysis by the command; a few tests look at both files."""
-    from mlplugins import plotting
-
-    draw = plotting.rendered
-    monkeypatch.setattr(
-        plotting, "rendered", lambda figure, kind="png": draw(figure) if kind == "png" else b""
-    )
+def drawn() -> Iterator[None]:
+    """Pictures are drawn; see `pictures`."""
+    with pictures.drawn():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def test_the_pages_to_be_typed_along_are_found():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:logm result may be inaccurate:RuntimeWarning")  # of ASE: error 5e-13
 @pytest.mark.parametrize("page", TYPED_ALONG)
-def test_a_page_is_typed_along(page, trained, tmp_path, monkeypatch, native_build, png_only):
+def test_a_page_is_typed_along(page, trained, tmp_path, monkeypatch, native_build):
     for path in trained.iterdir():
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ def test_the_style_is_in_force_inside_and_nowhere_else():
     assert mpl.rcParams["font.size"] == before
 
 
-def test_a_picture_is_png_and_pdf_or_what_its_name_says(tmp_path):
+def test_a_picture_is_png_and_pdf_or_what_its_name_says(tmp_path, drawn):
     figure = plotting.canvas(2.0, 1.0, "What it shows.")
     plotting.save(figure, tmp_path / "both")
     plotting.save(figure, tmp_path / "one.svg")

@@ -26,6 +26,7 @@ from mlplugins.analysis.report_files import write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
+from tests import pictures
 
 
 def results(temperatures, collective=True, observables=None):
@@ -45,7 +46,8 @@ def report():
 @pytest.fixture(scope="module")
 def folder(report, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "new" / "out"
-    return path, write_report(report, path)
+    with pictures.drawn():
+        return path, write_report(report, path)
 
 
 FIGURES = ("msd", "convergence", "arrhenius", "motion")

@@ -114,7 +114,6 @@ def test_periodic_directions_do_not_change(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("png_only")
 def test_the_command_keeps_d_and_refuses_sigma(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     slab(Path("a.extxyz"), [9, 9, 24], frames=400)

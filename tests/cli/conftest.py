@@ -8,7 +8,7 @@ import pytest
 from ase.io import write
 
 from mlplugins.cli.main import main
-from mlplugins.training import plots
+from tests.pictures import drawn
 
 from ..training.argon import CONFIG, argon
 
@@ -37,13 +37,6 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("finished")
     config = make_project(folder)(epochs=4)
     printed = StringIO()
-    with redirect_stdout(printed):
+    with drawn(), redirect_stdout(printed):
         assert main(["train", str(config), "-o", str(folder / "run"), "--json", str(folder / "o.json")]) == 0
     return folder, printed.getvalue()
-
-
-@pytest.fixture
-def without_pictures(monkeypatch) -> None:
-    """Half of the time of a tiny run goes into its pictures; `finished` has them."""
-    for name in ("learning_curves", "parity"):
-        monkeypatch.setattr(plots, name, lambda *_, **__: None)

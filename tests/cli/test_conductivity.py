@@ -69,7 +69,6 @@ def test_one_run(walk, tmp_path, capsys):
     assert "report: conductivity/report.html" in shown
 
 
-@pytest.mark.usefixtures("png_only")
 def test_several_files_of_one_run_and_the_options(tmp_path):
     known = crystal(LatticeWalk(frames=800, ions=15, rate=0.4))
     frames = list(known.wrapped().atoms())
@@ -94,7 +93,6 @@ def test_several_files_of_one_run_and_the_options(tmp_path):
     assert run["fit_window_ps"] == [2, 8]
 
 
-@pytest.mark.usefixtures("png_only")
 def test_types_without_elements(tmp_path, capsys):
     known = crystal(LatticeWalk(frames=100, ions=5))
     write_lammps_dump(known, tmp_path / "a.dump", columns="id element x y z")
@@ -119,7 +117,7 @@ def series(tmp_path):
     return tmp_path / "runs.yaml"
 
 
-def test_several_temperatures(series, tmp_path, monkeypatch, capsys):
+def test_several_temperatures(series, tmp_path, monkeypatch, capsys, drawn):
     monkeypatch.chdir("/")  # the files are found beside the configuration
     out = str(tmp_path / "out")
     assert main(["conductivity", str(series), "-o", out, "--json", str(tmp_path / "r.json")]) == 0
@@ -136,7 +134,6 @@ def test_several_temperatures(series, tmp_path, monkeypatch, capsys):
     assert "σ(300 K) =" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("png_only")
 def test_options_win_over_the_file(series, tmp_path):
     series.write_text("\n".join(series.read_text().split("\n")[:-3]))  # one temperature is enough
     assert main(["conductivity", "runs.yaml", "--charge", "2", "--fit", "ols"]) == 0
@@ -219,14 +216,12 @@ def test_the_help_shows_an_example(capsys):
     )
 
 
-@pytest.mark.usefixtures("png_only")
 def test_long_files_show_progress(walk, monkeypatch, capsys):
     monkeypatch.setattr("mlplugins.analysis.study.BYTES_WITH_PROGRESS", 0)
     assert main(["conductivity", "run.dump", *OPTIONS]) == 0
     assert "report:" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("png_only")
 def test_ions_that_do_not_move_are_reported_not_hidden(tmp_path, capsys):
     random = np.random.default_rng(0)
     rattle = 10 + 0.1 * random.normal(size=(300, 8, 3))

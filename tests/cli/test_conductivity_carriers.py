@@ -16,7 +16,7 @@ OPTIONS = ["--species", "Li", "--temperature", "600", "--timestep", "2", "--inte
 
 
 @pytest.fixture(autouse=True)
-def inside(tmp_path, monkeypatch, png_only):
+def inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 

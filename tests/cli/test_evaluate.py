@@ -50,7 +50,7 @@ def test_errors_are_the_known_offsets(model, tmp_path):
     assert forces["rmse_meV_per_A"] == pytest.approx(np.sqrt((100**2 + 300**2) / 2), abs=1e-4)
 
 
-def test_several_files_and_a_picture(model, tmp_path, capsys):
+def test_several_files_and_a_picture(model, tmp_path, capsys, drawn):
     write(tmp_path / "a.extxyz", [dimer(3.7, 0.02)])
     write(tmp_path / "b.extxyz", [dimer(3.9), dimer(4.0)])
     picture = tmp_path / "new" / "parity.png"
@@ -63,7 +63,6 @@ def test_several_files_and_a_picture(model, tmp_path, capsys):
     assert "meV/atom" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_numbers_equal_those_of_the_training_run(li6ps5cl, tmp_path):
     """A failure means that the exported model is not the trained one, or that the two report other errors."""
     config = tmp_path / "c.yaml"

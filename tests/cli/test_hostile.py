@@ -189,7 +189,7 @@ def test_what_libraries_would_refuse_later(project, changes, text, tmp_path, cap
     assert text in refused(capsys, "train", config, "-o", tmp_path / "out")
 
 
-def test_absolute_globs_and_folders_with_brackets(tmp_path, capsys, project, without_pictures):
+def test_absolute_globs_and_folders_with_brackets(tmp_path, capsys, project):
     folder = tmp_path / "a [1] :smiley: [red]"
     folder.mkdir()
     config = project(epochs=1)
@@ -408,9 +408,7 @@ def test_other_outputs_and_inputs_that_they_would_replace(tmp_path, capsys, monk
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
-def test_results_have_the_modes_that_the_user_wants(
-    mask, mode, tmp_path, finished, project, without_pictures
-):
+def test_results_have_the_modes_that_the_user_wants(mask, mode, tmp_path, finished, project):
     run = finished[0] / "run"
     write(tmp_path / "a.extxyz", argon(3, 1))
     old = os.umask(mask)

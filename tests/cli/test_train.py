@@ -132,7 +132,6 @@ def test_two_processes_train_together(project, tmp_path):
     assert done.stdout.count("ready for ASE, LAMMPS and i-PI") == 1
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_longer_run_continues_and_another_configuration_is_refused(project, finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0] / "run", out)
@@ -216,7 +215,6 @@ def test_bad_data_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_energies_alone_are_enough_if_forces_have_no_weight(project, tmp_path):
     frames = read(tmp_path / "train.extxyz", ":")
     _without_forces(frames)
@@ -241,7 +239,6 @@ def test_output_folder_that_is_a_file(project, tmp_path, capsys):
     assert "a file; expected the name of a folder" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_export_dtype_and_portable(project, tmp_path):
     config = project()
     config.write_text(config.read_text() + "export: {dtype: float32, portable: true}\n")

@@ -30,14 +30,14 @@ def test_a_finished_run_says_so_at_once(finished, tmp_path, capsys, monkeypatch)
     assert (tmp_path / "o.json").read_bytes() == before["metrics.json"]
 
 
-def test_a_finished_run_that_lost_its_model_writes_it_again(finished, tmp_path, without_pictures):
+def test_a_finished_run_that_lost_its_model_writes_it_again(finished, tmp_path):
     folder = copied(finished, tmp_path)
     (folder / "run" / "model.pt").unlink()
     assert main(["train", str(folder / "config.yaml"), "-o", str(folder / "run")]) == 0
     assert (folder / "run" / "model.pt").is_file()
 
 
-def test_loggers_of_lightning(project, tmp_path, without_pictures):
+def test_loggers_of_lightning(project, tmp_path):
     """Lightning's CSV holds the numbers of log.csv."""
     path = project(epochs=2, more="ema: 0.9, loggers: [csv]")
     assert main(["train", str(path), "-o", str(tmp_path / "run")]) == 0

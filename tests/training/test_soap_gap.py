@@ -27,6 +27,7 @@ from mlplugins.training.solvers import _calibration
 from mlplugins.training.solvers._rkhs_qr import Grams, Triangle, leave_out, solve
 from mlplugins.training.solvers._soap_rows import VOIGT, Features, Rows, repulsion, whiten
 from mlplugins.training.solvers.soap_gap import _environments
+from tests import pictures
 from tests.training import argon
 
 ELEMENTS = ["Li", "S"]
@@ -123,7 +124,8 @@ def trained(tmp_path_factory):
         "model: {family: soap-gap, cutoff: 6.0, n_max: 4, l_max: 2, atom_sigma: 0.6}\n"
         "training: {n_sparse: 40, learning_curve: [4, 8, 16]}\n"
     )
-    assert main(["train", str(config), "-o", str(folder / "run")]) == 0
+    with pictures.drawn():
+        assert main(["train", str(config), "-o", str(folder / "run")]) == 0
     return folder
 
 

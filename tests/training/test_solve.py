@@ -261,7 +261,7 @@ def test_a_prior_without_stress_is_said(tmp_path):
     assert any("stress is not learned from" in text for text in sets.warnings)
 
 
-def test_learning_curve_falls(folder, tmp_path):
+def test_learning_curve_falls(folder, tmp_path, drawn):
     trained, _ = run(folder, tmp_path, "kreg", {**FIXED, "learning_curve": [6, 12, 24]})
     law = trained.metrics["solver"]["learning_curve"]["forces_rmse_meV_per_A"]
     assert 0.3 < law["c"] <= 3.0
