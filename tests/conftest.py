@@ -1,6 +1,7 @@
 """Fixtures for all tests: the native build, the reference data, quiet threads."""
 
 import os
+import shutil
 import subprocess
 import warnings
 from collections import Counter
@@ -17,7 +18,13 @@ from .budget import pytest_runtest_call, pytest_runtest_makereport  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tests" / "ops"
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4e9
 pictures.switch_off()
+# i-PI, campaigns and models wait for the disk at each line or file that they write
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+# ranks that wait for each other let other processes have the core: two workers on two cores start two ranks each
+os.environ.setdefault("MPIR_CVAR_POLLS_BEFORE_YIELD", "1")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,15 @@ FORBIDDEN_PACKAGES = {
 }
 
 
+@cache
+def _nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def _imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -117,7 +124,7 @@ def test_torchscript_is_met_in_two_files():
     """Who runs a model is `runtime.py`; what it is written with, `write.py`."""
     users = set()
     for path in FILES:
-        attributes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+        attributes = [n for n in _nodes(path) if isinstance(n, ast.Attribute)]
         names = [n.attr for n in attributes if n.attr == "_c" or ast.unparse(n.value) == "torch.jit"]
         if set(names) - ANNOTATIONS:
             users.add(str(path.relative_to(ROOT)))
@@ -206,7 +213,7 @@ def test_no_assert_validates_input():
     for path in FILES:
         if _room(path) == "testing":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _nodes(path):
             assert not isinstance(node, ast.Assert), f"{path.relative_to(ROOT)}:{node.lineno} uses assert"
 
 

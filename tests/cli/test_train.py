@@ -96,7 +96,7 @@ def test_kill_and_start_again_gives_the_same_result(project, tmp_path, kills):
     assert _rows(out / "log.csv") == 24
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 def test_interrupt_writes_a_checkpoint_and_says_how_to_continue(project, tmp_path):
     config, out = project(epochs=100000), tmp_path / "run"
     command = [sys.executable, "-m", "mlplugins.cli.main", "train", str(config), "-o", str(out)]
@@ -118,6 +118,7 @@ def _rows(path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 def test_two_processes_train_together(project, tmp_path):
     """Data-parallel on two CPU processes: every rank has the same weights, one writes the files."""
     config = project(epochs=4, more="accelerator: cpu")

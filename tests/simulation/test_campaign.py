@@ -87,7 +87,7 @@ def _step(directory):
 )
 def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    steps = {("lammps", 1): 8000, ("lammps", 2): 1500, ("ase", 1): 1000, ("ipi", 1): 600}[engine, ranks]
+    steps = {("lammps", 1): 3000, ("lammps", 2): 400, ("ase", 1): 1000, ("ipi", 1): 600}[engine, ranks]
     path = write_campaign(
         tmp_path, steps=steps, dump_interval=10, log_interval=10, restart_interval=50, ranks=ranks
     )
@@ -99,7 +99,7 @@ def test_a_killed_campaign_continues(tmp_path, engine, ranks, monkeypatch):
     deadline = time.monotonic() + 120
     while one.steps_done(run) < 40 + steps / 4 and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.1)
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert _step(run.directory) < 40 + steps
@@ -142,7 +142,7 @@ def _kill_all(pid):
 def test_killed_with_its_engine_at_any_moment(tmp_path, engine, kills, monkeypatch):
     """Twice (in the NPT stage, in production), or at random moments; the engines cannot end in order."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    steps = {"lammps": 12000, "ase": 1200, "ipi": 600}[engine]
+    steps = {"lammps": 4000, "ase": 1200, "ipi": 600}[engine]
     path = write_campaign(
         tmp_path,
         steps=steps,
@@ -212,6 +212,7 @@ def test_more_temperatures_can_be_added(tmp_path):
     assert (tmp_path / "out/lammps/T0120_seed1/in.lmp").is_file()
 
 
+@pytest.mark.usefixtures("warm_start")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_that_blows_up_says_where(tmp_path, engine):
     path = write_campaign(tmp_path, timestep=400.0)
