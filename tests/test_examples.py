@@ -118,7 +118,7 @@ def test_simulate_then_conductivity(examples):
 
 
 @pytest.mark.exhaustive  # beyond the budget: thirteen commands, a SevenNet among the models
-def test_universal_model_from_start_to_end(examples):
+def test_universal_model_from_start_to_end(examples, drawn):
     """The whole worked example on a small SevenNet checkpoint: every step, resumable, results and plots."""
     checkpoint = ROOT / "tests" / "regression" / "sevennet_0130_even.pth"
     words = "--frames 5 --passes 5 --steps 200 --student-epochs 1 -o universal"
