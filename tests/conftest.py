@@ -23,7 +23,7 @@ pictures.switch_off()
 # i-PI, campaigns and models wait for the disk at each line or file that they write
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-# ranks that wait for each other let other processes have the core: two workers on two cores start two ranks each
+# ranks that wait for each other let others have the core: two workers on two cores start two ranks each
 os.environ.setdefault("MPIR_CVAR_POLLS_BEFORE_YIELD", "1")
 
 
