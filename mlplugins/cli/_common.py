@@ -98,6 +98,33 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add `--keys LABEL=NAME …`, for data files whose labels have names of their own."""
+    parser.add_argument(
+        "--keys",
+        nargs="+",
+        action=Items,
+        default=[],
+        metavar="LABEL=NAME",
+        help="names in the files, e.g. energy=energy_xtb",
+    )
+
+
+def named(option: str, words: Sequence[str], what: str = "NAME") -> dict[str, str]:
+    """What `LABEL=…` words give to each label.
+
+    >>> named("--keys", ["energy=E0"])
+    {'energy': 'E0'}
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        label, _, value = word.partition("=")
+        if not value:
+            raise BadInput(f"{option}: expected LABEL={what}, got '{word}'")
+        found[label] = value
+    return found
+
+
 def require_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that cannot be written, or that would replace an input or each other.
 

@@ -12,25 +12,16 @@ several.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 
 from mlplugins import files
 from mlplugins.cli import _common
-from mlplugins.errors import BadInput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins evaluate`."""
     parser.add_argument("model", help="model.pt (any metatomic model), or the folder of a run")
     parser.add_argument("data", nargs="+", help="files that ASE reads; file@:100 takes the first 100 frames")
-    parser.add_argument(
-        "--keys",
-        nargs="+",
-        action=_common.Items,
-        default=[],
-        metavar="LABEL=NAME",
-        help="names in the files, e.g. energy=energy_xtb",
-    )
+    _common.add_keys(parser)
     parser.add_argument("--plot", type=_common.OutputFile, metavar="PNG", help="parity plots")
     parser.add_argument(
         "-o",
@@ -49,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from mlplugins.workflows.evaluate import evaluate
 
     path = _common.existing_file(args.model, "model.pt")
-    keys = parse_keys(args.keys)
+    keys = _common.named("--keys", args.keys)
     console = _common.console()
     with _display.Bar(console, "evaluating") as bar:
         result = evaluate(path, args.data, keys, args.device, args.plot, bar, args.output)
@@ -64,18 +55,3 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"labels and predictions: {args.output}")
     files.write_json(args.json, result)
     return 0
-
-
-def parse_keys(words: Iterable[str]) -> dict[str, str]:
-    """Names of labels from `LABEL=NAME` words.
-
-    >>> parse_keys(["energy=E0"])
-    {'energy': 'E0'}
-    """
-    chosen: dict[str, str] = {}
-    for word in words:
-        label, _, name = word.partition("=")
-        if not name:
-            raise BadInput(f"--keys: expected LABEL=NAME, got '{word}'")
-        chosen[label] = name
-    return chosen

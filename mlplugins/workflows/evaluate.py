@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 from ase import Atoms
 
 from mlplugins import elements, errors, files, quantities
-from mlplugins.errors import BadInput, nearest
+from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.observer import SILENT, Observer
-from mlplugins.quantities import MILLI, Results
-from mlplugins.structures import dataset, labels, validation
+from mlplugins.quantities import Results
+from mlplugins.structures import labelled, labels
 from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.structures.explanation import explain
 from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
 
 ATOMS_PER_CALL = 512
@@ -26,7 +25,7 @@ ATOMS_PER_CALL = 512
 WHERE = "keys (--keys)"
 
 OFFSET_EV = 5e-3
-"""Mean error of the energy per atom (eV) above which a constant is pointed out."""
+"""Errors of the energy per atom (eV) above which what explains them is pointed out."""
 
 
 def evaluate(
@@ -73,13 +72,13 @@ def evaluate(
     1.0
     """
     _require_outputs(plot, predictions)
-    names = label_keys(keys or {}, WHERE)
-    parts = _parts(data, names, WHERE)
+    names = labelled.keys_of(keys or {}, WHERE)
+    parts = labelled.read(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
     loaded = _loaded(model, device, names, WHERE)
     predicted = _predict(loaded, structures, observer)
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
-    for note in [*labels.notes(structures, names), *_offset(structures, predicted)]:
+    for note in [*labels.notes(structures, names), *explain(structures, predicted, OFFSET_EV)]:
         observer.note(note)
     if plot is not None:
         from mlplugins.training import plots
@@ -128,37 +127,6 @@ def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: 
         ase.io.write(temporary, frames, format="extxyz")
 
 
-def label_keys(names: Mapping[str, str], where: str) -> Keys:
-    """Names of labels in data files, those of `names` as chosen by the user.
-
-    >>> label_keys({"energy": "E0"}, "keys").energy
-    'E0'
-    """
-    known = [label.option for label in quantities.labels()]
-    for label in names:
-        if label not in known:
-            raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
-    return replace(Keys(), named=frozenset(names), **names)
-
-
-def _parts(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
-    """The labelled structures of every source by its name."""
-    sources = [data] if isinstance(data, Path | str | Atoms) else list(data)
-    frames = [item for item in sources if isinstance(item, Atoms)]
-    if not sources or (frames and len(frames) < len(sources)):
-        raise BadInput(f"data: expected files or frames (ase.Atoms), got {sources!r}")
-    if frames:
-        parts = {"frames": [dataset.from_atoms(atoms, keys, f"frame {k}") for k, atoms in enumerate(frames)]}
-    else:
-        parts = {str(source): dataset.read(source, keys) for source in sources}
-    structures = [s for part in parts.values() for s in part]
-    for part in parts.values():
-        validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
-    labels.require_named(structures, keys, where)
-    labels.check_flags(structures)
-    return parts
-
-
 def _loaded(given: Path | str | Artifact, device: str, keys: Keys, where: str) -> Artifact:
     """The model, unless the user named labels of a quantity that it does not predict."""
     model = given if isinstance(given, Artifact) else artifact.load(given, device)
@@ -171,19 +139,6 @@ def _loaded(given: Path | str | Artifact, device: str, keys: Keys, where: str) -
                 f"{', '.join(known)}: leave this label out, or name a model that predicts it"
             )
     return model
-
-
-def _offset(structures: Sequence[Structure], predicted: Sequence[Results]) -> list[str]:
-    """Energies that are a constant away from the labels: another reference, no error of the surface."""
-    error = np.array([(p.energy - (s.energy or 0.0)) / len(s) for s, p in zip(structures, predicted)])
-    mean, spread = float(error.mean()), float(error.std())
-    if len(error) < 3 or abs(mean) < max(OFFSET_EV, 3 * spread):
-        return []
-    return [
-        f"the energies differ from the labels by a constant, {MILLI * mean:+.4g} meV/atom, and by "
-        f"{MILLI * spread:.3g} meV/atom (standard deviation) around it: another reference of the energy "
-        "(level of theory, pseudopotentials, isolated atoms), or a model that was trained too briefly"
-    ]
 
 
 def _predict(model: Artifact, structures: Sequence[Structure], observer: Observer) -> list[Results]:

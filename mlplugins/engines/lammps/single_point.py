@@ -38,30 +38,29 @@ LARGEST_GHOST = 500
 
 
 def ways(model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> list[Way]:
-    """Each structure on the ranks that were asked for, in every mode of the pair style that is used there."""
+    """All structures on the ranks that were asked for, in every mode of the pair style that is used there."""
     exchanges = model.n_layers is not None and model.n_layers > 1 and not model.record.get("portable", False)
-    found = []
-    for k, atoms in enumerate(structures):
-        if 1 in ranks:
-            found.append(Way((k,), 1, "fold"))
-        for count in ranks:
-            if count > 1 and exchanges:
-                found.append(Way((k,), count, "exchange"))
-            if count > 1 and (not exchanges or len(atoms) <= LARGEST_GHOST):
-                found.append(Way((k,), count, "ghost"))
+    everything = tuple(range(len(structures)))
+    small = tuple(k for k in everything if not exchanges or len(structures[k]) <= LARGEST_GHOST)
+    found = [Way(everything, 1, "fold")] if 1 in ranks else []
+    for count in ranks:
+        if count > 1 and exchanges:
+            found.append(Way(everything, count, "exchange"))
+        if count > 1 and small:
+            found.append(Way(small, count, "ghost"))
     return found
 
 
 def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> list[Results | MlpluginsError]:
     """Through `lmp`, `run 0`."""
     keywords = f"device {model.device} mode {way.detail}"
-    outcomes: list[Results | MlpluginsError] = []
-    for atoms in structures:
-        try:
-            outcomes.append(evaluate(model.path, atoms, way.ranks, keywords))
-        except MlpluginsError as error:
-            outcomes.append(error)
-    return outcomes
+    try:
+        return [*evaluate_all(model.path, structures, way.ranks, keywords)]
+    except MlpluginsError as error:
+        if len(structures) == 1:
+            return [error]
+    # one bad structure ends the whole process: ask for each alone
+    return [outcome for structure in structures for outcome in single_points(model, [structure], way)]
 
 
 def run_structure(

@@ -1,0 +1,59 @@
+"""`mlplugins check --against`: its options and its table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlplugins.cli._common import named
+from mlplugins.errors import BadInput
+from mlplugins.quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    from mlplugins.checks.comparison import LabelComparison
+
+
+def work(args: argparse.Namespace, progress: Callable[[str, int, int], None]) -> LabelComparison:
+    """Compare labels with a model, as the command line says."""
+    from mlplugins.checks.comparison import CompareOptions, compare
+
+    try:
+        limits = {k: float(v) for k, v in named("--tolerance", args.tolerance, "X").items()}
+    except ValueError as error:
+        raise BadInput(
+            f"--tolerance: expected LABEL=X with a number X, got '{' '.join(args.tolerance)}'"
+        ) from error
+    options = CompareOptions(
+        tuple(args.engines), tuple(args.ranks or (1,)), named("--keys", args.keys), limits
+    )
+    return compare(args.model, args.against, options, args.device, progress)
+
+
+def show(report: LabelComparison, out: Console) -> None:
+    """Largest and RMS differences per quantity and engine, then what explains them."""
+    table = Table(title=f"{report.model.path.name}, {report.model.dtype}", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("quantity", "engine", "frames", "largest", "RMS", "unit", "largest in", ""):
+        right = column in ("frames", "largest", "RMS")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "largest in")
+    for row in sorted(report.rows, key=lambda row: [*QUANTITIES].index(row.quantity)):
+        engine = f"{row.engine} ({row.detail})" if row.detail else row.engine
+        engine += f" × {row.ranks}" * (row.ranks > 1)
+        cells = (str(row.n_structures), f"{row.largest:.2e}", f"{row.rms:.2e}", row.unit, row.where)
+        judged = row.tolerance is not None or not row.passed
+        table.add_row(row.quantity, engine, *cells, verdict(row.passed) if judged else "")
+    out.print(table)
+    for text in dict.fromkeys(f"{row.engine}: {row.note}" for row in report.rows if row.note):
+        out.print(Text("FAILED", style="red"), text, soft_wrap=True)
+    for text in (*report.explanations, *(f"note: {text}" for text in report.notes)):
+        out.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def verdict(passed: bool) -> Text:
+    """Last cell of a row."""
+    return Text("passed", style="green") if passed else Text("FAILED", style="red")

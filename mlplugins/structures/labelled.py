@@ -1,0 +1,62 @@
+"""Labelled structures of files or frames, refused where a comparison with them would mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mlplugins import quantities
+from mlplugins.errors import BadInput, nearest
+from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.dataset import Keys, Structure
+
+
+def keys_of(names: Mapping[str, str], where: str) -> Keys:
+    """Names of labels in data files, those of `names` as chosen by the user.
+
+    Args:
+        names: by option, as in `quantities.labels()`.
+        where: the user chose them, for messages.
+
+    Raises:
+        BadInput: a label that does not exist.
+
+    >>> keys_of({"energy": "E0"}, "keys").energy
+    'E0'
+    """
+    known = [label.option for label in quantities.labels()]
+    for label in names:
+        if label not in known:
+            raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
+    return replace(Keys(), named=frozenset(names), **names)
+
+
+def read(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:
+    """The labelled structures of every source, by its name.
+
+    Args:
+        data: files that ASE reads (`file@:100` takes the first 100 frames), or frames (`ase.Atoms`).
+        keys: names of the labels.
+        where: the user named them, for messages.
+
+    Raises:
+        BadInput: no such file, absent or wrong labels.
+    """
+    sources = [data] if isinstance(data, Path | str | Atoms) else list(data)
+    frames = [item for item in sources if isinstance(item, Atoms)]
+    if not sources or (frames and len(frames) < len(sources)):
+        raise BadInput(f"data: expected files or frames (ase.Atoms), got {sources!r}")
+    if frames:
+        parts = {"frames": [dataset.from_atoms(atoms, keys, f"frame {k}") for k, atoms in enumerate(frames)]}
+    else:
+        parts = {str(source): dataset.read(source, keys) for source in sources}
+    structures = [s for part in parts.values() for s in part]
+    for part in parts.values():
+        validation.check(part, keys, need_forces=any(s.forces is not None for s in part))
+    labels.require_named(structures, keys, where)
+    labels.check_flags(structures)
+    return parts

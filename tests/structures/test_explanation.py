@@ -1,0 +1,108 @@
+"""Energies, forces and stress that one cause sets apart are recognised; errors of a model are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlplugins.quantities import Results
+from mlplugins.structures.dataset import read
+from mlplugins.structures.explanation import explain
+
+HARTREE, BOHR, GPA = 27.211386, 0.52917721, 160.21766  # eV, Å, eV/Å³
+
+
+@pytest.fixture(scope="module")
+def frames():
+    found = read("examples/data/li6ps5cl_pbe/test.extxyz")
+    return [replace(s, **_cut(s, first)) for s, first in zip(found, (0, 1, 2, 0, 5, 8, 0, 22))]
+
+
+def _cut(structure, first):
+    """Fewer atoms, so that compositions differ: labels need not be those of a real system here."""
+    keep = {name: getattr(structure, name)[first:] for name in ("numbers", "positions", "forces")}
+    return {**keep, "energy": structure.energy * (1 - first / len(structure))}
+
+
+def _model(frames, noise=0.02):
+    """What a good model would predict."""
+    random = np.random.default_rng(5)
+    return [
+        Results(
+            s.energy + noise * len(s) * random.normal() * 0.05,
+            s.forces + noise * random.normal(size=s.forces.shape),
+            stress=s.stress + noise * 0.01 * np.eye(3) * random.normal(),
+        )
+        for s in frames
+    ]
+
+
+def _labelled(frames, energy=lambda s: s.energy, forces=1.0, stress=lambda s: s.stress):
+    return [replace(s, energy=energy(s), forces=forces * s.forces, stress=stress(s)) for s in frames]
+
+
+def test_errors_of_a_model_are_not_explained(frames):
+    for seed_noise in (0.3, 0.02, 0.001):
+        assert explain(frames, _model(frames, seed_noise)) == []
+
+
+def test_one_constant_or_one_per_element(frames):
+    [text] = explain(_labelled(frames, lambda s: s.energy - 1.25 * len(s)), _model(frames, 1e-4))
+    assert text.startswith("energy: labels − model = -1.25 eV")
+    assert "eV per atom in every frame" in text
+
+    def shifted(s):
+        return s.energy + float((s.numbers == 3).sum()) * 2.0 - float((s.numbers == 16).sum()) * 7.0
+
+    [text] = explain(_labelled(frames, shifted), _model(frames, 1e-4))
+    values = dict(part.split(" eV per ")[::-1] for part in text.split(" = ")[1].split(";")[0].split(", "))
+    assert {name: round(float(value), 1) for name, value in values.items()} == {
+        "Li": 2.0, "P": 0.0, "S": -7.0, "Cl": 0.0,
+    }  # fmt: skip
+    assert "composition baseline" in text
+
+
+def test_a_constant_needs_enough_frames(frames):
+    """Two energies of two compositions are always explained by constants: nothing is said."""
+    two = frames[:2]
+    assert explain(_labelled(two, lambda s: s.energy - 1.25 * len(s)), _model(two)) == []
+
+
+def test_units_of_energies_are_found_beside_a_constant(frames):
+    off = _labelled(frames, lambda s: (s.energy - 800.0 * len(s)) / HARTREE)
+    [text] = explain(off, _model(frames, 1e-3))
+    assert text.startswith("energy: labels = 0.0367")
+    assert "they are in hartree, expected eV" in text
+    [text] = explain(_labelled(frames, lambda s: s.energy / len(s)), _model(frames, 1e-3))
+    assert "the labels are energies per atom" in text
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (-1.0, "the sign is the opposite (gradients dE/dr"),
+        (BOHR / HARTREE, "they are in hartree/bohr, expected eV/Å"),
+        (-BOHR / HARTREE, "they are in hartree/bohr, expected eV/Å, and the sign is the opposite"),
+        (23.0605, "they are in kcal/mol/Å"),
+        (1.7, "no unit that we know"),
+    ],
+)
+def test_units_and_sign_of_forces(frames, factor, text):
+    [found] = explain(_labelled(frames, forces=factor), _model(frames))
+    assert found.startswith("forces: labels = ")
+    assert text in found
+
+
+def test_units_and_sign_of_stress(frames):
+    [text] = explain(_labelled(frames, stress=lambda s: -GPA * s.stress), _model(frames, 1e-3))
+    assert "stress: labels = −160.2 × model; they are in GPa, expected eV/Å³, and the sign" in text
+    [text] = explain(_labelled(frames, stress=lambda s: -s.volume * s.stress), _model(frames, 1e-3))
+    assert "stress: labels = −V × model: virials" in text
+
+
+def test_one_frame_under_a_pressure_is_followed_by_any_factor(frames):
+    """Only a factor that means something is said then."""
+    one = [replace(frames[0], stress=0.01 * np.eye(3), forces=None)]
+    for factor, said in ((1.7, 0), (-1.0, 1)):
+        model = [Results(one[0].energy, np.zeros((52, 3)), stress=0.01 / factor * np.eye(3))]
+        assert len(explain(one, model)) == said
