@@ -161,14 +161,14 @@ def _factor_of(name: str, structures: Sequence[Structure], predictions: Sequence
     return None
 
 
-class Fit(NamedTuple):
+class FactorFit(NamedTuple):
     """A factor between labels and predictions, and the part of the differences that it leaves."""
 
     factor: float
     left: float
 
 
-def _fit(model: Array, label: Array, read_so: Array) -> Fit | None:
+def _fit(model: Array, label: Array, read_so: Array) -> FactorFit | None:
     """The factor to labels read in some way, unless it explains little of how labels as they are differ.
 
     What it leaves is counted in units of the predictions, so that readings can be compared.
@@ -178,10 +178,10 @@ def _fit(model: Array, label: Array, read_so: Array) -> Fit | None:
         return None
     factor = float(model @ read_so) / scale
     left = _rms(read_so - factor * model) / (abs(factor) or 1.0)
-    return Fit(factor, left) if left < LEFT * before / max(1.0, abs(factor)) else None
+    return FactorFit(factor, left) if left < LEFT * before / max(1.0, abs(factor)) else None
 
 
-def _is_one(found: Fit | None) -> TypeGuard[Fit]:
+def _is_one(found: FactorFit | None) -> TypeGuard[FactorFit]:
     """Whether the numbers are those expected, but for their sign."""
     return found is not None and abs(abs(found.factor) - 1) < CLOSE
 
