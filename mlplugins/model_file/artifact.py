@@ -22,6 +22,7 @@ from mlplugins.model_file.evaluate import (
     GeneralModel,
     NeighborCache,
     Results,
+    declared,
     require_finite,
 )
 from mlplugins.model_file.structure import PlainStructure, Prepared, StructureLike, prepare
@@ -56,6 +57,7 @@ class Artifact:
         versions: versions of `torch` and `metatomic` that wrote the file.
         extensions: TorchScript extensions that the file needs.
         outputs: name of each output → its unit.
+        more: names of the quantities that it predicts beside the energy and its derivatives.
         references: papers to cite, by kind.
         devices: kinds of device that the model supports.
         exchange_width: widest feature row exchanged between layers by LAMMPS' exchange mode; 0 = none.
@@ -76,6 +78,7 @@ class Artifact:
     versions: dict[str, str]
     extensions: tuple[str, ...]
     outputs: dict[str, str]
+    more: tuple[str, ...]
     references: dict[str, list[str]]
     devices: tuple[str, ...]
     exchange_width: int
@@ -97,13 +100,6 @@ class Artifact:
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
         return self.family is not None and "energy_uncertainty" in self.outputs
-
-    @property
-    def more(self) -> tuple[str, ...]:
-        """Names of the quantities that it predicts beside the energy and its derivatives."""
-        if self.family is None:
-            return ()
-        return tuple(n for n, q in QUANTITIES.items() if n != "energy" and q.output in self.outputs)
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -237,6 +233,7 @@ def load(
     ours = _ours(archive, loaded, energy)
     if ours is None:
         _require_plain_inputs(path, loaded)
+    more = declared(capabilities.outputs)
     dtype = (ours and ours.dtype) or capabilities.dtype
     return Artifact(
         path=path,
@@ -251,6 +248,7 @@ def load(
         versions=archive.versions,
         extensions=tuple(library.name for library in archive.extensions),
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
+        more=more,
         references=archive.references,
         devices=tuple(capabilities.supported_devices),
         exchange_width=ours.exchange_width if ours else 0,
@@ -259,7 +257,7 @@ def load(
         per_atom=ours is not None or capabilities.outputs[energy].sample_kind == "atom",
         _model=EdgeGradientModel(loaded.module, lists[0], getattr(torch, dtype), target)
         if ours
-        else GeneralModel(loaded, energy, getattr(torch, dtype), target),
+        else GeneralModel(loaded, energy, more, getattr(torch, dtype), target),
         _known=np.array(capabilities.atomic_types),
     )
 
@@ -281,7 +279,7 @@ def combine(members: Sequence[Results]) -> Committee:
     """Mean and sample standard deviation over the models, for one structure."""
     first = members[0]
     if len(members) == 1:
-        return Committee(first, tuple(members), 0.0, np.zeros_like(first.forces))
+        return Committee(first, tuple(members), 0.0, np.zeros(first.forces.shape))
     energies = np.array([member.energy for member in members])
     forces = np.stack([member.forces for member in members])
     mean = Results(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from metatomic.torch import (
     NeighborListOptions,
     System,
     register_autograd_neighbors,
+    unit_conversion_factor,
 )
 from torch import Tensor
 
@@ -50,6 +51,26 @@ class Program:
         return _deviation(summed(residual), summed(psi)), _deviation(residual, psi)
 
 
+class _Composition(NamedTuple):
+    """What the elements of the structures determine.
+
+    Attributes:
+        key: atomic numbers of each structure.
+        species: (N,) of all atoms, on the device.
+        baseline: (N,) energies, eV.
+        system: (N,) the structure of each atom.
+        system_on_device: the same.
+        starts: first atom of each structure, and the number of all.
+    """
+
+    key: tuple[bytes, ...]
+    species: Tensor
+    baseline: Array
+    system: Tensor
+    system_on_device: Tensor
+    starts: list[int]
+
+
 class EdgeGradientModel:
     """A model of ours: its energy depends on geometry through the vectors of one full neighbour list only.
 
@@ -64,9 +85,10 @@ class EdgeGradientModel:
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._dtype = dtype
+        self._precision = np.float32 if dtype == torch.float32 else np.float64
         self._device = device
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
-        self._composition: tuple[tuple[tuple[int, ...], bytes], tuple[Tensor, Tensor, Tensor]] | None = None
+        self._composition: _Composition | None = None
 
     def evaluate(
         self,
@@ -75,13 +97,14 @@ class EdgeGradientModel:
         virials: bool = False,
         uncertainty: bool = False,
     ) -> list[Results]:
-        species, baseline, system = self._composed(structures)
+        atoms = self._composed(structures)
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
-            return self._evaluate_molecules(structures, baseline)
+            return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
-        vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
-        i, j, kinds, place = (t.to(self._device) for t in (pairs.centers, pairs.neighbors, species, system))
-        graph = Graph(kinds, i, j, vectors, place, len(species))
+        rounded = pairs.vectors.numpy().astype(self._precision, copy=False)  # torch takes thrice as long
+        vectors = torch.from_numpy(rounded).to(self._device).requires_grad_()
+        i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
+        graph = Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
         found = self._program.predict(graph)
         energy = found["energy"]
         gradient = None
@@ -89,37 +112,39 @@ class EdgeGradientModel:
             (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
         gradient = torch.zeros_like(pairs.vectors) if gradient is None else gradient.cpu()
         sums = torch.ops.mlplugins.forces_and_virials(
-            gradient, pairs.vectors, pairs.centers, pairs.neighbors, system, len(structures), virials
+            gradient, pairs.vectors, pairs.centers, pairs.neighbors, atoms.system, len(structures), virials
         )
-        energies = energy.detach().cpu() + baseline  # the sum is in float64
-        results = _by_structure(structures, energies, *sums)
+        energies = energy.detach().cpu().numpy() + atoms.baseline  # the sum is in float64
+        results = _by_structure(structures, atoms.starts, energies, *(t.numpy() for t in sums))
         if len(found) > 1:
             results = _with_more(results, found, [len(s.numbers) for s in structures])
         return self._with_uncertainty(structures, graph, results) if uncertainty else results
 
-    def _composed(self, structures: Sequence[Prepared]) -> tuple[Tensor, Tensor, Tensor]:
-        """Species, baseline energy and structure of each atom (N,), kept while the atoms stay the same."""
-        each = [s.numbers for s in structures]
-        numbers, sizes = np.concatenate(each) if len(each) > 1 else each[0], tuple(map(len, each))
-        key, kept = (sizes, numbers.tobytes()), self._composition  # read once: threads may share a model
-        if kept is None or kept[0] != key:
-            species = self._species_of_number[torch.from_numpy(numbers).long()]
-            system = torch.repeat_interleave(torch.tensor(sizes))
+    def _composed(self, structures: Sequence[Prepared]) -> _Composition:
+        """What depends on the elements only, kept while they stay the same."""
+        key = tuple(s.numbers.tobytes() for s in structures)
+        kept = self._composition  # read once: threads may share a model
+        if kept is None or kept.key != key:
+            sizes = torch.tensor([len(s.numbers) for s in structures])
+            numbers = torch.from_numpy(np.concatenate([s.numbers for s in structures])).long()
+            species = self._species_of_number[numbers]
+            on_device, system = species.to(self._device), torch.repeat_interleave(sizes)
             if self._program.takes_molecules:
-                on_device = torch.tensor(sizes, device=self._device)
-                self._program.potential.require_molecules(species.to(self._device), on_device)
-            self._composition = kept = key, (species, self._baseline[species], system)
-        return kept[1]
+                self._program.potential.require_molecules(on_device, sizes.to(self._device))
+            baseline, starts = self._baseline[species].numpy(), [0, *sizes.cumsum(0).tolist()]
+            kept = _Composition(key, on_device, baseline, system, system.to(self._device), starts)
+            self._composition = kept
+        return kept
 
     def _in_vacuum(self, structures: Sequence[Prepared]) -> bool:
         n = len(structures[0].numbers)
         return all(len(s.numbers) == n and in_vacuum(s, self._cutoff) for s in structures)
 
-    def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Tensor) -> list[Results]:
+    def _evaluate_molecules(self, structures: Sequence[Prepared], baseline: Array) -> list[Results]:
         positions = np.array([s.positions for s in structures])  # (S, n, 3)
         found = self._program.potential.molecules(torch.from_numpy(positions).to(self._device, self._dtype))
         energy, gradient = (t.cpu().numpy() for t in found)
-        each = baseline.numpy()[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
+        each = baseline[: positions.shape[1]] + energy[:, None] / positions.shape[1]  # (S, n)
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
         virial = 0.5 * (virial + virial.transpose(0, 2, 1))
         arrays = zip(structures, each.sum(axis=1).tolist(), -gradient, virial, each)
@@ -153,29 +178,41 @@ def _joined(pairs: Sequence[NeighborPairs], structures: Sequence[Prepared]) -> N
 
 
 def _by_structure(
-    structures: Sequence[Prepared], energies: Tensor, forces: Tensor, virial: Tensor, virials: Tensor
+    structures: Sequence[Prepared],
+    starts: Sequence[int],
+    energies: Array,
+    forces: Array,
+    virial: Array,
+    virials: Array,
 ) -> list[Results]:
-    sizes = [len(s.numbers) for s in structures]
-    per_atom = [v.numpy() for v in virials.split(sizes)] if len(virials) else [None] * len(sizes)
-    arrays = zip(structures, energies.split(sizes), forces.split(sizes), virial.numpy(), per_atom)
-    return [_results(s, e.sum().item(), f.numpy(), w, e.numpy(), w_i) for s, e, f, w, w_i in arrays]
+    results = []
+    for structure, first, end, w in zip(structures, starts, starts[1:], virial):
+        each, per_atom = energies[first:end], virials[first:end] if len(virials) else None
+        energy = float(np.add.reduce(each))
+        results.append(_results(structure, energy, forces[first:end], w, each, per_atom))
+    return results
 
 
 class GeneralModel:
-    """Any metatomic model: gradients to positions and strain; any number of full or half lists."""
+    """Any metatomic model: gradients to positions and strain; any number of full or half lists.
 
-    def __init__(self, model: Any, output: str, dtype: torch.dtype, device: torch.device):
+    Beside the energy it is asked for the quantities `more`, which it must have `declared`.
+    """
+
+    def __init__(
+        self, model: Any, output: str, more: Sequence[str], dtype: torch.dtype, device: torch.device
+    ):
         self._model = model
         self._output = output
+        self._more = {name: key for name in more if (key := QUANTITIES[name].output)}
         self._dtype = dtype
         self._device = device
         self._lists = list(model.requested_neighbor_lists())
-        self._per_atom = model.capabilities().outputs[output].sample_kind == "atom"
         self._components, self._properties = _pair_labels(device)
-        self._options = ModelEvaluationOptions(
-            length_unit="angstrom",
-            outputs={output: ModelOutput(unit="eV", sample_kind="atom" if self._per_atom else "system")},
-        )
+        kinds = {key: value.sample_kind for key, value in model.capabilities().outputs.items()}
+        units = {output: "eV"} | {key: QUANTITIES[name].unit for name, key in self._more.items()}
+        outputs = {key: ModelOutput(unit=unit, sample_kind=kinds[key]) for key, unit in units.items()}
+        self._options = ModelEvaluationOptions(length_unit="angstrom", outputs=outputs)
 
     def evaluate(
         self,
@@ -198,29 +235,30 @@ class GeneralModel:
             positions, strain, system = self._system(place, structure, lists)
             inputs.append((positions, strain))
             systems.append(system)
-        block = self._model(systems, self._options, check_consistency=False)[self._output].block()
+        found = self._model(systems, self._options, check_consistency=False)
+        energy = found[self._output].block().values
         leaves = [tensor for pair in inputs for tensor in pair]
         gradients: Sequence[Tensor | None] = [None] * len(leaves)
-        if block.values.requires_grad:
-            gradients = torch.autograd.grad(block.values.sum(), leaves, allow_unused=True)
-        values = block.values.detach().cpu().double()[:, 0]
-        samples = block.samples.values.cpu().long()
+        if energy.requires_grad:
+            gradients = torch.autograd.grad(energy.sum(), leaves, allow_unused=True)
+        sizes = [len(s.numbers) for s in structures]
+        totals, atoms = _of_structures(found[self._output], self._output, (), sizes)
         results = []
         for k, structure in enumerate(structures):
-            rows = samples[:, 0] == k
-            energies = None
-            if self._per_atom:
-                energies = torch.zeros(len(structure.numbers), dtype=torch.float64)
-                energies.index_add_(0, samples[rows, 1], values[rows])
             forces, virial = (
                 np.zeros(leaf.shape) if g is None else -g.cpu().double().numpy()
                 for leaf, g in zip(inputs[k], gradients[2 * k : 2 * k + 2])
             )
             virial = 0.5 * (virial + virial.T)
-            energy = values[rows].sum().item()
-            atoms = None if energies is None else energies.numpy()
-            results.append(_results(structure, energy, forces, virial, atoms, None))
-        return results
+            each = None if atoms is None else atoms[k]
+            results.append(_results(structure, float(totals[k]), forces, virial, each, None))
+        more: list[dict[str, Array]] = [{} for _ in structures]
+        for name, key in self._more.items():
+            quantity = QUANTITIES[name]
+            totals, atoms = _of_structures(found[key], key, quantity.shape, sizes)
+            for values, value in zip(more, totals if quantity.per == "system" else atoms or ()):
+                values[name] = value
+        return [replace(result, more=values or None) for result, values in zip(results, more)]
 
     def _system(self, place: int, structure: Prepared, lists: NeighborCache) -> tuple[Tensor, Tensor, System]:
         kind: dict[str, Any] = {"dtype": self._dtype, "device": self._device}
@@ -243,6 +281,49 @@ class GeneralModel:
         return positions, strain, system
 
 
+def _of_structures(
+    found: Any, name: str, shape: tuple[int, ...], sizes: Sequence[int]
+) -> tuple[list[Array], list[Array] | None]:
+    """Values of the structures, each of `shape`, of a model's output; and of their atoms, if it has them."""
+    n_values = [block.values[:1].numel() for block in found.blocks()]
+    if n_values != [math.prod(shape)]:
+        raise RunFailed(
+            f"the model's output '{name}' has {len(n_values)} block(s) with {n_values} components per "
+            f"sample; expected one with {math.prod(shape)}"
+        )
+    block = found.block()
+    values = block.values.detach().cpu().double().reshape(-1, *shape)
+    samples, per_atom = block.samples.values.cpu().long(), "atom" in block.samples.names
+    rows = samples[:, 0]
+    if per_atom:
+        rows = torch.tensor([0, *sizes]).cumsum(0)[rows] + samples[:, 1]
+    whole = values.new_zeros(sum(sizes) if per_atom else len(sizes), *shape).index_add_(0, rows, values)
+    if not per_atom:
+        return list(whole.numpy()), None
+    atoms = [part.numpy() for part in whole.split(list(sizes))]
+    return [part.sum(axis=0) for part in atoms], atoms
+
+
+def declared(outputs: Mapping[str, ModelOutput]) -> tuple[str, ...]:
+    """Quantities of the table, beside the energy, that a model with these outputs predicts: in a unit that
+    can be converted to ours, and of every atom where the quantity is one of atoms."""
+    names = []
+    for name, quantity in QUANTITIES.items():
+        output = None if quantity.output is None else outputs.get(quantity.output)
+        if name == "energy" or output is None or (quantity.per == "atom" and output.sample_kind != "atom"):
+            continue
+        if bool(quantity.unit) == bool(output.unit) and _convertible(output.unit, quantity.unit):
+            names.append(name)
+    return tuple(names)
+
+
+def _convertible(unit: str, other: str) -> bool:
+    try:
+        return unit_conversion_factor(unit, other) > 0
+    except ValueError:
+        return False
+
+
 def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int]) -> list[Results]:
     """The results with the other quantities of the table that the family returned."""
     more: list[dict[str, Array]] = [{} for _ in results]
@@ -259,8 +340,8 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
     pair."""
     for index, (structure, result) in enumerate(zip(structures, results)):
         # a sum is finite only if its terms are, and summing is cheaper than a test of each
-        virial = 0.0 if result.virial is None else result.virial.sum()
-        if math.isfinite(result.energy + result.forces.sum() + virial):
+        virial = 0.0 if result.virial is None else np.add.reduce(result.virial, axis=None)
+        if math.isfinite(result.energy + np.add.reduce(result.forces, axis=None) + virial):
             for name, value in (result.more or {}).items():
                 if not np.isfinite(value).all():
                     raise RunFailed(f"structure {index}: the model gave a {name} that is not finite")

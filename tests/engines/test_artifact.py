@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,21 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 
-from mlplugins import units
+from mlplugins import MLCalculator, units
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import NeighborCache, PlainStructure, combine, load
+from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.structure import prepare
+from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones
+from mlplugins.quantities import QUANTITIES, Quantity
+from tests.test_quantities import RECORD
 
 from . import direct_model, general_model
 from .conftest import CUTOFF, EPSILON, ONSET, SIGMA, crystal, molecule, slab, triclinic, write_lennard_jones
 
+BOHR = 0.529177210903  # Å
 STEP = 1e-4  # Å, or strain
 
 
@@ -187,6 +194,32 @@ def test_general_metatomic_model(general_models, structure, per_atom, bohr_and_h
         model.evaluate([structure], virials=True)
 
 
+@pytest.mark.parametrize(("per_atom", "unit"), [(True, "e*Bohr"), (False, "e*A")])
+def test_other_quantities_of_a_general_model(tmp_path, monkeypatch, per_atom, unit):
+    """A dipole that somebody else's model declares, in another unit, is in the results and in ASE's."""
+    table: dict[str, Quantity] = {}
+    exec(RECORD, {"QUANTITIES": table, "Quantity": Quantity})
+    monkeypatch.setitem(QUANTITIES, "dipole", table["dipole"])
+    path, batch = tmp_path / "model.pt", [triclinic(), molecule()]
+    general_model.write(path, per_atom, False, unit)
+    model = load(path)
+    assert (model.more, model.unused) == (("dipole",), ())
+    results = model.evaluate(batch)
+    for atoms, result in zip(batch, results):
+        i, r, v = neighbor_list("idD", atoms, general_model.LONG)
+        expected = (i * (1 - (r / general_model.LONG) ** 2) ** 3) @ v * (BOHR if unit == "e*Bohr" else 1)
+        assert np.abs(expected).max() > 0.1
+        assert np.allclose(result.get("dipole"), expected, rtol=1e-7, atol=1e-11)
+        atoms.calc = MLCalculator(path)
+        assert np.array_equal(atoms.get_dipole_moment(), model.evaluate([atoms])[0].get("dipole"))
+    # units that cannot be converted, or that are not stated: named, not guessed
+    monkeypatch.setitem(QUANTITIES, "dipole", replace(table["dipole"], unit="eV"))
+    assert (load(path).more, load(path).unused) == ((), (general_model.DIPOLE,))
+    monkeypatch.setitem(QUANTITIES, "dipole", replace(table["dipole"], unit=""))
+    assert load(path).more == ()
+    assert load(path).evaluate(batch[:1])[0].more is None
+
+
 def test_outputs_that_are_not_passed_on_are_named(tmp_path, argon_model):
     path = tmp_path / "direct.pt"
     direct_model.write(path)
@@ -230,6 +263,20 @@ def test_neighbor_cache_follows_moving_atoms_and_cells(argon_model):
             assert cached.energy == fresh.energy
             assert np.array_equal(cached.forces, fresh.forces)
             assert np.array_equal(cached.virial, fresh.virial)
+
+
+def test_what_depends_on_the_elements_follows_them(tmp_path):
+    """Same atoms, other elements or another division into structures: energies of atoms far apart."""
+    parameters, baseline = lennard_jones.Hyperparameters(), {"Ne": 1.0, "Ar": 100.0}
+    path = tmp_path / "model.pt"
+    card = ModelCard("lennard-jones", list(baseline), list(baseline.values()))
+    save(lennard_jones.Model(list(baseline), parameters), path, card, "float64")
+    model, lists = load(path), NeighborCache(skin=1.0)
+    for batch in (["ArNe", "Ne"], ["Ar", "Ne2"], ["Ne", "Ar2"], ["NeAr", "Ne"], ["ArNe"], ["ArNe", "Ne"]):
+        structures = [Atoms(f, np.arange(len(Atoms(f)))[:, None] * [0, 0, 50.0]) for f in batch]
+        for atoms, result in zip(structures, model.evaluate(structures, lists=lists)):
+            assert result.energies.tolist() == [baseline[symbol] for symbol in atoms.symbols]
+            assert result.energy == result.energies.sum()
 
 
 def _kept(lists):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes, compare_atoms
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
@@ -169,6 +169,34 @@ def test_results_are_reused_until_something_changes(argon_model):
     assert np.array_equal(properties["forces"], forces)
     atoms.pbc = False
     assert np.abs(atoms.get_forces() - forces).max() > 1e-3
+
+
+def test_every_change_is_seen_and_the_atoms_of_the_results_are_known(argon_model):
+    atoms = triclinic()
+    atoms.calc = calc = MLCalculator(argon_model)
+    assert calc.atoms is None
+    assert calc.check_state(atoms) == all_changes
+    atoms.get_forces()
+    assert calc.check_state(atoms) == []
+    assert compare_atoms(calc.atoms, atoms) == []
+    before = atoms.copy()
+    changes = {
+        "positions": lambda a: a.positions.__setitem__((1, 2), np.nextafter(a.positions[1, 2], 9.0)),
+        "numbers": lambda a: a.numbers.__setitem__(0, 36),
+        "cell": lambda a: a.cell.__setitem__((2, 1), a.cell[2, 1] + 1e-9),
+        "pbc": lambda a: a.pbc.__setitem__(1, False),
+    }
+    for name, change in changes.items():
+        changed = atoms.copy()
+        change(changed)
+        assert calc.check_state(changed) == [name]
+    assert calc.check_state(atoms[:-1]) == all_changes
+    calc.atoms.positions[0] += 1.0  # of a new object
+    atoms.positions[0] += 1.0
+    assert compare_atoms(calc.atoms, before) == []
+    assert np.array_equal(calc.get_property("forces"), calc.results["forces"])
+    calc.reset()
+    assert calc.atoms is None
 
 
 def test_two_structures_through_one_calculator(argon_model):

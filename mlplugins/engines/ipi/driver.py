@@ -216,7 +216,7 @@ class MLDriver(Dummy_driver):
     def _extras(self, committee: Committee) -> str:
         members, extras = committee.members, in_atomic_units(committee.mean)
         if len(members) == 1:
-            return json.dumps(extras)
+            return json.dumps(extras) if extras else "{}"
         extras |= {
             "committee_pot": [_energy(member.energy) for member in members],
             "energy_uncertainty": _energy(committee.energy_spread),
