@@ -233,7 +233,6 @@ def load(
     ours = _ours(archive, loaded, energy)
     if ours is None:
         _require_plain_inputs(path, loaded)
-    more = declared(capabilities.outputs)
     dtype = (ours and ours.dtype) or capabilities.dtype
     return Artifact(
         path=path,
@@ -248,16 +247,14 @@ def load(
         versions=archive.versions,
         extensions=tuple(library.name for library in archive.extensions),
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
-        more=more,
+        more=declared(capabilities.outputs),
         references=archive.references,
         devices=tuple(capabilities.supported_devices),
         exchange_width=ours.exchange_width if ours else 0,
         n_parameters=sum(p.numel() for p in loaded.parameters()),
         energy_output=energy,
         per_atom=ours is not None or capabilities.outputs[energy].sample_kind == "atom",
-        _model=EdgeGradientModel(loaded.module, lists[0], getattr(torch, dtype), target)
-        if ours
-        else GeneralModel(loaded, energy, more, getattr(torch, dtype), target),
+        _model=_evaluator(loaded, ours, energy, getattr(torch, dtype), target),
         _known=np.array(capabilities.atomic_types),
     )
 
@@ -314,6 +311,14 @@ def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
             f"asks for neighbours within {range_:g} Å: copy it again, or export the model again"
         )
     return entries
+
+
+def _evaluator(
+    loaded: Any, ours: Entries | None, energy: str, dtype: torch.dtype, device: torch.device
+) -> EdgeGradientModel | GeneralModel:
+    if ours is not None:
+        return EdgeGradientModel(loaded.module, loaded.requested_neighbor_lists()[0], dtype, device)
+    return GeneralModel(loaded, energy, declared(loaded.capabilities().outputs), dtype, device)
 
 
 def _device(device: str) -> torch.device:
