@@ -14,7 +14,7 @@ from mlplugins.errors import BadInput
 if TYPE_CHECKING:
     from mlplugins.checkpoints.native import Checkpoint
 
-NOT_FORMATS = ("native", "unpickle")
+NOT_FORMATS = ("added", "native", "unpickle")
 
 NATIVE = {"family", "format", "hyperparameters"}
 """Strings that our own checkpoints hold."""

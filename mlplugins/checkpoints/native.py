@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlplugins import models
-from mlplugins.checkpoints import _record, unpickle
+from mlplugins.checkpoints import _record, added, unpickle
 from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES, ModelCard
@@ -79,8 +79,7 @@ def read(path: Path | str) -> Checkpoint:
                 f"(written by mlplugins {content['versions'].get('mlplugins')}): "
                 f"{' '.join(str(error).split())}"
             ) from error
-        return Checkpoint(
-            potential=potential.eval(),
+        card = ModelCard(
             family=content["family"],
             elements=list(content["elements"]),
             baseline=[float(energy) for energy in content["baseline"]],
@@ -95,6 +94,8 @@ def read(path: Path | str) -> Checkpoint:
             },
             references=family.references,
         )
+        potential, card = added.add(potential.eval(), card, content.get("added", []))
+        return Checkpoint(potential=potential, **vars(card))
 
 
 def _load(potential: Potential, weights: dict[str, Tensor], adapter: dict[str, Any] | None) -> None:

@@ -10,7 +10,7 @@ from mlplugins.cli import _common
 from mlplugins.errors import BadInput
 
 if TYPE_CHECKING:
-    from mlplugins.workflows.convert import RadialTables
+    from mlplugins.workflows.convert import Changes, RadialTables
 
 
 def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: str) -> None:
@@ -61,6 +61,38 @@ def tables(args: argparse.Namespace) -> RadialTables | None:
     if args.radial_tables is None:
         return None
     return RadialTables(args.radial_tables, args.structures or ())
+
+
+def add_terms(parser: argparse.ArgumentParser) -> None:
+    """Terms beside the model: `--zbl`, `--d3`."""
+    parser.add_argument(
+        "--zbl",
+        nargs="*",
+        type=float,
+        metavar="Å",
+        help="add the screened nuclear repulsion (ZBL) of LAMMPS' pair_style zbl INNER OUTER (Å); without "
+        "numbers it ends at 0.7 of the sum of the covalent radii of each pair",
+    )
+    parser.add_argument(
+        "--d3",
+        nargs="+",
+        metavar="NAME",
+        help="add D3 dispersion: functional and damping (pbe-bj, r2scan-bj, revpbe-zero), and the cutoff of "
+        "its pairs in Å if it is not to be 12",
+    )
+
+
+def changes(args: argparse.Namespace) -> Changes:
+    """Radial tables and terms as they are asked for."""
+    from mlplugins.workflows.convert import Changes
+
+    return Changes(tables(args), **terms(args))
+
+
+def terms(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_terms` that were given, as `Changes` and the section `add` take them."""
+    given = {"zbl": args.zbl or (None if args.zbl is None else True), "d3": args.d3}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def print_tables(record: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ example:
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables 1025
   mlplugins convert checkpoint_sevennet_mf_0.pth --task PBE
+  mlplugins convert checkpoint_sevennet_0.pth --zbl 0.8 1.4
 
 The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
 taken, too: to keep fewer elements, in another precision, portable, or with tables.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 
 from mlplugins import files
-from mlplugins.cli import _common, _model_file
+from mlplugins.cli import _common, _model_file, info
 from mlplugins.errors import BadInput
 
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="which of several levels of theory: head of MACE (default: 'Default') or task of SevenNet",
     )
+    _model_file.add_terms(parser)
     _common.add_json(parser)
 
 
@@ -53,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from mlplugins.workflows.convert import convert
 
     path = _model_file.checked(args, "model.pt")
-    tables = _model_file.tables(args)
-    record = convert(path, args.output, args.elements, args.head, args.dtype, args.portable, tables)
+    changes = _model_file.changes(args)
+    record = convert(path, args.output, args.elements, args.head, args.dtype, args.portable, changes)
     _model_file.print_tables(record)
     _print(record)
     files.write_json(args.json, record)
@@ -73,4 +75,5 @@ def _print(record: dict) -> None:
         f"cutoff {record['cutoff_A']:g} Å, {record['layers']} layers, {record['parameters']:,} parameters",
         soft_wrap=True,
     )
-    console.print(f"{record['model']}: {record['family']}, {record['dtype']}{kind}", soft_wrap=True)
+    family = " + ".join(map(info.term, record["parts"])) or record["family"]
+    console.print(f"{record['model']}: {family}, {record['dtype']}{kind}", soft_wrap=True)

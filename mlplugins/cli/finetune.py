@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune; 0 if the model was written."""
     from mlplugins import training
     from mlplugins.cli import _display, simulate
+    from mlplugins.training import finetune_config
     from mlplugins.workflows.finetune import finetune
 
     path = _common.existing_file(args.config)
@@ -47,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
     console = _common.console(quiet=training.is_helper())
     with _display.Display(console) as display:
         trained = finetune(
-            path, directory, display, args.restart, lambda campaign: simulate.drive(campaign, console)
+            train.with_terms(finetune_config.load(path), args),
+            directory,
+            display,
+            args.restart,
+            lambda campaign: simulate.drive(campaign, console),
         )
     if trained.is_main:
         files.write_json(args.json, trained.metrics)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
     layers = record["layers"]
     cutoff = "–" if record["cutoff_A"] is None else f"{record['cutoff_A']:g} Å"
     if layers is not None and layers > 1:
-        cutoff += f"; range {record['interaction_range_A']:g} Å = {layers} layers × {record['cutoff_A']:g} Å"
+        cutoff += f"; range {record['interaction_range_A']:g} Å"
+        if math.isclose(record["interaction_range_A"], layers * record["cutoff_A"]):
+            cutoff += f" = {layers} layers × {record['cutoff_A']:g} Å"
     references = record["references"]
     papers = [*references.get("model", []), *references.get("architecture", [])]
     return [
@@ -66,7 +69,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("date", record["date"] or UNSTATED),
         ("licence", str(record["licence"] or UNSTATED)),
         ("cite", _list(papers) or UNSTATED),
-        ("model", f"{record['family'] or _foreign(record['wraps'])}, {record['dtype']}"),
+        ("model", f"{_model(record)}, {record['dtype']}"),
         ("file", f"{record['file']} ({record['bytes'] / 1e6:.2f} MB)"),
     ]
 
@@ -131,6 +134,28 @@ def _data(data: dict[str, Any] | None) -> str:
     if source:
         texts.append(f"from {source.get('file', '?')} ({source.get('format', '?')})")
     return "; ".join(texts) or UNSTATED
+
+
+def _model(record: dict[str, Any]) -> str:
+    """The family; of a sum its terms, those without parameters in full."""
+    if not record["parts"]:
+        return record["family"] or _foreign(record["wraps"])
+    return " + ".join(map(term, record["parts"]))
+
+
+def term(values: dict[str, Any]) -> str:
+    """One term of a sum, as `mlplugins info` and `convert` show it.
+
+    >>> term({"family": "zbl", "inner": 0.8, "outer": 1.6}), term({"family": "nequip", "cutoff": 5.0})
+    ('zbl (0.8 to 1.6 Å)', 'nequip')
+    """
+    family = str(values.get("family", "?"))
+    if family == "d3":
+        return f"d3 ({values.get('functional')}-{values.get('damping')}, {values.get('cutoff'):g} Å)"
+    if family != "zbl":
+        return family
+    inner, outer = values.get("inner"), values.get("outer")
+    return "zbl (to 0.7 of the covalent radii)" if outer is None else f"zbl ({inner:g} to {outer:g} Å)"
 
 
 def _foreign(inside: str | None) -> str:

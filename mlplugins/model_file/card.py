@@ -42,6 +42,11 @@ class ModelCard:
         return found
 
     @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The terms of a `sum`, each with its `family`; none of another model."""
+        return list(self.hyperparameters["terms"]) if self.family == "sum" else []
+
+    @property
     def stated(self) -> dict[str, Any]:
         """Authors, licence and papers of the model, as the section `export` of its configuration says."""
         configuration = self.details.get("configuration")

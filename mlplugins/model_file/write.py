@@ -130,7 +130,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
     capabilities = ModelCapabilities(
         outputs=outputs,
         atomic_types=[atomic_numbers[symbol] for symbol in card.elements],
-        interaction_range=float("inf") if whole else potential.n_layers * potential.cutoff,
+        interaction_range=float("inf") if whole else potential.reach,
         length_unit="angstrom",
         supported_devices=["cpu", "cuda"],
         # of inputs and outputs: metatomic knows one for both, and a total energy needs more than seven digits

@@ -38,19 +38,22 @@ class Potential(nn.Module):
     Attributes:
         predicts: quantities of `mlplugins.quantities` that `forward` returns, per atom; the energy first.
         cutoff: range of one layer, Å.
-        n_layers: number of message-passing layers; the interaction range is `n_layers * cutoff`.
+        n_layers: number of message-passing layers.
+        reach: the interaction range, Å; `n_layers * cutoff` unless a family says less.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
     """
 
     predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
     cutoff: float
     n_layers: int
+    reach: float
     exchange_width: int
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
         self.cutoff = float(cutoff)
         self.n_layers = int(n_layers)
+        self.reach = self.n_layers * self.cutoff
         self.exchange_width = int(exchange_width)
         self.exchange: nn.Module = nn.Identity()
 

@@ -125,7 +125,9 @@ def use_radial_tables(potential: Potential, n_knots: int) -> None:
     """
     if n_knots < FEWEST_KNOTS:
         raise BadInput(f"radial tables: expected {FEWEST_KNOTS} knots or more, got {n_knots}")
-    for part in potential.parts():
+    parts = potential.parts()
+    learned = [part for part in parts if any(True for _ in part.parameters())]  # a repulsion has nothing to
+    for part in learned or parts:
         if not isinstance(part, HasRadialNetworks):
             raise BadInput(f"radial tables: {type(part).__module__} has no radial network to tabulate")
         part.use_radial_tables(n_knots)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.nn.radial import quintic_switch
 from mlplugins.structures.graph import Graph
 
 
@@ -52,8 +53,7 @@ class Model(Potential):
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
         i, j = graph.species[graph.centers], graph.species[graph.neighbors]  # (E,)
         x6 = (self.sigma[i, j] / r) ** 6
-        x = ((r / self.cutoff - self.onset) / (1.0 - self.onset)).clamp(0.0, 1.0)
-        switch = 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x)
+        switch = quintic_switch(r / self.cutoff, self.onset)
         edge_energy = switch * 4.0 * self.epsilon[i, j] * (x6 * x6 - x6)
         energy = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         return {"energy": energy.index_add(0, graph.centers, 0.5 * edge_energy)}

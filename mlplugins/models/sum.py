@@ -45,11 +45,23 @@ class Model(Potential):
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         if len(hyperparameters.terms) < 2:
             raise BadInput(f"sum: expected two 'terms' or more, got {len(hyperparameters.terms)}")
-        terms = [_term(elements, dict(term)) for term in hyperparameters.terms]
+        self._consist_of([_term(elements, dict(term)) for term in hyperparameters.terms])
+
+    @classmethod
+    def of(cls, terms: List[Potential]) -> "Model":
+        """The sum of models that exist already, for the same elements."""
+        model = cls.__new__(cls)
+        model._consist_of(terms)
+        return model
+
+    @torch.jit.unused
+    def _consist_of(self, terms: List[Potential]) -> None:
         cutoff = max(term.cutoff for term in terms)
-        reach = max(term.n_layers * term.cutoff for term in terms)
+        reach = max(term.reach for term in terms)
         # round-off must not add a layer
-        super().__init__(cutoff, math.ceil(reach / cutoff - 1e-9), max(t.exchange_width for t in terms))
+        n_layers = math.ceil(reach / cutoff - 1e-9)
+        Potential.__init__(self, cutoff, n_layers, max(term.exchange_width for term in terms))
+        self.reach = reach
         self.predicts = _predicted(terms)
         self.names: List[str] = list(self.predicts)
         self.terms = nn.ModuleList(terms)

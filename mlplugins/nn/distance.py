@@ -31,7 +31,7 @@ class Agnesi(nn.Module):
         super().__init__()
         for name, value in (("a", 1.0805), ("q", 0.9183), ("p", 4.5791)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
-        self.register_buffer("range", 0.5 * _sum_of_radii(elements))  # (S, S), Å
+        self.register_buffer("range", 0.5 * sum_of_radii(elements))  # (S, S), Å
 
     def forward(self, r: Tensor, species: Tensor, edges: List[Tensor]) -> Tensor:
         rho = r / self.range[species[edges[0]], species[edges[1]]]
@@ -50,7 +50,7 @@ class Soft(nn.Module):
     def __init__(self, elements: List[str]) -> None:
         super().__init__()
         self.register_buffer("alpha", torch.tensor(4.0, dtype=torch.float64))
-        self.register_buffer("range", _sum_of_radii(elements))  # (S, S), Å
+        self.register_buffer("range", sum_of_radii(elements))  # (S, S), Å
 
     def forward(self, r: Tensor, species: Tensor, edges: List[Tensor]) -> Tensor:
         r_0 = self.range[species[edges[0]], species[edges[1]]]
@@ -63,6 +63,7 @@ class Soft(nn.Module):
 TRANSFORMS: Dict[str, Optional[Type[nn.Module]]] = {"none": None, "agnesi": Agnesi, "soft": Soft}
 
 
-def _sum_of_radii(elements: List[str]) -> Tensor:
+def sum_of_radii(elements: List[str]) -> Tensor:
+    """Sums of covalent radii (S, S), Å."""
     radius = torch.tensor([covalent_radius(symbol) for symbol in elements], dtype=torch.float64)
     return radius[:, None] + radius[None, :]

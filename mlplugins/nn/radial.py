@@ -68,6 +68,16 @@ def xplor_cutoff_slope(x: Tensor, onset: float) -> Tensor:
     return 12.0 / (1.0 - a2) ** 3 * x * (1.0 - x2) * (a2 - x2)
 
 
+def quintic_switch(x: Tensor, onset: float) -> Tensor:
+    """1 below `onset`, 0 beyond x = 1; value, first and second derivative are continuous.
+
+    >>> quintic_switch(torch.tensor([0.5, 0.9, 1.0, 1.5]), 0.8)
+    tensor([1.0000, 0.5000, 0.0000, 0.0000])
+    """
+    t = ((x - onset) / (1.0 - onset)).clamp(0.0, 1.0)
+    return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
+
+
 class BesselBasis(nn.Module):
     """Radial basis B_n(r) = √(2/r_c) sin(b_n π r / r_c) / r, times an envelope.
 

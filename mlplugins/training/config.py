@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlplugins import config, files, models, registry, synonyms
+from mlplugins.checkpoints import added
+from mlplugins.checkpoints.added import Term
 from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
@@ -50,6 +52,23 @@ class PriorSection(Section):
     forces: str | None = None
 
 
+class TermsSection(Section):
+    """Terms without parameters.
+
+    Attributes:
+        zbl: screened nuclear repulsion: true, or where its switching function begins and ends, Å.
+        d3: dispersion: functional and damping (`pbe-bj`), or these and the cutoff of the pairs, Å.
+    """
+
+    zbl: Literal[True] | list[float] | None = None
+    d3: str | list[str | float] | None = None
+
+    @property
+    def terms(self) -> list[Term]:
+        """As terms of the family `sum`."""
+        return added.terms(**{name: value for name, value in self if value is not None})
+
+
 class DataSection(Section):
     """The data to learn from.
 
@@ -60,6 +79,7 @@ class DataSection(Section):
         keys: names of the labels.
         prior: labels of a cheaper method in the same files: their difference to the labels is learned
             (Δ-learning), and whoever runs the model adds that method.
+        subtract: terms whose energies, forces and stress are taken off the labels; the model is without them.
         elements: symbols in the order of the species index; those of the training data if absent.
         baseline: `fit` (least squares), `isolated` (the energies of the isolated atoms among the training
             frames), or the energy of every element, eV per atom.
@@ -72,6 +92,7 @@ class DataSection(Section):
     test: str | list[str] | None = None
     keys: KeySection = KeySection()
     prior: PriorSection | None = None
+    subtract: TermsSection | None = None
     elements: list[str] | None = None
     baseline: Literal["fit", "isolated"] | dict[str, float] = "fit"
     weights: dict[str, Weight] = {}
@@ -214,12 +235,28 @@ class ExportSection(Section):
 
 
 class RunConfiguration(Section):
-    """The common part of a training and a fine-tuning run."""
+    """The common part of a training and a fine-tuning run.
+
+    Attributes:
+        add: terms that the written model holds beside what is learned. Labels are of the whole, so that the
+            rest is learned from labels without these terms.
+    """
 
     data: DataSection
+    add: TermsSection | None = None
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
     seed: Seed = 0
+
+    @property
+    def added(self) -> list[Term]:
+        """The terms of `add`."""
+        return self.add.terms if self.add else []
+
+    @property
+    def subtracted(self) -> list[Term]:
+        """Terms that the labels lose before anything is learned."""
+        return [*(self.data.subtract.terms if self.data.subtract else []), *self.added]
 
     @property
     def needs_forces(self) -> bool:

@@ -19,6 +19,7 @@ from mlplugins.models.composition import Composition
 from mlplugins.structures import batch, consistency, dataset, labels, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
+from mlplugins.training import subtraction
 from mlplugins.training.config import Configuration, DataSection, RunConfiguration
 
 Labeller = Callable[[list[Structure]], list[Structure]]
@@ -91,13 +92,16 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     need_forces = configuration.needs_forces
     if data.prior is not None and label is None:
         label = _without_prior(data, need_forces)
-    train = _read(data.train, keys, need_forces, label)
+    terms = configuration.subtracted
+    train = subtraction.without(terms, _read(data.train, keys, need_forces, label))
     if label is None or data.prior is not None:
         labels.require_named(train, keys)
     held_out = None
     if not isinstance(data.validation, float):
-        held_out = _read(data.validation, keys, need_forces, label)
-    test = _read(data.test, keys, need_forces, label) if data.test is not None else []
+        held_out = subtraction.without(terms, _read(data.validation, keys, need_forces, label))
+    test = []
+    if data.test is not None:
+        test = subtraction.without(terms, _read(data.test, keys, need_forces, label))
     frames = [*train, *(held_out or []), *test]
     if not data.mixed_pbc:
         validation.check_periodicity(frames)

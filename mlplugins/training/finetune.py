@@ -10,7 +10,7 @@ from typing import Any
 from ase.data import atomic_numbers
 
 from mlplugins import checkpoints, files
-from mlplugins.checkpoints import native
+from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
@@ -138,6 +138,8 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
             f"'{configuration.finetune.strategy}' has nothing to train; strategies with a model of their own "
             f"are {' and '.join(OWN_MODEL)}"
         )
+    added.require_possible(whole.potential, configuration.subtracted, configuration.base.checkpoint)
+    added.require_without_dispersion(whole, configuration.subtracted)
     elements = whole.composition.elements
     options = configuration.options
     replayed: list[Structure] = []
@@ -241,7 +243,9 @@ def _record(task: FinetuneTask, made: Plan) -> Record:
         name: data.graphs(structures, task.sets.baseline, cutoff, dtype)
         for name, structures in named_sets(task.sets).items()
     }
-    origin = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
+    origin: dict[str, Any] = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
+    if "d3" in [part["family"] for part in task.base.parts]:
+        origin["dispersion"] = "D3 of the base"  # which a student learns
     card = first_card(task.sets, made.family, made.hyperparameters, task.base.references, finetune=origin)
     return Record(task.configuration, task.sets, graphs, card)
 

@@ -185,6 +185,11 @@ def parse(content: Any, source: str) -> FinetuneConfiguration:
     _check_model(configuration, source)
     if configuration.data.elements is not None:
         raise BadInput(f"{source}: data.elements: the base has the elements; say base.elements")
+    if configuration.strategy == "distill" and configuration.subtracted:
+        raise BadInput(
+            f"{source}: add, data.subtract: 'distill' learns what the base predicts, no other labels: leave "
+            "them out, or add the term to the finished model (`mlplugins convert`)"
+        )
     if configuration.data.prior is not None:
         raise BadInput(
             f"{source}: data.prior: a base gives whole energies, not differences: leave it out, or train anew"

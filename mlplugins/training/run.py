@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from mlplugins import models
-from mlplugins.checkpoints import native
+from mlplugins.checkpoints import added, native
+from mlplugins.checkpoints.added import Term
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.write import save as export
@@ -60,6 +61,7 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
+    added.require_possible(potential, configuration.added)
     sets = require_learnable(configuration, sets, potential.predicts)
     before = None if restart else finished_before(directory, configuration, sets, observer)
     if before is not None:
@@ -216,6 +218,7 @@ class Files:
             "configuration": record.configuration.model_dump(mode="json"),
             "sha256": sets.sha256,
             "versions": results.versions(),
+            **({"added": terms} if (terms := record.configuration.added) else {}),
             **(more or {}),
         }
         self.columns = results.log_columns(sets.train)
@@ -313,9 +316,16 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
     )
     errors = {name: report[name] for name in named_sets(sets) if report[name]}
     trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))
+    trained = _with_terms(trained, record.configuration.added)
     dtype = settings.dtype or record.configuration.training.dtype
     export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)
     return trained
+
+
+def _with_terms(trained: Trained, terms: Sequence[Term]) -> Trained:
+    """The run with the terms of `add` beside what it learned: what is written, and returned."""
+    potential, card = added.add(trained.potential, trained.card, terms)
+    return replace(trained, potential=potential, card=card)
 
 
 def named_sets(sets: DataSets) -> dict[str, list[Structure]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mlplugins import models
+from mlplugins.checkpoints import added
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.structures.dataset import Structure
@@ -98,6 +99,9 @@ def train(
     before = None if restart else finished_before(directory, configuration, sets, observer)
     if before is not None:
         return before
+    if configuration.added:
+        unsolved = models.family(family).Model(sets.elements, configuration.hyperparameters)
+        added.require_possible(unsolved, configuration.added)
     task = SolverTask(
         family,
         configuration.hyperparameters,

@@ -10,7 +10,7 @@ from typing import Any
 from ase import Atoms
 
 from mlplugins import checkpoints, elements, files
-from mlplugins.checkpoints import native
+from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.card import DTYPES
@@ -36,6 +36,21 @@ class RadialTables:
     structures: Path | str | Sequence[Atoms] = ()
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What is changed of the model.
+
+    Attributes:
+        tables: radial tables.
+        zbl: a screened nuclear repulsion is added: True, or where its switching function begins and ends, Å.
+        d3: dispersion is added: functional and damping (`pbe-bj`), or these and the cutoff of the pairs, Å.
+    """
+
+    tables: RadialTables | None = None
+    zbl: bool | Sequence[float] = False
+    d3: str | Sequence[Any] | None = None
+
+
 def convert(
     checkpoint: Path | str,
     output: Path | str = "model.pt",
@@ -43,7 +58,7 @@ def convert(
     head: str | None = None,
     dtype: str = "float32",
     portable: bool = False,
-    tables: RadialTables | None = None,
+    changes: Changes = Changes(),
 ) -> dict[str, Any]:
     """Write the model of a foreign checkpoint as a model.pt, without the foreign package.
 
@@ -54,13 +69,14 @@ def convert(
         head: which one of several: head of MACE, task (fidelity) of SevenNet.
         dtype: precision in which the model computes, `float32` or `float64`.
         portable: free of the ops of mlplugins, for engines that know nothing of them.
-        tables: radial tables.
+        changes: radial tables, core repulsion, …
 
     Returns:
         What `mlplugins convert --json` writes.
 
     Raises:
-        BadInput: no such file, an unknown format or option, an element that the model does not know.
+        BadInput: no such file, an unknown format or option, an element that the model does not know, a
+            term that it has already.
         RunFailed: the file cannot be written.
     """
     path = Path(checkpoint)
@@ -68,10 +84,13 @@ def convert(
     found = checkpoints.read(path, None if elements is None else list(elements), head)
     source = found.details["source"]
     name = f"{source['format']} ({path.name})"
-    stored = _write(found, Path(output), _Options(name, dtype, portable, tables))
+    potential, found = added.add(found.potential, found, added.terms(changes.zbl, changes.d3))
+    found = replace(found, potential=potential)
+    stored = _write(found, Path(output), _Options(name, dtype, portable, changes.tables))
     return {
         "model": str(output),
         "family": found.family,
+        "parts": found.parts,
         "elements": found.elements,
         "cutoff_A": found.potential.cutoff,
         "layers": found.potential.n_layers,

@@ -55,6 +55,7 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "bytes": archive.path.stat().st_size,
         "name": archive.name,
         "family": ours.family if ours else None,
+        "parts": _parts(record) if ours and ours.family == "sum" else [],
         "wraps": entries.family if entries and not ours else None,
         "format": entries.format if entries else None,
         "elements": [elements.symbol(number) for number in capabilities["atomic_types"]],
@@ -78,6 +79,12 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
 def _layers(model: _contents.Contents) -> int:
     whole = math.isinf(model.interaction_range)  # of one molecule
     return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
+
+
+def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The terms of a sum, each with its `family`."""
+    terms = _section(record, "hyperparameters").get("terms")
+    return [term for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
 
 
 def _data(record: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,9 @@ from mlplugins import MLCalculator
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.models import d3, zbl
+from mlplugins.models.base import TrainingStatistics
+from mlplugins.structures.batch import graph_of
 
 SMALL = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
 TWO_HEADS = SMALL.parent / "data" / "mace_two_heads.model.xz"
@@ -70,6 +73,61 @@ def test_radial_tables(tmp_path, capsys):
     atoms.rattle(0.1, seed=0)
     first, second = (artifact.load(path).evaluate([atoms])[0] for path in (exact, tables))
     assert 0 < np.abs(second.forces - first.forces).max() < 1e-4 * np.abs(first.forces).max()
+
+
+def test_zbl_is_added_once(tmp_path, capsys):
+    """The sum is the model and the repulsion; what it holds survives reading, other elements, tables."""
+    plain, whole, part = (str(tmp_path / f"{name}.pt") for name in ("plain", "whole", "part"))
+    record = tmp_path / "r.json"
+    words = ["--dtype", "float64", "-o"]
+    assert main(["convert", str(SMALL), *words, plain]) == 0
+    assert main(["convert", str(SMALL), *words, whole, "--zbl", "0.8", "1.6", "--json", str(record)]) == 0
+    assert "whole.pt: nequip + zbl (0.8 to 1.6 Å), float64" in capsys.readouterr().out
+    assert json.loads(record.read_text())["parts"][1] == {"family": "zbl", "inner": 0.8, "outer": 1.6}
+    tables = ["--elements", "S", "Li", "--radial-tables", "2049"]
+    assert main(["convert", whole, *words, part, *tables]) == 0
+    atoms = Atoms("LiSLi", positions=[[0, 0, 0], [1.2, 0, 0], [0, 2.4, 0.3]])
+    repulsion = zbl.Model(["Li", "S"], zbl.Hyperparameters(0.8, 1.6))
+    added = float(repulsion(graph_of(atoms, ["Li", "S"], 1.6))["energy"].detach().sum())
+    energy = {path: artifact.load(path).evaluate([atoms])[0].energy for path in (plain, whole, part)}
+    assert added > 1.0
+    assert energy[whole] - energy[plain] == pytest.approx(added, abs=1e-10)
+    assert energy[part] == pytest.approx(energy[whole], abs=1e-4)
+    assert main(["convert", whole, *words, part, "--zbl"]) == 2
+    assert "zbl: sevennet_0130_even.pth has a screened nuclear repulsion already" in capsys.readouterr().err
+    assert main(["convert", str(SMALL), *words, part, "--zbl", "1.0"]) == 2
+    assert "zbl: expected two distances, inner and outer (Å), or none, got [1.0]" in capsys.readouterr().err
+    assert main(["info", whole]) == 0
+    assert "nequip + zbl (0.8 to 1.6 Å)" in capsys.readouterr().out
+
+
+def test_dispersion_is_added_once(tmp_path, capsys):
+    pytest.importorskip("tad_dftd3", reason="pip install 'mlplugins[d3]'")
+    plain, whole, part = (str(tmp_path / f"{name}.pt") for name in ("plain", "whole", "part"))
+    words = ["--dtype", "float64", "-o"]
+    assert main(["convert", str(SMALL), *words, plain]) == 0
+    assert main(["convert", str(SMALL), *words, whole, "--d3", "pbe-bj", "9", "--zbl"]) == 0
+    assert "nequip + zbl (to 0.7 of the covalent radii) + d3 (pbe-bj, 9 Å)" in capsys.readouterr().out
+    assert main(["convert", whole, *words, part, "--elements", "S", "Li"]) == 0
+    atoms = Atoms("LiSLi", positions=[[0, 0, 0], [2.2, 0, 0], [0, 2.4, 0.3]])
+    term = d3.Model(["Li", "S"], d3.Hyperparameters(**d3.parameters("pbe-bj", 9.0)))
+    term.initialise(TrainingStatistics(1.0, 1.0))
+    added = float(term(graph_of(atoms, ["Li", "S"], 9.0))["energy"].detach().sum())
+    energy = {path: artifact.load(path).evaluate([atoms])[0].energy for path in (plain, whole, part)}
+    assert added < -0.01
+    assert energy[whole] - energy[plain] == pytest.approx(added, abs=1e-10)
+    assert energy[part] == pytest.approx(energy[whole], abs=1e-10)
+    assert main(["convert", whole, *words, part, "--d3", "pbe-bj"]) == 2
+    assert "d3: sevennet_0130_even.pth holds dispersion already" in capsys.readouterr().err
+    shutil.copy(SMALL, tmp_path / "PBE-D3.pth")
+    assert main(["convert", str(tmp_path / "PBE-D3.pth"), *words, part, "--d3", "pbe-bj"]) == 2
+    assert "d3: PBE-D3.pth was trained with dispersion ('PBE-D3.pth')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["pbe-bj", "x"], ["pbe-bj", "1", "2"]])
+def test_what_follows_the_functional_is_a_cutoff(tmp_path, capsys, words):
+    assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--d3", *words]) == 2
+    assert "d3: expected a functional with its damping and perhaps a cutoff (Å)" in capsys.readouterr().err
 
 
 def test_the_format_is_found_by_content(tmp_path):

@@ -136,8 +136,10 @@ def test_tables_of_a_sum():
     capabilities.use_radial_tables(tables, 2000)
     difference = (tables(graph)["energy"] - total(graph)["energy"]).detach().abs().max()
     assert 0.0 < float(difference) < 1e-6
-    mixed = sum_of(NEQUIP, LJ)
+    with pytest.raises(BadInput, match="soap_gap has no radial network to tabulate"):
+        capabilities.use_radial_tables(sum_of(NEQUIP, gap(1)), 64)
     with pytest.raises(BadInput, match="lennard_jones has no radial network to tabulate"):
-        capabilities.use_radial_tables(mixed, 64)
+        capabilities.use_radial_tables(sum_of(LJ, LJ), 64)
+    capabilities.use_radial_tables(sum_of(NEQUIP, LJ), 64)  # what has no parameters is left alone
     with pytest.raises(BadInput, match="16 knots or more, got 8"):
         capabilities.use_radial_tables(total, 8)

@@ -1,0 +1,171 @@
+"""Terms without parameters beside a model that exists: core repulsion (ZBL) and dispersion (D3).
+
+The result is a `sum`; a model that has such a term already is refused a second one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlplugins import models
+from mlplugins.config import hyperparameters
+from mlplugins.errors import BadInput
+from mlplugins.model_file.card import ModelCard
+from mlplugins.models import d3 as dispersion
+from mlplugins.models import sum as sums
+from mlplugins.models import zbl as repulsion
+from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.models.capabilities import of_whole_molecule
+
+Card = TypeVar("Card", bound=ModelCard)
+
+Term = dict[str, Any]
+"""`family` and its hyper-parameters."""
+
+WITH_DISPERSION = re.compile(
+    r"(?<![a-z0-9])d[34](bj)?(?![a-z0-9])|(pbe|scan|lyp|97\w?)-?d[34]|dispersion|vdw|vv10|mbd|wb97[mx]"
+    r"|mace.?off|spice|omol",
+    re.IGNORECASE,
+)
+"""Names of levels of theory with dispersion, and of published models and data sets of such a level."""
+
+
+def terms(zbl: bool | Sequence[float] = False, d3: str | Sequence[Any] | None = None) -> list[Term]:
+    """What is added, as terms of a `sum`.
+
+    Args:
+        zbl: screened nuclear repulsion: True, or where its switching function begins and ends, Å.
+        d3: dispersion: functional and damping (`pbe-bj`), or these and the cutoff of the pairs, Å.
+
+    >>> terms(zbl=(1.0, 2.0))
+    [{'family': 'zbl', 'inner': 1.0, 'outer': 2.0}]
+
+    Raises:
+        BadInput: another number of values, an unknown functional.
+        MissingDependency: D3 needs tad-dftd3.
+    """
+    found: list[Term] = []
+    if zbl is True:
+        found.append({"family": "zbl", "inner": None, "outer": None})
+    elif zbl is not False:
+        if len(zbl) != 2:
+            raise BadInput(f"zbl: expected two distances, inner and outer (Å), or none, got {list(zbl)}")
+        found.append({"family": "zbl", "inner": float(zbl[0]), "outer": float(zbl[1])})
+    if d3 is not None:
+        found.append({"family": "d3", **_dispersion([d3] if isinstance(d3, str) else list(d3))})
+    return found
+
+
+def _dispersion(words: list[Any]) -> Term:
+    name, *cutoff = words or [None]
+    try:
+        numbers = [float(value) for value in cutoff]
+    except (TypeError, ValueError):
+        numbers = []
+    if not isinstance(name, str) or len(numbers) != len(cutoff) or len(cutoff) > 1:
+        raise BadInput(f"d3: expected a functional with its damping and perhaps a cutoff (Å), got {words}")
+    return dispersion.parameters(name, *numbers)
+
+
+def add(potential: Potential, card: Card, new: Sequence[Term]) -> tuple[Potential, Card]:
+    """A model and its card with `new` beside it, as a `sum`; without terms what came.
+
+    Raises:
+        BadInput: the model has such a term already, learned it, is one of a whole molecule, or a term is not
+            possible.
+    """
+    if not new:
+        return potential, card
+    require_possible(potential, new, _named(card))
+    require_without_dispersion(card, new)
+    old: list[Term] = [{"family": card.family, **card.hyperparameters}]
+    parts = [potential]
+    if isinstance(potential, sums.Model):
+        old, parts = card.parts, potential.potentials()
+    parts += [made(term, card.elements) for term in new]
+    references = [paper for term in new for paper in models.family(term["family"]).references]
+    changed = replace(
+        card,
+        family="sum",
+        details={**card.details, "hyperparameters": {"terms": [*old, *new]}},
+        references=list(dict.fromkeys([*card.references, *references])),
+    )
+    return sums.Model.of(parts).eval(), changed
+
+
+def made(term: Term, elements: list[str]) -> Potential:
+    """The model of one term, ready for use."""
+    values = {key: value for key, value in term.items() if key != "family"}
+    family = models.family(term["family"])
+    model: Potential = family.Model(elements, hyperparameters(family.Hyperparameters, values, term["family"]))
+    model.initialise(TrainingStatistics(average_neighbors=1.0, force_rms=1.0))
+    return model
+
+
+def require_possible(potential: Potential, new: Sequence[Term], name: str = "the model") -> None:
+    """Refuse terms that the model has already.
+
+    Raises:
+        BadInput: it has; or it is a model of a whole molecule, which is evaluated without neighbour lists.
+    """
+    if new and of_whole_molecule(potential):
+        raise BadInput(
+            f"{new[0]['family']}: {name} is one of a whole molecule, which stands alone; leave it out"
+        )
+    for term in new:
+        if term["family"] == "zbl" and repulsion.repels(potential):
+            raise BadInput(
+                f"zbl: {name} has a screened nuclear repulsion already, a second one would count "
+                "it twice; leave zbl out"
+            )
+        if term["family"] == "d3" and any(isinstance(part, dispersion.Model) for part in potential.parts()):
+            raise BadInput(
+                f"d3: {name} holds dispersion already, a second one would count it twice; leave d3 out"
+            )
+
+
+def require_without_dispersion(card: ModelCard, new: Sequence[Term]) -> None:
+    """Refuse dispersion beside a model that learned it: what it was trained on is known by its names only.
+
+    Raises:
+        BadInput: with the name that says so.
+    """
+    found = learned_dispersion(card.details)
+    if found is not None and any(term["family"] == "d3" for term in new):
+        raise BadInput(
+            f"d3: {_named(card)} was trained with dispersion ('{found}'), which would count twice: "
+            "leave d3 out (rename the file or head if its name is wrong)"
+        )
+
+
+def learned_dispersion(details: Mapping[str, Any]) -> str | None:
+    """The name in a training record that says that the labels held dispersion, None without one.
+
+    >>> learned_dispersion({"source": {"file": "MACE-OFF23_small.model"}})
+    'MACE-OFF23_small.model'
+    >>> learned_dispersion({"configuration": {"data": {"keys": {"energy": "pbe_d3_energy"}}}})
+    'pbe_d3_energy'
+    """
+    tuned = _section(details, "finetune")
+    data = _section(_section(details, "configuration"), "data")
+    names: list[Any] = [section.get(key) for section in _sources(details) for key in ("head", "file")]
+    names += [*_section(data, "keys").values(), data.get("train"), tuned.get("dispersion")]
+    return next((n for n in names if isinstance(n, str) and WITH_DISPERSION.search(Path(n).name)), None)
+
+
+def _sources(details: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [_section(details, "source"), _section(_section(details, "finetune"), "base")]
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _named(card: ModelCard) -> str:
+    source = card.details.get("source")
+    return str(source["file"]) if isinstance(source, dict) and "file" in source else "the model"

@@ -1,0 +1,240 @@
+"""D3 dispersion, pairwise terms (Grimme et al., J. Chem. Phys. 132, 154104 (2010)), zero or Becke–Johnson
+damping (J. Comput. Chem. 32, 1456 (2011)), as a term beside any model.
+
+    E = −½ Σ_{i≠j} s6 C6_ij f6(r) / r⁶ + s8 C8_ij f8(r) / r⁸
+
+C6 depends on the coordination numbers of both atoms; C8 = 3 Q_i Q_j C6. Equations are in atomic units.
+The reference data of the elements and the parameters of a functional come from the package tad-dftd3 when a
+term is made, and are stored in its file. Two differences to the reference program: the three-body term is
+left out (s9 = 0), and sums end smoothly, at shorter cutoffs.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Dict, List, Literal
+
+import torch
+from torch import Tensor
+
+from mlplugins.elements import atomic_number
+from mlplugins.errors import BadInput, nearest, needed
+from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.nn.exchange import with_ghost_rows
+from mlplugins.nn.modes import Foldable
+from mlplugins.nn.radial import quintic_switch
+from mlplugins.structures.graph import Graph
+from mlplugins.units import A_PER_BOHR, EV_PER_HARTREE
+
+REFERENCES = ["https://doi.org/10.1063/1.3382344", "https://doi.org/10.1002/jcc.21759"]
+
+N_REFERENCES = 7
+"""Most reference systems of an element; coordination number −1: the element has fewer."""
+
+ONSET = 0.9
+"""Fraction of a cutoff where its switch begins."""
+
+PARAMETERS = {"bj": ("s6", "s8", "a1", "a2"), "zero": ("s6", "s8", "rs6", "rs8", "alp")}
+"""Of each damping, as the reference program names them."""
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Parameters, named as in the reference program; those of the other damping stay None.
+
+    Attributes:
+        damping: `bj` (Becke–Johnson) or `zero`.
+        functional: whose parameters these are; information only.
+        s6, s8: factors of the two terms.
+        a1, a2: radius a1 √(C8/C6) + a2 of Becke–Johnson damping; a2 in bohr.
+        rs6, rs8: factors of the radii of zero damping.
+        alp: its exponent.
+        cutoff: of the pairs, Å; switched off smoothly from 0.9 of it, as the next.
+        cn_cutoff: of the coordination numbers, Å.
+    """
+
+    damping: Literal["bj", "zero"] = "bj"
+    functional: str | None = None
+    s6: float = 1.0
+    s8: float = 1.0
+    a1: float | None = None
+    a2: float | None = None
+    rs6: float | None = None
+    rs8: float | None = None
+    alp: float | None = None
+    cutoff: float = 12.0
+    cn_cutoff: float = 8.0
+
+
+class Model(Foldable, Potential):
+    """D3 for `elements` (symbols, in the order of the species index).
+
+    The reference data are filled in by `initialise`, or with the state of a file.
+
+    Raises:
+        BadInput: parameters of the damping that are missing, or cutoffs that are not 0 < cn_cutoff ≤ cutoff.
+    """
+
+    covalent_radius: Tensor
+    reference_cn: Tensor
+    reference_c6: Tensor
+    charge_radius: Tensor
+    pair_radius: Tensor
+
+    def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
+        h = hyperparameters
+        _validate(h)
+        super().__init__(h.cutoff, n_layers=2, exchange_width=N_REFERENCES)
+        self.reach = h.cutoff + h.cn_cutoff
+        self.elements = list(elements)
+        self.cn_cutoff, self.onset = float(h.cn_cutoff), ONSET
+        self.bohr, self.hartree = A_PER_BOHR, EV_PER_HARTREE
+        self.becke_johnson = h.damping == "bj"
+        self.s6, self.s8 = float(h.s6), float(h.s8)
+        self.a1, self.a2 = float(h.a1 or 0.0), float(h.a2 or 0.0)
+        self.rs6, self.rs8, self.alp = float(h.rs6 or 0.0), float(h.rs8 or 0.0), float(h.alp or 0.0)
+        n, m = len(elements), N_REFERENCES
+        shapes = {
+            "covalent_radius": [n],  # bohr, times 4/3
+            "reference_cn": [n, m],
+            "reference_c6": [n, n, m, m],  # Ha bohr⁶
+            "charge_radius": [n],  # Q, bohr
+            "pair_radius": [n, n],  # of zero damping, bohr
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.full(shape, float("nan"), dtype=torch.float64))
+
+    @torch.jit.unused
+    def initialise(self, statistics: TrainingStatistics) -> None:
+        """Read the reference data of the elements.
+
+        Raises:
+            BadInput: an element without any.
+            MissingDependency: tad-dftd3 is not installed.
+        """
+        with needed("D3", "d3"):
+            from tad_dftd3.data import R4R2
+            from tad_dftd3.reference import Reference
+            from tad_mctc.data import COV_D3, VDW_PAIRWISE
+        z = torch.tensor([atomic_number(symbol) for symbol in self.elements])
+        reference = Reference(dtype=torch.float64)
+        without = [e for e, k in zip(self.elements, z.tolist()) if k >= len(reference.cn)]
+        if without:
+            raise BadInput(f"d3: no reference data for {', '.join(without)}; leave them out (`--elements`)")
+        self.covalent_radius.copy_(COV_D3(dtype=torch.float64)[z])
+        self.reference_cn.copy_(reference.cn[z])
+        self.reference_c6.copy_(reference.c6[z][:, z])
+        self.charge_radius.copy_(R4R2(dtype=torch.float64)[z])
+        radius = VDW_PAIRWISE(dtype=torch.float64)[z][:, z] * A_PER_BOHR
+        # published with four decimals (Å), in the package in single precision
+        self.pair_radius.copy_(torch.round(radius, decimals=4) / A_PER_BOHR)
+
+    @torch.jit.unused
+    def fold(self) -> None:
+        """Leave out the columns that no element has a reference system for."""
+        most = int((self.reference_cn >= 0.0).sum(dim=1).max())
+        self.reference_cn = self.reference_cn[:, :most].clone()
+        self.reference_c6 = self.reference_c6[:, :, :most, :most].clone()
+
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        r = torch.linalg.vector_norm(graph.vectors, dim=1) / self.bohr  # (E,), bohr
+        i = graph.species.index_select(0, graph.centers)
+        pair = i * self.charge_radius.shape[0] + graph.species.index_select(0, graph.neighbors)  # (E,)
+        cn = self.coordination(graph, pair, r)  # (n_centers,)
+        w = self.weights(cn, graph.species[: graph.n_centers])  # (n_centers, M)
+        w = self.exchange(with_ghost_rows(w, graph.species.shape[0]))  # (N, M)
+        damped = self.damped_bj(pair, r) if self.becke_johnson else self.damped_zero(pair, r)
+        switch = quintic_switch(r * (self.bohr / self.cutoff), self.onset)
+        energy = -0.5 * self.hartree * self.c6(w, graph) * damped * switch  # (E,), eV
+        zero = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        return {"energy": zero.index_add(0, graph.centers, energy)}
+
+    def coordination(self, graph: Graph, pair: Tensor, r: Tensor) -> Tensor:
+        """CN_i = Σ_j 1 / (1 + exp(−16 (R_ij / r − 1))), (n_centers,)."""
+        near = torch.nonzero(r < self.cn_cutoff / self.bohr).squeeze(1)
+        r = r.index_select(0, near)
+        radius = self.covalent_radius[:, None] + self.covalent_radius[None, :]
+        radius = radius.flatten().index_select(0, pair.index_select(0, near))
+        count = torch.sigmoid(16.0 * (radius / r - 1.0))
+        count = count * quintic_switch(r * (self.bohr / self.cn_cutoff), self.onset)
+        zero = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        return zero.index_add(0, graph.centers.index_select(0, near), count)
+
+    def weights(self, cn: Tensor, species: Tensor) -> Tensor:
+        """w_a = exp(−4 (CN − CN_a)²) / Σ_b exp(−4 (CN − CN_b)²) of each reference system, (n_centers, M)."""
+        reference = self.reference_cn[species]
+        exponent = -4.0 * (cn.unsqueeze(1) - reference) ** 2
+        return torch.softmax(exponent.masked_fill(reference < 0.0, -float("inf")), dim=1)
+
+    def c6(self, w: Tensor, graph: Graph) -> Tensor:
+        """C6_ij = Σ_ab w_a(i) C6_ab w_b(j) of every edge, (E,)."""
+        # the sum over b for every atom and every element that is there, then the sum over a for every edge
+        present, place = torch.unique(graph.species, return_inverse=True)
+        tables = self.reference_c6[present].transpose(0, 1)[graph.species]  # (N, P, M, M)
+        inner = torch.matmul(tables, w[:, None, :, None]).squeeze(3).flatten(0, 1)  # (N P, M)
+        row = graph.neighbors * present.shape[0] + place.index_select(0, graph.centers)
+        c6 = torch.zeros_like(graph.vectors[:, 0])
+        for a in range(w.shape[1]):  # one number of every edge at a time: much faster than rows
+            of_i = w[:, a].index_select(0, graph.centers)
+            c6 = c6 + of_i * inner[:, a].index_select(0, row)
+        return c6
+
+    def damped_bj(self, pair: Tensor, r: Tensor) -> Tensor:
+        """s6 / (r⁶ + f⁶) + s8 C8/C6 / (r⁸ + f⁸) with f = a1 √(C8/C6) + a2, (E,)."""
+        ratio = self.c8_over_c6()  # (S²,)
+        f2 = (self.a1 * torch.sqrt(ratio) + self.a2) ** 2
+        f6, r2 = f2 * f2 * f2, r * r
+        r6 = r2 * r2 * r2
+        six = self.s6 / (r6 + f6.index_select(0, pair))
+        return six + self.s8 * ratio.index_select(0, pair) / (r6 * r2 + (f6 * f2).index_select(0, pair))
+
+    def damped_zero(self, pair: Tensor, r: Tensor) -> Tensor:
+        """s6 / r⁶ / (1 + 6 (r / rs6 R)^−α) + s8 C8/C6 / r⁸ / (1 + 6 (r / rs8 R)^−(α + 2)), (E,)."""
+        r2, x = r * r, self.pair_radius.flatten().index_select(0, pair) / r
+        six = self.s6 / (1.0 + 6.0 * (self.rs6 * x) ** self.alp)
+        eight = self.s8 / (1.0 + 6.0 * (self.rs8 * x) ** (self.alp + 2.0))
+        return (six + self.c8_over_c6().index_select(0, pair) * eight / r2) / (r2 * r2 * r2)
+
+    def c8_over_c6(self) -> Tensor:
+        """3 Q_i Q_j of every pair of elements, (S²,)."""
+        return 3.0 * (self.charge_radius[:, None] * self.charge_radius[None, :]).flatten()
+
+
+def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, Any]:
+    """Hyper-parameters of a functional and damping, e.g. `pbe-bj`, `r2scan-bj`, `revpbe-zero`.
+
+    Args:
+        name: the functional as the reference program calls it, and the damping.
+        cutoff: of the pairs, Å; that of the coordination numbers is 8 Å, or this if it is shorter.
+
+    Raises:
+        BadInput: no such functional (the nearest are listed), or none with this damping.
+        MissingDependency: tad-dftd3 is not installed.
+    """
+    functional, _, damping = name.lower().rpartition("-")
+    if damping not in PARAMETERS or not functional:
+        raise BadInput(f"d3 '{name}': expected a functional and its damping (bj, zero), e.g. pbe-bj")
+    with needed("D3", "d3"):
+        folder = resources.files("tad_dftd3.param")
+    data = tomllib.loads(folder.joinpath("parameters.toml").read_text(encoding="utf-8"))
+    alias = tomllib.loads(folder.joinpath("aliases.toml").read_text(encoding="utf-8"))["alias"]
+    names = {key: entry["d3"] for key, entry in data["parameter"].items() if "d3" in entry}
+    functional = functional.replace("-", "")
+    functional = alias.get(functional, functional)
+    if functional not in names:
+        raise BadInput(f"d3 '{name}': unknown functional; {nearest(functional, names)}")
+    if damping not in names[functional]:
+        there = ", ".join(f"{functional}-{key}" for key in names[functional] if key in PARAMETERS) or "none"
+        raise BadInput(f"d3 '{name}': no parameters of this damping for {functional}; there are: {there}")
+    values = data["default"]["parameter"]["d3"][damping] | names[functional][damping]
+    own = {key: float(values[key]) for key in PARAMETERS[damping]}
+    cutoffs = {"cutoff": cutoff, "cn_cutoff": min(cutoff, Hyperparameters.cn_cutoff)}
+    return {"damping": damping, "functional": functional, **own, **cutoffs}
+
+
+def _validate(h: Hyperparameters) -> None:
+    missing = [name for name in PARAMETERS[h.damping] if getattr(h, name) is None]
+    if missing:
+        raise BadInput(f"d3: damping '{h.damping}' needs {', '.join(missing)}")
+    if not 0.0 < h.cn_cutoff <= h.cutoff:
+        raise BadInput(f"d3: expected 0 < cn_cutoff ≤ cutoff (Å), got {h.cn_cutoff:g} and {h.cutoff:g}")

@@ -1,0 +1,117 @@
+"""Terms that are not learned: labels lose them, and the written model holds them if it is to."""
+
+import json
+
+import numpy as np
+import pytest
+from ase.io import read, write
+
+import mlplugins
+from mlplugins import MLCalculator
+from mlplugins.checkpoints import native
+from mlplugins.errors import BadInput
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import zbl
+from mlplugins.structures.dataset import from_atoms
+from mlplugins.training.subtraction import without
+
+from . import argon
+
+ENDS = [2.5, 5.0]
+"""Å, far outside any core, so that the frames feel the repulsion."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("argon")
+    write(path / "train.extxyz", argon.argon(6, 0))
+    save(
+        zbl.Model(["Ar"], zbl.Hyperparameters(*ENDS)),
+        path / "zbl.pt",
+        ModelCard("zbl", ["Ar"], [0.0]),
+        "float64",
+    )
+    mlplugins.train(configuration(path, add={"zbl": ENDS}), path / "with")
+    mlplugins.train(configuration(path, data={"subtract": {"zbl": ENDS}}), path / "without")
+    return path
+
+
+def configuration(folder, **more):
+    model = {"family": "nequip", "cutoff": 4.0, "num_layers": 1, "num_features": 2, "radial_mlp": [4]}
+    training = {"epochs": 2, "batch_size": 3, "dtype": "float64", "devices": 1, "ema": 0.5}
+    data = {"train": str(folder / "train.extxyz"), "validation": 0.0, **more.pop("data", {})}
+    return {"data": data, "model": model, "training": training, **more}
+
+
+def energies(folder, *names):
+    """Energy of the first frame by each model file."""
+    found = []
+    for name in names:
+        atoms = read(folder / "train.extxyz", 0)
+        atoms.calc = MLCalculator(folder / name)
+        found.append(atoms.get_potential_energy())
+    return found
+
+
+def test_labels_lose_what_the_engine_computes(folder):
+    """Energy, forces and stress, each with its sign."""
+    calculator = MLCalculator(folder / "zbl.pt")
+    for atoms in read(folder / "train.extxyz", ":"):
+        frame = from_atoms(atoms)
+        (left,) = without([{"family": "zbl", "inner": ENDS[0], "outer": ENDS[1]}], [frame])
+        atoms.calc = calculator
+        assert frame.energy - left.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(frame.forces - left.forces, atoms.get_forces(), atol=1e-12)
+        np.testing.assert_allclose(frame.stress - left.stress, atoms.get_stress(voigt=False), atol=1e-14)
+        assert abs(left.stress - frame.stress).max() > 1e-3
+
+
+def test_the_written_model_is_the_learned_one_and_the_term(folder):
+    """The same is learned with `data.subtract`, where the model is without the term."""
+    whole, rest, term = energies(folder, "with/model.pt", "without/model.pt", "zbl.pt")
+    assert term > 0.1
+    assert whole == pytest.approx(rest + term, abs=1e-10)
+
+
+def test_reported_errors_are_those_of_the_written_model(folder):
+    metrics = json.loads((folder / "with" / "metrics.json").read_text())
+    labels = read(folder / "train.extxyz", ":")
+    calculator = MLCalculator(folder / "with" / "model.pt")
+    errors = []
+    for atoms in labels:
+        expected = atoms.get_forces()
+        atoms.calc = calculator
+        errors.append(np.abs(atoms.get_forces() - expected).mean())
+    assert metrics["train"]["forces"]["mae_meV_per_A"] == pytest.approx(1e3 * np.mean(errors), rel=1e-9)
+    assert metrics["finite_differences"]["max_error_meV_per_A"] < 1e-3
+
+
+def test_checkpoints_give_the_whole_model(folder):
+    found = native.read(folder / "with" / "checkpoint.ckpt")
+    assert [term["family"] for term in found.parts] == ["nequip", "zbl"]
+    mlplugins.export_checkpoint(folder / "with", folder / "again.pt")
+    whole, again = energies(folder, "with/model.pt", "again.pt")
+    assert again == pytest.approx(whole, abs=1e-12)
+
+
+def test_finetuning_adds_and_refuses_a_second_one(folder, tmp_path):
+    def tune(base, **more):
+        content = configuration(folder, **more)
+        content["training"]["epochs"] = 1
+        del content["model"]
+        content |= {"base": {"checkpoint": str(folder / base)}, "finetune": {"strategy": "heads"}}
+        return mlplugins.finetune(content, tmp_path / base.replace("/", "_"))
+
+    tuned = tune("without", add={"zbl": ENDS})
+    assert tuned.card.family == "sum"
+    assert [term["family"] for term in tuned.card.parts] == ["nequip", "zbl"]
+    with pytest.raises(BadInput, match="zbl: .*with has a screened nuclear repulsion already"):
+        tune("with", add={"zbl": True})
+
+
+def test_a_family_with_a_repulsion_of_its_own_is_refused_a_second_one(folder, tmp_path):
+    content = configuration(folder, add={"zbl": True})
+    content["model"]["zbl"] = True
+    with pytest.raises(BadInput, match="zbl: the model has a screened nuclear repulsion already"):
+        mlplugins.train(content, tmp_path)
