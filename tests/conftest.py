@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -71,14 +70,10 @@ def native_build():
 
 
 @pytest.fixture
-def warm_start(monkeypatch) -> None:
+def warm_start() -> Iterator[None]:
     """Programs in Python start as forks of this process; see `warm`."""
-    import ipi.engine.simulation  # noqa: F401
-
-    from mlplugins.engines.ipi import driver  # noqa: F401
-
-    if torch.get_num_threads() == 1:  # a fork has none of the other threads
-        monkeypatch.setattr(subprocess, "Popen", warm.Popen)
+    with warm.starts():
+        yield
 
 
 @pytest.fixture

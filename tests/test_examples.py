@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from ase.io import read
 
+from . import warm
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 TEST_SET = "data/li6ps5cl_pbe/test.extxyz"
@@ -46,11 +48,12 @@ def _shorten(path, **replacements):
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """A copy of examples/ with a potential trained for a few epochs."""
+    """A copy of examples/ with a small potential trained for a few epochs."""
     folder = tmp_path_factory.mktemp("examples") / "examples"
     shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("potential", "campaign"))
-    _shorten(folder / "01_train.yaml", epochs=8)
-    _run("mlplugins train 01_train.yaml -o potential", folder)
+    _shorten(folder / "01_train.yaml", epochs=10, num_features=8)
+    with warm.starts():
+        _run("mlplugins train 01_train.yaml -o potential", folder)
     return folder
 
 
@@ -104,8 +107,8 @@ def test_ipi_input(examples):
 def test_simulate_then_conductivity(examples):
     _shorten(
         examples / "05_simulate.yaml",
-        steps="700",
-        equilibration="{steps: 300}",
+        steps="400",
+        equilibration="{steps: 200}",
         temperatures="[800, 1000, 1200]",
     )
     _run("mlplugins simulate 05_simulate.yaml -o campaign", examples, timeout=600)

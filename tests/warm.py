@@ -19,10 +19,11 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from ipi.utils.softexit import softexit
 
@@ -47,6 +48,19 @@ class Popen(subprocess.Popen):
         super().__init__(
             args, **options, preexec_fn=lambda: _become(program, words, environment, kept, before)
         )
+
+
+@contextlib.contextmanager
+def starts() -> Iterator[None]:
+    """Programs in Python that are started inside start as forks of this process."""
+    import ipi.engine.simulation  # noqa: F401
+
+    from mlplugins.engines.ipi import driver  # noqa: F401
+
+    with pytest.MonkeyPatch.context() as changed:
+        if torch.get_num_threads() == 1:  # a fork has none of the other threads
+            changed.setattr(subprocess, "Popen", Popen)
+        yield
 
 
 def _program(words: Sequence[str]) -> Callable[[], object] | None:
