@@ -5,7 +5,7 @@ What fixtures make for several tests is not counted. Tests marked `exhaustive` h
 
 Where MLPLUGINS_TEST_TIMES names a file, a line is added to it for each set-up, call and teardown: processor
 seconds, seconds by the clock, which of the three, test. What fixtures make for several tests is in the set-up
-of the first.
+of the first, the start of the process too.
 """
 
 import os

@@ -37,6 +37,7 @@ def test_a_test_beyond_the_budget_fails_unless_it_is_exhaustive(pytester, monkey
         """
     )
     with monkeypatch.context() as changed:
+        changed.delenv("MLPLUGINS_TEST_TIMES", raising=False)
         changed.setattr(budget, "BUDGET_S", 0.2)
         changed.setattr(budget, "slowness", lambda: 1.0)
         outcome = pytester.runpytest_inprocess("-n0", "-p", "no:cacheprovider", plugins=[budget])

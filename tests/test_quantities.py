@@ -176,7 +176,13 @@ def python(extended, *words) -> str:
     return done.stdout
 
 
+def program(extended, text) -> str:
+    (extended / "program.py").write_text(text)
+    return "program.py"
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 def test_a_quantity_more_is_its_record(extended):
     """Labels, loss, log, errors and tables of a dipole, without a change of any file but the table."""
     train, test = molecules(20, 0), molecules(5, 1)
@@ -208,7 +214,7 @@ def test_a_quantity_more_is_its_record(extended):
     evaluated = json.loads((extended / "e.json").read_text())
     for kind, value in found.items():
         assert evaluated["dipole"][kind] == pytest.approx(value, rel=1e-9)
-    asked = json.loads(python(extended, "-c", ENGINES))
+    asked = json.loads(python(extended, program(extended, ENGINES)))
     expected = dipole(read(extended / "test.extxyz@0"), b[np.ix_(order, order)])
     np.testing.assert_allclose(asked["ase"], expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(asked["metatomic"], [expected], rtol=0, atol=1e-12)
@@ -216,11 +222,12 @@ def test_a_quantity_more_is_its_record(extended):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_start")
 def test_a_quantity_asked_for_in_vain_is_refused(extended):
     write(extended / "train.extxyz", molecules(20, 0))
     write(extended / "test.extxyz", molecules(5, 1))
     (extended / "c.yaml").write_text(CONFIGURATION)
-    said = python(extended, "-c", LENNARD_JONES + REFUSALS).splitlines()
+    said = python(extended, program(extended, LENNARD_JONES + REFUSALS)).splitlines()
     assert len(said) == 4
     assert said[0].startswith("training.loss: {dipole: 30}: the model does not predict 'dipole', it predicts")
     assert said[1].startswith("data.keys: {dipole: mu}: the model does not predict 'dipole', it predicts")

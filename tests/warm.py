@@ -28,8 +28,8 @@ import torch
 from ipi.utils.softexit import softexit
 
 PROGRAMS = {"mlplugins", "i-pi", "i-pi-driver-py"}
-INHERITED = "PYTHONPATH", "OMP_NUM_THREADS"
-"""Variables that are read when Python or torch starts: a command that changes one is started anew."""
+INHERITED = "OMP_NUM_THREADS"
+"""Read when torch starts: a command that changes it is started anew."""
 
 
 class Popen(subprocess.Popen):
@@ -39,7 +39,7 @@ class Popen(subprocess.Popen):
         words = None if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
         environment = options.get("env") or dict(os.environ)
         program = _program(words) if words and not options.get("shell") else None
-        if program is None or any(environment.get(k) != os.environ.get(k) for k in INHERITED):
+        if program is None or environment.get(INHERITED) != os.environ.get(INHERITED):
             super().__init__(args, **options)
             return
         before = options.pop("preexec_fn", None)
@@ -123,6 +123,11 @@ def _forget(environment: Mapping[str, str], kept: Collection[int]) -> None:
     """Take back what the process of the tests has changed of Python's state."""
     atexit._clear()  # the temporary folders of the tests are removed there
     atexit.register(softexit._finish)  # as i-PI does when it is imported
+    paths = environment.get("PYTHONPATH", "")
+    if paths != os.environ.get("PYTHONPATH", ""):  # another copy of the package
+        sys.path[:0] = paths.split(os.pathsep)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mlplugins"]:
+            del sys.modules[name]
     open_files = [int(name) for name in os.listdir("/proc/self/fd")]
     for number in set(open_files) - {0, 1, 2} - set(kept):
         with contextlib.suppress(OSError):
