@@ -44,11 +44,13 @@ except SystemExit as end:
     assert _imported(code, HEAVY) == []
 
 
+@pytest.mark.slow
 def test_models_do_without_the_compiler_of_torch():
     code = "import mlplugins.models.mace, mlplugins.models.nequip, mlplugins.checkpoints.sevennet"
     assert _imported(code, ("e3nn", "torch._dynamo")) == ["e3nn"]
 
 
+@pytest.mark.slow
 def test_what_e3nn_keeps_out_of_compiled_graphs_stays_out():
     code = """
 import mlplugins.nn.irreps

@@ -99,6 +99,7 @@ def _found(folder):
     return {kind: set(names) for kind, names in json.loads(done.stdout).items()}
 
 
+@pytest.mark.slow
 def test_the_files_of_the_toys_are_all_that_is_needed(extended):
     """Files that differ from the package are those of the toys, one for each (a folder for the engine)."""
     changed = set()

@@ -103,6 +103,7 @@ def test_least_squares_that_cycle_are_solved_all_the_same():
     assert tracer.low < 0.3**2 / 2 / 0.1 * 1e-4 < tracer.high
 
 
+@pytest.mark.slow
 def test_a_slope_that_changes_at_late_lags_is_held_and_said():
     """A cage that relaxes in a third of the run: lags to a half of it see a D, later ones see it fall."""
     found = []

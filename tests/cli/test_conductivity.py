@@ -117,6 +117,7 @@ def series(tmp_path):
     return tmp_path / "runs.yaml"
 
 
+@pytest.mark.slow
 def test_several_temperatures(series, tmp_path, monkeypatch, capsys, drawn):
     monkeypatch.chdir("/")  # the files are found beside the configuration
     out = str(tmp_path / "out")

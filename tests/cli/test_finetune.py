@@ -47,6 +47,7 @@ def native_base(project, tmp_path):
     return tmp_path / "base" / "checkpoint.ckpt"
 
 
+@pytest.mark.slow
 def test_from_our_own_checkpoint(native_base, tmp_path, capsys):
     out = tmp_path / "run"
     path = config(tmp_path, native_base)
@@ -95,6 +96,7 @@ def lithium_sulphide(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_a_foreign_checkpoint_with_the_elements_of_the_data(lithium_sulphide):
     folder = lithium_sulphide
     assert main(["finetune", str(config(folder, SEVENNET, epochs=1)), "-o", str(folder / "run")]) == 0
@@ -134,6 +136,7 @@ def test_from_mace_and_nequip(tmp_path, file, format_, more):
     assert error < 0.99 * before
 
 
+@pytest.mark.slow
 def test_from_a_converted_model(lithium_sulphide):
     """model.pt → fine-tuned as from the checkpoint that it was made of; one from a fine-tuning run, too."""
     folder = lithium_sulphide

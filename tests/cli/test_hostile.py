@@ -265,6 +265,7 @@ def test_entries_of_own_checkpoints(checkpoint, value, tmp_path, capsys):
             one_sentence(error)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_continued_from_half_a_checkpoint(checkpoint, finished, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(finished[0] / "run", folder)

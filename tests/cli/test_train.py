@@ -96,6 +96,7 @@ def test_kill_and_start_again_gives_the_same_result(project, tmp_path, kills):
     assert _rows(out / "log.csv") == 24
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_start")
 def test_interrupt_writes_a_checkpoint_and_says_how_to_continue(project, tmp_path):
     config, out = project(epochs=100000), tmp_path / "run"

@@ -47,6 +47,7 @@ def search(folder: Path, examples: int, names: list[str]) -> None:
     assert len(cases) >= 0.9 * examples
 
 
+@pytest.mark.slow
 def test_every_op(tmp_path):
     search(tmp_path, 250, OPS)
 
@@ -89,6 +90,7 @@ def refused():
     return ast.literal_eval(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(SUBTLE))
 def test_subtle_mistakes_are_refused(refused, what):
     assert refused[what]

@@ -27,7 +27,8 @@ print(torch.ops.mlplugins.ghost_exchange.default._schema)
 """
 
 
-@pytest.mark.parametrize("kind", [pytest.param("compiled", marks=pytest.mark.slow), "reference"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
 def test_identity(native_build, kind):
     """Both definitions, each in a process of its own."""
     environment = {**os.environ, "MLPLUGINS_OPS": "off" if kind == "reference" else "on"}

@@ -68,6 +68,7 @@ OF_0_1_0 = [  # what model files call: may not change
 ]
 
 
+@pytest.mark.slow
 def test_schemas_are_those_of_old_files_and_one_in_both_forms(native_build):
     compiled, plain = (
         _run(form, "-c", SCHEMAS.format(names=NAMES)).splitlines() for form in ("compiled", "reference")

@@ -55,6 +55,7 @@ def test_a_failing_servant_fails_the_stage(tmp_path, monkeypatch):
     assert _wait(stage) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux", reason="the kernel ends children with their parent on Linux only"
 )

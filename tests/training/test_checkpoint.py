@@ -28,6 +28,7 @@ def test_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.ckpt"]
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_old_checkpoint_intact(tmp_path):
     """The kernel refuses the write (file size limit), as it does on a full disk."""
     path = tmp_path / "checkpoint.ckpt"

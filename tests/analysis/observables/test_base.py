@@ -106,6 +106,7 @@ def test_the_toy_is_found_and_computes_its_closed_forms():
     assert dict(hops.observables["non_gaussian"]) == pytest.approx({1.0: 3 / 5, 4.0: 3 / 20}, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("non_gaussian", "drawn")
 def test_the_toy_is_in_every_output_of_the_command(capsys):
     start = 20 * np.random.default_rng(5).random((10, 3))

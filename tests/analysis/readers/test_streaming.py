@@ -77,6 +77,7 @@ def peak(path, folder, count):
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_memory_does_not_depend_on_the_length(tmp_path, name):
     """Eight times the frames: whole, the longer file is 4 MB of positions, ten times the limit."""
