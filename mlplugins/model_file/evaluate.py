@@ -85,7 +85,6 @@ class EdgeGradientModel:
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._dtype = dtype
-        self._precision = np.float32 if dtype == torch.float32 else np.float64
         self._device = device
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
         self._composition: _Composition | None = None
@@ -101,8 +100,7 @@ class EdgeGradientModel:
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
-        rounded = pairs.vectors.numpy().astype(self._precision, copy=False)  # torch takes thrice as long
-        vectors = torch.from_numpy(rounded).to(self._device).requires_grad_()
+        vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
         i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
         graph = Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
         found = self._program.predict(graph)

@@ -18,6 +18,8 @@ from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
 
+_ONES = np.ones(3)
+
 ROUNDING = 1e-6
 """Far more than two ways of computing a distance differ by, Å."""
 
@@ -58,7 +60,7 @@ class _Candidates(NamedTuple):
         F = h₀⁻¹ h deforms the cell, and u_i = r_i − r₀_i F is how far an atom moved besides. The vector v of
         a pair was (v − u_j + u_i) F⁻¹ and so no longer than (|v| + 2 max |u|) ‖F⁻¹‖.
         """
-        if self.positions.shape != now.positions.shape or self.pbc.tolist() != now.pbc.tolist():
+        if self.positions.shape != now.positions.shape or self.pbc.tobytes() != now.pbc.tobytes():
             return False
         expected, stretch = self.positions, 1.0
         if self.cell.tobytes() != now.cell.tobytes():
@@ -67,7 +69,8 @@ class _Candidates(NamedTuple):
             expected = expected @ np.linalg.solve(self.cell, now.cell)
             stretch = float(np.linalg.norm(np.linalg.solve(now.cell, self.cell), 2))
         moved = now.positions - expected
-        farthest = math.sqrt(np.einsum("ij,ij->i", moved, moved).max())
+        np.square(moved, out=moved)
+        farthest = math.sqrt(np.maximum.reduce(moved.dot(_ONES)))
         return (cutoff + 2.0 * farthest) * stretch <= reach
 
 
