@@ -5,8 +5,9 @@
 
 52 atoms with the masses of Li6PS5Cl (Li 24, P 4, S 20, Cl 4), written and run by `mlplugins simulate`. csvr
 and langevin on free atoms (no depth, no range), where each step's kinetic energy is nearly
-independent and no integrator has an error; nose-hoover, which does not thermalise free atoms, on an
-argon-like crystal. T = 2 K / (3N - 3) k_B from the kinetic energy that the host prints; errors from blocks.
+independent and only ASE's Langevin has an error of integration (0.99961 at 5 and 50 fs, exactly);
+nose-hoover, which does not thermalise free atoms, on an argon-like crystal. T = 2 K / (3N - 3) k_B from the
+kinetic energy that the host prints; errors from blocks.
 """
 
 from __future__ import annotations
