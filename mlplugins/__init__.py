@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
     from mlplugins.workflows.select import select
+    from mlplugins.workflows.uncertainty import uncertainty
 
     __version__: str
 
@@ -34,6 +35,7 @@ __all__ = [
     "select",
     "simulate",
     "train",
+    "uncertainty",
 ]
 
 _PLACES = {
@@ -48,6 +50,7 @@ _PLACES = {
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",
+    "uncertainty": "mlplugins.workflows.uncertainty",
 }
 
 

@@ -43,6 +43,7 @@ SHORTER = {
     "finetune.md": {'"epochs": 50': '"epochs": 2, "devices": 1', '"rank": 4': '"rank": 1'},
     "kernels.md": {'"trials": 60': '"trials": 4'},
     "convert.md": {"RadialTables(1025)": "RadialTables(129)"},
+    "uncertainty.md": {"run/model.pt": "base/model.pt"},
     "start/lammps.md": {"run             200": "run             4"},
     "start/ase.md": {"steps=50": "steps=2", "dynamics.run(200)": "dynamics.run(4)"},
     "start/ipi.md": {"<total_steps>100<": "<total_steps>4<", "start-ipi": "start-ipi-PROCESS"},
@@ -57,6 +58,7 @@ NEEDED = {
     "ase-and-ipi.md",
     "kernels.md",
     "soap-gap.md",
+    "uncertainty.md",
     "conductivity.md",
     "simulation.md",
     "check.md",
@@ -127,7 +129,7 @@ def test_the_pages_of_commands_have_an_example():
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(set(PAGES) - ELSEWHERE))
 def test_the_python_of_a_page_runs(page, inputs, request):
-    if page in ("finetune.md", "convert.md"):
+    if page in ("finetune.md", "convert.md", "uncertainty.md"):
         (inputs / "base").symlink_to(request.getfixturevalue("base") / "base")
     text = (ROOT / "docs" / page).read_text("utf-8")
     blocks = FENCE.findall(text)

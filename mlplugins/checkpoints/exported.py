@@ -122,7 +122,7 @@ def _with_rows(
     part: Potential = family.Model(symbols, parameters)
     state: dict[str, Tensor] = {}
     for name, value in potential.state_dict().items():
-        for axis, (length, other) in enumerate(zip(value.shape, longer[name].shape)):
+        for axis, (length, other) in enumerate(zip(value.shape, longer.get(name, value).shape)):
             if length != other:
                 value = value.index_select(axis, torch.tensor(rows))
         state[name] = value

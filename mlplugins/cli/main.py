@@ -41,6 +41,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("sample", "subset", "fps"), "select"),
     **dict.fromkeys(("md", "run", "dynamics", "npt", "nvt"), "simulate"),
     **dict.fromkeys(("fit", "learn", "training"), "train"),
+    **dict.fromkeys(("llpr", "uq", "confidence", "calibrate"), "uncertainty"),
 }
 """What else a command may be called, in other packages or by guess."""
 

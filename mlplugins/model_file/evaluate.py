@@ -34,15 +34,23 @@ class Program:
         self.potential = potential
         self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
         self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # others lack it
+        # of the graph alone in files of earlier versions
+        self._variance_of_found = len(potential.posterior_features.schema.arguments) == 3
 
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
         found: dict[str, Tensor] = self.potential(*graph) if self._takes_fields else self.potential(graph)
         return found
 
-    def deviations(self, graph: Graph, n_systems: int) -> tuple[Tensor, Tensor]:
-        """Standard deviations of the energies of all systems (S,) and atoms (N,), eV."""
-        arguments = (*graph[:4], graph.n_centers) if self._takes_fields else (graph,)
+    def deviations(self, graph: Graph, n_systems: int, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Standard deviations of the energies of all systems (S,) and atoms (N,), eV, of which `predict`
+        gave `found`."""
+        still = graph._replace(vectors=graph.vectors.detach())
+        arguments: tuple[Any, ...] = (still,)
+        if self._takes_fields:
+            arguments = (*still[:4], still.n_centers)
+        elif self._variance_of_found:
+            arguments = (still, {name: values.detach() for name, values in found.items()})
         residual, psi = self.potential.posterior_features(*arguments)
 
         def summed(x: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ class EdgeGradientModel:
         results = _by_structure(structures, atoms.starts, energies, *(t.numpy() for t in sums))
         if len(found) > 1:
             results = _with_more(results, found, [len(s.numbers) for s in structures])
-        return self._with_uncertainty(structures, graph, results) if uncertainty else results
+        return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
 
     def _composed(self, structures: Sequence[Prepared]) -> _Composition:
         """What depends on the elements only, kept while they stay the same."""
@@ -152,10 +160,11 @@ class EdgeGradientModel:
         self,
         structures: Sequence[Prepared],
         graph: Graph,
+        found: dict[str, Tensor],
         results: list[Results],
     ) -> list[Results]:
-        still = graph._replace(vectors=graph.vectors.detach())
-        totals, atoms = (t.cpu().double() for t in self._program.deviations(still, len(structures)))
+        deviations = self._program.deviations(graph, len(structures), found)
+        totals, atoms = (t.cpu().double() for t in deviations)
         shares = atoms.split([len(s.numbers) for s in structures])
         return [
             replace(result, uncertainty=total, uncertainties=part.numpy())

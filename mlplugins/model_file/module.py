@@ -33,6 +33,7 @@ class MetatomicModel(nn.Module):
         self.potential = potential
         self.cutoff = potential.cutoff
         self.predicts_variance = predicts_variance(potential)
+        self.has_feature = potential.feature_width > 0
         self.n_centers_key: str = format.N_CENTERS
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name) for name in potential.predicts
@@ -57,6 +58,7 @@ class MetatomicModel(nn.Module):
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
         uncertain = self.predicts_variance and "energy_uncertainty" in outputs
+        feature = self.has_feature and "feature" in outputs
         if len(systems) == 0 or len(outputs) == 0:
             return results
         centers, neighbors, vectors = self._edges(systems)
@@ -67,28 +69,37 @@ class MetatomicModel(nn.Module):
         samples = [system[rows], atom[rows]]
         graph = Graph(species, centers, neighbors, vectors, system, n_centers)
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
-        found: Dict[str, Tensor] = {}
+        wanted = uncertain or feature
+        for _, output in self.names:
+            wanted = wanted or output in outputs
+        found: Dict[str, Tensor] = self.potential(graph) if wanted else {}
         for name, output in self.names:
             if output in outputs:
-                if len(found) == 0:
-                    found = self.potential(graph)
                 values = found[name].to(torch.float64)
                 if name == "energy":
                     values = values + self.baseline.index_select(0, species[:n_centers])
                 per_atom = outputs[output].sample_kind == "atom"
                 values = values[rows] if per_atom else _by_system(values[rows], samples[0], len(systems))
-                results[output] = _map(values, samples, per_atom, dtype, output)
+                results[output] = _map(values.unsqueeze(-1), samples, per_atom, dtype, output)
         if uncertain:
             # of the energy alone: no gradient is asked for
             still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
-            residual, features = self.potential.posterior_features(still)
+            fixed: Dict[str, Tensor] = {}
+            for name, values in found.items():
+                fixed[name] = values.detach()
+            residual, features = self.potential.posterior_features(still, fixed)
             residual, features = residual[rows], features[rows]
             per_atom = outputs["energy_uncertainty"].sample_kind == "atom"
             if not per_atom:
                 residual = _by_system(residual, samples[0], len(systems))
                 features = _by_system(features, samples[0], len(systems))
             deviation = torch.sqrt(residual + features.square().sum(dim=1))
-            results["energy_uncertainty"] = _map(deviation, samples, per_atom, dtype, "energy")
+            results["energy_uncertainty"] = _map(deviation.unsqueeze(1), samples, per_atom, dtype, "energy")
+        if feature:
+            values = found["feature"][rows].to(torch.float64)
+            per_atom = outputs["feature"].sample_kind == "atom"
+            values = values if per_atom else _by_system(values, samples[0], len(systems))
+            results["feature"] = _map(values, samples, per_atom, dtype, "feature")
         return results
 
     def _n_centers(self, systems: List[System], n_nodes: int) -> int:
@@ -150,12 +161,12 @@ def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:
 
 
 def _map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype, output: str) -> TensorMap:
-    """Values of atoms, whose systems and indices are `atoms`, or of all systems."""
+    """Values (rows, …, properties) of atoms, whose systems and indices are `atoms`, or of all systems."""
     device = values.device
     xyz = torch.arange(3, device=device, dtype=torch.int32).reshape(3, 1)
     components = torch.jit.annotate(List[Labels], [])
-    for k in range(1, values.dim()):
-        components.append(Labels("xyz" if values.dim() == 2 else "xyz_" + str(k), xyz))
+    for k in range(1, values.dim() - 1):
+        components.append(Labels("xyz" if values.dim() == 3 else "xyz_" + str(k), xyz))
     name = output.split("::")[-1].split("/")[0]
     if per_atom:
         samples = Labels(["system", "atom"], torch.stack(atoms, dim=1).to(torch.int32))
@@ -163,9 +174,11 @@ def _map(values: Tensor, atoms: List[Tensor], per_atom: bool, dtype: torch.dtype
         index = torch.arange(values.shape[0], device=device, dtype=torch.int32)
         samples = Labels(["system"], index.reshape(-1, 1))
     block = TensorBlock(
-        values=values.to(dtype).unsqueeze(-1),
+        values=values.to(dtype),
         samples=samples,
         components=components,
-        properties=Labels(name, torch.zeros(1, 1, dtype=torch.int32, device=device)),
+        properties=Labels(
+            name, torch.arange(values.shape[-1], device=device, dtype=torch.int32).reshape(-1, 1)
+        ),
     )
     return TensorMap(Labels("_", torch.zeros(1, 1, dtype=torch.int32, device=device)), [block])

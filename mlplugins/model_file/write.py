@@ -127,6 +127,10 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
         outputs["energy_uncertainty"] = ModelOutput(
             unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"
         )
+    if potential.feature_width > 0:
+        outputs["feature"] = ModelOutput(
+            unit="", sample_kind="atom", description="inputs of the readout's layers times the energy scale"
+        )
     capabilities = ModelCapabilities(
         outputs=outputs,
         atomic_types=[atomic_numbers[symbol] for symbol in card.elements],

@@ -41,6 +41,7 @@ class Potential(nn.Module):
         n_layers: number of message-passing layers.
         reach: the interaction range, Å; `n_layers * cutoff` unless a family says less.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
+        feature_width: width T of the entry `feature` of its results, 0 if there is none (`HasLastLayer`).
     """
 
     predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
@@ -48,6 +49,7 @@ class Potential(nn.Module):
     n_layers: int
     reach: float
     exchange_width: int
+    feature_width: int
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class Potential(nn.Module):
         self.n_layers = int(n_layers)
         self.reach = self.n_layers * self.cutoff
         self.exchange_width = int(exchange_width)
+        self.feature_width = 0
         self.exchange: nn.Module = nn.Identity()
 
     @torch.jit.unused
@@ -106,7 +109,7 @@ class Potential(nn.Module):
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export
-    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Zero variance: residual (n_centers,) and features (n_centers, 0); see
         `capabilities.PredictsVariance`."""
         none = torch.zeros(graph.n_centers, 0, dtype=graph.vectors.dtype, device=graph.vectors.device)

@@ -5,13 +5,14 @@
 What a model offers is what its parts offer (`Potential.parts`: those of a sum are its terms).
 """
 
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.radial import RadialMLP
 from mlplugins.structures.graph import Graph
 
@@ -28,10 +29,29 @@ class PredictsVariance:
         raise NotImplementedError("a family that predicts its variance implements has_variance()")
 
     @torch.jit.export
-    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Residual (n_centers,), eV², and features ψ (n_centers, T), eV: var E_i = residual_i + ‖ψ_i‖² of one
-        atom, Σ residual + ‖Σ ψ‖² of a sum of atoms."""
+        atom, Σ residual + ‖Σ ψ‖² of a sum of atoms. `found` is what `forward` returned for this graph."""
         raise NotImplementedError("a family that predicts its variance implements posterior_features()")
+
+
+class HasLastLayer(PredictsVariance):
+    """`forward` also returns `feature` (n_centers, T), eV: the inputs f_i of the readout's layers times the
+    scale of the energy, E_i = f_i · w + what does not depend on w.
+
+    Attributes:
+        last_layer: posterior of w, if `mlplugins uncertainty` determined one.
+    """
+
+    last_layer: LastLayer
+
+    @torch.jit.unused
+    def has_variance(self) -> bool:
+        return self.last_layer.is_known()
+
+    @torch.jit.export
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+        return self.last_layer(found["feature"])
 
 
 class SolvedInClosedForm:
@@ -100,6 +120,13 @@ class HasHead:
 def predicts_variance(potential: Potential) -> bool:
     """Whether `posterior_features` of this model is more than zero."""
     return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
+
+
+def forget_uncertainty(potential: Potential) -> None:
+    """Drop the posteriors of last layers: training moves the weights that they belong to."""
+    for part in potential.parts():
+        if isinstance(part, HasLastLayer):
+            part.last_layer.forget()
 
 
 def is_trainable(potential: Potential) -> bool:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
-from mlplugins.models.capabilities import HasHead, HasRadialNetworks
+from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.contraction import SymmetricContraction
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, tabulate
 from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.irreps import o3
+from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
 from mlplugins.nn.zbl import ROUNDED, ZBL
@@ -140,16 +141,16 @@ class Layer(nn.Module):
         edges: List[Tensor],
         harmonics: Tensor,
         radial: List[Tensor],
-    ) -> Tuple[Tensor, Tensor]:
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         a = self.interaction(up, species, edges, harmonics, radial)
         out = self.linear(self.contraction(a, species), species)  # (n_centers, irreps_out.dim)
         if self.residual is not None:
             out = out + torch.nn.functional.pad(self.residual(h, species), [0, self.n_new])
-        energy = self.readout(out[:, : self.n_scalars]).squeeze(1)  # (n_centers,)
-        return out, energy
+        energy, inputs = self.readout.readout(out[:, : self.n_scalars])  # (n_centers, 1), (n_centers, T)
+        return out, energy.squeeze(1), inputs
 
 
-class Model(HasRadialNetworks, HasHead, Potential):
+class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
     """Per-atom energies of the MACE architecture.
 
     >>> model = Model(["H", "O"], Hyperparameters(num_channels=2, l_max=1, correlation=2))
@@ -198,6 +199,8 @@ class Model(HasRadialNetworks, HasHead, Potential):
             )
         self.linear_up = nn.ModuleList(linear_up)
         self.layers = nn.ModuleList(layers)
+        self.last_layer = LastLayer()
+        self.feature_width = sum(w.shape[0] for readout in self.readouts() for w in readout.weights)
         self.repulsion = ZBL(elements, self.envelope_power, ROUNDED) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
@@ -252,18 +255,20 @@ class Model(HasRadialNetworks, HasHead, Potential):
         radial = [r, basis] + slopes
         central = species[: graph.n_centers]
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
+        features: List[Tensor] = []
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
         for index, (linear_up, layer) in enumerate(zip(self.linear_up, self.layers)):
             if index == 0:  # the same for all atoms of an element, ghosts included
                 up = linear_up(self.embedding, species).index_select(0, species)  # (N, num_channels)
             else:
                 up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
-            h, layer_energy = layer(up, h, central, edges, harmonics, radial)
+            h, layer_energy, inputs = layer(up, h, central, edges, harmonics, radial)
             e = e + layer_energy
+            features.append(inputs)
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:
             energy = energy + self.repulsion(graph, r)
-        return {"energy": energy}
+        return {"energy": energy, "feature": self.energy_scale * torch.cat(features, dim=1)}
 
 
 def _natural(channels: int, degree: int) -> o3.Irreps:

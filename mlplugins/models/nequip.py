@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
-from mlplugins.models.capabilities import HasHead, HasRadialNetworks
+from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps, tabulate
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
 from mlplugins.nn.irreps import o3
+from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.layer_norm import RMSLayerNorm
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BesselBasis, RadialMLP
@@ -107,7 +108,7 @@ class Interaction(nn.Module):
         return self.gate(m)  # (n_centers, irreps_out.dim)
 
 
-class Model(HasRadialNetworks, HasHead, Potential):
+class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
     """Per-atom energies of the NequIP architecture.
 
     >>> model = Model(["H", "O"], Hyperparameters(num_layers=2, num_features=4))
@@ -150,7 +151,10 @@ class Model(HasRadialNetworks, HasHead, Potential):
             h_irreps = interaction.irreps_out
         self.interactions = nn.ModuleList(interactions)
         hidden = hyperparameters.readout_mlp
-        self.readout = RadialMLP([n, *([max(n // 2, 1)] if hidden is None else hidden), 1])
+        widths = [n, *([max(n // 2, 1)] if hidden is None else hidden), 1]
+        self.readout = RadialMLP(widths)
+        self.feature_width = sum(widths[:-1])
+        self.last_layer = LastLayer()
         self.repulsion = ZBL(elements) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(n_species, dtype=torch.float64))
@@ -191,11 +195,12 @@ class Model(HasRadialNetworks, HasHead, Potential):
             if layer > 0:
                 h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, edges, harmonics, radial, self.average_neighbors)
-        e = self.readout(h).squeeze(1)  # (n_centers,)
-        energy = self.energy_scale.index_select(0, central) * (e + self.shift.index_select(0, central))
+        e, features = self.readout.readout(h)  # (n_centers, 1), (n_centers, T)
+        scale = self.energy_scale.index_select(0, central)
+        energy = scale * (e.squeeze(1) + self.shift.index_select(0, central))
         if self.repulsion is not None:
             energy = energy + self.repulsion(graph, r)
-        return {"energy": energy}
+        return {"energy": energy, "feature": scale.unsqueeze(1) * features}
 
 
 def _features(hyperparameters: Hyperparameters) -> List[int]:

@@ -278,7 +278,7 @@ class Model(SolvedInClosedForm, PredictsVariance, Potential):
         return self.posterior.numel() > 0
 
     @torch.jit.export
-    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Predictive variance of atomic energies: residual (n_centers,) eV² and features (n_centers, T) eV.
 
         var E_i = residual_i + |ψ_i|²; of a sum of atoms: Σ residual + |Σ ψ|². The residual is the part of the

@@ -66,6 +66,8 @@ class Model(Potential):
         self.names: List[str] = list(self.predicts)
         self.terms = nn.ModuleList(terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
+        self.feature_widths: List[int] = [term.feature_width for term in terms]
+        self.feature_width = sum(self.feature_widths)
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -93,22 +95,33 @@ class Model(Potential):
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
         total: Dict[str, Tensor] = {}
+        features: List[Tensor] = []
         for index, term in enumerate(self.terms):
             part = term(self._within(graph, r, self.cutoffs[index]))
+            if "feature" in part:
+                features.append(part["feature"])
             for name in self.names:
                 if name in part:
                     total[name] = total[name] + part[name] if name in total else part[name]
+        if len(features) > 0:
+            total["feature"] = torch.cat(features, dim=1)
         return total
 
     @torch.jit.export
-    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Of independent terms: residuals add up, features stand side by side."""
         r = torch.linalg.vector_norm(graph.vectors, dim=1)
         total = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
+        first = 0
         for index, term in enumerate(self.terms):
             part = self._within(graph, r, self.cutoffs[index])
-            residual, psi = term.posterior_features(part)
+            own: Dict[str, Tensor] = {}
+            width = self.feature_widths[index]
+            if width > 0:
+                own["feature"] = found["feature"][:, first : first + width]
+            first += width
+            residual, psi = term.posterior_features(part, own)
             total = total + residual
             features.append(psi)
         return total, torch.cat(features, dim=1)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -170,6 +170,15 @@ class RadialMLP(Foldable, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return perceptron(x, self.matrices())
+
+    def readout(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The result, and the inputs of all layers side by side, whose weights it depends on."""
+        inputs = [x]
+        matrices = self.matrices()
+        for matrix in matrices[:-1]:
+            x = torch.nn.functional.silu(x @ matrix)
+            inputs.append(x)
+        return x @ matrices[-1], torch.cat(inputs, dim=1)
 
 
 def gain(layer: int, fan_in: int, silu_norm: float) -> float:

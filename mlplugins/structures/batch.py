@@ -174,6 +174,21 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
     return Batch(**joined, labels=labels)
 
 
+def pack(graphs: Sequence[Batch], max_edges: int = 8192) -> list[Batch]:
+    """Join structures, in order, into batches of at most `max_edges` edges (at least one structure each)."""
+    packed: list[Batch] = []
+    waiting: list[Batch] = []
+    edges = 0
+    for graph in graphs:
+        n = graph.centers.shape[0]
+        if waiting and edges + n > max_edges:
+            packed.append(concatenate(waiting))
+            waiting, edges = [], 0
+        waiting.append(graph)
+        edges += n
+    return [*packed, concatenate(waiting)] if waiting else packed
+
+
 def _species(structure: Structure, elements: Sequence[str]) -> np.ndarray:
     index_of = np.full(max(atomic_numbers.values()) + 1, -1, dtype=np.int64)
     for index, symbol in enumerate(elements):

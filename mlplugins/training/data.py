@@ -138,21 +138,6 @@ def graphs(
     ]
 
 
-def pack(graphs: Sequence[Batch], max_edges: int = 8192) -> list[Batch]:
-    """Join structures, in order, into batches of at most `max_edges` edges (at least one structure each)."""
-    packed: list[Batch] = []
-    waiting: list[Batch] = []
-    edges = 0
-    for graph in graphs:
-        n = graph.centers.shape[0]
-        if waiting and edges + n > max_edges:
-            packed.append(batch.concatenate(waiting))
-            waiting, edges = [], 0
-        waiting.append(graph)
-        edges += n
-    return [*packed, batch.concatenate(waiting)] if waiting else packed
-
-
 def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
     """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy."""
     atoms = sum(g.species.shape[0] for g in graphs)

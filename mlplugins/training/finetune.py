@@ -16,7 +16,7 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import DTYPES
 from mlplugins.models.base import Potential
-from mlplugins.models.capabilities import is_trainable, of_whole_molecule
+from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
@@ -121,6 +121,7 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
                 f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
                 "train it anew, or learn a difference with data.prior"
             )
+        forget_uncertainty(checkpoint.potential)
         origin = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
         source = {**origin, "sha256": files.sha256(path)}
         return replace(checkpoint, details={**checkpoint.details, "source": source})

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput, Interrupted, RunFailed
 from mlplugins.models.base import Potential
-from mlplugins.structures.batch import Batch, concatenate
+from mlplugins.structures.batch import Batch, concatenate, pack
 from mlplugins.training.config import TrainingSection
-from mlplugins.training.data import pack
 from mlplugins.training.loss import ErrorSums, Predictor, loss, residuals
 from mlplugins.training.schedule import MovingAverage, Schedule
 

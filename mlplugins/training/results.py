@@ -16,9 +16,8 @@ import torch
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
 from mlplugins.quantities import QUANTITIES, Quantity, Results
-from mlplugins.structures.batch import Batch
+from mlplugins.structures.batch import Batch, pack
 from mlplugins.structures.dataset import Structure
-from mlplugins.training.data import pack
 from mlplugins.training.loss import Predictor
 
 PACKAGES = ("mlplugins", "torch", "lightning", "e3nn", "ase", "numpy", "metatomic-torch", "vesin")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 from ase import Atoms
 
 from mlplugins import elements, errors, files, quantities
@@ -19,6 +20,7 @@ from mlplugins.structures import labelled, labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.explanation import explain
 from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
+from mlplugins.uncertainties.quality import quality
 
 ATOMS_PER_CALL = 512
 
@@ -51,12 +53,12 @@ def evaluate(
 
     Returns:
         What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
-        (meV/Å) and `stress` (meV/Å³); None: no labels. Of several files each one's errors are in `files`, of
-        several elements the errors per atom in `elements`, of frames with a `config_type` in `config_types`.
+        (meV/Å) and `stress` (meV/Å³), None without labels; also of several `files`, `elements` and kinds;
+        how good a predicted `uncertainty` is (`mlplugins.uncertainties.quality`).
 
     Raises:
         BadInput: no such file, absent or wrong labels, an element that the model does not know.
-        RunFailed: the model failed, or gave NaN.
+        RunFailed: the model failed.
 
     >>> import tempfile
     >>> from ase.calculators.singlepoint import SinglePointCalculator
@@ -78,16 +80,20 @@ def evaluate(
     loaded = _loaded(model, device, names, WHERE)
     predicted = _predict(loaded, structures, observer)
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
+    result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
     for note in [*labels.notes(structures, names), *explain(structures, predicted, OFFSET_EV)]:
         observer.note(note)
     if plot is not None:
-        from mlplugins.training import plots
-
-        name = f"{loaded.path.name}, {len(structures)} structures"
-        plots.parity(pairs(structures, predicted), Path(plot), name)
+        _plot(structures, predicted, Path(plot), loaded.path.name)
     if predictions is not None:
         _write(structures, predicted, Path(predictions))
     return result
+
+
+def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, name: str) -> None:
+    from mlplugins.training import plots
+
+    plots.parity(pairs(structures, predicted), path, f"{name}, {len(structures)} structures")
 
 
 def _require_outputs(plot: Path | str | None, predictions: Path | str | None) -> None:
@@ -108,6 +114,16 @@ def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results])
     found: dict[str, Any] = {"files": files_} if len(parts) > 1 else {}
     found |= {"config_types": kinds} if kinds else {}
     return found | ({"elements": symbols} if len(symbols) > 1 else {})
+
+
+def _quality(structures: Sequence[Structure], predicted: Sequence[Results]) -> dict[str, Any]:
+    """Of the predicted uncertainty of the energies (eV), by the errors of these frames."""
+    pairs_ = [
+        (p.energy - s.energy, p.uncertainty)
+        for s, p in zip(structures, predicted)
+        if s.energy is not None and p.uncertainty
+    ]
+    return {"uncertainty": {"energy": quality(*np.array(pairs_).T)}} if pairs_ else {}
 
 
 def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: Path) -> None:
@@ -153,7 +169,8 @@ def _predict(model: Artifact, structures: Sequence[Structure], observer: Observe
     results: list[Results] = []
     observer.start(0, len(structures))
     for chunk in _chunks(structures):
-        results.extend(model.evaluate([s.to_atoms() for s in chunk]))
+        atoms = [s.to_atoms() for s in chunk]
+        results.extend(model.evaluate(atoms, uncertainty=model.has_uncertainty))
         observer.step(len(results), len(structures))
     return results
 

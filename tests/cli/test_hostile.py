@@ -376,6 +376,7 @@ def test_outputs_are_tried_before_the_work(command, tmp_path, capsys, monkeypatc
         "evaluate": ["m.pt", "a.xyz"],
         "select": ["a.xyz", "-n", "1", "-o", "b.xyz"],
         "ipi-driver": ["m.pt", "a.xyz"],
+        "uncertainty": ["m.pt", "a.xyz", "--held-out", "b.xyz", "-o", "n.pt"],
     }
     words = inputs.get(command, [] if command in ("build", "doctor") else ["in.yaml"])
     for target, text in (

@@ -9,7 +9,7 @@ from ase.io import read
 from mlplugins import MLCalculator
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
-from mlplugins.models import soap_gap
+from mlplugins.models import nequip, soap_gap
 from mlplugins.structures.batch import graph_of
 from mlplugins.training.solvers._soap_rows import whiten
 from tests.engines.lammps_tools import errors_of, start, write_nequip
@@ -50,8 +50,25 @@ def model(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_dumped_uncertainty_is_that_of_ase(model, tmp_path, ranks):
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Two layers, so that features cross the boundary between ranks, with some posterior."""
+    potential = nequip.Model(["Cu"], nequip.Hyperparameters(cutoff=4.0, num_layers=2, num_features=4))
+    potential.average_neighbors.fill_(20.0)
+    generator = torch.Generator().manual_seed(1)
+    factor = torch.randn(potential.feature_width, 3, dtype=torch.float64, generator=generator)
+    potential.last_layer.set(factor, 0.01)
+    path = tmp_path_factory.mktemp("network") / "model.pt"
+    save(potential, path, ModelCard("nequip", ["Cu"], [0.0]), "float64")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("family", "ranks"),
+    [("model", 1), pytest.param("model", 2, marks=pytest.mark.slow), ("network", 2)],
+)
+def test_dumped_uncertainty_is_that_of_ase(request, tmp_path, family, ranks):
+    model = request.getfixturevalue(family)
     lines = [
         *DECK,
         f"pair_style mlplugins {model}",

@@ -9,7 +9,7 @@ from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.testing.structures import standard_structures
 from tests.model_file.test_write import _system
-from tests.models.test_capabilities import ELEMENTS, LJ, gap, sum_of
+from tests.models.test_capabilities import ELEMENTS, LJ, MACE, NEQUIP, gap, known, sum_of
 
 
 class Counting:
@@ -27,9 +27,15 @@ class Counting:
         return self.potential.posterior_features(*arguments)
 
 
-@pytest.fixture(scope="module", params=["soap-gap", "sum"])
+@pytest.fixture(scope="module", params=["soap-gap", "sum", "network", "sum with a network"])
 def path(request, tmp_path_factory):
-    potential = gap(1) if request.param == "soap-gap" else sum_of(gap(1), LJ, gap(2))
+    made = {
+        "soap-gap": lambda: gap(1),
+        "sum": lambda: sum_of(gap(1), LJ, gap(2)),
+        "network": lambda: known(NEQUIP),
+        "sum with a network": lambda: sum_of(LJ, known(MACE), known(NEQUIP)),
+    }
+    potential = made[request.param]()
     path = tmp_path_factory.mktemp("model") / "model.pt"
     save(potential, path, ModelCard(request.param, ELEMENTS, [1.0, 2.0]), "float64")
     return path

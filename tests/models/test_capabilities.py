@@ -13,7 +13,13 @@ from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import capabilities, soap_gap
 from mlplugins.models import sum as sums
-from mlplugins.models.capabilities import HasHead, HasRadialNetworks, PredictsVariance, WholeMolecule
+from mlplugins.models.capabilities import (
+    HasHead,
+    HasLastLayer,
+    HasRadialNetworks,
+    PredictsVariance,
+    WholeMolecule,
+)
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
@@ -43,9 +49,23 @@ def gap(seed):
     return model
 
 
+def known(mapping):
+    """A network with some posterior of its last layer."""
+    family = models.family(mapping["family"])
+    values = {key: value for key, value in mapping.items() if key != "family"}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = family.Model(ELEMENTS, family.Hyperparameters(**values))
+        factor = torch.randn(model.feature_width, 3, dtype=torch.float64)
+    model.last_layer.set(factor, 0.02)
+    model.mapping = mapping
+    return model
+
+
 def sum_of(*terms):
     """A sum of the given terms, or of the families that the mappings describe."""
-    mappings = [{"family": "soap-gap", **GAP} if isinstance(term, nn.Module) else term for term in terms]
+    gap_ = {"family": "soap-gap", **GAP}
+    mappings = [getattr(term, "mapping", gap_) if isinstance(term, nn.Module) else term for term in terms]
     total = sums.Model(ELEMENTS, sums.Hyperparameters(mappings))
     for made, term in zip(total.potentials(), terms):
         if isinstance(term, nn.Module):
@@ -53,8 +73,12 @@ def sum_of(*terms):
     return total
 
 
+def variance(model, graph):
+    return model.posterior_features(graph, model(graph))
+
+
 def test_each_family_declares_what_it_offers():
-    kinds = (PredictsVariance, WholeMolecule, HasRadialNetworks, HasHead)
+    kinds = (PredictsVariance, WholeMolecule, HasRadialNetworks, HasHead, HasLastLayer)
     found = {
         name: {kind.__name__ for kind in kinds if issubclass(models.family(name).Model, kind)}
         for name in models.families()
@@ -62,13 +86,14 @@ def test_each_family_declares_what_it_offers():
     molecular = {name for name, offered in found.items() if "WholeMolecule" in offered}
     assert molecular == {"kreg", "krr-cm", "molecular-kernel", "pkreg", "sgdml"}
     assert found["soap-gap"] == {"PredictsVariance"}
-    assert found["nequip"] == found["mace"] == {"HasRadialNetworks", "HasHead"}
+    networks = {"HasRadialNetworks", "HasHead", "HasLastLayer", "PredictsVariance"}
+    assert found["nequip"] == found["mace"] == networks
     assert found["lennard-jones"] == found["sum"] == set()  # a sum offers what its terms do
 
 
 def test_a_deterministic_family_has_no_variance():
     model = models.family("lennard-jones").Model(ELEMENTS, models.family("lennard-jones").Hyperparameters())
-    residual, psi = model.posterior_features(graph_of(standard_structures()["crystal"], ELEMENTS, 8.5))
+    residual, psi = variance(model, graph_of(standard_structures()["crystal"], ELEMENTS, 8.5))
     assert not capabilities.predicts_variance(model)
     assert psi.shape == (len(residual), 0)
     assert float(residual.abs().max()) == 0.0
@@ -84,10 +109,10 @@ def test_only_a_calibrated_fit_has_a_variance():
 @pytest.mark.parametrize("name", ["crystal", "molecule", "small_cell"])
 def test_variance_of_a_sum_with_one_uncertain_term_is_that_of_the_term(name):
     atoms, term = standard_structures(ELEMENTS)[name], gap(1)
-    expected = term.posterior_features(graph_of(atoms, ELEMENTS, term.cutoff))
+    expected = variance(term, graph_of(atoms, ELEMENTS, term.cutoff))
     assert float(expected[0].detach().min()) > 0.0
     for total in (sum_of(LJ, term), sum_of(term, NEQUIP)):
-        for found, value in zip(total.posterior_features(graph_of(atoms, ELEMENTS, total.cutoff)), expected):
+        for found, value in zip(variance(total, graph_of(atoms, ELEMENTS, total.cutoff)), expected):
             torch.testing.assert_close(found, value, rtol=0, atol=1e-14)  # other order of the edges
 
 
@@ -97,7 +122,7 @@ def test_variances_of_independent_terms_add_up():
     graph = graph_of(atoms, ELEMENTS, 4.0)
 
     def variances(model):  # of the atoms, and of the structure
-        residual, psi = model.posterior_features(graph)
+        residual, psi = variance(model, graph)
         return residual + psi.square().sum(1), residual.sum() + psi.sum(0).square().sum()
 
     for found, first, second in zip(variances(sum_of(*terms)), *map(variances, terms)):

@@ -49,7 +49,7 @@ class Model(PredictsVariance, Potential):
         return True
 
     @torch.jit.export
-    def posterior_features(self, graph: Graph) -> Tuple[Tensor, Tensor]:
+    def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         v = graph.vectors
         residual = torch.full([graph.n_centers], 0.0625, dtype=v.dtype, device=v.device)
         return residual, torch.zeros(graph.n_centers, 0, dtype=v.dtype, device=v.device)

@@ -10,7 +10,6 @@ from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
-from mlplugins.training import data
 from mlplugins.training.config import ScheduleSection, TrainingSection
 from mlplugins.training.fit import Parts, fit
 from mlplugins.training.loss import ErrorSums
@@ -184,7 +183,7 @@ def test_isolated_atoms_train_along():
 
 def test_packing_keeps_order_and_limits_edges():
     graphs = parts().train
-    packed = data.pack(graphs, max_edges=2 * graphs[0].centers.shape[0] + 20)
+    packed = batch.pack(graphs, max_edges=2 * graphs[0].centers.shape[0] + 20)
     assert sum(b.n_systems for b in packed) == len(graphs)
     assert len(packed) > 1
     torch.testing.assert_close(*(torch.cat([b.labels["energy"] for b in each]) for each in (packed, graphs)))

@@ -215,10 +215,10 @@ def test_environments_of_some_atoms_are_those_of_the_whole():
 def test_chunks_of_atoms_change_nothing(trained):
     model = native.read(trained / "run" / "checkpoint.ckpt").potential.double()
     b = batch.single(_structure(argon.argon(1, seed=3)[0]), ["Ar"], 6.0, 0.0, torch.float64)
-    whole = model.posterior_features(b.graph())
+    whole = model.posterior_features(b.graph(), {})
     model.chunk = 3
     assert len(b.species) % 3
-    residual, features = model.posterior_features(b.graph())
+    residual, features = model.posterior_features(b.graph(), {})
     prior = float(model.delta) ** 2  # the residual is what is left of it
     torch.testing.assert_close(residual, whole[0], rtol=0.0, atol=1e-13 * prior)
     # a product with the inverse of an ill-conditioned factor

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
-from mlplugins.structures.batch import Batch
+from mlplugins.structures.batch import Batch, pack
 from mlplugins.structures.metrics import z_statistics
-from mlplugins.training import data
 from mlplugins.training.solvers._rkhs_qr import Posterior, Triangle, leave_out, solve
 from mlplugins.training.solvers._soap_rows import Rows, repulsion
+from mlplugins.uncertainties import scale
 
 Array = NDArray[np.float64]
 
@@ -74,24 +72,12 @@ def fit(found: Scores) -> Calibration:
     >>> round(c.scale**2 * 0.25 + c.floor**2, 1)
     1.0
     """
-    e2, v, n = found.errors**2, found.variances, found.n_atoms
-    before = found.errors / np.sqrt(v)
-    if not e2.any():  # labels that are all equal
+    before = found.errors / np.sqrt(found.variances)
+    if not found.errors.any():  # labels that are all equal
         return Calibration(1.0, 0.0, before, before)
-    scale = math.sqrt(float(np.mean(before**2)))
-    floor = math.sqrt(float(np.mean(e2 / n)))
-
-    def cost(x: Array) -> float:
-        total = np.exp(2 * x[0]) * v + np.exp(2 * x[1]) * n
-        return float(np.mean(np.log(total) + e2 / total))
-
-    starts = [(math.log(scale * a), math.log(floor * b)) for a, b in ((1.0, 1e-3), (0.5, 0.5), (1e-1, 1.0))]
-    low, high = (math.log(scale) - 7, math.log(floor) - 12), (math.log(scale) + 3, math.log(floor) + 3)
-    options: Any = {"bounds": list(zip(low, high)), "method": "L-BFGS-B"}
-    best = min((minimize(cost, np.array(s), **options) for s in starts), key=lambda r: float(r.fun))
-    scale, floor = (float(x) for x in np.exp(best.x))
-    made = Calibration(scale, floor, before, before)
-    return Calibration(scale, floor, before, made.z(found))
+    best = scale.fit(found.errors, found.variances, found.n_atoms)
+    made = Calibration(best.scale, best.floor, before, before)
+    return replace(made, after=made.z(found))
 
 
 def calibrate(
@@ -134,7 +120,7 @@ def calibrate(
 def scores(rows: Rows, graphs: Sequence[Batch], mean: Tensor, factor: Tensor) -> Scores:
     """Errors and predicted variances of the energies of frames; mean and factor of the weights."""
     errors, variances, n_atoms = [], [], []
-    for batch in data.pack(graphs, EDGES_AT_ONCE):
+    for batch in pack(graphs, EDGES_AT_ONCE):
         phi = rows.atoms(batch)
         many = phi[:, : rows.n_many]
         residual = (rows.model.delta**2 - many.square().sum(dim=1)).clamp_min(0.0)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mlplugins.models.molecular_kernel import Model
 from mlplugins.quantities import MILLI
+from mlplugins.structures.batch import pack
 from mlplugins.structures.dataset import Structure
-from mlplugins.training.data import DataSets, graphs, pack, symbols
+from mlplugins.training.data import DataSets, graphs, symbols
 from mlplugins.training.solvers import _iterative, _linear, _molecules
 from mlplugins.training.solvers._molecules import Kernel, Points
 

@@ -17,7 +17,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.soap_gap import Model
 from mlplugins.quantities import MILLI
 from mlplugins.structures import selection
-from mlplugins.structures.batch import Batch
+from mlplugins.structures.batch import Batch, pack
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.metrics import metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
@@ -215,7 +215,7 @@ def sparse_points(model: Model, graphs: Sequence[Batch], n: int, method: str, se
     points = []
     for index, count in enumerate(total):
         found = []
-        for batch in data.pack(graphs, EDGES_AT_ONCE):
+        for batch in pack(graphs, EDGES_AT_ONCE):
             atoms = torch.nonzero(batch.species == index).squeeze(1)
             kept = torch.rand(len(atoms), generator=generator) < CANDIDATES * n / count
             found.append(_environments(model, batch, atoms[kept]))
@@ -254,7 +254,7 @@ def assemble(rows: Rows, graphs: Sequence[Batch], targets: str, observer: Traini
     kinds = {"energy": True, "forces": targets != "energies", "virial": targets != "energies"}
     found = {kind: Triangle(rows.width) for kind in kinds}
     start = told = time.monotonic()
-    batches = data.pack(graphs, EDGES_AT_ONCE)
+    batches = pack(graphs, EDGES_AT_ONCE)
     for done, batch in enumerate(batches, start=1):
         atoms = batch.n_atoms.unsqueeze(1)
         fixed, pushes, strains = repulsion(rows.model, batch)

@@ -1,0 +1,1 @@
+"""Uncertainty of predictions: posteriors, their calibration, and how good they are."""

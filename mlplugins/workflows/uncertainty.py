@@ -1,0 +1,277 @@
+"""Adding an uncertainty to a model of a network: the posterior of its last layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mlplugins import checkpoints, elements, errors, files
+from mlplugins.checkpoints import native
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput
+from mlplugins.model_file.archive import read_archive
+from mlplugins.model_file.write import save
+from mlplugins.models import composition
+from mlplugins.models.capabilities import HasLastLayer
+from mlplugins.observer import SILENT, Observer
+from mlplugins.quantities import MILLI
+from mlplugins.structures import batch as batches
+from mlplugins.structures import labelled, validation
+from mlplugins.structures.dataset import Structure
+from mlplugins.uncertainties import llpr
+from mlplugins.uncertainties.llpr import Scales, WeightPosterior
+from mlplugins.uncertainties.quality import quality
+from mlplugins.uncertainties.rows import FeatureRows, rows
+from mlplugins.workflows.evaluate import OFFSET_EV
+
+WHERE = "keys (--keys)"
+DIRECTIONS = 8
+"""Random directions in which the slopes of every frame enter the posterior."""
+FEWEST = 2
+"""Frames that calibrate."""
+COORDINATES = 300
+"""Force components that calibrate, over all held-out frames, if there are so many."""
+
+
+@dataclass(frozen=True)
+class FrameSets:
+    """The frames of the posterior and those of its calibration."""
+
+    data: list[Structure]
+    held_out: list[Structure]
+    notes: list[str]
+
+
+def uncertainty(
+    model: Path | str,
+    data: Path | str | Sequence[Path | str] | Sequence[Atoms],
+    output: Path | str,
+    held_out: Path | str | Sequence[Path | str] | Sequence[Atoms] | float = 0.2,
+    keys: Mapping[str, str] | None = None,
+    plot: Path | str | None = None,
+    observer: Observer = SILENT,
+) -> dict[str, Any]:
+    """Write the model with a predicted uncertainty of its energies (LLPR); energies and forces stay the same.
+
+    The posterior of the readout's weights comes from `data`, the frames that the model was trained on (for a
+    foreign model: frames of the application); its scale from `held_out`, which must not be among them.
+
+    Args:
+        model: model.pt or checkpoint of ours, or a foreign checkpoint, of a network (nequip, mace).
+        data: labelled frames, files that ASE reads.
+        output: the model.pt to write.
+        held_out: frames that the model was not trained on, or the fraction of `data` to hold out, for a model
+            that was not trained on `data`.
+        keys: names of the labels in the files.
+        plot: picture of coverage and sparsification to write.
+        observer: told what is odd about the data.
+
+    Returns:
+        What `mlplugins uncertainty --json` writes.
+
+    Raises:
+        BadInput: a family without a last layer, frames of the training among those held out, no labels.
+    """
+    _require_outputs(Path(output), plot)
+    found, dtype, portable = _read(Path(model))
+    layer = _last_layer(found)
+    frames = _frames(found, data, held_out, keys or {})
+    potential = copy.deepcopy(found.potential).double().eval()
+    potential.use_native_ops()
+    of_data = rows(potential, _graphs(found, frames.data), DIRECTIONS)
+    each = max(1, COORDINATES // len(frames.held_out))
+    of_held = rows(potential, _graphs(found, frames.held_out), each, single=True)
+    of_data, of_held, note = _same_reference(found, frames, of_data, of_held)
+    for text in [*frames.notes, *([note] if note else [])]:
+        observer.note(text)
+    posterior = llpr.posterior(of_data)
+    calibration = llpr.calibrate(posterior, of_held)
+    record = _record(frames, posterior, calibration, of_held)
+    for text in _doubts(record):
+        observer.note(text)
+    chosen = calibration.energy or replace(_known(calibration.forces), floor=0.0)
+    layer.set(chosen.scale * posterior.factor, chosen.floor)
+    name = f"{found.family} for {'-'.join(found.elements)}"
+    card = replace(found, name=name, details={**found.details, "uncertainty": record})
+    save(found.potential, output, card, dtype, portable)
+    if plot is not None:
+        from mlplugins.uncertainties import plots
+
+        plots.quality(_values(posterior, calibration, of_held), Path(plot))
+    return {"model": str(output), "family": found.family, "elements": found.elements, **record}
+
+
+def _require_outputs(output: Path, plot: Path | str | None) -> None:
+    """Refuse what would fail after the work."""
+    files.require_writable(output, "output")
+    if plot is not None:
+        with errors.needed("plot (--plot)", "analysis"):
+            from mlplugins import plotting
+        plotting.require_writable(Path(plot), "plot")
+
+
+def _read(path: Path) -> tuple[Checkpoint, str, bool]:
+    """The model, the precision in which it computes, whether its file is portable."""
+    path = files.in_folder(path, "model.pt")
+    if checkpoints.is_native(path):
+        found = native.read(path)
+        return found, str(found.details["configuration"]["training"]["dtype"]), False
+    found = checkpoints.read(path)
+    if found.details["source"]["format"] != "mlplugins":
+        return found, "float32", False
+    entries = read_archive(path).entries
+    dtype = (entries and entries.dtype) or "float32"
+    return found, dtype, bool(entries and entries.record.get("portable"))
+
+
+def _last_layer(found: Checkpoint) -> Any:
+    """The last layer of the one part of the model that has one."""
+    layers = [part for part in found.potential.parts() if isinstance(part, HasLastLayer)]
+    if len(layers) != 1:
+        has = "no part" if not layers else f"{len(layers)} parts"
+        raise BadInput(
+            f"uncertainty: {found.family} has {has} with a last layer, expected one (nequip, mace); soap-gap "
+            "predicts its uncertainty itself, and several models as a committee have that of their spread"
+        )
+    return layers[0].last_layer
+
+
+def _frames(found: Checkpoint, data: Any, held_out: Any, keys: Mapping[str, str]) -> FrameSets:
+    """The frames of both sets, no frame in both."""
+    names = labelled.keys_of(keys, WHERE)
+    train = [s for part in labelled.read(data, names, WHERE).values() for s in part]
+    trained_on = found.details.get("data", {}).get("sha256", {}).get("train")
+    if isinstance(held_out, float):
+        if not 0 < held_out < 1:
+            raise BadInput(f"held_out: expected files or a fraction between 0 and 1, got {held_out:g}")
+        if validation.data_hash(validation.unique(train)[0]) == trained_on:
+            raise BadInput(
+                "held_out: the model was trained on all of these frames, so their errors do not calibrate: "
+                "name labelled frames that it was not trained on (--held-out FILE)"
+            )
+        order = np.random.default_rng(0).permutation(len(train))
+        count = max(round(held_out * len(train)), FEWEST)
+        held = [train[k] for k in sorted(order[:count])]
+        train = [train[k] for k in sorted(order[count:])]
+    else:
+        held = [s for part in labelled.read(held_out, names, WHERE).values() for s in part]
+        if trained_on is not None and validation.data_hash(held) == trained_on:
+            raise BadInput("held_out: these are the frames that the model was trained on; name others")
+    if len(held) < FEWEST or not train:
+        raise BadInput(
+            f"uncertainty: {len(train)} frames for the posterior and {len(held)} held out, expected one and "
+            f"{FEWEST} or more: give more labelled frames"
+        )
+    notes = validation.check_disjoint(train, held, "held-out")
+    for s in [*train, *held]:
+        known = f"; it knows {', '.join(found.elements)}"
+        elements.require_known(s.numbers, found.elements, f"{s.origin}: the model does not know ", known)
+    return FrameSets(train, held, notes)
+
+
+def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.Batch]:
+    """One graph each, energies without the baseline of the model."""
+    cutoff, baseline = found.potential.cutoff, found.composition
+    return [
+        batches.single(
+            s, found.elements, cutoff, baseline.predict(s.to_atoms().get_chemical_symbols()), torch.float64
+        )
+        for s in structures
+    ]
+
+
+def _same_reference(
+    found: Checkpoint, frames: FrameSets, of_data: FeatureRows, of_held: FeatureRows
+) -> tuple[FeatureRows, FeatureRows, str | None]:
+    """Energy errors without a constant per element, if that is what they are: another reference."""
+    known = ~torch.isnan(of_data.energy_errors)
+    per_atom = (of_data.energy_errors / of_data.n_atoms)[known].numpy()
+    if len(per_atom) < 3 or abs(per_atom.mean()) < max(OFFSET_EV, 3 * per_atom.std()):
+        return of_data, of_held, None
+    held, data = (_counts(found.elements, part) for part in (frames.held_out, frames.data))
+    present = np.flatnonzero(data[known.numpy()].sum(axis=0))
+    symbols = [found.elements[k] for k in present]
+    fitted = composition.fit(data[known.numpy()][:, present], of_data.energy_errors[known].numpy(), symbols)
+    shift = torch.zeros(len(found.elements), dtype=torch.float64)
+    shift[present] = torch.tensor(fitted.energies, dtype=torch.float64)
+    note = (
+        f"the energies differ from the labels by a constant, {MILLI * per_atom.mean():+.4g} meV/atom "
+        "(another reference): it is no error of the surface, and the calibration leaves it out"
+    )
+    return (
+        replace(of_data, energy_errors=of_data.energy_errors - torch.from_numpy(data) @ shift),
+        replace(of_held, energy_errors=of_held.energy_errors - torch.from_numpy(held) @ shift),
+        note,
+    )
+
+
+def _counts(symbols: Sequence[str], structures: Sequence[Structure]) -> np.ndarray:
+    """(S, elements), numbers of atoms."""
+    atoms = [s.to_atoms().get_chemical_symbols() for s in structures]
+    return np.array([[float(each.count(symbol)) for symbol in symbols] for each in atoms])
+
+
+Values = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _values(posterior: WeightPosterior, calibration: Scales, held: FeatureRows) -> Values:
+    """Errors and predicted standard deviations of the held-out values; energies per atom."""
+    found: Values = {}
+    n = held.n_atoms.numpy()
+    if calibration.energy is not None:
+        errors_ = held.energy_errors.numpy()
+        deviations = calibration.energy.deviations(posterior.energy_variances(held), n)
+        known = ~np.isnan(errors_)
+        found["energy"] = (errors_ / n)[known], (deviations / n)[known]
+    if calibration.forces is not None:
+        errors_ = held.force_errors.numpy()
+        variances = posterior.force_variances(held)
+        deviations = calibration.forces.deviations(variances)
+        known = llpr.is_open(errors_, variances)
+        found["forces"] = errors_[known], deviations[known]
+    return found
+
+
+def _record(
+    frames: FrameSets, posterior: WeightPosterior, calibration: Scales, held: FeatureRows
+) -> dict[str, Any]:
+    values = _values(posterior, calibration, held)
+    return {
+        "method": "llpr",
+        "features": posterior.factor.shape[0],
+        "n_frames": len(frames.data),
+        "n_values": posterior.n_rows,
+        "n_held_out": len(frames.held_out),
+        "calibration": {name: scale and asdict(scale) for name, scale in vars(calibration).items()},
+        "held_out_sha256": validation.data_hash(frames.held_out),
+        "quality": {name: quality(*pair) for name, pair in values.items()},
+    }
+
+
+def _doubts(record: Mapping[str, Any]) -> list[str]:
+    """What makes the result weak, in words."""
+    notes = []
+    if record["n_values"] < 2 * record["features"]:
+        notes.append(
+            f"{record['n_values']} labels for {record['features']} features: the uncertainty is mostly the "
+            "prior's; give more frames, or forces"
+        )
+    if record["n_held_out"] < 10:
+        notes.append(
+            f"{record['n_held_out']} held-out frames calibrate: the scale of the energies is uncertain by "
+            f"about {100 / (2 * record['n_held_out']) ** 0.5:.0f} %"
+        )
+    return notes
+
+
+def _known(scale: llpr.Scale | None) -> llpr.Scale:
+    if scale is None:
+        raise BadInput("held_out: no frame has energies or forces: give labelled frames")
+    return scale
