@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplugins.analysis import charges, thermal
 from mlplugins.analysis.diffusion import Diffusion
 from mlplugins.analysis.observables.base import Observable
 from mlplugins.analysis.result import RunResult
@@ -53,7 +54,7 @@ def analyse(
     known = bool(np.isfinite(volume))
     slope = _long_slope(sample.curve, sample.reach_ps)
     read = [*sample.notes, *(text for run in trajectories for text in run.warnings)]
-    texts = [*dict.fromkeys(read), *_doubts(sample, slope)]
+    texts = [*dict.fromkeys(read), *charges.doubts(sample.species, settings), *_doubts(sample, slope)]
     notes: list[str] = []
     found = {name: each.compute(sample, notes) for name, each in chosen.items()}
     texts += notes
@@ -129,6 +130,7 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
             "that of the scatter between runs"
         )
     texts += _curved(sample.diffusion)
+    texts += thermal.doubts(sample.paths, sample.species, sample.temperature_k)
     length = sample.longest_ps
     if length < FEW_WINDOWS * window.low_ps or length < 2.5 * window.high_ps:
         texts.append(

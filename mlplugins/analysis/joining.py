@@ -48,6 +48,7 @@ class Joiner:
         self._unwrapper = Unwrapper(self.warnings)
         self._filling = Filling()
         self._flags = plausibility.LostFlags()
+        self._contacts = plausibility.Contacts()
         self._last_step_before = 0
         self._store = FrameStore(self.settings.memory_bytes)
         self._waiting: list[list[Floats]] = []  # rows by both readings of a file, until one is taken
@@ -191,6 +192,7 @@ class Joiner:
         return False
 
     def _keep(self, frame: Frame, place: Place) -> None:
+        self._contacts.see(frame)
         number, interval = len(self.steps), self.settings.interval or 1
         step = int(frame.step or 0) if self._numbered else number * interval
         if abs(step) > MOST_STEPS or (frame.time_fs is not None and not np.isfinite(frame.time_fs)):
@@ -278,6 +280,8 @@ class Joiner:
         rows = self._store.rows
         width = 3 * len(self._kept)
         self.warnings += plausibility.seams(rows, len(self._kept), self.steps)
+        if self._symbols is not None:
+            self.warnings += self._contacts.doubts(self._symbols)
         if len(grid.frames) < len(rows):
             rows = rows[grid.frames]
         moved = rows[:, :width].reshape(len(rows), -1, 3)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.errors import BadInput
+from mlplugins.structures import bonds
 
 CROWD = 4
 """So many atoms or more do not fit into a cube of 1 Å."""
 NARROW_A, SPREAD = 3.0, 0.25
 DENSE_A3 = 4.0
 """Volume per atom (Å³) below that of any solid at ordinary pressure (diamond 5.7)."""
+LOOKED_AT = 2000
+"""Atoms of a frame among which the closest are looked for."""
+REPELLED = 8.0
+"""Pairs that an ideal gas would have closer than the closest: its chance of none is exp(−8)."""
 CROSSINGS = 3
 """Jumps by whole cell vectors along directions that are said to be not periodic."""
 WHOLE = 0.1
@@ -37,6 +43,48 @@ def require_lengths(frame: Frame, where: str) -> None:
             f"{where}: all {len(x)} atoms lie between 0 and 1 Å of a cell of several Å, which fractional "
             "coordinates do: write Cartesian positions in Å (LAMMPS: x y z), or name the columns xs ys zs"
         )
+
+
+class Contacts:
+    """How close atoms come in frames 1, 2, 4, 8, … of a run."""
+
+    def __init__(self) -> None:
+        self._least = np.inf
+        self._contacts: list[int] = []  # pairs below `bonds.CLOSEST`
+        self._seen = 0
+
+    def see(self, frame: Frame) -> None:
+        """Look at a frame, in large ones at the atoms of a part of the cell."""
+        self._seen += 1
+        if self._seen & (self._seen - 1) or not np.linalg.det(frame.cell):
+            return
+        numbers = np.array([atomic_numbers[str(name)] for name in frame.symbols])
+        fractions = frame.positions @ np.linalg.inv(frame.cell)
+        fractions -= np.floor(fractions) * frame.periodic  # unwrapped atoms are far from their neighbours
+        positions, pbc = fractions @ frame.cell, frame.periodic
+        if len(numbers) > LOOKED_AT:
+            low = np.quantile(fractions, 0.3, axis=0)
+            width = (LOOKED_AT / len(numbers)) ** (1 / 3)
+            part = ((fractions > low) & (fractions < low + width * np.ptp(fractions, axis=0))).all(axis=1)
+            numbers, positions, pbc = numbers[part], positions[part], (False, False, False)
+        if len(numbers):
+            found = bonds.ratios(numbers, positions, frame.cell, pbc)
+            self._least = min(self._least, float(found.min(initial=np.inf)))
+            self._contacts.append(int((found < bonds.CLOSEST).sum()))
+
+    def doubts(self, symbols: NDArray[np.str_]) -> list[str]:
+        """A warning about lengths that are no Å; a dump of one element alone may lack its neighbours."""
+        # points that do not repel each other come closer, to n^(-1/3) of a distance that n pairs are within
+        expected = (self._least / bonds.CLOSEST) ** 3 * float(np.mean(self._contacts or [0]))
+        if self._least < bonds.CLOSEST and expected > REPELLED:
+            return [
+                f"the closest atoms are {self._least:.2f} lengths of bonds of their elements apart, and not "
+                "by chance: lengths in another unit (lj, nm), or wrong elements? Expected Å"
+            ]
+        noble = {chemical_symbols[number] for number in bonds.NOBLE}
+        kinds = set(symbols.tolist())
+        said = bonds.too_far(self._least) if len(kinds) > 1 and not kinds & noble else ""
+        return [f"{said} Expected Å"] if said else []
 
 
 class LostFlags:

@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
 from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity
 from mlplugins.quantities import labels as all_labels
+from mlplugins.structures import bonds
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
-from mlplugins.units import A_PER_BOHR
 
 SAME_EV = 1e-6
 """Energies per atom closer than this (eV) count as one."""
@@ -31,16 +30,13 @@ DENSE_A3 = 60.0
 """Volume per atom (Å³) below which a cell looks like that of a solid or liquid."""
 
 (FREE_ENERGY,) = QUANTITIES["energy"].other_keys
-FARTHEST_BOND = 1.4
-"""Closest atoms of a whole set, over the sum of their covalent radii, above which lengths look like bohr."""
-
-NOBLE = (2, 10, 18, 36, 54, 86)
 LOOKED_AT = 100
 """Frames that are searched for a bond."""
 
 ASYMMETRIC = 0.02
 """Σ v/r⁴ of the neighbours of an atom over Σ 1/r³, above which no symmetry makes its force zero."""
 
+_PER_ATOM = re.compile(r"per_?atom|peratom|/_?atom|^e_?pa$", re.IGNORECASE)
 _NO_LABEL = re.compile(r"tol|uncert|var|std|dev|cut", re.IGNORECASE)
 
 
@@ -84,7 +80,12 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         others: further names that are used, such as those of a cheaper method.
     """
     found: list[str | None] = [*_taken(structures, keys)]
-    found += [_free_energy(structures, keys), _no_stress(structures, keys), _unused(structures, keys, others)]
+    found += [
+        _per_atom(keys),
+        _free_energy(structures, keys),
+        _no_stress(structures, keys),
+        _unused(structures, keys, others),
+    ]
     found += [_constrained(structures), _without_forces(structures), _partial(structures)]
     found += [_unconverged(structures), _far_apart(structures), *_states(structures)]
     return [note for note in found if note]
@@ -106,6 +107,15 @@ def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
             f"{{{kind.option}: NAME}}, or null"
         )
     return notes
+
+
+def _per_atom(keys: Keys) -> str | None:
+    if keys.energy is None or not _PER_ATOM.search(keys.energy):
+        return None
+    return (
+        f"data.keys: energy: '{keys.energy}' is called like an energy per atom, and is read as that of the "
+        "whole structure: name the total energy, or multiply by the number of atoms"
+    )
 
 
 def check_flags(structures: Sequence[Structure]) -> None:
@@ -271,22 +281,14 @@ def _pulled(s: Structure) -> bool:
 
 def _far_apart(structures: Sequence[Structure]) -> str | None:
     """No two atoms of any frame are bonded, as if lengths were in bohr."""
-    frames = [s for s in structures if len(s) > 1 and not np.isin(s.numbers, NOBLE).any()]
-    closest = np.inf
+    frames = [s for s in structures if len(s) > 1 and not np.isin(s.numbers, bonds.NOBLE).any()]
+    ratio = np.inf
     for s in frames[:: max(1, len(frames) // LOOKED_AT)]:
-        radii = covalent_radii[s.numbers]
-        edges = neighbor_list(s.positions, s.cell, s.pbc, 4 * float(radii.max()))
-        bonds = radii[edges.centers] + radii[edges.neighbors]
-        ratios = np.linalg.norm(edges.vectors, axis=1) / bonds
-        closest = min(closest, float(ratios.min(initial=np.inf)))
-        if closest < FARTHEST_BOND:
+        ratio = min(ratio, bonds.closest(s.numbers, s.positions, s.cell, s.pbc))
+        if ratio < bonds.FARTHEST:
             return None
-    if not np.isfinite(closest):
-        return None
-    return (
-        f"the closest atoms of all frames are {closest:.2f} times as far apart as bonds of these elements "
-        f"are long: positions and cell in bohr ({1 / A_PER_BOHR:.2f} per Å)? Expected Å, eV and eV/Å"
-    )
+    said = bonds.too_far(ratio)
+    return f"{said} Expected Å, eV and eV/Å" if said else None
 
 
 def _states(structures: Sequence[Structure]) -> list[str]:

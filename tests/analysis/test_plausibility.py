@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.io import write
 
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
@@ -75,3 +76,32 @@ def test_one_ion_that_hops_is_no_other_run(tmp_path):
     x[30:, 0] += [3.0, 0.0, 0.0]
     write(path, frames(x))
     assert read(path).warnings == ()
+
+
+def gas(length):
+    """Pairs of atoms in touch (1 to 1.1 σ), far from other pairs (σ³ρ = 0.01), nearly at rest."""
+    rng = np.random.default_rng(2)
+    grid = 6.0 * np.stack(np.meshgrid(*[np.arange(4)] * 3), axis=-1).reshape(64, 3)
+    x = np.concatenate([grid, grid + rng.uniform(1.0, 1.1, (64, 1)) * [1.0, 0.0, 0.0]])
+    moved = x + rng.normal(0, 0.005, (6, 128, 3))
+    return [Atoms("Li64S64", positions=p * length, cell=[24.0 * length] * 3, pbc=True) for p in moved]
+
+
+@pytest.mark.parametrize(("length", "said"), [(1.0, True), (2.5, False)])
+def test_a_dilute_gas_in_units_of_sigma_is_said(tmp_path, length, said):
+    path = tmp_path / "t.traj"
+    write(path, gas(length))
+    assert any("bonds of their" in note for note in read(path).warnings) == said
+
+
+@pytest.mark.parametrize(("length", "said"), [(1.0, False), (1 / 0.529177, True), (0.1, True)])
+def test_salt_in_bohr_or_nanometres_is_said(tmp_path, length, said):
+    path = tmp_path / "t.traj"
+    salt = bulk("LiS", "rocksalt", a=5.2, cubic=True).repeat(3)
+    rng = np.random.default_rng(4)
+    moved = [salt.positions + rng.normal(0, 0.1, (len(salt), 3)) for _ in range(6)]
+    write(path, [Atoms(salt.symbols, x * length, cell=salt.cell * length, pbc=True) for x in moved])
+    assert (
+        any("bonds of these elements" in note or "lengths of bonds" in note for note in read(path).warnings)
+        == said
+    )

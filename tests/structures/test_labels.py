@@ -284,3 +284,12 @@ def test_electronic_states_that_differ_are_said():
         atoms.info |= {"charge": k % 2, "spin": 1, "head": "pbe"}
     [note] = _said(frames, "which the model does not see")
     assert note.startswith("the frames differ in 'charge' (0, 1)")
+
+
+@pytest.mark.parametrize(("key", "said"), [("energy_per_atom", True), ("E_pa", True), ("dft_energy", False)])
+def test_a_key_called_like_an_energy_per_atom_is_said(key, said):
+    keys, found = Keys(energy=key, forces="REF_forces"), []
+    for atoms in argon(2):
+        atoms.info[key] = atoms.info.pop("REF_energy") / len(atoms)
+        found.append(from_atoms(atoms, keys))
+    assert any("like an energy per atom" in note for note in labels.notes(found, keys)) == said

@@ -101,6 +101,9 @@ def _hops(sample: Sample, notes: list[str]) -> Hops | None:
             continue
         moved = run.displacements[part]
         rows = [moved[start:stop:every] for start, stop in segments if (stop - start) // every > 1]
+        if not rows:
+            failed.append(f"the run is shorter than two frames {HOP_SPACING_FS:g} fs apart")
+            continue
         try:
             sites = _sites(rows, run, sample.settings.sites)
         except BadInput as error:
