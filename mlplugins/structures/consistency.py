@@ -9,6 +9,7 @@ agree and the correlation is high.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import NamedTuple
 
@@ -22,11 +23,22 @@ from mlplugins.structures.close_frames import Factors
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.pair_fit import Implied
 
-OFF_FINE, OFF_ROUGH = 1.25, 8.0
-"""Factors from 1 that are a mistake, from close frames and from the pair potential."""
+OFF_FINE, OFF_GOOD, OFF_ROUGH = 1.25, 1.6, 8.0
+"""Factors from 1 that are a mistake, from close frames, from a pair potential that explains the forces, and
+from one that does not."""
+
+VOLUME_ROWS = 10
+"""Frames in each half from which the energy of the volume can be taken out."""
+
+EXPLAINED, FOLLOWED = 0.95, 0.97
+"""Share of the forces that such a potential explains, and its correlation with the energies."""
 
 STRONG, WEAK = 0.85, 0.65
 """Correlations that the better and the worse of the two fits must have."""
+
+SKEW, LEFT = 1e-4, 0.5
+"""Asymmetry of cells that tells rows from columns; what a transposed lattice may leave of the unexplained
+forces."""
 
 ABSURD_STRESS = 10.0
 """Median of the largest stress component of the frames (eV/Å³; 1.6 TPa) above which its unit is another."""
@@ -77,6 +89,7 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     rough = [fit for ridge in pair_fit.RIDGES if (fit := pair_fit.implied(structures, ridge)) is not None]
     energy = _energy_factor(near, rough)
     notes = [_energy(energy, structures) or _other_energy(found), _large_forces(structures)]
+    notes += [_transposed(rough)]
     if any(s.stress is not None for s in structures):
         stress = _stress_factor(near, rough, energy)
         notes += [_stress(stress, structures, keys) or _large_stress(structures, keys), _order(rough, keys)]
@@ -98,8 +111,12 @@ class Factor(NamedTuple):
 def _energy_factor(near: Factors, rough: Sequence[Implied]) -> Factor | None:
     if near.energy is not None:
         return Factor(near.energy, OFF_FINE, f"{near.n} pairs of close frames")
-    slope = _agreed([_slope(_per_atom(f, f.energy), _energies(f)) for f in rough])
-    return slope and Factor(slope.value, OFF_ROUGH, "a pair potential fitted to the forces")
+    slopes = [_slope(_per_atom(f, f.energy), _energies(f)) for f in rough]
+    slope = _agreed(slopes)
+    if slope is None:
+        return None
+    good = min(f.r2 for f in rough) > EXPLAINED and min(abs(s.correlation) for s in slopes) > FOLLOWED
+    return Factor(slope.value, OFF_GOOD if good else OFF_ROUGH, "a pair potential fitted to the forces")
 
 
 def _energy(factor: Factor | None, structures: Sequence[Structure]) -> str | None:
@@ -224,6 +241,23 @@ def _large_stress(structures: Sequence[Structure], keys: Keys) -> str | None:
     )
 
 
+def _transposed(rough: Sequence[Implied]) -> str | None:
+    """Cell vectors as columns, where rows are expected."""
+    fit = rough[0] if rough else None
+    if fit is None or all(
+        np.allclose(s.cell, s.cell.T, atol=SKEW * np.abs(s.cell).max()) for s in fit.structures
+    ):
+        return None
+    turned = pair_fit.implied([replace(s, cell=s.cell.T.copy()) for s in fit.structures], pair_fit.RIDGES[0])
+    if turned is None or 1.0 - turned.r2 > LEFT * (1.0 - fit.r2):
+        return None
+    return (
+        f"the cells are transposed: a pair potential leaves {100 * (1 - turned.r2):.2g} % of the forces "
+        f"unexplained if the cell vectors are the columns of the lattice, {100 * (1 - fit.r2):.2g} % if they "
+        "are its rows, as expected (ax ay az bx by bz cx cy cz): transpose them"
+    )
+
+
 def _key(keys: Keys, structures: Sequence[Structure]) -> tuple[str, str | None]:
     taken = {name for s in structures for name in s.taken}
     return ("virial", keys.virial) if keys.virial in taken else ("stress", keys.stress)
@@ -231,7 +265,7 @@ def _key(keys: Keys, structures: Sequence[Structure]) -> tuple[str, str | None]:
 
 def _named(factor: Factor, table: dict[str, float], negative: str) -> str:
     """The entries nearest to a factor, and its sign, in words."""
-    tolerance = 1.12 if factor.limit == OFF_FINE else 2.5
+    tolerance = {OFF_FINE: 1.12, OFF_GOOD: 1.3}.get(factor.limit, 2.5)
     entries = table | {"": 1.0} if factor.value < 0 else table
     off = {name: abs(np.log(abs(factor.value) / value)) for name, value in entries.items()}
     close = sorted((name for name in off if off[name] < np.log(tolerance)), key=lambda name: off[name])
@@ -292,10 +326,16 @@ def _energies(fit: Implied) -> NDArray[np.float64]:
 
 
 def _per_atom(fit: Implied, energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Energies per atom without what the composition explains, within each half."""
+    """Energies per atom without what composition and volume explain, within each half."""
     elements = np.unique(np.concatenate([s.numbers for s in fit.structures]))
+    size = np.array([len(s) for s in fit.structures])
     share = np.array([[np.mean(s.numbers == z) for z in elements] for s in fit.structures])
-    values = energy / np.array([len(s) for s in fit.structures])
+    values = energy / size
+    # forces do not know the energy of the volume, which a pair potential has wrong
+    volume = np.array([s.volume if s.pbc.all() else 0.0 for s in fit.structures]) / size
+    volume /= volume.mean() or 1.0
+    if len(size) > 2 * VOLUME_ROWS and np.ptp(volume) > 1e-6:
+        share = np.concatenate([share, np.stack([volume**k for k in (1, 2, 3)], axis=1)], axis=1)
     for half in (slice(0, None, 2), slice(1, None, 2)):
         values[half] -= share[half] @ np.linalg.lstsq(share[half], values[half], rcond=1e-6)[0]
     return np.asarray(values)

@@ -12,6 +12,7 @@ from ase.calculators.lj import LennardJones
 from mlplugins.structures import close_frames, consistency, pair_fit
 from mlplugins.structures.dataset import Keys, Structure, from_atoms, read
 
+KEYS = Keys()
 VOIGT_TO_VASP = [0, 1, 2, 5, 3, 4]  # xx yy zz xy yz zx out of xx yy zz yz xz xy
 
 
@@ -125,12 +126,10 @@ def test_units_of_energies_and_forces_are_named(energy, forces, text):
 
 
 def test_gradients_are_seen_in_independent_frames_too():
-    frames = snapshots(24, 0.12, 0.0)
-    assert consistency.check(frames, Keys()) == []
-    (note,) = consistency.check(scaled(frames, forces=-1.0), Keys())
-    assert "forces of the opposite sign (gradients dE/dr)" in note
-    (note,) = consistency.check(scaled(INDEPENDENT, forces=-1.0), Keys())  # energies of strains tell nothing
-    assert "from the virial that the forces imply, if these are right" in note
+    for frames in (snapshots(24, 0.12, 0.0), INDEPENDENT):
+        assert consistency.check(frames, Keys()) == []
+        (note,) = consistency.check(scaled(frames, forces=-1.0), Keys())
+        assert "forces of the opposite sign (gradients dE/dr)" in note
 
 
 def test_vasp_order_of_the_shear_is_named():
@@ -196,6 +195,44 @@ def test_a_pair_potential_reproduces_itself():
     x = np.array([[w[i, j] for i, j in shear] for w in fit.virial]).ravel()
     y = np.array([[w[i, j] for i, j in shear] for w in labels]).ravel()
     assert x @ y / (x @ x) == pytest.approx(1.0, abs=0.1)
+
+
+def metal(symbol, strain, n=24):
+    """Rattled cubic cells of four atoms (EMT, many-body) with lower triangular strain."""
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(n):
+        atoms = bulk(symbol, cubic=True)
+        deformation = np.eye(3) + np.tril(rng.normal(0, strain, (3, 3)))
+        atoms.set_cell(atoms.cell @ deformation, scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.12, atoms.positions.shape)
+        found.append(labelled(atoms, EMT()))
+    return found
+
+
+@pytest.mark.parametrize("symbol", ["Al", "Au"])
+def test_small_factors_are_seen_where_pairs_explain_the_forces(symbol):
+    """Four atoms: energies per atom; atomic units of both, with positions in Å (1/0.529)."""
+    frames = [replace(s, stress=None) for s in metal(symbol, 0.03)]
+    assert consistency.check(frames, KEYS) == []
+    [note] = consistency.check(scaled_energies(frames, 0.25), KEYS)
+    assert "energy differences are 0.25" in note
+    assert "energies per atom instead of totals" in note
+    atomic = [replace(s, energy=s.energy / 27.2114, forces=s.forces / 51.4221) for s in frames]
+    [note] = consistency.check(atomic, KEYS)
+    assert "both in atomic units" in note
+
+
+def scaled_energies(frames, factor):
+    return [replace(s, energy=s.energy * factor) for s in frames]
+
+
+@pytest.mark.parametrize("strain", [0.005, 0.02])
+def test_transposed_cells_are_seen_at_small_strain(strain):
+    frames = [replace(s, stress=None) for s in metal("Cu", strain)]
+    assert consistency.check(frames, KEYS) == []
+    [note] = consistency.check([replace(s, cell=s.cell.T.copy()) for s in frames], KEYS)
+    assert note.startswith("the cells are transposed")
 
 
 def test_too_little_says_nothing():
