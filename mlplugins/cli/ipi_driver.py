@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="check",
         help="refuse a first structure with the template's atoms in another order (default: %(default)s)",
     )
+    parser.add_argument("--variant", metavar="NAME", help="which energy of a model that has several")
+    parser.add_argument(
+        "--baseline",
+        choices=("on", "off"),
+        default="on",
+        help="off: energies without the composition energies (default: %(default)s)",
+    )
     parser.add_argument(
         "--wait",
         type=float,
@@ -90,6 +97,8 @@ def _serve(args: argparse.Namespace) -> int:
         pbc=args.pbc,
         committee_forces=args.committee_forces,
         order=args.order,
+        variant=args.variant,
+        baseline=args.baseline,
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port

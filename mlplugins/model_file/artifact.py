@@ -203,6 +203,7 @@ def load(
     device: str = "cpu",
     output: str | None = None,
     extensions: str | Path | None = None,
+    baseline: bool = True,
 ) -> Artifact:
     """Load a model file. It is a program, and this runs it: load only files from people you trust.
 
@@ -233,6 +234,8 @@ def load(
     ours = _ours(archive, loaded, energy)
     if ours is None:
         _require_plain_inputs(path, loaded)
+    if not baseline:
+        _leave_out_composition(path, loaded, ours)
     dtype = (ours and ours.dtype) or capabilities.dtype
     return Artifact(
         path=path,
@@ -264,12 +267,13 @@ def load_all(
     device: str = "cpu",
     output: str | None = None,
     extensions: str | Path | None = None,
+    baseline: bool = True,
 ) -> tuple[Artifact, ...]:
     """Load one model or the members of a committee."""
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if len(several) == 0:
         raise BadInput("expected at least one model file, got an empty list")
-    return tuple(load(path, device, output, extensions) for path in several)
+    return tuple(load(path, device, output, extensions, baseline) for path in several)
 
 
 def combine(members: Sequence[Results]) -> Committee:
@@ -319,6 +323,15 @@ def _evaluator(
     if ours is not None:
         return EdgeGradientModel(loaded.module, loaded.requested_neighbor_lists()[0], dtype, device)
     return GeneralModel(loaded, energy, declared(loaded.capabilities().outputs), dtype, device)
+
+
+def _leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> None:
+    if ours is None:
+        raise BadInput(
+            f"'{path.name}' does not say its composition energies (files written by mlplugins do), so that "
+            "they cannot be left out (baseline)"
+        )
+    loaded.module.baseline.zero_()
 
 
 def _device(device: str) -> torch.device:

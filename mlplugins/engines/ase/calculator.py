@@ -26,7 +26,7 @@ _VOIGT = [3 * row + column for row, column in VOIGT]
 UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
 SPREADS = ("energy_uncertainty", "forces_uncertainty")
 
-OPTIONS = ("model", "device", "skin", "variant", "extensions")
+OPTIONS = ("model", "device", "skin", "variant", "extensions", "baseline")
 OF_ASE = ("atoms", "directory", "label")
 """Keywords of ASE's own constructor that mean something here."""
 
@@ -46,6 +46,8 @@ class MLCalculator(Calculator):
         variant: which energy of a model that has several (`pbe` of `energy/pbe`); None means `energy`, or the
             only one there is.
         extensions: directory of TorchScript extensions that a model of others needs.
+        baseline: whether energies include the composition energies; without them, energies and chemical
+            potentials are relative to the isolated atoms as the model counts them (`mlplugins info`).
         kwargs: `atoms`, `directory` and `label`, as of every calculator of ASE.
 
     `stresses` (per atom, models of mlplugins only) are the virials of the neighbour vectors, half to either
@@ -89,11 +91,14 @@ class MLCalculator(Calculator):
         skin: float = SKIN,
         variant: str | None = None,
         extensions: str | Path | None = None,
+        baseline: bool = True,
         **kwargs: Any,
     ) -> None:
         _refuse_unknown(kwargs)
         self._state: _State | None = None
-        self._artifacts = load_all(model, device, variant, extensions)
+        if not isinstance(baseline, bool):
+            raise BadInput(f"MLCalculator: baseline: expected True or False, got {baseline!r}")
+        self._artifacts = load_all(model, device, variant, extensions, baseline)
         self._lists = NeighborCache(skin)
         self.committee: Committee | None = None
         super().__init__(**kwargs)
@@ -108,6 +113,8 @@ class MLCalculator(Calculator):
         for name, value in {"variant": variant, "extensions": extensions}.items():
             if value is not None:
                 self.parameters[name] = str(value)
+        if not baseline:
+            self.parameters["baseline"] = False
 
     def __repr__(self) -> str:
         """Which models these are, e.g. `<MLCalculator model.pt: nequip for Li P S Cl, float32 on cpu>`."""
@@ -115,6 +122,7 @@ class MLCalculator(Calculator):
         known = " ".join(first.elements) if len(first.elements) <= 12 else f"{len(first.elements)} elements"
         names = ", ".join(artifact.path.name for artifact in self._artifacts)
         several = f", committee of {len(self._artifacts)}" if len(self._artifacts) > 1 else ""
+        several += "" if self.parameters.get("baseline", True) else ", without composition energies"
         kind = first.family or "metatomic model"
         return f"<MLCalculator {names}: {kind} for {known}, {first.dtype} on {first.device}{several}>"
 
@@ -217,7 +225,11 @@ class MLCalculator(Calculator):
         self.__dict__.update(state)
         given = self.parameters
         self._artifacts = load_all(
-            given["model"], given["device"], given.get("variant"), given.get("extensions")
+            given["model"],
+            given["device"],
+            given.get("variant"),
+            given.get("extensions"),
+            given.get("baseline", True),
         )
         self._lists = NeighborCache(self.parameters["skin"])
 

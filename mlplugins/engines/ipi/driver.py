@@ -70,6 +70,7 @@ class Options:
         committee_forces: also send each model's forces and virial, which i-PI's weighted baseline needs.
         order: `check`: refuse a first structure that is the template with its atoms in another order;
             `trust`: do not compare them.
+        baseline: whether energies include the composition energies (`on`, `off`).
     """
 
     model: str
@@ -80,6 +81,7 @@ class Options:
     committee_forces: bool = False
     variant: str | None = None
     order: str = "check"
+    baseline: bool | str = True
 
 
 class MLDriver(Dummy_driver):
@@ -120,7 +122,9 @@ class MLDriver(Dummy_driver):
     def check_parameters(self) -> None:
         """Load the models and the template (i-PI calls this once)."""
         options = self.options
-        self.artifacts = load_all(_paths(options.model), options.device, options.variant)
+        self.artifacts = load_all(
+            _paths(options.model), options.device, options.variant, baseline=bool(options.baseline)
+        )
         self.template = _ipi_template.read_template(str(options.template))
         self.numbers = self.template.numbers
         self.pbc: NDArray[np.bool_] | None = None
@@ -139,6 +143,7 @@ class MLDriver(Dummy_driver):
         return (
             f"{self.options.model} ({models}{first.family or first.name}, {first.dtype}, {first.device}), "
             f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
+            + ("" if self.options.baseline else "; energies without composition energies (baseline off)")
             + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
@@ -319,7 +324,7 @@ def _paths(model: str) -> list[str]:
 
 def _checked(options: Options) -> Options:
     """The same, with the types that `Options` states; `-o` and `<parameters>` may give words for them."""
-    flags = {"true": True, "false": False}
+    flags = {"true": True, "false": False, "on": True, "off": False}
     pbc = flags.get(str(options.pbc).lower(), options.pbc)
     if not isinstance(pbc, bool) and pbc != "template":
         raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
@@ -332,8 +337,11 @@ def _checked(options: Options) -> Options:
         skin = float(options.skin)
     except (TypeError, ValueError) as error:
         raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    words = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
-    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces)
+    baseline = flags.get(str(options.baseline).lower())
+    if baseline is None:
+        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
+    words: dict[str, Any] = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
+    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces, baseline=baseline)
 
 
 def _energy(value: Any) -> Any:
