@@ -46,12 +46,13 @@ def start(
     lines: Sequence[str],
     ranks: int = 1,
     environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run a deck whatever comes of it; a hang fails the test."""
     (folder / "in.test").write_text("\n".join(lines) + "\n")
     command, extra = lammps.command(ranks)
     return subprocess.run(
-        [*command, "-in", "in.test", "-log", "log.lammps"],
+        [*command, "-in", "in.test", "-log", "log.lammps", *arguments],
         cwd=folder,
         env={**os.environ, **extra, **(environment or {})},
         stdin=subprocess.DEVNULL,

@@ -270,27 +270,35 @@ def test_energies_of_a_walk_on_two_ranks_are_those_of_its_frames(tmp_path, passi
         assert energy == pytest.approx(relative, abs=1e-8)
 
 
+def crystal_of_two(cells: int) -> list[str]:
+    return [
+        *HEAD,
+        "lattice fcc 5.4",
+        f"region box block 0 {cells} 0 {cells} 0 {cells}",
+        "create_box 2 box",
+        "create_atoms 1 box",
+        "mass 1 39.948",
+        "mass 2 83.798",
+        "set group all type/ratio 2 0.4 77",
+        "displace_atoms all random 0.15 0.15 0.15 5 units box",
+    ]
+
+
+STOCK = ["pair_style lj/cut 5.0", "pair_modify mix arithmetic"]
+STOCK += [f"pair_coeff 1 1 {EPSILON} {SIGMA}", "pair_coeff 2 2 0.014 3.65"]
+
+
 def test_sgcmc(tmp_path, mixture):
     """As with `lj/cut`; its Δμ is μ(1) − μ(2), so that composition energies enter with the other sign."""
-    stock = ["pair_style lj/cut 5.0", "pair_modify mix arithmetic"]
-    stock += [f"pair_coeff 1 1 {EPSILON} {SIGMA}", "pair_coeff 2 2 0.014 3.65"]
     ours = ["pair_coeff * * Ar Kr"]
     pairs = {
-        "stock": (stock, 0.05),
+        "stock": (STOCK, 0.05),
         "on": ([f"pair_style mlplugins {mixture}", *ours], 0.05 + E0["Ar"] - E0["Kr"]),
         "off": ([f"pair_style mlplugins {mixture} baseline off", *ours], 0.05),
     }
     decks = {
         name: [
-            *HEAD,
-            "lattice fcc 5.4",
-            "region box block 0 4 0 4 0 4",
-            "create_box 2 box",
-            "create_atoms 1 box",
-            "mass 1 39.948",
-            "mass 2 83.798",
-            "set group all type/ratio 2 0.4 77",
-            "displace_atoms all random 0.15 0.15 0.15 5 units box",
+            *crystal_of_two(4),
             *pair,
             f"fix s all sgcmc 1 0.05 300 {mu!r} randseed 324234",
             "variable krypton atom type==2",
@@ -319,3 +327,66 @@ def test_sgcmc_on_two_ranks_is_refused_by_lammps(tmp_path, mixture):
     result = start(tmp_path, [*head, "fix s all sgcmc 1 0.05 300 0.0", "run 1"], ranks=2)
     assert result.returncode != 0
     assert "more than one MPI process" in result.stdout + result.stderr
+
+
+def test_hybrid_monte_carlo_and_second_derivatives(tmp_path, mixture):
+    """`fix hmc` keeps and restores a state, `dynamical_matrix` displaces atoms: both as with `lj/cut`."""
+    ours = [f"pair_style mlplugins {mixture} baseline off", "pair_coeff * * Ar Kr"]
+    decks = {}
+    for name, pair in (("stock", STOCK), ("ours", ours)):
+        decks[f"hmc {name}"] = [
+            *crystal_of_two(2),
+            *pair,
+            "velocity all create 300 11 loop geom",
+            "timestep 0.03",
+            "fix 1 all nve",
+            "fix h all hmc 10 4711 300",
+            'fix p all print 10 "RES $(pe) $(f_h[1]) $(f_h[2])" screen yes',
+            "thermo 10",
+            "run 100",
+        ]
+        matrix = f"dynamical_matrix all regular 0.0001 file {name}.dat"
+        decks[f"matrix {name}"] = [*crystal_of_two(1), *pair, "run 0", matrix]
+    values, _ = printed(tmp_path, decks)
+    stock, walk = values["hmc stock"], values["hmc ours"]
+    assert 0 < stock[-1, 1] < 10  # some moves are rejected
+    np.testing.assert_allclose(walk, stock, rtol=0, atol=1e-8)
+    matrices = [np.loadtxt(tmp_path / f"{name}.dat") for name in ("stock", "ours")]
+    np.testing.assert_allclose(matrices[1], matrices[0], rtol=0, atol=1e-6 * np.abs(matrices[0]).max())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("command", ["temper", "neb"])
+def test_several_replicas(tmp_path, mixture, command):
+    """Parallel tempering and a nudged elastic band of three processes: as with `lj/cut`."""
+    ours = [f"pair_style mlplugins {mixture} baseline off", "pair_coeff * * Ar Kr"]
+    logs = []
+    for pair in (STOCK, ours):
+        lines = [line.replace("atom_modify map yes", "atom_modify map array sort 0 0.0") for line in HEAD]
+        lines += [*crystal_of_two(2)[len(HEAD) : -2], "timestep 0.01"]
+        if command == "temper":
+            moves = [
+                "variable t world 60 90 120",
+                "velocity all create $t 12345",
+                "fix 1 all nvt temp $t $t 0.2",
+            ]
+            moves += ["thermo_style custom step temp pe", "thermo_modify format float %.8f", "thermo 20"]
+            lines += [*pair, *moves, "temper 100 10 $t 1 3847 58382"]
+        else:
+            (tmp_path / "final.txt").write_text("1\n1 2.9 2.7 0.3\n")
+            lines += ["group gone id 17", "delete_atoms group gone compress no", *pair, "fix 1 all neb 1.0"]
+            lines += ["min_style quickmin", "thermo 50", "neb 0.0 0.002 100 50 25 final final.txt"]
+        result = start(tmp_path, lines, 3, arguments=("-partition", "3x1"))
+        assert result.returncode == 0, result.stdout[-2000:]
+        rows = []
+        for file in ("log.lammps", "log.lammps.0", "log.lammps.1", "log.lammps.2"):
+            words = [line.split() for line in (tmp_path / file).read_text().splitlines()]
+            rows += [[float(x) for x in w] for w in words if len(w) > 2 and all(map(_is_number, w))]
+        logs.append(rows)
+    assert len(logs[0]) > 10
+    for stock, row in zip(*logs, strict=True):
+        np.testing.assert_allclose(row, stock, rtol=1e-6, atol=1e-7)
+
+
+def _is_number(word: str) -> bool:
+    return word.replace(".", "", 1).replace("e-", "", 1).lstrip("-").isdigit()
