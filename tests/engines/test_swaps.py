@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy as copying
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -105,7 +108,8 @@ def test_energies_without_the_composition_energies(tmp_path, mixture):  # noqa: 
         energies.append(atoms.get_potential_energy())
         per_atom.append(atoms.get_potential_energies())
         forces.append(atoms.get_forces())
-        for copy in (atoms.calc.__deepcopy__({}), type(atoms.calc)(**atoms.calc.parameters)):
+        for copy in (copying.deepcopy(atoms.calc), pickle.loads(pickle.dumps(atoms.calc))):
+            copy.reset()
             atoms.calc = copy
             assert atoms.get_potential_energy() == energies[-1]
     assert energies[0] - energies[1] == pytest.approx(ALL_E0, abs=1e-12)
