@@ -39,10 +39,8 @@ except ImportError as error:
 Array = NDArray[np.float64]
 MOST_TEXT = 1 << 20
 """Longest INIT text that is taken for one, bytes."""
-
 QUIET_S = 10.0
 """Silence after which the driver says that it waits for i-PI's first word, s."""
-
 SOCKETS_PREFIX = sockets_prefix()
 """Where i-PI puts its unix sockets unless told otherwise."""
 
@@ -122,9 +120,8 @@ class MLDriver(Dummy_driver):
     def check_parameters(self) -> None:
         """Load the models and the template (i-PI calls this once)."""
         options = self.options
-        self.artifacts = load_all(
-            _paths(options.model), options.device, options.variant, baseline=bool(options.baseline)
-        )
+        baseline = bool(options.baseline)
+        self.artifacts = load_all(_paths(options.model), options.device, options.variant, None, baseline)
         self.template = _ipi_template.read_template(str(options.template))
         self.numbers = self.template.numbers
         self.pbc: NDArray[np.bool_] | None = None
@@ -160,8 +157,7 @@ class MLDriver(Dummy_driver):
             return self._evaluate([cell], [np.asarray(pos)])[0]
         if not isinstance(pos, list) or len(cell) != len(pos):
             raise BadInput("i-PI driver: a batch needs as many cells as positions")
-        # i-PI fills an incomplete batch by repeating its last structure
-        n = len(pos)
+        n = len(pos)  # i-PI fills an incomplete batch by repeating its last structure
         while n > 1 and np.array_equal(pos[n - 1], pos[n - 2]) and np.array_equal(cell[n - 1], cell[n - 2]):
             n -= 1
         replies = self._evaluate(cell[:n], pos[:n])
@@ -328,19 +324,18 @@ def _checked(options: Options) -> Options:
     pbc = flags.get(str(options.pbc).lower(), options.pbc)
     if not isinstance(pbc, bool) and pbc != "template":
         raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
-    forces = flags.get(str(options.committee_forces).lower())
+    forces, baseline = (flags.get(str(v).lower()) for v in (options.committee_forces, options.baseline))
     if forces is None:
         raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
+    if baseline is None:
+        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
     if options.order not in ("check", "trust"):
         raise BadInput(f"order: expected check or trust, got '{options.order}'")
     try:
         skin = float(options.skin)
     except (TypeError, ValueError) as error:
         raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    baseline = flags.get(str(options.baseline).lower())
-    if baseline is None:
-        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
-    words: dict[str, Any] = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
+    words: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
     return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces, baseline=baseline)
 
 
