@@ -15,7 +15,8 @@ from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlan
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
-from mlplugins.structures import extxyz
+from mlplugins.structures import bonds, extxyz, labels
+from mlplugins.structures.dataset import Keys, from_atoms
 from mlplugins.units import BOLTZMANN_EV_K
 
 Velocities = Literal["auto", "thermal", "structure"]
@@ -25,6 +26,7 @@ ALIGNED = 1e-8
 """How far a cell vector or a direction may be off a Cartesian axis, relative to its length."""
 
 NO_PART = {"initial_charges": "charges", "initial_magmoms": "magnetic moments"}
+NO_LABELS = Keys(energy=None, forces=None, stress=None)
 VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
 
 
@@ -96,9 +98,11 @@ def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velociti
             has any and is not repeated.
 
     Raises:
-        BadInput: constraints that no engine keeps, or that leave nothing to move; velocities asked for that
+        BadInput: atoms on top of each other, fractional coordinates, a lost periodic flag; constraints that
+            no engine keeps, or that leave nothing to move; velocities asked for that
             are not there, or that a supercell would repeat.
     """
+    _require_possible(given, source)
     mask = _fixed(given, source)
     atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=given.pbc)
     notes = _without_part(given)
@@ -118,6 +122,18 @@ def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velociti
             "`velocities: thermal` draws them at each temperature instead"
         )
     return Start(atoms, tuple(notes))
+
+
+def _require_possible(atoms: Atoms, source: str) -> None:
+    """Refuse distances and periodic flags that no material has."""
+    structure = from_atoms(atoms, NO_LABELS, f"structure '{source}'")
+    labels.check_flags([structure])
+    ratio = bonds.closest(structure.numbers, structure.positions, structure.cell, structure.pbc)
+    if ratio < bonds.CLOSEST:
+        raise BadInput(
+            f"structure '{source}': the closest atoms are {ratio:.2f} lengths of bonds of their elements "
+            "apart: atoms on top of each other, or lengths in nm? Expected Å"
+        )
 
 
 def fixed(atoms: Atoms) -> NDArray[np.bool_]:

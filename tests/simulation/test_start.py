@@ -411,3 +411,20 @@ def test_masses_of_other_programs(tmp_path):
     head = 'Lattice="5.3 0 0 0 5.3 0 0 0 5.3" Properties=species:S:1:pos:R:3:mass:R:1 pbc="T T T"'
     (tmp_path / "a.xyz").write_text(f"2\n{head}\nAr 0 0 0 36.0\nAr 2.6 2.6 0 39.948\n")
     assert start.read_structure(str(tmp_path / "a.xyz")).get_masses().tolist() == [36.0, 39.948]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda a: a.positions.__setitem__(1, a.positions[0] + [0, 0, 0.9]), "0.42 lengths of bonds"),
+        (lambda a: a.set_pbc(False), "was the flag lost"),
+        (lambda a: a.set_pbc([True, True, False]), "was the flag lost"),
+        (lambda a: a.set_positions(a.get_scaled_positions()), "fractional coordinates"),
+    ],
+)
+def test_impossible_structures_are_refused(change, text):
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat((2, 2, 2))
+    _prepare(atoms)
+    change(atoms)
+    with pytest.raises(BadInput, match=text):
+        _prepare(atoms)
