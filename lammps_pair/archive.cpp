@@ -45,6 +45,8 @@ uint64_t number(const std::string &bytes, std::size_t position, int width)
 
 std::string read_from(std::ifstream &file, uint64_t start, uint64_t end)
 {
+  file.seekg(0, std::ios::end);
+  if (start > end || end > static_cast<uint64_t>(file.tellg())) throw std::runtime_error("it is truncated");
   std::string bytes(end - start, '\0');
   file.seekg(static_cast<std::streamoff>(start));
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
@@ -52,10 +54,15 @@ std::string read_from(std::ifstream &file, uint64_t start, uint64_t end)
   return bytes;
 }
 
-/// CRC-32 of every entry as the archive's directory states it; names without the archive's folder.
-std::map<std::string, uint32_t> stated_sums(const std::string &path)
+/// An entry as the archive's directory states it.
+struct Stated {
+  uint32_t sum;    ///< CRC-32
+  uint64_t method, size, start;
+};
+
+/// All entries by their names without the archive's folder.
+std::map<std::string, Stated> stated_entries(const std::string &path, std::ifstream &file)
 {
-  std::ifstream file(path, std::ios::binary);
   const uint64_t size = std::filesystem::file_size(path);
   const uint64_t start = size - std::min<uint64_t>(size, 65557);    // the longest comment, and the record before it
   const std::string tail = read_from(file, start, size);
@@ -72,16 +79,32 @@ std::map<std::string, uint32_t> stated_sums(const std::string &path)
   if (first > size || length > size - first) throw std::runtime_error("its directory is truncated");
 
   const std::string directory = read_from(file, first, first + length);
-  std::map<std::string, uint32_t> sums;
+  std::map<std::string, Stated> entries;
   for (std::size_t at = 0; at < directory.size();) {
     if (directory.compare(at, 4, "PK\1\2") != 0) throw std::runtime_error("its directory is damaged");
     const auto name_size = number(directory, at + 28, 2);
     const std::string name = directory.substr(at + 46, name_size);
-    if (!sums.emplace(name.substr(name.find('/') + 1), static_cast<uint32_t>(number(directory, at + 16, 4))).second)
+    const Stated entry{static_cast<uint32_t>(number(directory, at + 16, 4)), number(directory, at + 10, 2),
+                       number(directory, at + 24, 4), number(directory, at + 42, 4)};
+    if (!entries.emplace(name.substr(name.find('/') + 1), entry).second)
       throw std::runtime_error("entry '" + name + "' is there twice");
     at += 46 + name_size + number(directory, at + 30, 2) + number(directory, at + 32, 2);
   }
-  return sums;
+  return entries;
+}
+
+/// Bytes of an entry. torch's reader adds up a CRC-32 of its own, slowly: what is not compressed is read without it.
+std::string bytes_of(const std::string &name, const Stated &entry, std::ifstream &file,
+                     caffe2::serialize::PyTorchStreamReader &reader)
+{
+  constexpr uint64_t elsewhere = 0xFFFFFFFF, header = 30;    // of more than 4 GB
+  if (entry.method != 0 || entry.size == elsewhere || entry.start == elsewhere) {
+    const auto [data, size] = reader.getRecord(name);
+    return std::string(static_cast<const char *>(data.get()), size);
+  }
+  const std::string local = read_from(file, entry.start, entry.start + header);
+  const uint64_t first = entry.start + header + number(local, 26, 2) + number(local, 28, 2);
+  return read_from(file, first, first + entry.size);
 }
 
 std::string first_line(const std::string &text)
@@ -95,20 +118,22 @@ std::string verify_archive(const std::string &path)
 {
   std::string where;
   try {
-    const auto stated = stated_sums(path);
+    std::ifstream file(path, std::ios::binary);
+    const auto stated = stated_entries(path, file);
     caffe2::serialize::PyTorchStreamReader reader(path);
     std::set<std::string> found, listed;
-    for (const auto &[name, sum] : stated) {
+    for (const auto &[name, entry] : stated) {
       where = " (entry '" + name + "')";
-      const auto [data, size] = reader.getRecord(name);
-      if (crc32_fast(data.get(), size) != sum) throw std::runtime_error("its checksum is not that of its bytes");
+      const auto bytes = bytes_of(name, entry, file, reader);
+      if (crc32_fast(bytes.data(), bytes.size()) != entry.sum)
+        throw std::runtime_error("its checksum is not that of its bytes");
       if (name == format::MANIFEST) {
-        std::istringstream lines(std::string(static_cast<const char *>(data.get()), size));
+        std::istringstream lines(bytes);
         for (std::string line; std::getline(lines, line);) listed.insert(line);
         continue;
       }
       char line[32];
-      std::snprintf(line, sizeof line, "%08x %zu ", sum, size);
+      std::snprintf(line, sizeof line, "%08x %zu ", entry.sum, bytes.size());
       found.insert(line + name);
     }
     if (!stated.count(format::MANIFEST)) return "";

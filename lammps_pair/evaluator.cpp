@@ -111,6 +111,8 @@ struct Evaluator::State {
 Evaluator::State::State(const Settings &s, int local_rank) :
     settings(s), last(c10::StringType::get(), c10::AnyType::get())
 {
+  // each method that is asked once would first be prepared for optimisation
+  const torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   const auto metadata = read_metadata(settings.path);
   const auto entries = read_entries(settings.path, metadata);
   load();

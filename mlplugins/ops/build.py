@@ -13,9 +13,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from mlplugins.ops import installed, wheel
 from mlplugins.ops.installed import Key
@@ -25,8 +25,7 @@ PLUGIN_LIBRARY = "mlpluginsplugin.so"  # LAMMPS loads every *plugin.so of the di
 RECORD = "build.json"
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """State of the build for the present installation.
 
     Attributes:

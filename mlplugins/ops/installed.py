@@ -11,9 +11,9 @@ import importlib.util
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from mlplugins.errors import RunFailed
 
@@ -22,8 +22,7 @@ ABSENT = "none"
 """Version of a package that is not installed."""
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What a build depends on: versions of packages (`none` if absent), source hash, Python prefix."""
 
     packages: dict[str, str]
@@ -31,7 +30,7 @@ class Key:
     prefix: str
 
     def digest(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self._asdict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -7,9 +7,8 @@ beside it (`build.json`) is compared instead.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlplugins.ops import installed
 from mlplugins.ops.installed import ABSENT, Key, series
@@ -20,8 +19,7 @@ SERIES = ("metatomic-torch", "metatensor-torch", "metatensor-core")
 """Packages whose later patch releases keep the interface (their CMake files promise `SameMinorVersion`)."""
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """What the wheel offers this installation.
 
     Attributes:

@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +85,7 @@ def test_missing_then_current_then_stale(tiny):
 def test_another_version_is_stale(tiny, monkeypatch, package):
     compiler.build()
     key = installed.current_key()
-    other = replace(key, packages={**key.packages, package: "99.1"})
+    other = key._replace(packages={**key.packages, package: "99.1"})
     monkeypatch.setattr(installed, "current_key", lambda: other)
     state = build.state()
     assert state.status == "stale"

