@@ -86,7 +86,7 @@ def environment(wheels, tmp_path_factory) -> Path:
     return folder
 
 
-def answer(environment: Path, folder: Path, *command: str) -> str:
+def answer(environment: Path, folder: Path, *command: str, code: int = 0) -> str:
     """Output of a program of the environment, which knows nothing else."""
     result = subprocess.run(
         [environment / "bin" / command[0], *command[1:]],
@@ -101,8 +101,8 @@ def answer(environment: Path, folder: Path, *command: str) -> str:
         check=False,
         timeout=300,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + (result.stderr if code else "")
 
 
 @pytest.fixture
@@ -161,6 +161,22 @@ def test_import_lammps(environment, prepared):
     folder, energy = prepared
     output = answer(environment, folder, "python", "-c", SCRIPT)
     assert float(output.split("energy")[1]) == pytest.approx(energy, abs=1e-9)
+
+
+def test_a_build_for_another_torch_is_never_loaded(environment, prepared):
+    """Its libraries are those of this torch: were they opened, they would work."""
+    folder, _ = prepared
+    [record] = (environment / "lib").glob(f"python3*/site-packages/{wheel.PACKAGE}/torch-*/{build.RECORD}")
+    kept = record.read_text()
+    record.write_text(json.dumps({**json.loads(kept), "torch": "2.99"}))
+    try:
+        output = answer(environment, folder, "lmp", "-in", "in.test", "-log", "none", code=1)
+        ops = answer(environment, folder, "python", "-c", "from mlplugins import ops; print(ops.load())")
+    finally:
+        record.write_text(kept)
+    assert f"is for torch 2.99; this is torch {installed.version('torch')}; run `mlplugins build`" in output
+    assert "Unrecognized pair style 'mlplugins'" in output
+    assert ops.split() == ["reference"]
 
 
 @pytest.mark.exhaustive
