@@ -96,7 +96,7 @@ def test_another_version_is_stale(tiny, monkeypatch, package):
 
 def test_another_python_environment_is_missing(tiny, monkeypatch):
     compiler.build()
-    other = replace(installed.current_key(), prefix="/opt/elsewhere")
+    other = installed.current_key()._replace(prefix="/opt/elsewhere")
     monkeypatch.setattr(installed, "current_key", lambda: other)
     assert build.state().status == "missing"
 
