@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlplugins.checkpoints._e3nn import (
     TensorPath,
@@ -43,6 +43,10 @@ CONSTANTS = re.compile(
 """Entries of a state that hold no weights."""
 GAIN = math.sqrt(2.0)
 """What nequip's perceptrons multiply after an activation."""
+
+
+SCREENING_A = 0.46850
+"""Length of the screening as nequip takes it from LAMMPS, Å."""
 
 
 class LayerIrreps(NamedTuple):
@@ -124,15 +128,21 @@ class Weights:
             raise BadInput(f"nequip: entries without a place in this architecture: {', '.join(rest)}")
 
 
-def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> list[float]:
-    """Copy all weights into the model; returns the shift of every element, eV."""
+def fill(model: nequip.Model, weights: Weights, average_neighbors: Tensor) -> list[float]:
+    """Copy all weights into the model; returns the shift of every element, eV.
+
+    Args:
+        model: of this architecture.
+        weights: of nequip's.
+        average_neighbors: (), or one for every element of the model.
+    """
     embedding = weights.get("type_embed.embed_module.weight", -1, model.embedding.shape[1])
     n_types = embedding.shape[0]
     embedding = embedding[weights.rows]
     model.embedding.copy_(embedding)
     n_basis = model.basis.roots.numel()
     model.basis.roots.copy_(weights.get("bessel_encode.bessel_weights", n_basis) * math.pi)
-    model.average_neighbors.fill_(average_neighbors)
+    model.average_neighbors.copy_(average_neighbors)
     harmonics = o3.Irreps.spherical_harmonics(len(model.harmonics.degrees))
     types = torch.eye(n_types, dtype=torch.float64)[weights.rows] if weights.one_hot else embedding
     for t, module in enumerate(model.interactions):
@@ -156,8 +166,21 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: float) -> lis
     )
     weights.taken |= {f"{prefix}scales", f"{prefix}shifts"}
     model.energy_scale.copy_(scale)
+    if model.repulsion is not None:
+        _fill_repulsion(model, model.repulsion, weights, n_types)
     weights.finish()
     return cast("list[float]", shift.tolist())
+
+
+def _fill_repulsion(model: nequip.Model, zbl: nn.Module, weights: Weights, n_types: int) -> None:
+    """ZBL that ends at the cutoff of the pair."""
+    z = weights.get("pair_potential.atomic_numbers", n_types)[weights.rows]
+    half = weights.get("pair_potential._qqr2exesquare", 1)  # of the energy of a pair, for either atom
+    buffers = dict(zbl.named_buffers())
+    buffers["charge_product"].copy_(2.0 * half * z[:, None] * z[None, :])
+    buffers["screening_length"].copy_(SCREENING_A / (z[:, None] ** 0.23 + z[None, :] ** 0.23))
+    stretch = torch.ones(()) if model.transform is None else model.transform.stretch
+    buffers["range"].copy_(model.cutoff / stretch)
 
 
 def _fill_linears(

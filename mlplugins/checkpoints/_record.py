@@ -44,6 +44,21 @@ def intact(path: Path, what: str) -> Iterator[None]:
         raise BadInput(f"{path}: not an intact {what} ({type(error).__name__}: {reason})") from error
 
 
+def whole(option: str, value: Any, highest: int | None = None) -> int:
+    """A number of a configuration that must be whole here, and at most `highest`.
+
+    >>> whole("polynomial_cutoff_p", 6.0)
+    6
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not float(value).is_integer() or (highest is not None and value > highest):
+        limit = "" if highest is None else f" up to {highest}"
+        raise BadInput(f"the option '{option}: {value}' is not supported (only whole numbers{limit})")
+    return int(value)
+
+
 def kept(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[list[str], list[int]]:
     """Symbols to keep, and their rows in the tables of the file.
 

@@ -35,8 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What `preset` of PresetNequIPGNNModel stands for, always without `parity`."""
 FIXED: dict[str, Any] = {
-    "pair_potential": None,
-    "per_edge_type_cutoff": None,
     "categorical_graph_field_embed": None,
     "convnet_sc": True,
     "convnet_resnet": False,
@@ -47,6 +45,16 @@ FIXED: dict[str, Any] = {
     "readout_mlp_nonlinearity": "silu",
 }
 """Options of which one value is supported, which is also nequip's default."""
+READ = (
+    ["_target_", "preset", "seed", "model_dtype", "type_names", "r_max", "num_layers", "l_max", "parity"]
+    + ["num_features", "type_embed_num_features", "radial_mlp_depth", "radial_mlp_width", "num_bessels"]
+    + ["readout_mlp_hidden_layers_depth", "readout_mlp_hidden_layers_width", "bessel_trainable"]
+    + ["polynomial_cutoff_p", "avg_num_neighbors", "per_edge_type_cutoff", "pair_potential"]
+    + ["per_type_energy_scales", "per_type_energy_shifts", "per_type_energy_scales_trainable"]
+    + ["per_type_energy_shifts_trainable", "do_derivatives", "compile_mode"]
+)
+"""Options that are read, here or from the weights; others could change the energy unnoticed."""
+ZBL = ("nequip.nn.pair_potential.ZBL", "nequip.nn.ZBL")
 TRAINABLE = {
     "bessel_encode.bessel_weights": "bessel_trainable",
     "per_type_energy_scale_shift.scales": "per_type_energy_scales_trainable",
@@ -97,6 +105,12 @@ def _training(path: Path) -> StoredModel:
     """Of a `.ckpt`."""
     allowed = ("omegaconf.", "numpy.", "torch.optim.", "lightning.", "pytorch_lightning.")
     content = unpickle.load(path, lambda name: name.startswith(allowed))
+    optimizer = content.get("schedulefree_optimizer_state_dict", {"param_groups": []})
+    if any(group["train_mode"] for group in optimizer["param_groups"]):
+        raise BadInput(
+            "a checkpoint of a schedule-free optimizer, saved between validations: it holds the weights of "
+            "the next step, not those of the model; convert what `nequip-package build` makes of it"
+        )
     hyperparameters = content["hyper_parameters"]
     return hyperparameters["model"], hyperparameters["info_dict"]["versions"], content["state_dict"]
 
@@ -130,12 +144,12 @@ def _checkpoint(
             f"{'.'.join(map(str, NEWEST))}: upgrade mlplugins"
         )
     symbols, rows = _elements(config, elements)
-    hyperparameters = _hyperparameters(config, state)
+    hyperparameters = _hyperparameters(config, state, symbols, rows)
     weights = Weights(state, rows, same_signs=_numbers(str(versions["e3nn"])) >= (0, 6))
     with torch.random.fork_rng(devices=[]), like_its_file(path):
         model = nequip.Model(symbols, hyperparameters)
     with torch.no_grad():
-        shift = fill(model, weights, _average_neighbors(config["avg_num_neighbors"]))
+        shift = fill(model, weights, _average_neighbors(config, symbols))
     return Checkpoint(
         potential=model.eval(),
         family="nequip",
@@ -160,6 +174,7 @@ def _state(full: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Tens
         return own  # saved during validation: the model itself holds the averages
     ordered = [full[f"ema.ema_weight_{k}"] for k in range(len(averages))]
     constant = {name for name, option in TRAINABLE.items() if not config.get(option, False)}
+    constant |= {"pair_potential.atomic_numbers", "pair_potential._qqr2exesquare"}
     names = [name for name in own if not CONSTANTS.search(name) and name not in constant]
     if [own[name].shape for name in names] != [weight.shape for weight in ordered]:
         raise BadInput("the averaged (EMA) weights do not fit the model's")
@@ -180,13 +195,23 @@ def _config(model: Mapping[str, Any]) -> dict[str, Any]:
             raise BadInput(f"the preset '{config['preset']}' is unknown; known are {', '.join(PRESETS)}")
         config = {**config, "parity": False, **preset, **model}
     for option, value in FIXED.items():
-        if config.get(option, value) != value:
-            raise BadInput(
-                f"the option '{option}: {config[option]}' is not supported (only {value!r}); supported are "
-                "models with one cutoff, gates of silu and tanh, l_max ≤ 3, with or without parity, without "
-                "pair potential"
-            )
+        _require(config, option, config.get(option, value) == value, f"only {value!r}")
+    for option in config.keys() - set(READ) - set(FIXED):
+        _require(config, option, False, "unknown to this mlplugins; upgrade it")
+    pair = config.get("pair_potential")
+    if pair is not None:
+        zbl = isinstance(pair, Mapping) and pair.get("_target_") in ZBL
+        _require(config, "pair_potential", zbl, "only ZBL")
+        _require(pair, "units", pair["units"] == "metal", "only 'metal': energies in eV, lengths in Å")
     return config
+
+
+def _require(config: Mapping[str, Any], option: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise BadInput(
+            f"the option '{option}: {config[option]}' is not supported ({expected}); supported are models "
+            "with gates of silu and tanh, l_max ≤ 4, with or without parity, ZBL as pair potential"
+        )
 
 
 def _elements(config: Mapping[str, Any], wanted: list[str] | None) -> tuple[list[str], list[int]]:
@@ -197,8 +222,11 @@ def _elements(config: Mapping[str, Any], wanted: list[str] | None) -> tuple[list
     return _record.kept(known, wanted)
 
 
-def _hyperparameters(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nequip.Hyperparameters:
+def _hyperparameters(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], symbols: list[str], rows: list[int]
+) -> nequip.Hyperparameters:
     """Sizes from the weights, the rest from the configuration."""
+    pair = config.get("pair_potential")
     n = config["num_features"]
     readout = _widths(state, "per_atom_energy_readout.mlp_module.mlp.")
     radial = _widths(state, "layer0_convnet.conv.edge_mlp.mlp.")
@@ -209,11 +237,27 @@ def _hyperparameters(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
         num_features=int(n) if isinstance(n, int) else [int(k) for k in n],
         parity=bool(config["parity"]),
         num_basis=state["bessel_encode.bessel_weights"].numel(),
-        envelope_power=int(config.get("polynomial_cutoff_p", 6)),
+        envelope_power=_record.whole("polynomial_cutoff_p", config.get("polynomial_cutoff_p", 6)),
         radial_mlp=radial,
         readout_mlp=readout,
         num_embedding=int(state[EMBEDDING].shape[1]),
+        zbl=pair is not None,
+        zbl_power=_record.whole("polynomial_cutoff_p", (pair or {}).get("polynomial_cutoff_p", 6)),
+        pair_cutoffs=_pair_cutoffs(config, state, symbols, rows),
+        neighbors_by_element=isinstance(config["avg_num_neighbors"], Mapping),
     )
+
+
+def _pair_cutoffs(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], symbols: list[str], rows: list[int]
+) -> dict[str, dict[str, float]] | None:
+    """Cutoff of every centre and neighbour, Å, where they differ."""
+    if config.get("per_edge_type_cutoff") is None:
+        return None
+    n = len(config["type_names"])
+    cutoffs = state["edge_norm._rmax_recip"].to(torch.float64).reciprocal().reshape(n, n)
+    kept = cutoffs[rows][:, rows].clamp(max=float(config["r_max"])).tolist()
+    return {center: dict(zip(symbols, row)) for center, row in zip(symbols, kept)}
 
 
 def _widths(state: Mapping[str, Tensor], prefix: str) -> list[int]:
@@ -222,11 +266,11 @@ def _widths(state: Mapping[str, Tensor], prefix: str) -> list[int]:
     return [int(shape[1]) for shape in shapes[:-1]]
 
 
-def _average_neighbors(value: Any) -> float:
-    values = {float(number) for number in (value.values() if isinstance(value, Mapping) else [value])}
-    if len(values) != 1:
-        raise BadInput("the option 'avg_num_neighbors' differs between the elements: not supported")
-    return values.pop()
+def _average_neighbors(config: Mapping[str, Any], symbols: list[str]) -> Tensor:
+    """Average number of neighbours: one, or one of each element."""
+    value = config["avg_num_neighbors"]
+    numbers = [value[symbol] for symbol in symbols] if isinstance(value, Mapping) else value
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -196,7 +196,7 @@ def _checkpoint(
     if isinstance(neighbors, str):
         raise BadInput(f"the option 'avg_num_neighbors: {neighbors}' was not resolved; expected a number")
     with torch.no_grad():
-        shift = fill(model, weights, 1.0 if neighbors is None else float(neighbors))
+        shift = fill(model, weights, torch.tensor(1.0 if neighbors is None else float(neighbors)))
     return Checkpoint(
         potential=model.eval(),
         family="nequip",
@@ -213,7 +213,7 @@ def _hyperparameters(
     config: Mapping[str, Any], state: Mapping[str, Tensor], n_embedding: int
 ) -> nequip.Hyperparameters:
     hidden, harmonics = o3.Irreps(config["feature_irreps_hidden"]), o3.Irreps(config["irreps_edge_sh"])
-    l_max = harmonics.lmax
+    l_max = _record.whole("l_max", harmonics.lmax, 3)
     parity: Any = None
     natural = harmonics == o3.Irreps.spherical_harmonics(l_max)
     features = [
@@ -240,7 +240,7 @@ def _hyperparameters(
         num_features=features,
         parity=parity,
         num_basis=state["bessel_encode.bessel_weights"].numel(),
-        envelope_power=int(config.get("PolynomialCutoff_p", 6)),
+        envelope_power=_record.whole("PolynomialCutoff_p", config.get("PolynomialCutoff_p", 6)),
         radial_mlp=[int(state[name].shape[1]) for name in radial[:-1]],
         readout_mlp=[],
         num_embedding=n_embedding,

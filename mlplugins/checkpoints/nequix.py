@@ -102,7 +102,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
 
 
 def _hyperparameters(config: dict[str, Any]) -> nequip.Hyperparameters:
-    hidden, l_max = o3.Irreps(config["hidden_irreps"]), int(config["lmax"])
+    hidden, l_max = o3.Irreps(config["hidden_irreps"]), _record.whole("lmax", config["lmax"], 3)
     if [ir for _, ir in hidden] != [ir for _, ir in o3.Irreps.spherical_harmonics(l_max)]:
         raise BadInput(
             f"hidden_irreps '{config['hidden_irreps']}' with lmax {l_max} are not supported: expected each "
@@ -116,7 +116,7 @@ def _hyperparameters(config: dict[str, Any]) -> nequip.Hyperparameters:
         l_max=l_max,
         num_features=[mul for mul, _ in hidden],
         num_basis=int(config["radial_basis_size"]),
-        envelope_power=int(config["radial_polynomial_p"]),
+        envelope_power=_record.whole("radial_polynomial_p", config["radial_polynomial_p"]),
         radial_mlp=[int(config["radial_mlp_size"])] * int(config["radial_mlp_layers"]),
         self_connection="species" if config["index_weights"] else "linear",
         readout_mlp=[],

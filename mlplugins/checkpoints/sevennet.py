@@ -199,7 +199,7 @@ def _elements(config: dict[str, Any], wanted: list[str] | None) -> tuple[list[st
 
 
 def _hyperparameters(path: Path, config: dict[str, Any]) -> nequip.Hyperparameters:
-    l_max, parity = int(config["lmax"]), bool(config["is_parity"])
+    l_max, parity = _record.whole("lmax", config["lmax"], 3), bool(config["is_parity"])
     for option in ("lmax_edge", "lmax_node"):
         if config[option] > 0 and config[option] != l_max:
             raise BadInput(
@@ -222,7 +222,7 @@ def _hyperparameters(path: Path, config: dict[str, Any]) -> nequip.Hyperparamete
         num_features=_features(path, config),
         parity=parity if parity else "even",
         num_basis=int(basis.get("bessel_basis_num", 8)),
-        envelope_power=int(cutoff.get("poly_cut_p_value", 6)),
+        envelope_power=_record.whole("poly_cut_p_value", cutoff.get("poly_cut_p_value", 6)),
         xplor_onset=float(cutoff["cutoff_on"]) if kinds[1] == "XPLOR" else None,
         radial_mlp=[int(width) for width in config["weight_nn_hidden_neurons"]],
         solid_harmonics=not config["_normalize_sph"],

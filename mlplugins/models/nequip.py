@@ -10,6 +10,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps, tabulate
+from mlplugins.nn.distance import PairCutoffs
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.gate import Gate
@@ -31,7 +32,7 @@ class Hyperparameters:
     Attributes:
         cutoff: radial cutoff r_c, Å.
         num_layers: interaction blocks.
-        l_max: highest degree of features and harmonics (0–3).
+        l_max: highest degree of features and harmonics (0–4; above 3 without the fused convolution: slower).
         num_features: channels of every irrep, or of every degree (a list of l_max + 1).
         parity: carry both parities of every degree (full O(3)), otherwise only the natural (−1)^l; `even` is
             the SO(3) model of SevenNet: every irrep and harmonic counts as even, mirror images may differ.
@@ -43,12 +44,16 @@ class Hyperparameters:
         self_connection: `species` (weights per element, as in the paper) or `linear` (shared by all).
         readout_mlp: hidden widths of the readout; empty: linear. Default: half the scalar channels.
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
+        zbl_power: p of the polynomial envelope of the repulsion.
+        pair_cutoffs: cutoffs within r_c by element of the centre and of the neighbour, Å; others are r_c.
         num_embedding: channels of the element embedding, which the first block takes; default: as many as
             scalar channels.
         scalar_bias: constants are added to the scalars of `linear_up` and before the gate, as in a SevenNet
             of several fidelities, where they are what depends on the chosen one.
         layer_norm: the features of every atom are normalised before the gate (RMS over all irreps), as in
             Nequix.
+        neighbors_by_element: every element has its own average number of neighbours, by whose root the
+            features of its atoms are divided before they are sent, as in nequip with such an option.
     """
 
     cutoff: float = 5.0
@@ -64,9 +69,12 @@ class Hyperparameters:
     self_connection: Literal["species", "linear"] = "species"
     readout_mlp: List[int] | None = None
     zbl: bool = False
+    zbl_power: int = 6
+    pair_cutoffs: Dict[str, Dict[str, float]] | None = None
     num_embedding: int | None = None
     scalar_bias: bool = False
     layer_norm: bool = False
+    neighbors_by_element: bool = False
 
 
 class Interaction(nn.Module):
@@ -87,6 +95,7 @@ class Interaction(nn.Module):
         shared = hyperparameters.self_connection == "linear"
         self.self_connection = Linear(irreps_in, self.gate.irreps_in, 0 if shared else n_species, bias)
         self.layer_norm = RMSLayerNorm(self.gate.irreps_in) if hyperparameters.layer_norm else None
+        self.neighbors_by_element = hyperparameters.neighbors_by_element
         self.irreps_out = self.gate.irreps_out
 
     def forward(
@@ -96,12 +105,16 @@ class Interaction(nn.Module):
         edges: List[Tensor],
         harmonics: Tensor,
         radial: List[Tensor],
-        average_neighbors: Tensor,
+        normalisation: Tensor,
     ) -> Tensor:
         n_centers = species.shape[0]
         up = self.linear_up(h, species)  # (N, irreps_in.dim)
+        if self.neighbors_by_element:
+            up = up * normalisation
         m = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, mid.dim)
-        m = self.linear_down(m, species) / average_neighbors.sqrt()  # (n_centers, gate.dim)
+        m = self.linear_down(m, species)  # (n_centers, gate.dim)
+        if not self.neighbors_by_element:
+            m = m / normalisation
         m = m + self.self_connection(h[:n_centers], species)
         if self.layer_norm is not None:
             m = self.layer_norm(m)
@@ -135,7 +148,9 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             hyperparameters.envelope_power,
             hyperparameters.xplor_onset,
         )
-        self.edge_rows = EdgeRows()
+        cutoffs = _pair_cutoffs(elements, hyperparameters)
+        self.transform = None if cutoffs is None else PairCutoffs(cutoffs, hyperparameters.cutoff)
+        self.edge_rows = EdgeRows(directed=cutoffs is not None)
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         self.solid_harmonics = hyperparameters.solid_harmonics
         interactions: List[nn.Module] = []
@@ -155,10 +170,11 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.readout = RadialMLP(widths)
         self.feature_width = sum(widths[:-1])
         self.last_layer = LastLayer()
-        self.repulsion = ZBL(elements) if hyperparameters.zbl else None
+        self.repulsion = ZBL(elements, hyperparameters.zbl_power) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(n_species, dtype=torch.float64))
-        self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
+        n_averages = [n_species] if hyperparameters.neighbors_by_element else []
+        self.register_buffer("average_neighbors", torch.ones(n_averages, dtype=torch.float64))
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -174,6 +190,11 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
+        if self.transform is not None:
+            raise BadInput(
+                "radial tables: with cutoffs per pair of elements, nequip has radial functions of more than "
+                "the distance; use the exact model"
+            )
         tabulate(self, self.basis, self.cutoff, n_knots)
 
     @torch.jit.unused
@@ -186,15 +207,23 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
         edges, first = self.edge_rows(graph)
         r_rows = r.index_select(0, first)  # (U,)
-        radial = [r, self.basis(r_rows)]  # (E,), (U, num_basis)
+        x_rows = r_rows
+        if self.transform is not None:
+            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
+            x_rows = self.transform(r_rows, graph.species, ends)
+        radial = [r, self.basis(x_rows)]  # (E,), (U, num_basis)
         if self.edge_rows.wants_slopes():
-            radial.append(self.basis.slopes(r_rows))
+            slopes = self.basis.slopes(x_rows)
+            radial.append(slopes if self.transform is None else slopes * (x_rows / r_rows).unsqueeze(1))
+        normalisation = self.average_neighbors.sqrt()
+        if self.average_neighbors.dim() > 0:
+            normalisation = (1.0 / normalisation).index_select(0, graph.species).unsqueeze(1)  # (N, 1)
         h = self.embedding.index_select(0, graph.species)  # (N, num_features)
         central = graph.species[: graph.n_centers]
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
                 h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
-            h = interaction(h, central, edges, harmonics, radial, self.average_neighbors)
+            h = interaction(h, central, edges, harmonics, radial, normalisation)
         e, features = self.readout.readout(h)  # (n_centers, 1), (n_centers, T)
         scale = self.energy_scale.index_select(0, central)
         energy = scale * (e.squeeze(1) + self.shift.index_select(0, central))
@@ -209,6 +238,22 @@ def _features(hyperparameters: Hyperparameters) -> List[int]:
     return list(n) if isinstance(n, list) else [n] * (hyperparameters.l_max + 1)
 
 
+def _pair_cutoffs(elements: List[str], hyperparameters: Hyperparameters) -> Tensor | None:
+    """Cutoff of every pair (centre, neighbour), Å."""
+    named = hyperparameters.pair_cutoffs
+    if named is None:
+        return None
+    for element in {*named, *(neighbor for row in named.values() for neighbor in row)}:
+        if element not in elements:
+            raise BadInput(f"nequip: 'pair_cutoffs' names {element}; the model knows {' '.join(elements)}")
+    r_c = hyperparameters.cutoff
+    rows = [[float(named.get(i, {}).get(j, r_c)) for j in elements] for i in elements]
+    table = torch.tensor(rows, dtype=torch.float64)
+    if not bool(((table > 0) & (table <= r_c)).all()):
+        raise BadInput(f"nequip: 'pair_cutoffs' must lie between 0 and 'cutoff' ({r_c:g} Å), got {named}")
+    return table
+
+
 def _hidden_irreps(hyperparameters: Hyperparameters) -> o3.Irreps:
     channels = list(enumerate(_features(hyperparameters)))
     if hyperparameters.parity == "even":
@@ -220,14 +265,15 @@ def _hidden_irreps(hyperparameters: Hyperparameters) -> o3.Irreps:
 
 def _validate(hyperparameters: Hyperparameters) -> None:
     h = hyperparameters
-    if not 0 <= h.l_max <= 3:
-        raise BadInput(f"nequip: 'l_max' must be 0, 1, 2 or 3, got {h.l_max}")
+    if not 0 <= h.l_max <= 4:
+        raise BadInput(f"nequip: 'l_max' must be 0, 1, 2, 3 or 4, got {h.l_max}")
     if isinstance(h.num_features, list) and len(h.num_features) != h.l_max + 1:
         raise BadInput(
             f"nequip: 'num_features' must be one number or l_max + 1 = {h.l_max + 1}, one per degree, "
             f"got {h.num_features}"
         )
     positive = {"cutoff": h.cutoff, "num_layers": h.num_layers, "num_features": min(_features(h))}
+    positive["zbl_power"] = h.zbl_power
     if h.num_embedding is not None:
         positive["num_embedding"] = h.num_embedding
     for name, value in positive.items():

@@ -13,6 +13,9 @@ from mlplugins.nn.modes import HasNativeOps
 from mlplugins.nn.radial import NoBasis, RadialMLP, RadialTable
 from mlplugins.ops import reference
 
+FUSED_DEGREE = 3
+"""Highest degree of features and harmonics in the native ops; beyond it the sum runs in plain torch."""
+
 
 class NextHarmonics(nn.Module):
     """Y_l = C_l (Y_(l−1) ⊗ v), the coupling to the highest degree; few operations, each of which costs time.
@@ -76,8 +79,9 @@ class TensorProduct(nn.Module):
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        if self.table_cutoff > 0.0:
+        if self.table_cutoff > 0.0:  # a row for every edge
             w = reference.interpolate(radial[0] / self.table_cutoff, weights[0])
+            edges = edges[:2]
         else:
             w = reference.perceptron(radial[1], weights)
         return reference.convolution(h, y, w, edges, n_centers, tables)
@@ -120,7 +124,8 @@ class Convolution(HasNativeOps, nn.Module):
         irreps_in: irreps of h.
         l_max: degree of the harmonics.
         irreps_target: only paths into these irreps are kept.
-        radial_widths: radial basis functions, then the hidden widths of R.
+        radial_widths: radial basis functions, then the hidden widths of R; none: `radial` holds the weights
+            R of every edge themselves, in place of the basis.
 
     Attributes:
         irreps_out: one block per path, in path order (grouped by input block).
@@ -157,9 +162,10 @@ class Convolution(HasNativeOps, nn.Module):
                 result += mul * ir_out.dim
                 weight += mul
         self.irreps_out = o3.Irreps(out)
+        self.degree = max([l_max, *(ir.l for _, ir in irreps_in + self.irreps_out)])
         self.sources = sources
         self.n_weights = weight
-        self.radial = RadialMLP([*radial_widths, weight])
+        self.radial = RadialMLP([*radial_widths, weight] if radial_widths else [])
         index = torch.tensor([entry[:2] for entry in entries], dtype=torch.long)
         values = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
         # constants of the architecture, not weights: checkpoints do without them
@@ -170,8 +176,9 @@ class Convolution(HasNativeOps, nn.Module):
         self.product: nn.Module = TensorProduct()
 
     def use_native_ops(self) -> None:
-        """Compute with the op of the native library."""
-        self.product = NativeTensorProduct(self.table_cutoff)
+        """Compute with the op of the native library, which knows degrees up to `FUSED_DEGREE`."""
+        if self.degree <= FUSED_DEGREE:
+            self.product = NativeTensorProduct(self.table_cutoff)
 
     def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
         """Replace the radial network by a cubic table of R(basis(r)), a function of r / r_c."""

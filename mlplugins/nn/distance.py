@@ -60,6 +60,28 @@ class Soft(nn.Module):
         return low + (r - low) * step
 
 
+class PairCutoffs(nn.Module):
+    """x = r · r_c / c_ij: functions of x that end at the cutoff r_c end at c_ij of centre i and neighbour j.
+
+    Args:
+        cutoffs: (S, S), Å, centre × neighbour; not necessarily symmetric.
+        cutoff: r_c, Å, the largest one.
+
+    >>> one = torch.tensor([0])
+    >>> PairCutoffs(torch.tensor([[2.0]]), 4.0)(torch.tensor([1.5]), one, [one, one])
+    tensor([3.], dtype=torch.float64)
+    """
+
+    stretch: Tensor
+
+    def __init__(self, cutoffs: Tensor, cutoff: float) -> None:
+        super().__init__()
+        self.register_buffer("stretch", cutoff / cutoffs.to(torch.float64))  # (S, S)
+
+    def forward(self, r: Tensor, species: Tensor, edges: List[Tensor]) -> Tensor:
+        return r * self.stretch[species[edges[0]], species[edges[1]]]
+
+
 TRANSFORMS: Dict[str, Optional[Type[nn.Module]]] = {"none": None, "agnesi": Agnesi, "soft": Soft}
 
 

@@ -41,16 +41,34 @@ class SharedRows(nn.Module):
         return not self.training
 
 
+class DirectedRows(nn.Module):
+    """As `SharedRows`, where i → j and j → i have different weights: every edge has its own row."""
+
+    def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
+        first = torch.arange(graph.centers.shape[0], device=graph.centers.device)
+        return [graph.centers, graph.neighbors, first], first
+
+    @torch.jit.export
+    def wants_slopes(self) -> bool:
+        return not self.training
+
+
 class EdgeRows(HasNativeOps, nn.Module):
-    """Edges [centers, neighbors (, row of each)] and the first edge of every row (U,)."""
+    """Edges [centers, neighbors (, row of each)] and the first edge of every row (U,).
 
-    def __init__(self) -> None:
+    Args:
+        directed: i → j and j → i never share a row.
+    """
+
+    def __init__(self, directed: bool = False) -> None:
         super().__init__()
-        self.rows: OwnRows | SharedRows = OwnRows()
+        self.directed = directed
+        self.rows: OwnRows | SharedRows | DirectedRows = OwnRows()
 
+    @torch.jit.unused
     def use_native_ops(self) -> None:
         """Share the rows, as the ops of the native library can."""
-        self.rows = SharedRows().train(self.training)
+        self.rows = (DirectedRows() if self.directed else SharedRows()).train(self.training)
 
     def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
         found: Tuple[List[Tensor], Tensor] = self.rows(graph)

@@ -84,16 +84,27 @@ def test_element_filter_keeps_the_right_rows(checkpoint):
             {"_target_": "nequip.model.ModelFromPackage"},
             "a model of 'nequip.model.ModelFromPackage'; supported",
         ),
-        ({"pair_potential": {"_target_": "nequip.nn.pair_potential.ZBL"}}, "the option 'pair_potential: {"),
-        ({"per_edge_type_cutoff": {"H": 2.0}}, "the option 'per_edge_type_cutoff"),
+        (
+            {"pair_potential": {"_target_": "nequip.nn.LennardJones"}},
+            r"pair_potential: .* supported \(only ZBL",
+        ),
+        (
+            {"pair_potential": {"_target_": "nequip.nn.pair_potential.ZBL", "units": "real"}},
+            r"'units: real' is not supported \(only 'metal': energies in eV",
+        ),
+        (
+            {"pair_potential": {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal"}},
+            "no weight 'pair_potential.atomic_numbers'",
+        ),
+        ({"polynomial_cutoff_p": 4.5}, r"'polynomial_cutoff_p: 4.5' is not supported \(only whole numbers\)"),
+        ({"more_physics": True}, r"'more_physics: True' is not supported \(unknown to this mlplugins"),
         (
             {"convnet_nonlinearity_type": "norm"},
             r"'convnet_nonlinearity_type: norm' is not supported \(only 'ga",
         ),
         ({"preset": "Q"}, "the preset 'Q' is unknown; known are S, M, L, XL"),
-        ({"avg_num_neighbors": {"H": 3.0, "O": 4.0, "S": 4.0}}, "'avg_num_neighbors' differs between the el"),
         ({"type_names": ["H", "Ow", "S"]}, "types Ow are not chemical symbols"),
-        ({"l_max": 4, "num_features": 4}, "'l_max' must be 0, 1, 2 or 3, got 4"),
+        ({"l_max": 5, "num_features": 4}, "'l_max' must be 0, 1, 2, 3 or 4, got 5"),
         ({"num_features": [4, 4, 2]}, "has shape"),
         ({"versions": {"nequip": "0.20.0"}}, r"written by nequip 0.20.0; .* up to 0.19: upgrade"),
         ({"state": {"model.sole_model.model.func.more.weight": torch.ones(2)}}, "EMA.* do not fit"),
@@ -102,6 +113,26 @@ def test_element_filter_keeps_the_right_rows(checkpoint):
 def test_unsupported_options_are_named(changed, options, text):
     with pytest.raises(BadInput, match=text):
         nequip.read(changed("average", **options))
+
+
+def test_weights_of_a_schedule_free_optimizer_between_validations_are_refused(checkpoint, tmp_path):
+    """The state holds the next step's weights; those of the model are made of it and of the optimizer's."""
+    content = torch.load(checkpoint("parity"), weights_only=True)
+    for training in (False, True):
+        content["schedulefree_optimizer_state_dict"] = {"param_groups": [{"train_mode": training}]}
+        torch.save(content, tmp_path / "c.ckpt")
+        if training:
+            with pytest.raises(BadInput, match="schedule-free .* convert what `nequip-package build`"):
+                nequip.read(tmp_path / "c.ckpt")
+        else:
+            assert nequip.read(tmp_path / "c.ckpt").elements == ["H", "O", "S"]
+
+
+def test_cutoffs_of_pairs_of_the_elements_that_are_kept(checkpoint):
+    assert nequip.read(checkpoint("pairs"), ["S", "H"]).details["hyperparameters"]["pair_cutoffs"] == {
+        "S": {"S": 4.0, "H": 4.0},
+        "H": {"S": 2.5, "H": 2.5},
+    }
 
 
 def test_left_over_entries_are_refused(changed):

@@ -97,7 +97,7 @@ def test_element_filter_refuses(elements, text):
         ({"irreps_manual": ["8x0e", "8x0e+4x1e+3x2e", "4x0e+4x1e+3x2e", "8x0e"]}, "not supported"),
         ({"irreps_manual": ["4x0e", "8x0e+4x1e+3x2e", "8x0e+4x1e+3x2e", "8x0e"]}, "are not supported"),
         ({"irreps_manual": ["8x0e", "8x0e+4x1e", "8x0e+4x1e", "8x0e"]}, "degrees up to lmax = 2"),
-        ({"lmax": 4, "irreps_manual": False, "channel": 8}, "'l_max' must be 0, 1, 2 or 3, got 4"),
+        ({"lmax": 4, "irreps_manual": False, "channel": 8}, "'lmax: 4' is not supported"),
         ({"num_convolution_layer": 4}, "irreps .* are not supported"),
         ({"weight_nn_hidden_neurons": [16, 8]}, "layer0.weight' has shape"),
     ],

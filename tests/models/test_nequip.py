@@ -6,8 +6,10 @@ from ase import Atoms
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
+from mlplugins.models.capabilities import use_radial_tables
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.families import FamilySuite, VariantSuite
+from mlplugins.testing.structures import standard_structures
 
 
 def _model(elements, **options):
@@ -44,6 +46,23 @@ class TestNequipWithParity(VariantSuite):
 class TestNequipDegreeThree(VariantSuite):
     def make_model(self):
         return _model(self.elements, num_layers=2, l_max=3)
+
+
+class TestNequipDegreeFour(VariantSuite):
+    """Beyond the fused convolution."""
+
+    def make_model(self):
+        return _model(self.elements, num_layers=2, l_max=4, num_features=2)
+
+
+class TestNequipWithPairCutoffs(VariantSuite):
+    """Not symmetric, the repulsion and the numbers of neighbours by element."""
+
+    def make_model(self):
+        a, b = self.elements[:2]
+        cutoffs = {a: {a: 3.5, b: 4.0}, b: {a: 4.5, b: 4.2}}
+        options = {"pair_cutoffs": cutoffs, "neighbors_by_element": True, "zbl": True, "zbl_power": 5}
+        return _model(self.elements, num_layers=2, l_max=1, **options)
 
 
 class TestNequipWithoutParity(VariantSuite):
@@ -94,7 +113,10 @@ def test_one_layer_never_exchanges():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"l_max": 4}, "'l_max' must be 0, 1, 2 or 3, got 4"),
+        ({"l_max": 5}, "'l_max' must be 0, 1, 2, 3 or 4, got 5"),
+        ({"zbl_power": 0}, "'zbl_power' must be positive, got 0"),
+        ({"pair_cutoffs": {"Li": {"H": 2.0}}}, "'pair_cutoffs' names H; the model knows Li"),
+        ({"pair_cutoffs": {"Li": {"Li": 6.0}}}, r"must lie between 0 and 'cutoff' \(5 Å\), got"),
         ({"cutoff": -1.0}, "'cutoff' must be positive, got -1.0"),
         ({"num_features": [4, 0]}, "'num_features' must be positive, got 0"),
         ({"num_features": [4, 4, 4]}, r"one number or l_max \+ 1 = 2, one per degree, got \[4, 4, 4\]"),
@@ -106,6 +128,24 @@ def test_one_layer_never_exchanges():
 def test_bad_hyperparameters_are_refused(options, text):
     with pytest.raises(BadInput, match=text):
         nequip.Model(["Li"], nequip.Hyperparameters(**options))
+
+
+def test_radial_tables_of_degree_four_are_read_by_edge():
+    """In plain torch too, where rows of weights are otherwise shared by i → j and j → i."""
+    atoms = standard_structures(["Li", "S"])["triclinic"]
+    torch.manual_seed(0)
+    model = _model(["Li", "S"], num_layers=2, l_max=4, num_features=2)
+    x = graph_of(atoms, ["Li", "S"], 4.5)
+    exact = model(x)["energy"]
+    use_radial_tables(model, 2049)
+    model.use_native_ops()
+    torch.testing.assert_close(model(x)["energy"], exact, rtol=0, atol=1e-6)
+
+
+def test_radial_tables_with_cutoffs_of_pairs_are_refused():
+    model = _model(["Li"], num_layers=1, pair_cutoffs={"Li": {"Li": 4.0}})
+    with pytest.raises(BadInput, match="radial tables: with cutoffs per pair of elements"):
+        use_radial_tables(model, 33)
 
 
 def test_only_the_even_model_tells_mirror_images_apart():

@@ -57,6 +57,30 @@ CASES = {
         "readout_mlp_hidden_layers_width": 5,
         "per_type_energy_shifts_trainable": True,
     },
+    "degree_four": {
+        "parity": True,
+        "l_max": 4,
+        "num_features": 2,
+        "num_layers": 3,
+        "radial_mlp_width": 3,
+        "avg_num_neighbors": 1.5,
+        "per_type_energy_scales": 5.0,
+    },
+    "pairs": {
+        "parity": False,
+        "l_max": 1,
+        "num_layers": 2,
+        "num_features": 2,
+        "radial_mlp_width": 4,
+        "avg_num_neighbors": {"H": 3.0, "O": 5.0, "S": 8.0},
+        "per_edge_type_cutoff": {"H": 2.5, "O": {"H": 3.0, "O": 3.5, "S": 4.0}},
+        "pair_potential": {
+            "_target_": "nequip.nn.pair_potential.ZBL",
+            "units": "metal",
+            "chemical_species": TYPES,
+            "polynomial_cutoff_p": 5,
+        },
+    },
     "elements": {
         "parity": False,
         "num_layers": 2,
@@ -66,7 +90,7 @@ CASES = {
         "per_type_energy_shifts": -3.5,
     },
 }
-"""`average` is trained with averaged (EMA) weights, `parity` without."""
+"""`average` and `pairs` are trained with averaged (EMA) weights, the others without."""
 
 
 def configuration(name, options, kind, frames):
@@ -78,6 +102,9 @@ def configuration(name, options, kind, frames):
             "model_type_names": types,
         },
     ]
+    if "per_edge_type_cutoff" in options:
+        transforms[0].update(per_edge_type_cutoff=options["per_edge_type_cutoff"], type_names=types)
+        transforms.reverse()
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
     return {
         "run": ["train"],
@@ -172,7 +199,7 @@ def main():
     for name, options in CASES.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        kind = "EMALightningModule" if name == "average" else "NequIPLightningModule"
+        kind = "EMALightningModule" if name in ("average", "pairs") else "NequIPLightningModule"
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
             ase.io.write(folder / "frames.xyz", list(frames(np.random.default_rng(0))))

@@ -15,7 +15,7 @@ from mlplugins.model_file import artifact
 from .stored import assert_checkpoint_is_home, assert_home, structures
 
 DATA = Path(__file__).parent / "data"
-NAMES = ["average", "elements", "parity"]
+NAMES = ["average", "degree_four", "elements", "pairs", "parity"]
 ENDINGS = ["ckpt", "nequip.zip"]
 
 
