@@ -55,8 +55,11 @@ def build(options, seed=0, dtype="float64"):
     keywords["gate"] = torch.nn.functional.silu
     keywords["num_elements"] = len(config["atomic_numbers"])
     keywords["atomic_energies"] = np.array(energies or [-13.6 * z for z in config["atomic_numbers"]])
-    for name in ("hidden_irreps", "MLP_irreps"):
-        keywords[name] = o3.Irreps(config[name])
+    for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
+        if config.get(name) is not None:
+            keywords[name] = o3.Irreps(config[name])
+    if "readout_cls" in config:
+        keywords["readout_cls"] = modules.readout_classes[config["readout_cls"]]
     for name in ("interaction_cls", "interaction_cls_first"):
         keywords[name] = modules.interaction_classes[config[name]]
     if config["model_cls"] == "ScaleShiftMACE":

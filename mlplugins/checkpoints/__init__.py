@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 from mlplugins import files, registry
 from mlplugins.checkpoints import unpickle
@@ -56,25 +57,39 @@ def reader(path: Path) -> ModuleType:
     )
 
 
-def read(path: Path, elements: list[str] | None = None, head: str | None = None) -> Checkpoint:
+def read(
+    path: Path,
+    elements: list[str] | None = None,
+    head: str | None = None,
+    conditions: Mapping[str, float] = MappingProxyType({}),
+) -> Checkpoint:
     """Read a foreign checkpoint of any format.
 
     Args:
         path: the file, or the folder of a run with its model.pt.
         elements: keep only these (symbols).
         head: which one of several; formats without heads refuse it.
+        conditions: `total_charge`, e, and `total_spin` (multiplicity); formats without them refuse them.
 
     Raises:
         BadInput: see `reader`, and what the format's own `read` refuses.
     """
     path = files.in_folder(path, "model.pt")
     found = reader(path)
-    if head is None:
-        checkpoint: Checkpoint = found.read(path, elements)
-    elif "head" in inspect.signature(found.read).parameters:
-        checkpoint = found.read(path, elements, head)
-    else:
-        raise BadInput(f"head '{head}': {path} is of a format without heads; name none")
+    takes = inspect.signature(found.read).parameters
+    chosen: dict[str, Any] = {}
+    if head is not None:
+        if "head" not in takes:
+            raise BadInput(f"head '{head}': {path} is of a format without heads; name none")
+        chosen["head"] = head
+    if conditions:
+        if "conditions" not in takes:
+            named = ", ".join(
+                f"{name.removeprefix('total_')} {value:g}" for name, value in conditions.items()
+            )
+            raise BadInput(f"{named}: {path} is of a format without charges and spins; give none")
+        chosen["conditions"] = conditions
+    checkpoint: Checkpoint = found.read(path, elements, **chosen)
     return checkpoint
 
 

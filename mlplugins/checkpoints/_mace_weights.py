@@ -15,24 +15,30 @@ What differs between the two, all absorbed here:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from mlplugins.checkpoints import _record
+from mlplugins.checkpoints._mace_blocks import (
+    embedding_readout,
+    fill_non_linear,
+    joint_embedding,
+    used_conditions,
+)
+from mlplugins.checkpoints._mace_state import Source, columns_of_paths, fill_element_map, fill_linear
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.models import mace
 from mlplugins.nn.contraction import PathWeights, SymmetricContraction, monomial_basis
-from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.radial import BiasedMLP, RadialMLP
 from mlplugins.nn.zbl import ROUNDED
 
 COULOMB_EV_A = 14.3996
@@ -41,12 +47,6 @@ SCREENING_A = 0.529
 """Bohr radius as mace-torch rounds it, Å."""
 SPAN_TOLERANCE = 1e-5
 """Coefficients of order one: float32 files have rounded ones, another convention would be off by 0.1."""
-CONSTANTS = re.compile(
-    r"(^(atomic_numbers|r_max|num_interactions)$"
-    r"|bessel_fn\.(r_max|prefactor)$|cutoff_fn\.(p|r_max)$"
-    r"|\.(output_mask|bias)$|conv_tp\.weight$|weights(_max|_\d+)_zeroed$|_w3j_\d_\d_\d$)"
-)
-"""Entries of a state that hold no weights."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class HomeConfig:
         hidden_irreps: such as "128x0e+128x1o".
         MLP_irreps: hidden irreps of the last readout, for one head.
         distance_transform: "None", "Agnesi" or "Soft".
+        edge_irreps, edge_irreps_first: of the features that neighbours see, where they are not those of the
+            nodes, in the later layers and the first.
+        gate_norms: factors behind silu and sigmoid in the gates of non-linear blocks; default: ours.
     """
 
     r_max: float
@@ -84,7 +87,10 @@ class HomeConfig:
     readout_cls: str = "NonLinearReadoutBlock"
     apply_cutoff: bool = True
     edge_irreps: str | None = None
-    embedding_specs: object = None
+    edge_irreps_first: str | None = None
+    gate_norms: Sequence[float] | None = None
+    embedding_specs: Mapping[str, Any] | None = None
+    use_embedding_readout: bool = False
     use_so3: bool = False
     use_agnostic_product: bool = False
     use_last_readout_only: bool = False
@@ -101,18 +107,14 @@ def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
     channels = hidden.count("0e")
     natural = o3.Irreps([(channels, (degree, (-1) ** degree)) for degree in range(hidden.lmax + 1)])
     mlp = o3.Irreps(config.MLP_irreps)
-    edge = o3.Irreps(config.edge_irreps) if config.edge_irreps is not None else hidden
     _require("hidden_irreps", config.hidden_irreps, hidden == natural, "equal channels of 0e, 1o, 2e, …")
     _require("MLP_irreps", config.MLP_irreps, mlp.dim == mlp.count("0e") > 0, "scalars (0e) only")
-    _require("edge_irreps", config.edge_irreps, edge == hidden, "the hidden irreps")
     fixed: dict[str, tuple[object, ...]] = {
         "model_cls": ("ScaleShiftMACE", "MACE"),
         "radial_type": ("bessel",),
         "gate": ("silu",),
         "radial_gate": ("silu",),
-        "readout_cls": ("NonLinearReadoutBlock",),
-        "apply_cutoff": (True,),
-        "embedding_specs": (None,),
+        "readout_cls": ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"),
         "use_so3": (False,),
         "keep_last_layer_irreps": (False,),
         "distance_transform": ("None", "Agnesi", "Soft"),
@@ -139,7 +141,21 @@ def hyperparameters(config: HomeConfig) -> mace.Hyperparameters:
         interaction=kinds[config.interaction_cls],
         distance_transform=config.distance_transform.lower(),
         zbl=bool(config.pair_repulsion),
+        sent_channels=_sent_channels("edge_irreps", config.edge_irreps),
+        sent_channels_first=_sent_channels("edge_irreps_first", config.edge_irreps_first),
+        envelope_on_weights=not config.apply_cutoff,
+        biased_readout=config.readout_cls == "NonLinearBiasReadoutBlock",
     )
+
+
+def _sent_channels(name: str, irreps: str | None) -> list[int] | None:
+    """Channels by degree of irreps of natural parity."""
+    if irreps is None:
+        return None
+    found = o3.Irreps(irreps)
+    natural = [ir for _, ir in found] == [ir for _, ir in o3.Irreps.spherical_harmonics(len(found) - 1)]
+    _require(name, irreps, natural, "irreps 0e + 1o + 2e + …")
+    return [int(mul) for mul, _ in found]
 
 
 def from_state(
@@ -147,6 +163,7 @@ def from_state(
     state: Mapping[str, Tensor],
     head: str | None = None,
     elements: Sequence[str] | None = None,
+    conditions: Mapping[str, float] = MappingProxyType({}),
 ) -> Checkpoint:
     """A potential with the weights of a mace-torch model.
 
@@ -155,6 +172,8 @@ def from_state(
         state: its `state_dict()`, every entry; the precision of the result is that of the weights.
         head: which head of several, by name; default: the only one, or the one called "Default".
         elements: keep only these (symbols), in this order; default: all.
+        conditions: `total_charge`, e, and `total_spin` (multiplicity) of a model with embeddings of them;
+            default: 0 and 1.
 
     Raises:
         BadInput: an unknown option, a head that must be chosen or does not exist, an unknown element, entries
@@ -162,80 +181,54 @@ def from_state(
     """
     parameters = hyperparameters(config)
     symbols, rows = _record.kept([_symbol(int(number)) for number in config.atomic_numbers], elements)
-    source = _Source(state, rows, len(config.atomic_numbers))
+    source = Source(state, rows, len(config.atomic_numbers))
     which = _head_index(config.heads, head)
+    used = used_conditions(config.embedding_specs, conditions)
     with torch.random.fork_rng(devices=[]):
         model = mace.Model(symbols, parameters)
     with torch.no_grad():
         n, channels = source.n_elements, model.embedding.shape[1]
         weight = source.take("node_embedding.linear.weight", n * channels).view(n, channels)
         model.embedding.copy_(weight[rows] / math.sqrt(n))
-        readouts = _readout_names(config)
-        for index, (linear_up, layer) in enumerate(_layers(model)):
-            _linear(linear_up, source, f"interactions.{index}.linear_up.weight")
-            _interaction(layer.interaction, source, f"interactions.{index}")
-            layer.interaction.average_neighbors.fill_(float(config.avg_num_neighbors))
-            if layer.residual is not None:
-                _element_map(layer.residual, source, f"interactions.{index}.skip_tp.weight")
-            _contraction(layer.contraction, source, f"products.{index}.symmetric_contractions")
-            _linear(layer.linear, source, f"products.{index}.linear.weight")
-            _readout(layer.readout, source, readouts[index], len(config.heads), which)
+        if config.embedding_specs is not None:
+            model.embedding.add_(joint_embedding(config.embedding_specs, source, used))
+        _fill_layers(model, config, source, which)
         _radial_basis(model, source)
         baseline = _energies(model, config, source, which)
+        if config.use_embedding_readout:
+            several = len(config.heads) > 1 and config.model_cls == "MACE"
+            _require("use_embedding_readout", True, not several, "one head, or ScaleShiftMACE")
+            added = embedding_readout(model.embedding, source, len(config.heads), which)
+            baseline = [energy + more for energy, more in zip(baseline, added)]
     source.finish()
     return Checkpoint(
         potential=model.to(source.dtype).eval(),
         family="mace",
         elements=symbols,
         baseline=baseline,
-        details=_record.details(model, parameters, home={**asdict(config), "head": config.heads[which]}),
+        details=_record.details(
+            model, parameters, home={**asdict(config), "head": config.heads[which], **used}
+        ),
         references=list(mace.REFERENCES),
     )
 
 
-class _Source:
-    """The state dictionary of mace-torch; every entry is taken once, in float64.
-
-    Attributes:
-        rows: which elements of the `n_elements` at home are kept.
-    """
-
-    def __init__(self, state: Mapping[str, Tensor], rows: list[int], n_elements: int) -> None:
-        self.state = dict(state)
-        self.rows = rows
-        self.n_elements = n_elements
-        self.taken: set[str] = set()
-        precisions = {tensor.dtype for name, tensor in state.items() if name.endswith("linear_up.weight")}
-        if precisions not in ({torch.float32}, {torch.float64}):
-            raise BadInput(
-                "MACE state: expected weights named 'interactions.….linear_up.weight' in float32 or float64, "
-                f"found {sorted(str(precision) for precision in precisions) or 'none'}"
-            )
-        self.dtype: torch.dtype = precisions.pop()
-
-    def take(self, name: str, size: int | None = None) -> Tensor:
-        if name not in self.state:
-            raise BadInput(f"MACE state: no entry '{name}'; the configuration does not fit the weights")
-        tensor = self.state[name].detach().to("cpu", torch.float64)
-        if size is not None and tensor.numel() != size:
-            raise BadInput(f"MACE state: '{name}' has {tensor.numel()} values, expected {size}")
-        self.taken.add(name)
-        return tensor
-
-    def finish(self) -> None:
-        """Refuse entries that were not used, and coupling coefficients of another sign or scale."""
-        for name, tensor in self.state.items():
-            match = re.search(r"_w3j_(\d)_(\d)_(\d)$", name)
-            if match:
-                degrees = [int(degree) for degree in match.groups()]
-                ours = o3.wigner_3j(*degrees, dtype=torch.float64)
-                if not torch.allclose(tensor.to(torch.float64), ours, rtol=0, atol=1e-6):
-                    raise BadInput(
-                        f"MACE state: '{name}' differs from this package's Clebsch–Gordan coefficients"
-                    )
-        rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
-        if rest:
-            raise BadInput(f"MACE state: entries without a place in this architecture: {', '.join(rest)}")
+def _fill_layers(model: mace.Model, config: HomeConfig, source: Source, head: int) -> None:
+    readouts = _readout_names(config)
+    for index, (linear_up, layer) in enumerate(_layers(model)):
+        prefix = f"interactions.{index}"
+        fill_linear(linear_up, source, f"{prefix}.linear_up.weight")
+        if isinstance(layer.interaction, mace.NonLinearInteraction):
+            fill_non_linear(layer, source, prefix, config.gate_norms)
+        else:
+            interaction = cast(mace.Interaction, layer.interaction)
+            _interaction(interaction, source, prefix)
+            interaction.average_neighbors.fill_(float(config.avg_num_neighbors))
+            if layer.residual is not None:
+                fill_element_map(layer.residual, source, f"{prefix}.skip_tp.weight")
+        _contraction(layer.contraction, source, f"products.{index}.symmetric_contractions")
+        fill_linear(layer.linear, source, f"products.{index}.linear.weight")
+        _readout(layer.readout, source, readouts[index], len(config.heads), head)
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:
@@ -270,50 +263,23 @@ def _copy(module: nn.Module, name: str, value: Tensor) -> None:
     getattr(module, name).copy_(value)
 
 
-def _linear(linear: Linear, source: _Source, name: str) -> None:
-    """Blocks of the flat weight of mace-torch: one per output irrep, fan in × channels."""
-    flat = source.take(name, sum(weight.numel() for weight in linear.weights))
-    start = 0
-    for weight in linear.weights:
-        weight.copy_(flat[start : start + weight.numel()].view(weight.shape))
-        start += weight.numel()
-
-
-def _element_map(linear: Linear, source: _Source, name: str) -> None:
-    """mace-torch orders channels in × elements × channels out; its norm counts the elements as fan in."""
-    n = source.n_elements
-    sizes = [n * weight[0].numel() for weight in linear.weights]
-    for weight, block in zip(linear.weights, source.take(name, sum(sizes)).split(sizes)):
-        _, n_in, n_out = weight.shape
-        weight.copy_(block.view(n_in, n, n_out)[:, source.rows].transpose(0, 1) / math.sqrt(n))
-
-
-def _interaction(interaction: mace.Interaction, source: _Source, prefix: str) -> None:
-    _radial_network(interaction.convolution.radial, source, f"{prefix}.conv_tp_weights")
-    _reorder_paths(interaction.convolution)
-    _linear(interaction.linear, source, f"{prefix}.linear.weight")
+def _interaction(interaction: mace.Interaction, source: Source, prefix: str) -> None:
+    network = interaction.convolution.radial if interaction.radial is None else interaction.radial
+    _radial_network(network, source, f"{prefix}.conv_tp_weights")
+    network.weights[-1].copy_(columns_of_paths(network.weights[-1], interaction.convolution))
+    fill_linear(interaction.linear, source, f"{prefix}.linear.weight")
     if interaction.density is not None:
         _radial_network(interaction.density, source, f"{prefix}.density_fn")
     if interaction.element_mix is not None:
-        _element_map(interaction.element_mix, source, f"{prefix}.skip_tp.weight")
+        fill_element_map(interaction.element_mix, source, f"{prefix}.skip_tp.weight")
 
 
-def _radial_network(network: RadialMLP, source: _Source, prefix: str) -> None:
+def _radial_network(network: RadialMLP, source: Source, prefix: str) -> None:
     for index, weight in enumerate(network.weights):
         weight.copy_(source.take(f"{prefix}.layer{index}.weight", weight.numel()).view(weight.shape))
 
 
-def _reorder_paths(convolution: Convolution) -> None:
-    """Columns of the last radial weight: from the order of mace-torch, sorted by output irrep, to ours."""
-    blocks = list(convolution.irreps_out)
-    weight = convolution.radial.weights[-1]
-    home = sorted(range(len(blocks)), key=lambda path: (blocks[path].ir.l, path))
-    columns = weight.split([blocks[path].mul for path in home], dim=1)
-    by_path = dict(zip(home, columns))
-    weight.copy_(torch.cat([by_path[path] for path in range(len(blocks))], dim=1))
-
-
-def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str) -> None:
+def _contraction(contraction: SymmetricContraction, source: Source, prefix: str) -> None:
     """Weights of our basis that give the polynomials of mace-torch's basis, by least squares (exact)."""
     paths = [cast(PathWeights, path) for path in contraction.paths]
     offset = 0
@@ -328,7 +294,7 @@ def _contraction(contraction: SymmetricContraction, source: _Source, prefix: str
         offset += ir.dim
 
 
-def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
+def _home_weights(source: Source, name: str) -> dict[int, Tensor]:
     """Order → weights (species, η, channels): the highest order stands apart, the others descend."""
     lower: list[Tensor] = []
     while f"{name}.weights.{len(lower)}" in source.state:
@@ -338,7 +304,7 @@ def _home_weights(source: _Source, name: str) -> dict[int, Tensor]:
 
 
 def _product_weights(
-    paths: list[PathWeights], source: _Source, name: str, weight: Tensor, offset: int
+    paths: list[PathWeights], source: Source, name: str, weight: Tensor, offset: int
 ) -> None:
     """Least squares for one output irrep and order; `offset`: its first component in the result."""
     u = source.take(name)
@@ -376,7 +342,7 @@ def _readout_names(config: HomeConfig) -> list[str | None]:
     return [f"readouts.{index}" for index in range(n)]
 
 
-def _readout(readout: RadialMLP, source: _Source, prefix: str | None, n_heads: int, head: int) -> None:
+def _readout(readout: RadialMLP, source: Source, prefix: str | None, n_heads: int, head: int) -> None:
     if prefix is None:
         for weight in readout.weights:
             weight.zero_()
@@ -386,16 +352,22 @@ def _readout(readout: RadialMLP, source: _Source, prefix: str | None, n_heads: i
         home = source.take(f"{prefix}.linear.weight", weight.numel() * n_heads)
         weight.copy_(home.view(-1, n_heads)[:, head : head + 1])
         return
-    first, second = readout.weights
-    width = second.shape[0]
+    first, last = readout.weights[0], readout.weights[-1]
+    width = last.shape[0]
     own = slice(head * width, (head + 1) * width)
     home = source.take(f"{prefix}.linear_1.weight", first.numel() * n_heads)
     first.copy_(home.view(first.shape[0], -1)[:, own])
     home = source.take(f"{prefix}.linear_2.weight", width * n_heads**2)
-    second.copy_(home.view(-1, n_heads)[own, head : head + 1] / math.sqrt(n_heads))
+    last.copy_(home.view(-1, n_heads)[own, head : head + 1] / math.sqrt(n_heads))
+    if isinstance(readout, BiasedMLP):
+        home = source.take(f"{prefix}.linear_mid.weight", (width * n_heads) ** 2)
+        middle = home.view(width * n_heads, -1)[own, own]
+        readout.weights[1].copy_(middle / math.sqrt(n_heads))
+        readout.biases[0].copy_(source.take(f"{prefix}.linear_mid.bias", width * n_heads)[own])
+        readout.biases[1].copy_(source.take(f"{prefix}.linear_2.bias", n_heads)[head : head + 1])
 
 
-def _radial_basis(model: mace.Model, source: _Source) -> None:
+def _radial_basis(model: mace.Model, source: Source) -> None:
     basis = model.basis
     roots = source.take("radial_embedding.bessel_fn.bessel_weights", basis.roots.numel())
     basis.roots.copy_(roots.view(-1) * model.cutoff)
@@ -409,7 +381,7 @@ def _radial_basis(model: mace.Model, source: _Source) -> None:
         _copy(model.transform, "range", factor * (radius[:, None] + radius[None, :]))
 
 
-def _energies(model: mace.Model, config: HomeConfig, source: _Source, head: int) -> list[float]:
+def _energies(model: mace.Model, config: HomeConfig, source: Source, head: int) -> list[float]:
     """Scale, shift and repulsion; returns the atomic energies."""
     scale, shift = 1.0, 0.0
     if config.model_cls == "ScaleShiftMACE":
@@ -424,7 +396,7 @@ def _energies(model: mace.Model, config: HomeConfig, source: _Source, head: int)
     return [float(energy) for energy in energies.view(n_heads, n_elements)[head, source.rows]]
 
 
-def _repulsion(model: mace.Model, repulsion: nn.Module, source: _Source, scale: float) -> None:
+def _repulsion(model: mace.Model, repulsion: nn.Module, source: Source, scale: float) -> None:
     prefix = "pair_repulsion_fn"
     terms = torch.tensor([coefficient for coefficient, _ in ROUNDED], dtype=torch.float64)
     if not torch.allclose(source.take(f"{prefix}.c", len(ROUNDED)), terms, rtol=0, atol=1e-6):
@@ -440,6 +412,6 @@ def _repulsion(model: mace.Model, repulsion: nn.Module, source: _Source, scale: 
     _copy(repulsion, "range", radius[:, None] + radius[None, :])
 
 
-def _per_element(model: mace.Model, source: _Source, name: str) -> Tensor:
+def _per_element(model: mace.Model, source: Source, name: str) -> Tensor:
     """Rows of a table over the periodic system."""
     return source.take(name)[source.state["atomic_numbers"][source.rows].long()]

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
@@ -46,13 +48,19 @@ def recognises(path: Path | str) -> bool:
     )
 
 
-def read(path: Path | str, elements: list[str] | None = None, head: str | None = None) -> Checkpoint:
+def read(
+    path: Path | str,
+    elements: list[str] | None = None,
+    head: str | None = None,
+    conditions: Mapping[str, float] = MappingProxyType({}),
+) -> Checkpoint:
     """Read a model; no code in the file is run, mace-torch is not needed.
 
     Args:
         path: the `.model` file.
         elements: keep only these (symbols); default: all that the model knows.
         head: which head of several; default: the only one, or the one called "Default".
+        conditions: `total_charge`, e, and `total_spin` (multiplicity), of a model with embeddings of them.
 
     Returns:
         The model as family `mace` in the precision of its weights, with the energies of the isolated atoms
@@ -63,11 +71,17 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
             or head, or a head that must be chosen.
     """
     path = Path(path)
-    accelerators = [name for name in unpickle.names(path).imports if name.startswith(ACCELERATORS)]
+    contents = unpickle.names(path)
+    accelerators = [name for name in contents.imports if name.startswith(ACCELERATORS)]
     if accelerators:
         raise BadInput(
             f"{path}: saved for an accelerator ('{sorted(accelerators)[0]}'); convert it first with "
             "`mace_cueq_to_e3nn` or `mace_oeq_to_e3nn` of mace-torch"
+        )
+    if any(name.endswith("builtin__.getattr") or name == "builtins.getattr" for name in contents.imports):
+        raise BadInput(
+            f"{path}: an activation function of torch itself (`--gate tanh` or `abs` of mace_run_train); "
+            "this package reads models with silu"
         )
     content = unpickle.load(path, lambda name: name.startswith(RECORDS))
     if not isinstance(content, Stub):
@@ -79,10 +93,13 @@ def read(path: Path | str, elements: list[str] | None = None, head: str | None =
         state = dict(tensors(content))
         config = _config(content, state)
         with like_its_file(path):
-            checkpoint = from_state(config, state, head, elements)
+            checkpoint = from_state(config, state, head, elements, conditions)
     several = len(config.heads) > 1
-    head = checkpoint.details["home"]["head"] if several else None
-    source = _record.source("MACE", path, version=None, head=head)  # the files do not say which version
+    home = checkpoint.details["home"]
+    used = {name: home[name] for name in config.embedding_specs or {}}
+    head = home["head"] if several else None
+    # the files do not say which version
+    source = _record.source("MACE", path, version=None, head=head, **used)
     return replace(checkpoint, details={**checkpoint.details, "source": source})
 
 
@@ -94,13 +111,11 @@ def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
     )
     heads = [str(name) for name in top.get("heads", ["Default"])]
     hidden = [_irreps(fields(child(product, "linear"))["irreps_out"]) for product in products]
-    prefix = "interactions.0.conv_tp_weights.layer"
-    layers = [name for name in state if name.startswith(prefix)]
     agnostic = {bool(fields(product).get("use_agnostic_product", False)) for product in products}
     return HomeConfig(
         model_cls=_class(model),
         r_max=float(state["r_max"]),
-        num_bessel=state[layers[0]].shape[0],
+        num_bessel=state.get("radial_embedding.bessel_fn.bessel_weights", torch.ones(1)).numel(),
         num_polynomial_cutoff=int(state["radial_embedding.cutoff_fn.p"]),
         max_ell=int(fields(child(model, "spherical_harmonics"))["_lmax"]),
         interaction_cls_first=_class(interactions[0]),
@@ -118,7 +133,7 @@ def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
             "avg_num_neighbors", [_number(fields(block)["avg_num_neighbors"]) for block in interactions]
         ),
         correlation=_one("correlation", list(_correlations(products))),
-        radial_MLP=[state[name].shape[1] for name in layers[:-1]],
+        radial_MLP=_radial_widths(state),
         radial_type=_renamed(_class(child(radial, "bessel_fn")), RADIAL),
         distance_transform=(
             _renamed(_class(child(radial, "distance_transform")), TRANSFORM)
@@ -126,14 +141,15 @@ def _config(model: Stub, state: Mapping[str, Tensor]) -> HomeConfig:
             else "None"
         ),
         pair_repulsion="pair_repulsion_fn" in top["_modules"],
-        gate=_one("gate", list(_gates(readouts[-1])) or ["silu"]),
-        radial_gate=_one("radial_gate", [gate for block in interactions for gate in _gates(block)]),
+        gate=_one("gate", _readout_gates(readouts[-1])),
+        radial_gate=_one("radial_gate", [gate for block in interactions for gate in _radial_gates(block)]),
+        gate_norms=_gate_norms(interactions),
         heads=heads,
         apply_cutoff=bool(fields(radial).get("apply_cutoff", True)),
-        edge_irreps=_edge_irreps(interactions),
-        embedding_specs=(
-            list(top.get("embedding_specs", {})) if "joint_embedding" in top["_modules"] else None
-        ),
+        edge_irreps=_edge_irreps(interactions[1:]),
+        edge_irreps_first=_edge_irreps(interactions[:1]),
+        embedding_specs=dict(top["embedding_specs"]) if "joint_embedding" in top["_modules"] else None,
+        use_embedding_readout="embedding_readout" in top["_modules"],
         use_so3=bool(top.get("use_so3", False)),
         use_agnostic_product=_one("use_agnostic_product", sorted(agnostic)),
     )
@@ -187,11 +203,52 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _gates(root: Stub) -> Iterator[str]:
-    """Names of the activation functions within a block."""
+def _gates(root: Stub) -> dict[str, float]:
+    """Activation functions within a block, and the factors of unit second moment behind them."""
+    found = {}
     for _, module in modules(root):
+        own = fields(module)
         if module.name == "e3nn.math._normalize_activation.normalize2mom":
-            yield str(fields(module)["f"].name).removeprefix("torch.nn.functional.")
+            found[_function(own["f"])] = float(own["cst"])
+        elif module.name == "mace.modules.gate.GatedEquivariantBlock":
+            found[_function(own["_act_scalar"])] = float(own["_scalar_cst"])
+            found[_function(own["_act_gate"])] = float(own["_gate_cst"])
+    return found
+
+
+def _function(record: Any) -> str:
+    return str(record.name).removeprefix("torch.nn.functional.")
+
+
+def _readout_gates(readout: Stub) -> list[str]:
+    if "non_linearity" not in fields(readout)["_modules"]:
+        return ["silu"]  # none that matters: a linear readout
+    return list(_gates(readout)) or ["None"]
+
+
+def _radial_gates(block: Stub) -> list[str]:
+    network = child(block, "conv_tp_weights")
+    plain = ("Linear", "LayerNorm", "Sequential", "RadialMLP", "FullyConnectedNet", "_Layer")
+    others = {_class(module) for _, module in modules(network)} - {*plain, "SiLU", "normalize2mom"}
+    return sorted({"silu", *_gates(network), *others}) if others else list(_gates(network)) or ["silu"]
+
+
+def _gate_norms(blocks: list[Stub]) -> list[float] | None:
+    """Factors behind silu and sigmoid in the gates of non-linear blocks."""
+    gates = [child(b, "equivariant_nonlin") for b in blocks if "equivariant_nonlin" in fields(b)["_modules"]]
+    if not gates:
+        return None
+    found = _one("equivariant_nonlin", [_gates(gate) for gate in gates])
+    if set(found) != {"silu", "sigmoid"}:
+        raise BadInput(f"MACE: 'equivariant_nonlin' has {', '.join(found)}; expected silu and sigmoid")
+    return [found["silu"], found["sigmoid"]]
+
+
+def _radial_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Hidden widths of the radial network: e3nn's matrices are (in, out), those of torch (out, in)."""
+    prefix = "interactions.0.conv_tp_weights."
+    names = [name for name, value in state.items() if name.startswith(prefix) and value.dim() == 2]
+    return [int(state[name].shape[0 if ".net." in name else 1]) for name in names[:-1]]
 
 
 def _correlations(products: list[Stub]) -> Iterator[int]:
@@ -211,9 +268,9 @@ def _readout_irreps(readout: Stub, n_heads: int) -> str:
 
 def _edge_irreps(interactions: list[Stub]) -> str | None:
     """Irreps of the features that are sent, if they are not those of the nodes."""
-    for block in interactions:
-        own = fields(block)
-        edge = own.get("edge_irreps")
-        if edge is not None and _irreps(edge) != _irreps(own["node_feats_irreps"]):
-            return str(_irreps(edge))
-    return None
+    own = [fields(block) for block in interactions]
+    edges = [(block.get("edge_irreps"), block["node_feats_irreps"]) for block in own]
+    sent = [str(_irreps(nodes if edge is None else edge)) for edge, nodes in edges]
+    if sent == [str(_irreps(nodes)) for _, nodes in edges]:
+        return None
+    return str(_one("edge_irreps", sent))

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of several levels of theory: head of MACE (default: 'Default') or task of SevenNet",
     )
     _model_file.add_terms(parser)
+    parser.add_argument(
+        "--charge", type=int, metavar="Q", help="total charge, e, of a MACE model with charges; default: 0"
+    )
+    parser.add_argument(
+        "--spin", type=int, metavar="M", help="spin multiplicity of a MACE model with spins; default: 1"
+    )
     _common.add_json(parser)
 
 
@@ -52,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     """Convert; 0 if the file was written."""
     if args.checkpoint is None:
         raise BadInput("no checkpoint named; it comes first: mlplugins convert FILE --elements Li P S")
-    from mlplugins.workflows.convert import convert
+    from mlplugins.workflows.convert import Variant, convert
 
     path = _model_file.checked(args, "model.pt")
     changes = _model_file.changes(args)
-    record = convert(path, args.output, args.elements, args.head, args.dtype, args.portable, changes)
+    variant = Variant(args.head, args.charge, args.spin)
+    record = convert(path, args.output, args.elements, variant, args.dtype, args.portable, changes)
     _model_file.print_tables(record)
     _print(record)
     files.write_json(args.json, record)
@@ -68,6 +75,9 @@ def _print(record: dict) -> None:
     shown = " ".join(elements) if len(elements) <= 12 else f"{len(elements)} elements"
     version = f" (version {source['version']})" if source["version"] else ""
     head = f", head '{source['head']}'" if source.get("head") else ""
+    for name, unit in (("total_charge", " e"), ("total_spin", "")):
+        if name in source:
+            head += f", {name.replace('_', ' ')} {source[name]:g}{unit}"
     kind = ", portable" if record["portable"] else ""
     console = _common.console()
     console.print(
@@ -77,3 +87,9 @@ def _print(record: dict) -> None:
     )
     family = " + ".join(map(info.term, record["parts"])) or record["family"]
     console.print(f"{record['model']}: {family}, {record['dtype']}{kind}", soft_wrap=True)
+    if record["unfused_degree"]:
+        console.print(
+            f"degree {record['unfused_degree']}: not in the fused convolution; the model runs in plain "
+            "torch, about 6 times slower, and holds all messages of a step in memory",
+            soft_wrap=True,
+        )

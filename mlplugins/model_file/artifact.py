@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,8 @@ class Artifact:
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
 
         Raises:
-            BadInput: an element that the model does not know, an impossible cell.
+            BadInput: an element that the model does not know, an impossible cell, a charge or spin in `info`
+                that is not the one for which the file was converted.
             RunFailed: positions that are not finite; the model failed, or gave NaN or infinity.
 
         >>> import tempfile
@@ -151,6 +152,8 @@ class Artifact:
                 f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): train a family "
                 "that does, such as soap-gap, or give several models, whose spread stands for it"
             )
+        for index, given in enumerate(structures):
+            self._require_conditions(getattr(given, "info", {}), index)
         inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
         for index, structure in enumerate(inputs):
             self._require_known_elements(structure, index)
@@ -163,6 +166,18 @@ class Artifact:
             raise RunFailed(f"model '{self.path}' failed: {runtime.reason(error)}") from error
         require_finite(inputs, results, self.cutoff)
         return results
+
+    def _require_conditions(self, info: Mapping[str, Any], index: int) -> None:
+        """Refuse a structure with another charge or spin than the file was converted for."""
+        source = self.record.get("source") or {}
+        for name in ("total_charge", "total_spin"):
+            short = name.removeprefix("total_")
+            given = info.get(name, info.get(short))
+            if name in source and given is not None and given != source[name]:
+                raise BadInput(
+                    f"structure {index}: its {short} is {given}, '{self.path.name}' is of {short} "
+                    f"{source[name]:g}; convert the checkpoint again with `--{short} {given}`"
+                )
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
         key = structure.numbers.tobytes()

@@ -5,13 +5,14 @@
 What a model offers is what its parts offer (`Potential.parts`: those of a sum are its terms).
 """
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
+from mlplugins.nn.convolution import FUSED_DEGREE, Convolution
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.radial import RadialMLP
 from mlplugins.structures.graph import Graph
@@ -158,3 +159,10 @@ def use_radial_tables(potential: Potential, n_knots: int) -> None:
         if not isinstance(part, HasRadialNetworks):
             raise BadInput(f"radial tables: {type(part).__module__} has no radial network to tabulate")
         part.use_radial_tables(n_knots)
+
+
+def unfused_degree(potential: Potential) -> Optional[int]:
+    """Highest degree of a model whose convolutions it keeps from the fused kernels; None if there is none."""
+    degrees = [module.degree for module in potential.modules() if isinstance(module, Convolution)]
+    highest = max(degrees, default=0)
+    return highest if highest > FUSED_DEGREE else None

@@ -18,15 +18,27 @@ from mlplugins.nn.convolution import Convolution, SphericalHarmonics, tabulate
 from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
+from mlplugins.nn.gate import Gate
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import BesselBasis, RadialMLP, polynomial_cutoff, radial_slopes
+from mlplugins.nn.radial import (
+    BesselBasis,
+    BiasedMLP,
+    NormedMLP,
+    RadialMLP,
+    polynomial_cutoff,
+    radial_slopes,
+)
 from mlplugins.nn.zbl import ROUNDED, ZBL
 from mlplugins.structures.graph import Graph
 
 REFERENCES = ["https://doi.org/10.48550/arXiv.2206.07697"]
-INTERACTIONS = ("RealAgnostic", "RealAgnosticResidual", "RealAgnosticDensity", "RealAgnosticDensityResidual")
+NON_LINEAR = "RealAgnosticResidualNonLinear"
+INTERACTIONS = (
+    ["RealAgnostic", "RealAgnosticResidual", "RealAgnosticDensity", "RealAgnosticDensityResidual"]
+    + [NON_LINEAR]  # of the models of several levels of theory (2025)
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +58,14 @@ class Hyperparameters:
         readout_mlp: hidden width of the last layer's readout (`MLP_irreps`).
         interaction_first, interaction: block of the first and of the later layers, one of `INTERACTIONS`:
             "Residual" passes h on through an element-dependent linear map, without it that map acts on A;
-            "Density" divides A by a learnt neighbour count instead of the average one.
+            "Density" divides A by a learnt neighbour count instead of the average one; "NonLinear" see
+            `NonLinearInteraction`.
         distance_transform: what the Bessel functions see: "none" (r), "agnesi" or "soft" (`nn.distance`).
         zbl: add the universal screened nuclear repulsion (ZBL) at short range; advised for hot MD.
+        sent_channels: channels of the features that neighbours see, by degree from 0; default: all of h.
+        sent_channels_first: the same in the first layer, whose features are scalars.
+        envelope_on_weights: the envelope multiplies the radial weights (and densities), not the basis.
+        biased_readout: the last readout has one hidden layer more, and constants.
     """
 
     cutoff: float = 5.0
@@ -65,6 +82,10 @@ class Hyperparameters:
     interaction: str = "RealAgnosticResidual"
     distance_transform: str = "none"
     zbl: bool = False
+    sent_channels: List[int] | None = None
+    sent_channels_first: List[int] | None = None
+    envelope_on_weights: bool = False
+    biased_readout: bool = False
 
 
 class Interaction(nn.Module):
@@ -86,20 +107,34 @@ class Interaction(nn.Module):
     ) -> None:
         super().__init__()
         widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp]
-        self.convolution = Convolution(irreps_in, hyperparameters.l_max, irreps_a, widths)
+        given = hyperparameters.envelope_on_weights
+        self.convolution = Convolution(irreps_in, hyperparameters.l_max, irreps_a, [] if given else widths)
+        self.radial = RadialMLP([*widths, self.convolution.n_weights]) if given else None
         self.linear = Linear(self.convolution.irreps_out, irreps_a)
         self.density = RadialMLP([hyperparameters.num_basis, 1]) if "Density" in kind else None
         self.element_mix = None if "Residual" in kind else Linear(irreps_a, irreps_a, n_species)
         self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
 
     def forward(
-        self, up: Tensor, species: Tensor, edges: List[Tensor], harmonics: Tensor, radial: List[Tensor]
+        self,
+        up: Tensor,
+        species: Tensor,
+        n_centers: int,
+        edges: List[Tensor],
+        harmonics: Tensor,
+        radial: List[Tensor],
     ) -> Tensor:
-        n_centers = species.shape[0]
-        a = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, Σ_paths)
+        weights = radial
+        if self.radial is not None:
+            weights = [radial[0], self.radial(radial[1]) * radial[2]]
+        a = self.convolution(up, harmonics, weights, edges, n_centers)  # (n_centers, Σ_paths)
+        species = species[:n_centers]
         a = self.linear(a, species)  # (n_centers, num_channels (l_max + 1)²)
         if self.density is not None:
-            edge_density = per_edge(torch.tanh(self.density(radial[1]) ** 2), edges)  # (E, 1)
+            row_density = torch.tanh(self.density(radial[1]) ** 2)
+            if self.radial is not None:
+                row_density = row_density * radial[2]
+            edge_density = per_edge(row_density, edges)  # (E, 1)
             density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
             a = a / (1.0 + density.index_add(0, edges[0], edge_density))
         else:
@@ -109,6 +144,58 @@ class Interaction(nn.Module):
         return a
 
 
+class NonLinearInteraction(nn.Module):
+    """A_i = linear(gate(linear(Σ_j R_ij ⊙ (u_j ⊗ Y(r̂_ij))) / (α + β ρ_i) + linear(u_i))).
+
+    The radial weights R_ij and the terms of the density ρ_i = Σ_j tanh(d_ij²) are networks with layer norms
+    of the radial basis, an embedding of the neighbour's element and another one of the centre's.
+    """
+
+    def __init__(
+        self, irreps_in: o3.Irreps, irreps_a: o3.Irreps, n_species: int, hyperparameters: Hyperparameters
+    ) -> None:
+        super().__init__()
+        n = hyperparameters.num_channels
+        n_inputs = hyperparameters.num_basis + 2 * n
+        self.of_neighbor = nn.Parameter(1e-3 * torch.randn(n_species, n, dtype=torch.float64))
+        self.of_center = nn.Parameter(1e-3 * torch.randn(n_species, n, dtype=torch.float64))
+        self.convolution = Convolution(irreps_in, hyperparameters.l_max, irreps_a, [])
+        self.radial = NormedMLP([n_inputs, *hyperparameters.radial_mlp, self.convolution.n_weights])
+        self.density = NormedMLP([n_inputs, 64, 1])
+        self.gate = Gate(irreps_a, sigmoid=True)
+        self.linear = Linear(self.convolution.irreps_out, self.gate.irreps_in)
+        self.linear_self = Linear(irreps_in, self.gate.irreps_in)
+        self.linear_out = Linear(irreps_a, irreps_a)
+        self.alpha = nn.Parameter(torch.tensor(20.0, dtype=torch.float64))
+        self.beta = nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
+        self.envelope_on_weights = hyperparameters.envelope_on_weights
+
+    def forward(
+        self,
+        up: Tensor,
+        species: Tensor,
+        n_centers: int,
+        edges: List[Tensor],
+        harmonics: Tensor,
+        radial: List[Tensor],
+    ) -> Tensor:
+        i, j = species.index_select(0, edges[0]), species.index_select(0, edges[1])
+        pair = torch.cat(
+            [radial[1], self.of_neighbor.index_select(0, j), self.of_center.index_select(0, i)], dim=1
+        )  # (E, num_basis + 2 num_channels)
+        weights = self.radial(pair)  # (E, Σ_paths)
+        edge_density = torch.tanh(self.density(pair) ** 2)  # (E, 1)
+        if self.envelope_on_weights:
+            weights, edge_density = weights * radial[2], edge_density * radial[2]
+        species = species[:n_centers]
+        a = self.convolution(up, harmonics, [radial[0], weights], edges, n_centers)
+        density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
+        density = density.index_add(0, edges[0], edge_density)
+        a = self.linear(a, species) / (self.alpha + self.beta * density)
+        a = self.gate(a + self.linear_self(up[:n_centers], species))
+        return self.linear_out(a, species)  # (n_centers, num_channels (l_max + 1)²)
+
+
 class Layer(nn.Module):
     """Interaction, product basis, residual and readout of one message-passing step."""
 
@@ -116,21 +203,34 @@ class Layer(nn.Module):
         self,
         irreps_in: o3.Irreps,
         irreps_out: o3.Irreps,
-        kind: str,
-        readout_widths: List[int],
+        first: bool,
+        last: bool,
         n_species: int,
         hyperparameters: Hyperparameters,
     ) -> None:
         super().__init__()
         n = hyperparameters.num_channels
         irreps_a = _natural(n, hyperparameters.l_max)
-        self.interaction = Interaction(irreps_in, irreps_a, kind, n_species, hyperparameters)
+        kind = hyperparameters.interaction_first if first else hyperparameters.interaction
+        irreps_sent = _sent(irreps_in, first, hyperparameters)
+        self.interaction: nn.Module = (
+            NonLinearInteraction(irreps_sent, irreps_a, n_species, hyperparameters)
+            if kind == NON_LINEAR
+            else Interaction(irreps_sent, irreps_a, kind, n_species, hyperparameters)
+        )
         self.contraction = SymmetricContraction(irreps_a, irreps_out, hyperparameters.correlation, n_species)
         self.linear = Linear(irreps_out, irreps_out)
         shared = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir in irreps_in])
-        self.residual = Linear(irreps_in, shared, n_species) if "Residual" in kind else None
+        by_element = 0 if kind == NON_LINEAR else n_species
+        self.residual = Linear(irreps_in, shared, by_element) if "Residual" in kind else None
         self.n_new = irreps_out.dim - shared.dim  # irreps that the residual cannot reach: the last ones
-        self.readout = RadialMLP([n, *readout_widths, 1])
+        width = hyperparameters.readout_mlp
+        if not last or first:
+            self.readout = RadialMLP([n, 1])
+        elif hyperparameters.biased_readout:
+            self.readout = BiasedMLP([n, width, width, 1])
+        else:
+            self.readout = RadialMLP([n, width, 1])
         self.n_scalars = n
 
     def forward(
@@ -142,10 +242,12 @@ class Layer(nn.Module):
         harmonics: Tensor,
         radial: List[Tensor],
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        a = self.interaction(up, species, edges, harmonics, radial)
-        out = self.linear(self.contraction(a, species), species)  # (n_centers, irreps_out.dim)
+        n_centers = h.shape[0]
+        a = self.interaction(up, species, n_centers, edges, harmonics, radial)
+        central = species[:n_centers]
+        out = self.linear(self.contraction(a, central), central)  # (n_centers, irreps_out.dim)
         if self.residual is not None:
-            out = out + torch.nn.functional.pad(self.residual(h, species), [0, self.n_new])
+            out = out + torch.nn.functional.pad(self.residual(h, central), [0, self.n_new])
         energy, inputs = self.readout.readout(out[:, : self.n_scalars])  # (n_centers, 1), (n_centers, T)
         return out, energy.squeeze(1), inputs
 
@@ -169,7 +271,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         _validate(hyperparameters)
         hidden = _natural(hyperparameters.num_channels, hyperparameters.max_L)
         n_layers = hyperparameters.num_interactions
-        super().__init__(hyperparameters.cutoff, n_layers, hidden.dim if n_layers > 1 else 0)
+        super().__init__(hyperparameters.cutoff, n_layers)
         n, n_species = hyperparameters.num_channels, len(elements)
         self.embedding = nn.Parameter(torch.randn(n_species, n, dtype=torch.float64))
         self.envelope_power = hyperparameters.envelope_power
@@ -178,25 +280,22 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         )
         transform = TRANSFORMS[hyperparameters.distance_transform]
         self.transform = transform(elements) if transform is not None else None
-        self.edge_rows = EdgeRows()
+        self.envelope_on_weights = hyperparameters.envelope_on_weights
+        kinds = (hyperparameters.interaction_first, hyperparameters.interaction)
+        self.edge_rows = EdgeRows(directed=NON_LINEAR in kinds[:n_layers])
         self.harmonics = SphericalHarmonics(hyperparameters.l_max)
         scalars = _natural(n, 0)
         linear_up: List[nn.Module] = []
         layers: List[nn.Module] = []
         for index in range(n_layers):
-            last = index == n_layers - 1
-            irreps_in = hidden if index > 0 else scalars
-            linear_up.append(Linear(irreps_in, irreps_in))
-            layers.append(
-                Layer(
-                    irreps_in,
-                    scalars if last else hidden,
-                    hyperparameters.interaction if index > 0 else hyperparameters.interaction_first,
-                    [hyperparameters.readout_mlp] if last and index > 0 else [],
-                    n_species,
-                    hyperparameters,
-                )
-            )
+            first, last = index == 0, index == n_layers - 1
+            irreps_in = scalars if first else hidden
+            irreps_sent = _sent(irreps_in, first, hyperparameters)
+            linear_up.append(Linear(irreps_in, irreps_sent))
+            if not first:
+                self.exchange_width = irreps_sent.dim
+            irreps_out = scalars if last else hidden
+            layers.append(Layer(irreps_in, irreps_out, first, last, n_species, hyperparameters))
         self.linear_up = nn.ModuleList(linear_up)
         self.layers = nn.ModuleList(layers)
         self.last_layer = LastLayer()
@@ -211,6 +310,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         for module in self.modules():
             if isinstance(module, Interaction):
                 module.average_neighbors.fill_(max(statistics.average_neighbors, 1.0))
+            elif isinstance(module, NonLinearInteraction):
+                module.alpha.data.fill_(max(statistics.average_neighbors, 1.0))
 
     @torch.jit.unused
     def stage(self, name: str) -> int:
@@ -221,13 +322,13 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        density = any(
-            isinstance(module, Interaction) and module.density is not None for module in self.modules()
-        )
-        if self.transform is not None or density:
+        plain = (Interaction, NonLinearInteraction)
+        blocks = [module for module in self.modules() if isinstance(module, plain)]
+        density = any(block.density is not None for block in blocks)
+        if self.transform is not None or density or self.envelope_on_weights:
             raise BadInput(
-                "radial tables: with a distance transform or density normalisation, mace has radial "
-                "functions of more than the distance; use the exact model"
+                "radial tables: with a distance transform, density normalisation or the envelope on the "
+                "weights, mace has radial functions of more than the distance; use the exact model"
             )
         tabulate(self, self.basis, self.cutoff, n_knots)
 
@@ -241,18 +342,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         harmonics = self.harmonics(graph.vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
         edges, first = self.edge_rows(graph)
         r_rows = r.index_select(0, first)  # (U,)
-        slopes: List[Tensor] = []
-        if self.transform is None:
-            basis = self.basis(r_rows)  # (U, num_basis)
-            if self.edge_rows.wants_slopes():
-                slopes = [self.basis.slopes(r_rows)]
-        else:
-            envelope = polynomial_cutoff(r_rows / self.cutoff, self.envelope_power)
-            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
-            basis = self.basis.waves(self.transform(r_rows, species, ends)) * envelope.unsqueeze(1)
-            if self.edge_rows.wants_slopes():
-                slopes = [radial_slopes(basis, r_rows)]
-        radial = [r, basis] + slopes
+        edge_functions = self._radial(r_rows, species, graph, first)
+        radial = [r] + edge_functions
         central = species[: graph.n_centers]
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
@@ -262,7 +353,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
                 up = linear_up(self.embedding, species).index_select(0, species)  # (N, num_channels)
             else:
                 up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
-            h, layer_energy, inputs = layer(up, h, central, edges, harmonics, radial)
+            h, layer_energy, inputs = layer(up, h, species, edges, harmonics, radial)
             e = e + layer_energy
             features.append(inputs)
         energy = self.energy_scale * (e + self.shift[central])
@@ -270,10 +361,39 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             energy = energy + self.repulsion(graph, r)
         return {"energy": energy, "feature": self.energy_scale * torch.cat(features, dim=1)}
 
+    def _radial(self, r: Tensor, species: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:
+        """Of the rows of weights (U,): the basis (U, num_basis), and what goes with it: its slopes (for the
+        fused ops), or the envelope (U, 1) that the weights take."""
+        x = r
+        if self.transform is not None:
+            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
+            x = self.transform(r, species, ends)
+        envelope = polynomial_cutoff(r / self.cutoff, self.envelope_power).unsqueeze(1)
+        if self.envelope_on_weights:
+            return [self.basis.waves(x.to(torch.float64)).to(r.dtype), envelope]
+        slopes: List[Tensor] = []
+        if self.transform is None:
+            basis = self.basis(r)
+            if self.edge_rows.wants_slopes():
+                slopes = [self.basis.slopes(r)]
+        else:
+            basis = self.basis.waves(x) * envelope
+            if self.edge_rows.wants_slopes():
+                slopes = [radial_slopes(basis, r)]
+        return [basis] + slopes
+
 
 def _natural(channels: int, degree: int) -> o3.Irreps:
     """Irreps 0e + 1o + 2e + … of the same number of channels."""
     return o3.Irreps([(channels, (degree_, (-1) ** degree_)) for degree_ in range(degree + 1)])
+
+
+def _sent(irreps_in: o3.Irreps, first: bool, hyperparameters: Hyperparameters) -> o3.Irreps:
+    """What neighbours see of features `irreps_in`."""
+    channels = hyperparameters.sent_channels_first if first else hyperparameters.sent_channels
+    if channels is None:
+        return irreps_in
+    return o3.Irreps([(n, (degree, (-1) ** degree)) for degree, n in enumerate(channels)])
 
 
 def _validate(hyperparameters: Hyperparameters) -> None:
@@ -288,9 +408,13 @@ def _validate(hyperparameters: Hyperparameters) -> None:
         if not low <= value <= high:
             remark = " (at most 'l_max')" if name == "max_L" else ""
             raise BadInput(f"mace: '{name}' must be {low} to {high}{remark}, got {value}")
+    for name in ("sent_channels", "sent_channels_first"):
+        channels = getattr(hyperparameters, name)
+        if channels is not None and (not channels or min(channels) <= 0):
+            raise BadInput(f"mace: '{name}' must be positive numbers by degree, got {channels}")
     choices = {
-        "interaction_first": INTERACTIONS,
-        "interaction": INTERACTIONS,
+        "interaction_first": tuple(INTERACTIONS),
+        "interaction": tuple(INTERACTIONS),
         "distance_transform": tuple(TRANSFORMS),
     }
     for name, valid in choices.items():

@@ -5,9 +5,12 @@ from typing import List, Tuple
 import torch
 from torch import Tensor, nn
 
-from mlplugins.nn.irreps import o3
+from mlplugins.nn.irreps import normalize2mom, o3
 from mlplugins.nn.linear import blocks
 from mlplugins.nn.radial import SILU_NORM, TANH_NORM
+
+SIGMOID_NORM: float = float(normalize2mom(torch.sigmoid).cst)
+"""Factor that gives sigmoid(x), x ~ N(0, 1), unit second moment."""
 
 
 def split(irreps: o3.Irreps) -> Tuple[o3.Irreps, o3.Irreps]:
@@ -22,6 +25,10 @@ class Gate(nn.Module):
 
     (NequIP, "Nonlinearity": silu for even scalars s and gates g, the odd tanh for odd scalars p.)
 
+    Args:
+        irreps: of h.
+        sigmoid: gates go through a sigmoid instead of silu.
+
     Attributes:
         irreps_in: scalars + gates + gated, what the preceding linear map must produce.
         irreps_out: `irreps`, sorted as even scalars, odd scalars, then the rest.
@@ -31,8 +38,10 @@ class Gate(nn.Module):
     gate_sizes: List[int]
     gated_sizes: List[int]
 
-    def __init__(self, irreps: o3.Irreps) -> None:
+    def __init__(self, irreps: o3.Irreps, sigmoid: bool = False) -> None:
         super().__init__()
+        self.sigmoid = sigmoid
+        self.sigmoid_norm = SIGMOID_NORM
         scalars, gated = split(irreps)
         self.n_even = scalars.count(o3.Irrep("0e"))
         self.n_odd = scalars.dim - self.n_even
@@ -53,7 +62,11 @@ class Gate(nn.Module):
         outputs: List[Tensor] = [torch.nn.functional.silu(even) * self.silu_norm]
         if self.n_odd > 0:
             outputs.append(torch.tanh(odd) * self.tanh_norm)
-        gate_b = (torch.nn.functional.silu(gates) * self.silu_norm).split(self.gate_sizes, dim=1)
+        if self.sigmoid:
+            gates = torch.sigmoid(gates) * self.sigmoid_norm
+        else:
+            gates = torch.nn.functional.silu(gates) * self.silu_norm
+        gate_b = gates.split(self.gate_sizes, dim=1)
         gated_b = gated.split(self.gated_sizes, dim=1)
         for b, (_, dim, mul) in enumerate(self.gated_blocks):
             v = gated_b[b].reshape(n, dim, mul)

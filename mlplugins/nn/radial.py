@@ -181,6 +181,48 @@ class RadialMLP(Foldable, nn.Module):
         return x @ matrices[-1], torch.cat(inputs, dim=1)
 
 
+class BiasedMLP(RadialMLP):
+    """The same with constants behind every matrix but the first: a readout, not a radial network."""
+
+    def __init__(self, widths: List[int]) -> None:
+        super().__init__(widths)
+        self.biases = nn.ParameterList(
+            [nn.Parameter(torch.zeros(width, dtype=torch.float64)) for width in widths[2:]]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(x)[0]
+
+    def readout(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The result, and the inputs of all layers side by side."""
+        matrices, inputs = self.matrices(), [x]
+        x = x @ matrices[0]
+        for index, bias in enumerate(self.biases):
+            inputs.append(torch.nn.functional.silu(x))
+            x = inputs[-1] @ matrices[index + 1] + bias
+        return x, torch.cat(inputs, dim=1)
+
+
+class NormedMLP(nn.Module):
+    """Perceptron with biases and a layer norm before every silu (eSEN; Fu et al., arXiv 2502.12147).
+
+    Not zero for a zero basis: its result takes the envelope.
+    """
+
+    def __init__(self, widths: List[int]) -> None:
+        super().__init__()
+        layers: List[nn.Module] = []
+        for a, b in zip(widths[:-1], widths[1:]):
+            if layers:
+                layers += [nn.LayerNorm(a), nn.SiLU()]
+            layers.append(nn.Linear(a, b))
+        self.layers = nn.Sequential(*layers).to(torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x)
+        return result
+
+
 def gain(layer: int, fan_in: int, silu_norm: float) -> float:
     """Factor of a layer's weights that preserves unit variance."""
     return (silu_norm if layer > 0 else 1.0) / math.sqrt(fan_in)

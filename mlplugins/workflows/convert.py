@@ -16,6 +16,7 @@ from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.card import DTYPES
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
+from mlplugins.models.capabilities import unfused_degree
 from mlplugins.structures import dataset
 
 CHECKPOINT = "checkpoint.ckpt"
@@ -51,11 +52,31 @@ class Changes:
     d3: str | Sequence[Any] | None = None
 
 
+@dataclass(frozen=True)
+class Variant:
+    """Which of the models in one file.
+
+    Attributes:
+        head: level of theory: head of MACE, task (fidelity) of SevenNet.
+        charge: total charge, e, of a model with an embedding of it.
+        spin: its spin multiplicity 2S + 1.
+    """
+
+    head: str | None = None
+    charge: int | None = None
+    spin: int | None = None
+
+    def conditions(self) -> dict[str, float]:
+        """Charge and spin, where they are given."""
+        given = {"total_charge": self.charge, "total_spin": self.spin}
+        return {name: float(value) for name, value in given.items() if value is not None}
+
+
 def convert(
     checkpoint: Path | str,
     output: Path | str = "model.pt",
     elements: Sequence[str] | None = None,
-    head: str | None = None,
+    head: str | Variant | None = None,
     dtype: str = "float32",
     portable: bool = False,
     changes: Changes = Changes(),
@@ -66,7 +87,8 @@ def convert(
         checkpoint: of SevenNet, MACE, NequIP or Nequix, found by its content; or a model.pt of ours.
         output: the file to write.
         elements: symbols to keep; None: all of the model.
-        head: which one of several: head of MACE, task (fidelity) of SevenNet.
+        head: which one of several: head of MACE, task (fidelity) of SevenNet; or a `Variant`, with charge and
+            spin.
         dtype: precision in which the model computes, `float32` or `float64`.
         portable: free of the ops of mlplugins, for engines that know nothing of them.
         changes: radial tables, core repulsion, …
@@ -81,7 +103,9 @@ def convert(
     """
     path = Path(checkpoint)
     _check(dtype, Path(output))
-    found = checkpoints.read(path, None if elements is None else list(elements), head)
+    variant = head if isinstance(head, Variant) else Variant(head)
+    kept = None if elements is None else list(elements)
+    found = checkpoints.read(path, kept, variant.head, variant.conditions())
     source = found.details["source"]
     name = f"{source['format']} ({path.name})"
     potential, found = added.add(found.potential, found, added.terms(changes.zbl, changes.d3))
@@ -98,6 +122,7 @@ def convert(
         "dtype": dtype,
         "portable": portable,
         "source": source,
+        "unfused_degree": unfused_degree(found.potential),
         **stored,
     }
 

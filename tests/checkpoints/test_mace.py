@@ -14,8 +14,10 @@ from ase.build import molecule
 
 from mlplugins.checkpoints import mace
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
+from mlplugins.workflows.convert import Variant, convert
 
 DATA = Path(__file__).parents[1] / "regression" / "data"
 
@@ -135,11 +137,16 @@ def test_heads(unpacked, forged):
     [
         (
             b"RealAgnosticDensityResidualInteractionBlock",
-            b"RealAgnosticResidualNonLinearInteractionBlock",
-            "'interaction_cls' is RealAgnosticResidualNonLinearInteractionBlock; this package reads models "
+            b"RealAgnosticAttResidualInteractionBlock",
+            "'interaction_cls' is RealAgnosticAttResidualInteractionBlock; this package reads models "
             "with RealAgnosticInteractionBlock or RealAgnosticResidualInteractionBlock or ",
         ),
-        (b"NonLinearReadoutBlock", b"NonLinearBiasReadoutBlock", "'readout_cls' is NonLinearBiasReadout"),
+        (b"NonLinearReadoutBlock", b"NonLinearDipoleReadoutBlock", "'readout_cls' is NonLinearDipoleReadout"),
+        (
+            b"torch.nn.functional\nsilu",
+            b"__builtin__\ngetattr",
+            r"`--gate tanh` or `abs` of mace_run_train\)",
+        ),
         (b"BesselBasis", b"GaussianBasis", "'radial_type' is gaussian"),
         (b"AgnesiTransform", b"LogTransform", "'distance_transform' is LogTransform"),
         (b"nn.functional\nsilu", b"nn.functional\ngelu", "'(radial_)?gate' is gelu"),
@@ -165,6 +172,39 @@ def test_unsupported_options_are_named(forged, old, new, text):
     with pytest.raises(BadInput, match=text) as error:
         mace.read(path)
     assert str(path) in str(error.value)
+
+
+def test_charge_and_spin(unpacked):
+    path = unpacked("charge_spin")
+    assert mace.read(path).details["source"]["total_spin"] == 1.0
+    conditions = {"total_charge": -1, "total_spin": 2}
+    source = mace.read(path, conditions=conditions).details["source"]
+    assert (source["total_charge"], source["total_spin"]) == (-1.0, 2.0)
+    for name, conditions, text in (
+        ("charge_spin", {"total_charge": 3}, "total_charge 3: the model knows whole numbers from -2 to 2"),
+        (
+            "old",
+            {"total_charge": 0},
+            "charge 0 is given, but the model has no embedding of it .* leave --charge",
+        ),
+    ):
+        with pytest.raises(BadInput, match=text):
+            mace.read(unpacked(name), conditions=conditions)
+
+
+def test_a_structure_of_another_charge_is_refused(unpacked, tmp_path):
+    """Not evaluated with the charge of the file."""
+    convert(unpacked("charge_spin"), tmp_path / "m.pt", head=Variant(charge=-1, spin=2))
+    model = artifact.load(tmp_path / "m.pt")
+    atoms = molecule("H2O")
+    same = model.evaluate([atoms])[0].energy
+    atoms.info.update(charge=-1, total_spin=2)
+    assert model.evaluate([atoms])[0].energy == same
+    atoms.info["charge"] = 0
+    with pytest.raises(
+        BadInput, match=r"structure 0: its charge is 0, 'm.pt' is of charge -1; .*`--charge 0`"
+    ):
+        model.evaluate([atoms])
 
 
 def test_weights_without_architecture_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
-from mlplugins.models import mace
+from mlplugins.models import mace, nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.quantities import Results
 from mlplugins.structures.batch import graph_of
@@ -30,7 +30,13 @@ from .lammps_tools import TOLERANCE, assert_parity
 pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 CHECKPOINT = Path(__file__).parents[1] / "regression" / "sevennet_0130_even.pth"
-ELEMENTS = {"mace": ["K", "Rb"], "mace with tables": ["K", "Rb"], "sevennet": ["Na", "Cl"]}
+ELEMENTS = {
+    "mace": ["K", "Rb"],
+    "mace with tables": ["K", "Rb"],
+    "mace of 2025": ["K", "Rb"],
+    "nequip": ["K", "Rb"],
+    "sevennet": ["Na", "Cl"],
+}
 SHIFTS = [-1.0, -2.5]
 
 
@@ -46,9 +52,48 @@ def small_mace() -> mace.Model:
     return model
 
 
+def non_linear_mace() -> mace.Model:
+    """Blocks of MH-1 and OMOL: directed edges, other features between ranks than within."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        parameters = mace.Hyperparameters(
+            num_channels=4,
+            l_max=2,
+            correlation=2,
+            radial_mlp=[8],
+            readout_mlp=4,
+            interaction_first="RealAgnosticResidualNonLinear",
+            interaction="RealAgnosticResidualNonLinear",
+            sent_channels=[2, 1],
+            envelope_on_weights=True,
+            biased_readout=True,
+        )
+        model = mace.Model(ELEMENTS["mace of 2025"], parameters).double()
+        for layer in model.layers:
+            torch.nn.init.normal_(layer.interaction.of_neighbor)
+            torch.nn.init.normal_(layer.interaction.of_center)
+    model.initialise(TrainingStatistics(average_neighbors=12.0, force_rms=0.8))
+    return model
+
+
+def small_nequip() -> nequip.Model:
+    """Degree four, and cutoffs of i → j that are not those of j → i."""
+    cutoffs = {"K": {"K": 4.5, "Rb": 5.0}, "Rb": {"K": 4.2}}
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        parameters = nequip.Hyperparameters(
+            num_layers=2, l_max=4, num_features=2, radial_mlp=[8], pair_cutoffs=cutoffs
+        )
+        model = nequip.Model(ELEMENTS["nequip"], parameters).double()
+    model.initialise(TrainingStatistics(average_neighbors=12.0, force_rms=0.8))
+    return model
+
+
 def potential(name: str) -> torch.nn.Module:
     if name == "sevennet":
         return sevennet.read(CHECKPOINT, ELEMENTS[name]).potential
+    if name in ("nequip", "mace of 2025"):
+        return small_nequip() if name == "nequip" else non_linear_mace()
     return small_mace() if name == "mace" else tabulated(small_mace(), ELEMENTS[name], 65)[0]
 
 
@@ -58,7 +103,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     found = {}
     for name, elements in ELEMENTS.items():
         found[name] = folder / f"{name.replace(' ', '_')}.pt"
-        family = "nequip" if name == "sevennet" else "mace"
+        family = "mace" if name.startswith("mace") else "nequip"
         save(potential(name), found[name], ModelCard(family, elements, SHIFTS), "float64")
     return found
 

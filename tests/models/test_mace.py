@@ -49,6 +49,26 @@ class TestMaceSoftOneLayer(VariantSuite):
         return _model(self.elements, num_interactions=1, distance_transform="soft")
 
 
+class TestMaceNonLinear(VariantSuite):
+    """The blocks of MH-1 and OMOL behind one with a plain radial network, which takes the envelope, too."""
+
+    def make_model(self):
+        model = _model(
+            self.elements,
+            correlation=2,
+            interaction_first="RealAgnosticDensity",
+            interaction="RealAgnosticResidualNonLinear",
+            sent_channels=[2, 1, 1],
+            envelope_on_weights=True,
+            biased_readout=True,
+        )
+        block = model.layers[1].interaction
+        for table in (block.of_neighbor, block.of_center):
+            torch.nn.init.normal_(table)
+        block.beta.data.fill_(0.5)
+        return model
+
+
 def test_initialise_scales_the_energy():
     torch.manual_seed(0)
     model = mace.Model(["Li"], mace.Hyperparameters(num_channels=2, l_max=1))
@@ -82,6 +102,7 @@ def test_an_isolated_atom_without_first_residual_has_the_shift_energy():
         ({"cutoff": -1.0}, "'cutoff' must be positive, got -1.0"),
         ({"num_interactions": 0}, "'num_interactions' must be positive, got 0"),
         ({"interaction": "Residual"}, "'interaction' must be one of RealAgnostic, .*, got 'Residual'"),
+        ({"sent_channels": []}, r"'sent_channels' must be positive numbers by degree, got \[\]"),
         ({"distance_transform": "Agnesi"}, "'distance_transform' must be one of none, agnesi, soft"),
     ],
 )

@@ -52,6 +52,18 @@ DENSITY = {
     "interaction_cls_first": "RealAgnosticDensityInteractionBlock",
     "interaction_cls": "RealAgnosticDensityResidualInteractionBlock",
 }
+NON_LINEAR = {
+    "interaction_cls_first": "RealAgnosticResidualNonLinearInteractionBlock",
+    "interaction_cls": "RealAgnosticResidualNonLinearInteractionBlock",
+    "readout_cls": "NonLinearBiasReadoutBlock",
+    "apply_cutoff": False,
+    "hidden_irreps": "2x0e+2x1o",
+    "radial_MLP": [4],
+    "correlation": 2,
+}
+"""As in MH-1 and OMOL."""
+CONDITIONS = {"charge": -1, "spin": 2}
+"""Of the case `charge_spin`."""
 CASES = {
     "plain": {"max_ell": 3, "atomic_numbers": [1, 8, 16]},
     "first_without_residual": {
@@ -95,6 +107,35 @@ CASES = {
         "correlation": 2,
     },
 }
+NEWEST = {
+    "non_linear_heads": {
+        **NON_LINEAR,
+        "heads": ["a", "b"],
+        "energies": [[-13.1, -20.5, -10.25], [-0.5, -1.5, -2.5]],
+        "scale": [0.83, 1.2],
+        "shift": [-0.17, 0.4],
+        "edge_irreps": "1x0e+1x1o+1x2e",
+        "use_agnostic_product": True,
+        "pair_repulsion": True,
+    },
+    "charge_spin": {
+        **NON_LINEAR,
+        "interaction_cls_first": "RealAgnosticResidualInteractionBlock",
+        "distance_transform": "Agnesi",
+        "embedding_specs": {
+            "total_charge": {
+                "type": "categorical",
+                "per": "graph",
+                "num_classes": 5,
+                "emb_dim": 3,
+                "offset": 2,
+            },
+            "total_spin": {"type": "continuous", "per": "graph", "in_dim": 1, "emb_dim": 3},
+        },
+        "use_embedding_readout": True,
+    },
+}
+"""Cases of what came with the models of 2025."""
 SEVENNET = FOLDER.parent / "sevennet_0_11jul2024.npz"
 OLD = {"old": {"correlation": 2, "interaction_cls_first": "RealAgnosticInteractionBlock"}}
 SMALLEST = {"hidden_irreps": "2x0e+2x1o", "MLP_irreps": "2x0e", "radial_MLP": [4], "correlation": 2}
@@ -111,11 +152,13 @@ ALL = {
 }
 """Cases of 89 elements: as in MP-0b and MPA-0, and all else that differs in released models."""
 FILES = (
+    "charge_spin",
     "density_agnesi_zbl",
     "elements_density_agnesi_zbl",
     "elements_two_heads_soft",
     "float32",
     "last_readout_one_product",
+    "non_linear_heads",
     "old",
     "two_heads",
 )
@@ -152,6 +195,8 @@ def results(path, frames, dtype, head):
     calculator = MACECalculator(model_paths=str(path), device="cpu", default_dtype=dtype, **options)
     arrays = {}
     for index, atoms in enumerate(frames):
+        atoms = atoms.copy()
+        atoms.info.update(CONDITIONS)  # a model without embeddings does not look at them
         calculator.calculate(atoms, properties=["energy", "forces", "stress"])
         arrays[f"energy/{index}"] = np.array(calculator.results["energy"], dtype=np.float64)
         arrays[f"forces/{index}"] = np.asarray(calculator.results["forces"], dtype=np.float64)
@@ -183,6 +228,7 @@ def main():
     for name, options in ALL.items():
         rows = [energies, energies[::-1]] if "heads" in options else energies
         CASES[name] = {**SMALLEST, "atomic_numbers": numbers, "energies": rows, **options}
+    CASES.update(NEWEST)
     for seed, (name, options) in enumerate((OLD if wanted == ["old"] else CASES).items()):
         if wanted and name not in wanted:
             continue
@@ -194,6 +240,9 @@ def main():
             for value in getattr(model.radial_embedding, "distance_transform", torch.nn.Module()).buffers():
                 if value.numel() == 1:
                     value.mul_(1.02)
+            for key, value in model.named_parameters():
+                if key.endswith(("bias", "beta", "source_embedding.weight", "target_embedding.weight")):
+                    value.add_(0.3 * torch.randn_like(value))
         versions = {
             package: importlib.metadata.version(package) for package in ("mace-torch", "e3nn", "torch")
         }

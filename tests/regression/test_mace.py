@@ -25,6 +25,9 @@ SINGLE = ["density_agnesi_zbl", "elements_density_agnesi_zbl", "elements_two_hea
 FILES = sorted(path.name.split(".")[0].removeprefix("mace_") for path in DATA.glob("mace_*.model.xz"))
 
 
+CONDITIONS = {"charge_spin": {"total_charge": -1, "total_spin": 2}}
+
+
 def _stored(name):
     with np.load(DATA / f"mace_{name}.npz") as file:
         config = HomeConfig(**json.loads(str(file["config"])))
@@ -59,13 +62,15 @@ def files(tmp_path_factory):
 
 
 def test_every_case_is_there():
-    assert len(NAMES) == 12
+    assert len(NAMES) == 14
     assert FILES == [
+        "charge_spin",
         "density_agnesi_zbl",
         "elements_density_agnesi_zbl",
         "elements_two_heads_soft",
         "float32",
         "last_readout_one_product",
+        "non_linear_heads",
         "old",
         "two_heads",
     ]
@@ -77,7 +82,7 @@ def test_every_case_is_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_energies_forces_and_stress_are_those_of_the_home_package(name):
     config, state, rest = _stored(name)
-    checkpoint = from_state(config, state, str(rest["head"]))
+    checkpoint = from_state(config, state, str(rest["head"]), conditions=CONDITIONS.get(name, {}))
     tolerance = 2e-5 if name == "float32" else 1e-10
     for index, atoms in enumerate(structures(name)):
         energy, forces, virial = _evaluate(checkpoint, atoms)
@@ -95,8 +100,9 @@ def test_a_file_gives_the_weights_of_the_state(files, name):
     """Architecture and weights found in the file are those that the home package gave separately."""
     config, state, rest = _stored(name)
     head = str(rest["head"])
-    apart = from_state(config, state, head)
-    read = mace.read(files / f"{name}.model", head=head)
+    conditions = CONDITIONS.get(name, {})
+    apart = from_state(config, state, head, conditions=conditions)
+    read = mace.read(files / f"{name}.model", head=head, conditions=conditions)
     assert read.baseline == apart.baseline
     assert read.details["hyperparameters"] == apart.details["hyperparameters"]
     weights = read.potential.state_dict()
@@ -110,8 +116,7 @@ for name in ("mace", "matscipy", "torch_ema", "cuequivariance"): sys.modules[nam
 import e3nn
 assert e3nn.__version__ != "0.4.4"
 from mlplugins.cli.main import main
-for path, head in {files!r}:
-    words = ["--head", head] if head else []
+for path, words in {files!r}:
     for dtype in ("float32", "float64"):
         code = main(["convert", path, "-o", path + "." + dtype, "--dtype", dtype, *words])
         if code: sys.exit(code)
@@ -121,7 +126,9 @@ for path, head in {files!r}:
 @pytest.fixture(scope="module")
 def converted(files):
     """The files through the command line, in a process without mace-torch and its release of e3nn."""
-    todo = [(str(files / f"{name}.model"), "b" if "two_heads" in name else "") for name in FILES]
+    words = {name: ["--head", "b"] for name in FILES if name.endswith(("two_heads", "_soft", "_heads"))}
+    words["charge_spin"] = ["--charge", "-1", "--spin", "2"]
+    todo = [(str(files / f"{name}.model"), words.get(name, [])) for name in FILES]
     code = CONVERT.format(files=todo)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -181,9 +188,10 @@ def test_unknown_options_are_refused():
     config, state, _ = _stored("plain")
     for name, value in (
         ("radial_type", "gaussian"),
-        ("interaction_cls", "RealAgnosticResidualNonLinearInteractionBlock"),
+        ("interaction_cls", "RealAgnosticAttResidualInteractionBlock"),
         ("hidden_irreps", "3x0e+2x1o"),
-        ("apply_cutoff", False),
+        ("gate", "None"),
+        ("edge_irreps", "1x0e+1x2e"),
     ):
         changed = HomeConfig(**{**config.__dict__, name: value})
         with pytest.raises(BadInput, match=f"MACE: '{name}' is "):
