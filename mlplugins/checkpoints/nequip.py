@@ -54,7 +54,7 @@ READ = (
     + ["per_type_energy_shifts_trainable", "do_derivatives", "compile_mode"]
 )
 """Options that are read, here or from the weights; others could change the energy unnoticed."""
-ZBL = ("nequip.nn.pair_potential.ZBL", "nequip.nn.ZBL")
+REPULSIONS = ("nequip.nn.pair_potential.ZBL", "nequip.nn.ZBL")
 TRAINABLE = {
     "bessel_encode.bessel_weights": "bessel_trainable",
     "per_type_energy_scale_shift.scales": "per_type_energy_scales_trainable",
@@ -200,7 +200,7 @@ def _config(model: Mapping[str, Any]) -> dict[str, Any]:
         _require(config, option, False, "unknown to this mlplugins; upgrade it")
     pair = config.get("pair_potential")
     if pair is not None:
-        zbl = isinstance(pair, Mapping) and pair.get("_target_") in ZBL
+        zbl = isinstance(pair, Mapping) and pair.get("_target_") in REPULSIONS
         _require(config, "pair_potential", zbl, "only ZBL")
         _require(pair, "units", pair["units"] == "metal", "only 'metal': energies in eV, lengths in Å")
     return config
