@@ -255,8 +255,19 @@ class RunConfiguration(Section):
 
     @property
     def subtracted(self) -> list[Term]:
-        """Terms that the labels lose before anything is learned."""
-        return [*(self.data.subtract.terms if self.data.subtract else []), *self.added]
+        """Terms that the labels lose before anything is learned.
+
+        Raises:
+            BadInput: one that `data.subtract` and `add` both name, which would be taken off twice.
+        """
+        alone = self.data.subtract.terms if self.data.subtract else []
+        twice = {term["family"] for term in alone} & {term["family"] for term in self.added}
+        if twice:
+            raise BadInput(
+                f"data.subtract, add: both name {', '.join(sorted(twice))}; `add` takes it off the labels "
+                "as well: leave it out of data.subtract, or out of `add` if the model is to be without it"
+            )
+        return [*alone, *self.added]
 
     @property
     def needs_forces(self) -> bool:

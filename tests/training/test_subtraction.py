@@ -110,6 +110,12 @@ def test_finetuning_adds_and_refuses_a_second_one(folder, tmp_path):
         tune("with", add={"zbl": True})
 
 
+def test_a_term_is_taken_off_once(folder, tmp_path):
+    content = configuration(folder, add={"zbl": ENDS}, data={"subtract": {"zbl": True}})
+    with pytest.raises(BadInput, match="data.subtract, add: both name zbl"):
+        mlplugins.train(content, tmp_path)
+
+
 def test_a_family_with_a_repulsion_of_its_own_is_refused_a_second_one(folder, tmp_path):
     content = configuration(folder, add={"zbl": True})
     content["model"]["zbl"] = True
