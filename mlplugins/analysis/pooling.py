@@ -54,12 +54,10 @@ def pool(trajectories: Sequence[Trajectory], discard_ps: float) -> tuple[Paths, 
 
 
 def _cut(segments: Sequence[tuple[int, int]], skip: int, stride: int) -> tuple[tuple[int, int], ...]:
-    """Segments after the first `skip` frames, in units of `stride` frames."""
-    if stride > 1 and len(segments) > 1:
-        segments = (
-            segments[:1]
-            if segments[0][1] - segments[0][0] > segments[-1][1] - segments[-1][0]
-            else segments[-1:]
-        )
+    """Segments after the first `skip` frames, in units of `stride` frames; too short ones are left out.
+
+    >>> _cut([(0, 10), (10, 31), (31, 32)], skip=4, stride=3)
+    ((2, 4), (4, 11))
+    """
     cut = [(-(-max(start, skip) // stride), -(-stop // stride)) for start, stop in segments]
     return tuple((start, stop) for start, stop in cut if stop - start >= 2)

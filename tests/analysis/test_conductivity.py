@@ -1,9 +1,12 @@
 """Conductivities: units, drift, unwrapping, published trajectories, doubts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
+from mlplugins.analysis.pooling import pool
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk
@@ -75,6 +78,16 @@ def test_runs_of_one_temperature_are_thinned_to_one_spacing():
     assert result.interval_fs == 200
     assert "thinned to 200 fs" in result.warnings[0]
     assert result.diffusion.tracer.low < fine.exact_cm2_s < result.diffusion.tracer.high
+
+
+def test_thinning_keeps_all_segments_of_a_run():
+    """It kept the first or the last, whichever was longer, without saying so."""
+    run = trajectory(LatticeWalk(frames=300, ions=4).displacements(), 100.0)
+    paths, _, _ = pool(
+        [replace(run, segments=((0, 40), (50, 250), (250, 300))), replace(run, interval_fs=200.0)], 0.0
+    )
+    assert paths.segments == [((0, 20), (25, 125), (125, 150)), ((0, 300),)]
+    np.testing.assert_array_equal(paths.displacements[0], run.displacements[::2])
 
 
 @pytest.mark.parametrize(
