@@ -342,10 +342,8 @@ def _evaluator(
 
 def _leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> None:
     if ours is None:
-        raise BadInput(
-            f"'{path.name}' does not say its composition energies (files written by mlplugins do), so that "
-            "they cannot be left out (baseline)"
-        )
+        why = "does not say its composition energies (files written by mlplugins do)"
+        raise BadInput(f"'{path.name}' {why}, so that they cannot be left out (baseline)")
     loaded.module.baseline.zero_()
 
 
