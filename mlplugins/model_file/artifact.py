@@ -240,9 +240,7 @@ def load(
     target = _device(device)
     loaded = runtime.load(archive, extensions)
     capabilities = loaded.capabilities()
-    if target.type not in capabilities.supported_devices:
-        supported = ", ".join(capabilities.supported_devices)
-        raise BadInput(f"device '{device}': '{path.name}' supports {supported}")
+    _require_supported(device, target, path, capabilities.supported_devices)
     energy = _energy_output(path, list(capabilities.outputs), output)
     loaded = loaded.to(target)
     lists = loaded.requested_neighbor_lists()
@@ -338,6 +336,11 @@ def _evaluator(
     if ours is not None:
         return EdgeGradientModel(loaded.module, loaded.requested_neighbor_lists()[0], dtype, device)
     return GeneralModel(loaded, energy, declared(loaded.capabilities().outputs), dtype, device)
+
+
+def _require_supported(given: str, device: torch.device, path: Path, supported: Sequence[str]) -> None:
+    if device.type not in supported:
+        raise BadInput(f"device '{given}': '{path.name}' supports {', '.join(supported)}")
 
 
 def _leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> None:
