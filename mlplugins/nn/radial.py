@@ -259,6 +259,10 @@ class NoBasis(nn.Module):
     def slopes(self, r: Tensor) -> Tensor:
         return self.forward(r)
 
+    @torch.jit.export
+    def waves(self, r: Tensor) -> Tensor:
+        return self.forward(r)
+
 
 class RadialTable(nn.Module):
     """Cubic Hermite table of radial weights w(x), x = r / r_c; never exact.
