@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     kinds = {f"config_type {kind}": errors for kind, errors in result.get("config_types", {}).items()}
     console.print(_errors.table({**rows, **kinds, "all" if rows or kinds else args.data[0]: result}))
     if result.get("uncertainty"):
-        console.print(_errors.quality(result["uncertainty"], "of the total energy"))
+        console.print(_errors.quality(result["uncertainty"], "of the energy per atom"))
     if "elements" in result:
         console.print(_errors.by_element(result["elements"]))
     if args.plot is not None:

@@ -21,6 +21,8 @@ from typing import Any
 from mlplugins import files
 from mlplugins.cli._common import add_json, console
 
+SHOWN = 200
+"""Characters of a long entry of the training record."""
 UNSTATED = "not stated"
 
 
@@ -170,7 +172,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict) and value:
             lines.extend(_flat(value, f"{prefix}{key}."))
         else:
-            lines.append((prefix + key, value if isinstance(value, str) else json.dumps(value)))
+            text = value if isinstance(value, str) else json.dumps(value)
+            cut = f"{text[:SHOWN]} … ({len(text)} characters; all with --json)"
+            lines.append((prefix + key, text if len(text) <= 2 * SHOWN else cut))
     return lines
 
 

@@ -106,6 +106,8 @@ class Artifact:
         """Outputs of the file that no engine of mlplugins passes on."""
         used = {self.energy_output, *(QUANTITIES[name].output for name in self.more)}
         used |= {"energy_uncertainty"} if self.has_uncertainty else set()
+        if self.family is not None:  # for programs, not for dynamics; metatomic adds the older name
+            used |= {"feature", "features"}
         return tuple(sorted(name for name in self.outputs if name not in used))
 
     @property
@@ -149,8 +151,8 @@ class Artifact:
             return []
         if uncertainty and not self.has_uncertainty:
             raise BadInput(
-                f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): train a family "
-                "that does, such as soap-gap, or give several models, whose spread stands for it"
+                f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): add it with "
+                "`mlplugins uncertainty`, or give several models, whose spread stands for it"
             )
         for index, given in enumerate(structures):
             self._require_conditions(getattr(given, "info", {}), index)

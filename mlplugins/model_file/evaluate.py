@@ -122,7 +122,7 @@ class EdgeGradientModel:
         )
         energies = energy.detach().cpu().numpy() + atoms.baseline  # the sum is in float64
         results = _by_structure(structures, atoms.starts, energies, *(t.numpy() for t in sums))
-        if len(found) > 1:
+        if any(name in QUANTITIES for name in found if name != "energy"):
             results = _with_more(results, found, [len(s.numbers) for s in structures])
         return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
 

@@ -37,8 +37,9 @@ class PredictsVariance:
 
 
 class HasLastLayer(PredictsVariance):
-    """`forward` also returns `feature` (n_centers, T), eV: the inputs f_i of the readout's layers times the
-    scale of the energy, E_i = f_i · w + what does not depend on w.
+    """`forward` also returns `feature` (n_centers, T), eV: the inputs f_i of all layers of the readout times
+    the scale of the energy. E_i = f_i · w + what does not depend on w, with the weights of the last layer;
+    the inputs of hidden layers are further features of a wider linear readout, whose weights are zero.
 
     Attributes:
         last_layer: posterior of w, if `mlplugins uncertainty` determined one.

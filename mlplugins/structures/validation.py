@@ -25,6 +25,9 @@ MIN_DISTANCE = 0.1
 ALIKE, SAME_FORCE = 1e-6, 1e-4
 """Energies per atom (eV) and forces (eV/Å) that count as the same, as copies of a file round them."""
 
+MARK = 8
+"""Digits of a frame's mark: of 20 000 frames one in 200 000 others is taken for one of them."""
+
 DIGITS = 7
 """Decimals (Å) to which two structures must agree to be the same structure."""
 
@@ -290,6 +293,21 @@ def _check_same_labels(a: Structure, b: Structure) -> None:
         f"duplicate frames with different labels: {a.origin} ({a.energy} eV) and {b.origin} ({b.energy} eV) "
         "are the same structure; two levels of theory in one set? Remove one"
     )
+
+
+def frame_marks(structures: Iterable[Structure]) -> str:
+    """Eight hexadecimal digits for every frame (elements, positions, cell; no labels), one after another.
+
+    >>> frame_marks([])
+    ''
+    """
+    return "".join(_fingerprint(s).hex()[:MARK] for s in structures)
+
+
+def marked(structures: Sequence[Structure], marks: str) -> list[Structure]:
+    """The frames that are among those of `frame_marks`."""
+    known = {marks[k : k + MARK] for k in range(0, len(marks), MARK)}
+    return [s for s in structures if _fingerprint(s).hex()[:MARK] in known]
 
 
 def _fingerprint(structure: Structure) -> bytes:

@@ -18,6 +18,7 @@ from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
+from mlplugins.structures import validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
@@ -269,7 +270,11 @@ def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
     details = {
         "n_parameters": results.n_parameters(potential),
         "best_epoch": outcome.counters.best_epoch,
-        "data": {"sha256": sets.sha256, **{f"n_{name}": len(s) for name, s in named_sets(sets).items()}},
+        "data": {
+            "sha256": sets.sha256,
+            **{f"n_{name}": len(s) for name, s in named_sets(sets).items()},
+            "train_frames": validation.frame_marks(sets.train),
+        },
         "configuration": record.configuration.model_dump(mode="json"),
         "versions": results.versions(),
         **record.card.details,

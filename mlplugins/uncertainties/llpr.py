@@ -1,4 +1,4 @@
-"""WeightPosterior of the last layer from training frames, its scale from frames that were held out.
+"""Posterior of the last layer from training frames, its scale from frames that were held out.
 
 With errors σ_E √n of energies and σ_F of force components, the posterior precision of the weights w is
 
@@ -24,6 +24,9 @@ from mlplugins.uncertainties.rows import FeatureRows
 from mlplugins.uncertainties.scale import Scale, fit
 
 Array = NDArray[np.float64]
+
+LEAST_NOISE = 1e-5
+"""Smaller errors of energies (eV per √atom) and forces (eV/Å) no trained model has."""
 
 SYMMETRIC = 1e-8
 """Of a variance relative to the largest: less is none."""
@@ -65,7 +68,7 @@ class Scales:
 
 
 def posterior(rows: FeatureRows, prior: float = 1.0) -> WeightPosterior:
-    """WeightPosterior of the weights from the frames that they were trained on.
+    """Posterior of the weights from the frames that they were trained on.
 
     Args:
         rows: of the training frames.
@@ -92,6 +95,11 @@ def posterior(rows: FeatureRows, prior: float = 1.0) -> WeightPosterior:
         precision, count = precision + x.t() @ x, count + int(3 * n.sum())
     if count == 0:
         raise BadInput("uncertainty: no frame of the data has energies or forces: give labelled frames")
+    if max(sigma_e or 0.0, sigma_f or 0.0) < LEAST_NOISE:
+        raise BadInput(
+            f"uncertainty: the model's errors on the data are below {LEAST_NOISE:g} eV and eV/Å: these "
+            "labels are its own predictions; give frames labelled by what it was trained to reproduce"
+        )
     inverse = torch.linalg.inv(torch.linalg.cholesky(precision))  # of the lower factor
     return WeightPosterior(inverse.t().contiguous(), sigma_e, sigma_f, count)
 
@@ -107,7 +115,7 @@ def calibrate(found: WeightPosterior, held: FeatureRows) -> Scales:
         held: of the held-out frames, with slopes along single coordinates.
     """
     errors, variances = held.force_errors.numpy(), found.force_variances(held)
-    known = is_open(errors, variances)
+    known = is_determined(errors, variances)
     forces = None
     if known.any():
         forces = fit(errors[known], variances[known], np.ones(int(known.sum())))
@@ -120,10 +128,10 @@ def calibrate(found: WeightPosterior, held: FeatureRows) -> Scales:
     return Scales(energy, forces)
 
 
-def is_open(errors: Array, variances: Array) -> NDArray[np.bool_]:
+def is_determined(errors: Array, variances: Array) -> NDArray[np.bool_]:
     """Which force components have a label, and are not fixed by symmetry, where no weight matters.
 
-    >>> is_open(np.array([0.1, np.nan, 0.0]), np.array([1.0, 1.0, 1e-20])).tolist()
+    >>> is_determined(np.array([0.1, np.nan, 0.0]), np.array([1.0, 1.0, 1e-20])).tolist()
     [True, False, False]
     """
     return ~np.isnan(errors) & (variances > SYMMETRIC * variances.max(initial=0.0))

@@ -117,9 +117,9 @@ def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results])
 
 
 def _quality(structures: Sequence[Structure], predicted: Sequence[Results]) -> dict[str, Any]:
-    """Of the predicted uncertainty of the energies (eV), by the errors of these frames."""
+    """Of the predicted uncertainty of the energies per atom (eV), by the errors of these frames."""
     pairs_ = [
-        (p.energy - s.energy, p.uncertainty)
+        ((p.energy - s.energy) / len(s), p.uncertainty / len(s))
         for s, p in zip(structures, predicted)
         if s.energy is not None and p.uncertainty
     ]

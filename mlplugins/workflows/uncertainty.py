@@ -13,7 +13,7 @@ import torch
 from ase import Atoms
 
 from mlplugins import checkpoints, elements, errors, files
-from mlplugins.checkpoints import native
+from mlplugins.checkpoints import exported, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import read_archive
@@ -29,9 +29,10 @@ from mlplugins.uncertainties import llpr
 from mlplugins.uncertainties.llpr import Scales, WeightPosterior
 from mlplugins.uncertainties.quality import quality
 from mlplugins.uncertainties.rows import FeatureRows, rows
-from mlplugins.workflows.evaluate import OFFSET_EV
 
 WHERE = "keys (--keys)"
+LEFT = 0.25
+"""Of the energy errors without a constant per element: less, and another reference is what they are."""
 DIRECTIONS = 8
 """Random directions in which the slopes of every frame enter the posterior."""
 FEWEST = 2
@@ -124,11 +125,10 @@ def _read(path: Path) -> tuple[Checkpoint, str, bool]:
         found = native.read(path)
         return found, str(found.details["configuration"]["training"]["dtype"]), False
     found = checkpoints.read(path)
-    if found.details["source"]["format"] != "mlplugins":
+    entries = read_archive(path).entries if exported.recognises(path) else None
+    if entries is None:
         return found, "float32", False
-    entries = read_archive(path).entries
-    dtype = (entries and entries.dtype) or "float32"
-    return found, dtype, bool(entries and entries.record.get("portable"))
+    return found, entries.dtype or "float32", bool(entries.record.get("portable"))
 
 
 def _last_layer(found: Checkpoint) -> Any:
@@ -147,7 +147,8 @@ def _frames(found: Checkpoint, data: Any, held_out: Any, keys: Mapping[str, str]
     """The frames of both sets, no frame in both."""
     names = labelled.keys_of(keys, WHERE)
     train = [s for part in labelled.read(data, names, WHERE).values() for s in part]
-    trained_on = found.details.get("data", {}).get("sha256", {}).get("train")
+    data_ = found.details.get("data", {})
+    trained_on, marks = data_.get("sha256", {}).get("train"), data_.get("train_frames", "")
     if isinstance(held_out, float):
         if not 0 < held_out < 1:
             raise BadInput(f"held_out: expected files or a fraction between 0 and 1, got {held_out:g}")
@@ -169,11 +170,29 @@ def _frames(found: Checkpoint, data: Any, held_out: Any, keys: Mapping[str, str]
             f"uncertainty: {len(train)} frames for the posterior and {len(held)} held out, expected one and "
             f"{FEWEST} or more: give more labelled frames"
         )
-    notes = validation.check_disjoint(train, held, "held-out")
+    seen = validation.marked(held, marks)
+    if seen:
+        raise BadInput(
+            f"held_out: the model was trained on {len(seen)} of the {len(held)} held-out frames, e.g. "
+            f"{seen[0].origin}: their errors do not calibrate; name frames that it was not trained on"
+        )
+    notes = validation.check_disjoint(train, held, "held-out") + _of_differences(found)
     for s in [*train, *held]:
         known = f"; it knows {', '.join(found.elements)}"
         elements.require_known(s.numbers, found.elements, f"{s.origin}: the model does not know ", known)
     return FrameSets(train, held, notes)
+
+
+def _of_differences(found: Checkpoint) -> list[str]:
+    """A note where the model was trained on labels from which something was subtracted."""
+    section = found.details.get("configuration", {}).get("data", {})
+    named = [f"data.{key}" for key in ("subtract", "prior") if section.get(key)]
+    if not named:
+        return []
+    return [
+        f"the model was trained on differences ({', '.join(named)}): the labels here must be such "
+        "differences, too, or all that was subtracted counts as error"
+    ]
 
 
 def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.Batch]:
@@ -190,26 +209,23 @@ def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.
 def _same_reference(
     found: Checkpoint, frames: FrameSets, of_data: FeatureRows, of_held: FeatureRows
 ) -> tuple[FeatureRows, FeatureRows, str | None]:
-    """Energy errors without a constant per element, if that is what they are: another reference."""
-    known = ~torch.isnan(of_data.energy_errors)
-    per_atom = (of_data.energy_errors / of_data.n_atoms)[known].numpy()
-    if len(per_atom) < 3 or abs(per_atom.mean()) < max(OFFSET_EV, 3 * per_atom.std()):
-        return of_data, of_held, None
+    """Energy errors without a constant per element, if that is what most of them are: another reference."""
+    known = (~torch.isnan(of_data.energy_errors)).numpy()
     held, data = (_counts(found.elements, part) for part in (frames.held_out, frames.data))
-    present = np.flatnonzero(data[known.numpy()].sum(axis=0))
-    symbols = [found.elements[k] for k in present]
-    fitted = composition.fit(data[known.numpy()][:, present], of_data.energy_errors[known].numpy(), symbols)
-    shift = torch.zeros(len(found.elements), dtype=torch.float64)
-    shift[present] = torch.tensor(fitted.energies, dtype=torch.float64)
+    n = of_data.n_atoms.numpy()[known]
+    errors_, counts = of_data.energy_errors.numpy()[known], data[known]
+    shift, _, rank, _ = np.linalg.lstsq(counts / n[:, None], errors_ / n, rcond=composition.RANK_TOLERANCE)
+    before, after = errors_ / n, (errors_ - counts @ shift) / n
+    free = len(n) - rank
+    if free < FEWEST or np.sqrt(np.sum(after**2) / free) > LEFT * np.sqrt(np.mean(before**2)):
+        return of_data, of_held, None
     note = (
-        f"the energies differ from the labels by a constant, {MILLI * per_atom.mean():+.4g} meV/atom "
-        "(another reference): it is no error of the surface, and the calibration leaves it out"
+        "the energies differ from the labels by a constant of each element, "
+        f"{MILLI * before.mean():+.4g} meV/atom in the mean (another reference): it is no error of the "
+        "surface, and the calibration leaves it out"
     )
-    return (
-        replace(of_data, energy_errors=of_data.energy_errors - torch.from_numpy(data) @ shift),
-        replace(of_held, energy_errors=of_held.energy_errors - torch.from_numpy(held) @ shift),
-        note,
-    )
+    without = [r.energy_errors - torch.from_numpy(c @ shift) for r, c in ((of_data, data), (of_held, held))]
+    return replace(of_data, energy_errors=without[0]), replace(of_held, energy_errors=without[1]), note
 
 
 def _counts(symbols: Sequence[str], structures: Sequence[Structure]) -> np.ndarray:
@@ -234,7 +250,7 @@ def _values(posterior: WeightPosterior, calibration: Scales, held: FeatureRows) 
         errors_ = held.force_errors.numpy()
         variances = posterior.force_variances(held)
         deviations = calibration.forces.deviations(variances)
-        known = llpr.is_open(errors_, variances)
+        known = llpr.is_determined(errors_, variances)
         found["forces"] = errors_[known], deviations[known]
     return found
 

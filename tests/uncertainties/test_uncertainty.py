@@ -1,10 +1,13 @@
 """`mlplugins uncertainty`: the same energies, and standard deviations that the held-out errors calibrate."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 import mlplugins
@@ -34,8 +37,10 @@ def folder(tmp_path_factory):
         potential = nequip.Model(["Ar", "Kr"], nequip.Hyperparameters(**PARAMETERS))
     potential.average_neighbors.fill_(40.0)
     potential.energy_scale.fill_(0.05)
-    hashes = {"train": validation.data_hash(dataset.read(folder / "train.extxyz"))}
-    details = {"hyperparameters": PARAMETERS, "data": {"sha256": hashes}}
+    train = dataset.read(folder / "train.extxyz")
+    hashes = {"train": validation.data_hash(train)}
+    data = {"sha256": hashes, "train_frames": validation.frame_marks(train)}
+    details = {"hyperparameters": PARAMETERS, "data": data}
     frames = read(folder / "train.extxyz", ":")
     baseline = [0.0, 1.0]
     for _ in range(2):  # the second time with the mean of the labels
@@ -89,6 +94,37 @@ def test_two_copies_are_wrong_together(folder, made):
     assert two.uncertainty**2 - 2 * floor == pytest.approx(4 * (one.uncertainty**2 - floor), rel=1e-9)
 
 
+def test_the_precision_and_portability_of_a_converted_model_stay(folder, tmp_path):
+    """They were those of a foreign checkpoint: float32, not portable."""
+    checkpoint = Path(__file__).parents[1] / "regression/sevennet_0130_even.pth"
+    mlplugins.convert(checkpoint, tmp_path / "a.pt", dtype="float64", portable=True)
+    before = load(tmp_path / "a.pt")
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(4):
+        atoms = Atoms(list(before.elements) * 2, rng.uniform(0, 5, (2 * len(before.elements), 3)))
+        atoms.set_cell([6.0 + 0.1 * k] * 3)
+        atoms.pbc = True
+        [found] = before.evaluate([atoms])
+        energy, forces = found.energy + rng.normal(), found.forces + rng.normal(size=found.forces.shape)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    mlplugins.uncertainty(tmp_path / "a.pt", frames, tmp_path / "b.pt", 0.5)
+    after = load(tmp_path / "b.pt")
+    assert (after.dtype, after.record["portable"], after.extensions) == ("float64", True, ())
+    assert after.unused == ()
+    for one, other in zip(before.evaluate(frames), after.evaluate(frames)):
+        np.testing.assert_array_equal(one.forces, other.forces)
+
+
+def test_labels_that_the_model_made_itself_are_refused(folder, tmp_path):
+    frames = read(folder / "held.extxyz", ":")
+    for atoms, found in zip(frames, load(folder / "model.pt").evaluate(frames)):
+        atoms.calc = SinglePointCalculator(atoms, energy=found.energy, forces=found.forces)
+    with pytest.raises(BadInput, match="these labels are its own predictions"):
+        mlplugins.uncertainty(folder / "model.pt", frames, tmp_path / "no.pt", 0.5)
+
+
 def test_conversion_keeps_it_and_fine_tuning_forgets_it(folder, made):
     atoms = read(folder / "held.extxyz")
     mlplugins.convert(folder / "u.pt", folder / "ar.pt", elements=["Ar"], dtype="float64")
@@ -102,8 +138,9 @@ def test_conversion_keeps_it_and_fine_tuning_forgets_it(folder, made):
     [
         ("train.extxyz", 0.2, "was trained on all of these frames"),
         ("held.extxyz", ["train.extxyz"], "the frames that the model was trained on"),
-        ("train.extxyz", ["train.extxyz@:3"], "also training frames"),
+        ("held.extxyz", ["held.extxyz@:3"], "also training frames"),
         ("train.extxyz", ["held.extxyz@:1"], "1 held out, expected"),
+        ("held.extxyz", ["train.extxyz@2:7"], "was trained on 5 of the 5 held-out frames"),
         ("train.extxyz", 1.5, "a fraction between 0 and 1, got 1.5"),
     ],
 )
@@ -134,7 +171,7 @@ def test_another_reference_of_the_energy_is_no_error(folder, made):
 
     words = (folder / "model.pt", folder / "train-7.extxyz", folder / "7.pt", folder / "held-7.extxyz")
     found = mlplugins.uncertainty(*words, observer=Notes())
-    assert any("differ from the labels by a constant" in note for note in notes)
+    assert any("differ from the labels by a constant of each element, -7000" in note for note in notes)
     assert found["calibration"]["energy"]["scale"] < 10 * made["calibration"]["energy"]["scale"]
     assert (
         load(folder / "7.pt").evaluate(read(folder / "held.extxyz", ":1"), uncertainty=True)[0].uncertainty

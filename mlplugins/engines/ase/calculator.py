@@ -36,7 +36,7 @@ class MLCalculator(Calculator):
 
     Several models give their mean, and `results` then holds the sample standard deviation over them:
     `energy_uncertainty` (eV) and `forces_uncertainty` ((N, 3), eV/Å). `committee.members` has every result.
-    One model that predicts its own uncertainty (soap-gap) gives, when asked for by `get_property`,
+    One model that predicts its own uncertainty gives, when asked for by `get_property`,
     `energy_uncertainty` and `energies_uncertainty` ((N,), eV).
 
     Args:
@@ -171,7 +171,7 @@ class MLCalculator(Calculator):
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
-        self.atoms = atoms
+        self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
         stresses = "stresses" in properties
         uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
         members = [
