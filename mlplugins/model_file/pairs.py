@@ -18,8 +18,6 @@ from mlplugins.structures.neighbors import require_extent
 
 PAIR_NAMES = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
 
-_ONES = np.ones(3)
-
 ROUNDING = 1e-6
 """Far more than two ways of computing a distance differ by, Å."""
 
@@ -54,24 +52,20 @@ class _Candidates(NamedTuple):
     pbc: NDArray[np.bool_]
     samples: Tensor
 
-    def hold(self, now: Prepared, cutoff: float, reach: float) -> bool:
-        """Whether all pairs that are within `cutoff` now are among these, which were within `reach`.
+    def follow(self, now: Prepared) -> tuple[Array, float] | None:
+        """Where the atoms are if they follow the cell, and ‖F⁻¹‖; None if no pairs can be told from these.
 
         F = h₀⁻¹ h deforms the cell, and u_i = r_i − r₀_i F is how far an atom moved besides. The vector v of
         a pair was (v − u_j + u_i) F⁻¹ and so no longer than (|v| + 2 max |u|) ‖F⁻¹‖.
         """
         if self.positions.shape != now.positions.shape or self.pbc.tobytes() != now.pbc.tobytes():
-            return False
-        expected, stretch = self.positions, 1.0
-        if self.cell.tobytes() != now.cell.tobytes():
-            if not now.pbc.all():
-                return False
-            expected = expected @ np.linalg.solve(self.cell, now.cell)
-            stretch = float(np.linalg.norm(np.linalg.solve(now.cell, self.cell), 2))
-        moved = now.positions - expected
-        np.square(moved, out=moved)
-        farthest = math.sqrt(np.maximum.reduce(moved.dot(_ONES)))
-        return (cutoff + 2.0 * farthest) * stretch <= reach
+            return None
+        if self.cell.tobytes() == now.cell.tobytes():
+            return self.positions, 1.0
+        if not now.pbc.all():
+            return None
+        expected = self.positions @ np.linalg.solve(self.cell, now.cell)
+        return expected, float(np.linalg.norm(np.linalg.solve(now.cell, self.cell), 2))
 
 
 class NeighborCache:
@@ -94,15 +88,29 @@ class NeighborCache:
         """Pairs closer than `cutoff`; in both directions if `full`."""
         key, reach = (place, cutoff, full), cutoff + self.skin
         kept = self._kept.get(key)
-        if kept is None or not kept.hold(structure, cutoff, reach):
-            samples = _candidates(structure, reach, full)
-            kept = _Candidates(structure.positions, structure.cell, structure.pbc, samples)
-            if self.skin > 0:
-                self._kept[key] = kept
-        rows, centers, neighbors, vectors = torch.ops.mlplugins.near_pairs(
-            torch.from_numpy(structure.positions), torch.from_numpy(structure.cell), kept.samples, cutoff
-        )
-        return NeighborPairs(centers, neighbors, vectors, kept.samples, rows)
+        if kept is not None and (followed := kept.follow(structure)) is not None:
+            expected, stretch = followed
+            pairs, farthest = _near(structure, expected, kept.samples, cutoff)
+            if (cutoff + 2.0 * farthest) * stretch <= reach:
+                return pairs
+        samples = _candidates(structure, reach, full)
+        if self.skin > 0:
+            self._kept[key] = _Candidates(structure.positions, structure.cell, structure.pbc, samples)
+        return _near(structure, structure.positions, samples, cutoff)[0]
+
+
+def _near(
+    structure: Prepared, expected: Array, samples: Tensor, cutoff: float
+) -> tuple[NeighborPairs, float]:
+    """The pairs among `samples`, and how far an atom is at most from where it is expected."""
+    rows, centers, neighbors, vectors, farthest = torch.ops.mlplugins.near_pairs(
+        torch.from_numpy(structure.positions),
+        torch.from_numpy(expected),
+        torch.from_numpy(structure.cell),
+        samples,
+        cutoff,
+    )
+    return NeighborPairs(centers, neighbors, vectors, samples, rows), farthest.item()
 
 
 def _candidates(structure: Prepared, reach: float, full: bool) -> Tensor:

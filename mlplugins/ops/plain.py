@@ -78,8 +78,10 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
     "-> (Tensor energy, Tensor gradient, Tensor farthest)": reference.molecular_kernel,
     "ghost_exchange(Tensor h) -> Tensor": torch.clone,
-    "near_pairs(Tensor positions, Tensor cell, Tensor samples, float cutoff) "
-    "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors)": reference.near_pairs,
+    "near_pairs(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
+    "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)": (
+        reference.near_pairs
+    ),
     "forces_and_virials(Tensor gradient, Tensor vectors, Tensor centers, Tensor neighbors, Tensor system, "
     "int n_systems, bool per_atom) -> (Tensor forces, Tensor virial, Tensor virials)": (
         reference.forces_and_virials

@@ -185,25 +185,29 @@ def linear(x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Te
 
 
 def near_pairs(
-    positions: Tensor, cell: Tensor, samples: Tensor, cutoff: float
-) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    positions: Tensor, expected: Tensor, cell: Tensor, samples: Tensor, cutoff: float
+) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The candidates of a neighbour list that are closer than `cutoff`, in their order; for inference.
 
     Args:
-        positions: (N, 3), Å.
+        positions: r (N, 3), Å.
+        expected: r₀ (N, 3), where the atoms are expected, Å.
         cell: (3, 3), rows are the cell vectors, Å.
         samples: (P, 5) int32: centre i, neighbour j and cell shift S of each candidate.
         cutoff: Å.
 
     Returns:
-        The rows of `samples` (E,), their i (E,) and j (E,), all int64, and r_j − r_i + S · cell (E, 3).
+        The rows of `samples` (E,), their i (E,) and j (E,), all int64, r_j − r_i + S · cell (E, 3), and the
+        largest |r − r₀| of an atom ().
     """
     i, j = samples[:, 0].to(torch.long), samples[:, 1].to(torch.long)
-    positions, cell = positions.detach(), cell.detach()
+    positions, expected, cell = positions.detach(), expected.detach(), cell.detach()
     shifts = samples[:, 2:].to(positions.dtype)
     vectors = positions.index_select(0, j) - positions.index_select(0, i) + shifts @ cell
     rows = (vectors.square().sum(1) < cutoff * cutoff).nonzero().flatten()
-    return rows, i.index_select(0, rows), j.index_select(0, rows), vectors.index_select(0, rows)
+    moves = torch.nn.functional.pad((positions - expected).square().sum(1), [0, 1])  # none: 0
+    near = i.index_select(0, rows), j.index_select(0, rows), vectors.index_select(0, rows)
+    return rows, near[0], near[1], near[2], moves.max().sqrt()
 
 
 def forces_and_virials(

@@ -106,10 +106,10 @@ def _molecular_kernel(positions: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tenso
     )
 
 
-def _near_pairs(positions: Tensor, cell: Tensor, samples: Tensor, cutoff: float) -> tuple[Tensor, ...]:
+def _near_pairs(positions: Tensor, *_: Any) -> tuple[Tensor, ...]:
     n = _from_data()
     rows, centers, neighbors = (positions.new_empty(n, dtype=torch.long) for _ in range(3))
-    return rows, centers, neighbors, positions.new_empty(n, 3)
+    return rows, centers, neighbors, positions.new_empty(n, 3), positions.new_empty(())
 
 
 def _forces_and_virials(

@@ -67,7 +67,7 @@ def arguments() -> dict[str, Arguments]:
             0.7,
         ),
         "ghost_exchange": (_leaf(4, 3),),
-        "near_pairs": (_leaf(6, 3), _leaf(3, 3), _candidates(edges), 2.0),
+        "near_pairs": (_leaf(6, 3), _leaf(6, 3), _leaf(3, 3), _candidates(edges), 2.0),
         "forces_and_virials": (
             _leaf(11, 3),
             _leaf(11, 3),

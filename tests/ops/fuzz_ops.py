@@ -120,15 +120,17 @@ def near_pairs(generator: torch.Generator) -> Arguments:
     atoms = torch.randint(0, 6, (9, 2), generator=generator)
     shifts = torch.randint(-1, 2, (9, 3), generator=generator)
     samples = torch.cat([atoms, shifts], dim=1).int()
-    return [_normal(generator, 6, 3), _normal(generator, 3, 3), samples]
+    positions, expected = _normal(generator, 6, 3), _normal(generator, 6, 3)
+    return [positions, expected, _normal(generator, 3, 3), samples]
 
 
 def _near(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
-    """All that is near, without gradients, one row for each pair."""
+    """All that is near and how far atoms moved, without gradients, one row for each pair and one for that."""
 
-    def rows(positions: Tensor, cell: Tensor, samples: Tensor) -> Tensor:
-        found = op(positions.detach(), cell.detach(), samples, 2.0)
-        return torch.cat([*(t.unsqueeze(1) for t in found[:3]), found[3]], dim=1)
+    def rows(positions: Tensor, expected: Tensor, cell: Tensor, samples: Tensor) -> Tensor:
+        found = op(positions.detach(), expected.detach(), cell.detach(), samples, 2.0)
+        pairs = torch.cat([*(t.unsqueeze(1) for t in found[:3]), found[3]], dim=1)
+        return torch.cat([pairs, found[4].expand(1, 6)])
 
     return rows
 

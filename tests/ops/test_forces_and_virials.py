@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from mlplugins.ops import reference
 
@@ -107,3 +108,13 @@ def test_no_edges_and_bad_input():
         torch.ops.mlplugins.forces_and_virials(edge, edge, *2 * [torch.zeros(1).int()], SYSTEM, 2, True)
     with pytest.raises(RuntimeError, match=r"vectors \(E, 3\)"):
         torch.ops.mlplugins.forces_and_virials(edge, edge[:, :2], *2 * [none.new_zeros(1)], SYSTEM, 2, True)
+
+
+def test_forward_mode_derivatives_are_refused():
+    positions, shifts, i, j = _edges()
+    vectors = positions[j] - positions[i] + shifts
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(vectors, torch.ones_like(vectors))
+        for arguments in ((dual, vectors), (vectors, dual)):
+            with pytest.raises(RuntimeError, match="jvp is not implemented"):
+                torch.ops.mlplugins.forces_and_virials(*arguments, i, j, SYSTEM, 2, False)

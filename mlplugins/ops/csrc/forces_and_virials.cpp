@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <tuple>
 
 namespace mlplugins {
@@ -64,6 +65,7 @@ void sum_edges(const Tensor &gradient, const Tensor &vectors, const EdgeList &ed
   double *const f = std::get<0>(sums).data_ptr<double>(), *const w = std::get<1>(sums).data_ptr<double>(),
                *const w_atom = std::get<2>(sums).data_ptr<double>();
   const int64_t n_atoms = edges.n_atoms(), n_edges = edges.centers.size(0);
+  double *whose = nullptr, sum[9];    // the virial of the system at hand is summed in registers
   for (int64_t e = 0; e < n_edges; e++, g += 3, v += 3) {
     TORCH_CHECK(i[e] >= 0 && i[e] < n_atoms && j[e] >= 0 && j[e] < n_atoms && system[i[e]] >= 0 &&
                     system[i[e]] < edges.n_systems,
@@ -74,14 +76,28 @@ void sum_edges(const Tensor &gradient, const Tensor &vectors, const EdgeList &ed
     to[0] -= a, to[1] -= b, to[2] -= c;
     double part[6] = {-x * a,           -0.5 * (x * b + y * a), -0.5 * (x * c + z * a),
                       -y * b, -0.5 * (y * c + z * b), -z * c};
-    add_symmetric(w + 9 * system[i[e]], part);
+    double *const of_system = w + 9 * system[i[e]];
+    if (of_system != whose) {
+      if (whose) std::copy_n(sum, 9, whose);
+      std::copy_n(whose = of_system, 9, sum);
+    }
+    add_symmetric(sum, part);
     if (!edges.per_atom) continue;
     for (double &p : part) p *= 0.5;
     add_symmetric(w_atom + 9 * i[e], part);
     add_symmetric(w_atom + 9 * j[e], part);
   }
+  if (whose) std::copy_n(sum, 9, whose);
   mirror(w, edges.n_systems);
   mirror(w_atom, edges.n_virials());
+}
+
+Three beneath_autograd(const Tensor &gradient, const Tensor &vectors, const Tensor &centers, const Tensor &neighbors,
+                       const Tensor &system, int64_t n_systems, bool per_atom)
+{
+  static const auto op = dispatched<decltype(cpu::forces_and_virials)>("forces_and_virials");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(gradient, vectors, centers, neighbors, system, n_systems, per_atom);
 }
 
 class ForcesAndVirials : public torch::autograd::Function<ForcesAndVirials> {
@@ -90,10 +106,8 @@ class ForcesAndVirials : public torch::autograd::Function<ForcesAndVirials> {
                                const Tensor &centers, const Tensor &neighbors, const Tensor &system, int64_t n_systems,
                                bool per_atom)
   {
-    static const auto op = dispatched<decltype(cpu::forces_and_virials)>("forces_and_virials");
     context->save_for_backward({gradient, vectors, centers, neighbors, system});
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return list(op.call(gradient, vectors, centers, neighbors, system, n_systems, per_atom));
+    return list(beneath_autograd(gradient, vectors, centers, neighbors, system, n_systems, per_atom));
   }
 
   /// With A_e = the symmetric part of the gradients of W: ∂/∂g_e = f_i − f_j − A_e v_e and ∂/∂v_e = −A_e g_e.
@@ -154,6 +168,8 @@ Three reference::forces_and_virials(const Tensor &gradient, const Tensor &vector
 Three autograd::forces_and_virials(const Tensor &gradient, const Tensor &vectors, const Tensor &centers,
                                    const Tensor &neighbors, const Tensor &system, int64_t n_systems, bool per_atom)
 {
+  if (!differentiable({gradient, vectors}))
+    return beneath_autograd(gradient, vectors, centers, neighbors, system, n_systems, per_atom);
   const auto found = ForcesAndVirials::apply(gradient, vectors, centers, neighbors, system, n_systems, per_atom);
   return {found[0], found[1], found[2]};
 }

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <type_traits>
 
 namespace mlplugins {
@@ -57,8 +58,9 @@ const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", n
                              "-> (Tensor energy, Tensor gradient)"),
     MLPLUGINS_OP(molecular_kernel, "(Tensor positions, Tensor[] tables, str kernel, float sigma) "
                                    "-> (Tensor energy, Tensor gradient, Tensor farthest)"),
-    MLPLUGINS_OP(near_pairs, "(Tensor positions, Tensor cell, Tensor samples, float cutoff) "
-                             "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors)"),
+    MLPLUGINS_OP(near_pairs,
+                 "(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
+                 "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)"),
     MLPLUGINS_OP(forces_and_virials, "(Tensor gradient, Tensor vectors, Tensor centers, Tensor neighbors, Tensor system, "
                                      "int n_systems, bool per_atom) -> (Tensor forces, Tensor virial, Tensor virials)"),
 };
@@ -81,9 +83,21 @@ class WithoutDerivatives : public torch::autograd::Function<WithoutDerivatives> 
 
 }    // namespace
 
+bool differentiable(at::TensorList inputs)
+{
+  const bool backward = at::GradMode::is_enabled();
+  return std::any_of(inputs.begin(), inputs.end(), [backward](const Tensor &t) {
+    return (backward && t.requires_grad()) || t._fw_grad(0).defined();    // forward mode: refused by the node
+  });
+}
+
 std::vector<Tensor> without_derivatives(at::TensorList inputs, const char *what,
                                         const std::function<std::vector<Tensor>()> &results)
 {
+  if (!differentiable(inputs)) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return results();
+  }
   return WithoutDerivatives::apply(inputs, std::string(what), results);
 }
 

@@ -24,7 +24,7 @@ namespace mlplugins {
 using at::Tensor;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
-using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using Wanted = std::array<bool, 3>;    // which gradients; the others are empty
 
 #define MLPLUGINS_DECLARE(result, name, ...)               \
@@ -65,7 +65,8 @@ MLPLUGINS_DECLARE(Two, kernel_sum, const Tensor &q, const Tensor &packed, const 
 MLPLUGINS_DECLARE(Three, molecular_kernel, const Tensor &positions, at::TensorList tables, std::string kernel,
                   double sigma)
 MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
-MLPLUGINS_DECLARE(Four, near_pairs, const Tensor &positions, const Tensor &cell, const Tensor &samples, double cutoff)
+MLPLUGINS_DECLARE(Five, near_pairs, const Tensor &positions, const Tensor &expected, const Tensor &cell,
+                  const Tensor &samples, double cutoff)
 MLPLUGINS_DECLARE(Three, forces_and_virials, const Tensor &gradient, const Tensor &vectors, const Tensor &centers,
                   const Tensor &neighbors, const Tensor &system, int64_t n_systems, bool per_atom)
 
@@ -76,6 +77,9 @@ template <typename Signature> c10::TypedOperatorHandle<Signature> dispatched(con
 {
   return c10::Dispatcher::singleton().findSchemaOrThrow((std::string("mlplugins::") + name).c_str(), "").typed<Signature>();
 }
+
+/// Whether autograd has to know of results that depend on `inputs`; a node of it costs a small op as much as itself.
+bool differentiable(at::TensorList inputs);
 
 /// Results of an op beneath autograd that depend on `inputs`; asking for their derivatives is an error, which begins
 /// with `what`.
