@@ -4,8 +4,8 @@ example:
   mlplugins uncertainty run/model.pt train.extxyz --held-out test.extxyz -o model.pt
   mlplugins uncertainty sevennet.pt mine.extxyz --held-out 0.2 -o model.pt --plot quality.png
 
-Energies and forces stay the same; ASE, i-PI and LAMMPS then also give the standard deviation of the energy
-and of every atomic energy. DATA are the frames that the model was trained on, or, for a model of
+Energies and forces stay the same; ASE and LAMMPS then also give the standard deviation of atomic energies,
+ASE that of the total. DATA are the frames that the model was trained on, or, for a model of
 others, labelled frames of the application. The held-out frames set its scale and must be new to the model.
 """
 

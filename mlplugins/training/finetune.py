@@ -284,5 +284,5 @@ def _forgetting(
     return {
         "set": "base.data" if labelled else "rattled copies of training frames, labelled by the base",
         "before": forgetting.errors(forgetting.double(task.base.potential), base_set, old),
-        "after": forgetting.errors(potential, base_set, old),
+        "after": forgetting.errors(forgetting.double(potential), base_set, old),
     }

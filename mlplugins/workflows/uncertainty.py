@@ -33,6 +33,8 @@ from mlplugins.uncertainties.rows import FeatureRows, rows
 WHERE = "keys (--keys)"
 LEFT = 0.25
 """Of the energy errors without a constant per element: less, and another reference is what they are."""
+OTHER_ZERO = 10
+"""Mean error of the held-out energies over the RMS error on the data: more is another zero of energy."""
 DIRECTIONS = 8
 """Random directions in which the slopes of every frame enter the posterior."""
 FEWEST = 2
@@ -218,6 +220,12 @@ def _same_reference(
     before, after = errors_ / n, (errors_ - counts @ shift) / n
     free = len(n) - rank
     if free < FEWEST or np.sqrt(np.sum(after**2) / free) > LEFT * np.sqrt(np.mean(before**2)):
+        off = of_held.energy_errors.nanmean() / of_held.n_atoms.mean()
+        if len(before) and abs(off) > OTHER_ZERO * np.sqrt(np.mean(before**2)):
+            raise BadInput(
+                f"the energies of the held-out frames are {MILLI * off:+.4g} meV/atom off, those of DATA are "
+                "not: label both sets by the same method, with the same zero of energy"
+            )
         return of_data, of_held, None
     note = (
         "the energies differ from the labels by a constant of each element, "
@@ -225,6 +233,11 @@ def _same_reference(
         "surface, and the calibration leaves it out"
     )
     without = [r.energy_errors - torch.from_numpy(c @ shift) for r, c in ((of_data, data), (of_held, held))]
+    if without[1].nanmean().abs() > of_held.energy_errors.nanmean().abs():
+        raise BadInput(
+            f"{note.partition(' (another')[0]} in DATA, but not in the held-out frames: label both sets "
+            "by the same method, with the same zero of energy"
+        )
     return replace(of_data, energy_errors=without[0]), replace(of_held, energy_errors=without[1]), note
 
 

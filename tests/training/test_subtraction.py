@@ -98,7 +98,7 @@ def test_checkpoints_give_the_whole_model(folder):
 def test_finetuning_adds_and_refuses_a_second_one(folder, tmp_path):
     def tune(base, **more):
         content = configuration(folder, **more)
-        content["training"]["epochs"] = 1
+        content["training"] |= {"epochs": 1, "dtype": "float32"}  # the default; the term is in float64
         del content["model"]
         content |= {"base": {"checkpoint": str(folder / base)}, "finetune": {"strategy": "heads"}}
         return mlplugins.finetune(content, tmp_path / base.replace("/", "_"))

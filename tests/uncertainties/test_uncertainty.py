@@ -169,6 +169,11 @@ def test_another_reference_of_the_energy_is_no_error(folder, made):
         def note(self, text):
             notes.append(text)
 
+    for data, held in (("train-7", "held"), ("train", "held-7")):
+        with pytest.raises(BadInput, match="with the same zero of energy"):
+            mlplugins.uncertainty(
+                folder / "model.pt", folder / f"{data}.extxyz", folder / "no.pt", folder / f"{held}.extxyz"
+            )
     words = (folder / "model.pt", folder / "train-7.extxyz", folder / "7.pt", folder / "held-7.extxyz")
     found = mlplugins.uncertainty(*words, observer=Notes())
     assert any("differ from the labels by a constant of each element, -7000" in note for note in notes)
