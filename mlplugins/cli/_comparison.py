@@ -13,7 +13,6 @@ from rich.text import Text
 
 from mlplugins.cli._common import named
 from mlplugins.errors import BadInput
-from mlplugins.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from mlplugins.checks.comparison import LabelComparison
@@ -37,6 +36,8 @@ def work(args: argparse.Namespace, progress: Callable[[str, int, int], None]) ->
 
 def show(report: LabelComparison, out: Console) -> None:
     """Largest and RMS differences per quantity and engine, then what explains them."""
+    from mlplugins.quantities import QUANTITIES
+
     table = Table(title=f"{report.model.path.name}, {report.model.dtype}", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("quantity", "engine", "frames", "largest", "RMS", "unit", "largest in", ""):
         right = column in ("frames", "largest", "RMS")
