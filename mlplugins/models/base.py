@@ -38,7 +38,7 @@ class Potential(nn.Module):
     Attributes:
         predicts: quantities of `mlplugins.quantities` that `forward` returns, per atom; the energy first.
         cutoff: range of one layer, Å.
-        n_layers: number of message-passing layers.
+        n_layers: number of message-passing layers; of a sum, of its deepest term.
         reach: the interaction range, Å; `n_layers * cutoff` unless a family says less.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
         feature_width: width T of the entry `feature` of its results, 0 if there is none (`HasLastLayer`).

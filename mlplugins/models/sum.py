@@ -6,7 +6,6 @@ neighbour list serves all terms, with the largest cutoff; each term sees the edg
 
 # mypy: disable-error-code=operator
 # (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
@@ -57,11 +56,11 @@ class Model(Potential):
     @torch.jit.unused
     def _consist_of(self, terms: List[Potential]) -> None:
         cutoff = max(term.cutoff for term in terms)
-        reach = max(term.reach for term in terms)
-        # round-off must not add a layer
-        n_layers = math.ceil(reach / cutoff - 1e-9)
+        n_layers = max(term.n_layers for term in terms)
         Potential.__init__(self, cutoff, n_layers, max(term.exchange_width for term in terms))
-        self.reach = reach
+        self.reach = max(term.reach for term in terms)
+        if n_layers > 1:  # engines take a model that reaches no further than its cutoff for one layer
+            self.reach = max(self.reach, (1 + 1e-6) * cutoff)
         self.predicts = _predicted(terms)
         self.names: List[str] = list(self.predicts)
         self.terms = nn.ModuleList(terms)

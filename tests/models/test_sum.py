@@ -45,6 +45,21 @@ def test_range_is_that_of_the_farthest_reaching_term():
     assert _model(["Li"], DEEP, {**DEEP, "num_features": 2}).n_layers == 3
 
 
+def test_depth_is_that_of_the_deepest_term_whatever_the_range():
+    """Engines that see a range of one cutoff only leave out what the deep term's ghosts need."""
+    far = {"family": "lennard-jones", "cutoff": 12.0}
+    model = _model(["Li"], DEEP, far)
+    assert (model.cutoff, model.n_layers) == (12.0, 3)
+    assert 12.0 < model.reach < 12.001
+    stages = {name.split(".", 2)[2]: model.stage(name) for name, _ in model.named_parameters()}
+    assert {name.split(".")[0] for name, stage in stages.items() if stage == 4} >= {"readout", "shift"}
+    layers = {f"interactions.{k}": k + 1 for k in range(3)}
+    for name, stage in stages.items():
+        layer = ".".join(name.split(".")[:2])
+        assert stage == layers.get(layer, stage)
+        assert name.startswith("interactions.") == (1 <= stage <= 3), name
+
+
 def test_energy_is_the_sum_of_the_terms_on_their_own_neighbour_lists():
     torch.manual_seed(0)
     model = _model(["Li", "S"], DEEP, WIDE)

@@ -1,5 +1,7 @@
 """Every strategy changes exactly what it says; what is exported is what was trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.errors import BadInput
-from mlplugins.models import mace
+from mlplugins.models import lennard_jones, mace
+from mlplugins.models import sum as sums
 from mlplugins.training import finetune_config, forgetting
+from mlplugins.training.data import DataSets
 from mlplugins.training.finetune import finetune
+from mlplugins.training.strategies import FinetuneTask, plan
 
 from . import toy
 
@@ -85,6 +90,21 @@ def test_exactly_the_named_stages_change(folder, tmp_path, strategy, first):
     trained = tune(folder, tmp_path, strategy)
     assert changed(trained) == of_stages(first)
     assert trained.metrics["finetune"]["strategy"] == strategy
+
+
+@pytest.mark.parametrize(("strategy", "first"), [("heads", 3), ("freeze:1", 2), ("freeze:2", 3)])
+def test_layers_of_a_base_beside_a_term_of_long_range(folder, strategy, first):
+    """Two layers of 4 Å count as two beside pairs at 12 Å."""
+    far = lennard_jones.Model(toy.ELEMENTS, lennard_jones.Hyperparameters(cutoff=12.0))
+    base = replace(toy.base(), potential=sums.Model.of([toy.base().potential, far]))
+    sets = DataSets([], [], [], toy.OLD, {})
+    made = plan(FinetuneTask(configuration(folder, strategy), base, sets, []))
+    parameters = made.potential.named_parameters()
+    trained = {name.removeprefix("terms.0.") for name, p in parameters if p.requires_grad}
+    names = [name for name, _ in toy.base().potential.named_parameters()]
+    assert trained - {f"terms.{k}.energy_scale" for k in (0, 1)} - {"energy_scale"} == {
+        name for name in names if toy.base().potential.stage(name) >= first
+    }
 
 
 def test_stages_of_mace():
