@@ -135,6 +135,18 @@ def read_archive(path: Path) -> Archive:
     return found
 
 
+def layers(interaction_range: float, cutoff: float) -> int:
+    """Neighbour lists of `cutoff` in a row that a model of ours reaches over; 1 for one of a whole molecule.
+
+    The number of message-passing layers, but for a sum: a deep term of a shorter cutoff has more.
+
+    >>> layers(10.0, 5.0), layers(26.0, 18.0), layers(3 * 1.1, 1.1)
+    (2, 2, 3)
+    """
+    # round-off must not add a layer
+    return 1 if math.isinf(interaction_range) else max(1, math.ceil(interaction_range / cutoff - 1e-9))
+
+
 def is_ours(name: str) -> bool:
     """Whether a TorchScript class of this name is the module that mlplugins writes.
 

@@ -16,7 +16,7 @@ from mlplugins import ops
 from mlplugins.elements import symbol
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
-from mlplugins.model_file.archive import Archive, Entries, is_ours, read_archive
+from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
@@ -48,7 +48,8 @@ class Artifact:
         path: the file, absolute.
         elements: symbols that the model knows.
         cutoff: range of one layer (of the longest neighbour list for models that are not ours), Å.
-        interaction_range: Å; layers × cutoff for models of ours, infinite for models of whole molecules.
+        interaction_range: Å; layers × cutoff, or less, for models of ours; that of the farthest-reaching
+            term for a sum; infinite for models of whole molecules.
         dtype: `float32` or `float64`, the precision the model runs in (energies are summed in float64).
         device: where it runs, e.g. `cpu` or `cuda`.
         family: model family; None for models of others, and for wrappers (D3, …) around one of ours.
@@ -91,10 +92,9 @@ class Artifact:
 
     @property
     def n_layers(self) -> int | None:
-        """Number of message-passing layers; None for models that are not ours."""
-        if self.family is None:
-            return None
-        return 1 if self.molecular else max(1, round(self.interaction_range / self.cutoff))
+        """Number of layers, each of the whole cutoff, that the range takes; None for models that are not
+        ours."""
+        return None if self.family is None else layers(self.interaction_range, self.cutoff)
 
     @property
     def has_uncertainty(self) -> bool:

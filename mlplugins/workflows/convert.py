@@ -13,6 +13,7 @@ from mlplugins import checkpoints, elements, files
 from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
+from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import DTYPES
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
@@ -117,7 +118,7 @@ def convert(
         "parts": found.parts,
         "elements": found.elements,
         "cutoff_A": found.potential.cutoff,
-        "layers": found.potential.n_layers,
+        "layers": layers(found.potential.reach, found.potential.cutoff),
         "parameters": found.details["n_parameters"],
         "dtype": dtype,
         "portable": portable,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from mlplugins import elements
+from mlplugins.model_file.archive import layers
 from mlplugins.workflows import _contents
 
 
@@ -61,7 +61,7 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "elements": [elements.symbol(number) for number in capabilities["atomic_types"]],
         "baseline_eV": None if baseline is None else dict(zip(stored or [], baseline)),
         "cutoff_A": ours.cutoff if ours else model.cutoff,
-        "layers": _layers(model) if ours else None,
+        "layers": layers(model.interaction_range, model.cutoff) if ours else None,
         "interaction_range_A": model.interaction_range,
         "dtype": (ours and ours.dtype) or capabilities["dtype"],
         "devices": list(capabilities["supported_devices"]),
@@ -74,11 +74,6 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "references": {kind: items for kind, items in archive.references.items() if items},
         "record": record,
     }
-
-
-def _layers(model: _contents.Contents) -> int:
-    whole = math.isinf(model.interaction_range)  # of one molecule
-    return 1 if whole else max(1, round(model.interaction_range / model.cutoff))
 
 
 def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,10 +10,13 @@ import sys
 import pytest
 import torch
 
+import mlplugins
 from mlplugins.cli.main import main
+from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, nequip
+from tests.models.d3_tables import filled
 
 
 def save_nequip(path, dtype="float32"):
@@ -59,6 +62,19 @@ def test_info_of_one_layer(tmp_path, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^cutoff +8\.5 Å *$", text, re.M)
     assert "one layer: every mode" in text
+
+
+def test_a_range_between_one_and_two_cutoffs_takes_two_layers(tmp_path):
+    """D3: pairs to 9 Å, coordination numbers to 4 Å."""
+    save(
+        filled(["Si", "O"], cutoff=9.0, cn_cutoff=4.0),
+        tmp_path / "m.pt",
+        ModelCard("d3", ["Si", "O"], [0.0, 0.0]),
+        "float64",
+    )
+    record = mlplugins.info(tmp_path / "m.pt")
+    assert (record["layers"], record["interaction_range_A"]) == (2, 13.0)
+    assert load(tmp_path / "m.pt").n_layers == 2
 
 
 def test_info_of_a_foreign_metatomic_model(tmp_path, capsys):
