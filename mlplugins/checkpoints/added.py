@@ -33,6 +33,12 @@ WITH_DISPERSION = re.compile(
 )
 """Names of levels of theory with dispersion, and of published models and data sets of such a level."""
 
+WITHOUT_DISPERSION = re.compile(
+    r"(?:(?<![A-Za-z])no|No|(?<![A-Za-z])(?i:non|without|minus))[-_ ]*(?i:d[34](bj)?|dispersion|vdw|vv10|mbd)"
+    r"|(?i:dispersion[-_ ]?less)"
+)
+"""Parts of names that deny it; `NO` in capitals may be nitric oxide."""
+
 
 def terms(zbl: bool | Sequence[float] = False, d3: str | Sequence[Any] | None = None) -> list[Term]:
     """What is added, as terms of a `sum`.
@@ -80,8 +86,7 @@ def add(potential: Potential, card: Card, new: Sequence[Term]) -> tuple[Potentia
     """
     if not new:
         return potential, card
-    require_possible(potential, new, _named(card))
-    require_without_dispersion(card, new)
+    require_possible(potential, card, new)
     old: list[Term] = [{"family": card.family, **card.hyperparameters}]
     parts = [potential]
     if isinstance(potential, sums.Model):
@@ -106,12 +111,15 @@ def made(term: Term, elements: list[str]) -> Potential:
     return model
 
 
-def require_possible(potential: Potential, new: Sequence[Term], name: str = "the model") -> None:
-    """Refuse terms that the model has already.
+def require_possible(
+    potential: Potential, card: ModelCard, new: Sequence[Term], name: str | None = None
+) -> None:
+    """Refuse terms that a model with this card has, or learned, already; `name` is that of the message.
 
     Raises:
         BadInput: it has; or it is a model of a whole molecule, which is evaluated without neighbour lists.
     """
+    name = name or _named(card)
     if new and of_whole_molecule(potential):
         raise BadInput(
             f"{new[0]['family']}: {name} is one of a whole molecule, which stands alone; leave it out"
@@ -126,35 +134,37 @@ def require_possible(potential: Potential, new: Sequence[Term], name: str = "the
             raise BadInput(
                 f"d3: {name} holds dispersion already, a second one would count it twice; leave d3 out"
             )
-
-
-def require_without_dispersion(card: ModelCard, new: Sequence[Term]) -> None:
-    """Refuse dispersion beside a model that learned it: what it was trained on is known by its names only.
-
-    Raises:
-        BadInput: with the name that says so.
-    """
     found = learned_dispersion(card.details)
     if found is not None and any(term["family"] == "d3" for term in new):
         raise BadInput(
-            f"d3: {_named(card)} was trained with dispersion ('{found}'), which would count twice: "
+            f"d3: {name} was trained with dispersion ('{found}'), which would count twice: "
             "leave d3 out (rename the file or head if its name is wrong)"
         )
 
 
 def learned_dispersion(details: Mapping[str, Any]) -> str | None:
-    """The name in a training record that says that the labels held dispersion, None without one.
+    """The name in a training record that says that the model learned dispersion, None without one.
+
+    Names of the data do not count if `add` or `data.subtract` took dispersion off the labels.
 
     >>> learned_dispersion({"source": {"file": "MACE-OFF23_small.model"}})
     'MACE-OFF23_small.model'
     >>> learned_dispersion({"configuration": {"data": {"keys": {"energy": "pbe_d3_energy"}}}})
     'pbe_d3_energy'
     """
-    tuned = _section(details, "finetune")
-    data = _section(_section(details, "configuration"), "data")
+    configuration = _section(details, "configuration")
+    data = _section(configuration, "data")
     names: list[Any] = [section.get(key) for section in _sources(details) for key in ("head", "file")]
-    names += [*_section(data, "keys").values(), data.get("train"), tuned.get("dispersion")]
-    return next((n for n in names if isinstance(n, str) and WITH_DISPERSION.search(Path(n).name)), None)
+    names.append(_section(details, "finetune").get("dispersion"))
+    taken_off = (_section(configuration, "add"), _section(data, "subtract"))
+    if all(section.get("d3") is None for section in taken_off):
+        train = data.get("train")
+        names += [*_section(data, "keys").values(), *(train if isinstance(train, list) else [train])]
+    return next((n for n in names if isinstance(n, str) and _says_dispersion(Path(n).name)), None)
+
+
+def _says_dispersion(name: str) -> bool:
+    return WITH_DISPERSION.search(WITHOUT_DISPERSION.sub(" ", name)) is not None
 
 
 def _sources(details: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -81,6 +81,7 @@ def finetune(
     made = plan(task)
     task = replace(task, sets=require_learnable(configuration, sets, made.potential.predicts))
     record = _record(task, made)
+    added.require_possible(made.potential, record.card, configuration.added)
     store = Files(
         directory, record, restart, {"adapter": made.adapter, "finetune": record.card.details["finetune"]}
     )
@@ -139,8 +140,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
             f"'{configuration.finetune.strategy}' has nothing to train; strategies with a model of their own "
             f"are {' and '.join(OWN_MODEL)}"
         )
-    added.require_possible(whole.potential, configuration.subtracted, configuration.base.checkpoint)
-    added.require_without_dispersion(whole, configuration.subtracted)
+    added.require_possible(whole.potential, whole, configuration.subtracted, configuration.base.checkpoint)
     elements = whole.composition.elements
     options = configuration.options
     replayed: list[Structure] = []
@@ -245,9 +245,15 @@ def _record(task: FinetuneTask, made: Plan) -> Record:
         for name, structures in named_sets(task.sets).items()
     }
     origin: dict[str, Any] = {"strategy": task.configuration.finetune.strategy, "base": task.base.source}
+    learned = added.learned_dispersion(task.base.details)
     if "d3" in [part["family"] for part in task.base.parts]:
         origin["dispersion"] = "D3 of the base"  # which a student learns
-    card = first_card(task.sets, made.family, made.hyperparameters, task.base.references, finetune=origin)
+    elif learned is not None:
+        origin["dispersion"] = learned
+    papers = task.base.references
+    card = first_card(
+        task.configuration, task.sets, made.family, made.hyperparameters, papers, finetune=origin
+    )
     return Record(task.configuration, task.sets, graphs, card)
 
 

@@ -62,19 +62,19 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
-    added.require_possible(potential, configuration.added)
     sets = require_learnable(configuration, sets, potential.predicts)
+    family = configuration.model.family
+    papers = models.family(family).references
+    card = first_card(configuration, sets, family, asdict(configuration.hyperparameters), papers)
+    added.require_possible(potential, card, configuration.added)
     before = None if restart else finished_before(directory, configuration, sets, observer)
     if before is not None:
         return before
     dtype = DTYPES[configuration.training.dtype]
-    family = configuration.model.family
     graphs = {
         name: data.graphs(structures, sets.baseline, potential.cutoff, dtype)
         for name, structures in named_sets(sets).items()
     }
-    papers = models.family(family).references
-    card = first_card(sets, family, asdict(configuration.hyperparameters), papers)
     record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)
     potential.initialise(data.statistics(graphs["train"]))
@@ -146,15 +146,21 @@ class Record:
 
 
 def first_card(
-    sets: DataSets, family: str, hyperparameters: dict[str, Any], references: list[str], **details: Any
+    configuration: RunConfiguration,
+    sets: DataSets,
+    family: str,
+    hyperparameters: dict[str, Any],
+    references: list[str],
+    **details: Any,
 ) -> ModelCard:
     """The card of the model that a run will write."""
+    described = {"hyperparameters": hyperparameters, "configuration": configuration.model_dump(mode="json")}
     return ModelCard(
         family,
         sets.elements,
         sets.baseline.energies,
         f"{family} for {'-'.join(sets.elements)}",
-        {"hyperparameters": hyperparameters, **details},
+        {**described, **details},
         references,
     )
 
@@ -275,7 +281,6 @@ def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
             **{f"n_{name}": len(s) for name, s in named_sets(sets).items()},
             "train_frames": validation.frame_marks(sets.train),
         },
-        "configuration": record.configuration.model_dump(mode="json"),
         "versions": results.versions(),
         **record.card.details,
     }

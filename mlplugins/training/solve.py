@@ -99,9 +99,11 @@ def train(
     before = None if restart else finished_before(directory, configuration, sets, observer)
     if before is not None:
         return before
+    references = models.family(family).references
+    card = first_card(configuration, sets, family, asdict(configuration.hyperparameters), references)
     if configuration.added:
         unsolved = models.family(family).Model(sets.elements, configuration.hyperparameters)
-        added.require_possible(unsolved, configuration.added)
+        added.require_possible(unsolved, card, configuration.added)
     task = SolverTask(
         family,
         configuration.hyperparameters,
@@ -110,10 +112,7 @@ def train(
         configuration.targets,
         configuration.seed,
     )
-    references = models.family(family).references
-    record = Record(
-        configuration, sets, {}, first_card(sets, family, asdict(task.hyperparameters), references)
-    )
+    record = Record(configuration, sets, {}, card)
     Files(directory, record, restart).prepare()
     for warning in sets.warnings:
         observer.note(warning)
@@ -163,6 +162,7 @@ def _fitted(record: Record, solution: Solution) -> Record:
         for name, structures in named_sets(sets).items()
     }
     details = {
+        **record.card.details,
         "hyperparameters": solution.hyperparameters,
         "solver": solution.report,
         "n_parameters": solution.n_coefficients,

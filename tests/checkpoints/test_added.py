@@ -9,6 +9,9 @@ PLAIN = [
     "id34.pth",
     "md3.pth",
     "matpes_r2scan",
+    "no_vdw",
+    "pbe-noD3",
+    "PBE_without_dispersion.pth",
 ]
 WITH = [
     "PBE-D3.pth",
@@ -18,6 +21,8 @@ WITH = [
     "revPBE-D3(BJ)",
     "omol25_low",
     "x_vdw.pth",
+    "NO_D3",
+    "pbe_d3_no_vdw10",
 ]
 
 
@@ -33,10 +38,21 @@ def test_names_that_say_nothing_of_dispersion(name):
         lambda name: {"source": {"file": "model.pt", "head": name}},
         lambda name: {"finetune": {"base": {"file": name}}},
         lambda name: {"configuration": {"data": {"train": f"data/{name}.extxyz", "keys": {}}}},
+        lambda name: {"configuration": {"data": {"train": ["a.extxyz", f"{name}.extxyz@:9"]}}},
     ],
 )
 def test_names_of_levels_of_theory_with_dispersion(name, record):
     assert learned_dispersion(record(name)) is not None
+
+
+@pytest.mark.parametrize(("place", "learned"), [("add", False), ("subtract", False), ("zbl", True)])
+def test_labels_that_lost_their_dispersion(place, learned):
+    data = {"train": ["pbe_d3.extxyz"], "keys": {"energy": "pbe_d3_energy"}}
+    terms = {"zbl": True, "d3": None} if place == "zbl" else {"zbl": None, "d3": "pbe-bj"}
+    configuration = {"data": data, "add": terms}
+    if place == "subtract":
+        configuration = {"data": {**data, "subtract": terms}, "add": None}
+    assert (learned_dispersion({"configuration": configuration}) is not None) == learned
 
 
 def test_a_student_of_a_model_with_dispersion():

@@ -15,6 +15,7 @@ from mlplugins.model_file.write import save
 from mlplugins.models import zbl
 from mlplugins.structures.dataset import from_atoms
 from mlplugins.training.subtraction import without
+from mlplugins.workflows.convert import Changes
 
 from . import argon
 
@@ -114,6 +115,44 @@ def test_a_term_is_taken_off_once(folder, tmp_path):
     content = configuration(folder, add={"zbl": ENDS}, data={"subtract": {"zbl": True}})
     with pytest.raises(BadInput, match="data.subtract, add: both name zbl"):
         mlplugins.train(content, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["add", "subtract"])
+def test_labels_named_after_their_dispersion(folder, tmp_path, place):
+    """What is written holds the term once, whether the run or a later conversion adds it."""
+    pytest.importorskip("tad_dftd3", reason="pip install 'mlplugins[d3]'")
+    frames = read(folder / "train.extxyz", ":3")
+    for atoms in frames:
+        results = atoms.calc.results
+        atoms.info["pbe_d3_energy"], atoms.arrays["f"] = results["energy"], results["forces"]
+        atoms.calc = None
+    write(tmp_path / "pbe_d3.extxyz", frames)
+    terms = {"d3": ["pbe-bj", 6.0]}
+    keys = {"energy": "pbe_d3_energy", "forces": "f"}
+    data = {"train": [str(tmp_path / "pbe_d3.extxyz")], "keys": keys}
+    more = {"add": terms} if place == "add" else {}
+    content = configuration(folder, data={**data, **({} if more else {"subtract": terms})}, **more)
+    content["training"]["epochs"] = 1
+    mlplugins.train(content, tmp_path / "run")
+    found = native.read(tmp_path / "run" / "checkpoint.ckpt")
+    last = tmp_path / "run" / "model.pt"
+    if place == "subtract":
+        assert found.family == "nequip"
+        first, last = last, tmp_path / "with_d3.pt"
+        mlplugins.convert(first, last, changes=Changes(d3="pbe-bj"))
+    parts = mlplugins.info(last)["parts"]
+    assert [term["family"] for term in parts] == ["nequip", "d3"]
+    with pytest.raises(BadInput, match="d3: .* holds dispersion already"):
+        mlplugins.convert(last, tmp_path / "twice.pt", changes=Changes(d3="pbe-bj"))
+
+
+def test_a_new_model_with_a_repulsion_is_refused_before_it_is_trained(folder, tmp_path):
+    content = configuration(folder, add={"zbl": True})
+    content["model"]["zbl"] = True
+    content |= {"base": {"checkpoint": str(folder / "without")}, "finetune": {"strategy": "delta"}}
+    with pytest.raises(BadInput, match="zbl: the model has a screened nuclear repulsion already"):
+        mlplugins.finetune(content, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.ckpt").exists()
 
 
 def test_a_family_with_a_repulsion_of_its_own_is_refused_a_second_one(folder, tmp_path):
