@@ -166,6 +166,7 @@ def compare(
     for s in structures:
         known = f"; it knows {', '.join(loaded.elements)}"
         require_known(s.numbers, loaded.elements, f"{s.origin}: the model does not know ", known)
+        loaded.require_state(s.states, s.origin)
     ranks = (1,) if loaded.molecular else options.ranks
     atoms = [s.to_atoms().copy() for s in structures]  # without the labels
     tasks = [(name, way) for name in chosen for way in engines.load(name).ways(loaded, atoms, ranks)]

@@ -17,6 +17,7 @@ from mlplugins.elements import symbol
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
+from mlplugins.model_file.card import contradiction
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
@@ -155,7 +156,7 @@ class Artifact:
                 "`mlplugins uncertainty`, or give several models, whose spread stands for it"
             )
         for index, given in enumerate(structures):
-            self._require_conditions(getattr(given, "info", {}), index)
+            self.require_state(getattr(given, "info", {}), f"structure {index}")
         inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
         for index, structure in enumerate(inputs):
             self._require_known_elements(structure, index)
@@ -169,17 +170,14 @@ class Artifact:
         require_finite(inputs, results, self.cutoff)
         return results
 
-    def _require_conditions(self, info: Mapping[str, Any], index: int) -> None:
-        """Refuse a structure with another charge or spin than the file was converted for."""
-        source = self.record.get("source") or {}
-        for name in ("total_charge", "total_spin"):
-            short = name.removeprefix("total_")
-            given = info.get(name, info.get(short))
-            if name in source and given is not None and given != source[name]:
-                raise BadInput(
-                    f"structure {index}: its {short} is {given}, '{self.path.name}' is of {short} "
-                    f"{source[name]:g}; convert the checkpoint again with `--{short} {given}`"
-                )
+    def require_state(self, info: Mapping[str, Any], where: str) -> None:
+        """Refuse a structure with another charge or spin than the model is of.
+
+        Raises:
+            BadInput: naming the structure (`where`).
+        """
+        if said := contradiction(self.record, info):
+            raise BadInput(f"{where}: {said} ('{self.path.name}')")
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
         key = structure.numbers.tobytes()

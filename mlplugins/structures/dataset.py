@@ -100,7 +100,7 @@ class Structure:
         taken: names of those that were read.
         shapes: shapes of those that are numbers.
         energies: single numbers of this frame whose names say energy.
-        states: what the frame says of its electronic state (charge, spin, …), as text.
+        states: what the frame says of its electronic state (charge, spin, …), numbers or text.
         unconverged: the electrons had not converged where the labels were written (VASP).
         config_type: what kind of structure the file says it is, e.g. `IsolatedAtom`.
         weight: factor in the loss.
@@ -119,7 +119,7 @@ class Structure:
     taken: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     energies: dict[str, float] = field(default_factory=dict)
-    states: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, Any] = field(default_factory=dict)
     unconverged: bool = False
     config_type: str | None = None
     weight: float = 1.0
@@ -133,8 +133,9 @@ class Structure:
         return float(abs(np.linalg.det(self.cell)))
 
     def to_atoms(self) -> Atoms:
-        """ASE `Atoms`, labels in a `SinglePointCalculator`."""
+        """ASE `Atoms`, labels in a `SinglePointCalculator`, charge, spin, … in `info`."""
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        atoms.info |= {name: value for name, value in self.states.items() if not isinstance(value, str)}
         results = {}
         for quantity in QUANTITIES.values():
             value = self.get(quantity.name)
@@ -279,7 +280,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         taken=tuple(taken),
         shapes={name: np.shape(value) for name, value in labels.items() if _is_numeric(value)},
         energies=_energies(labels),
-        states={name: str(value) for name, value in labels.items() if _is_state(name, value)},
+        states={name: value for name, value in labels.items() if _is_state(name, value)},
         unconverged=UNCONVERGED in labels,
         config_type=str(labels["config_type"]) if isinstance(labels.get("config_type"), str) else None,
     ).labelled(values)

@@ -296,7 +296,7 @@ def _states(structures: Sequence[Structure]) -> list[str]:
     names = sorted({name for s in structures for name in s.states})
     notes = []
     for name in names:
-        values = sorted({s.states[name] for s in structures if name in s.states})
+        values = sorted({str(s.states[name]) for s in structures if name in s.states})
         if len(values) > 1:
             shown = ", ".join(values[:4]) + ", …" * (len(values) > 4)
             notes.append(

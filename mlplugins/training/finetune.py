@@ -14,7 +14,7 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES
+from mlplugins.model_file.card import DTYPES, conditions, contradiction
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
@@ -89,6 +89,9 @@ def finetune(
     for warning in task.sets.warnings:
         observer.note(warning)
     trainable, total = _counts(made)
+    if state := conditions(inputs.base.details):
+        said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in state.items())
+        observer.note(f"the base is converted for {said}: frames that say nothing of it are taken as such")
     observer.note(
         f"strategy {configuration.finetune.strategy}: {trainable} of {total} parameters are trained, on "
         f"{len(made.train)} frames"
@@ -124,7 +127,7 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
             )
         forget_uncertainty(checkpoint.potential)
         origin = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
-        source = {**origin, "sha256": files.sha256(path)}
+        source = {**conditions(checkpoint.details), **origin, "sha256": files.sha256(path)}
         return replace(checkpoint, details={**checkpoint.details, "source": source})
 
     return read
@@ -157,6 +160,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
     parts = data.split(configuration, _labels_of(whole) if configuration.strategy == "distill" else None)
     frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
     _check_elements(frames, elements)
+    _check_states(frames, whole)
     chosen = _chosen(configuration, whole, frames)
     return Inputs(whole if chosen == elements else read(chosen), parts, base_set, replayed)
 
@@ -190,6 +194,13 @@ def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> Non
             f" that the base does not know; it knows {' '.join(sorted(elements))}: choose another base, or "
             "remove the frame",
         )
+
+
+def _check_states(frames: Sequence[Structure], base: Checkpoint) -> None:
+    """Refuse frames of another charge or spin than the base."""
+    for frame in frames:
+        if said := contradiction({**base.details, "finetune": {}}, frame.states):
+            raise BadInput(f"{frame.origin}: {said}, and name that model.pt as the base")
 
 
 def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequence[Structure]) -> list[str]:

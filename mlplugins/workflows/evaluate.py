@@ -166,6 +166,7 @@ def _predict(model: Artifact, structures: Sequence[Structure], observer: Observe
             f"{structure.origin}: the model does not know ",
             f"; it knows {', '.join(model.elements)}",
         )
+        model.require_state(structure.states, structure.origin)
     results: list[Results] = []
     observer.start(0, len(structures))
     for chunk in _chunks(structures):

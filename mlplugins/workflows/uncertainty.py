@@ -17,6 +17,7 @@ from mlplugins.checkpoints import exported, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import read_archive
+from mlplugins.model_file.card import contradiction
 from mlplugins.model_file.write import save
 from mlplugins.models import composition
 from mlplugins.models.capabilities import HasLastLayer
@@ -182,6 +183,8 @@ def _frames(found: Checkpoint, data: Any, held_out: Any, keys: Mapping[str, str]
     for s in [*train, *held]:
         known = f"; it knows {', '.join(found.elements)}"
         elements.require_known(s.numbers, found.elements, f"{s.origin}: the model does not know ", known)
+        if said := contradiction(found.details, s.states):
+            raise BadInput(f"{s.origin}: {said}")
     return FrameSets(train, held, notes)
 
 

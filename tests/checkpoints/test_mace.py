@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from mlplugins.checkpoints import mace
+from mlplugins.checks.comparison import CompareOptions, compare
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import conditions
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
+from mlplugins.training.finetune import base_reader
 from mlplugins.workflows.convert import Variant, convert
+from mlplugins.workflows.evaluate import evaluate as evaluate_workflow
+from mlplugins.workflows.finetune import finetune
 
 DATA = Path(__file__).parents[1] / "regression" / "data"
 
@@ -202,9 +209,46 @@ def test_a_structure_of_another_charge_is_refused(unpacked, tmp_path):
     assert model.evaluate([atoms])[0].energy == same
     atoms.info["charge"] = 0
     with pytest.raises(
-        BadInput, match=r"structure 0: its charge is 0, 'm.pt' is of charge -1; .*`--charge 0`"
+        BadInput,
+        match=r"structure 0: its charge is 0, and .* -1: .*`--charge 0` \('m.pt'\)",
     ):
         model.evaluate([atoms])
+
+
+def _frames(path, charge):
+    frames = []
+    for k in range(6):
+        atoms = molecule("H2O")
+        atoms.rattle(0.03, seed=k)
+        atoms.calc = SinglePointCalculator(atoms, energy=-14.0 + 0.01 * k, forces=np.zeros((3, 3)))
+        atoms.info["charge"] = charge
+        frames.append(atoms)
+    write(path, frames)
+    return str(path)
+
+
+def test_frames_of_another_charge_are_refused_before_and_after_fine_tuning(unpacked, tmp_path):
+    """By every command that reads labelled frames; the fine-tuned model keeps the charge of its base."""
+    same, other = _frames(tmp_path / "same.extxyz", -1), _frames(tmp_path / "other.extxyz", 1)
+    model, run = tmp_path / "m.pt", tmp_path / "run"
+    convert(unpacked("charge_spin"), model, head=Variant(charge=-1, spin=2))
+    content = {
+        "data": {"train": same, "validation": 0.34},
+        "base": {"checkpoint": str(model)},
+        "finetune": {"strategy": "heads"},
+        "training": {"epochs": 1, "batch_size": 4, "devices": 1},
+    }
+    refusal = "other.extxyz, frame 0: its charge is 1, and the model is of charge -1"
+    with pytest.raises(BadInput, match=refusal):
+        finetune({**content, "data": {"train": other, "validation": 0.34}}, run)
+    finetune(content, run)
+    for path in (model, run / "model.pt"):
+        with pytest.raises(BadInput, match=refusal):
+            evaluate_workflow(path, other)
+        with pytest.raises(BadInput, match=refusal):
+            compare(path, other, CompareOptions(("lammps",)))
+    again = base_reader(run / "checkpoint.ckpt")(None)
+    assert conditions({"finetune": {"base": again.source}}) == {"total_charge": -1.0, "total_spin": 2.0}
 
 
 def test_weights_without_architecture_are_refused(tmp_path):
