@@ -7,7 +7,8 @@ are close to each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -80,37 +81,43 @@ def bond_stiffness(structures: Sequence[Structure]) -> dict[tuple[int, int], flo
     """For every kind of bond the slope of the force along it with its length, negative, eV/Å².
 
     It is the slope of (F_j − F_i)·r̂ with r over all such bonds of the set, twice the force constant of a
-    diatomic molecule. Kinds whose slope the frames do not determine are left out.
+    diatomic molecule. Both are taken from their means over the frames of the same bond: bonds of other
+    phases and orders differ in length without any force. Kinds that the frames do not determine are left out.
     """
     frames = [(s, s.forces) for s in structures if s.forces is not None and len(s) > 1]
-    found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+    found: dict[tuple[int, int], dict[tuple[Any, ...], list[tuple[float, float]]]] = {}
     for s, forces in frames[:: max(1, math.ceil(len(frames) / FRAMES))]:
-        for kind, rows in _bonds(s, forces).items():
-            found.setdefault(kind, []).append(rows)
-    slopes = {kind: _slope(np.concatenate(rows)) for kind, rows in found.items()}
+        for kind, bond, row in _bonds(s, forces):
+            found.setdefault(kind, {}).setdefault(bond, []).append(row)
+    slopes = {kind: _slope(rows) for kind, rows in found.items()}
     return {kind: slope for kind, slope in slopes.items() if slope is not None}
 
 
-def _bonds(s: Structure, forces: NDArray[np.float64]) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """Length and force along it of all bonds, by kind."""
+def _bonds(
+    s: Structure, forces: NDArray[np.float64]
+) -> Iterator[tuple[tuple[int, int], tuple[Any, ...], tuple[float, float]]]:
+    """Kind, name among the frames of the same atoms, length and force along it, of every bond, once."""
     radii = covalent_radii[s.numbers]
     edges = neighbor_list(s.positions, s.cell, s.pbc, 2 * BOND * float(radii.max()))
     length = np.linalg.norm(edges.vectors, axis=1)
     bonded = length < BOND * (radii[edges.centers] + radii[edges.neighbors])
+    # as many bonds per atom: another phase of the same atoms has bonds of the same names
+    system = s.numbers.tobytes(), round(bonded.sum() / len(s))
+    bonded &= edges.centers < edges.neighbors
     i, j, r = edges.centers[bonded], edges.neighbors[bonded], length[bonded]
     along = np.einsum("ea,ea->e", forces[j] - forces[i], edges.vectors[bonded]) / r
-    kinds = np.sort(np.stack([s.numbers[i], s.numbers[j]], axis=1), axis=1)
-    rows = np.stack([r, along], axis=1)
-    each = np.unique(kinds, axis=0)
-    return {(int(a), int(b)): rows[(kinds == (a, b)).all(axis=1) & (i != j)] for a, b in each}
+    kinds = np.sort(np.stack([s.numbers[i], s.numbers[j]], axis=1), axis=1).tolist()
+    names = np.column_stack([i, j, edges.shifts[bonded]]).tolist()
+    for kind, name, row in zip(kinds, names, zip(r.tolist(), along.tolist())):
+        yield tuple(kind), (system, *name), row
 
 
-def _slope(rows: NDArray[np.float64]) -> float | None:
+def _slope(bonds: Mapping[tuple[Any, ...], Sequence[tuple[float, float]]]) -> float | None:
     """−slope, if it is known to one part in `CLEAR`."""
-    n = len(rows) / 2  # both directions of a bond are there
-    x, y = (rows - rows.mean(axis=0)).T if len(rows) else np.zeros((2, 0))
+    x, y = np.concatenate([np.array(rows) - np.mean(rows, axis=0) for rows in bonds.values()]).T
+    n = len(x) - len(bonds)
     xx, yy, xy = x @ x, y @ y, x @ y
-    if n < FEWEST or xx < 1e-6 * len(rows) or xy >= 0:
+    if n < FEWEST or xx < 1e-6 * n or xy >= 0:
         return None
     left = max(1 - xy * xy / (xx * yy), 0.0)
     return float(-xy / xx) if xy * xy / (xx * yy) * n > CLEAR**2 * left else None
