@@ -7,7 +7,8 @@ are matched by irrep, and the channels within an irrep by path or gate, so no co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -185,3 +186,14 @@ def coupling_sign(stored: Tensor, l1: int, l2: int, l3: int) -> int:
             if torch.allclose(sign * stored.to(torch.float64), ours, rtol=0, atol=1e-6):
                 return sign
     return 0
+
+
+def unread(state: Mapping[str, Tensor], constants: re.Pattern[str]) -> list[str]:
+    """Entries of a state that act on the model and are not among its constants: e3nn's linear maps without a
+    bias have an empty one.
+    """
+    return [
+        name
+        for name, value in state.items()
+        if not constants.search(name) and not (name.endswith(".bias") and not value.any())
+    ]

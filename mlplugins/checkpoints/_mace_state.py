@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mlplugins.checkpoints._e3nn import unread
 from mlplugins.errors import BadInput
 from mlplugins.nn.convolution import Convolution
 from mlplugins.nn.irreps import o3
@@ -17,7 +18,7 @@ from mlplugins.nn.linear import Linear
 CONSTANTS = re.compile(
     r"(^(atomic_numbers|r_max|num_interactions)$"
     r"|bessel_fn\.(r_max|prefactor)$|cutoff_fn\.(p|r_max)$"
-    r"|\.(output_mask|bias)$|conv_tp\.weight$|weights(_max|_\d+)_zeroed$|_w3j_\d_\d_\d$)"
+    r"|\.output_mask$|conv_tp\.weight$|weights(_max|_\d+)_zeroed$|_w3j_\d_\d_\d$)"
 )
 """Entries of a state that hold no weights."""
 
@@ -62,7 +63,7 @@ class Source:
                     raise BadInput(
                         f"MACE state: '{name}' differs from this package's Clebsch–Gordan coefficients"
                     )
-        rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
+        rest = [name for name in unread(self.state, CONSTANTS) if name not in self.taken]
         if rest:
             raise BadInput(f"MACE state: entries without a place in this architecture: {', '.join(rest)}")
 

@@ -30,6 +30,7 @@ from mlplugins.checkpoints._e3nn import (
     n_weights,
     paths,
     paths_of,
+    unread,
 )
 from mlplugins.errors import BadInput
 from mlplugins.models import nequip
@@ -37,7 +38,7 @@ from mlplugins.nn.irreps import o3
 from mlplugins.nn.radial import SILU_NORM
 
 CONSTANTS = re.compile(
-    r"(\.output_mask|\.bias|\.tp\.weight|equivariant_nonlin\.mul\.weight|_w3j_\d_\d_\d|_rmax_recip|_empty|\.alpha"
+    r"(\.output_mask|\.tp\.weight|equivariant_nonlin\.mul\.weight|_w3j_\d_\d_\d|_rmax_recip|_empty|\.alpha"
     r"|\.norm_const|spharm\..*|factor\..*)$"
 )
 """Entries of a state that hold no weights."""
@@ -123,7 +124,7 @@ class Weights:
 
     def finish(self) -> None:
         """Refuse entries that were not used."""
-        rest = [name for name in self.state if name not in self.taken and not CONSTANTS.search(name)]
+        rest = [name for name in unread(self.state, CONSTANTS) if name not in self.taken]
         if rest:
             raise BadInput(f"nequip: entries without a place in this architecture: {', '.join(rest)}")
 

@@ -63,7 +63,8 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         family = models.family(entries.family)
         if family.solver is not None:
             raise BadInput(f"'{entries.family}' is solved in closed form: its file holds no weights to train")
-        parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], f"{path}: model")
+        where = f"{path}: model"
+        parameters = hyperparameters(family.Hyperparameters, record["hyperparameters"], where)
         with torch.random.fork_rng(devices=[]):
             with like_its_file(path):
                 potential: Potential = family.Model(known, parameters)
@@ -72,9 +73,12 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             else:
                 _fill(potential, archive, entries)
             symbols, rows = _record.kept(known, elements)
+            of_part = _of_elements(record["hyperparameters"], symbols)
             if symbols != known:
-                potential = _with_rows(family, parameters, potential, (known, symbols, rows))
+                chosen = hyperparameters(family.Hyperparameters, of_part, where)
+                potential = _with_rows(family, (parameters, chosen), potential, (known, symbols, rows))
         details = {key: value for key, value in record.items() if key not in OF_THE_FILE}
+        details["hyperparameters"] = of_part
         count = sum(p.numel() for p in potential.parameters())
         source = _record.source("mlplugins", path, None)
         return Checkpoint(
@@ -106,20 +110,38 @@ def _fill(potential: Potential, archive: Archive, entries: Entries) -> None:
         ) from error
 
 
+def _of_elements(values: dict[str, Any], symbols: list[str]) -> dict[str, Any]:
+    """Hyper-parameters, also of the terms of a sum, with tables of these elements only."""
+    found = dict(values)
+    if found.get("pair_cutoffs"):
+        found["pair_cutoffs"] = {
+            center: {neighbor: r for neighbor, r in row.items() if neighbor in symbols}
+            for center, row in found["pair_cutoffs"].items()
+            if center in symbols
+        }
+    if "terms" in found:
+        found["terms"] = [_of_elements(term, symbols) for term in found["terms"]]
+    return found
+
+
 def _with_rows(
-    family: Any, parameters: Any, potential: Potential, elements: tuple[list[str], list[str], list[int]]
+    family: Any,
+    parameters: tuple[Any, Any],
+    potential: Potential,
+    elements: tuple[list[str], list[str], list[int]],
 ) -> Potential:
     """The model of some of its elements: their rows along every axis whose length is the number of elements.
 
     Args:
-        family, parameters: what it was built from.
+        family, parameters: what it was built from, and what the part is built from.
         potential: the whole model.
         elements: the known ones, those to keep, and their places among the known ones.
     """
     known, symbols, rows = elements
     another = next(symbol for symbol in chemical_symbols[1:] if symbol not in known)
-    longer = family.Model([*known, another], parameters).state_dict()
-    part: Potential = family.Model(symbols, parameters)
+    whole, chosen = parameters
+    longer = family.Model([*known, another], whole).state_dict()
+    part: Potential = family.Model(symbols, chosen)
     state: dict[str, Tensor] = {}
     for name, value in potential.state_dict().items():
         for axis, (length, other) in enumerate(zip(value.shape, longer.get(name, value).shape)):

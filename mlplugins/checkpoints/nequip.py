@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlplugins.checkpoints import _record, unpickle
+from mlplugins.checkpoints._e3nn import unread
 from mlplugins.checkpoints._modules import tensors
 from mlplugins.checkpoints._nequip_weights import CONSTANTS, Weights, fill
 from mlplugins.checkpoints.native import Checkpoint
@@ -175,7 +176,7 @@ def _state(full: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Tens
     ordered = [full[f"ema.ema_weight_{k}"] for k in range(len(averages))]
     constant = {name for name, option in TRAINABLE.items() if not config.get(option, False)}
     constant |= {"pair_potential.atomic_numbers", "pair_potential._qqr2exesquare"}
-    names = [name for name in own if not CONSTANTS.search(name) and name not in constant]
+    names = [name for name in unread(own, CONSTANTS) if name not in constant]
     if [own[name].shape for name in names] != [weight.shape for weight in ordered]:
         raise BadInput("the averaged (EMA) weights do not fit the model's")
     return {**own, **dict(zip(names, ordered))}

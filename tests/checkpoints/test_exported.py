@@ -40,7 +40,10 @@ CASES = {
     "lennard-jones": {"family": "lennard-jones", "epsilon": 0.02, "sigma": 2.0, "cutoff": 4.0},
     "sum": {
         "family": "sum",
-        "terms": [{**NEQUIP, "cutoff": 3.0}, {"family": "lennard-jones", "cutoff": 4.0}],
+        "terms": [
+            {**NEQUIP, "cutoff": 3.0, "pair_cutoffs": {"Li": {"S": 2.7, "Cl": 2.0}}},
+            {"family": "lennard-jones", "cutoff": 4.0},
+        ],
     },
 }
 
@@ -104,6 +107,7 @@ def test_fewer_elements(made, name):
     torch.testing.assert_close(
         energy(read.potential, atoms, read.elements), energy(model, atoms), rtol=1e-12, atol=1e-12
     )
+    assert "Cl" not in str(read.details["hyperparameters"])
     with pytest.raises(BadInput, match="different symbols that the model knows; it knows Cl Li S"):
         exported.read(path, ["P"])
 

@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mlplugins.checkpoints import mace
+from mlplugins.checkpoints._mace_state import Source
 from mlplugins.checks.comparison import CompareOptions, compare
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
@@ -249,6 +250,17 @@ def test_frames_of_another_charge_are_refused_before_and_after_fine_tuning(unpac
             compare(path, other, CompareOptions(("lammps",)))
     again = base_reader(run / "checkpoint.ckpt")(None)
     assert conditions({"finetune": {"base": again.source}}) == {"total_charge": -1.0, "total_spin": 2.0}
+
+
+def test_only_biases_that_add_nothing_are_left_unread():
+    """e3nn's linear maps have an empty one where they have none."""
+    state = {"interactions.0.linear_up.weight": torch.ones(4), "a.linear.bias": torch.zeros(0)}
+    source = Source({**state, "b.linear.bias": torch.zeros(3)}, [0], 1)
+    source.take("interactions.0.linear_up.weight")
+    source.finish()
+    source.state["c.linear.bias"] = torch.tensor([0.0, 0.1])
+    with pytest.raises(BadInput, match="without a place in this architecture: c.linear.bias$"):
+        source.finish()
 
 
 def test_weights_without_architecture_are_refused(tmp_path):

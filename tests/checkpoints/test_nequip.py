@@ -141,6 +141,13 @@ def test_left_over_entries_are_refused(changed):
         nequip.read(changed("parity", state=state))
 
 
+def test_a_bias_without_a_place_is_refused(changed):
+    name = "model.sole_model.model.func.layer0_convnet.conv.linear_1.bias"
+    assert nequip.read(changed("parity", state={name: torch.zeros(4)})).family == "nequip"
+    with pytest.raises(BadInput, match="without a place in this architecture: .*linear_1.bias"):
+        nequip.read(changed("parity", state={name: torch.full((4,), 0.1)}))
+
+
 def test_signs_of_the_coefficients(checkpoint, changed):
     """The opposite sign changes the weights of the path, another convention is refused."""
     name = (
