@@ -87,7 +87,13 @@ def read_structure(source: str) -> Atoms:
     return atoms
 
 
-def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velocities: Velocities) -> Start:
+def prepare(
+    given: Atoms,
+    source: str,
+    supercell: tuple[int, int, int],
+    velocities: Velocities,
+    repulsive: bool = False,
+) -> Start:
     """Prepare the structure that the runs start from.
 
     Args:
@@ -96,16 +102,17 @@ def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velociti
         supercell: repetitions.
         velocities: `structure`: its own; `thermal`: none here, the engines draw them; `auto`: its own if it
             has any and is not repeated.
+        repulsive: the model holds a repulsion of nuclei, so that atoms may start on top of each other.
 
     Raises:
         BadInput: atoms on top of each other, fractional coordinates, a lost periodic flag; constraints that
             no engine keeps, or that leave nothing to move; velocities asked for that
             are not there, or that a supercell would repeat.
     """
-    _require_possible(given, source)
+    doubts = _doubts(given, source, repulsive)
     mask = _fixed(given, source)
     atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=given.pbc)
-    notes = _without_part(given)
+    notes = [*doubts, *_without_part(given)]
     if given.has("masses") and not np.array_equal(given.get_masses(), atoms.get_masses()):
         atoms.set_masses(given.get_masses())
         notes.append(f"masses of the structure are kept: {_masses(atoms)}")
@@ -124,16 +131,27 @@ def prepare(given: Atoms, source: str, supercell: tuple[int, int, int], velociti
     return Start(atoms, tuple(notes))
 
 
-def _require_possible(atoms: Atoms, source: str) -> None:
-    """Refuse distances and periodic flags that no material has."""
-    structure = from_atoms(atoms, NO_LABELS, f"structure '{source}'")
-    labels.check_flags([structure])
-    ratio = bonds.closest(structure.numbers, structure.positions, structure.cell, structure.pbc)
-    if ratio < bonds.CLOSEST:
+def _doubts(atoms: Atoms, source: str, repulsive: bool) -> list[str]:
+    """Refuse distances and periodic flags that no material has; notes on those that few have: close atoms of
+    a model made for them, and a film or wire without vacuum."""
+    s = from_atoms(atoms, NO_LABELS, f"structure '{source}'")
+    labels.check_lengths(s)
+    said = labels.lost_flag(s)
+    if said and not s.pbc.any():
+        raise BadInput(said)
+    notes = [f"{said} (the run starts with free surfaces there)"] if said else []
+    ratio = bonds.closest(s.numbers, s.positions, s.cell, s.pbc, reach=bonds.CLOSEST)
+    if ratio >= bonds.CLOSEST:
+        return notes
+    close = (
+        f"structure '{source}': the closest atoms are {ratio:.2f} lengths of bonds of their elements apart: "
+        "atoms on top of each other, or lengths in nm? Expected Å"
+    )
+    if not repulsive:
         raise BadInput(
-            f"structure '{source}': the closest atoms are {ratio:.2f} lengths of bonds of their elements "
-            "apart: atoms on top of each other, or lengths in nm? Expected Å"
+            f"{close}. Such pairs are for models with a repulsion of nuclei: `mlplugins convert MODEL --zbl`"
         )
+    return [*notes, f"{close} (the model holds a repulsion of nuclei, so the run starts)"]
 
 
 def fixed(atoms: Atoms) -> NDArray[np.bool_]:

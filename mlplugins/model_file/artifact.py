@@ -17,7 +17,7 @@ from mlplugins.elements import symbol
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
-from mlplugins.model_file.card import contradiction
+from mlplugins.model_file.card import contradiction, repels
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
@@ -101,6 +101,11 @@ class Artifact:
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
         return self.family is not None and "energy_uncertainty" in self.outputs
+
+    @property
+    def repels(self) -> bool:
+        """Whether it holds a screened nuclear repulsion, for atoms closer than in any training frame."""
+        return self.family == "zbl" or repels(self.record.get("hyperparameters") or {})
 
     @property
     def unused(self) -> tuple[str, ...]:

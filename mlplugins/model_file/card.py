@@ -91,3 +91,15 @@ def contradiction(details: Mapping[str, Any], info: Mapping[str, Any]) -> str:
                 f"`--{short} {given}`{step}"
             )
     return ""
+
+
+def repels(hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether a model, or a term of it, holds a screened nuclear repulsion, by what it was built from.
+
+    >>> repels({"terms": [{"family": "nequip", "zbl": False}, {"family": "zbl"}]}), repels({"cutoff": 5.0})
+    (True, False)
+    """
+    terms = hyperparameters.get("terms") or []
+    return (
+        bool(hyperparameters.get("zbl")) or hyperparameters.get("family") == "zbl" or any(map(repels, terms))
+    )

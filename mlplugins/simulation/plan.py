@@ -100,7 +100,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         f", which '{config.model.name}' does not know; it knows {', '.join(model.elements)}",
     )
     _check_cell(config, given)
-    atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities)
+    atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, model.repels)
     _check_start(config, atoms)
     elements = tuple(sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol]))
     _mobile(config, elements)

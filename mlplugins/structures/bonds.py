@@ -17,22 +17,24 @@ NOBLE = (2, 10, 18, 36, 54, 86)
 
 
 def ratios(
-    numbers: NDArray[np.int64], positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike
+    numbers: NDArray[np.int64], positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, reach: float = 2.0
 ) -> NDArray[np.float64]:
-    """Distances of near pairs of atoms over the sums of their covalent radii, each pair once."""
+    """Distances of pairs over the sums of their covalent radii, each pair once, all up to `reach`."""
     radii = covalent_radii[numbers]
-    edges = neighbor_list(positions, cell, pbc, 4 * float(radii.max()))
+    edges = neighbor_list(positions, cell, pbc, reach * 2 * float(radii.max()))
     bonds = radii[edges.centers] + radii[edges.neighbors]
     return np.asarray(np.sort(np.linalg.norm(edges.vectors, axis=1) / bonds)[::2])
 
 
-def closest(numbers: NDArray[np.int64], positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> float:
-    """The least of `ratios`; infinite without neighbours.
+def closest(
+    numbers: NDArray[np.int64], positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, reach: float = 2.0
+) -> float:
+    """The least of `ratios`; infinite without neighbours within `reach`.
 
     >>> round(closest(np.array([1, 1]), [[0, 0, 0], [0, 0, 0.74]], np.zeros((3, 3)), [False] * 3), 2)
     1.19
     """
-    return float(ratios(numbers, positions, cell, pbc).min(initial=np.inf))
+    return float(ratios(numbers, positions, cell, pbc, reach).min(initial=np.inf))
 
 
 def too_far(ratio: float) -> str:

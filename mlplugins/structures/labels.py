@@ -126,26 +126,46 @@ def check_flags(structures: Sequence[Structure]) -> None:
         BadInput: naming the frame.
     """
     for s in structures:
-        if len(s) >= CROWD and s.positions.min() >= 0.0 and s.positions.max() <= 1.0:
-            raise BadInput(
-                f"{s.origin}: all {len(s)} atoms lie between 0 and 1 Å, which fractional coordinates do: "
-                "write Cartesian positions in Å"
-            )
-        if s.pbc.all() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
-            continue
-        inside = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
-        if len(inside.centers) == 0:
-            continue
-        bond = float(np.linalg.norm(inside.vectors, axis=1).min())
-        images = neighbor_list(s.positions, s.cell, [True] * 3, 1.1 * bond)
-        beyond = np.linalg.norm(images.vectors[images.shifts[:, ~s.pbc].any(axis=1)], axis=1)
-        # images on top of each other: the box of a cluster, not the cell of a solid
-        if len(beyond) and beyond.min() > 0.8 * bond:
-            raise BadInput(
-                f"{s.origin}: pbc {flags(s.pbc)}, but across its faces atoms and images of others come "
-                f"as close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
-                "Atoms are not periodic by default)? Set pbc to T T T, or remove the cell of a molecule"
-            )
+        check_lengths(s)
+        if said := lost_flag(s):
+            raise BadInput(said)
+
+
+def check_lengths(s: Structure) -> None:
+    """Refuse fractional coordinates in the place of Å.
+
+    Raises:
+        BadInput: naming the frame.
+    """
+    if len(s) >= CROWD and s.positions.min() >= 0.0 and s.positions.max() <= 1.0:
+        raise BadInput(
+            f"{s.origin}: all {len(s)} atoms lie between 0 and 1 Å, which fractional coordinates do: "
+            "write Cartesian positions in Å"
+        )
+
+
+def lost_flag(s: Structure) -> str:
+    """What speaks for a lost periodic flag: atoms that go on across a face without one; "" if nothing."""
+    if s.pbc.all() or len(s) < 2 or not 0.0 < s.volume < DENSE_A3 * len(s):
+        return ""
+    inside = neighbor_list(s.positions, s.cell, s.pbc, float(np.cbrt(DENSE_A3)))
+    if len(inside.centers) == 0:
+        return ""
+    bond = float(np.linalg.norm(inside.vectors, axis=1).min())
+    images = neighbor_list(s.positions, s.cell, [True] * 3, 1.1 * bond)
+    beyond = np.linalg.norm(images.vectors[images.shifts[:, ~s.pbc].any(axis=1)], axis=1)
+    # images on top of each other: the box of a cluster, not the cell of a solid
+    if not len(beyond) or beyond.min() <= 0.8 * bond:
+        return ""
+    free = " and ".join(axis for axis, periodic in zip("xyz", s.pbc) if not periodic)
+    surface = (
+        f"for a free surface add vacuum along {free}" if s.pbc.any() else "remove the cell of a molecule"
+    )
+    return (
+        f"{s.origin}: pbc {flags(s.pbc)}, but across its faces atoms and images of others come "
+        f"as close ({1.1 * bond:.2f} Å or less) as neighbours within it: was the flag lost (ASE's "
+        f"Atoms are not periodic by default)? Set pbc to T T T, or {surface}"
+    )
 
 
 def flags(pbc: NDArray[np.bool_]) -> str:

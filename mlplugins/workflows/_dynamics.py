@@ -55,7 +55,7 @@ def sampled(
     atoms = read_structure(structure) if "structure" in settings else start
     _write_teacher(read, sorted(set(atoms.get_chemical_symbols())), folder / TEACHER)
     if "structure" not in settings:
-        ase.io.write(folder / START, prepare(start, "first training frame", (1, 1, 1), "auto").atoms)
+        ase.io.write(folder / START, prepare(start, "first training frame", (1, 1, 1), "auto", True).atoms)
     planned = plan(campaign, folder)
     if not is_helper():
         observer.note(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs")

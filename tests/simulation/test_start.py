@@ -14,9 +14,15 @@ from mlplugins.analysis.trajectory import read_frames
 from mlplugins.dynamics import start
 from mlplugins.dynamics.output import table
 from mlplugins.errors import BadInput
+from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones, zbl
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
+from mlplugins.structures import bonds
+from mlplugins.structures.neighbors import neighbor_list
 
 from .argon import write_campaign
 
@@ -418,7 +424,6 @@ def test_masses_of_other_programs(tmp_path):
     [
         (lambda a: a.positions.__setitem__(1, a.positions[0] + [0, 0, 0.9]), "0.42 lengths of bonds"),
         (lambda a: a.set_pbc(False), "was the flag lost"),
-        (lambda a: a.set_pbc([True, True, False]), "was the flag lost"),
         (lambda a: a.set_positions(a.get_scaled_positions()), "fractional coordinates"),
     ],
 )
@@ -428,3 +433,41 @@ def test_impossible_structures_are_refused(change, text):
     change(atoms)
     with pytest.raises(BadInput, match=text):
         _prepare(atoms)
+
+
+def test_a_film_that_fills_its_cell_starts_with_a_warning():
+    film = bulk("Cu", cubic=True) * (2, 2, 2)
+    film.pbc = [True, True, False]
+    [note] = _prepare(film).notes
+    assert "pbc T T F" in note
+    assert "for a free surface add vacuum along z" in note
+    film.center(vacuum=5.0, axis=2)
+    assert _prepare(film).notes == ()
+
+
+def test_atoms_within_the_core_start_where_the_model_repels(tmp_path):
+    """Si–Si at 1.0 Å is for what ZBL was added for."""
+    dimer = Atoms("Si2", [[0, 0, 0], [0, 0, 1.0]])
+    with pytest.raises(BadInput, match=r"are 0\.45 lengths of bonds .* `mlplugins convert MODEL --zbl`"):
+        _prepare(dimer)
+    [note] = start.prepare(dimer, "a.traj", (1, 1, 1), "auto", repulsive=True).notes
+    assert "0.45 lengths of bonds" in note
+    write(tmp_path / "start.traj", dimer)
+    for family, repels in ((zbl, True), (lennard_jones, False)):
+        potential = family.Model(["Si"], family.Hyperparameters())
+        save(
+            potential,
+            tmp_path / f"{repels}.pt",
+            ModelCard(family.__name__.split(".")[-1].replace("_", "-"), ["Si"], [0.0]),
+            "float64",
+        )
+        assert artifact.load(tmp_path / f"{repels}.pt").repels is repels
+
+
+def test_only_pairs_that_matter_are_searched(monkeypatch):
+    """All of them below 0.55 bond lengths: none, of the dozens per atom within two."""
+    salt = bulk("CsCl", "cesiumchloride", a=4.12) * (4, 4, 4)
+    seen = []
+    monkeypatch.setattr(bonds, "neighbor_list", lambda *a: seen.append(neighbor_list(*a)) or seen[-1])
+    _prepare(salt)
+    assert [len(edges.centers) for edges in seen] == [0]
