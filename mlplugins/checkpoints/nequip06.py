@@ -196,7 +196,8 @@ def _checkpoint(
     if isinstance(neighbors, str):
         raise BadInput(f"the option 'avg_num_neighbors: {neighbors}' was not resolved; expected a number")
     with torch.no_grad():
-        shift = fill(model, weights, torch.tensor(1.0 if neighbors is None else float(neighbors)))
+        average = torch.tensor(1.0 if neighbors is None else float(neighbors), dtype=torch.float64)
+        shift = fill(model, weights, average)
     return Checkpoint(
         potential=model.eval(),
         family="nequip",

@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlan
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
-from mlplugins.structures import bonds, extxyz, labels
+from mlplugins.structures import extxyz
 from mlplugins.structures.dataset import Keys, from_atoms
 from mlplugins.units import BOLTZMANN_EV_K
 
@@ -134,6 +134,8 @@ def prepare(
 def _doubts(atoms: Atoms, source: str, repulsive: bool) -> list[str]:
     """Refuse distances and periodic flags that no material has; notes on those that few have: close atoms of
     a model made for them, and a film or wire without vacuum."""
+    from mlplugins.structures import bonds, labels  # they need torch, which `doctor` does without
+
     s = from_atoms(atoms, NO_LABELS, f"structure '{source}'")
     labels.check_lengths(s)
     said = labels.lost_flag(s)

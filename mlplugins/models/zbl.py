@@ -39,7 +39,7 @@ class Model(Potential):
     >>> r = torch.tensor([[1.2, 0.0, 0.0], [-1.2, 0.0, 0.0]], dtype=torch.float64)
     >>> i, j, zero = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 0])
     >>> round(float(model(Graph(zero, i, j, r, zero, 2))["energy"].sum()), 3)
-    56.967
+    18.212
 
     Raises:
         BadInput: one end without the other, or not 0 < inner < outer.

@@ -124,7 +124,7 @@ class SwitchedZBL(ScreenedCoulomb):
     >>> r = torch.tensor([1.2, 2.0], dtype=torch.float64)
     >>> none = torch.zeros(2, dtype=torch.long)
     >>> [round(float(e), 3) for e in zbl.pair_energy(none, none, r)]
-    [56.967, 0.0]
+    [18.212, 0.0]
     """
 
     inner: Tensor

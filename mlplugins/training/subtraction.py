@@ -22,7 +22,7 @@ def without(terms: Sequence[Term], structures: list[Structure]) -> list[Structur
     >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:1")
     >>> left = without([{"family": "zbl", "inner": 2.0, "outer": 4.0}], frames)
     >>> round(frames[0].energy - left[0].energy, 3)
-    0.0
+    68.407
 
     Raises:
         BadInput: a term without parameters for an element of the structures.

@@ -99,6 +99,8 @@ def test_incomplete_parameters_are_refused():
 
 
 def test_without_the_package_of_the_reference_data(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("tad_dftd3.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tad_dftd3", None)
     with pytest.raises(
         MissingDependency, match=r"D3 needs the package 'tad_dftd3.*pip install 'mlplugins\[d3\]'"

@@ -100,7 +100,10 @@ def _changed(tmp_path: Path, change) -> Path:
         (lambda c, a: c.update(radial_mlp_size=9), "expected numbers"),
         (lambda c, a: c.update(hidden_irreps="8x0e + 4x1e"), "with its natural parity"),
         (lambda c, a: c.update(lmax=2), "each degree up to lmax once"),
-        (lambda c, a: c.update(lmax=4, hidden_irreps="4x0e+4x1o+4x2e+4x3o+4x4e"), "must be 0, 1, 2 or 3"),
+        (
+            lambda c, a: c.update(lmax=4, hidden_irreps="4x0e+4x1o+4x2e+4x3o+4x4e"),
+            "only whole numbers up to 3",
+        ),
         (lambda c, a: c.update(radial_polynomial_p=5.5), "expected a whole number"),
         (lambda c, a: c.update(radial_mlp_size=10**7), "more than"),
         (lambda c, a: c.pop("scale") and None, "not an intact Nequix model"),
