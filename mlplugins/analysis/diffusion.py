@@ -97,9 +97,9 @@ class Late:
 
 @dataclass(frozen=True)
 class _Slow:
-    """Slopes beside decays comparable with the run; whether the first is certain, not only seen."""
+    """Slope beside a decay comparable with the run, and whether that is certain, not only seen."""
 
-    fits: list[Fit]
+    fit: Fit
     certain: bool
 
 
@@ -236,20 +236,23 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     both = _collective(paths, used, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
     late = late_slope(paths, fit, slope)
-    if slow.fits:
-        found = [each.line for each in slow.fits]
-        lines = [drawn(line.weights, fit.lags, inside, line.variance) for line in found]
-        beside = [replace(each, line=line) for each, line in zip(slow.fits, lines)]
-        others = [weighed(paths, slope.data, each, each.line, slope.one_mean) for each in beside]
-        place = 0 if slow.certain and _value(others[:1], 1.0).low > 0 else len(used)
-        used[place:place], fits[place:place] = beside, others
-        both[place:place] = _collective(paths, beside, others) if collective else []
+    if slow is not None:
+        found = slow.fit.line
+        beside = replace(slow.fit, line=drawn(found.weights, fit.lags, inside, found.variance))
+        other = weighed(paths, slope.data, beside, beside.line, slope.one_mean)
+        if other.value <= 0 and late is not None:
+            slow = None  # the late slope says more than 0
+    if slow is not None:
+        place = 0 if slow.certain and other.value > 0 else len(used)
+        used.insert(place, beside)
+        fits.insert(place, other)
+        both[place:place] = _collective(paths, [beside], [other]) if collective else []
     if late is not None:
         used.append(late[0])
         fits.append(late[1])
         both += _collective(paths, used[-1:], fits[-1:]) if collective else []
     result = _diffusion(paths, (window, used, estimator), (fits, both), away)
-    result = replace(result, slow=bool(slow.fits))
+    result = replace(result, slow=slow is not None)
     if late is None:
         return result
     low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
@@ -257,7 +260,7 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     return replace(result, late=Late(float(low), float(high), d))
 
 
-def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow]:
+def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow | None]:
     """Slope of all lags with decays beside the line."""
     lags = curve_lags(paths)
     rough = block_data(paths, lags, MIN_BLOCKS)
@@ -281,11 +284,11 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow]:
     if len(paths.displacements) > 1:
         compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
         one_mean = one_mean_probability(paths, early, compared)
-    beside = [
-        relative_fit(lags, each.line, each.curvature, float(each.line.weights @ mean), fit.blocks)
-        for each in found.slow
-    ]
-    slow = _Slow(beside, found.evidence > CERTAIN)
+    slow = None
+    if found.slow is not None:
+        value = float(found.slow.line.weights @ mean)
+        with_decay = relative_fit(lags, found.slow.line, found.slow.curvature, value, fit.blocks)
+        slow = _Slow(with_decay, found.evidence > CERTAIN)
     return fit, weighed(paths, data, fit, found.line, one_mean), slow
 
 

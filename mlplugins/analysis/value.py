@@ -11,8 +11,6 @@ from scipy import special
 LEVEL = 0.95
 UNDETERMINED = 1e6
 """High over low beyond which an interval is not printed: its ends are numbers without meaning."""
-MOST_LOG = 3.0
-"""Half of an interval over the value beyond which the error is one of the value, not of its logarithm."""
 UNKNOWN = 30.0
 """High over low beyond which a collective quantity (D_σ, σ collective, H) is not known."""
 
@@ -62,8 +60,6 @@ def interval(
 ) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
 
-    The same where the error is several times the value: the interval begins at 0.
-
     Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
     agree by chance from an interval narrower than one standard error. `known` is a variance that does not
     come from the blocks. `single` is for one walker, a Gaussian process: few blocks are all there is, and the
@@ -71,8 +67,6 @@ def interval(
     """
     z = float(special.ndtri(0.5 + LEVEL / 2))
     half = half_width(variance, model, freedom, known)
-    if not single and 0 < MOST_LOG * value < half:
-        return Value(value, 0.0, value + half, half / value / z)
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
     up = down = float(np.exp(min(half / value, 700.0)))
