@@ -111,8 +111,7 @@ struct Evaluator::State {
 Evaluator::State::State(const Settings &s, int local_rank) :
     settings(s), last(c10::StringType::get(), c10::AnyType::get())
 {
-  // each method that is asked once would first be prepared for optimisation
-  const torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
+  const torch::jit::GraphOptimizerEnabledGuard unoptimised(false);  // methods that are asked once are not worth it
   const auto metadata = read_metadata(settings.path);
   const auto entries = read_entries(settings.path, metadata);
   load();
@@ -252,9 +251,8 @@ void Evaluator::State::pick_outputs()
     request(stress_name, "eV/A^3", "system");
   }
   uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
-  if (!uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() != "atom")
-    uncertainty_name.clear();
-  info.atom_uncertainties = !uncertainty_name.empty();
+  info.atom_uncertainties =
+      !uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() == "atom";
   if (info.atom_uncertainties) request(uncertainty_name, "eV", "atom", settings.uncertainty_threshold > 0.0);
   for (const auto &entry : capabilities->outputs())
     if (entry.key() == "energy" || entry.key().compare(0, 7, "energy/") == 0) {

@@ -71,8 +71,8 @@ def xplor_cutoff_slope(x: Tensor, onset: float) -> Tensor:
 def quintic_switch(x: Tensor, onset: float) -> Tensor:
     """1 below `onset`, 0 beyond x = 1; value, first and second derivative are continuous.
 
-    >>> quintic_switch(torch.tensor([0.5, 0.9, 1.5]), 0.8)
-    tensor([1.0000, 0.5000, 0.0000])
+    >>> quintic_switch(torch.tensor([0.5, 0.9, 1.0, 1.5], dtype=torch.float64), 0.8)
+    tensor([1.0000, 0.5000, 0.0000, 0.0000], dtype=torch.float64)
     """
     t = ((x - onset) / (1.0 - onset)).clamp(0.0, 1.0)
     return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))

@@ -129,7 +129,7 @@ def test_from_mace_and_nequip(tmp_path, file, format_, more):
     result = metrics(tmp_path / "run")
     assert result["finetune"]["base"]["format"] == format_
     assert result["elements"] == ["O", "S"]
-    assert artifact.load(tmp_path / "run" / "model.pt").unused == ()
+    assert artifact.load(tmp_path / "run" / "model.pt").outputs.keys() == {"energy", "feature", "features"}
     before = result["finetune"]["base_errors"]["test"]["forces"]["mae_meV_per_A"]
     error = force_errors(tmp_path, tmp_path / "run" / "model.pt")
     assert error == pytest.approx(result["test"]["forces"]["mae_meV_per_A"], rel=1e-9)
