@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from mlplugins import plotting
@@ -21,8 +22,11 @@ from mlplugins.units import MS_CM_PER_S_CM
 
 LABEL = 34
 """Characters of a line of the legend."""
-BAND = 1000.0
-"""A band reaches no farther from its line than this factor, or it hides the points."""
+ROOM = 30.0
+"""The frame leaves bars and bands this factor beside their values, lest they press the points together; it
+cuts the rest."""
+FARTHEST = 1e30
+"""Factor beside the value at which what reaches to zero or infinity is drawn, outside any frame."""
 TICK_SHARE = 0.09
 """Of the width of a panel: the room that the label of a temperature needs."""
 OTHERS = (GREEN, PURPLE, plotting.SKY, plotting.AMBER)
@@ -109,12 +113,14 @@ def _line(
     """A law with its band; dashed where it is extrapolated."""
     color, label = look
     middle, low, high = (factor * part for part in law.predict(1 / inverse))
-    band = (np.maximum(low, middle / BAND), np.minimum(high, middle * BAND))
-    axes.fill_between(1000 * inverse, *band, color=color, alpha=0.12, lw=0)
+    x, low, high = 1000 * inverse, np.maximum(low, middle / FARTHEST), np.minimum(high, middle * FARTHEST)
+    band = np.concatenate([np.column_stack([x, low]), np.column_stack([x, high])[::-1]])
+    axes.add_collection(PolyCollection([band], facecolor=color, alpha=0.12, lw=0), autolim=False)
+    _make_room(axes, x, (low, middle, high))
     fitted = [1 / run.temperature_k for run in runs]
     inside = (inverse >= 0.999 * min(fitted)) & (inverse <= 1.001 * max(fitted))
-    axes.plot(1000 * inverse, middle, color=color, lw=0.9, ls=(0, (4, 2)))
-    axes.plot(1000 * inverse[inside], middle[inside], color=color, lw=1.3, label=label or None)
+    axes.plot(x, middle, color=color, lw=0.9, ls=(0, (4, 2)))
+    axes.plot(x[inside], middle[inside], color=color, lw=1.3, label=label or None)
 
 
 def _points(axes: Any, points: Iterable[tuple[float, Value | None]], label: str = "", **look: Any) -> None:
@@ -122,10 +128,21 @@ def _points(axes: Any, points: Iterable[tuple[float, Value | None]], label: str 
     known = [(t, value) for t, value in points if value is not None and 0 < value.value < np.inf]
     if not known:
         return
-    low = [value.value - max(value.low, 0.01 * value.value) for _, value in known]
-    high = [min(value.high, 100 * value.value) - value.value for _, value in known]
-    x, y = [1000 / t for t, _ in known], [value.value for _, value in known]
-    axes.errorbar(x, y, [low, high], ls="none", ms=4, capsize=2, lw=0.9, label=label or None, **look)
+    x, y = 1000 / np.array([t for t, _ in known]), np.array([value.value for _, value in known])
+    low = np.maximum([value.low for _, value in known], y / FARTHEST)
+    high = np.minimum([value.high for _, value in known], y * FARTHEST)
+    limits = axes.dataLim.frozen()
+    bars = [y - low, high - y]
+    axes.errorbar(x, y, bars, ls="none", ms=4, capsize=2, lw=0.9, label=label or None, **look)
+    axes.dataLim.set(limits)
+    _make_room(axes, x, (low, y, high))
+
+
+def _make_room(axes: Any, x: Any, ends: tuple[Any, Any, Any]) -> None:
+    """Extend the frame by values with their lower and upper ends, as far as `ROOM` lets them reach."""
+    low, middle, high = ends
+    for end in (np.maximum(low, middle / ROOM), np.minimum(high, middle * ROOM)):
+        axes.update_datalim(np.column_stack([x, end]))
 
 
 def _compare(panels: Sequence[Any], comparison: Comparison) -> None:
@@ -200,11 +217,10 @@ def _caption(
             f"{second}σT: Nernst–Einstein value from D* (filled circles) and collective value (open squares; "
             "where it is not determined, none is drawn)."
         )
-    texts.append("Bars: 95 % intervals.")
+    texts.append("Bars: 95 % intervals (as the bands, cut by the frame where they are wide).")
     if law is not None:
         texts.append(
-            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands "
-            f"(drawn to a factor of {BAND:g}); "
+            "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands; "
             "open circle: D* at 300 K by the line."
         )
     if comparison.systems:

@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlplugins import plotting
-from mlplugins.analysis.arrhenius import arrhenius
+from mlplugins.analysis.arrhenius import Arrhenius, arrhenius
 from mlplugins.analysis.arrhenius_figure import arrhenius_figure
 from mlplugins.analysis.comparison import Comparison, Measured, compared, read_system
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
@@ -128,3 +129,24 @@ def test_the_figure_shows_d_and_sigma_t_of_all(report, tmp_path):
     for sigma in (run.sigma_tracer, run.sigma_collective):
         assert round(sigma.value * 500 / 1000, 12) in drawn
     assert "Measured: impedance, NMR." in figure.get_label()
+
+
+def test_bands_and_bars_that_are_wide_are_cut_by_the_frame_alone(report):
+    """The band that is drawn is that of the law, also where it spans many decades, without corners."""
+    d = np.array([run.diffusion.tracer.value for run in report.runs])
+    wide = Arrhenius.fit(np.array([run.temperature_k for run in report.runs]), d, np.full(3, 3.0))
+    law = replace(report.arrhenius, law=wide, room_d=wide.at(300.0))
+    with plotting.style():
+        figure = arrhenius_figure(report.runs, law, Comparison([]))
+    axes = figure.axes[0]
+    band = axes.collections[0].get_paths()[0].vertices[:-1]
+    low, high = np.split(band, 2)
+    _, below, above = wide.predict(1000 / low[:, 0])
+    assert above[-1] > 1e6 * below[-1]
+    assert low[:, 1] == pytest.approx(below)
+    assert high[::-1, 1] == pytest.approx(above)
+    bottom, top = axes.get_ylim()
+    assert bottom < min(run.diffusion.tracer.low for run in report.runs)
+    assert top < 1e4 * d.max()
+    bar = [line.get_ydata()[0] for line in axes.lines if line.get_xdata().tolist() == [1000 / 300.0]]
+    assert sorted(bar) == pytest.approx([law.room_d.low, law.room_d.value, law.room_d.high])
