@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlplugins.engines.ase.calculator import MLCalculator
     from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
+    from mlplugins.workflows.committee import committee
     from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
@@ -26,6 +27,7 @@ __all__ = [
     "MLCalculator",
     "__version__",
     "check",
+    "committee",
     "conductivity",
     "convert",
     "evaluate",
@@ -41,6 +43,7 @@ __all__ = [
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
     "check": "mlplugins.checks.suite",
+    "committee": "mlplugins.workflows.committee",
     "conductivity": "mlplugins.analysis.study",
     "convert": "mlplugins.workflows.convert",
     "evaluate": "mlplugins.workflows.evaluate",

@@ -119,8 +119,9 @@ def _of_elements(values: dict[str, Any], symbols: list[str]) -> dict[str, Any]:
             for center, row in found["pair_cutoffs"].items()
             if center in symbols
         }
-    if "terms" in found:
-        found["terms"] = [_of_elements(term, symbols) for term in found["terms"]]
+    for inside in ("terms", "members"):  # of a sum, of a committee
+        if inside in found:
+            found[inside] = [_of_elements(part, symbols) for part in found[inside]]
     return found
 
 

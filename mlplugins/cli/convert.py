@@ -85,7 +85,7 @@ def _print(record: dict) -> None:
         f"cutoff {record['cutoff_A']:g} Å, {record['layers']} layers, {record['parameters']:,} parameters",
         soft_wrap=True,
     )
-    family = " + ".join(map(info.term, record["parts"])) or record["family"]
+    family = info.parts(record["family"], record["parts"]) or record["family"]
     console.print(f"{record['model']}: {family}, {record['dtype']}{kind}", soft_wrap=True)
     if record["unfused_degree"]:
         console.print(

@@ -139,10 +139,22 @@ def _data(data: dict[str, Any] | None) -> str:
 
 
 def _model(record: dict[str, Any]) -> str:
-    """The family; of a sum its terms, those without parameters in full."""
+    """The family; of a sum its terms, those without parameters in full; of a committee its members."""
     if not record["parts"]:
         return record["family"] or _foreign(record["wraps"])
-    return " + ".join(map(term, record["parts"]))
+    return parts(record["family"], record["parts"])
+
+
+def parts(family: str, each: list[dict[str, Any]]) -> str:
+    """The terms of a sum, or the members of a committee.
+
+    >>> parts("committee", [{"family": "nequip"}, {"family": "sum", "terms": [{"family": "mace"}]}])
+    'committee of 2: nequip; mace'
+    """
+    names = [" + ".join(map(term, part.get("terms") or [part])) for part in each]
+    if family != "committee":
+        return " + ".join(names)
+    return f"committee of {len(names)}: {'; '.join(dict.fromkeys(names))}"
 
 
 def term(values: dict[str, Any]) -> str:

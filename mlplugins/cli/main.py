@@ -30,6 +30,7 @@ WIDTH = 79
 OTHER_WORDS = {
     **dict.fromkeys(("install", "compile", "make"), "build"),
     **dict.fromkeys(("validate", "verify", "parity"), "check"),
+    **dict.fromkeys(("ensemble", "combine", "average"), "committee"),
     **dict.fromkeys(("analyze", "analyse", "analysis", "msd", "diffusion", "report"), "conductivity"),
     **dict.fromkeys(("import", "load", "download"), "convert"),
     **dict.fromkeys(("status", "env", "version", "diagnose"), "doctor"),

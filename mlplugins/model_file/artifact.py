@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,13 +153,41 @@ class Artifact:
         >>> round(load(file).evaluate([dimer])[0].energy, 12)
         -1.0
         """
-        if len(structures) == 0:
-            return []
         if uncertainty and not self.has_uncertainty:
             raise BadInput(
                 f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): add it with "
                 "`mlplugins uncertainty`, or give several models, whose spread stands for it"
             )
+        cache = lists or NeighborCache()
+        return self._evaluated(
+            structures, lambda inputs: [self._model.evaluate(inputs, cache, virials, uncertainty)]
+        )[0]
+
+    @property
+    def n_members(self) -> int:
+        """Members of a committee in one file; 1 of other models."""
+        return self._model.n_members if isinstance(self._model, EdgeGradientModel) else 1
+
+    def members(
+        self, structures: Sequence[StructureLike], virials: bool = False, lists: NeighborCache | None = None
+    ) -> list[list[Results]]:
+        """Results of every member of a committee in one file, the first index; of another model its own.
+
+        Arguments and errors as of `evaluate`.
+        """
+        model, cache = self._model, lists or NeighborCache()
+        if self.n_members == 1 or not isinstance(model, EdgeGradientModel):
+            return [self.evaluate(structures, virials, lists)]
+        return self._evaluated(structures, lambda inputs: model.members(inputs, cache, virials))
+
+    def _evaluated(
+        self,
+        structures: Sequence[StructureLike],
+        model: Callable[[list[Prepared]], list[list[Results]]],
+    ) -> list[list[Results]]:
+        """What `model` says of the structures, which are checked before, and its results after."""
+        if len(structures) == 0:
+            return [[] for _ in range(self.n_members)]
         for index, given in enumerate(structures):
             self.require_state(getattr(given, "info", {}), f"structure {index}")
         inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
@@ -167,13 +195,14 @@ class Artifact:
             self._require_known_elements(structure, index)
         try:
             with runtime.running():
-                results = self._model.evaluate(inputs, lists or NeighborCache(), virials, uncertainty)
+                found = model(inputs)
         except runtime.FAILURES as error:
             if isinstance(error, RunFailed):
                 raise
             raise RunFailed(f"model '{self.path}' failed: {runtime.reason(error)}") from error
-        require_finite(inputs, results, self.cutoff)
-        return results
+        for results in found:
+            require_finite(inputs, results, self.cutoff)
+        return found
 
     def require_state(self, info: Mapping[str, Any], where: str) -> None:
         """Refuse a structure with another charge or spin than the model is of.

@@ -46,8 +46,8 @@ class ModelCard:
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The terms of a `sum`, each with its `family`; none of another model."""
-        return list(self.hyperparameters["terms"]) if self.family == "sum" else []
+        """The terms of a `sum` or members of a `committee`, each with its `family`; none of another model."""
+        return parts(self.family, self.hyperparameters)
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -61,6 +61,16 @@ class ModelCard:
         """Format, name and hash of the file that the model was read from."""
         found: dict[str, Any] = self.details["source"]
         return found
+
+
+def parts(family: str | None, hyperparameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The terms of a `sum` or members of a `committee`, by what it was built from; none of another model.
+
+    >>> parts("sum", {"terms": [{"family": "zbl"}]}), parts("nequip", {"cutoff": 5.0})
+    ([{'family': 'zbl'}], [])
+    """
+    found = hyperparameters.get({"sum": "terms", "committee": "members"}.get(family or "", ""))
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
 
 
 def conditions(details: Mapping[str, Any]) -> dict[str, float]:
@@ -99,7 +109,7 @@ def repels(hyperparameters: Mapping[str, Any]) -> bool:
     >>> repels({"terms": [{"family": "nequip", "zbl": False}, {"family": "zbl"}]}), repels({"cutoff": 5.0})
     (True, False)
     """
-    terms = hyperparameters.get("terms") or []
+    inside = [*(hyperparameters.get("terms") or []), *(hyperparameters.get("members") or [])]
     return (
-        bool(hyperparameters.get("zbl")) or hyperparameters.get("family") == "zbl" or any(map(repels, terms))
+        bool(hyperparameters.get("zbl")) or hyperparameters.get("family") == "zbl" or any(map(repels, inside))
     )

@@ -37,6 +37,11 @@ class Program:
         # of the graph alone in files of earlier versions
         self._variance_of_found = len(potential.posterior_features.schema.arguments) == 3
 
+    @property
+    def n_members(self) -> int:
+        """Members of a committee; 1 of other models."""
+        return int(getattr(self.potential, "n_members", 1))
+
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
         found: dict[str, Tensor] = self.potential(*graph) if self._takes_fields else self.potential(graph)
@@ -112,19 +117,55 @@ class EdgeGradientModel:
         i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
         graph = Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
         found = self._program.predict(graph)
-        energy = found["energy"]
         gradient = None
-        if energy.requires_grad:
-            (gradient,) = torch.autograd.grad(energy.sum(), vectors, allow_unused=True)
+        if found["energy"].requires_grad:
+            (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors, allow_unused=True)
+        results = self._derived(structures, pairs, found, gradient, virials)
+        return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
+
+    @property
+    def n_members(self) -> int:
+        """Members of a committee; 1 of other models."""
+        return self._program.n_members
+
+    def members(
+        self, structures: Sequence[Prepared], lists: NeighborCache, virials: bool = False
+    ) -> list[list[Results]]:
+        """Results of each member of a committee, from one backward pass: each has its own vectors."""
+        atoms = self._composed(structures)
+        pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
+        shared = pairs.vectors.to(self._device, self._dtype).detach()
+        vectors = shared.repeat(self.n_members, 1, 1).requires_grad_()  # (M, E, 3)
+        i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
+        graph = Graph(atoms.species, i, j, shared, atoms.system_on_device, atoms.starts[-1])
+        each = self._program.potential.members(graph, vectors)
+        total = torch.stack([found["energy"] for found in each]).sum()
+        gradients = [None] * len(each)
+        if total.requires_grad:
+            (whole,) = torch.autograd.grad(total, vectors, allow_unused=True)
+            gradients = gradients if whole is None else list(whole)
+        pieces = zip(each, gradients)
+        return [self._derived(structures, pairs, found, gradient, virials) for found, gradient in pieces]
+
+    def _derived(
+        self,
+        structures: Sequence[Prepared],
+        pairs: NeighborPairs,
+        found: dict[str, Tensor],
+        gradient: Tensor | None,
+        virials: bool,
+    ) -> list[Results]:
+        """What a model found, and the gradient of its energy with respect to the vectors."""
+        atoms = self._composed(structures)
         gradient = torch.zeros_like(pairs.vectors) if gradient is None else gradient.cpu()
         sums = torch.ops.mlplugins.forces_and_virials(
             gradient, pairs.vectors, pairs.centers, pairs.neighbors, atoms.system, len(structures), virials
         )
-        energies = energy.detach().cpu().numpy() + atoms.baseline  # the sum is in float64
+        energies = found["energy"].detach().cpu().numpy() + atoms.baseline  # the sum is in float64
         results = _by_structure(structures, atoms.starts, energies, *(t.numpy() for t in sums))
         if any(name in QUANTITIES for name in found if name != "energy"):
             results = _with_more(results, found, [len(s.numbers) for s in structures])
-        return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
+        return results
 
     def _composed(self, structures: Sequence[Prepared]) -> _Composition:
         """What depends on the elements only, kept while they stay the same."""

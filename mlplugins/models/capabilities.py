@@ -121,7 +121,9 @@ class HasHead:
 
 def predicts_variance(potential: Potential) -> bool:
     """Whether `posterior_features` of this model is more than zero."""
-    return any(isinstance(part, PredictsVariance) and part.has_variance() for part in potential.parts())
+    return any(
+        isinstance(part, PredictsVariance) and part.has_variance() for part in [potential, *potential.parts()]
+    )
 
 
 def forget_uncertainty(potential: Potential) -> None:

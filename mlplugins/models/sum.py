@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mlplugins import models
 from mlplugins.errors import BadInput
-from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.models import committee
+from mlplugins.models._composite import Composite, built
+from mlplugins.models.base import Potential
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
@@ -27,7 +28,7 @@ class Hyperparameters:
     terms: List[Dict[str, Any]] = field(default_factory=list)
 
 
-class Model(Potential):
+class Model(Composite):
     """Sum of the per-atom energies of its terms, and of what else they predict.
 
     >>> from mlplugins.models import lennard_jones
@@ -44,7 +45,7 @@ class Model(Potential):
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         if len(hyperparameters.terms) < 2:
             raise BadInput(f"sum: expected two 'terms' or more, got {len(hyperparameters.terms)}")
-        self._consist_of([_term(elements, dict(term)) for term in hyperparameters.terms])
+        self._consist_of(built(elements, hyperparameters.terms, "sum: term"))
 
     @classmethod
     def of(cls, terms: List[Potential]) -> "Model":
@@ -55,48 +56,23 @@ class Model(Potential):
 
     @torch.jit.unused
     def _consist_of(self, terms: List[Potential]) -> None:
-        cutoff = max(term.cutoff for term in terms)
-        n_layers = max(term.n_layers for term in terms)
-        Potential.__init__(self, cutoff, n_layers, max(term.exchange_width for term in terms))
-        self.reach = max(term.reach for term in terms)
-        if n_layers > 1:  # engines take a model that reaches no further than its cutoff for one layer
-            self.reach = max(self.reach, (1 + 1e-6) * cutoff)
+        if any(isinstance(term, committee.Model) for term in terms):
+            raise BadInput(
+                "sum: a committee stands alone: give the other terms to each of its members, and make the "
+                "committee of these"
+            )
+        self._hold(terms)
         self.predicts = _predicted(terms)
         self.names: List[str] = list(self.predicts)
-        self.terms = nn.ModuleList(terms)
-        self.cutoffs: List[float] = [term.cutoff for term in terms]
         self.feature_widths: List[int] = [term.feature_width for term in terms]
         self.feature_width = sum(self.feature_widths)
-
-    @torch.jit.unused
-    def initialise(self, statistics: TrainingStatistics) -> None:
-        for term in self.potentials():
-            # the neighbours of a uniform density
-            neighbors = statistics.average_neighbors * (term.cutoff / self.cutoff) ** 3
-            term.initialise(TrainingStatistics(neighbors, statistics.force_rms))
-
-    @torch.jit.unused
-    def stage(self, name: str) -> int:
-        _, index, rest = name.split(".", 2)
-        term = self.potentials()[int(index)]
-        stage = term.stage(rest)
-        return self.n_layers + 1 if stage > term.n_layers else stage
-
-    @torch.jit.unused
-    def potentials(self) -> List[Potential]:
-        """The terms."""
-        return [term for term in self.terms if isinstance(term, Potential)]
-
-    @torch.jit.unused
-    def parts(self) -> List[Potential]:
-        return [part for term in self.potentials() for part in term.parts()]
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
         total: Dict[str, Tensor] = {}
         features: List[Tensor] = []
         for index, term in enumerate(self.terms):
-            part = term(self._within(graph, r, self.cutoffs[index]))
+            part = term(self.within(graph, r, self.cutoffs[index]))
             if "feature" in part:
                 features.append(part["feature"])
             for name in self.names:
@@ -114,7 +90,7 @@ class Model(Potential):
         features: List[Tensor] = []
         first = 0
         for index, term in enumerate(self.terms):
-            part = self._within(graph, r, self.cutoffs[index])
+            part = self.within(graph, r, self.cutoffs[index])
             own: Dict[str, Tensor] = {}
             width = self.feature_widths[index]
             if width > 0:
@@ -124,15 +100,6 @@ class Model(Potential):
             total = total + residual
             features.append(psi)
         return total, torch.cat(features, dim=1)
-
-    def _within(self, graph: Graph, r: Tensor, cutoff: float) -> Graph:
-        """The graph of the edges shorter than `cutoff`; `r` (E,) are their lengths."""
-        if cutoff >= self.cutoff:
-            return graph
-        kept = torch.nonzero(r < cutoff).squeeze(1)
-        i, j = graph.centers.index_select(0, kept), graph.neighbors.index_select(0, kept)
-        v = graph.vectors.index_select(0, kept)
-        return Graph(graph.species, i, j, v, graph.system, graph.n_centers)
 
 
 def _predicted(terms: List[Potential]) -> Tuple[str, ...]:
@@ -145,16 +112,3 @@ def _predicted(terms: List[Potential]) -> Tuple[str, ...]:
                 "expected one such term at most, leave the others out"
             )
     return tuple(name for name in QUANTITIES if name in counts)
-
-
-def _term(elements: List[str], values: Dict[str, Any]) -> Potential:
-    name = values.pop("family", None)
-    if not isinstance(name, str):
-        raise BadInput("sum: every term needs a 'family'")
-    family = models.family(name)
-    try:
-        hyperparameters = family.Hyperparameters(**values)
-    except TypeError as error:
-        raise BadInput(f"sum: term '{name}': {error}") from error
-    model: Potential = family.Model(elements, hyperparameters)
-    return model

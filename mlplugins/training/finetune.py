@@ -125,6 +125,11 @@ def base_reader(path: Path, head: str | None = None) -> Reader:
                 f"{path}: '{checkpoint.family}' is solved in closed form, there is nothing to fine-tune: "
                 "train it anew, or learn a difference with data.prior"
             )
+        if checkpoint.family == "committee":
+            raise BadInput(
+                f"{path}: a committee: fine-tune each of its members, from different seeds, and make a "
+                "committee of the results (`mlplugins committee`)"
+            )
         forget_uncertainty(checkpoint.potential)
         origin = checkpoint.details.get("source") or {"format": "mlplugins", "file": path.name}
         source = {**conditions(checkpoint.details), **origin, "sha256": files.sha256(path)}

@@ -120,6 +120,11 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
         BadInput: hyper-parameters that the family refuses, or a family without anything to train.
     """
     family = configuration.model.family
+    if family == "committee":
+        raise BadInput(
+            "model.family 'committee': its members are trained apart: configure one of them, train it with "
+            "several seeds, and make a committee of the results (`mlplugins committee`)"
+        )
     with torch.random.fork_rng(devices=[]), like_this_machine("model"):
         torch.manual_seed(configuration.seed)
         potential: Potential = models.family(family).Model(sets.elements, configuration.hyperparameters)

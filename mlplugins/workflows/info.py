@@ -7,6 +7,7 @@ from typing import Any
 
 from mlplugins import elements
 from mlplugins.model_file.archive import layers
+from mlplugins.model_file.card import parts
 from mlplugins.workflows import _contents
 
 
@@ -55,7 +56,7 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "bytes": archive.path.stat().st_size,
         "name": archive.name,
         "family": ours.family if ours else None,
-        "parts": _parts(record) if ours and ours.family == "sum" else [],
+        "parts": parts(ours and ours.family, _section(record, "hyperparameters")),
         "wraps": entries.family if entries and not ours else None,
         "format": entries.format if entries else None,
         "elements": [elements.symbol(number) for number in capabilities["atomic_types"]],
@@ -74,12 +75,6 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "references": {kind: items for kind, items in archive.references.items() if items},
         "record": record,
     }
-
-
-def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The terms of a sum, each with its `family`."""
-    terms = _section(record, "hyperparameters").get("terms")
-    return [term for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
 
 
 def _data(record: dict[str, Any]) -> dict[str, Any] | None:

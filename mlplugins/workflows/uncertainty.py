@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mlplugins import checkpoints, elements, errors, files
-from mlplugins.checkpoints import exported, native
+from mlplugins import elements, errors, files
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
-from mlplugins.model_file.archive import read_archive
 from mlplugins.model_file.card import contradiction
 from mlplugins.model_file.write import save
 from mlplugins.models import composition
@@ -30,6 +28,7 @@ from mlplugins.uncertainties import llpr
 from mlplugins.uncertainties.llpr import Scales, WeightPosterior
 from mlplugins.uncertainties.quality import quality
 from mlplugins.uncertainties.rows import FeatureRows, rows
+from mlplugins.workflows import _models
 
 WHERE = "keys (--keys)"
 LEFT = 0.25
@@ -84,7 +83,7 @@ def uncertainty(
         BadInput: a family without a last layer, frames of the training among those held out, no labels.
     """
     _require_outputs(Path(output), plot)
-    found, dtype, portable = _read(Path(model))
+    found, dtype, portable = _models.read(Path(model))
     layer = _last_layer(found)
     frames = _frames(found, data, held_out, keys or {})
     potential = copy.deepcopy(found.potential).double().eval()
@@ -119,19 +118,6 @@ def _require_outputs(output: Path, plot: Path | str | None) -> None:
         with errors.needed("plot (--plot)", "analysis"):
             from mlplugins import plotting
         plotting.require_writable(Path(plot), "plot")
-
-
-def _read(path: Path) -> tuple[Checkpoint, str, bool]:
-    """The model, the precision in which it computes, whether its file is portable."""
-    path = files.in_folder(path, "model.pt")
-    if checkpoints.is_native(path):
-        found = native.read(path)
-        return found, str(found.details["configuration"]["training"]["dtype"]), False
-    found = checkpoints.read(path)
-    entries = read_archive(path).entries if exported.recognises(path) else None
-    if entries is None:
-        return found, "float32", False
-    return found, entries.dtype or "float32", bool(entries.record.get("portable"))
 
 
 def _last_layer(found: Checkpoint) -> Any:

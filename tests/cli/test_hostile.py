@@ -373,6 +373,7 @@ def test_outputs_are_tried_before_the_work(command, tmp_path, capsys, monkeypatc
     Path("file").write_text("")
     inputs = {
         "check": ["m.pt", "a.cif"],
+        "committee": ["m.pt", "n.pt"],
         "evaluate": ["m.pt", "a.xyz"],
         "select": ["a.xyz", "-n", "1", "-o", "b.xyz"],
         "ipi-driver": ["m.pt", "a.xyz"],

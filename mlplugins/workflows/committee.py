@@ -1,0 +1,149 @@
+"""Several models as one file: a committee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlplugins import files
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput
+from mlplugins.model_file.archive import layers
+from mlplugins.model_file.card import conditions
+from mlplugins.model_file.write import save
+from mlplugins.models import committee as committees
+from mlplugins.workflows import _models
+
+
+def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> dict[str, Any]:
+    """Write the committee of several models: their mean, whose uncertainty is their spread, in one file.
+
+    Args:
+        models: two files or more: model.pt, folders of runs, or checkpoints that `convert` reads, of networks
+            for the same elements, in the same precision. Two that are the same model are refused.
+        output: the model.pt to write.
+
+    Returns:
+        What `mlplugins committee --json` writes.
+
+    Raises:
+        BadInput: fewer than two files, models of different elements, precision, charge, spin or predictions,
+            one that is given twice, or a file that does not hold weights.
+        RunFailed: the file cannot be written.
+
+    >>> import tempfile
+    >>> from mlplugins.model_file.card import ModelCard
+    >>> from mlplugins.models import lennard_jones
+    >>> folder = tempfile.mkdtemp()
+    >>> for k in range(2):
+    ...     parameters = {"epsilon": 0.01 + 0.001 * k, "cutoff": 6.0}
+    ...     potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
+    ...     card = ModelCard("lennard-jones", ["Ar"], [0.0], details={"hyperparameters": parameters})
+    ...     save(potential, f"{folder}/{k}.pt", card)
+    >>> record = committee([f"{folder}/0.pt", f"{folder}/1.pt"], f"{folder}/model.pt")
+    >>> record["n_members"], record["elements"]
+    (2, ['Ar'])
+    """
+    if len(models) < 2:
+        raise BadInput(f"committee: expected two models or more, got {len(models)}")
+    files.require_writable(Path(output), "output")
+    paths = [Path(model) for model in models]
+    first, dtype, portable = _models.read(paths[0])
+    found = [first]
+    for path in paths[1:]:
+        one, other, plain = _models.read(path)
+        if set(one.elements) == set(first.elements) and one.elements != first.elements:
+            one, other, plain = _models.read(path, first.elements)
+        _require_alike((paths[0], first, dtype), (path, one, other))
+        found.append(one)
+        portable = portable or plain
+    _require_different(paths, found)
+    potential, card = _joined(paths, found)
+    save(potential, output, card, dtype, portable)
+    return {
+        "model": str(output),
+        "family": "committee",
+        "n_members": len(found),
+        "parts": card.parts,
+        "elements": card.elements,
+        "cutoff_A": potential.cutoff,
+        "layers": layers(potential.reach, potential.cutoff),
+        "parameters": card.details["n_parameters"],
+        "dtype": dtype,
+        "portable": portable,
+        "source": card.source,
+    }
+
+
+Read = tuple[Path, Checkpoint, str]
+"""A file, its model, the precision in which it computes."""
+
+
+def _require_alike(first: Read, other: Read) -> None:
+    """Refuse a member that is no model of the same quantity."""
+    pairs = {
+        "elements": (first[1].elements, other[1].elements),
+        "precision": (first[2], other[2]),
+        "charge and spin": (conditions(first[1].details), conditions(other[1].details)),
+    }
+    remedy = {
+        "elements": "`mlplugins convert --elements` keeps the common ones",
+        "precision": "`mlplugins convert --dtype` writes one in another",
+        "charge and spin": "convert the checkpoints with the same `--charge` and `--spin`",
+    }
+    for what, (expected, got) in pairs.items():
+        if expected != got:
+            raise BadInput(
+                f"committee: {other[0]} has other {what} than {first[0]}: expected {_words(expected)}, got "
+                f"{_words(got)}; {remedy[what]}"
+            )
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k.removeprefix('total_')} {v:g}" for k, v in value.items()) or "none stated"
+    return value if isinstance(value, str) else " ".join(value)
+
+
+def _require_different(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:
+    """A model that is counted twice makes the others look less uncertain."""
+    states = [one.potential.state_dict() for one in found]
+    for k, state in enumerate(states):
+        for j in range(k):
+            same = found[j].hyperparameters == found[k].hyperparameters and state.keys() == states[j].keys()
+            if same and all(torch.equal(state[name], states[j][name]) for name in state):
+                raise BadInput(f"committee: {paths[k]} holds the same weights as {paths[j]}: leave one out")
+
+
+def _joined(paths: Sequence[Path], found: Sequence[Checkpoint]) -> tuple[committees.Model, Checkpoint]:
+    first = found[0]
+    baselines = np.array([one.baseline for one in found])
+    mean = baselines.mean(axis=0)
+    potentials = [one.potential.double() for one in found]
+    potential = committees.Model.of(potentials, torch.tensor(baselines - mean)).eval()
+    members = [{"family": one.family, **one.hyperparameters} for one in found]
+    source = {
+        "format": "committee",
+        "file": ", ".join(str(path) for path in paths),
+        "sha256": [files.sha256(files.in_folder(path, "model.pt")) for path in paths],
+        **conditions(first.details),
+    }
+    details = {
+        "hyperparameters": {"members": members},
+        "n_parameters": sum(p.numel() for p in potential.parameters()),
+        "source": source,
+    }
+    card = Checkpoint(
+        family="committee",
+        elements=first.elements,
+        baseline=mean.tolist(),
+        name=f"committee of {len(found)} for {'-'.join(first.elements)}",
+        details=details,
+        references=list(dict.fromkeys(paper for one in found for paper in one.references)),
+        potential=potential,
+    )
+    return potential, card
