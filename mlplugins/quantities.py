@@ -2,14 +2,20 @@
 
 Data files, batches, the loss, errors, log.csv, plots, outputs of model.pt and what engines pass on are loops
 over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, direct forces) is one more
-record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own.
+record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own. A vector of the system
+and a scalar of every atom:
 
     Quantity(
         name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,), extensive=True,
         additive=True, output="mlplugins::dipole", ase="dipole", ipi="dipole",
     )
+    Quantity(
+        name="charges", noun="charge", symbol="q", unit="e", per="atom", output="mlplugins::charges",
+        ase="charges", ipi="charges",
+    )
 
 How its components behave under rotation and inversion is `irreps`; `check` and `FamilySuite` test that.
+`tests/test_quantities.py` compares every record with metatomic, ASE and e3nn.
 """
 
 from __future__ import annotations
@@ -65,7 +71,7 @@ class Quantity:
             attribute of `Results`.
         noun: in titles.
         symbol: in tables.
-        unit: of labels and predictions everywhere in the package, as metatomic spells units.
+        unit: of labels and predictions everywhere in the package, as metatomic spells units (eV/A^3, e*A).
         irreps: of its components under rotation and inversion, as e3nn spells them (1o: a vector, 1e: an
             axial vector such as a magnetic moment).
         per: whether there is one for each `atom` or one for each `system`. What a family returns per atom is
@@ -85,10 +91,13 @@ class Quantity:
         required: every frame must have it.
         loss: default weight in the loss.
         milli: errors are given in thousandths of the unit.
-        output: name of the output of a metatomic model; None: engines derive it.
+        output: name of the output of a metatomic model: one that metatomic knows, else `mlplugins::…`; None
+            only for a derivative, which engines compute.
         description: of that output.
-        ase, ase_per_atom: property of an ASE calculator: the quantity, and its share of every atom.
-        ipi: key of i-PI's extras; None if it has a place of its own in i-PI's protocol.
+        ase, ase_per_atom: the quantity, and its share of every atom, among ASE's own properties
+            (`ase.calculators.calculator.all_properties`; other names fail). Without `ase` the calculator
+            has it in `results` under `name`, and no `get_…` method returns it.
+        ipi: key of i-PI's extras; None if it is not passed on, or has a place of its own in i-PI's protocol.
         lammps: names in LAMMPS, thermo keywords or columns of a dump.
     """
 

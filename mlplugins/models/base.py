@@ -2,8 +2,10 @@
 
 A family is one file with `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes a
 `Graph` (`mlplugins.structures.graph`) and returns `energy`, (n_centers,), per-atom energies in eV without the
-composition baseline. It may return more per-atom quantities under their own keys. With ghosts present a
-family calls `self.exchange(h)` on its node features before each layer after the first.
+composition baseline. Further quantities, also (n_centers, …), are entries with the names of their records in
+`mlplugins.quantities`, and listed in `predicts`. Nodes from n_centers on are ghosts: their species is needed,
+their values are not. With ghosts present a family calls `self.exchange(h)` on its node features before each
+layer after the first.
 
 Files of this package and of `nn` do not postpone annotations: TorchScript reads them.
 """

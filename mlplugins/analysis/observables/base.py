@@ -1,7 +1,8 @@
 """Contract of an observable: computed at one temperature, with its own place in JSON, figures and report.
 
 A file `observables/NAME.py` with an instance `OBSERVABLE` of a subclass is all there is to add: it is found
-by its name, computed for every temperature, and every hook that it overrides appears in the report.
+by its name, computed for every temperature, and every hook that it overrides is called. On the page of the
+report appear `section`, `figures`, `checks` and `sentence`, on the terminal `lines`, on both `doubts`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Observable(Generic[Found]):
 
         Args:
             sample: pooled runs with their fit and the settings.
-            notes: to be appended to: warnings on what could not be had.
+            notes: to be appended to: warnings on what could not be had, without the temperature, which is
+                put before them.
 
         Raises:
             BadInput: settings that make no sense for this sample.
@@ -55,11 +57,11 @@ class Observable(Generic[Found]):
         raise NotImplementedError
 
     def as_json(self, found: Found) -> dict[str, object]:
-        """Values of `keys`."""
+        """Values of `keys`; NaN becomes null in the file."""
         return {}
 
     def doubts(self, found: Found | None, sample: Sample) -> list[str]:
-        """Warnings about the result, and about contradictions with the main numbers."""
+        """Warnings about the result and its contradictions with the main numbers, without the temperature."""
         return []
 
     def figures(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, Figure]:
@@ -67,11 +69,12 @@ class Observable(Generic[Found]):
         return {}
 
     def section(self, found: Sequence[tuple[RunResult, Found]]) -> list[str]:
-        """Section of the report: HTML with its own heading."""
+        """Section of the report: pieces of HTML, first its heading, `<h2>…</h2>`; then e.g. `<p>…</p>` or
+        `markup.table(…)`, which escapes its cells."""
         return []
 
     def checks(self, run: RunResult, found: Found) -> list[tuple[str, str]]:
-        """(name, value) for the section on independent checks."""
+        """(name, value), as text, for the section on independent checks."""
         return []
 
     def sentence(self, found: Sequence[tuple[RunResult, Found]], cite: Cite) -> str:
