@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlplugins.analysis.study import conductivity
     from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
+    from mlplugins.labels import label
     from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
     from mlplugins.workflows.committee import committee
@@ -34,6 +35,7 @@ __all__ = [
     "export_checkpoint",
     "finetune",
     "info",
+    "label",
     "select",
     "simulate",
     "train",
@@ -50,6 +52,7 @@ _PLACES = {
     "export_checkpoint": "mlplugins.workflows.convert",
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
+    "label": "mlplugins.labels",
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",

@@ -17,6 +17,7 @@ EVERYWHERE = {"structures"}
 ALLOWED = {
     "cli": {
         "cli",
+        "labels",
         "workflows",
         "training",
         "engines",
@@ -49,6 +50,7 @@ ALLOWED = {
     "checks": {"checks", "engines", "model_file", "ops"},
     "engines": {"engines", "dynamics", "model_file", "ops"},
     "dynamics": {"dynamics"},
+    "labels": {"labels", "dynamics", "model_file"},
     "model_file": {"model_file", "models", "ops"},
     "analysis": {"analysis"},
     "structures": {"structures"},
@@ -59,6 +61,7 @@ FORBIDDEN_PACKAGES = {
     "models": {"ase", "metatomic", "metatensor", "lightning", "pydantic", "yaml"},
     "engines": {"lightning", "e3nn"},
     "dynamics": {"torch", "lightning", "metatomic", "metatensor", "e3nn"},
+    "labels": {"torch", "lightning", "metatomic", "metatensor", "e3nn"},
     "model_file": {"lightning", "e3nn"},
     "analysis": {"torch", "lightning", "metatomic", "metatensor", "e3nn"},
     "structures": {"lightning", "metatomic", "metatensor", "e3nn"},
@@ -193,7 +196,7 @@ def test_one_reader_of_yaml_and_one_writer_of_whole_files():
 
 
 OF_A_CONTRACT = {"Hyperparameters", "Model", "Settings", "Interaction"}
-"""Names that every family or solver has, or that its paper uses."""
+"""Names that every family, solver or kind of label has, or that its paper uses."""
 
 
 def test_a_class_name_means_one_thing():

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from mlplugins import engines, files
+from mlplugins.dynamics.process import RunningStage
 from mlplugins.dynamics.run import Run
 from mlplugins.engines.base import Engine
 from mlplugins.errors import BadInput
 from mlplugins.simulation.plan import Campaign
-from mlplugins.simulation.process import RunningStage
 
 STATUS, LOCK = "status.json", ".lock"
 POLL_S = 0.25

@@ -87,11 +87,12 @@ class RunningStage:
                 env={**os.environ, **command.environment},
                 start_new_session=True,  # Ctrl-C is ours to handle: the hosts then end in order
                 pass_fds=(self._lock,),
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel end this process (SIGTERM) when its parent ends."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlplugins.simulation import process
-from mlplugins.simulation.process import Command, RunningStage, Stage
+from mlplugins.dynamics import process
+from mlplugins.dynamics.process import Command, RunningStage, Stage
 
 
 def _python(code: str, output: str = "out") -> Command:
@@ -61,7 +61,7 @@ def test_a_failing_servant_fails_the_stage(tmp_path, monkeypatch):
 )
 def test_children_of_a_killed_command_end(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from mlplugins.simulation.process import *\n"
+        "import sys, time; from pathlib import Path; from mlplugins.dynamics.process import *\n"
         "child = Command((sys.executable, '-c', "
         "'import os, time; print(os.getpid(), flush=True); time.sleep(60)'), 'out')\n"
         "stage = RunningStage(Stage('a', child), Path('.'), 0); time.sleep(60)"

@@ -1,0 +1,347 @@
+"""Labelling frames: what comes out, what is refused, and what a store looks like after failures and kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+from mlplugins.cli import main
+from mlplugins.errors import BadInput
+from mlplugins.labels import label
+from mlplugins.labels._store import LabelStore
+from tests import warm
+
+EMT_KIND = {"kind": "emt"}
+
+
+@pytest.fixture(autouse=True)
+def _warm(warm_start):
+    """Workers are forks of this process."""
+
+
+def _copper(count, seed=0):
+    frames = []
+    for number in range(count):
+        atoms = bulk("Cu", cubic=True, a=3.6 + 0.01 * number)
+        atoms.rattle(0.05, seed=seed + number)
+        frames.append(atoms)
+    return frames
+
+
+def test_labels_are_those_of_the_code(tmp_path):
+    frames = _copper(3)
+    found = label(frames, EMT_KIND, tmp_path / "out.extxyz", tmp_path / "store")
+    assert not found.failed
+    assert not found.waiting
+    for asked, got in zip(frames, read(tmp_path / "out.extxyz", ":")):
+        asked.calc = EMT()
+        assert got.get_potential_energy() == pytest.approx(asked.get_potential_energy(), abs=1e-6)
+        np.testing.assert_allclose(got.get_forces(), asked.get_forces(), atol=1e-6)
+        np.testing.assert_allclose(got.get_stress(), asked.get_stress(), atol=1e-7)
+        assert str(got.info["label_code"]).startswith("EMT")
+
+
+def test_nothing_is_labelled_twice(tmp_path):
+    """Not a frame that is there twice, nor one that another call labelled."""
+    frames = _copper(4)
+    label(frames[:3], EMT_KIND, store=tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/label.extxyz")}
+    found = label([*frames, frames[0].copy()], EMT_KIND, store=tmp_path)
+    assert len(found.frames) == 4
+    assert all(path.stat().st_mtime_ns == before for path, before in times.items())
+    assert len(list(tmp_path.glob("*/attempt_*"))) == 4
+
+
+def test_a_store_of_other_settings_is_refused(tmp_path):
+    lj = {"kind": "calculator", "calculator": "ase.calculators.lj.LennardJones", "arguments": {"sigma": 2.2}}
+    label(_copper(1), lj, store=tmp_path)
+    with pytest.raises(BadInput, match="'arguments' was {'sigma': 2.2}, is {'sigma': 2.3}"):
+        label(_copper(1), {**lj, "arguments": {"sigma": 2.3}}, store=tmp_path)
+    label(_copper(1), {**lj, "parallel": 2, "timeout": 5.0}, store=tmp_path)  # how, not what
+
+
+def test_what_cannot_be_a_label_is_a_failure_with_its_reason(tmp_path):
+    """Forces beyond all sense; an element that EMT does not know; the good frame between them is labelled."""
+    squeezed = Atoms("Cu2", [[0, 0, 0], [0.5, 0, 0]], cell=[9, 9, 9], pbc=True)
+    found = label([squeezed, _copper(1)[0], bulk("Fe")], EMT_KIND, tmp_path / "out.extxyz")
+    assert len(found.frames) == 1
+    reasons = [item["reason"] for item in found.failed]
+    assert "'max_force' is 100 eV/Å" in reasons[0]
+    assert "NotImplementedError: No EMT-potential for Fe" in reasons[1]
+    record = json.loads((Path(found.failed[0]["folder"]) / "failed.json").read_text())
+    assert record["attempts"][0]["reason"] == reasons[0]
+    assert found.store == tmp_path / "out.labels"
+
+
+def test_energies_far_from_their_composition_are_not_given_out(tmp_path):
+    frames = [Atoms("Cu", cell=[9, 9, 9], pbc=True, positions=[[k, 0, 0]]) for k in range(5)]
+    for number, atoms in enumerate(frames):
+        atoms.info["charge"] = number
+    command = "cp structure.extxyz o.xyz && sed -i 's/charge=4/energy=9/; s/charge=./energy=1/' o.xyz"
+    command += " && sed -i 's/pos:R:3/pos:R:3:forces:R:3/; s/0.00000000 *0.00000000$/0 0 0 0 0/' o.xyz"
+    settings = {"kind": "command", "command": command, "output": "o.xyz"}
+    found = label(frames, settings, store=tmp_path)
+    assert [item["reason"][:18] for item in found.failed] == ["9 eV per atom; the"]
+    assert len(found.frames) == 4
+
+
+def test_attempts_with_other_settings(tmp_path):
+    """The second attempt has the settings of `retries`; the first stays for inspection."""
+    good = "cp ../../good.extxyz out.extxyz; echo converged"
+    frame = _copper(1)[0]
+    frame.calc = EMT()
+    frame.get_potential_energy()
+    frame.get_forces()
+    settings = {
+        "kind": "command",
+        "command": "echo electrons lost; exit 3",
+        "output": "out.extxyz",
+        "converged": "converged",
+    }
+    store = tmp_path / "s"
+    failed = label([frame], settings, store=store)
+    assert failed.failed[0]["reason"] == "command.log does not say 'converged'"
+    folder = Path(failed.failed[0]["folder"])
+    write(store / "good.extxyz", frame)
+    # further settings are further attempts: nobody has to delete anything
+    again = label([frame], {**settings, "retries": [{"command": good}]}, store=store)
+    assert not again.failed
+    assert again.frames[0].get_potential_energy() == pytest.approx(frame.get_potential_energy())
+    assert again.frames[0].info["label_attempt"] == 2
+    outcome = json.loads((folder / "attempt_1" / "outcome.json").read_text())
+    assert outcome["lines"] == ["electrons lost"]
+    assert not (folder / "failed.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("sleep 60", "'sh' ran longer than 0.3 s"),
+        ("kill -9 $PPID; sleep 1", "ended by signal 9 (Killed)"),
+    ],
+)
+def test_codes_that_hang_or_take_the_process_with_them(tmp_path, command, reason):
+    """The next structure is labelled all the same."""
+    frame, other = _copper(2)
+    other.calc = EMT()
+    other.get_forces()
+    write(tmp_path / "good.extxyz", other)
+    run = f"if cmp -s structure.extxyz ../../../bad; then {command}; else cp ../../../good.extxyz o.xyz; fi"
+    write(tmp_path / "bad", frame, format="extxyz")
+    settings = {"kind": "command", "command": run, "output": "o.xyz", "timeout": 0.3}
+    found = label([frame, other], settings, store=tmp_path / "s")
+    assert len(found.frames) == 1
+    assert reason in found.failed[0]["reason"]
+
+
+def test_results_of_another_structure_are_refused(tmp_path):
+    frame, other = _copper(2)
+    other.calc = EMT()
+    other.get_forces()
+    write(tmp_path / "other.extxyz", other)
+    settings = {"kind": "command", "command": f"cp {tmp_path}/other.extxyz o.extxyz", "output": "o.extxyz"}
+    found = label([frame], settings, store=tmp_path / "s")
+    assert "computed another cell" in found.failed[0]["reason"]
+
+
+def test_labels_by_hand(tmp_path):
+    """Folders are written, the command waits, and continues when results are there."""
+    frames = _copper(2)
+    settings = {"kind": "files", "command": "cat POSCAR > seen", "structure": "POSCAR", "jobs": 1}
+    found = label(frames, settings, tmp_path / "out.extxyz")
+    assert found.waiting == 2
+    assert not (tmp_path / "out.extxyz").exists()
+    subprocess.run(["sh", str(found.script)], check=True)
+    folders = [path.parent for path in found.store.glob("*/seen")]
+    assert len(folders) == 2
+    for folder in folders:
+        atoms = read(folder / "POSCAR", format="vasp")
+        atoms.calc = EMT()
+        atoms.get_forces()
+        write(folder / "result.extxyz", atoms)
+    done = label(frames, settings, tmp_path / "out.extxyz")
+    assert (done.waiting, len(done.frames)) == (0, 2)
+    np.testing.assert_allclose(done.frames[0].positions, frames[0].positions, atol=1e-6)
+
+
+def test_jobs_of_a_scheduler(tmp_path):
+    """Each job of the array labels its part."""
+    frames = _copper(3)
+    found = label(frames, {**EMT_KIND, "jobs": 2}, store=tmp_path)
+    assert found.waiting == 3
+    for number in (0, 1):
+        subprocess.run(["sh", str(found.script), str(number)], check=True, env=os.environ)
+    assert len(label(frames, {**EMT_KIND, "jobs": 2}, store=tmp_path).frames) == 3
+
+
+def test_another_model_labels(tmp_path):
+    from mlplugins.model_file.card import ModelCard
+    from mlplugins.model_file.write import save
+    from mlplugins.models import lennard_jones
+
+    copper = lennard_jones.Model(["Cu"], lennard_jones.Hyperparameters(epsilon=0.4, sigma=2.3))
+    save(copper, tmp_path / "m.pt", ModelCard("lennard-jones", ["Cu"], [0.0]), "float64")
+    (tmp_path / "labels.yaml").write_text("kind: model\nmodel: m.pt\nstore: here\n")
+    found = label(_copper(1), tmp_path / "labels.yaml")
+    assert found.store == tmp_path / "here"
+    assert found.frames[0].info["label_code"] == "lennard-jones m.pt"
+    assert np.abs(found.frames[0].get_forces()).max() > 1e-3
+
+
+def test_tblite(tmp_path):
+    pytest.importorskip("tblite", reason="needs tblite (the extra labels)")
+    water = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    found = label([water], {"kind": "tblite", "retries": [{"method": "GFN1-xTB"}]}, store=tmp_path)
+    assert found.frames[0].get_potential_energy() == pytest.approx(-137.97, abs=0.02)  # -5.0704 hartree
+    failed = label([water], {"kind": "tblite", "max_iterations": 2}, store=tmp_path / "b").failed
+    assert "SCF not converged" in failed[0]["reason"]
+
+
+WRONG = {
+    "no kind": ({}, "missing key 'kind'"),
+    "another kind": ({"kind": "cp2"}, "did you mean 'cp2k'"),
+    "a wrong key": ({"kind": "emt", "time_out": 3}, "did you mean 'timeout'"),
+    "no input": ({"kind": "cp2k", "input": "no.inp"}, "no such file"),
+    "no calculator": ({"kind": "calculator", "calculator": "ase.Foo"}, "'ase.Foo'"),
+    "a retry of what cannot change": ({"kind": "emt", "retries": [{"store": "x"}]}, "same in every attempt"),
+    "a wrong retry": ({"kind": "emt", "retries": [{"metod": 1}]}, "'retries', 1: unknown key 'metod'"),
+    "no program": (
+        {"kind": "command", "command": "x", "output": "o", "structure": "a.qq"},
+        "format of 'a.qq'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_refused_before_the_work(tmp_path, case):
+    settings, message = WRONG[case]
+    with pytest.raises(BadInput, match=message.replace("(", r"\(")):
+        label(_copper(1), settings, store=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_wrong_frames_and_folders(tmp_path):
+    nan = bulk("Cu")
+    nan.positions[0, 0] = np.nan
+    with pytest.raises(BadInput, match="not finite"):
+        label([nan], EMT_KIND, store=tmp_path / "s")
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="holds no labels"):
+        label(_copper(1), EMT_KIND, store=tmp_path)
+
+
+def test_the_command(tmp_path, capsys):
+    write(tmp_path / "f.extxyz", [_copper(1)[0], bulk("Fe")])
+    (tmp_path / "l.yaml").write_text("kind: emt\n")
+    words = ["label", f"{tmp_path}/f.extxyz", "--config", f"{tmp_path}/l.yaml", "-o", f"{tmp_path}/o.extxyz"]
+    assert main.main([*words, "--json", f"{tmp_path}/l.json"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 labelled by EMT" in printed
+    assert "No EMT-potential for Fe" in printed
+    assert json.loads((tmp_path / "l.json").read_text())["n_labelled"] == 1
+    assert len(read(tmp_path / "o.extxyz", ":")) == 1
+
+
+DRIVER = """
+import sys
+from ase.io import read
+from mlplugins.labels import label
+settings = {"kind": "command", "command": sys.argv[2], "output": "o.extxyz", "parallel": 2}
+label(read(sys.argv[1], ":"), settings, store=sys.argv[3])
+"""
+
+
+def _killed(folder, kills, count):
+    """Label with a command that takes a moment and counts its ends, the driver killed at random moments."""
+    frames = _copper(count)
+    for atoms in frames:
+        atoms.calc = EMT()
+        atoms.get_forces()
+    write(folder / "frames.extxyz", frames)
+    (folder / "driver.py").write_text(DRIVER)
+    by_name = folder / "known"
+    by_name.mkdir()
+    store = folder / "store"
+    names = []
+    for atoms in frames:
+        names.append(LabelStore(store).add(atoms))
+        write(by_name / f"{names[-1]}.extxyz", atoms)
+    for path in store.iterdir():  # the store is the driver's to make
+        (path / "structure.extxyz").unlink()
+        path.rmdir()
+    command = (
+        'n=$(basename $(dirname "$PWD")); sleep 0.1; '
+        + f"cp {by_name}/$n.extxyz o.extxyz; echo $n >> {folder}/log"
+    )
+    words = [sys.executable, str(folder / "driver.py"), str(folder / "frames.extxyz"), command, str(store)]
+    rng = random.Random(1)
+    for _ in range(kills):
+        driver = subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
+        try:
+            driver.wait(rng.uniform(0.1, 1.0))
+        except subprocess.TimeoutExpired:
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.wait()
+    driver = subprocess.run(words, capture_output=True, text=True)
+    assert driver.returncode == 0, driver.stderr
+    return frames, names, store, (folder / "log").read_text().split()
+
+
+def _check_killed(folder, kills, count):
+    frames, names, store, log = _killed(folder, kills, count)
+    for atoms, name in zip(frames, names):
+        got = read(store / name / "label.extxyz")
+        assert got.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        # whoever labels holds the lock: no code runs to its end twice, but for one that ended in the moment
+        # of the kill, before its label was written
+        ends = log.count(name)
+        interrupted = len(list((store / name).glob("attempt_*"))) - 1
+        assert 1 <= ends <= 1 + interrupted, name
+    assert not list(store.glob("*/failed.json"))
+    assert not list(store.glob("*/attempt_*/outcome.json"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path):
+    _check_killed(tmp_path, kills=4, count=6)
+
+
+@pytest.mark.exhaustive
+def test_killed_at_thirty_random_moments(tmp_path):
+    _check_killed(tmp_path, kills=30, count=40)
+
+
+def test_a_worker_ends_with_its_driver(tmp_path):
+    """An orphan would label on, unseen, against whoever comes next."""
+    write(tmp_path / "f.extxyz", _copper(1))
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = f"echo $$ > {tmp_path}/pid; exec sleep 60"
+    words = [
+        sys.executable,
+        str(tmp_path / "driver.py"),
+        str(tmp_path / "f.extxyz"),
+        command,
+        str(tmp_path / "s"),
+    ]
+    driver = warm.Popen(words)
+    deadline = time.monotonic() + 20
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    child = int(pid.read_text())
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
