@@ -128,6 +128,19 @@ class Quantity:
     ipi: str | None = None
     lammps: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """A record that contradicts itself is refused where it is written, not after a training.
+
+        Raises:
+            ValueError: irreps that are not those of a tensor of this shape, or no name of an output.
+        """
+        self.turned(np.zeros(self.full_shape(1)), np.eye(3))
+        if self.derivative is None and self.output is None:
+            raise ValueError(
+                f"{self.name}: its values need an `output`, a name of metatomic's or mlplugins::{self.name}; "
+                "only derivatives have none"
+            )
+
     @property
     def labels(self) -> tuple[Label, ...]:
         """Its names in data files.

@@ -20,7 +20,7 @@ from e3nn.o3 import Irreps
 from metatomic.torch import unit_conversion_factor, unit_dimension_for_quantity
 
 import mlplugins
-from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.quantities import QUANTITIES, Quantity, Results
 
 UNITS_OF_ASE = re.compile(r"(eV|A|e|ppm)")
 
@@ -39,6 +39,21 @@ def test_a_record_says_what_metatomic_ase_and_e3nn_know(quantity):
     independent = 6 if quantity.symmetric else int(np.prod(quantity.shape))
     assert Irreps(quantity.irreps).dim == independent
     assert quantity.derivative is None or quantity.derivative.of in QUANTITIES
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"irreps": "1o", "shape": ()}, "no Cartesian tensor of shape () has irreps 1o"),
+        ({"irreps": "0e+2e", "shape": (3,)}, "no Cartesian tensor of shape (3,) has irreps 0e+2e"),
+        ({"output": None}, "need an `output`, a name of metatomic's or mlplugins::charge"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(change, said):
+    record = {"name": "charge", "noun": "charge", "symbol": "q", "unit": "e", "output": "mlplugins::charge"}
+    Quantity(**record)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Quantity(**record | change)
 
 
 def test_results_are_found_by_the_name_of_the_quantity():

@@ -5,8 +5,8 @@ example:
   mlplugins evaluate model.pt run.xyz.gz --keys energy=energy_xtb forces=forces_xtb
   mlplugins evaluate model.pt test.extxyz -o predicted.extxyz
 
-Errors are those of energy, forces and stress, and of every file, config_type and element where there are
-several.
+Errors are those of energy, forces, stress and every other quantity that the model predicts and the frames
+are labelled with; of every file, config_type and element where there are several.
 """
 
 from __future__ import annotations
