@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from mlplugins.model_file.evaluate import (
     declared,
     require_finite,
 )
-from mlplugins.model_file.structure import PlainStructure, Prepared, StructureLike, prepare
+from mlplugins.model_file.heat_flux import HeatFlux
+from mlplugins.model_file.structure import Array, PlainStructure, Prepared, StructureLike, prepare
 from mlplugins.quantities import QUANTITIES
 
 __all__ = [
@@ -188,21 +190,86 @@ class Artifact:
         """What `model` says of the structures, which are checked before, and its results after."""
         if len(structures) == 0:
             return [[] for _ in range(self.n_members)]
+        inputs = self._prepared(structures)
+        with self._running():
+            found = model(inputs)
+        for results in found:
+            require_finite(inputs, results, self.cutoff)
+        return found
+
+    def heat_flux(
+        self,
+        structure: StructureLike,
+        velocities: Array,
+        masses: Array,
+        baseline: bool = False,
+        lists: NeighborCache | None = None,
+    ) -> HeatFlux:
+        """Exact heat flux of one structure, of any number of layers (`mlplugins.model_file.heat_flux`).
+
+        Args:
+            structure: an `ase.Atoms` or `PlainStructure`; bonds may cross periodic boundaries.
+            velocities: (N, 3), in ASE's unit √(eV/u), which J then has: eV Å √(eV/u)/Å.
+            masses: (N,), u.
+            baseline: whether U_i includes the composition energies. They move with their atoms and carry no
+                heat: of a solid, κ is the same without them and the noise is less.
+            lists: neighbour lists to reuse between calls.
+
+        Raises:
+            BadInput: a model without energies of atoms that depend on vectors of edges (of others, of whole
+                molecules, portable files of several layers), velocities or masses of another shape, and as
+                `evaluate`.
+            RunFailed: as `evaluate`.
+        """
+        model = self._edge_model("heat flux")
+        (prepared,) = self._prepared([structure])
+        n = len(prepared.numbers)
+        v, m = np.array(velocities, dtype=np.float64), np.array(masses, dtype=np.float64)
+        for name, values, shape in (("velocities", v, (n, 3)), ("masses", m, (n,))):
+            if values.shape != shape or not np.isfinite(values).all():
+                raise BadInput(f"heat flux: expected finite {name} {shape}, got {values.shape}")
+        with self._running():
+            messages = self.exchange_width > 0
+            energies, composition, flux = model.heat_flux(prepared, v, lists or NeighborCache(), messages)
+        energies = energies + composition if baseline else energies
+        convective = (0.5 * m * np.square(v).sum(axis=1) + energies) @ v
+        if not np.isfinite(flux.sum() + convective.sum()):
+            raise RunFailed(f"heat flux: the model '{self.path.name}' gave NaN or infinity")
+        return HeatFlux(flux, convective)
+
+    def _edge_model(self, what: str) -> EdgeGradientModel:
+        """The model, if it has energies of atoms, each a function of vectors of edges."""
+        why = ""
+        if not isinstance(self._model, EdgeGradientModel):
+            why = (
+                "mlplugins did not write this model (or a wrapper changes it), so its energy cannot be split"
+            )
+        elif self.molecular:
+            why = "its energy is one of the whole molecule, without energies of atoms"
+        elif (self.n_layers or 1) > 1 and self.exchange_width == 0:
+            why = "this portable file hides its messages: export it again without --portable"
+        if why or not isinstance(self._model, EdgeGradientModel):
+            raise BadInput(f"{what} of '{self.path.name}': {why}")
+        return self._model
+
+    def _prepared(self, structures: Sequence[StructureLike]) -> list[Prepared]:
         for index, given in enumerate(structures):
             self.require_state(getattr(given, "info", {}), f"structure {index}")
         inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
         for index, structure in enumerate(inputs):
             self._require_known_elements(structure, index)
+        return inputs
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Failures of the program named."""
         try:
             with runtime.running():
-                found = model(inputs)
+                yield
         except runtime.FAILURES as error:
             if isinstance(error, RunFailed):
                 raise
             raise RunFailed(f"model '{self.path}' failed: {runtime.reason(error)}") from error
-        for results in found:
-            require_finite(inputs, results, self.cutoff)
-        return found
 
     def require_state(self, info: Mapping[str, Any], where: str) -> None:
         """Refuse a structure with another charge or spin than the model is of.

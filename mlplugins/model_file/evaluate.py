@@ -21,6 +21,7 @@ from metatomic.torch import (
 from torch import Tensor
 
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.heat_flux import potential_flux
 from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.quantities import QUANTITIES, Results
@@ -113,13 +114,11 @@ class EdgeGradientModel:
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
-        vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
-        i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
-        graph = Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
+        graph = self._graph(pairs, atoms)
         found = self._program.predict(graph)
         gradient = None
         if found["energy"].requires_grad:
-            (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors, allow_unused=True)
+            (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
         results = self._derived(structures, pairs, found, gradient, virials)
         return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
 
@@ -166,6 +165,23 @@ class EdgeGradientModel:
         if any(name in QUANTITIES for name in found if name != "energy"):
             results = _with_more(results, found, [len(s.numbers) for s in structures])
         return results
+
+    def heat_flux(
+        self, structure: Prepared, velocities: Array, lists: NeighborCache, messages: bool
+    ) -> tuple[Array, Array, Array]:
+        """Energies of the atoms (N,) as the family gives them, their baseline (N,), and the potential part of
+        the heat flux (3,); `velocities` (N, 3) in any unit."""
+        atoms = self._composed([structure])
+        pairs = lists.pairs(0, structure, self._cutoff, True)
+        graph = self._graph(pairs, atoms)
+        moving = torch.from_numpy(velocities).to(self._device)
+        u, flux = potential_flux(lambda g: self._program.predict(g)["energy"], graph, moving, messages)
+        return u.cpu().double().numpy(), atoms.baseline, flux.cpu().numpy()
+
+    def _graph(self, pairs: NeighborPairs, atoms: _Composition) -> Graph:
+        vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
+        i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
+        return Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
 
     def _composed(self, structures: Sequence[Prepared]) -> _Composition:
         """What depends on the elements only, kept while they stay the same."""

@@ -6,7 +6,8 @@ numbers from its tables; where they have none (torch.compile, fake tensors) it s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,48 @@ def _table_convolution(
     return torch.ops.mlplugins.convolution(h, y, w, edges[:2], n_centers, tables)
 
 
+class _Copies(NamedTuple):
+    """A row of its own for every edge: the node it is a copy of (E,), and factors (E,) of what flows back."""
+
+    sources: Tensor
+    factors: Tensor
+
+
+class _Thread(threading.local):
+    copies: _Copies | None = None
+
+
+_thread = _Thread()
+
+
+def _message_copies(sources: Tensor | None, factors: Tensor | None, n_nodes: int) -> None:
+    if (sources is None) != (factors is None):
+        raise RuntimeError("message_copies: expected sources and factors, or neither")
+    _thread.copies = None if sources is None or factors is None else _Copies(sources, factors)
+
+
+def _ghost_exchange(h: Tensor) -> Tensor:
+    copies = _thread.copies
+    if copies is None:
+        return h.clone()
+    rows = h[: h.shape[0] - copies.sources.shape[0]]
+    return torch.cat([rows, Copied.apply(rows, copies)])
+
+
+class Copied(torch.autograd.Function):
+    """Rows (N, D) → (E, D). The factors are no input: the value does not depend on them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, copies: _Copies) -> Tensor:
+        ctx.copies, ctx.n_rows = copies, rows.shape[0]
+        return rows.index_select(0, copies.sources)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        scaled = g * ctx.copies.factors.unsqueeze(1)
+        return g.new_zeros(ctx.n_rows, g.shape[1]).index_add(0, ctx.copies.sources, scaled), None
+
+
 FOLLOWED: dict[str, Callable[..., Any]] = {
     f"radial_convolution(Tensor h, Tensor y, Tensor[] radial, Tensor[] weights, {_GRAPH}) -> Tensor": (
         _radial_convolution
@@ -77,7 +120,8 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "-> (Tensor energy, Tensor gradient)": reference.kernel_sum,
     "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
     "-> (Tensor energy, Tensor gradient, Tensor farthest)": reference.molecular_kernel,
-    "ghost_exchange(Tensor h) -> Tensor": torch.clone,
+    "ghost_exchange(Tensor h) -> Tensor": _ghost_exchange,
+    "message_copies(Tensor? sources, Tensor? factors, int n_nodes) -> ()": _message_copies,
     "near_pairs(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
     "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)": (
         reference.near_pairs

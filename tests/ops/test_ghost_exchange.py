@@ -135,6 +135,66 @@ def test_refusals(communication):
         torch.ops.mlplugins.ghost_exchange(torch.ones(6))
     with pytest.raises(RuntimeError, match="expected float32 or float64"):
         torch.ops.mlplugins.ghost_exchange(torch.ones(6, 2, dtype=torch.int64))
-    h = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(RuntimeError, match="no second derivatives across domains"):
-        torch.autograd.grad(torch.ops.mlplugins.ghost_exchange(h).sum(), h, create_graph=True)
+
+
+def test_second_derivatives_communicate_too(communication):
+    """Of the exchange and its adjoint, in both orders: gradients of gradients are those of the indexing."""
+
+    def second(exchange):
+        torch.manual_seed(0)
+        h = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+        u, v = torch.randn(2, 6, 2, dtype=torch.float64)
+        (first,) = torch.autograd.grad((torch.sin(exchange(h**2)) * u).sum(), h, create_graph=True)
+        return torch.autograd.grad((first * v).sum(), h)[0]
+
+    found = second(torch.ops.mlplugins.ghost_exchange)
+    assert [name for name, *_ in communication] == ["forward", "backward", "forward", "backward"]
+    assert torch.allclose(found, second(reference), rtol=0, atol=1e-13)
+
+
+SOURCES = torch.tensor([1, 5, 0, 2, 2])  # the neighbour of each of five edges; three centres, three ghosts
+
+
+def copies(exchange, h, factors):
+    """Rows of the centres, and a copy of its neighbour's for every edge, after the exchange."""
+    rows = exchange(torch.cat([h, torch.zeros(3, 2, dtype=h.dtype)]))
+    copied = rows[SOURCES]
+    return torch.cat([rows[:3], copied.detach() + factors.unsqueeze(1) * (copied - copied.detach())])
+
+
+def test_copies_of_messages(communication):
+    """Beside an exchange: values, gradients scaled along edges, and their derivatives by the scales."""
+    op = torch.ops.mlplugins
+
+    def found(split):
+        torch.manual_seed(0)
+        h, kappa = torch.randn(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        h, kappa = h.requires_grad_(), kappa.requires_grad_()
+        factors = 1.0 - torch.randn(5, 3, dtype=torch.float64) @ kappa
+        u, v = torch.randn(8, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+        out = split(h, factors)
+        (first,) = torch.autograd.grad((torch.sin(out) * u).sum(), h, create_graph=True)
+        return out, first, torch.autograd.grad((first * v).sum(), kappa)[0]
+
+    def ours(h, factors):
+        op.message_copies(SOURCES, factors, 6)
+        try:
+            return op.ghost_exchange(torch.cat([h, torch.zeros(5, 2, dtype=h.dtype)]))
+        finally:
+            op.message_copies(None, None, 0)
+
+    for mine, expected in zip(found(ours), found(lambda h, s: copies(reference, h, s)), strict=True):
+        assert torch.allclose(mine, expected, rtol=0, atol=1e-13)
+    assert torch.equal(op.ghost_exchange(torch.ones(6, 2)), torch.ones(6, 2))
+
+
+def test_copies_that_do_not_fit_are_refused(communication):
+    op = torch.ops.mlplugins
+    with pytest.raises(RuntimeError, match="expected int64 sources"):
+        op.message_copies(SOURCES, torch.ones(4), 6)
+    op.message_copies(SOURCES, torch.ones(5), 6)
+    try:
+        with pytest.raises(RuntimeError, match="6 nodes and 5 edges, but ghost_exchange got features of"):
+            op.ghost_exchange(torch.ones(4, 2))
+    finally:
+        op.message_copies(None, None, 0)

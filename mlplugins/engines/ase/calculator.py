@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
+from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
 
 SKIN = 0.5
@@ -145,6 +146,49 @@ class MLCalculator(Calculator):
         result.info[SPREADS[0]] = self.results[SPREADS[0]]
         result.new_array(SPREADS[1], self.results[SPREADS[1]].reshape(forces.shape))
         return result
+
+    def heat_flux(self, atoms: Atoms, baseline: bool = False) -> HeatFlux:
+        """Heat flux J of a structure with velocities, exact for any number of layers, not divided by volume.
+
+        J = Σ_i (½ m_i v_i² + U_i) v_i + Σ_ij (r_i − r_j) (∂U_i/∂r_j · v_j): `convective` and `potential`, in
+        ASE's units: eV Å over ASE's unit of time (times `ase.units.fs`: eV Å/fs; over the volume: the flux).
+        Of a committee: the mean.
+
+        Args:
+            atoms: with velocities.
+            baseline: whether U_i includes the composition energies, which carry no heat.
+
+        Raises:
+            BadInput: a model without energies of atoms that depend on vectors of edges (of
+                others, of whole molecules, portable files of several layers).
+            RunFailed: the model gave NaN or infinity.
+
+        >>> import tempfile
+        >>> from mlplugins.model_file.card import ModelCard
+        >>> from mlplugins.model_file.write import save
+        >>> from mlplugins.models import lennard_jones
+        >>> argon = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=0.0104, sigma=3.4))
+        >>> file = tempfile.mkdtemp() + "/model.pt"
+        >>> save(argon, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
+
+        >>> from ase.build import bulk
+        >>> from mlplugins import MLCalculator
+        >>> atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+        >>> atoms.set_velocities([[0.01, 0, 0]] * 4)  # of all atoms alike: E v and the work of the pressure
+        >>> flux = MLCalculator(file).heat_flux(atoms)
+        >>> flux.potential.round(6), flux.convective.round(6)
+        (array([-0.000179, -0.      , -0.      ]), array([-0.003168,  0.      ,  0.      ]))
+        """
+        if baseline and not self.parameters.get("baseline", True):
+            raise BadInput(
+                f"{self!r}: baseline=True, but this calculator leaves the composition energies out"
+            )
+        velocities, masses = atoms.get_velocities(), atoms.get_masses()
+        members = [
+            artifact.heat_flux(atoms, velocities, masses, baseline, self._lists)
+            for artifact in self._artifacts
+        ]
+        return HeatFlux(*np.mean(members, axis=0))
 
     @property
     def atoms(self) -> Atoms | None:

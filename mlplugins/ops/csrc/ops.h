@@ -65,6 +65,10 @@ MLPLUGINS_DECLARE(Two, kernel_sum, const Tensor &q, const Tensor &packed, const 
 MLPLUGINS_DECLARE(Three, molecular_kernel, const Tensor &positions, at::TensorList tables, std::string kernel,
                   double sigma)
 MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
+/// Let `ghost_exchange` on this thread return (n_centers, D) and behind it, for every edge, a copy of the row of its
+/// neighbour `sources` among the nodes; gradients that come back along an edge are multiplied by its factor.
+MLPLUGINS_DECLARE(void, message_copies, const std::optional<Tensor> &sources, const std::optional<Tensor> &factors,
+                  int64_t n_nodes)
 MLPLUGINS_DECLARE(Five, near_pairs, const Tensor &positions, const Tensor &expected, const Tensor &cell,
                   const Tensor &samples, double cutoff)
 MLPLUGINS_DECLARE(Three, forces_and_virials, const Tensor &gradient, const Tensor &vectors, const Tensor &centers,
