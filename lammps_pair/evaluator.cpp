@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-#include "evaluator.h"
+#include "evaluator_state.h"
 #include "format.h"
-#include "model_file.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <metatomic/torch.hpp>
 #include <torch/cuda.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -16,8 +14,6 @@
 #include <limits>
 #include <stdexcept>
 
-namespace mta = metatomic_torch;
-namespace mts = metatensor_torch;
 using torch::indexing::Slice;
 
 namespace mlplugins {
@@ -58,55 +54,6 @@ std::string torch_release()
   if (start == std::string::npos) return "";
   return config.substr(start + key.size(), config.find_first_of(", +\n", start) - start - key.size());
 }
-
-/// Everything that needs torch.
-struct Evaluator::State {
-  Settings settings;
-  ModelInfo info;
-  Result result;
-  LoadedModel loaded;
-  std::shared_ptr<mts::Module> model;      ///< of `loaded`
-  torch::jit::Module inner;                ///< the model without metatomic's wrapper
-  mta::ModelCapabilities capabilities;
-  std::vector<mta::NeighborListOptions> lists;
-  torch::Dict<std::string, mta::ModelOutput> outputs;         ///< of every step
-  torch::Dict<std::string, mta::ModelOutput> all_outputs;     ///< and the uncertainties
-  bool uncertain = false;                  ///< this step computes them
-  std::string energy_name, uncertainty_name, forces_name, stress_name;
-  torch::ScalarType dtype = torch::kDouble;
-  torch::Device device = torch::kCPU;
-
-  // kept between steps, renewed when the sizes change
-  mts::Labels components, properties;      ///< of neighbour lists
-  mts::Labels selected;                    ///< owned atoms
-  mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
-  int64_t cached_centers = -1;
-  bool selection_heeded = false;           ///< a total energy was seen to change with the selection
-  torch::Tensor gradients, forces, energies, uncertainties, baselines;    ///< what `result` points into
-
-  State(const Settings &s, int local_rank);
-  void load();
-  void take_fast_way(const Entries &entries);
-  void pick_device(int local_rank);
-  void read_composition();
-  void pick_outputs();
-  std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
-
-  torch::Tensor to_model(const torch::Tensor &values) const { return values.to(device, dtype); }
-  mta::System system(const Graph &graph, const torch::Tensor &positions, const torch::Tensor &cell) const;
-  void require_selection(const mta::System &system);
-  mts::TensorBlock pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const;
-  void renew_selection(const Graph &graph);
-  mts::TensorBlock run(const mta::System &system, bool select);
-  torch::Tensor by_atom(const mts::TensorBlock &block, const Graph &graph) const;
-  void read_energies(const mts::TensorBlock &block, const Graph &graph);
-  void edge_evaluation(const Graph &graph, const Request &request);
-  void strain_evaluation(const Graph &graph, const Request &request);
-  void add_lists(const Graph &graph, const mta::System &system) const;
-  void read_direct(const Graph &graph, bool virial);
-
-  c10::impl::GenericDict last;    ///< all outputs of the last call
-};
 
 Evaluator::State::State(const Settings &s, int local_rank) :
     settings(s), last(c10::StringType::get(), c10::AnyType::get())
@@ -284,12 +231,18 @@ void Evaluator::State::renew_selection(const Graph &graph)
   cached_centers = graph.n_centers;
   const auto atoms = torch::arange(graph.n_centers, torch::kInt);
   selected = labels({"system", "atom"}, torch::stack({torch::zeros_like(atoms), atoms}, 1).to(device));
+  n_centers = count(graph.n_centers);
+}
+
+/// System data mlplugins::n_centers.
+mts::TensorMap Evaluator::State::count(int64_t n) const
+{
   const auto zero = torch::zeros({1, 1}, torch::kInt).to(device);
-  const auto value = torch::full({1, 1}, graph.n_centers, torch::TensorOptions().dtype(dtype).device(device));
+  const auto value = torch::full({1, 1}, n, torch::TensorOptions().dtype(dtype).device(device));
   const auto block = torch::make_intrusive<mts::TensorBlockHolder>(value, labels({"system"}, zero),
                                                                    std::vector<mts::Labels>{},
                                                                    labels({"n_centers"}, zero));
-  n_centers = torch::make_intrusive<mts::TensorMapHolder>(labels({"_"}, zero), std::vector<mts::TensorBlock>{block});
+  return torch::make_intrusive<mts::TensorMapHolder>(labels({"_"}, zero), std::vector<mts::TensorBlock>{block});
 }
 
 mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)

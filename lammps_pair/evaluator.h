@@ -76,6 +76,13 @@ struct Result {
   bool finite = true;                      ///< energy and all gradients are finite numbers
 };
 
+/// Potential part of the heat flux of the owned atoms, eV Å over the unit of time of the velocities: that is
+/// Σ_i Σ_j (r_i - r_j) (dU_i/dr_j . v_j), i owned.
+struct Flux {
+  double potential[3] = {};
+  const double *energies = nullptr;        ///< (n_centers) U_i without composition energies, eV; until the next call
+};
+
 /// A metatomic model and what is reused from step to step. The only file that knows torch.
 class Evaluator {
  public:
@@ -87,6 +94,9 @@ class Evaluator {
 
   const ModelInfo &info() const;
   const Result &evaluate(const Graph &graph, const Request &request);
+  /// Heat flux of a model of ours (`edge_model`), exact for any number of layers.
+  /// @param velocities  (n_nodes, 3)
+  Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
 
  private:
   struct State;

@@ -110,7 +110,21 @@ void PairMLPlugins::check_heat_flux()
                    "centroid/stress/atom");
   if (model.interaction_range > model.cutoff)
     error->warning(FLERR, "compute heat/flux leaves out the energy that the messages of this model carry between "
-                   "atoms: it is exact for models of one layer only");
+                   "atoms: it is exact for models of one layer only; use compute mlplugins/heat/flux");
+}
+
+void PairMLPlugins::require_heat_flux()
+{
+  const auto &model = evaluator_->info();
+  const bool layers = model.interaction_range > model.cutoff;
+  std::string why;
+  if (!model.edge_model)
+    why = "it is not one of mlplugins' (or not conservative), so that its energy cannot be split";
+  else if (!std::isfinite(model.interaction_range))
+    why = "its energy is one of the whole molecule, without energies of atoms";
+  else if (layers && model.exchange_width == 0)
+    why = "this portable file hides its messages: export it again without --portable";
+  if (!why.empty()) error->all(FLERR, "compute mlplugins/heat/flux of '{}': {}", settings_->path, why);
 }
 
 void PairMLPlugins::add_tally_callback(Compute *compute)

@@ -288,6 +288,34 @@ void PairMLPlugins::compute(int eflag, int vflag)
   keep_uncertainties(*result);
 }
 
+void PairMLPlugins::heat_flux(const std::vector<double> &velocities, bool baseline, double *potential,
+                              std::vector<double> &energies)
+{
+  if (!list) error->all(FLERR, "compute mlplugins/heat/flux: there are no forces yet: use it in a run");
+  mlplugins::Request request;
+  request.exchange = mode_ == Mode::exchange;
+  request.all_centers = ghost_edges_;
+  update_scale();
+  mlplugins::Flux flux;
+  const auto problem = attempt([&] {
+    const auto &graph = adaptor_->update(*list, numbers_, evaluator_->info().cutoff, mode_, ghost_edges_);
+    std::vector<double> of_nodes(3 * static_cast<std::size_t>(graph.n_nodes));
+    for (int n = 0; n < graph.n_nodes; n++)
+      std::copy_n(&velocities[3 * static_cast<std::size_t>(adaptor_->atom_of(n))], 3,
+                  &of_nodes[3 * static_cast<std::size_t>(n)]);
+    std::optional<mlplugins::LammpsExchange::Installed> installed;
+    if (exchange_) installed.emplace(*exchange_);
+    flux = evaluator_->heat_flux(graph, request, of_nodes);
+  });
+  if (!problem.empty()) stop(fmt::format("the heat flux failed at step {}: {}", update->ntimestep, problem));
+  for (int d = 0; d < 3; d++) potential[d] = energy_unit_ * flux.potential[d];
+  energies.assign(atom->nlocal, 0.0);
+  for (int n = 0; n < adaptor_->n_centers(); n++) {
+    const int i = adaptor_->atom_of(n);
+    energies[i] = energy_unit_ * (flux.energies[n] + (baseline ? composition_[atom->type[i]] : 0.0));
+  }
+}
+
 /// `fix ID all pair N mlplugins uncertainty 1` reads them after the step.
 void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
 {

@@ -36,6 +36,14 @@ class PairMLPlugins : public Pair {
   void compute(int eflag, int vflag) override;
   void add_tally_callback(class Compute *compute) override;
 
+  /// Stop unless the model has a heat flux; for compute mlplugins/heat/flux.
+  void require_heat_flux();
+  /// Potential part of the heat flux of this rank's atoms at the present positions, in the units of the run, and their
+  /// energies (nlocal).
+  /// @param velocities  (nlocal + nghost, 3)
+  /// @param baseline    whether these energies include the composition energies
+  void heat_flux(const std::vector<double> &velocities, bool baseline, double *potential, std::vector<double> &energies);
+
   int pack_forward_comm(int n, int *list, double *buf, int pbc_flag, int *pbc) override;
   void unpack_forward_comm(int n, int first, double *buf) override;
   int pack_reverse_comm(int n, int first, double *buf) override;

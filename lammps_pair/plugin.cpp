@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Entry point that LAMMPS calls when it loads the plug-in.
 
+#include "compute_heat_flux.h"
 #include "evaluator.h"
 #include "pair_mlplugins.h"
 
@@ -62,6 +63,11 @@ LAMMPS_NS::Pair *create_upstream(LAMMPS_NS::LAMMPS *lmp)
   return new LAMMPS_NS::PairMLPlugins(lmp, 0.1);
 }
 
+LAMMPS_NS::Compute *create_heat_flux(LAMMPS_NS::LAMMPS *lmp, int narg, char **arg)
+{
+  return new LAMMPS_NS::ComputeMLPluginsHeatFlux(lmp, narg, arg);
+}
+
 }    // namespace
 
 extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
@@ -90,4 +96,9 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
     plugin.name = name;
     announce(&plugin, lmp);
   }
+  plugin.style = "compute";
+  plugin.name = "mlplugins/heat/flux";
+  plugin.info = "heat flux of pair_style mlplugins";
+  plugin.creator.v2 = reinterpret_cast<Factory2 *>(&create_heat_flux);
+  announce(&plugin, lmp);
 }

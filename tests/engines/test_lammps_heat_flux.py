@@ -1,4 +1,7 @@
-"""`compute heat/flux`: that of `lj/cut`, whatever the composition energies; what it cannot do is said."""
+"""`compute heat/flux`: that of `lj/cut`, whatever the composition energies; what it cannot do is said.
+
+`compute mlplugins/heat/flux`: the same, and that of ASE for message passing, in every mode.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import units
 
+from mlplugins import MLCalculator
+from mlplugins.engines.lammps.data import write_data
+from mlplugins.engines.lammps.deck import DATA, deck_head
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
-from .conftest import CUTOFF, EPSILON, SIGMA
-from .lammps_tools import printed, write_nequip
+from .conftest import CUTOFF, EPSILON, SIGMA, crystal
+from .lammps_tools import errors_of, printed, velocities, write_nequip
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
@@ -132,3 +139,95 @@ def test_limits_are_said(tmp_path):
     messages, virial = "leaves out the energy that the messages", "use compute centroid/stress/atom"
     found = {name: (messages in part, virial in part) for name, part in text.items()}
     assert found == {"flat": (False, False), "deep": (True, False), "stress": (False, True)}
+
+
+def exact(lines: list[str], keywords: str = "", name: str = "c_j", steps: int = 0) -> list[str]:
+    """Prints the six numbers of our own compute."""
+    words = " ".join(f"$({name}[{k}]:%.16g)" for k in range(1, 7))
+    return [
+        *lines,
+        f"compute j all mlplugins/heat/flux {keywords}",
+        "fix 1 all nve",
+        "timestep 0.004",
+        "thermo_style custom step c_j[1]",
+        "thermo 10",
+        f'fix p all print 10 "RES {words}" screen yes',
+        f"run {steps}",
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_the_compute_is_that_of_lj_cut(tmp_path, ranks):
+    """Total and convective part, along a run; with the composition energies only where they are asked for."""
+    model = write_mixture(tmp_path / "absolute.pt", DFT)
+    start, alike = (
+        ["velocity all create 40 4711 mom yes loop geom"],
+        ["velocity all set 1.0 0.0 0.0 units box"],
+    )
+    stock = [
+        line for line in flux(STOCK, "stress/atom") if not line.startswith(("fix", "thermo", "run", "time"))
+    ]
+    stock[-1] = "compute stock all heat/flux ke pe stress"
+    decks = {
+        "stock": exact([*stock, *start, "variable j vector c_stock"], name="v_j", steps=20),
+        "ours": exact([*MIXTURE, *ours(model), *start], steps=20),
+        "baseline": exact([*MIXTURE, *ours(model), *alike], "baseline yes"),
+        "none": exact([*MIXTURE, *ours(model), *alike]),
+    }
+    decks["stock"] = [line for line in decks["stock"] if "mlplugins" not in line]
+    decks["stock"] = [line.replace("c_j[1]", "c_stock[1]") for line in decks["stock"]]
+    values, _ = printed(tmp_path, decks, ranks)
+    scale = np.abs(values["stock"]).max()
+    assert values["stock"].shape == (3, 6)
+    assert scale > 0.01
+    np.testing.assert_allclose(values["ours"], values["stock"], rtol=0, atol=1e-8 * scale)
+    assert np.abs(values["ours"][:, :3] - values["ours"][:, 3:]).max() > 0.01 * scale
+    carried = values["baseline"] - values["none"]
+    np.testing.assert_allclose(carried[0], [54 * sum(DFT), 0, 0] * 2, rtol=1e-12, atol=1e-8)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model):
+    """Two layers in a skewed cell shorter than the range: fold, exchange and ghost."""
+    atoms = crystal(1)
+    atoms.symbols[1:3] = "Kr"
+    shear = np.array([[1.2, 0.0, 0.0], [0.2, 1.0, 0.0], [-0.1, 0.15, 1.1]])
+    atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+    v = velocities(atoms, 300)
+    atoms.set_velocities(v / units.fs)
+    found = MLCalculator(passing_model).heat_flux(atoms)
+    expected = np.concatenate([found.total, found.convective]) * units.fs * 1e3  # eV Å/ps
+    box = write_data(tmp_path / DATA, atoms, ["Ar", "Kr"], v)
+    modes = ("fold", "exchange", "ghost") if ranks == 1 else ("exchange", "ghost")
+    decks = {
+        mode: exact(deck_head(passing_model, ["Ar", "Kr"], box.boundary, f"mode {mode}")) for mode in modes
+    }
+    values, _ = printed(tmp_path, decks, ranks)
+    expected = (expected.reshape(2, 3) @ box.rotation).ravel()
+    scale = np.abs(expected).max()
+    for mode in modes:
+        both = values[mode][0] - expected
+        np.testing.assert_allclose(both[:3] - both[3:], 0.0, rtol=0, atol=1e-8 * scale, err_msg=mode)
+        # LAMMPS' unit of kinetic energy has eight digits
+        np.testing.assert_allclose(both, 0.0, rtol=0, atol=1e-7 * scale, err_msg=mode)
+
+
+def test_the_compute_refuses_what_it_would_miss(tmp_path, argon_model, passing_model):
+    portable = write_nequip(tmp_path / "portable.pt", portable=True)
+    one = [*MIXTURE, f"pair_style mlplugins {passing_model}", "pair_coeff * * Ar Kr"]
+    both = [*MIXTURE, f"pair_style hybrid/overlay mlplugins {passing_model} zbl 2.0 2.5"]
+    both += ["pair_coeff * * mlplugins Ar Kr", "pair_coeff * * zbl 18 18"]
+    hidden = [*MIXTURE, f"pair_style mlplugins {portable}", "pair_coeff * * Ar Kr"]
+    decks = {
+        "group": [*one, "group g type 1", "compute j g mlplugins/heat/flux", "run 0"],
+        "words": [*one, "compute j all mlplugins/heat/flux ke pe stress", "run 0"],
+        "hybrid": [*both, "compute j all mlplugins/heat/flux", "run 0"],
+        "stock": [*MIXTURE, *STOCK, "compute j all mlplugins/heat/flux", "run 0"],
+        "portable": [*hidden, "compute j all mlplugins/heat/flux", "run 0"],
+    }
+    errors = errors_of(tmp_path, decks)
+    assert "expected the group all, got 'g'" in errors["group"]
+    assert "expected 'compute ID all mlplugins/heat/flux [baseline yes|no]'" in errors["words"]
+    assert "expected pair_style mlplugins alone, got 'hybrid/overlay'" in errors["hybrid"]
+    assert "expected pair_style mlplugins alone, got 'lj/cut'" in errors["stock"]
+    assert "this portable file hides its messages" in errors["portable"]
