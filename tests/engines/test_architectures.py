@@ -123,17 +123,6 @@ def test_the_repulsion_acts_in_the_test_structures():
         assert float(repulsion.min()) > 1e-3
 
 
-def test_lammps_on_two_ranks(files):
-    """One structure: TorchScript optimises, for seconds, at the second."""
-    cases = {"triclinic": structures("mace")["triclinic"]}
-    assert_parity(files["mace"], cases, 2, "mode exchange", TOLERANCE)
-
-
-def test_lammps_on_one_rank(files):
-    cases = {"small cell": structures("mace")["small_cell"]}
-    assert_parity(files["mace"], cases, 1, "mode fold", TOLERANCE)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(ELEMENTS))
 @pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (1, "exchange"), (2, "exchange"), (2, "ghost")])
