@@ -19,6 +19,7 @@ from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
 from mlplugins.model_file.card import contradiction, repels
+from mlplugins.model_file.committee import Committee, combine
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
     GeneralModel,
@@ -237,8 +238,25 @@ class Artifact:
             raise RunFailed(f"heat flux: the model '{self.path.name}' gave NaN or infinity")
         return HeatFlux(flux, convective)
 
-    def _edge_model(self, what: str) -> EdgeGradientModel:
-        """The model, if it has energies of atoms, each a function of vectors of edges."""
+    def hessian(self, structure: StructureLike, lists: NeighborCache | None = None) -> Array:
+        """∂²E/∂r_ia ∂r_jb of one structure, (3N, 3N), eV/Å² (`mlplugins.model_file.hessian`).
+
+        Raises:
+            BadInput: a model whose energy is no function of vectors of edges (of others, of whole molecules),
+                and as `evaluate`.
+            RunFailed: a family without second derivatives, and as `evaluate`.
+        """
+        model = self._edge_model("Hessian", messages=False)
+        (prepared,) = self._prepared([structure])
+        with self._running():
+            found = model.hessian(prepared, lists or NeighborCache())
+        if not np.isfinite(found).all():
+            raise RunFailed(f"Hessian: the model '{self.path.name}' gave NaN or infinity")
+        return found
+
+    def _edge_model(self, what: str, messages: bool = True) -> EdgeGradientModel:
+        """The model, if its energy is a sum over atoms of functions of vectors of edges; with `messages`, if
+        those between its layers can be followed."""
         why = ""
         if not isinstance(self._model, EdgeGradientModel):
             why = (
@@ -246,7 +264,7 @@ class Artifact:
             )
         elif self.molecular:
             why = "its energy is one of the whole molecule, without energies of atoms"
-        elif (self.n_layers or 1) > 1 and self.exchange_width == 0:
+        elif messages and (self.n_layers or 1) > 1 and self.exchange_width == 0:
             why = "this portable file hides its messages: export it again without --portable"
         if why or not isinstance(self._model, EdgeGradientModel):
             raise BadInput(f"{what} of '{self.path.name}': {why}")
@@ -295,23 +313,6 @@ class Artifact:
             f"structure {index}: the model does not know {', '.join(symbols)} (atoms {shown}); "
             f"'{self.path.name}' knows {', '.join(self.elements)}"
         )
-
-
-@dataclass(frozen=True)
-class Committee:
-    """Mean and spread of several models on one structure.
-
-    Attributes:
-        mean: mean of energies, forces, stress, …
-        members: results of each model.
-        energy_spread: sample standard deviation (M − 1) of the energy over the M models, eV; 0 for one model.
-        forces_spread: the same of each force component, (N, 3), eV/Å.
-    """
-
-    mean: Results
-    members: tuple[Results, ...]
-    energy_spread: float
-    forces_spread: np.ndarray
 
 
 def load(
@@ -388,29 +389,6 @@ def load_all(
     if len(several) == 0:
         raise BadInput("expected at least one model file, got an empty list")
     return tuple(load(path, device, output, extensions, baseline) for path in several)
-
-
-def combine(members: Sequence[Results]) -> Committee:
-    """Mean and sample standard deviation over the models, for one structure."""
-    first = members[0]
-    if len(members) == 1:
-        return Committee(first, tuple(members), 0.0, np.zeros(first.forces.shape))
-    energies = np.array([member.energy for member in members])
-    forces = np.stack([member.forces for member in members])
-    mean = Results(
-        float(energies.mean()),
-        forces.mean(axis=0),
-        _mean([member.virial for member in members]),
-        _mean([member.stress for member in members]),
-        _mean([member.energies for member in members]),
-        _mean([member.virials for member in members]),
-        more={name: _mean([member.get(name) for member in members]) for name in first.more or ()} or None,
-    )
-    return Committee(mean, tuple(members), float(energies.std(ddof=1)), forces.std(axis=0, ddof=1))
-
-
-def _mean(arrays: list[Any]) -> Any:
-    return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
 
 
 def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.heat_flux import potential_flux
+from mlplugins.model_file.hessian import hessian
 from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.quantities import QUANTITIES, Results
@@ -177,6 +178,12 @@ class EdgeGradientModel:
         moving = torch.from_numpy(velocities).to(self._device)
         u, flux = potential_flux(lambda g: self._program.predict(g)["energy"], graph, moving, messages)
         return u.cpu().double().numpy(), atoms.baseline, flux.cpu().numpy()
+
+    def hessian(self, structure: Prepared, lists: NeighborCache) -> Array:
+        """∂²E/∂r∂r of one structure, (3N, 3N), eV/Å²."""
+        atoms = self._composed([structure])
+        graph = self._graph(lists.pairs(0, structure, self._cutoff, True), atoms)
+        return hessian(lambda g: self._program.predict(g)["energy"], graph).cpu().numpy()
 
     def _graph(self, pairs: NeighborPairs, atoms: _Composition) -> Graph:
         vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()

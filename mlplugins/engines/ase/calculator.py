@@ -176,8 +176,8 @@ class MLCalculator(Calculator):
         >>> atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
         >>> atoms.set_velocities([[0.01, 0, 0]] * 4)  # of all atoms alike: E v and the work of the pressure
         >>> flux = MLCalculator(file).heat_flux(atoms)
-        >>> flux.potential.round(6), flux.convective.round(6)
-        (array([-0.000179, -0.      , -0.      ]), array([-0.003168,  0.      ,  0.      ]))
+        >>> flux.potential[0].round(6), flux.convective[0].round(6)
+        (np.float64(-0.000463), np.float64(-0.003168))
         """
         if baseline and not self.parameters.get("baseline", True):
             raise BadInput(
@@ -189,6 +189,33 @@ class MLCalculator(Calculator):
             for artifact in self._artifacts
         ]
         return HeatFlux(*np.mean(members, axis=0))
+
+    def get_hessian(self, atoms: Atoms) -> np.ndarray:
+        """Second derivatives of the energy, (N, 3, N, 3), eV/Å², without finite differences.
+
+        `ase.vibrations.VibrationsData(atoms, calc.get_hessian(atoms))` gives frequencies. One backward pass
+        for each coordinate, about two evaluations of forces each. Of a committee: the mean.
+
+        Raises:
+            BadInput: a model of others or of a whole molecule.
+            RunFailed: a family without second derivatives; the model gave NaN or infinity.
+
+        >>> import tempfile
+        >>> from mlplugins.model_file.card import ModelCard
+        >>> from mlplugins.model_file.write import save
+        >>> from mlplugins.models import lennard_jones
+        >>> argon = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(epsilon=1.0, sigma=1.0))
+        >>> file = tempfile.mkdtemp() + "/model.pt"
+        >>> save(argon, file, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
+
+        >>> from mlplugins import MLCalculator
+        >>> dimer = Atoms("Ar2", [[0, 0, 0], [0, 0, 2 ** (1 / 6)]])  # 72 ε/(2^(1/3) σ²)
+        >>> MLCalculator(file).get_hessian(dimer)[0, 2, 1, 2].round(4)
+        np.float64(-57.1464)
+        """
+        members = [artifact.hessian(atoms, self._lists) for artifact in self._artifacts]
+        mean: np.ndarray = np.mean(members, axis=0)
+        return mean.reshape(len(atoms), 3, len(atoms), 3)
 
     @property
     def atoms(self) -> Atoms | None:
