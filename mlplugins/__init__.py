@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlplugins.workflows.evaluate import evaluate
     from mlplugins.workflows.finetune import finetune
     from mlplugins.workflows.info import info
+    from mlplugins.workflows.learn import learn
     from mlplugins.workflows.select import select
     from mlplugins.workflows.uncertainty import uncertainty
 
@@ -36,6 +37,7 @@ __all__ = [
     "finetune",
     "info",
     "label",
+    "learn",
     "select",
     "simulate",
     "train",
@@ -53,6 +55,7 @@ _PLACES = {
     "finetune": "mlplugins.workflows.finetune",
     "info": "mlplugins.workflows.info",
     "label": "mlplugins.labels",
+    "learn": "mlplugins.workflows.learn",
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
     "train": "mlplugins.training",

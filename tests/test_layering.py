@@ -30,6 +30,8 @@ ALLOWED = {
     },
     "workflows": {
         "workflows",
+        "analysis",
+        "labels",
         "dynamics",
         "training",
         "uncertainties",

@@ -41,7 +41,9 @@ OTHER_WORDS = {
     **dict.fromkeys(("driver", "serve", "ipi", "socket"), "ipi-driver"),
     **dict.fromkeys(("sample", "subset", "fps"), "select"),
     **dict.fromkeys(("md", "run", "dynamics", "npt", "nvt"), "simulate"),
-    **dict.fromkeys(("fit", "learn", "training"), "train"),
+    **dict.fromkeys(("fit", "training"), "train"),
+    **dict.fromkeys(("active", "al", "dpgen", "explore"), "learn"),
+    **dict.fromkeys(("dft", "annotate", "singlepoint"), "label"),
     **dict.fromkeys(("llpr", "uq", "confidence", "calibrate"), "uncertainty"),
 }
 """What else a command may be called, in other packages or by guess."""

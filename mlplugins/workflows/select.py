@@ -94,7 +94,7 @@ def select(
     if n > len(frames):
         raise BadInput(f"n {n}: there are only {len(frames)} structures")
     if method != "uncertainty":
-        chosen = selection.choose(_mean_soap(frames, cutoff, observer), n, method, seed)
+        chosen = selection.choose(mean_soap(frames, cutoff, observer), n, method, seed)
         return Selection([frames[k] for k in chosen], chosen, method, len(frames))
     scores = _uncertainties(frames, models, observer)
     chosen = [int(k) for k in np.argsort(-scores, kind="stable")[:n]]
@@ -128,7 +128,7 @@ def _uncertainties(
 
 
 @torch.no_grad()
-def _mean_soap(frames: Sequence[Atoms], cutoff: float, observer: Observer) -> NDArray[np.float64]:
+def mean_soap(frames: Sequence[Atoms], cutoff: float, observer: Observer = SILENT) -> NDArray[np.float64]:
     """(F, S · D): SOAP vectors averaged over the atoms of every element, times its fraction."""
     if not cutoff > 0:
         raise BadInput(f"cutoff: expected a length in Å, got {cutoff}")

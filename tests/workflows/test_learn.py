@@ -1,0 +1,274 @@
+"""The learning loop: what it learns, what it refuses, and that it continues from whatever a kill leaves."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+from mlplugins import MLCalculator
+from mlplugins.cli import main
+from mlplugins.errors import BadInput, RunFailed
+from mlplugins.workflows import _learn_judge as judging
+from mlplugins.workflows import _learn_round as rounds
+from mlplugins.workflows import learn as module
+from mlplugins.workflows._learn_config import load
+from mlplugins.workflows.learn import learn
+from tests import warm
+
+REGULARISATION = {"energy": 1e-3, "forces": 0.02, "virial": 0.01}
+GAP = {"family": "soap-gap", "cutoff": 3.8, "n_max": 3, "l_max": 2, "two_body": 6}
+
+
+def _config(folder, **changes):
+    """Copper: cold frames at the start, exploration near and above melting."""
+    cell = bulk("Cu", cubic=True) * (2, 1, 1)
+    frames = [cell.copy() for _ in range(6)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.03, seed=seed)
+    write(folder / "start.extxyz", frames)
+    write(folder / "cu.extxyz", cell)
+    content = {
+        "start": {"frames": str(folder / "start.extxyz")},
+        "labels": {"kind": "emt"},
+        "model": GAP,
+        "training": {"n_sparse": 60, "regularisation": REGULARISATION},
+        "uncertainty": {"method": "gp"},
+        "explore": {
+            "structures": [str(folder / "cu.extxyz")],
+            "temperatures": [2500],
+            "steps": 60,
+            "segments": 2,
+            "timestep": 4.0,
+            "stop_above": 3.0,
+        },
+        "select": {"n": 6, "per_trajectory": 6, "cutoff": 3.8},
+        "until": {"expected_error": 0.1, "rounds": 2},
+    }
+    return {**content, **changes}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A loop of two rounds, undisturbed."""
+    folder = tmp_path_factory.mktemp("learned")
+    with warm.starts():
+        return learn(_config(folder, control="random"), folder / "loop"), folder
+
+
+def test_it_learns_what_the_exploration_meets(learned):
+    found, _ = learned
+    assert "2 rounds ('until.rounds')" in found.stopped
+    first, second = found.rounds
+    assert min(first["n_chosen"], second["n_chosen"]) >= 4  # at least the checks
+    assert second["n_train"] > first["n_train"]
+    data = read(found.folder / "dataset.extxyz", ":")
+    hot = [atoms for atoms in data if np.abs(atoms.get_forces()).max() > 1.0][-3:]
+    assert len(hot) == 3
+    for atoms in data[:3]:  # labels are those of the code
+        forces = atoms.get_forces()
+        atoms.calc = EMT()
+        np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
+    errors = {}
+    for name in ("round_00/model_0/model.pt", "model.pt"):
+        calculator = MLCalculator(found.folder / name)
+        errors[name] = np.mean([np.square(_forces(a, calculator) - _forces(a, EMT())).mean() for a in hot])
+    assert errors["model.pt"] < 0.25 * errors["round_00/model_0/model.pt"]
+
+
+def _forces(atoms, calculator):
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    return atoms.get_forces()
+
+
+def test_the_surprise_is_before_learning(learned):
+    """Recomputed here from the model of the round and the labels."""
+    found, _ = learned
+    for each in found.rounds:
+        folder = found.folder / f"round_{each['round']:02d}"
+        calculator = MLCalculator(folder / "model_0" / "model.pt")
+        errors = [_forces(a, calculator) - _forces(a, EMT()) for a in read(folder / "selected.extxyz", ":")]
+        rmse = np.sqrt(np.mean(np.concatenate(errors) ** 2))
+        assert each["surprise"]["forces_rmse_eV_A"] == pytest.approx(rmse, rel=1e-3)
+
+
+def test_nothing_set_aside_is_learned_from(learned):
+    found, _ = learned
+    held = {atoms.info["label_hash"] for atoms in read(found.folder / "final/held_out.extxyz", ":")}
+    assert len(held) == 4  # two of the start, one of every round
+    for path in [*found.folder.glob("round_*/train.extxyz"), found.folder / "final/train.extxyz"]:
+        assert not held & {atoms.info["label_hash"] for atoms in read(path, ":")}
+
+
+def test_the_report(learned):
+    found, _ = learned
+    text = (found.folder / "report.html").read_text()
+    assert "target of 0.1 eV/Å was not reached" in text
+    assert text.count("<img") == 2
+    assert "chosen at random" in text
+    assert "check: least certain" in text
+    assert found.final["control"]["n_train"] == found.final["n_train"]
+
+
+def test_the_same_call_continues_from_any_file(learned, tmp_path, warm_start):
+    """As a kill leaves a round: whatever was to come is missing, a segment has a half-written folder."""
+    found, folder = learned
+    loop = tmp_path / "loop"
+    shutil.copytree(found.folder, loop)
+    last = loop / "round_01"
+    before = {path.name: path.stat().st_mtime_ns for path in loop.glob("labels/*/label.extxyz")}
+    for name in ("round.json", "surprise.json", "selected.extxyz", "explore/0_T2500_0.json"):
+        (last / name).unlink()
+    (last / "explore/0_T2500_0.work/ase").mkdir(parents=True)
+    (last / "explore/0_T2500_0.work/ase/junk").touch()
+    for path in ("model.pt", "dataset.extxyz", "report.html", "final/final.json"):
+        (loop / path).unlink()
+    again = learn(_config(folder, control="random"), loop)
+    assert (loop / "dataset.extxyz").read_bytes() == (found.folder / "dataset.extxyz").read_bytes()
+    assert again.final == found.final
+    assert len(list(loop.glob("labels/*/attempt_*"))) == len(list(loop.glob("labels/*/label.extxyz")))
+    assert before == {path.name: path.stat().st_mtime_ns for path in loop.glob("labels/*/label.extxyz")}
+
+
+def test_another_configuration_is_refused(learned):
+    found, folder = learned
+    other = _config(folder, control="random")
+    other["explore"] = {**other["explore"], "temperatures": [900]}
+    with pytest.raises(BadInput, match=r"'explore.temperatures' was \[2500.0\], is \[900.0\]"):
+        learn(other, found.folder)
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    (folder / "elsewhere" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="holds no learning loop"):
+        learn(_config(folder), folder / "elsewhere")
+
+
+def test_the_choice_is_far_from_what_is_there(tmp_path):
+    """Of frames alike one is taken, and none that is like a frame learned from, however uncertain."""
+    loop = rounds.Loop(load(_config(tmp_path)), tmp_path)
+    known = bulk("Cu", cubic=True, a=3.6)
+    pool = [bulk("Cu", cubic=True, a=a) for a in (3.601, 3.602, 3.9, 3.901, 3.902, 3.4)]
+    for k, atoms in enumerate(pool):
+        atoms.info["expected_error"] = 1.0 - 0.1 * k
+    chosen = rounds._chosen(loop, 0, pool, 2, rounds.Sets([known], []))
+    lengths = sorted(atoms.cell.lengths()[0] for atoms in chosen)
+    assert lengths == pytest.approx([3.4, 3.9], abs=0.003)
+    assert all(atoms.info["reason"] == "farthest of 6" for atoms in chosen)
+
+
+def test_frames_at_which_runs_were_left_come_last(tmp_path):
+    loop = rounds.Loop(load(_config(tmp_path)), tmp_path)
+    frames = [bulk("Cu") for _ in range(4)]
+    for atoms, error in zip(frames, (0.2, 50.0, 2.9, 1.0)):
+        atoms.info["expected_error"] = error
+    ranked = sorted(frames, key=lambda atoms: rounds._rank(loop, atoms))
+    assert [atoms.info["expected_error"] for atoms in ranked] == [2.9, 1.0, 0.2, 50.0]
+
+
+WRONG = {
+    "a key of explore": ({"explore": {"tempreatures": [300]}}, "tempreatures"),
+    "no method": ({"uncertainty": {"method": "comittee"}}, "uncertainty.method"),
+    "a hyper-parameter": ({"model": {**GAP, "n_maxx": 3}}, "n_maxx"),
+    "a kind of label": ({"labels": {"kind": "emtt"}}, "did you mean 'emt'"),
+    "a store": ({"labels": {"kind": "emt", "store": "x"}}, "labels.store"),
+    "the loop's own": ({"explore": {"seeds": [3]}}, "the loop sets it"),
+    "thresholds that leave nothing": ({"explore": {"stop_above": 0.05}}, "no frame would be a candidate"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_configurations_are_refused_before_the_work(tmp_path, case):
+    change, message = WRONG[case]
+    content = _config(tmp_path)
+    for key, value in change.items():
+        content[key] = {**content[key], **value}
+    with pytest.raises(BadInput, match=message):
+        learn(content, tmp_path / "loop")
+    assert not (tmp_path / "loop").exists()
+
+
+def test_labels_computed_elsewhere(tmp_path, capsys):
+    """The command says what it waits for; with the labels it goes on (to the next wait)."""
+    content = _config(tmp_path, labels={"kind": "emt", "jobs": 1})
+    path = tmp_path / "learn.yaml"
+    path.write_text(json.dumps(content))
+    words = ["learn", str(path), "-o", str(tmp_path / "loop"), "--json", str(tmp_path / "out.json")]
+    assert main.main(words) == 1
+    assert "waiting for 6 labels: submit" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["waiting"] == 6
+
+
+def test_most_labels_failing_ends_the_loop(tmp_path):
+    loop = module.Loop(load(_config(tmp_path)), tmp_path)
+    failed = [{"reason": "the SCF did not converge", "folder": "labels/abc"}] * 5
+    with pytest.raises(RunFailed, match="5 of 8 labels failed, e.g. the SCF did not converge"):
+        module._require_labels(loop, {"round": 3, "failed": failed, "n_chosen": 8})
+    module._require_labels(loop, {"round": 3, "failed": failed, "n_chosen": 12})
+
+
+def test_why_it_is_over(tmp_path):
+    """Sure by what the models say, by what the labels say, and twice."""
+    config = load(_config(tmp_path, until={"expected_error": 0.1, "rounds": 9, "labels": 60}))
+    sure = {"halted": 0, "n_above": 1, "n_frames": 200, "n_chosen": 4, "target": 0.1}
+    sure["surprise"] = {"worst_rms_eV_A": 0.08}
+    wrong = {**sure, "surprise": {"worst_rms_eV_A": 0.3}}
+    assert "2 rounds in a row" in module._enough(config, [sure, sure])
+    assert module._enough(config, [sure]) == ""
+    assert module._enough(config, [sure, wrong]) == ""
+    assert module._enough(config, [sure, {**sure, "halted": 1}]) == ""
+    assert module._enough(config, [sure, {**sure, "n_above": 3}]) == ""
+    assert "60 labels" in module._enough(config, [{**wrong, "n_chosen": 30}] * 2)
+    assert "9 rounds" in module._enough(config, [wrong] * 9)
+
+
+def test_expected_errors_have_the_size_of_the_true_ones():
+    rng = np.random.default_rng(0)
+    deviations = rng.uniform(0.1, 2.0, 4000)
+    errors = np.abs(rng.normal(0.0, 3.0 * deviations))
+    part = judging.Surprise(deviations, errors, np.ones((3, 2)), np.zeros(3))
+    assert judging.scale_of(part) == pytest.approx(3.0, rel=0.05)
+    assert part.record(3.0)["ratio_rms"] == pytest.approx(1.0, rel=0.05)
+
+
+DRIVER = """
+import sys, json, warnings
+warnings.simplefilter("ignore")
+from mlplugins.workflows.learn import learn
+learn(json.load(open(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.mark.exhaustive
+def test_killed_at_thirty_random_moments(learned, tmp_path, warm_start):
+    """The same data set as undisturbed, no label computed twice to its end."""
+    found, folder = learned
+    (tmp_path / "learn.json").write_text(json.dumps(_config(folder, control="random")))
+    (tmp_path / "driver.py").write_text(DRIVER)
+    loop = tmp_path / "loop"
+    words = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "learn.json"), str(loop)]
+    rng, kills = random.Random(0), 0
+    for _ in range(200):
+        driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        try:
+            driver.wait(rng.uniform(0.3, 4.0) * (1 + kills / 10))
+        except subprocess.TimeoutExpired:
+            driver.send_signal(signal.SIGKILL)
+            driver.communicate()
+            kills += 1
+            continue
+        assert driver.returncode == 0, driver.communicate()[1]
+        if kills >= 30 or (loop / "final" / "final.json").exists():
+            break
+    assert (loop / "dataset.extxyz").read_bytes() == (found.folder / "dataset.extxyz").read_bytes()
+    print(f"{kills} kills")
+    for path in Path(loop / "labels").glob("*/structure.extxyz"):
+        assert (path.parent / "label.extxyz").exists()
+        assert not list(path.parent.glob("attempt_*/outcome.json"))
