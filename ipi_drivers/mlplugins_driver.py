@@ -4,7 +4,7 @@
 
 or, inside i-PI's own process, `<ffdirect>` with `<pes>custom</pes>` and `<pes_path>` (see ffdirect.xml here).
 `mlplugins ipi-driver --path` prints where this file lies.
-Options: see `mlplugins.engines.ipi.driver.Options`.
+Options: see `mlplugins.engines.ipi.options.Options`.
 """
 
 from mlplugins.engines.ipi.driver import HostedDriver

@@ -2,6 +2,7 @@
 
 #include "evaluator_state.h"
 #include "format.h"
+#include "inputs.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -68,6 +69,11 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
   pick_device(local_rank);
+  for (const auto &input : structure_inputs(settings, *model, metadata)) {
+    const auto options = torch::TensorOptions().dtype(dtype).device(device);
+    inputs.emplace_back(input.name, system_data(input.name, input.value, options, input.unit));
+    info.inputs.emplace_back(input.keyword, input.value);
+  }
   read_composition();
   pick_outputs();
   info.family = "metatomic";
@@ -116,10 +122,6 @@ void Evaluator::State::load()
     lists.push_back(torch::IValue(value).toCustomClass<mta::NeighborListOptionsHolder>());
     info.cutoff = std::max(info.cutoff, lists.back()->engine_cutoff(LENGTH_UNIT));
   }
-  const auto inputs = model->get_method("requested_inputs")({}, {{"use_new_names", true}}).toGenericDict();
-  if (inputs.size() != 0)
-    throw std::runtime_error("'" + settings.path + "' needs extra inputs (first: '" +
-                             inputs.begin()->key().toStringRef() + "'), which LAMMPS does not have");
   // metatomic's D3 wrapper declares the range of its pairs; the coordination of the second atom reaches further
   const auto wrapper = model->attr("module").toModule();
   if (wrapper.hasattr("_cutoff") && wrapper.hasattr("_cn_cutoff"))
@@ -213,7 +215,9 @@ mta::System Evaluator::State::system(const Graph &graph, const torch::Tensor &po
   const auto types =
       torch::from_blob(const_cast<int32_t *>(graph.types.data()), {graph.n_nodes}, torch::kInt).to(device);
   const auto periodic = torch::from_blob(const_cast<bool *>(graph.periodic), {3}, torch::kBool).to(device);
-  return torch::make_intrusive<mta::SystemHolder>(types, positions, cell, periodic);
+  auto system = torch::make_intrusive<mta::SystemHolder>(types, positions, cell, periodic);
+  for (const auto &[name, value] : inputs) system->add_data(name, value);
+  return system;
 }
 
 mts::TensorBlock Evaluator::State::pairs(const torch::Tensor &samples, const torch::Tensor &vectors) const
@@ -237,12 +241,7 @@ void Evaluator::State::renew_selection(const Graph &graph)
 /// System data mlplugins::n_centers.
 mts::TensorMap Evaluator::State::count(int64_t n) const
 {
-  const auto zero = torch::zeros({1, 1}, torch::kInt).to(device);
-  const auto value = torch::full({1, 1}, n, torch::TensorOptions().dtype(dtype).device(device));
-  const auto block = torch::make_intrusive<mts::TensorBlockHolder>(value, labels({"system"}, zero),
-                                                                   std::vector<mts::Labels>{},
-                                                                   labels({"n_centers"}, zero));
-  return torch::make_intrusive<mts::TensorMapHolder>(labels({"_"}, zero), std::vector<mts::TensorBlock>{block});
+  return system_data("n_centers", n, torch::TensorOptions().dtype(dtype).device(device));
 }
 
 mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)

@@ -6,7 +6,9 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace mlplugins {
@@ -35,6 +37,7 @@ struct Settings {
   Choice atom_baseline = Choice::automatic;    ///< composition energies in per-atom energies
   bool allow_exclusions = false;      ///< pairs may be missing between atoms that count
   double uncertainty_threshold = -1.0;    ///< eV per atom; negative: never asked for
+  std::optional<double> charge, spin;     ///< of the whole system, e, and 2S + 1; for models that take them
 };
 
 /// What the engine needs to know about a model. Lengths in Å.
@@ -52,6 +55,7 @@ struct ModelInfo {
   std::vector<int> numbers;           ///< atomic numbers it knows
   std::map<int, double> composition;  ///< composition energy of each element, eV; empty: the file does not say
   std::vector<std::string> references;
+  std::vector<std::pair<std::string, double>> inputs;    ///< keywords of what it is given of the whole system
 };
 
 /// What the caller wants besides the energy and forces.

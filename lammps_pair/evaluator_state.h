@@ -33,6 +33,7 @@ struct Evaluator::State {
   mts::Labels components, properties;      ///< of neighbour lists
   mts::Labels selected;                    ///< owned atoms
   mts::TensorMap n_centers;                ///< system data mlplugins::n_centers
+  std::vector<std::pair<std::string, mts::TensorMap>> inputs;    ///< charge and spin, if the model takes them
   int64_t cached_centers = -1;
   bool selection_heeded = false;           ///< a total energy was seen to change with the selection
   torch::Tensor gradients, forces, energies, uncertainties, baselines;    ///< what `result` points into

@@ -88,6 +88,7 @@ Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, 
   samples.select(1, 1).copy_(torch::arange(with_edges, with_edges + n, torch::kInt));
   atoms->add_neighbor_list(lists.at(0), pairs(samples, vectors));
   atoms->add_data(format::N_CENTERS, count(with_edges));
+  for (const auto &[name, value] : inputs) atoms->add_data(name, value);
 
   torch::Tensor values;
   {

@@ -180,6 +180,10 @@ void PairMLPlugins::announce()
     utils::logmesg(lmp, "mlplugins: outputs of the model that LAMMPS does not get:{}\n", model.unused);
   if (comm->me == 0 && settings_->baseline == Choice::off)
     utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
+  std::string inputs;
+  for (const auto &[keyword, value] : model.inputs) inputs += fmt::format("{}{} {:g}", inputs.empty() ? "" : ", ", keyword, value);
+  if (comm->me == 0 && !inputs.empty())
+    utils::logmesg(lmp, "mlplugins: {} of the whole system (keywords of the same names)\n", inputs);
   if (lmp->citeme)
     for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
 }

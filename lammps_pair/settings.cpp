@@ -104,6 +104,8 @@ const std::map<std::string, Handler> &handlers()
       {"baseline", [](Settings &s, const std::string &v) { s.baseline = parse_choice("baseline", v); }},
       {"atom_baseline", [](Settings &s, const std::string &v) { s.atom_baseline = parse_choice("atom_baseline", v); }},
       {"exclusions", [](Settings &s, const std::string &v) { s.allow_exclusions = parse_exclusions(v); }},
+      {"charge", [](Settings &s, const std::string &v) { s.charge = number("charge", v); }},
+      {"spin", [](Settings &s, const std::string &v) { s.spin = number("spin", v); }},
       {"scale", [](Settings &s, const std::string &v) { s.scale = number("scale", v); }},
       {"uncertainty_threshold",
        [](Settings &s, const std::string &v) {

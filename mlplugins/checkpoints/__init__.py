@@ -69,7 +69,8 @@ def read(
         path: the file, or the folder of a run with its model.pt.
         elements: keep only these (symbols).
         head: which one of several; formats without heads refuse it.
-        conditions: `total_charge`, e, and `total_spin` (multiplicity); formats without them refuse them.
+        conditions: `total_charge`, e, and `total_spin` (multiplicity) that the model is fixed to; formats
+            without them refuse them.
 
     Raises:
         BadInput: see `reader`, and what the format's own `read` refuses.

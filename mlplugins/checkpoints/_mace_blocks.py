@@ -1,7 +1,7 @@
 """Weights of mace-torch's non-linear blocks, and its embeddings of charge and spin (for `_mace_weights`).
 
 The embeddings add the same vector to the features of every atom, which depends on the charge and the spin of
-the structure only: for chosen ones it is a part of the elements' own vectors, and the model an ordinary one.
+the structure only: with both fixed it is a part of the elements' own vectors, and the model an ordinary one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from mlplugins.models import mace
 from mlplugins.nn.gate import SIGMOID_NORM
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import SILU_NORM, NormedMLP
+from mlplugins.nn.state import StateEmbedding, StateNetwork, StateTable
+from mlplugins.structures.state import CHARGE, SPIN
 
-CONDITIONS = {"total_charge": 0.0, "total_spin": 1.0}
-"""Values of a structure that says nothing, also in mace-torch."""
+INPUTS = {"total_charge": CHARGE, "total_spin": SPIN}
+"""mace-torch's names, and ours. Of a structure that says nothing both packages take 0 and 1."""
 
 
 def fill_non_linear(layer: mace.Layer, source: Source, prefix: str, norms: Sequence[float] | None) -> None:
@@ -74,59 +76,84 @@ def _gate_linear(linear: Linear, source: Source, name: str) -> None:
         weight.copy_(home.view(weight.shape))
 
 
-def used_conditions(specs: Mapping[str, Any] | None, conditions: Mapping[str, float]) -> dict[str, float]:
-    """Charge and spin that the model takes: those given, or those of a structure that says nothing.
+def state_inputs(specs: Mapping[str, Any], fixed: Mapping[str, float]) -> dict[str, list[int]]:
+    """Charge and spin as inputs of our model (`Hyperparameters.state`), those that are fixed left out.
 
     Raises:
-        BadInput: a condition that the model does not have, or one of the model that is neither.
+        BadInput: a fixed one that the model does not have or know, or an embedding of something else.
     """
-    has = list(specs or {})
-    for name, value in conditions.items():
-        if name not in has:
+    for name, value in fixed.items():
+        if name not in specs:
             option = name.removeprefix("total_")
             raise BadInput(
                 f"MACE: {option} {value:g} is given, but the model has no embedding of it "
-                f"({', '.join(has) or 'it has none'}); leave --{option} out"
+                f"({', '.join(specs) or 'it has none'}); leave --{option} out"
             )
-    other = [name for name in has if name not in CONDITIONS]
+    other = [name for name in specs if name not in INPUTS]
     if other:
         raise BadInput(
             f"MACE: 'embedding_specs' has {', '.join(other)}; this package reads models with embeddings of "
-            f"{' and '.join(CONDITIONS)}"
+            f"{' and '.join(INPUTS)}"
         )
-    return {name: float(conditions.get(name, CONDITIONS[name])) for name in has}
-
-
-def joint_embedding(specs: Mapping[str, Any], source: Source, values: Mapping[str, float]) -> Tensor:
-    """What charge and spin add to the features of every atom, (channels,)."""
-    parts = []
     for name, spec in specs.items():
-        prefix = f"joint_embedding.embedders.{name}"
         if spec["per"] != "graph" or spec["type"] not in ("categorical", "continuous"):
             raise BadInput(f"MACE: 'embedding_specs' {name}: {spec}; expected numbers of a whole structure")
-        if spec["type"] == "categorical":
-            table, offset = source.take(f"{prefix}.weight"), int(spec.get("offset", 0))
-            index = values[name] + offset
-            if not index.is_integer() or not 0 <= index < len(table):
-                raise BadInput(
-                    f"MACE: {name} {values[name]:g}: the model knows whole numbers from {-offset} to "
-                    f"{len(table) - 1 - offset}"
-                )
-            parts.append(table[int(index)])
+        if spec["type"] == "continuous" and spec["in_dim"] != 1:
+            raise BadInput(f"MACE: 'embedding_specs' {name}: in_dim {spec['in_dim']}; expected one number")
+        low, high = _range(spec)
+        value = fixed.get(name, low)
+        if not low <= value <= high or (math.isfinite(low) and value != round(value)):
+            raise BadInput(f"MACE: {name} {value:g}: the model knows whole numbers from {low:g} to {high:g}")
+    return {INPUTS[name]: _numbers(spec) for name, spec in specs.items() if name not in fixed}
+
+
+def _range(spec: Mapping[str, Any]) -> tuple[float, float]:
+    numbers = _numbers(spec)
+    return (-math.inf, math.inf) if len(numbers) == 1 else (float(numbers[0]), float(numbers[1]))
+
+
+def _numbers(spec: Mapping[str, Any]) -> list[int]:
+    if spec["type"] == "continuous":
+        return [int(spec["emb_dim"])]
+    lowest = -int(spec.get("offset", 0))
+    return [lowest, lowest + int(spec["num_classes"]) - 1]
+
+
+def fill_state(
+    state: StateEmbedding, specs: Mapping[str, Any], source: Source, fixed: Mapping[str, float]
+) -> None:
+    """The weights of the embeddings, times their part of the projection behind them; of the fixed ones the
+    vector that they add."""
+    project = source.take("joint_embedding.project.0.weight").to(torch.float64)
+    first = 0
+    parts = iter(state.parts)
+    for name, spec in specs.items():
+        prefix = f"joint_embedding.embedders.{name}"
+        w = project[:, first : first + int(spec["emb_dim"])]
+        first += w.shape[1]
+        made = _of_one(name, spec, w.shape[0]) if name in fixed else next(parts)
+        if isinstance(made, StateTable):
+            made.weight.copy_(source.take(f"{prefix}.weight").to(w) @ w.T)
         else:
-            x = torch.tensor([values[name]], dtype=torch.float64)
-            for layer in (0, 2):
-                x = torch.nn.functional.silu(x) if layer else x
-                x = source.take(f"{prefix}.{layer}.weight") @ x
-                if spec.get("use_bias", True):
-                    x = x + source.take(f"{prefix}.{layer}.bias")
-            parts.append(x)
-    return torch.nn.functional.silu(source.take("joint_embedding.project.0.weight") @ torch.cat(parts))
+            network = cast(StateNetwork, made)
+            network.first.weight.copy_(source.take(f"{prefix}.0.weight"))
+            network.second.weight.copy_(w @ source.take(f"{prefix}.2.weight").to(w))
+            bias = spec.get("use_bias", True)
+            network.first.bias.copy_(source.take(f"{prefix}.0.bias") if bias else torch.zeros(()))
+            network.second.bias.copy_(w @ source.take(f"{prefix}.2.bias").to(w) if bias else torch.zeros(()))
+        if name in fixed:
+            state.constant.add_(made(torch.tensor([fixed[name]], dtype=torch.float64))[0])
 
 
-def embedding_readout(embedding: Tensor, source: Source, n_heads: int, head: int) -> list[float]:
-    """Energies of the elements that are read out of their vectors, eV."""
-    n = embedding.shape[1]
-    weight = source.take("embedding_readout.linear.weight", n * n_heads).view(n, n_heads)[:, head]
-    energies: list[float] = (embedding @ weight / math.sqrt(n)).tolist()
-    return energies
+def _of_one(name: str, spec: Mapping[str, Any], width: int) -> nn.Module:
+    """An embedding whose value is fixed."""
+    numbers = _numbers(spec)
+    if len(numbers) == 1:
+        return StateNetwork(numbers[0], width)
+    return StateTable(INPUTS[name], numbers[0], numbers[1], width)
+
+
+def embedding_readout(source: Source, width: int, n_heads: int, head: int) -> Tensor:
+    """Weights (width,) of the energies that are read out of the elements' vectors, eV."""
+    weight = source.take("embedding_readout.linear.weight", width * n_heads).view(width, n_heads)
+    return weight[:, head] / math.sqrt(width)

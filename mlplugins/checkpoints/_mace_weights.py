@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -28,8 +28,8 @@ from mlplugins.checkpoints import _record
 from mlplugins.checkpoints._mace_blocks import (
     embedding_readout,
     fill_non_linear,
-    joint_embedding,
-    used_conditions,
+    fill_state,
+    state_inputs,
 )
 from mlplugins.checkpoints._mace_state import Source, columns_of_paths, fill_element_map, fill_linear
 from mlplugins.checkpoints.native import Checkpoint
@@ -39,6 +39,7 @@ from mlplugins.nn.contraction import PathWeights, SymmetricContraction, monomial
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BiasedMLP, RadialMLP
+from mlplugins.nn.state import StateEmbedding
 from mlplugins.nn.zbl import ROUNDED
 
 COULOMB_EV_A = 14.3996
@@ -172,34 +173,29 @@ def from_state(
         state: its `state_dict()`, every entry; the precision of the result is that of the weights.
         head: which head of several, by name; default: the only one, or the one called "Default".
         elements: keep only these (symbols), in this order; default: all.
-        conditions: `total_charge`, e, and `total_spin` (multiplicity) of a model with embeddings of them;
-            default: 0 and 1.
+        conditions: `total_charge`, e, and `total_spin` (multiplicity) that the model is fixed to; others
+            stay inputs of a model with embeddings of them.
 
     Raises:
         BadInput: an unknown option, a head that must be chosen or does not exist, an unknown element, entries
             that are missing, left over or of another shape, coupling coefficients of another convention.
     """
+    inputs = state_inputs(config.embedding_specs or {}, conditions)
     parameters = hyperparameters(config)
+    if inputs:
+        parameters = replace(parameters, state=inputs, state_readout=bool(config.use_embedding_readout))
     symbols, rows = _record.kept([_symbol(int(number)) for number in config.atomic_numbers], elements)
     source = Source(state, rows, len(config.atomic_numbers))
     which = _head_index(config.heads, head)
-    used = used_conditions(config.embedding_specs, conditions)
     with torch.random.fork_rng(devices=[]):
         model = mace.Model(symbols, parameters)
     with torch.no_grad():
-        n, channels = source.n_elements, model.embedding.shape[1]
-        weight = source.take("node_embedding.linear.weight", n * channels).view(n, channels)
-        model.embedding.copy_(weight[rows] / math.sqrt(n))
-        if config.embedding_specs is not None:
-            model.embedding.add_(joint_embedding(config.embedding_specs, source, used))
+        _fill_elements(model, source, config.embedding_specs or {}, conditions)
         _fill_layers(model, config, source, which)
         _radial_basis(model, source)
         baseline = _energies(model, config, source, which)
         if config.use_embedding_readout:
-            several = len(config.heads) > 1 and config.model_cls == "MACE"
-            _require("use_embedding_readout", True, not several, "one head, or ScaleShiftMACE")
-            added = embedding_readout(model.embedding, source, len(config.heads), which)
-            baseline = [energy + more for energy, more in zip(baseline, added)]
+            baseline = _with_readout(baseline, model, config, source, which)
     source.finish()
     return Checkpoint(
         potential=model.to(source.dtype).eval(),
@@ -207,10 +203,38 @@ def from_state(
         elements=symbols,
         baseline=baseline,
         details=_record.details(
-            model, parameters, home={**asdict(config), "head": config.heads[which], **used}
+            model, parameters, home={**asdict(config), "head": config.heads[which], **conditions}
         ),
         references=list(mace.REFERENCES),
     )
+
+
+def _fill_elements(
+    model: mace.Model, source: Source, specs: Mapping[str, Any], fixed: Mapping[str, float]
+) -> None:
+    """What atoms know before the first layer: their element, and the charge and spin of their structure."""
+    n, channels = source.n_elements, model.embedding.shape[1]
+    weight = source.take("node_embedding.linear.weight", n * channels).view(n, channels)
+    model.embedding.copy_(weight[source.rows] / math.sqrt(n))
+    if not specs:
+        return
+    inputs = isinstance(model.state, StateEmbedding)
+    state = cast(StateEmbedding, model.state) if inputs else StateEmbedding({}, channels, False)
+    fill_state(state, specs, source, fixed)
+    if not inputs:  # all are fixed: a part of the elements' own vectors
+        model.embedding.add_(torch.nn.functional.silu(state.constant))
+
+
+def _with_readout(
+    baseline: Sequence[float], model: mace.Model, config: HomeConfig, source: Source, head: int
+) -> list[float]:
+    """The composition energies, and the energies that are read out of the elements' vectors."""
+    several = len(config.heads) > 1 and config.model_cls == "MACE"
+    _require("use_embedding_readout", True, not several, "one head, or ScaleShiftMACE")
+    weight = embedding_readout(source, model.embedding.shape[1], len(config.heads), head)
+    if isinstance(model.state, StateEmbedding) and model.state.readout is not None:
+        model.state.readout.copy_(weight)
+    return [energy + more for energy, more in zip(baseline, (model.embedding @ weight).tolist())]
 
 
 def _fill_layers(model: mace.Model, config: HomeConfig, source: Source, head: int) -> None:

@@ -60,7 +60,8 @@ def read(
         path: the `.model` file.
         elements: keep only these (symbols); default: all that the model knows.
         head: which head of several; default: the only one, or the one called "Default".
-        conditions: `total_charge`, e, and `total_spin` (multiplicity), of a model with embeddings of them.
+        conditions: `total_charge`, e, and `total_spin` (multiplicity) that a model with embeddings of them
+            is fixed to; others stay inputs.
 
     Returns:
         The model as family `mace` in the precision of its weights, with the energies of the isolated atoms
@@ -96,7 +97,7 @@ def read(
             checkpoint = from_state(config, state, head, elements, conditions)
     several = len(config.heads) > 1
     home = checkpoint.details["home"]
-    used = {name: home[name] for name in config.embedding_specs or {}}
+    used = {name: home[name] for name in conditions}
     head = home["head"] if several else None
     # the files do not say which version
     source = _record.source("MACE", path, version=None, head=head, **used)

@@ -166,7 +166,7 @@ def compare(
     for s in structures:
         known = f"; it knows {', '.join(loaded.elements)}"
         require_known(s.numbers, loaded.elements, f"{s.origin}: the model does not know ", known)
-        loaded.require_state(s.states, s.origin)
+        loaded.state(s.states, s.origin)
     ranks = (1,) if loaded.molecular else options.ranks
     atoms = [s.to_atoms().copy() for s in structures]  # without the labels
     tasks = [(name, way) for name in chosen for way in engines.load(name).ways(loaded, atoms, ranks)]
@@ -180,7 +180,8 @@ def compare(
         rows += _rows((name, way), structures, outcomes, options.tolerances)
         done = [(s, found) for s, found in zip(structures, outcomes) if isinstance(found, Results)]
         said |= dict.fromkeys(explain([s for s, _ in done], [found for _, found in done]))
-    return LabelComparison(loaded, tuple(rows), tuple(said), tuple(labels.notes(structures, keys)))
+    notes = labels.notes(structures, keys) + labels.unseen_states(structures, loaded.inputs)
+    return LabelComparison(loaded, tuple(rows), tuple(said), tuple(notes))
 
 
 def _rows(

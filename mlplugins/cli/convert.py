@@ -46,10 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _model_file.add_terms(parser)
     parser.add_argument(
-        "--charge", type=int, metavar="Q", help="total charge, e, of a MACE model with charges; default: 0"
+        "--charge",
+        type=int,
+        metavar="Q",
+        help="fix the total charge, e, of a MACE model with charges; default: every structure has its own",
     )
     parser.add_argument(
-        "--spin", type=int, metavar="M", help="spin multiplicity of a MACE model with spins; default: 1"
+        "--spin",
+        type=int,
+        metavar="M",
+        help="fix the spin multiplicity of a MACE model with spins; default: every structure has its own",
     )
     _common.add_json(parser)
 
@@ -87,6 +93,8 @@ def _print(record: dict) -> None:
     )
     family = info.parts(record["family"], record["parts"]) or record["family"]
     console.print(f"{record['model']}: {family}, {record['dtype']}{kind}", soft_wrap=True)
+    for text in info.inputs(record["inputs"]):
+        console.print(f"of every structure the model takes: {text}", soft_wrap=True)
     if record["unfused_degree"]:
         console.print(
             f"degree {record['unfused_degree']}: not in the fused convolution; the model runs in plain "

@@ -66,6 +66,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("elements", _list(record["elements"])),
         ("cutoff", cutoff),
+        *(("of a structure", text) for text in inputs(record["inputs"])),
         ("accuracy", _accuracy(record["errors"])),
         ("data", _data(record["data"])),
         ("date", record["date"] or UNSTATED),
@@ -140,9 +141,14 @@ def _data(data: dict[str, Any] | None) -> str:
 
 def _model(record: dict[str, Any]) -> str:
     """The family; of a sum its terms, those without parameters in full; of a committee its members."""
-    if not record["parts"]:
-        return record["family"] or _foreign(record["wraps"])
-    return parts(record["family"], record["parts"])
+    name = record["family"] or _foreign(record["wraps"])
+    if record["parts"]:
+        name = parts(record["family"], record["parts"])
+    made_for = [
+        f"{key.replace('_', ' ')} {value if key == 'head' else format(value, 'g')}"
+        for key, value in record["made_for"].items()
+    ]
+    return f"{name} ({', '.join(made_for)})" if made_for else name
 
 
 def parts(family: str, each: list[dict[str, Any]]) -> str:
@@ -155,6 +161,20 @@ def parts(family: str, each: list[dict[str, Any]]) -> str:
     if family != "committee":
         return " + ".join(names)
     return f"committee of {len(names)}: {'; '.join(dict.fromkeys(names))}"
+
+
+def inputs(known: dict[str, list[float | None]]) -> list[str]:
+    """What a model takes of a structure as a whole, in words.
+
+    >>> inputs({"charge": [-2.0, 2.0], "spin_multiplicity": [None, None]})
+    ['charge (-2 to 2; 0 if it does not say)', 'spin multiplicity (any number; 1 if it does not say)']
+    """
+    lines = []
+    for name, (low, high) in known.items():
+        values = "any number" if low is None or high is None else f"{low:g} to {high:g}"
+        default = {"charge": 0, "spin_multiplicity": 1}[name]
+        lines.append(f"{name.replace('_', ' ')} ({values}; {default} if it does not say)")
+    return lines
 
 
 def term(values: dict[str, Any]) -> str:

@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="off: energies without the composition energies (default: %(default)s)",
     )
     parser.add_argument(
+        "--charge", type=float, metavar="Q", help="total charge, e (default: as the template says, else 0)"
+    )
+    parser.add_argument(
+        "--spin", type=float, metavar="M", help="spin multiplicity (default: as the template says, else 1)"
+    )
+    parser.add_argument(
         "--wait",
         type=float,
         default=60.0,
@@ -99,6 +105,8 @@ def _serve(args: argparse.Namespace) -> int:
         order=args.order,
         variant=args.variant,
         baseline=args.baseline,
+        charge=args.charge,
+        spin=args.spin,
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port

@@ -1,13 +1,14 @@
 """The start structure: what a run keeps of it, what is reported, and what is refused by name.
 
 Kept in every engine: elements, positions, cell, periodicity, masses, constraints that hold Cartesian
-components of atoms, and velocities. Everything else that a file may hold (labels, `info`, tags) stays behind.
+components of atoms, velocities, and charge and spin for models that take them. Everything else that a file
+may hold (labels, the rest of `info`, tags) stays behind.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
 from mlplugins.structures import extxyz
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Keys, from_atoms
 from mlplugins.units import BOLTZMANN_EV_K
 
@@ -28,6 +30,18 @@ ALIGNED = 1e-8
 NO_PART = {"initial_charges": "charges", "initial_magmoms": "magnetic moments"}
 NO_LABELS = Keys(energy=None, forces=None, stress=None)
 VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
+
+
+class ForModel(NamedTuple):
+    """What of a start depends on the model.
+
+    Attributes:
+        repulsive: it holds a repulsion of nuclei, so that atoms may start on top of each other.
+        inputs: `charge`, `spin_multiplicity`, if it takes them.
+    """
+
+    repulsive: bool = False
+    inputs: tuple[str, ...] = ()
 
 
 class Start(NamedTuple):
@@ -92,7 +106,7 @@ def prepare(
     source: str,
     supercell: tuple[int, int, int],
     velocities: Velocities,
-    repulsive: bool = False,
+    model: ForModel | None = None,
 ) -> Start:
     """Prepare the structure that the runs start from.
 
@@ -102,17 +116,19 @@ def prepare(
         supercell: repetitions.
         velocities: `structure`: its own; `thermal`: none here, the engines draw them; `auto`: its own if it
             has any and is not repeated.
-        repulsive: the model holds a repulsion of nuclei, so that atoms may start on top of each other.
+        model: what depends on the model.
 
     Raises:
         BadInput: atoms on top of each other, fractional coordinates, a lost periodic flag; constraints that
             no engine keeps, or that leave nothing to move; velocities asked for that
             are not there, or that a supercell would repeat.
     """
-    doubts = _doubts(given, source, repulsive)
+    model = model or ForModel()
+    doubts = _doubts(given, source, model.repulsive)
     mask = _fixed(given, source)
     atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=given.pbc)
-    notes = [*doubts, *_without_part(given)]
+    atoms.info = _state(given, source, supercell, model.inputs)
+    notes = [*doubts, *_without_part(given, model.inputs)]
     if given.has("masses") and not np.array_equal(given.get_masses(), atoms.get_masses()):
         atoms.set_masses(given.get_masses())
         notes.append(f"masses of the structure are kept: {_masses(atoms)}")
@@ -313,7 +329,22 @@ def _rest(atoms: Atoms) -> None:
     atoms.set_momenta(momenta, apply_constraint=False)
 
 
-def _without_part(given: Atoms) -> list[str]:
+def _state(
+    given: Atoms, source: str, supercell: tuple[int, int, int], inputs: tuple[str, ...]
+) -> dict[str, Any]:
+    """Charge and spin, for a model that takes them."""
+    found = {name: states.stated(given.info, name) for name in inputs}
+    kept = {name: value for name, value in found.items() if value is not None}
+    if kept != {name: getattr(states.ElectronicState(), name) for name in kept} and np.prod(supercell) > 1:
+        said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in kept.items())
+        raise BadInput(
+            f"structure '{source}': {said} of one cell says nothing of {int(np.prod(supercell))} of them: "
+            "repeat the structure yourself, and state charge and spin of the whole (leave `supercell` out)"
+        )
+    return kept
+
+
+def _without_part(given: Atoms, inputs: tuple[str, ...]) -> list[str]:
     notes = [
         f"{what} of the structure have no part in the dynamics: the potential takes none"
         for name, what in NO_PART.items()
@@ -327,7 +358,9 @@ def _without_part(given: Atoms) -> list[str]:
     notes += [
         f"'{name}' of the structure ({given.info[name]}) has no part: the potential takes none"
         for name in ("charge", "total_charge")
-        if np.ndim(given.info.get(name, 0)) == 0 and given.info.get(name, 0) not in (0, 0.0, None)
+        if np.ndim(given.info.get(name, 0)) == 0
+        and given.info.get(name, 0) not in (0, 0.0, None)
+        and states.CHARGE not in inputs
     ]
     return notes
 

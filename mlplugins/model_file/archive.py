@@ -22,6 +22,7 @@ from ase.data import atomic_numbers
 from mlplugins import __version__, files
 from mlplugins.errors import BadInput
 from mlplugins.model_file import format
+from mlplugins.structures.state import CHARGE, SPIN
 
 NAME = "model.pt"
 """In the folder of a run."""
@@ -49,6 +50,7 @@ class Entries(NamedTuple):
         exchange_width: widest feature row exchanged between layers, 0: none.
         dtype: `float32` or `float64`, in which the model computes; None: the precision of its inputs.
         record: hyper-parameters, training record, versions, baseline.
+        inputs: `charge`, `spin_multiplicity` → lowest and highest value, of a model that takes them.
     """
 
     format: int
@@ -57,6 +59,7 @@ class Entries(NamedTuple):
     exchange_width: int
     dtype: str | None
     record: dict[str, Any]
+    inputs: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -287,7 +290,17 @@ def _entries(path: Path, extra: dict[str, str]) -> Entries:
         exchange_width=value(format.EXCHANGE_WIDTH, int, lambda n: 0 <= n < 10**6, "a number of features"),
         dtype=dtype,
         record=record,
+        inputs={
+            name: value(key, _range, lambda ends: ends[0] <= ends[1], "the lowest and the highest value")
+            for name, key in ((CHARGE, format.CHARGE), (SPIN, format.SPIN))
+            if not extra.get(key, "=").startswith("=")
+        },
     )
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, high = text.split()
+    return float(low), float(high)
 
 
 def _check_record(path: Path, record: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from mlplugins.elements import symbol
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
-from mlplugins.model_file.card import contradiction, repels
+from mlplugins.model_file.card import repels
 from mlplugins.model_file.committee import Committee, combine
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
@@ -29,8 +29,11 @@ from mlplugins.model_file.evaluate import (
     require_finite,
 )
 from mlplugins.model_file.heat_flux import HeatFlux
+from mlplugins.model_file.made_for import MADE_FOR, conditions, contradiction
 from mlplugins.model_file.structure import Array, PlainStructure, Prepared, StructureLike, prepare
 from mlplugins.quantities import QUANTITIES
+from mlplugins.structures import state as states
+from mlplugins.structures.state import ElectronicState
 
 __all__ = [
     "Artifact",
@@ -62,6 +65,8 @@ class Artifact:
         versions: versions of `torch` and `metatomic` that wrote the file.
         extensions: TorchScript extensions that the file needs.
         outputs: name of each output → its unit.
+        inputs: what it takes of a structure as a whole (`charge`, `spin_multiplicity`), with the lowest and
+            the highest value that it knows.
         more: names of the quantities that it predicts beside the energy and its derivatives.
         references: papers to cite, by kind.
         devices: kinds of device that the model supports.
@@ -83,6 +88,7 @@ class Artifact:
     versions: dict[str, str]
     extensions: tuple[str, ...]
     outputs: dict[str, str]
+    inputs: dict[str, tuple[float, float]]
     more: tuple[str, ...]
     references: dict[str, list[str]]
     devices: tuple[str, ...]
@@ -141,7 +147,7 @@ class Artifact:
 
         Raises:
             BadInput: an element that the model does not know, an impossible cell, a charge or spin in `info`
-                that is not the one for which the file was converted.
+                that the model does not know, or is not made for.
             RunFailed: positions that are not finite; the model failed, or gave NaN or infinity.
 
         >>> import tempfile
@@ -271,11 +277,11 @@ class Artifact:
         return self._model
 
     def _prepared(self, structures: Sequence[StructureLike]) -> list[Prepared]:
+        inputs = []
         for index, given in enumerate(structures):
-            self.require_state(getattr(given, "info", {}), f"structure {index}")
-        inputs = [prepare(structure, index) for index, structure in enumerate(structures)]
-        for index, structure in enumerate(inputs):
-            self._require_known_elements(structure, index)
+            state = self.state(getattr(given, "info", {}), f"structure {index}")
+            inputs.append(prepare(given, index)._replace(state=state))
+            self._require_known_elements(inputs[-1], index)
         return inputs
 
     @contextmanager
@@ -289,14 +295,28 @@ class Artifact:
                 raise
             raise RunFailed(f"model '{self.path}' failed: {runtime.reason(error)}") from error
 
-    def require_state(self, info: Mapping[str, Any], where: str) -> None:
-        """Refuse a structure with another charge or spin than the model is of.
+    def state(self, info: Mapping[str, Any], where: str) -> ElectronicState:
+        """Charge and spin multiplicity that the model is given of a structure with this `info`: 0 and 1 if it
+        says nothing; `where` names the structure in messages.
 
         Raises:
-            BadInput: naming the structure (`where`).
+            BadInput: the model does not know them, or is made for others.
         """
-        if said := contradiction(self.record, info):
+        if not info:
+            return ElectronicState()
+        state = states.of(info, where) if self.inputs else ElectronicState()
+        if said := contradiction(self.record, info) or states.outside(state, self.inputs):
             raise BadInput(f"{where}: {said} ('{self.path.name}')")
+        return state
+
+    def require_input(self, name: str, option: str) -> None:
+        """Refuse the option of an input that the model does not take.
+
+        Raises:
+            BadInput: naming the option.
+        """
+        if name not in self.inputs and name not in {MADE_FOR[key] for key in conditions(self.record)}:
+            raise BadInput(f"{option}: '{self.path.name}' takes no {option} of a structure; leave it out")
 
     def _require_known_elements(self, structure: Prepared, index: int) -> None:
         key = structure.numbers.tobytes()
@@ -339,7 +359,7 @@ def load(
     archive = read_archive(Path(path).absolute())
     path = archive.path
     ops.load()
-    target = _device(device)
+    target = runtime.device(device)
     loaded = runtime.load(archive, extensions)
     capabilities = loaded.capabilities()
     _require_supported(device, target, path, capabilities.supported_devices)
@@ -347,8 +367,7 @@ def load(
     loaded = loaded.to(target)
     lists = loaded.requested_neighbor_lists()
     ours = _ours(archive, loaded, energy)
-    if ours is None:
-        _require_plain_inputs(path, loaded)
+    requested = _inputs(path, loaded)
     if not baseline:
         _leave_out_composition(path, loaded, ours)
     dtype = (ours and ours.dtype) or capabilities.dtype
@@ -365,6 +384,7 @@ def load(
         versions=archive.versions,
         extensions=tuple(library.name for library in archive.extensions),
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
+        inputs=ours.inputs if ours else dict.fromkeys(requested, (-math.inf, math.inf)),
         more=declared(capabilities.outputs),
         references=archive.references,
         devices=tuple(capabilities.supported_devices),
@@ -429,17 +449,6 @@ def _leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> Non
     loaded.module.baseline.zero_()
 
 
-def _device(device: str) -> torch.device:
-    try:
-        target = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise BadInput(f"device: expected cpu, cuda or cuda:N, got '{device}'") from error
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise BadInput(f"device '{device}': torch sees {count} CUDA device(s) here; use device='cpu'")
-    return target
-
-
 def _energy_output(path: Path, outputs: list[str], wanted: str | None) -> str:
     energies = [name for name in outputs if name == "energy" or name.startswith("energy/")]
     name = wanted or ("energy" if "energy" in energies or len(energies) != 1 else energies[0])
@@ -455,10 +464,13 @@ def _energy_output(path: Path, outputs: list[str], wanted: str | None) -> str:
     raise BadInput(f"'{path.name}' has no output '{name}': {text}")
 
 
-def _require_plain_inputs(path: Path, model: Any) -> None:
-    wanted = list(model.requested_inputs(use_new_names=True))
-    if wanted:
+def _inputs(path: Path, model: Any) -> list[str]:
+    """Names of the inputs that the model asks for beside positions, elements and cell."""
+    wanted = model.requested_inputs(use_new_names=True)
+    other = [key for key, value in wanted.items() if key not in states.NAMES or value.sample_kind != "system"]
+    if other:
         raise BadInput(
-            f"'{path.name}' needs more than positions, elements and cell ({', '.join(wanted)}), which "
-            "mlplugins does not supply"
+            f"'{path.name}' needs more than positions, elements, cell, charge and spin multiplicity "
+            f"({', '.join(other)}), which mlplugins does not supply"
         )
+    return list(wanted)

@@ -10,8 +10,6 @@ import torch
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 """Precisions that a model computes in."""
-CONDITIONS = ("total_charge", "total_spin")
-"""What a model with embeddings of them is of: total charge, e, and spin multiplicity 2S + 1."""
 
 
 @dataclass(frozen=True)
@@ -71,36 +69,6 @@ def parts(family: str | None, hyperparameters: Mapping[str, Any]) -> list[dict[s
     """
     found = hyperparameters.get({"sum": "terms", "committee": "members"}.get(family or "", ""))
     return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
-
-
-def conditions(details: Mapping[str, Any]) -> dict[str, float]:
-    """Charge and spin that a model is of, by its record: its own, or those of its base.
-
-    >>> conditions({"finetune": {"base": {"format": "mace", "total_charge": -1.0, "total_spin": 2.0}}})
-    {'total_charge': -1.0, 'total_spin': 2.0}
-    >>> conditions({"source": {"format": "nequip"}})
-    {}
-    """
-    source = {**((details.get("finetune") or {}).get("base") or {}), **(details.get("source") or {})}
-    return {name: float(source[name]) for name in CONDITIONS if name in source}
-
-
-def contradiction(details: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    """How the charge or spin of a structure differs from that of a model; "" if it does not, or says none.
-
-    >>> contradiction({"source": {"total_charge": -1.0}}, {"charge": 0})
-    'its charge is 0, and the model is of charge -1: convert the checkpoint with `--charge 0`'
-    """
-    for name, own in conditions(details).items():
-        short = name.removeprefix("total_")
-        given = info.get(name, info.get(short))
-        if given is not None and given != own:
-            step = " and fine-tune that" if details.get("finetune") else ""
-            return (
-                f"its {short} is {given}, and the model is of {short} {own:g}: convert the checkpoint with "
-                f"`--{short} {given}`{step}"
-            )
-    return ""
 
 
 def repels(hyperparameters: Mapping[str, Any]) -> bool:

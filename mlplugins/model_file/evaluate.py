@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from metatensor.torch import Labels, TensorBlock
+from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
     ModelEvaluationOptions,
     ModelOutput,
@@ -27,6 +27,7 @@ from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.graph import Graph
+from mlplugins.structures.state import UNITS
 
 
 class Program:
@@ -34,7 +35,10 @@ class Program:
 
     def __init__(self, potential: Any) -> None:
         self.potential = potential
-        self._takes_fields = len(potential.forward.schema.arguments) > 2  # itself and the graph
+        arguments = potential.forward.schema.arguments
+        self._takes_fields = len(arguments) > 2  # itself and the graph
+        # six until models took the charge and spin of a structure
+        self._n_fields = 6 if self._takes_fields else len(arguments[1].type.elements())
         self.takes_molecules = bool(getattr(potential, "takes_molecules", False))  # others lack it
         # of the graph alone in files of earlier versions
         self._variance_of_found = len(potential.posterior_features.schema.arguments) == 3
@@ -46,18 +50,23 @@ class Program:
 
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
-        found: dict[str, Tensor] = self.potential(*graph) if self._takes_fields else self.potential(graph)
+        found: dict[str, Tensor] = self.potential(*self._of_file(graph))
         return found
+
+    def _of_file(self, graph: Graph) -> tuple[Any, ...]:
+        """The arguments of the program: the fields of a graph that it knows, one by one or together."""
+        fields = graph[: self._n_fields]
+        return fields if self._takes_fields else (fields,)
 
     def deviations(self, graph: Graph, n_systems: int, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Standard deviations of the energies of all systems (S,) and atoms (N,), eV, of which `predict`
         gave `found`."""
         still = graph._replace(vectors=graph.vectors.detach())
-        arguments: tuple[Any, ...] = (still,)
+        arguments: tuple[Any, ...] = self._of_file(still)
         if self._takes_fields:
             arguments = (*still[:4], still.n_centers)
         elif self._variance_of_found:
-            arguments = (still, {name: values.detach() for name, values in found.items()})
+            arguments = (*arguments, {name: values.detach() for name, values in found.items()})
         residual, psi = self.potential.posterior_features(*arguments)
 
         def summed(x: Tensor) -> Tensor:
@@ -99,6 +108,7 @@ class EdgeGradientModel:
         self._program = Program(module.potential)
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
+        self._takes_state = len(getattr(module, "inputs", [])) > 0
         self._dtype = dtype
         self._device = device
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
@@ -115,7 +125,7 @@ class EdgeGradientModel:
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
-        graph = self._graph(pairs, atoms)
+        graph = self._graph(pairs, atoms, structures)
         found = self._program.predict(graph)
         gradient = None
         if found["energy"].requires_grad:
@@ -137,7 +147,8 @@ class EdgeGradientModel:
         shared = pairs.vectors.to(self._device, self._dtype).detach()
         vectors = shared.repeat(self.n_members, 1, 1).requires_grad_()  # (M, E, 3)
         i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
-        graph = Graph(atoms.species, i, j, shared, atoms.system_on_device, atoms.starts[-1])
+        state = self._state(structures)
+        graph = Graph(atoms.species, i, j, shared, atoms.system_on_device, atoms.starts[-1], state)
         each = self._program.potential.members(graph, vectors)
         total = torch.stack([found["energy"] for found in each]).sum()
         gradients = [None] * len(each)
@@ -174,7 +185,7 @@ class EdgeGradientModel:
         the heat flux (3,); `velocities` (N, 3) in any unit."""
         atoms = self._composed([structure])
         pairs = lists.pairs(0, structure, self._cutoff, True)
-        graph = self._graph(pairs, atoms)
+        graph = self._graph(pairs, atoms, [structure])
         moving = torch.from_numpy(velocities).to(self._device)
         u, flux = potential_flux(lambda g: self._program.predict(g)["energy"], graph, moving, messages)
         return u.cpu().double().numpy(), atoms.baseline, flux.cpu().numpy()
@@ -182,13 +193,20 @@ class EdgeGradientModel:
     def hessian(self, structure: Prepared, lists: NeighborCache) -> Array:
         """∂²E/∂r∂r of one structure, (3N, 3N), eV/Å²."""
         atoms = self._composed([structure])
-        graph = self._graph(lists.pairs(0, structure, self._cutoff, True), atoms)
+        graph = self._graph(lists.pairs(0, structure, self._cutoff, True), atoms, [structure])
         return hessian(lambda g: self._program.predict(g)["energy"], graph).cpu().numpy()
 
-    def _graph(self, pairs: NeighborPairs, atoms: _Composition) -> Graph:
+    def _graph(self, pairs: NeighborPairs, atoms: _Composition, structures: Sequence[Prepared]) -> Graph:
         vectors = pairs.vectors.to(self._device, self._dtype).detach().requires_grad_()
         i, j = pairs.centers.to(self._device), pairs.neighbors.to(self._device)
-        return Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1])
+        state = self._state(structures)
+        return Graph(atoms.species, i, j, vectors, atoms.system_on_device, atoms.starts[-1], state)
+
+    def _state(self, structures: Sequence[Prepared]) -> Tensor | None:
+        if not self._takes_state:
+            return None
+        rows = [list(structure.state) for structure in structures]
+        return torch.tensor(rows, dtype=torch.float64, device=self._device)
 
     def _composed(self, structures: Sequence[Prepared]) -> _Composition:
         """What depends on the elements only, kept while they stay the same."""
@@ -279,6 +297,7 @@ class GeneralModel:
         self._dtype = dtype
         self._device = device
         self._lists = list(model.requested_neighbor_lists())
+        self._inputs = list(model.requested_inputs(use_new_names=True))
         self._components, self._properties = _pair_labels(device)
         kinds = {key: value.sample_kind for key, value in model.capabilities().outputs.items()}
         units = {output: "eV"} | {key: QUANTITIES[name].unit for name, key in self._more.items()}
@@ -341,6 +360,8 @@ class GeneralModel:
             torch.from_numpy(structure.cell).to(**kind) @ strain,
             torch.from_numpy(structure.pbc).to(self._device),
         )
+        for name in self._inputs:
+            system.add_data(name, _of_system(name, getattr(structure.state, name), kind))
         for options in self._lists:
             cutoff = options.engine_cutoff("angstrom")
             pairs = lists.pairs(place, structure, cutoff, options.full_list)
@@ -432,6 +453,16 @@ def require_finite(structures: Sequence[Prepared], results: Sequence[Results], c
 
 def _deviation(residual: Tensor, psi: Tensor) -> Tensor:
     return torch.sqrt(residual + psi.square().sum(dim=1))
+
+
+def _of_system(name: str, value: float, kind: Mapping[str, Any]) -> TensorMap:
+    """A number of the structure as metatomic passes it."""
+    zero = torch.zeros(1, 1, dtype=torch.int32, device=kind["device"])
+    values = torch.full((1, 1), value, **kind)
+    block = TensorBlock(values, Labels(["system"], zero), [], Labels([name], zero))
+    found = TensorMap(Labels(["_"], zero), [block])
+    found.set_info("unit", UNITS[name])
+    return found
 
 
 def _pair_labels(device: torch.device) -> tuple[Labels, Labels]:

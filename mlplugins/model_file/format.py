@@ -19,6 +19,11 @@ ATOM_ORDER = "mlplugins::atom_order"
 BY_TAG = "tag"
 RECORD = "mlplugins::metadata"
 
+# What a model takes of a structure as a whole: its lowest and highest value ("-2 2", "-inf inf"), or
+# "= -1" if the model was made for one
+CHARGE = "mlplugins::charge"
+SPIN = "mlplugins::spin_multiplicity"
+
 # System data by which LAMMPS says how many of the nodes are not ghosts
 N_CENTERS = "mlplugins::n_centers"
 

@@ -17,6 +17,7 @@ from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import predicts_variance
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
+from mlplugins.structures.state import UNITS, ElectronicState
 
 
 class MetatomicModel(nn.Module):
@@ -25,6 +26,7 @@ class MetatomicModel(nn.Module):
     species_of_number: Tensor
     baseline: Tensor
     precision: Tensor
+    inputs: List[str]
 
     def __init__(
         self, potential: Potential, elements: List[str], baseline: Tensor, dtype: torch.dtype
@@ -35,6 +37,10 @@ class MetatomicModel(nn.Module):
         self.predicts_variance = predicts_variance(potential)
         self.has_feature = potential.feature_width > 0
         self.n_centers_key: str = format.N_CENTERS
+        self.inputs = list(potential.inputs)
+        self.columns: List[str] = list(ElectronicState._fields)
+        self.defaults: List[float] = list(ElectronicState())
+        self.units: Dict[str, str] = dict(UNITS)
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name) for name in potential.predicts
         ]
@@ -49,6 +55,13 @@ class MetatomicModel(nn.Module):
     @torch.jit.export  # metatomic's wrappers ask the module of a loaded file, too
     def requested_neighbor_lists(self) -> List[NeighborListOptions]:
         return [self.options]
+
+    @torch.jit.export
+    def requested_inputs(self) -> Dict[str, ModelOutput]:
+        inputs: Dict[str, ModelOutput] = {}
+        for name in self.inputs:
+            inputs[name] = ModelOutput(unit=self.units[name], sample_kind="system")
+        return inputs
 
     def forward(
         self,
@@ -67,7 +80,8 @@ class MetatomicModel(nn.Module):
         n_centers = self._n_centers(systems, species.shape[0])
         rows = _rows(systems, selected_atoms, n_centers)
         samples = [system[rows], atom[rows]]
-        graph = Graph(species, centers, neighbors, vectors, system, n_centers)
+        state = self._state(systems)
+        graph = Graph(species, centers, neighbors, vectors, system, n_centers, state)
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
         wanted = uncertain or feature
         for _, output in self.names:
@@ -83,7 +97,7 @@ class MetatomicModel(nn.Module):
                 results[output] = _map(values.unsqueeze(-1), samples, per_atom, dtype, output)
         if uncertain:
             # of the energy alone: no gradient is asked for
-            still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers)
+            still = Graph(species, centers, neighbors, vectors.detach(), system, n_centers, state)
             fixed: Dict[str, Tensor] = {}
             for name, values in found.items():
                 fixed[name] = values.detach()
@@ -107,6 +121,18 @@ class MetatomicModel(nn.Module):
         if len(systems) == 1 and self.n_centers_key in systems[0].known_data():
             return int(systems[0].get_data(self.n_centers_key).block(0).values[0, 0].item())
         return n_nodes
+
+    def _state(self, systems: List[System]) -> Optional[Tensor]:
+        """Charge and spin multiplicity of each system, (S, 2); None for models that take neither."""
+        if len(self.inputs) == 0:
+            return None
+        state = torch.tensor(self.defaults, dtype=torch.float64, device=systems[0].device)
+        state = state.repeat(len(systems), 1)
+        for index, system in enumerate(systems):
+            for column, name in enumerate(self.columns):
+                if name in self.inputs:
+                    state[index, column] = system.get_data(name).block(0).values[0, 0]
+        return state
 
     def _edges(self, systems: List[System]) -> List[Tensor]:
         """Edges of all systems, sorted by centre: centers (E,), neighbors (E,), vectors (E, 3)."""

@@ -1,7 +1,8 @@
 """The runtime of the program in a model.pt: TorchScript. Another runtime is another file like this one.
 
-It loads the program and the libraries that it names, says of which class it is, and runs it: `load`,
-`class_name`, `running`, `FAILURES`, `reason`. The other half is `write.py`, which writes the program.
+It loads the program and the libraries that it names, says of which class it is and where it runs, and runs
+it: `load`, `class_name`, `device`, `running`, `FAILURES`, `reason`. The other half, which writes the program,
+is `write.py`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,22 @@ def load(archive: Archive, extensions: str | Path | None) -> AtomisticModel:
                 f"their Python package first, or name their directory in {EXTENSIONS} or with `extensions`"
             )
         raise archive.failed(reason(error) + needs) from error
+
+
+def device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        BadInput: an impossible or absent one.
+    """
+    try:
+        target = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise BadInput(f"device: expected cpu, cuda or cuda:N, got '{name}'") from error
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise BadInput(f"device '{name}': torch sees {count} CUDA device(s) here; use device='cpu'")
+    return target
 
 
 def class_name(module: Any) -> str:

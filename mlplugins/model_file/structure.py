@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.structures.neighbors import FARTHEST
+from mlplugins.structures.state import ElectronicState
 
 Array = NDArray[np.float64]
 
@@ -36,12 +39,14 @@ class PlainStructure(NamedTuple):
         positions: (N, 3), Å.
         cell: (3, 3), rows are the cell vectors, Å.
         pbc: (3,) booleans.
+        info: its charge and spin, as in `ase.Atoms`.
     """
 
     numbers: NDArray[np.integer]
     positions: Array
     cell: Array
     pbc: NDArray[np.bool_]
+    info: Mapping[str, Any] = MappingProxyType({})
 
 
 class Prepared(NamedTuple):
@@ -49,6 +54,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         volume: of the cell as given, Å³; None if it has no stress.
+        state: charge and spin multiplicity.
     """
 
     numbers: NDArray[np.int32]
@@ -56,6 +62,7 @@ class Prepared(NamedTuple):
     cell: Array
     pbc: NDArray[np.bool_]
     volume: float | None
+    state: ElectronicState = ElectronicState()
 
 
 def prepare(source: StructureLike, index: int) -> Prepared:

@@ -20,11 +20,13 @@ from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import format
 from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
 from mlplugins.quantities import QUANTITIES
+from mlplugins.structures.state import CHARGE, SPIN
 
 
 def save(
@@ -113,6 +115,13 @@ def for_inference(potential: Potential, dtype: str, portable: bool = False) -> P
     return potential
 
 
+def _state(potential: Potential, card: ModelCard) -> dict[str, str]:
+    """What the model takes of a structure as a whole, or was made for."""
+    keys = {CHARGE: format.CHARGE, SPIN: format.SPIN}
+    fixed = {keys[MADE_FOR[name]]: f"= {value:g}" for name, value in conditions(card.details).items()}
+    return fixed | {keys[name]: f"{low:g} {high:g}" for name, (low, high) in potential.inputs.items()}
+
+
 def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
     potential = for_inference(potential, dtype, portable)
     whole = of_whole_molecule(potential)
@@ -155,6 +164,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
             format.EXCHANGE_WIDTH: str(exchange_width),
             format.DTYPE: dtype,
             **({format.ATOM_ORDER: format.BY_TAG} if whole else {}),
+            **_state(potential, card),
             format.RECORD: json.dumps(
                 {
                     "elements": card.elements,

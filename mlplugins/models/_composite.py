@@ -2,7 +2,7 @@
 
 # mypy: disable-error-code=operator
 # (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class Composite(Potential):
         self.reach = max(term.reach for term in terms)
         if n_layers > 1:  # engines take a model that reaches no further than its cutoff for one layer
             self.reach = max(self.reach, (1 + 1e-6) * cutoff)
+        self.inputs = _inputs(terms)
         self.terms = nn.ModuleList(terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
 
@@ -64,7 +65,17 @@ class Composite(Potential):
         kept = torch.nonzero(r < cutoff).squeeze(1)
         i, j = graph.centers.index_select(0, kept), graph.neighbors.index_select(0, kept)
         v = graph.vectors.index_select(0, kept)
-        return Graph(graph.species, i, j, v, graph.system, graph.n_centers)
+        return Graph(graph.species, i, j, v, graph.system, graph.n_centers, graph.state)
+
+
+def _inputs(terms: List[Potential]) -> Dict[str, Tuple[float, float]]:
+    """What any term takes of a structure, within the range of all that do."""
+    found: Dict[str, Tuple[float, float]] = {}
+    for term in terms:
+        for name, (low, high) in term.inputs.items():
+            lowest, highest = found.get(name, (low, high))
+            found[name] = (max(low, lowest), min(high, highest))
+    return found
 
 
 def built(elements: List[str], each: List[Dict[str, Any]], what: str) -> List[Potential]:

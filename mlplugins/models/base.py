@@ -43,6 +43,8 @@ class Potential(nn.Module):
         n_layers: number of message-passing layers; of a sum, of its deepest term.
         reach: the interaction range, Å; `n_layers * cutoff` unless a family says less.
         exchange_width: widest node-feature row given to `exchange`, 0 if the family never calls it.
+        inputs: what it takes of a structure as a whole, `charge` or `spin_multiplicity`, with the lowest and
+            the highest value that it knows; families without them see positions and elements only.
         feature_width: width T of the entry `feature` of its results, 0 if there is none (`HasLastLayer`).
     """
 
@@ -51,6 +53,7 @@ class Potential(nn.Module):
     n_layers: int
     reach: float
     exchange_width: int
+    inputs: Dict[str, Tuple[float, float]]
     feature_width: int
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
@@ -59,6 +62,7 @@ class Potential(nn.Module):
         self.n_layers = int(n_layers)
         self.reach = self.n_layers * self.cutoff
         self.exchange_width = int(exchange_width)
+        self.inputs = {}
         self.feature_width = 0
         self.exchange: nn.Module = nn.Identity()
 

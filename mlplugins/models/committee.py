@@ -91,7 +91,8 @@ class Model(PredictsVariance, Composite):
         for index, term in enumerate(self.terms):
             if index < vectors.shape[0]:
                 v = vectors[index]
-                own = Graph(graph.species, graph.centers, graph.neighbors, v, graph.system, graph.n_centers)
+                i, j, n, state = graph.centers, graph.neighbors, graph.n_centers, graph.state
+                own = Graph(graph.species, i, j, v, graph.system, n, state)
                 r = torch.linalg.vector_norm(v, dim=1)
                 found = term(self.within(own, r, self.cutoffs[index]))
                 offset = self.offsets[index].index_select(0, graph.species[: graph.n_centers])

@@ -30,6 +30,7 @@ from mlplugins.nn.radial import (
     polynomial_cutoff,
     radial_slopes,
 )
+from mlplugins.nn.state import StateEmbedding
 from mlplugins.nn.zbl import ROUNDED, ZBL
 from mlplugins.structures.graph import Graph
 
@@ -66,6 +67,9 @@ class Hyperparameters:
         sent_channels_first: the same in the first layer, whose features are scalars.
         envelope_on_weights: the envelope multiplies the radial weights (and densities), not the basis.
         biased_readout: the last readout has one hidden layer more, and constants.
+        state: what the model sees of a structure as a whole, `charge` (e) and `spin_multiplicity`: the lowest
+            and the highest whole number of a table, or the width of a network of any number.
+        state_readout: an energy of every atom is read out of it.
     """
 
     cutoff: float = 5.0
@@ -86,6 +90,8 @@ class Hyperparameters:
     sent_channels_first: List[int] | None = None
     envelope_on_weights: bool = False
     biased_readout: bool = False
+    state: Dict[str, List[int]] = field(default_factory=dict)
+    state_readout: bool = False
 
 
 class Interaction(nn.Module):
@@ -298,6 +304,10 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             layers.append(Layer(irreps_in, irreps_out, first, last, n_species, hyperparameters))
         self.linear_up = nn.ModuleList(linear_up)
         self.layers = nn.ModuleList(layers)
+        given = hyperparameters.state
+        self.state = StateEmbedding(given, n, hyperparameters.state_readout) if given else None
+        if self.state is not None:
+            self.inputs = self.state.known
         self.last_layer = LastLayer()
         self.feature_width = sum(w.shape[0] for readout in self.readouts() for w in readout.weights)
         self.repulsion = ZBL(elements, self.envelope_power, ROUNDED) if hyperparameters.zbl else None
@@ -348,9 +358,14 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
+        if self.state is not None:
+            state = self.state(graph)  # (N, num_channels)
+            h = h + state[: graph.n_centers]
         for index, (linear_up, layer) in enumerate(zip(self.linear_up, self.layers)):
             if index == 0:  # the same for all atoms of an element, ghosts included
                 up = linear_up(self.embedding, species).index_select(0, species)  # (N, num_channels)
+                if self.state is not None:
+                    up = up + linear_up(state, species)
             else:
                 up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
             h, layer_energy, inputs = layer(up, h, species, edges, harmonics, radial)
@@ -359,6 +374,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:
             energy = energy + self.repulsion(graph, r)
+        if self.state is not None:
+            energy = energy + self.state.energies(state[: graph.n_centers])
         return {"energy": energy, "feature": self.energy_scale * torch.cat(features, dim=1)}
 
     def _radial(self, r: Tensor, species: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:

@@ -100,7 +100,9 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         f", which '{config.model.name}' does not know; it knows {', '.join(model.elements)}",
     )
     _check_cell(config, given)
-    atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, model.repels)
+    model.state(given.info, f"structure '{config.structure}'")
+    taken = start.ForModel(model.repels, tuple(model.inputs))
+    atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, taken)
     _check_start(config, atoms)
     elements = tuple(sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol]))
     _mobile(config, elements)
@@ -232,6 +234,8 @@ def _hash(atoms: Atoms) -> str:
         digest.update(np.ascontiguousarray(array).tobytes())
     if atoms.has("momenta"):
         digest.update(b"momenta" + np.ascontiguousarray(atoms.get_momenta()).tobytes())
+    if atoms.info:  # charge and spin
+        digest.update(repr(sorted(atoms.info.items())).encode())
     if atoms.constraints:
         digest.update(b"fixed" + np.ascontiguousarray(start.fixed(atoms)).tobytes())
     return digest.hexdigest()

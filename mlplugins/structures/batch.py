@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlplugins.elements import require_known
 from mlplugins.quantities import QUANTITIES
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.neighbors import neighbor_list
@@ -31,6 +32,7 @@ class Batch:
         n_atoms: (S,) number of atoms.
         volume: (S,) cell volume, Å³; 0 without a full cell.
         weight: (S,) factor of the structure in the loss.
+        state: (S, 2) charge, e, and spin multiplicity.
         labels: of every quantity in the table, (S, …) or (N, …) of its components; NaN where there is none.
             The composition baseline is subtracted from the energy.
     """
@@ -43,6 +45,7 @@ class Batch:
     n_atoms: Tensor
     volume: Tensor
     weight: Tensor
+    state: Tensor
     labels: dict[str, Tensor]
 
     @property
@@ -53,7 +56,7 @@ class Batch:
         """Input of a model; with `vectors` in place of the batch's own (a leaf of the differentiation)."""
         v = self.vectors if vectors is None else vectors
         n = self.species.shape[0]
-        return Graph(self.species, self.centers, self.neighbors, v, self.system, n)
+        return Graph(self.species, self.centers, self.neighbors, v, self.system, n, self.state)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device` (itself if it is there already)."""
@@ -105,6 +108,7 @@ def graph_of(
         torch.from_numpy(edges.vectors).to(dtype),
         torch.zeros(len(atoms), dtype=torch.long),
         len(atoms),
+        torch.tensor([states.row(atoms.info)], dtype=torch.float64),
     )
 
 
@@ -143,6 +147,7 @@ def single(
         n_atoms=torch.tensor([n], dtype=dtype),
         volume=torch.tensor([structure.volume], dtype=dtype),
         weight=torch.full((1,), structure.weight, dtype=dtype),
+        state=torch.tensor([states.row(structure.states)], dtype=torch.float64),
         labels=labels,
     )
 

@@ -36,7 +36,8 @@ ISOLATED = "IsolatedAtom"
 """The `config_type` of isolated atoms, as MACE and GAP have it."""
 
 STATE = re.compile(
-    r"(?:(?:total|tot|net)_?)?(?:charge|spin|multiplicity)|head|functional|xc|level|theory", re.IGNORECASE
+    r"(?:(?:total|tot|net)_?)?(?:charge|spin|multiplicity)|spin_multiplicity|head|functional|xc|level|theory",
+    re.IGNORECASE,
 )
 """Names of what tells electronic states or levels of theory apart."""
 

@@ -155,7 +155,7 @@ def _factor_of(name: str, structures: Sequence[Structure], predictions: Sequence
             return (
                 f"{name}: labels = {sign}V × model: virials; name their key as virial (it holds −V × stress)"
             )
-    unit = _unit(name, plain.factor) if plain else ""
+    unit = _unit(name, plain.factor) if plain and plain.factor else ""
     if plain and (unit or len(structures) > FREEDOM):
         return f"{name}: labels = {_number(plain.factor)} × model{unit or NO_UNIT}"
     return None

@@ -1,7 +1,7 @@
 """A structure as a model sees it: atoms, and directed edges between neighbours, as plain tensors."""
 
 # no postponed annotations here: TorchScript reads the types of the fields
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class Graph(NamedTuple):
         vectors: (E, 3), r_j − r_i + shift, Å.
         system: (N,) int64, which structure a node belongs to.
         n_centers: nodes from here on are ghosts: no edges of their own, no energy.
+        state: (S, 2), charge (e) and spin multiplicity of each structure; None: 0 and 1 for all.
     """
 
     species: Tensor
@@ -27,3 +28,4 @@ class Graph(NamedTuple):
     vectors: Tensor
     system: Tensor
     n_centers: int
+    state: Optional[Tensor] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from mlplugins.errors import BadInput
 from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity
 from mlplugins.quantities import labels as all_labels
 from mlplugins.structures import bonds
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
 
@@ -87,7 +88,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         _unused(structures, keys, others),
     ]
     found += [_constrained(structures), _without_forces(structures), _partial(structures)]
-    found += [_unconverged(structures), _far_apart(structures), *_states(structures)]
+    found += [_unconverged(structures), _far_apart(structures)]
     return [note for note in found if note]
 
 
@@ -311,9 +312,15 @@ def _far_apart(structures: Sequence[Structure]) -> str | None:
     return f"{said} Expected Å, eV and eV/Å" if said else None
 
 
-def _states(structures: Sequence[Structure]) -> list[str]:
-    """Electronic states that differ from frame to frame: a model of positions alone averages over them."""
-    names = sorted({name for s in structures for name in s.states})
+def unseen_states(structures: Sequence[Structure], inputs: Collection[str] = ()) -> list[str]:
+    """Notes on electronic states that differ from frame to frame: a model that does not take them averages
+    over them.
+
+    Args:
+        structures: the frames.
+        inputs: `charge`, `spin_multiplicity`, if the model takes them.
+    """
+    names = sorted({name for s in structures for name in s.states if states.input_of(name) not in inputs})
     notes = []
     for name in names:
         values = sorted({str(s.states[name]) for s in structures if name in s.states})

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlplugins.errors import BadInput
 from mlplugins.quantities import QUANTITIES
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.labels import flags, near
 from mlplugins.structures.neighbors import FARTHEST, neighbor_list
@@ -214,6 +215,7 @@ def data_hash(structures: Iterable[Structure]) -> str:
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
         for name in sorted(s.more):  # nothing for a quantity that the frame has not: older hashes stay
             digest.update(name.encode() + np.ascontiguousarray(s.more[name]).tobytes())
+        digest.update(_state(s))
     return digest.hexdigest()
 
 
@@ -316,4 +318,11 @@ def _fingerprint(structure: Structure) -> bytes:
     cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
     for array in (structure.positions, cell):
         digest.update((np.round(array, DIGITS) + 0.0).tobytes())
+    digest.update(_state(structure))
     return digest.digest()
+
+
+def _state(structure: Structure) -> bytes:
+    """Charge and spin, since an ion may have the positions of its molecule; nothing of neutral singlets."""
+    row = states.row(structure.states)
+    return b"" if row == [*states.ElectronicState()] else np.array(row).tobytes()

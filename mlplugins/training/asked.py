@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from mlplugins.errors import BadInput
 from mlplugins.quantities import QUANTITIES, with_derivatives
+from mlplugins.structures import labels
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
 from mlplugins.training.config import LossSection, RunConfiguration
 from mlplugins.training.data import DataSets
 
 
-def require_learnable(configuration: RunConfiguration, sets: DataSets, predicts: Iterable[str]) -> DataSets:
+def require_learnable(
+    configuration: RunConfiguration,
+    sets: DataSets,
+    predicts: Iterable[str],
+    inputs: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+) -> DataSets:
     """Refuse quantities that are asked for in vain, before anything is computed.
 
     Asked for are those with a weight in `training.loss` or a label in `data.keys` of the user's own.
@@ -22,13 +30,18 @@ def require_learnable(configuration: RunConfiguration, sets: DataSets, predicts:
         configuration: of the run.
         sets: its data.
         predicts: what the model returns; it also has the derivatives of these.
+        inputs: what it takes of a structure as a whole, with the lowest and the highest value.
 
     Returns:
         The data, with warnings about labels that are not learned.
 
     Raises:
-        BadInput: a quantity that the model does not predict, or that no frame of a set is labelled with.
+        BadInput: a quantity that the model does not predict, or that no frame of a set is labelled with; a
+            charge or spin that the model does not know.
     """
+    everything = [*sets.train, *sets.validation, *sets.test]
+    if inputs:
+        require_states(everything, inputs)
     learned = with_derivatives(predicts)
     asked = _asked(configuration)
     for name, where in asked.items():
@@ -43,8 +56,17 @@ def require_learnable(configuration: RunConfiguration, sets: DataSets, predicts:
                     f"{where}: '{name}' is to be learned, but none of the {len(frames)} {each} frames that "
                     f"are used has it (first {frames[0].origin}): leave this key out, or label the frames"
                 )
-    notes = _not_learned(sets, learned) + _not_measured(sets, asked)
+    notes = (
+        _not_learned(sets, learned) + _not_measured(sets, asked) + labels.unseen_states(everything, inputs)
+    )
     return replace(sets, warnings=[*sets.warnings, *notes])
+
+
+def require_states(frames: Iterable[Structure], inputs: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse frames whose charge or spin the model does not know."""
+    for frame in frames:
+        if said := states.outside(states.of(frame.states, frame.origin), inputs):
+            raise BadInput(f"{frame.origin}: {said}")
 
 
 def _asked(configuration: RunConfiguration) -> dict[str, str]:

@@ -14,14 +14,15 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES, conditions, contradiction
+from mlplugins.model_file.card import DTYPES
+from mlplugins.model_file.made_for import conditions, contradiction
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_whole_molecule
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, forgetting, references, results
-from mlplugins.training.asked import require_learnable
+from mlplugins.training.asked import require_learnable, require_states
 from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
@@ -79,7 +80,8 @@ def finetune(
     task = FinetuneTask(configuration, inputs.base, sets, inputs.replay)
     base_set = inputs.base_set or _probes(inputs)
     made = plan(task)
-    task = replace(task, sets=require_learnable(configuration, sets, made.potential.predicts))
+    model = made.potential
+    task = replace(task, sets=require_learnable(configuration, sets, model.predicts, model.inputs))
     record = _record(task, made)
     added.require_possible(made.potential, record.card, configuration.added)
     store = Files(
@@ -202,7 +204,8 @@ def _check_elements(frames: Sequence[Structure], elements: Sequence[str]) -> Non
 
 
 def _check_states(frames: Sequence[Structure], base: Checkpoint) -> None:
-    """Refuse frames of another charge or spin than the base."""
+    """Refuse frames whose charge or spin the base does not know, or is not made for."""
+    require_states(frames, base.potential.inputs)
     for frame in frames:
         if said := contradiction({**base.details, "finetune": {}}, frame.states):
             raise BadInput(f"{frame.origin}: {said}, and name that model.pt as the base")

@@ -62,7 +62,7 @@ def train(
     """
     sets = data.load(configuration)
     potential = build(configuration, sets)
-    sets = require_learnable(configuration, sets, potential.predicts)
+    sets = require_learnable(configuration, sets, potential.predicts, potential.inputs)
     family = configuration.model.family
     papers = models.family(family).references
     card = first_card(configuration, sets, family, asdict(configuration.hyperparameters), papers)

@@ -8,7 +8,7 @@ from pathlib import Path
 import ase.io
 
 from mlplugins import engines
-from mlplugins.dynamics.start import prepare, read_structure
+from mlplugins.dynamics.start import ForModel, prepare, read_structure
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.write import save
@@ -17,6 +17,7 @@ from mlplugins.simulation import config as simulation
 from mlplugins.simulation.driving import RunOutcome
 from mlplugins.simulation.plan import Campaign, plan
 from mlplugins.structures import dataset
+from mlplugins.structures import state as states
 from mlplugins.training import is_helper
 from mlplugins.training.finetune import Reader
 from mlplugins.training.finetune_config import FinetuneConfiguration
@@ -55,8 +56,15 @@ def sampled(
     atoms = read_structure(structure) if "structure" in settings else start
     _write_teacher(read, sorted(set(atoms.get_chemical_symbols())), folder / TEACHER)
     if "structure" not in settings:
-        ase.io.write(folder / START, prepare(start, "first training frame", (1, 1, 1), "auto", True).atoms)
+        ase.io.write(
+            folder / START, prepare(start, "first training frame", (1, 1, 1), "auto", ForModel(True)).atoms
+        )
     planned = plan(campaign, folder)
+    if states.of(planned.runs[0].atoms.info) != states.ElectronicState():
+        raise BadInput(
+            f"finetune.dynamics: '{structure}' is charged or no singlet, which the frames of its dynamics "
+            "would not say: start from a neutral singlet, or run the dynamics yourself and label the frames"
+        )
     if not is_helper():
         observer.note(f"dynamics of the base in {campaign.engine}: {len(planned.runs)} runs")
         for note in planned.notes:

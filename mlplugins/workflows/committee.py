@@ -13,7 +13,7 @@ from mlplugins import files
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
-from mlplugins.model_file.card import conditions
+from mlplugins.model_file.made_for import conditions
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
 from mlplugins.workflows import _models
@@ -88,7 +88,7 @@ def _require_alike(first: Read, other: Read) -> None:
     pairs = {
         "elements": (first[1].elements, other[1].elements),
         "precision": (first[2], other[2]),
-        "charge and spin": (conditions(first[1].details), conditions(other[1].details)),
+        "charge and spin": (_state(first[1]), _state(other[1])),
     }
     remedy = {
         "elements": "`mlplugins convert --elements` keeps the common ones",
@@ -103,10 +103,19 @@ def _require_alike(first: Read, other: Read) -> None:
             )
 
 
+def _state(read: Checkpoint) -> dict[str, Any]:
+    """What it is made for, and what it takes."""
+    return {**conditions(read.details), **read.potential.inputs}
+
+
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k.removeprefix('total_')} {v:g}" for k, v in value.items()) or "none stated"
+        return ", ".join(f"{k.removeprefix('total_')} {_shown(v)}" for k, v in value.items()) or "none stated"
     return value if isinstance(value, str) else " ".join(value)
+
+
+def _shown(value: Any) -> str:
+    return f"of each structure ({value[0]:g} to {value[1]:g})" if isinstance(value, tuple) else f"{value:g}"
 
 
 def _require_different(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:

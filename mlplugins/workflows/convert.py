@@ -19,6 +19,7 @@ from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
 from mlplugins.models.capabilities import unfused_degree
 from mlplugins.structures import dataset
+from mlplugins.structures import state as states
 
 CHECKPOINT = "checkpoint.ckpt"
 """In the folder of a run."""
@@ -59,8 +60,8 @@ class Variant:
 
     Attributes:
         head: level of theory: head of MACE, task (fidelity) of SevenNet.
-        charge: total charge, e, of a model with an embedding of it.
-        spin: its spin multiplicity 2S + 1.
+        charge: fix a model with an embedding of it to this total charge, e; None: it stays an input.
+        spin: the same of the spin multiplicity 2S + 1.
     """
 
     head: str | None = None
@@ -68,7 +69,7 @@ class Variant:
     spin: int | None = None
 
     def conditions(self) -> dict[str, float]:
-        """Charge and spin, where they are given."""
+        """Charge and spin that are fixed."""
         given = {"total_charge": self.charge, "total_spin": self.spin}
         return {name: float(value) for name, value in given.items() if value is not None}
 
@@ -123,6 +124,7 @@ def convert(
         "dtype": dtype,
         "portable": portable,
         "source": source,
+        "inputs": states.ranges(found.potential.inputs),
         "unfused_degree": unfused_degree(found.potential),
         **stored,
     }

@@ -81,7 +81,8 @@ def evaluate(
     predicted = _predict(loaded, structures, observer)
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
-    for note in [*labels.notes(structures, names), *explain(structures, predicted, OFFSET_EV)]:
+    unseen = labels.unseen_states(structures, loaded.inputs)
+    for note in [*labels.notes(structures, names), *unseen, *explain(structures, predicted, OFFSET_EV)]:
         observer.note(note)
     if plot is not None:
         _plot(structures, predicted, Path(plot), loaded.path.name)
@@ -166,7 +167,7 @@ def _predict(model: Artifact, structures: Sequence[Structure], observer: Observe
             f"{structure.origin}: the model does not know ",
             f"; it knows {', '.join(model.elements)}",
         )
-        model.require_state(structure.states, structure.origin)
+        model.state(structure.states, structure.origin)
     results: list[Results] = []
     observer.start(0, len(structures))
     for chunk in _chunks(structures):

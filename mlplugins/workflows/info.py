@@ -8,6 +8,8 @@ from typing import Any
 from mlplugins import elements
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import parts
+from mlplugins.model_file.made_for import MADE_FOR, conditions
+from mlplugins.structures import state as states
 from mlplugins.workflows import _contents
 
 
@@ -64,6 +66,8 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "cutoff_A": ours.cutoff if ours else model.cutoff,
         "layers": layers(model.interaction_range, model.cutoff) if ours else None,
         "interaction_range_A": model.interaction_range,
+        "inputs": states.ranges(ours.inputs) if ours else {},
+        "made_for": _made_for(record) if ours else {},
         "dtype": (ours and ours.dtype) or capabilities["dtype"],
         "devices": list(capabilities["supported_devices"]),
         "parameters": model.n_parameters,
@@ -75,6 +79,19 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "references": {kind: items for kind, items in archive.references.items() if items},
         "record": record,
     }
+
+
+def _made_for(record: dict[str, Any]) -> dict[str, Any]:
+    """Which of the models in a foreign file it is: head or task, charge, spin."""
+    head = (_section(record, "source") or _section(_section(record, "finetune"), "base")).get("head")
+    fixed = {MADE_FOR[name]: value for name, value in conditions(record).items()}
+    return ({"head": head} if head else {}) | fixed
+
+
+def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The terms of a sum, each with its `family`."""
+    terms = _section(record, "hyperparameters").get("terms")
+    return [term for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
 
 
 def _data(record: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from ase import Atoms
 from mlplugins import elements, errors, files
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import contradiction
+from mlplugins.model_file.made_for import contradiction
 from mlplugins.model_file.write import save
 from mlplugins.models import composition
 from mlplugins.models.capabilities import HasLastLayer
@@ -23,6 +23,7 @@ from mlplugins.observer import SILENT, Observer
 from mlplugins.quantities import MILLI
 from mlplugins.structures import batch as batches
 from mlplugins.structures import labelled, validation
+from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
 from mlplugins.uncertainties import llpr
 from mlplugins.uncertainties.llpr import Scales, WeightPosterior
@@ -169,7 +170,8 @@ def _frames(found: Checkpoint, data: Any, held_out: Any, keys: Mapping[str, str]
     for s in [*train, *held]:
         known = f"; it knows {', '.join(found.elements)}"
         elements.require_known(s.numbers, found.elements, f"{s.origin}: the model does not know ", known)
-        if said := contradiction(found.details, s.states):
+        said = contradiction(found.details, s.states)
+        if said := said or states.outside(states.of(s.states, s.origin), found.potential.inputs):
             raise BadInput(f"{s.origin}: {said}")
     return FrameSets(train, held, notes)
 

@@ -1,6 +1,7 @@
 """Architecture, heads, elements and refusals of the reader; its numbers are tested in tests/regression."""
 
 import lzma
+import math
 import pickle
 import sys
 import types
@@ -19,7 +20,7 @@ from mlplugins.checkpoints._mace_state import Source
 from mlplugins.checks.comparison import CompareOptions, compare
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
-from mlplugins.model_file.card import conditions
+from mlplugins.model_file.made_for import conditions
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
 from mlplugins.training.finetune import base_reader
@@ -184,7 +185,9 @@ def test_unsupported_options_are_named(forged, old, new, text):
 
 def test_charge_and_spin(unpacked):
     path = unpacked("charge_spin")
-    assert mace.read(path).details["source"]["total_spin"] == 1.0
+    read = mace.read(path)
+    assert read.potential.inputs == {"charge": (-2.0, 2.0), "spin_multiplicity": (-math.inf, math.inf)}
+    assert "total_spin" not in read.details["source"]
     conditions = {"total_charge": -1, "total_spin": 2}
     source = mace.read(path, conditions=conditions).details["source"]
     assert (source["total_charge"], source["total_spin"]) == (-1.0, 2.0)
@@ -211,17 +214,17 @@ def test_a_structure_of_another_charge_is_refused(unpacked, tmp_path):
     atoms.info["charge"] = 0
     with pytest.raises(
         BadInput,
-        match=r"structure 0: its charge is 0, and .* -1: .*`--charge 0` \('m.pt'\)",
+        match=r"structure 0: its charge is 0, and .* -1: .*without `--charge`.* \('m.pt'\)",
     ):
         model.evaluate([atoms])
 
 
-def _frames(path, charge):
+def _frames(path, charge, energy=-14.0):
     frames = []
     for k in range(6):
         atoms = molecule("H2O")
         atoms.rattle(0.03, seed=k)
-        atoms.calc = SinglePointCalculator(atoms, energy=-14.0 + 0.01 * k, forces=np.zeros((3, 3)))
+        atoms.calc = SinglePointCalculator(atoms, energy=energy + 0.01 * k, forces=np.zeros((3, 3)))
         atoms.info["charge"] = charge
         frames.append(atoms)
     write(path, frames)
@@ -250,6 +253,30 @@ def test_frames_of_another_charge_are_refused_before_and_after_fine_tuning(unpac
             compare(path, other, CompareOptions(("lammps",)))
     again = base_reader(run / "checkpoint.ckpt")(None)
     assert conditions({"finetune": {"base": again.source}}) == {"total_charge": -1.0, "total_spin": 2.0}
+
+
+def test_charges_of_frames_are_inputs_in_fine_tuning(unpacked, tmp_path):
+    """The errors of the training set are those of `evaluate`, which reads the charges anew."""
+    model, run = tmp_path / "m.pt", tmp_path / "run"
+    train = [_frames(tmp_path / f"{charge}.extxyz", charge, energy=-14.0 + charge) for charge in (0, -1)]
+    convert(unpacked("charge_spin"), model)
+    content = {
+        "data": {"train": train, "validation": 0.34},
+        "base": {"checkpoint": str(model)},
+        "finetune": {"strategy": "heads"},
+        "training": {"epochs": 1, "batch_size": 4, "devices": 1},
+    }
+    outside = _frames(tmp_path / "outside.extxyz", 3)
+    with pytest.raises(BadInput, match="outside.extxyz, frame 0: its charge is 3, and the model knows"):
+        finetune({**content, "data": {"train": outside, "validation": 0.34}}, run)
+    trained = finetune(content, run)
+    assert not [text for text in trained.metrics["warnings"] if "does not see" in text or "dropped" in text]
+    errors = evaluate_workflow(run / "model.pt", train)["energy"]["rmse_meV_per_atom"]
+    both = [trained.metrics[name] for name in ("train", "validation")]
+    squares = [each["n_structures"] * each["energy"]["rmse_meV_per_atom"] ** 2 for each in both]
+    assert [each["n_structures"] for each in both] == [8, 4]
+    assert errors == pytest.approx(math.sqrt(sum(squares) / 12), rel=1e-4)
+    assert errors > 100.0  # of both charges one mean was learned, almost
 
 
 def test_only_biases_that_add_nothing_are_left_unread():

@@ -8,6 +8,9 @@ Each `data/mace_NAME.npz` holds configuration, state and the home package's ener
 structures in `data/structures.npz`. `data/mace_NAME.model.xz` is the whole model as that package saves it;
 for these the outputs in the other precision are stored, too.
 
+`data/states_mace_charge_spin.npz` (`make_mace.py states`) has the results of the whole model of that case for
+several charges and spins, in float64.
+
 Names on the command line make these cases only. The cases `elements…` know the 89 elements of SevenNet-0 and
 are evaluated on the structures of `make_sevennet.py`: a molecule, a crystal, a triclinic cell, all elements.
 
@@ -64,6 +67,8 @@ NON_LINEAR = {
 """As in MH-1 and OMOL."""
 CONDITIONS = {"charge": -1, "spin": 2}
 """Of the case `charge_spin`."""
+STATES = ((0, 1), (2, 3), (-2, 1), (1, 2), (-1, 2))
+"""Charges and spins for which its whole model is evaluated."""
 CASES = {
     "plain": {"max_ell": 3, "atomic_numbers": [1, 8, 16]},
     "first_without_residual": {
@@ -186,7 +191,19 @@ def structures():
     return [crystal, molecule, Atoms("O", positions=[[0.0, 0.0, 0.0]])]
 
 
-def results(path, frames, dtype, head):
+def states():
+    """Of the whole model, for several charges and spins."""
+    arrays = {"states": np.array(STATES)}
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "charge_spin.model"
+        whole.write_bytes(lzma.decompress((FOLDER / "mace_charge_spin.model.xz").read_bytes()))
+        for index, (charge, spin) in enumerate(STATES):
+            found = results(whole, structures(), "float64", None, {"charge": charge, "spin": spin})
+            arrays.update({f"{index}/{key}": value for key, value in found.items()})
+    np.savez_compressed(FOLDER / "states_mace_charge_spin.npz", **arrays)
+
+
+def results(path, frames, dtype, head, conditions=CONDITIONS):
     import torch
     from mace.calculators import MACECalculator
 
@@ -196,7 +213,7 @@ def results(path, frames, dtype, head):
     arrays = {}
     for index, atoms in enumerate(frames):
         atoms = atoms.copy()
-        atoms.info.update(CONDITIONS)  # a model without embeddings does not look at them
+        atoms.info.update(conditions)  # a model without embeddings does not look at them
         calculator.calculate(atoms, properties=["energy", "forces", "stress"])
         arrays[f"energy/{index}"] = np.array(calculator.results["energy"], dtype=np.float64)
         arrays[f"forces/{index}"] = np.asarray(calculator.results["forces"], dtype=np.float64)
@@ -266,4 +283,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    states() if sys.argv[1:] == ["states"] else main()

@@ -450,7 +450,7 @@ def test_atoms_within_the_core_start_where_the_model_repels(tmp_path):
     dimer = Atoms("Si2", [[0, 0, 0], [0, 0, 1.0]])
     with pytest.raises(BadInput, match=r"are 0\.45 lengths of bonds .* `mlplugins convert MODEL --zbl`"):
         _prepare(dimer)
-    [note] = start.prepare(dimer, "a.traj", (1, 1, 1), "auto", repulsive=True).notes
+    [note] = start.prepare(dimer, "a.traj", (1, 1, 1), "auto", start.ForModel(repulsive=True)).notes
     assert "0.45 lengths of bonds" in note
     write(tmp_path / "start.traj", dimer)
     for family, repels in ((zbl, True), (lennard_jones, False)):

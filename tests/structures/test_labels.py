@@ -282,8 +282,10 @@ def test_electronic_states_that_differ_are_said():
     frames = copper()
     for k, atoms in enumerate(frames):
         atoms.info |= {"charge": k % 2, "spin": 1, "head": "pbe"}
-    [note] = _said(frames, "which the model does not see")
-    assert note.startswith("the frames differ in 'charge' (0, 1)")
+    structures = [from_atoms(atoms) for atoms in frames]
+    [note] = labels.unseen_states(structures)
+    assert note.startswith("the frames differ in 'charge' (0, 1), which the model does not see")
+    assert labels.unseen_states(structures, ["charge"]) == []
 
 
 @pytest.mark.parametrize(("key", "said"), [("energy_per_atom", True), ("E_pa", True), ("dft_energy", False)])

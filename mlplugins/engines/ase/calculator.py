@@ -17,6 +17,7 @@ from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
+from mlplugins.structures import state as states
 
 SKIN = 0.5
 """Default skin of the neighbour list, Å."""
@@ -50,6 +51,9 @@ class MLCalculator(Calculator):
         baseline: whether energies include the composition energies; without them, energies and chemical
             potentials are relative to the isolated atoms as the model counts them (`mlplugins info`).
         kwargs: `atoms`, `directory` and `label`, as of every calculator of ASE.
+
+    A model that takes the charge and spin multiplicity of a structure reads them from `atoms.info`: `charge`
+    (e; default 0) and `spin_multiplicity` or `spin` (2S + 1; default 1).
 
     `stresses` (per atom, models of mlplugins only) are the virials of the neighbour vectors, half to either
     atom, over the volume of the cell with the opposite sign: they add up to `stress`, as in ASE's own LJ.
@@ -323,11 +327,13 @@ class _State(NamedTuple):
     numbers: bytes
     cell: bytes
     pbc: bytes
+    info: dict[str, Any]
 
     @classmethod
     def of(cls, atoms: Atoms) -> _State:
         arrays = atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc
-        return cls(*(array.tobytes() for array in arrays))
+        positions, numbers, cell, pbc = (array.tobytes() for array in arrays)
+        return cls(positions, numbers, cell, pbc, states.entries(atoms.info))
 
     def atoms(self) -> Atoms:
         return Atoms(
@@ -335,6 +341,7 @@ class _State(NamedTuple):
             np.frombuffer(self.positions).reshape(-1, 3),
             cell=np.frombuffer(self.cell).reshape(3, 3),
             pbc=np.frombuffer(self.pbc, dtype=bool),
+            info=self.info,
         )
 
 

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,9 +22,11 @@ from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
 from mlplugins.engines.ipi.extras import in_atomic_units
-from mlplugins.engines.ipi.program import SKIN, sockets_prefix
+from mlplugins.engines.ipi.options import Options, checked
+from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, PlainStructure, combine, load_all
+from mlplugins.structures import state as states
 
 try:
     from ipi.interfaces.sockets import HDRLEN, MESSAGE
@@ -54,34 +55,6 @@ class Reply(NamedTuple):
     extras: str  # JSON
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of the driver, given as `-o key=value,…` or in `<parameters>`.
-
-    Attributes:
-        model: file, or several joined by `+` for a committee (`a.pt+b.pt`).
-        template: any structure file that ASE reads: the elements, in i-PI's order, and the periodicity.
-        device: `cpu`, `cuda`, `cuda:1`, …
-        skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
-        pbc: `true`, `false`, or `template`: as the template says; if it has no cell, as i-PI's cell says.
-        variant: which energy of a model that has several (`pbe` of `energy/pbe`).
-        committee_forces: also send each model's forces and virial, which i-PI's weighted baseline needs.
-        order: `check`: refuse a first structure that is the template with its atoms in another order;
-            `trust`: do not compare them.
-        baseline: whether energies include the composition energies (`on`, `off`).
-    """
-
-    model: str
-    template: str
-    device: str = "cpu"
-    skin: float = SKIN
-    pbc: bool | str = "template"
-    committee_forces: bool = False
-    variant: str | None = None
-    order: str = "check"
-    baseline: bool | str = True
-
-
 class MLDriver(Dummy_driver):
     """i-PI's `PES` interface: `driver(cell, positions)` for one structure, or for lists of them as one batch.
 
@@ -94,6 +67,7 @@ class MLDriver(Dummy_driver):
         artifacts: the models.
         template: what the template file says.
         numbers: (N,) atomic numbers.
+        info: charge and spin multiplicity, of the options or else of the template.
         pbc: (3,) booleans; None before the first structure.
 
     Raises:
@@ -111,7 +85,7 @@ class MLDriver(Dummy_driver):
         missing = [name for name in ("model", "template") if name not in options]
         if missing:
             raise BadInput(f"i-PI driver: '{missing[0]}' is missing; expected model=FILE,template=FILE")
-        self.options = _checked(Options(**options))
+        self.options = checked(Options(**options))
         self.n_calls = 0
         self.n_structures = 0
         self.seconds = 0.0
@@ -124,8 +98,28 @@ class MLDriver(Dummy_driver):
         self.artifacts = load_all(_paths(options.model), options.device, options.variant, None, baseline)
         self.template = _ipi_template.read_template(str(options.template))
         self.numbers = self.template.numbers
+        self.info = self._info()
         self.pbc: NDArray[np.bool_] | None = None
         self._lists = NeighborCache(float(options.skin))
+
+    def _info(self) -> dict[str, Any]:
+        """Charge and spin for models that take them, in their range."""
+        info = dict(self.template.info)
+        for name, option in states.OPTIONS.items():
+            value = getattr(self.options, option)
+            if value is None:
+                continue
+            info = {key: own for key, own in info.items() if key not in states.NAMES[name]} | {name: value}
+            for artifact in self.artifacts:
+                artifact.require_input(name, option)
+        for artifact in self.artifacts:
+            artifact.state(info, f"i-PI driver, template '{self.template.path}' and options")
+        return info
+
+    def _keywords(self) -> dict[str, float]:
+        """What the models are given of the whole structure, defaults included."""
+        taken = {name for artifact in self.artifacts for name in artifact.inputs}
+        return states.keywords(states.of(self.info)._asdict(), taken)
 
     def describe(self, where: str = "") -> str:
         """Model, precision, device, atoms and periodicity in words, with `where` in between."""
@@ -140,6 +134,7 @@ class MLDriver(Dummy_driver):
         return (
             f"{self.options.model} ({models}{first.family or first.name}, {first.dtype}, {first.device}), "
             f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
+            + "".join(f", {name} {value:g}" for name, value in self._keywords().items())
             + ("" if self.options.baseline else "; energies without composition energies (baseline off)")
             + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
@@ -179,7 +174,7 @@ class MLDriver(Dummy_driver):
         rows = np.asarray(cell).T / _ipi_template.ANGSTROM
         if self.pbc is None:
             self.pbc = self._meet(rows, points)
-        return PlainStructure(self.numbers, points, rows, self.pbc)
+        return PlainStructure(self.numbers, points, rows, self.pbc, self.info)
 
     def require_count(self, n_atoms: int) -> None:
         """Refuse structures whose size differs from that of the template."""
@@ -316,27 +311,6 @@ def _close(connection: socket.socket) -> None:
 
 def _paths(model: str) -> list[str]:
     return [model] if Path(model).is_file() else [part.strip() for part in str(model).split("+")]
-
-
-def _checked(options: Options) -> Options:
-    """The same, with the types that `Options` states; `-o` and `<parameters>` may give words for them."""
-    flags = {"true": True, "false": False, "on": True, "off": False}
-    pbc = flags.get(str(options.pbc).lower(), options.pbc)
-    if not isinstance(pbc, bool) and pbc != "template":
-        raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
-    forces, baseline = (flags.get(str(v).lower()) for v in (options.committee_forces, options.baseline))
-    if forces is None:
-        raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
-    if baseline is None:
-        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
-    if options.order not in ("check", "trust"):
-        raise BadInput(f"order: expected check or trust, got '{options.order}'")
-    try:
-        skin = float(options.skin)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    words: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")}
-    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces, baseline=baseline)
 
 
 def _energy(value: Any) -> Any:

@@ -25,6 +25,7 @@ from mlplugins.engines.ipi.input import (
 )
 from mlplugins.engines.ipi.program import program, sockets_prefix
 from mlplugins.engines.ipi.xyz import upright, whole_frames, write_xyz
+from mlplugins.structures import state as states
 from mlplugins.units import BOLTZMANN_EV_K
 
 TEMPLATE, RESUME = "template.extxyz", "resume.xml"
@@ -149,6 +150,7 @@ def _driver_arguments(run: Run) -> list[str]:
         address(run),
         "--device",
         run.config.device,
+        *(f"--{name}={value:g}" for name, value in states.keywords(run.atoms.info, states.NAMES).items()),
     ]
 
 

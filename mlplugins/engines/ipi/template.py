@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from mlplugins.errors import BadInput
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.structures import extxyz
+from mlplugins.structures import state as states
 
 # once: i-PI looks a unit up in more time than a conversion takes
 BOHR: float = unit_to_user("length", "angstrom", 1.0)
@@ -60,6 +61,7 @@ class Template:
         cell: (3, 3), rows are the cell vectors, Å; None if the file has none.
         pbc: (3,) booleans; None if the file does not say.
         in_angstrom: False if the file does not state its units, which i-PI then reads as bohr or as told.
+        info: its charge and spin, if it says them.
     """
 
     path: str
@@ -68,6 +70,7 @@ class Template:
     cell: Array | None
     pbc: NDArray[np.bool_] | None
     in_angstrom: bool
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 def read_template(path: str) -> Template:
@@ -93,7 +96,8 @@ def read_template(path: str) -> Template:
         raise BadInput(f"template '{path}' has no atoms")
     cell = np.array(atoms.cell) if atoms.cell.array.any() else None
     stated = cell is not None or atoms.pbc.any() or re.search(r"\bpbc\s*=", comment, re.IGNORECASE)
-    return Template(path, atoms.numbers, atoms.positions, cell, np.array(atoms.pbc) if stated else None, True)
+    pbc = np.array(atoms.pbc) if stated else None
+    return Template(path, atoms.numbers, atoms.positions, cell, pbc, True, states.entries(atoms.info))
 
 
 def _read_plain(path: str, comment: str) -> Template:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.start import AXES, patterns
 from mlplugins.engines.lammps.data import type_order
 from mlplugins.errors import BadInput
+from mlplugins.structures import state as states
 from mlplugins.units import BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
 
 DATA, DECK = "data.lmp", "in.lmp"
@@ -55,6 +56,15 @@ def deck_head(
     ]
 
 
+def words(keywords: Mapping[str, float]) -> str:
+    """Keywords of the pair style.
+
+    >>> words({"charge": -1.0, "spin": 2.0})
+    'charge -1 spin 2'
+    """
+    return " ".join(f"{name} {value:g}" for name, value in keywords.items())
+
+
 def quoted(path: Path | str) -> str:
     """A path as one word of a LAMMPS deck.
 
@@ -93,13 +103,19 @@ def _head(run: Run, restart: str | None) -> str:
     return (
         f"# {run.title}\n"
         f"units           metal\n{settings}{start}\n"
-        f"pair_style      mlplugins {quoted(config.model)} device {config.device}\n"
+        f"pair_style      mlplugins {quoted(config.model)} device {config.device}{_state(run)}\n"
         f"pair_coeff      * * {' '.join(type_order(run.atoms))}\n"
         f"neighbor        1.0 bin\n"
         f"neigh_modify    every 1 delay 0 check yes\n"
         f"timestep        {config.timestep / FS_PER_PS:g}   # ps\n"
         f"{_fixed_groups(run)}{'' if restart else _start_velocities(run)}"
     )
+
+
+def _state(run: Run) -> str:
+    """Charge and spin, which the structure keeps only for models that take them."""
+    said = words(states.keywords(run.atoms.info, states.NAMES))
+    return f" {said}" if said else ""
 
 
 def _fixed_groups(run: Run) -> str:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from mlplugins.engines.base import Way
 from mlplugins.engines.lammps.data import Box, type_order, write_data
-from mlplugins.engines.lammps.deck import DATA, DECK, deck_head
+from mlplugins.engines.lammps.deck import DATA, DECK, deck_head, words
 from mlplugins.engines.lammps.output import read_dump
 from mlplugins.engines.lammps.program import Finished, require, run
 from mlplugins.errors import MlpluginsError
 from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.structures import state as states
 
 if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
     from mlplugins.model_file.artifact import Artifact
@@ -55,7 +56,7 @@ def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> lis
     """Through `lmp`, `run 0`."""
     keywords = f"device {model.device} mode {way.detail}"
     try:
-        return [*evaluate_all(model.path, structures, way.ranks, keywords)]
+        return [*evaluate_all(model.path, structures, way.ranks, keywords, inputs=tuple(model.inputs))]
     except MlpluginsError as error:
         if len(structures) == 1:
             return [error]
@@ -120,8 +121,10 @@ def evaluate_all(
     keywords: str = "",
     per_atom: bool = False,
     directory: Path | str | None = None,
+    inputs: tuple[str, ...] = (),
 ) -> list[Results]:
-    """`evaluate` for several structures in one run of `lmp`, which starts slowly."""
+    """`evaluate` for several structures in one run of `lmp`, which starts slowly; a model that takes `inputs`
+    is given the charge and spin of each."""
     require(ranks)
     path = Path(model).resolve()
     with _folder(directory) as folder:
@@ -130,7 +133,8 @@ def evaluate_all(
         for k, atoms in enumerate(structures):
             elements = type_order(atoms)
             boxes.append(write_data(folder / f"{k}.{DATA}", atoms, elements))
-            lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, keywords, f"{k}.{DATA}")]
+            own = f"{keywords} {words(states.keywords(atoms.info, inputs))}"
+            lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, own, f"{k}.{DATA}")]
             lines += _static_commands(f"{k}.{DUMP}", per_atom)
         (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
         tables = run(folder / DECK, ranks).tables

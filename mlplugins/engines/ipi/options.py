@@ -1,0 +1,72 @@
+"""Options of the i-PI driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlplugins.engines.ipi.program import SKIN
+from mlplugins.errors import BadInput
+from mlplugins.structures import state as states
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the driver, given as `-o key=value,…` or in `<parameters>`.
+
+    Attributes:
+        model: file, or several joined by `+` for a committee (`a.pt+b.pt`).
+        template: any structure file that ASE reads: the elements, in i-PI's order, and the periodicity.
+        device: `cpu`, `cuda`, `cuda:1`, …
+        skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
+        pbc: `true`, `false`, or `template`: as the template says; if it has no cell, as i-PI's cell says.
+        variant: which energy of a model that has several (`pbe` of `energy/pbe`).
+        committee_forces: also send each model's forces and virial, which i-PI's weighted baseline needs.
+        order: `check`: refuse a first structure that is the template with its atoms in another order;
+            `trust`: do not compare them.
+        baseline: whether energies include the composition energies (`on`, `off`).
+        charge: of the structure, e, for a model that takes it; default: as the template says, else 0.
+        spin: its spin multiplicity 2S + 1; default: as the template says, else 1.
+    """
+
+    model: str
+    template: str
+    device: str = "cpu"
+    skin: float = SKIN
+    pbc: bool | str = "template"
+    committee_forces: bool = False
+    variant: str | None = None
+    order: str = "check"
+    baseline: bool | str = True
+    charge: float | None = None
+    spin: float | None = None
+
+
+def checked(options: Options) -> Options:
+    """The same, with the types that `Options` states; `-o` and `<parameters>` may give words for them."""
+    flags = {"true": True, "false": False, "on": True, "off": False}
+    pbc = flags.get(str(options.pbc).lower(), options.pbc)
+    if not isinstance(pbc, bool) and pbc != "template":
+        raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
+    forces, baseline = (flags.get(str(v).lower()) for v in (options.committee_forces, options.baseline))
+    if forces is None:
+        raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
+    if baseline is None:
+        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
+    if options.order not in ("check", "trust"):
+        raise BadInput(f"order: expected check or trust, got '{options.order}'")
+    try:
+        skin = float(options.skin)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
+    given = {name: getattr(options, name) for name in states.OPTIONS.values()}
+    whole = {name: _number(name, value) for name, value in given.items() if value is not None}
+    words: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")} | whole
+    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces, baseline=baseline)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name}: expected a number, got '{value}'") from error
