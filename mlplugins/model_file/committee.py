@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlplugins.quantities import Results
+
+ROUNDING = 1e-6
+"""Relative differences of forces that are those of single precision."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,32 @@ def combine(members: Sequence[Results]) -> Committee:
 
 def _mean(arrays: list[Any]) -> Any:
     return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
+
+
+def copies(paths: Sequence[Path], members: Sequence[Results]) -> str:
+    """A sentence that names the models of a committee that are one and the same; "" if they all differ.
+
+    Where no force and no virial acts, atoms may be so far apart that every model says the same.
+    """
+    groups: list[list[int]] = []
+    for k, member in enumerate(members):
+        if member.forces.any() or (member.virial is not None and member.virial.any()):
+            group = next((g for g in groups if _alike(members[g[0]], member)), [])
+            groups += [] if group else [group]
+            group.append(k)
+    same = [" = ".join(str(paths[k]) for k in group) for group in groups if len(group) > 1]
+    if not same:
+        return ""
+    spread = "the spread, which is zero, is" if len(groups) == 1 else "they narrow the spread, which is"
+    return (
+        "models of the committee that give the same energies and forces: "
+        f"{', '.join(same)}: copies of one model? Then {spread} no uncertainty; expected models trained from "
+        "different seeds"
+    )
+
+
+def _alike(a: Results, b: Results) -> bool:
+    """Whether two results differ by rounding only."""
+    pairs = [(a.forces, b.forces), (a.virial, b.virial), (a.energy, b.energy)]
+    near = [np.allclose(x, y, rtol=0, atol=ROUNDING * np.abs(x).max()) for x, y in pairs if x is not None]
+    return all(near)

@@ -17,6 +17,7 @@ from mlplugins import files
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.model_file.committee import copies
 from mlplugins.models import soap_gap
 from mlplugins.observer import SILENT, Observer
 from mlplugins.structures import dataset, selection
@@ -119,6 +120,8 @@ def _uncertainties(
     observer.start(0, len(frames))
     for atoms in frames:
         results = [model.evaluate([atoms], uncertainty=single)[0] for model in loaded]
+        if not found and (said := copies([model.path for model in loaded], results)):
+            raise BadInput(said)
         values = np.linalg.norm(artifact.combine(results).forces_spread, axis=1)
         if results[0].uncertainties is not None:
             values = results[0].uncertainties

@@ -50,7 +50,7 @@ def test_the_input_is_not_overwritten(data, capsys):
     assert data.read_bytes() == before
 
 
-def test_committee_finds_the_strained_structure(data, tmp_path):
+def test_committee_finds_the_strained_structure(data, tmp_path, capsys):
     models = []
     for epsilon in (0.010, 0.012):
         path = tmp_path / f"{epsilon}.pt"
@@ -64,6 +64,9 @@ def test_committee_finds_the_strained_structure(data, tmp_path):
     words = ["select", str(data), "-n", "1", "--method", "uncertainty", "--model", *models]
     assert main([*words, "-o", str(tmp_path / "x.extxyz"), "--json", str(report)]) == 0
     assert json.loads(report.read_text())["chosen"] == [8]
+    words[-1] = models[0]
+    assert main([*words, "-o", str(tmp_path / "x.extxyz")]) == 2
+    assert "copies of one model? Then the spread, which is zero, is no uncertainty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes, compare_atoms
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
@@ -224,6 +225,24 @@ def test_committee(argon_committee):
         [energy, 1.1 * energy, 1.2 * energy], rel=1e-12
     )
     assert calc.calculate_properties(atoms, ["energy"])["energy"] == atoms.get_potential_energy()
+
+
+def test_copies_of_one_model_are_no_committee(argon_committee, tmp_path):
+    """A spread of exactly zero, or one that counts a model twice, is said; far atoms decide nothing."""
+    twin = shutil.copy(argon_committee[0], tmp_path / "twin.pt")
+    atoms = crystal()
+    atoms.calc = MLCalculator([argon_committee[0], twin])
+    with pytest.warns(
+        UserWarning, match=r"0\.pt = .*twin\.pt: copies of one model\? Then the spread, which is zero"
+    ):
+        atoms.get_potential_energy()
+    assert atoms.calc.results["energy_uncertainty"] == 0.0
+    atoms.calc = MLCalculator([*argon_committee, twin])
+    with pytest.warns(UserWarning, match="twin.pt: copies of one model[?] Then they narrow the spread"):
+        atoms.get_potential_energy()
+    apart = Atoms("Ar2", [[0, 0, 0], [0, 0, 90]])
+    apart.calc = MLCalculator(argon_committee)
+    assert apart.get_potential_energy() == 0.0  # of every model, and no warning
 
 
 def test_copies(argon_committee, tmp_path):

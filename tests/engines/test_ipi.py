@@ -379,6 +379,20 @@ def test_compute_in_process(argon_model, tmp_path):
     assert abs(replies[3].potential - potential) > 1e-5
 
 
+def test_copies_of_one_model_are_said(argon_model, tmp_path, monkeypatch):
+    write(tmp_path / "init.extxyz", crystal())
+    said = []
+    monkeypatch.setattr(MLDriver, "say", lambda self, text: said.append(text))
+    driver = MLDriver(model=f"{argon_model}+{argon_model}", template=str(tmp_path / "init.extxyz"))
+    cell, pos = (
+        unit_to_internal("length", "angstrom", x) for x in (crystal().cell.array.T, crystal().positions)
+    )
+    driver(cell, pos)
+    driver(cell, pos)
+    [warning] = [text for text in said if text.startswith("warning: models of the committee")]
+    assert f"{argon_model} = {argon_model}: copies of one model?" in warning
+
+
 def test_template_periodicity(argon_model, tmp_path):
     atoms = molecule()
     atoms.cell = [9, 9, 9]

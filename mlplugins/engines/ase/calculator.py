@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
+from mlplugins.model_file.committee import copies
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
 from mlplugins.structures import state as states
@@ -106,6 +108,7 @@ class MLCalculator(Calculator):
         self._artifacts = load_all(model, device, variant, extensions, baseline)
         self._lists = NeighborCache(skin)
         self.committee: Committee | None = None
+        self._compared = False
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
         if len(self._artifacts) == 1 and self._artifacts[0].has_uncertainty:
@@ -253,6 +256,10 @@ class MLCalculator(Calculator):
             artifact.evaluate([atoms], stresses, self._lists, uncertain)[0] for artifact in self._artifacts
         ]
         self.committee = combine(members)
+        if len(members) > 1 and not self._compared:
+            self._compared = True
+            if said := copies([artifact.path for artifact in self._artifacts], members):
+                warnings.warn(said, stacklevel=2)
         mean = self.committee.mean
         results: dict[str, Any] = {
             "energy": mean.energy,

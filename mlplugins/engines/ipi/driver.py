@@ -26,6 +26,7 @@ from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
 from mlplugins.model_file.artifact import Committee, NeighborCache, PlainStructure, combine, load_all
+from mlplugins.model_file.committee import copies
 from mlplugins.structures import state as states
 
 try:
@@ -140,7 +141,7 @@ class MLDriver(Dummy_driver):
         )
 
     def say(self, text: str) -> None:
-        """Called once with the outcome of the comparison with the template; prints nothing here."""
+        """Called with what is odd or to be known about the first structure; prints nothing here."""
 
     def compute_structure(self, cell: Array, pos: Array) -> Reply:
         """Evaluate one structure: cell (3, 3) with the vectors as columns, positions (N, 3), bohr."""
@@ -162,9 +163,10 @@ class MLDriver(Dummy_driver):
         start = time.perf_counter()
         structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
         by_model = [artifact.evaluate(structures, lists=self._lists) for artifact in self.artifacts]
+        if not self.n_calls and (said := copies([a.path for a in self.artifacts], [m[0] for m in by_model])):
+            self.say(f"warning: {said}")
         replies = [self._reply(combine(members)) for members in zip(*by_model)]
-        self.n_calls += 1
-        self.n_structures += len(structures)
+        self.n_calls, self.n_structures = self.n_calls + 1, self.n_structures + len(structures)
         self.seconds += time.perf_counter() - start
         return replies
 
@@ -243,10 +245,9 @@ class HostedDriver(MLDriver):
         print(f"mlplugins: {text}", flush=True)
 
     def __call__(self, cell: Any, pos: Any) -> Any:
-        if not self._watched:
-            self._watched = True
-            if _drivers_socket() is not None:  # else it is i-PI itself, which handles signals
-                _ipi_socket.install_orderly_end(_close_drivers_socket, (signal.SIGINT,))
+        watched, self._watched = self._watched, True
+        if not watched and _drivers_socket() is not None:  # else it is i-PI itself, which handles signals
+            _ipi_socket.install_orderly_end(_close_drivers_socket, (signal.SIGINT,))
         try:
             return self.compute(cell, pos)
         except MlpluginsError as error:
