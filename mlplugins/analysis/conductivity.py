@@ -20,6 +20,7 @@ from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import MELTED_A, AnalysisSettings, Curve, Sample
 from mlplugins.analysis.slopes import CONTRADICTION
 from mlplugins.analysis.trajectory import Trajectory
+from mlplugins.analysis.witnesses import hotter_or_colder
 from mlplugins.units import conductivity_ms_cm
 
 __all__ = ["AnalysisSettings", "RunResult", "analyse"]
@@ -131,6 +132,9 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
         )
     texts += _curved(sample.diffusion)
     texts += thermal.doubts(sample.paths, sample.species, sample.temperature_k)
+    known = [run.kinetic for run in sample.trajectories if run.kinetic is not None]
+    said = [hotter_or_colder(each, sample.species, sample.temperature_k) for each in known]
+    texts += [text for text in said if text]
     length = sample.longest_ps
     if length < FEW_WINDOWS * window.low_ps or length < 2.5 * window.high_ps:
         texts.append(

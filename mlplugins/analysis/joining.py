@@ -10,13 +10,14 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from mlplugins.analysis import plausibility
+from mlplugins.analysis import identity, plausibility
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.analysis.run import ReadSettings, Trajectory
 from mlplugins.analysis.store import FrameStore
 from mlplugins.analysis.timegrid import NO_TIMES, TimeGrid, thinned, uniform_grid
 from mlplugins.analysis.unwrapping import Lattice, Place, Unwrapper
 from mlplugins.analysis.vacuum import Filling, without_volume
+from mlplugins.analysis.witnesses import Witnesses
 from mlplugins.errors import BadInput
 
 NO_STEPS = "the file holds no step numbers; give --interval, the number of MD steps between frames"
@@ -49,6 +50,7 @@ class Joiner:
         self._filling = Filling()
         self._flags = plausibility.LostFlags()
         self._contacts = plausibility.Contacts()
+        self._witnesses = Witnesses(self.settings.interval, self.settings.timestep_fs)
         self._last_step_before = 0
         self._store = FrameStore(self.settings.memory_bytes)
         self._waiting: list[list[Floats]] = []  # rows by both readings of a file, until one is taken
@@ -107,6 +109,7 @@ class Joiner:
                 "in the order of the types: --type-map Li P S Cl"
             )
         plausibility.require_lengths(frame, where)
+        self.warnings += identity.doubts(frame, where)
         self._symbols = symbols
         self._groups = {name: np.flatnonzero(symbols == name) for name in names}
         self._kept = np.concatenate(list(self._groups.values()))
@@ -193,6 +196,7 @@ class Joiner:
 
     def _keep(self, frame: Frame, place: Place) -> None:
         self._contacts.see(frame)
+        self._witnesses.see(frame, self._groups[self.settings.species])
         number, interval = len(self.steps), self.settings.interval or 1
         step = int(frame.step or 0) if self._numbered else number * interval
         if abs(step) > MOST_STEPS or (frame.time_fs is not None and not np.isfinite(frame.time_fs)):
@@ -256,7 +260,8 @@ class Joiner:
                 f"which makes D too small by a factor of up to 1 − 1/N (N = {int(self._mobile.sum())}); no "
                 "collective conductivity"
             )
-        self._unwrapper.report(3 * len(self._mobile) * (count - 1))
+        self.warnings += self._witnesses.doubts(self.steps)
+        self._unwrapper.report(count, self._kept)
 
     def _volume_of_material(self, count: int) -> float:
         """Mean volume, Å³; NaN with a warning where that of the cell is not that of the material."""
@@ -306,6 +311,7 @@ class Joiner:
             start=self._start @ cell if all(self._periodic) else None,
             cell=cell if all(self._periodic) else None,
             reading=self._unwrapper.reading,
+            kinetic=self._witnesses.kinetic(),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.store import BUDGET_BYTES
+from mlplugins.analysis.witnesses import Kinetic
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Trajectory:
             Å; None if not known.
         cell: mean lattice vectors as rows, Å; None if not known, or not periodic in all directions.
         reading: what was taken as the motion of the atoms: image flags, nearest images, ….
+        kinetic: temperature of the velocities of the mobile ions; None where the files hold none.
     """
 
     species: str
@@ -75,6 +77,7 @@ class Trajectory:
     start: Floats | None = None
     cell: Floats | None = None
     reading: str = ""
+    kinetic: Kinetic | None = None
 
     @property
     def n_frames(self) -> int:

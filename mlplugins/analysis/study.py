@@ -23,6 +23,7 @@ from mlplugins.analysis.comparison import Comparison, Measured, read_system
 from mlplugins.analysis.conductivity import analyse
 from mlplugins.analysis.current import CurrentSource
 from mlplugins.analysis.observables.base import registered
+from mlplugins.analysis.repeats import Repeats, other_temperature
 from mlplugins.analysis.report import Report
 from mlplugins.analysis.report_files import write_report
 from mlplugins.analysis.result import RunResult
@@ -126,8 +127,8 @@ def conductivity(
         All results; `runs` from cold to hot, `as_json()` is the content of results.json.
 
     Raises:
-        BadInput: a wrong configuration, a directory that cannot be written to, or trajectories that cannot be
-            read or pooled.
+        BadInput: a wrong configuration, a directory that cannot be written to, trajectories that cannot be
+            read or pooled, or one of them twice.
         RunFailed: a file could not be written.
     """
     config = load(configuration)
@@ -152,14 +153,16 @@ def conductivity(
     observables = registered()
     results: list[RunResult] = []
     readings: dict[str, None] = {}
+    repeats = Repeats()
     for temperature in temperatures:
         entries = [entry for entry in config.runs if entry.temperature == temperature]
-        runs = [_read(entry, config, progress) for entry in entries]
+        runs = [repeats.new(_read(entry, config, progress), entry.files) for entry in entries]
         readings |= dict.fromkeys(run.reading for run in runs)
         own = replace(settings, current=sources[temperature])
         results.append(analyse(runs, temperature, own, observables))
     law, notes = arrhenius(results)
-    warnings = [*(text for result in results for text in result.warnings), *notes]
+    named = [text for entry in config.runs if (text := other_temperature(entry.files, entry.temperature))]
+    warnings = [*named, *(text for result in results for text in result.warnings), *notes]
     assumptions = _assumptions(config, readings)
     dynamics = {name: str(value) for name, value in config.dynamics.items()}
     report = Report(config.species, results, law, warnings, assumptions, dynamics, comparison)

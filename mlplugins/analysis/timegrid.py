@@ -14,6 +14,8 @@ from mlplugins.errors import BadInput
 CANDIDATES = 6
 GOOD_SHARE = 0.4
 """The commonest spacing is taken if one stretch without a gap covers this part of the time."""
+TENTH = 10
+"""A stretch of so many times fewer frames than another is no run: a minimisation before it, say."""
 TIME_TOLERANCE = 1e-3
 NO_TIMES = "the trajectory holds no times; give --timestep, the MD time step in fs"
 
@@ -55,8 +57,10 @@ def uniform_grid(
     choices: list[tuple[int, int, NDArray[np.intp]]] = []
     for interval, _ in Counter(differences.tolist()).most_common(CANDIDATES):
         frames = _on_grid(numbers, interval)
-        longest = max(stop - start - 1 for start, stop in _segments(numbers[frames], interval)) * interval
+        longest = max(stop - start - 1 for start, stop in _segments(numbers[frames], interval))
         choices.append((longest, interval, frames))
+    most = max((count for count, *_ in choices), default=0)
+    choices = [(count * step, step, found) for count, step, found in choices if count * TENTH >= most]
     if not choices:
         raise BadInput(f"{len(numbers)} frame(s); a displacement needs at least two")
     good = [choice for choice in choices if choice[0] >= GOOD_SHARE * span]

@@ -200,7 +200,7 @@ class Unwrapper:
     Attributes:
         candidates: displacements (N, 3) in Å by the reading taken, or by both while that is open.
         renaming: (3, 3) integers that express the lattice of the first frame in the vectors of the last.
-        ambiguous: number of steps whose image is in doubt.
+        ambiguous: number of steps of each atom whose image is in doubt (N,); 0 if there are none.
         longest: the longest step that was taken as the nearest image, in cell vectors.
     """
 
@@ -208,7 +208,7 @@ class Unwrapper:
         self._warnings = warnings
         self.readings: dict[str, None] = {}
         self.renaming = np.eye(3)
-        self.ambiguous = 0
+        self.ambiguous: NDArray[np.int64] | int = 0
         self.longest = 0.0
         self.start_file(Path())
 
@@ -255,7 +255,9 @@ class Unwrapper:
     def _judge(self, place: Place, raw: Floats, middle: Floats, where: str) -> None:
         nearest, short = _nearest(raw, place.lattice)
         longest = _largest(short)
-        doubtful = int(np.count_nonzero(np.abs(short) > AMBIGUOUS)) if longest > AMBIGUOUS else 0
+        far = np.abs(short) > AMBIGUOUS if longest > AMBIGUOUS else None
+        steps = 0 if far is None else far.sum(axis=1)  # of each atom
+        doubtful = 0 if far is None else int(far.sum())
         self._long += doubtful
         if place.wrapped is False or self._free:
             jumped = int((np.abs(raw - nearest) > 0.5).any(axis=1).sum())
@@ -270,10 +272,10 @@ class Unwrapper:
                 self._question = _Question(self._before)
                 self.candidates.append(self.candidates[0].copy())
         if self._question is None:
-            self.ambiguous += doubtful
+            self.ambiguous = self.ambiguous + steps
             self._add(nearest, middle, "nearest")
             return
-        self._question.see(place, doubtful)
+        self._question.see(place, steps)
         self.candidates[0] += nearest @ middle
         self.candidates[1] += raw @ middle
 
@@ -307,7 +309,7 @@ class Unwrapper:
         self._free = free
         self.readings["free" if free else "nearest"] = None
         if not free:
-            self.ambiguous += question.doubtful
+            self.ambiguous = self.ambiguous + question.doubtful
             return 0
         self._warnings.append(
             f"{self._path}: positions spread over {question.spread:.2g} cells and steps between frames reach "
@@ -315,20 +317,25 @@ class Unwrapper:
         )
         return 1
 
-    def report(self, steps: int) -> None:
-        """Report what is in doubt, out of so many single steps.
+    def report(self, n_frames: int, ions: NDArray[np.intp]) -> None:
+        """Report what is in doubt, of all atoms and of the mobile ones, which may be few among many.
 
         Raises:
             BadInput: too many steps whose image is a guess.
         """
-        if not self.ambiguous:
+        if not np.any(self.ambiguous):
             return
+        counts = np.asarray(self.ambiguous)
+        found = {"": counts, "the mobile ions' ": counts[ions]}
+        shares = {name: (int(part.sum()), 3 * len(part) * (n_frames - 1)) for name, part in found.items()}
+        worst = max(shares, key=lambda name: shares[name][0] / shares[name][1])
+        doubtful, steps = shares[worst]
         text = (
-            f"{self.ambiguous} of {steps} steps between frames are longer than {AMBIGUOUS} of the cell "
+            f"{doubtful} of {worst}{steps} steps between frames are longer than {AMBIGUOUS} of the cell "
             f"(longest {self.longest:.2f}): the file is wrapped, without image flags, and an ion may have "
             f"taken the other way; {REMEDY}"
         )
-        if self.ambiguous > max(REFUSED_SHARE * steps, 3):
+        if doubtful > max(REFUSED_SHARE * steps, 3):
             raise BadInput(text)
         self._warnings.append(text)
 
@@ -345,14 +352,15 @@ class _Question:
     """Wrapped or not: the evidence for either, while both readings are kept."""
 
     def __init__(self, place: Place) -> None:
-        self.frames = self.doubtful = 0
+        self.frames = 0
+        self.doubtful: NDArray[np.int64] | int = 0
         self._lattice = place.lattice
         self._low = place.fractions.min(axis=0)
         self._high = place.fractions.max(axis=0)
 
-    def see(self, place: Place, doubtful: int) -> None:
+    def see(self, place: Place, doubtful: NDArray[np.int64] | int) -> None:
         self.frames += 1
-        self.doubtful += doubtful
+        self.doubtful = self.doubtful + doubtful
         self._lattice = place.lattice
         self._low = np.minimum(self._low, place.fractions.min(axis=0))
         self._high = np.maximum(self._high, place.fractions.max(axis=0))

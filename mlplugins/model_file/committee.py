@@ -79,6 +79,6 @@ def copies(paths: Sequence[Path], members: Sequence[Results]) -> str:
 
 def _alike(a: Results, b: Results) -> bool:
     """Whether two results differ by rounding only."""
-    pairs = [(a.forces, b.forces), (a.virial, b.virial), (a.energy, b.energy)]
+    pairs: list[Any] = [(a.forces, b.forces), (a.virial, b.virial), (a.energy, b.energy)]
     near = [np.allclose(x, y, rtol=0, atol=ROUNDING * np.abs(x).max()) for x, y in pairs if x is not None]
     return all(near)

@@ -15,6 +15,7 @@ from mlplugins.units import A_PER_BOHR
 
 LENGTH_A = {"angstrom": 1.0, "atomic_unit": A_PER_BOHR, "bohr": A_PER_BOHR, "nanometer": 10.0, "ase": 1.0}
 INTEGER = re.compile(r"\b(Step|Bead):\s*(-?\d{1,18})\b")
+CLOCKS = ("time", "Time")
 STEPS = ("step", "Step", "Timestep")  # Timestep: LAMMPS' dump extxyz, OVITO
 
 
@@ -26,6 +27,7 @@ class Comment:
     length: float = 1.0
     step: int | None = None
     time_fs: float | None = None
+    clock: float | None = None
     bead: int | None = None
     periodic: tuple[bool, bool, bool] = (True, True, True)
     origin: Floats | None = None
@@ -66,6 +68,17 @@ def _quantity(text: str, where: str) -> tuple[str, float, float]:
             "positions or x_centroid"
         )
     return name, _length(unit, where), cell
+
+
+def ipi_title(text: str, where: str) -> Comment:
+    """The title of a frame of i-PI's pdb files; `cell` is the unit of the cell times the unit matrix.
+
+    Raises:
+        BadInput: forces or velocities instead of positions, or an unknown unit.
+    """
+    _, length, cell_length = _quantity(text, where)
+    integers = _integers(text)
+    return Comment(np.eye(3) * cell_length, length, step=integers.get("Step"), bead=integers.get("Bead"))
 
 
 def _ipi(text: str, cell: comments.IpiCell, where: str) -> Comment:
@@ -112,6 +125,8 @@ def _extended(text: str, where: str) -> Comment:
     comment.time_fs = (
         float(comments.floats(info["time_fs"], "time_fs", where)[0]) if "time_fs" in info else None
     )
+    clock = next((info[key] for key in CLOCKS if key in info), "")
+    comment.clock = float(clock) if comments.is_number(clock) else None
     _layout(info, wanted, comment, where)
     return comment
 

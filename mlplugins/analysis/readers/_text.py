@@ -45,6 +45,10 @@ class Frame:
         bead: path-integral bead, if the file holds it.
         origin: corner of the cell (3,), Å; None is zero.
         velocities: (N, 3), Å/fs, if the file holds them and their unit is known.
+        clock: a time whose unit the file does not state.
+        kinetic: kinetic energy of each atom (N,), eV, if the file holds velocities; not in every frame.
+        masses: of each atom (N,), u, if the file holds them; in its first frame only.
+        charges: of each atom (N,), e, likewise.
         wrapped: what the format says of the positions: True; False (unwrapped, or image flags);
             None (nothing).
     """
@@ -59,6 +63,10 @@ class Frame:
     bead: int | None = None
     origin: Floats | None = None
     velocities: Floats | None = None
+    clock: float | None = None
+    kinetic: Floats | None = None
+    masses: Floats | None = None
+    charges: Floats | None = None
     wrapped: bool | None = None
 
 
@@ -248,22 +256,24 @@ class Table:
         self._names = _Repeated(names, lambda words: np.array(b"\n".join(words).decode("utf-8").split("\n")))
         self._ids = _Repeated(ids, _numbers)
 
-    def parse(self, block: bytes, rows: int, where: str) -> Block:
-        """Read one block of `rows` lines."""
+    def parse(self, block: bytes, rows: int, where: str, more: Sequence[int] = ()) -> Block:
+        """Read one block of `rows` lines, and for once `more` columns of numbers."""
         words = block.split()
         if len(words) != rows * self.columns:
             raise BadInput(
                 f"{where}: expected {rows} lines of {self.columns} columns, found {len(words)} values in "
                 f"{rows} lines; the file is damaged"
             )
-        wanted = list(chain.from_iterable(words[column :: self.columns] for column in self.numbers))
+        columns = [*self.numbers, *more]
+        wanted = list(chain.from_iterable(words[column :: self.columns] for column in columns))
         try:
-            values = _numbers(wanted).reshape(len(self.numbers), rows)
+            values = _numbers(wanted).reshape(len(columns), rows)
             ids = self._ids.of(words, self.columns)
             names = self._names.of(words, self.columns)
         except ValueError as error:
             raise BadInput(f"{where}: {error}; expected numbers, and names in UTF-8") from error
-        return Block(values, names, ids)
+        own = len(self.numbers)
+        return Block(values[:own], names, ids, values[own:])
 
 
 @dataclass(frozen=True)
@@ -273,6 +283,7 @@ class Block:
     values: Floats
     names: NDArray[np.str_]
     ids: Floats
+    more: Floats
 
 
 class _Repeated:

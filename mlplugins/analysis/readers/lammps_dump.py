@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
 from mlplugins.analysis.readers._text import (
@@ -21,14 +22,19 @@ from mlplugins.analysis.readers._text import (
     require_room,
     whole_frames,
 )
+from mlplugins.analysis.witnesses import sampled
 from mlplugins.errors import BadInput
-from mlplugins.units import FS_PER_PS
+from mlplugins.units import ASE_TIME_PER_FS, FS_PER_PS
 
 NAME = "LAMMPS text dump"
 TIME_FS = {"metal": FS_PER_PS, "real": 1.0}
 POSITIONS = (("xu", "yu", "zu"), ("xsu", "ysu", "zsu"), ("x", "y", "z"), ("xs", "ys", "zs"))
 IMAGES = ("ix", "iy", "iz")
 VELOCITIES = ("vx", "vy", "vz")
+MORE = {"mass": "masses", "q": "charges"}
+"""Columns that are looked at once, and the fields of the frame that they become."""
+COLD_EV = 1e-4
+"""Kinetic energy of an atom at 1 K."""
 REMEDY = (
     "write it with: dump 1 all custom 100 traj.lammpstrj id element xu yu zu, and dump_modify 1 "
     "element Li P S"
@@ -67,6 +73,7 @@ class _DumpReader:
         self.use_map = False
         self._atoms: int | None = None
         self._with_velocities = options.velocities
+        self._number = 0
         self._kind = "element"
         self._layout: tuple[list[str], Table] | None = None
         self._columns_seen: list[str] = []
@@ -139,7 +146,8 @@ class _DumpReader:
 
     def _assemble(self, header: _Header, block: bytes, where: str) -> Frame:
         names, table = self._columns(header.columns)
-        found = table.parse(block, header.atoms, where)
+        more = self._wanted(header.columns)
+        found = table.parse(block, header.atoms, where, [header.columns.index(name) for name in more])
         column = dict(zip(names, found.values))
         if found.ids is not self._ids or found.names is not self._kinds:
             self._sort(found.ids, where)
@@ -155,6 +163,7 @@ class _DumpReader:
             images=None if images is None else images[order],
             periodic=periodic,
             velocities=self._velocities(column, order),
+            **(self._also(dict(zip(more, found.more[:, order]))) if more else {}),
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
             origin=origin,
@@ -178,6 +187,26 @@ class _DumpReader:
             return None
         values = np.stack([column[name] for name in VELOCITIES], axis=1)
         return values[order] / TIME_FS[self.units or "metal"]
+
+    def _wanted(self, columns: list[str]) -> list[str]:
+        """Masses and charges in the first frame; velocities in those that give a temperature."""
+        self._number += 1
+        names = [
+            *(VELOCITIES if sampled(self._number) else ()),
+            *(("mass", "q") if self._number == 1 else ()),
+        ]
+        return [name for name in names if name in columns]
+
+    def _also(self, found: dict[str, Floats]) -> dict[str, Any]:
+        """Fields of the frame, from columns in the order of the ids."""
+        also = {field: found[name] for name, field in MORE.items() if name in found}
+        if set(VELOCITIES) <= set(found):
+            speeds = np.stack([found[name] for name in VELOCITIES]) / TIME_FS[self.units or "metal"]
+            masses = [atomic_masses[atomic_numbers.get(str(name), 0)] for name in self._symbols]
+            kinetic = 0.5 * np.array(masses) * ((speeds / ASE_TIME_PER_FS) ** 2).sum(axis=0)
+            slow = self.units is None and kinetic.mean() < COLD_EV  # units real, which the file does not say
+            also["kinetic"] = kinetic * FS_PER_PS**2 if slow else kinetic
+        return also
 
     def _columns(self, columns: list[str]) -> tuple[list[str], Table]:
         if self._layout is not None and self._columns_seen == columns:

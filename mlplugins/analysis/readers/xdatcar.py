@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from mlplugins.errors import BadInput
 NAME = "VASP XDATCAR"
 GROWN = re.compile(rb"(?<=\d)-")
 KINDS = (b"direct", b"cartesian")
+NUMBER = re.compile(rb"configuration *= *(\d{1,18})")
 NEXT_FRAME = re.compile(rb"(?:^|\n)([ \t]*(?:direct|cartesian)\b)", re.IGNORECASE)
 
 
@@ -34,9 +37,17 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
-    """Yield the frames; an XDATCAR holds no step numbers and no time."""
-    reader = _XdatcarReader(path)
-    yield from whole_frames(path, options, reader.frame)
+    """Yield the frames; an XDATCAR holds no time.
+
+    Its frames are numbered. VASP counts MD steps, of which it may write every NBLOCK-th, other programs count
+    frames: numbers that rise by more than one are steps, others may be either and are not passed on.
+    """
+    frames = whole_frames(path, options, _XdatcarReader(path).frame)
+    start = list(islice(frames, 2))
+    steps = [frame.step for frame in start if frame.step is not None]
+    known = len(steps) == 2 and steps[1] > steps[0] + 1
+    for frame in chain(start, frames):
+        yield frame if known else replace(frame, step=None)
 
 
 class _XdatcarReader:
@@ -63,7 +74,9 @@ class _XdatcarReader:
                 block = GROWN.sub(b" -", block)
             values = self._table.parse(block, len(self._symbols), where).values.T
             positions = values @ self._cell if kind.startswith(b"direct") else values
-            return Frame(symbols=self._symbols, positions=positions, cell=self._cell)
+            count = NUMBER.search(kind)
+            step = None if count is None else int(count[1])
+            return Frame(symbols=self._symbols, positions=positions, cell=self._cell, step=step)
         return None
 
 

@@ -75,6 +75,7 @@ class _XyzReader:
             periodic=comment.periodic,
             step=comment.step,
             time_fs=comment.time_fs,
+            clock=comment.clock,
             bead=comment.bead,
             origin=comment.origin,
         )

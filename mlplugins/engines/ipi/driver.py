@@ -166,7 +166,8 @@ class MLDriver(Dummy_driver):
         if not self.n_calls and (said := copies([a.path for a in self.artifacts], [m[0] for m in by_model])):
             self.say(f"warning: {said}")
         replies = [self._reply(combine(members)) for members in zip(*by_model)]
-        self.n_calls, self.n_structures = self.n_calls + 1, self.n_structures + len(structures)
+        self.n_calls += 1
+        self.n_structures += len(structures)
         self.seconds += time.perf_counter() - start
         return replies
 
@@ -245,9 +246,10 @@ class HostedDriver(MLDriver):
         print(f"mlplugins: {text}", flush=True)
 
     def __call__(self, cell: Any, pos: Any) -> Any:
-        watched, self._watched = self._watched, True
-        if not watched and _drivers_socket() is not None:  # else it is i-PI itself, which handles signals
-            _ipi_socket.install_orderly_end(_close_drivers_socket, (signal.SIGINT,))
+        if not self._watched:
+            self._watched = True
+            if _drivers_socket() is not None:  # else it is i-PI itself, which handles signals
+                _ipi_socket.install_orderly_end(_close_drivers_socket, (signal.SIGINT,))
         try:
             return self.compute(cell, pos)
         except MlpluginsError as error:

@@ -88,3 +88,58 @@ def test_the_same_run_from_ase_xdatcar_and_extxyz(system, tmp_path):
     runs = [read_trajectory([tmp_path / name], SETTINGS) for name in ("XDATCAR", "a.extxyz", "a.traj")]
     for run in runs[1:]:
         np.testing.assert_allclose(run.displacements, runs[0].displacements, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", ["angstrom", "atomic_unit"])
+def test_pdb_of_ipi_in_its_units(system, tmp_path, units):
+    """Written by i-PI itself, which says the units in the title: a PDB of atomic units is not in Å."""
+    from ipi.engine.atoms import Atoms
+    from ipi.engine.cell import Cell
+    from ipi.utils.io import print_file
+    from ipi.utils.units import unit_to_internal
+
+    def write(path, key, dimension="length", own=units):
+        with path.open("w") as stream:
+            for number, atoms in enumerate(system.atoms()):
+                beads = Atoms(len(atoms))
+                beads.names[:] = atoms.get_chemical_symbols()
+                beads.q[:] = unit_to_internal("length", "angstrom", atoms.positions.ravel())
+                cell = Cell(unit_to_internal("length", "angstrom", np.asarray(atoms.cell).T))
+                title = f"Step:  {10 * number:10d}  Bead:   {0:5d} "
+                print_file("pdb", beads, cell, stream, title, key, dimension, own, units)
+
+    write(tmp_path / "t.pdb", "positions")
+    run = read_trajectory([tmp_path / "t.pdb"], ReadSettings("Li", timestep_fs=2.0))
+    assert run.interval_fs == 20.0
+    ase.io.write(tmp_path / "a.traj", list(system.atoms()))
+    right = read_trajectory([tmp_path / "a.traj"], SETTINGS)
+    assert run.volume_a3 == pytest.approx(right.volume_a3, rel=2e-3)
+    np.testing.assert_allclose(run.displacements, right.displacements, atol=0.05)  # cells and places to 0.001
+    (tmp_path / "t.pdb").write_text((tmp_path / "t.pdb").read_text().replace("positions{", "velocities{"))
+    with pytest.raises(BadInput, match="holds 'velocities', not positions"):
+        read_trajectory([tmp_path / "t.pdb"], SETTINGS)
+
+
+def test_ase_database(system, tmp_path):
+    from ase.db import connect
+
+    ase.io.write(tmp_path / "a.traj", list(system.atoms()))
+    with connect(tmp_path / "a.db") as rows:
+        for atoms in system.atoms():
+            rows.write(atoms)
+    found = [read_trajectory([tmp_path / name], SETTINGS).displacements for name in ("a.db", "a.traj")]
+    np.testing.assert_allclose(*found, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("vasprun.xml", '<?xml version="1.0"?>\n<modeling>\n<i type="logical" name="ML_LMLFF"> T </i>\n'),
+        ("OUTCAR", " vasp.6.4.2\n INCAR:\n   ML_LMLFF = .TRUE.\n"),
+    ],
+)
+def test_runs_with_machine_learned_forces_are_refused(tmp_path, name, head):
+    """ASE reads the `calculation`s of vasprun.xml only, which are the ab initio steps."""
+    (tmp_path / name).write_text(head)
+    with pytest.raises(BadInput, match="reads only the ab initio steps, at unequal times; give the XDATCAR"):
+        read_trajectory([tmp_path / name], SETTINGS)

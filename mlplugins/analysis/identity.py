@@ -1,0 +1,101 @@
+"""Whether atoms are what they are called: masses and charges in the file, and the balance of charges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+from ase.data import atomic_masses, atomic_numbers
+
+from mlplugins.analysis.readers._text import Frame
+from mlplugins.errors import BadInput
+
+STATES: dict[tuple[float, float], tuple[str, ...]] = {
+    (1, 1): ("Li", "Na", "K", "Rb", "Cs", "Ag"),
+    (2, 2): ("Be", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd"),
+    (3, 3): ("B", "Al", "Ga", "In", "Sc", "Y", "La", "Gd", "Lu"),
+    (4, 4): ("Si", "Ge", "Zr", "Hf"),
+    (5, 5): ("P", "Ta"),
+    (2, 4): ("Sn", "Mn", "Ni", "Co", "Ti"),
+    (2, 3): ("Fe",),
+    (3, 5): ("As", "Sb", "V", "Nb"),
+    (-1, -1): ("F", "Cl", "Br", "I"),
+    (-2, -2): ("O", "S", "Se"),
+}
+"""Least and largest charge of elements in inorganic salts."""
+RANGE = {symbol: states for states, symbols in STATES.items() for symbol in symbols}
+EITHER = {"S", "Se", "Cl", "Br", "I", "B", "Si", "Ge", "Sn", "P", "As", "Sb"}
+"""Elements that are positive beside oxygen, and negative beside metals."""
+OTHER_MASS, SAME_MASS = 1.5, 0.05
+"""A factor that is no isotope, and a relative difference that is."""
+CHARGED = 0.2
+"""Least charge (e) whose sign says something."""
+REMEDY = "correct --type-map (LAMMPS: dump_modify element), in the order of the types"
+
+
+def doubts(frame: Frame, where: str) -> list[str]:
+    """Warnings about elements that masses, charges or the formula contradict.
+
+    Raises:
+        BadInput: masses that are those of another of the elements.
+    """
+    found = [*_masses(frame, where), *_charges(frame, where)]
+    return found or _formula(Counter(frame.symbols.tolist()))
+
+
+def _masses(frame: Frame, where: str) -> list[str]:
+    found = []
+    for name in np.unique(frame.symbols) if frame.masses is not None else ():
+        mass = float(np.median(frame.masses[frame.symbols == name]))  # type: ignore[index]
+        own = float(atomic_masses[atomic_numbers[str(name)]])
+        if name == "H" or 1 / OTHER_MASS < mass / own < OTHER_MASS:
+            continue
+        text = f"{where}: the atoms called {name} ({own:.4g} u) have a mass of {mass:.4g} u in the file"
+        for other in np.unique(frame.symbols):
+            if abs(mass / float(atomic_masses[atomic_numbers[str(other)]]) - 1) < SAME_MASS:
+                raise BadInput(f"{text}, which is that of {other}; {REMEDY}")
+        found.append(f"{text}: are they {name}?")
+    return found
+
+
+def _charges(frame: Frame, where: str) -> list[str]:
+    found = []
+    for name in np.unique(frame.symbols) if frame.charges is not None else ():
+        charge = float(np.mean(frame.charges[frame.symbols == name]))  # type: ignore[index]
+        known = RANGE.get(str(name), (0.0, 0.0))[0] if name not in EITHER else 0.0
+        if abs(charge) > CHARGED and charge * known < 0:
+            found.append(
+                f"{where}: the atoms called {name} have a charge of {charge:+.3g} e in the file, a sign that "
+                f"{name} does not have; if the elements are wrong, {REMEDY}"
+            )
+    return found
+
+
+def _formula(counts: Counter[str]) -> list[str]:
+    """A warning where the formula is no neutral salt, but is one if two elements are exchanged.
+
+    >>> _formula(Counter({"Li": 24, "P": 20, "S": 4, "Cl": 4}))[0].partition(":")[0]
+    'Li24P20S4Cl4 is not neutral, but is if P and S are exchanged'
+    >>> _formula(Counter({"Li": 24, "P": 4, "S": 20, "Cl": 4})), _formula(Counter({"Li": 23, "S": 12}))
+    ([], [])
+    """
+    if len(counts) < 2 or not set(counts) <= set(RANGE) or _is_neutral(counts):
+        return []
+    pairs = []
+    for a, b in combinations(counts, 2):
+        exchanged = counts | {a: counts[b], b: counts[a]}
+        if counts[a] != counts[b] and _is_neutral(exchanged):
+            pairs.append(f"{a} and {b}")
+    if not pairs:
+        return []
+    formula = "".join(f"{name}{n}" for name, n in counts.items())
+    return [
+        f"{formula} is not neutral, but is if {' or '.join(pairs)} are exchanged: are the elements in the "
+        f"right order? Else {REMEDY}"
+    ]
+
+
+def _is_neutral(counts: Counter[str] | dict[str, int]) -> bool:
+    low, high = (sum(n * RANGE[name][end] for name, n in counts.items()) for end in (0, 1))
+    return low <= 0 <= high

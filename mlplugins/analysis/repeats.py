@@ -1,0 +1,58 @@
+"""Runs of a study that are one and the same, and files whose names say another temperature."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from mlplugins.analysis.run import Trajectory
+from mlplugins.errors import BadInput
+
+KELVIN = re.compile(r"(?<![\dA-Za-z.])(\d{2,4})_?K(?![A-Za-z])|(?<![A-Za-z])[Tt]_?=?(\d{3,4})(?!\d)")
+
+
+class Repeats:
+    """The runs read so far."""
+
+    def __init__(self) -> None:
+        self._files: dict[bytes, Sequence[str]] = {}
+
+    def new(self, run: Trajectory, names: Sequence[str]) -> Trajectory:
+        """The run, if it is none of those before.
+
+        Raises:
+            BadInput: the same motion as that of another run: a file named twice, or copied.
+        """
+        if not run.displacements.any():
+            return run
+        key = sha256(run.displacements.tobytes()).digest()
+        if key in self._files:
+            raise BadInput(
+                f"runs: {', '.join(names)} holds the same motion as {', '.join(self._files[key])}: "
+                "a run counts once, at one temperature; name each file once"
+            )
+        self._files[key] = names
+        return run
+
+
+def other_temperature(names: Sequence[str], temperature_k: float) -> str:
+    """A warning where the name of a file, or else of its folder, says another temperature; "" otherwise.
+
+    >>> other_temperature(["runs/Li6PS5Cl_600K_a.dump"], 700.0)
+    "runs: 'runs/Li6PS5Cl_600K_a.dump' is called after 600 K, its temperature is 700 K: which is right?"
+    >>> other_temperature(["600K/md.dump"], 600.0), other_temperature(["md-300-600K.dump"], 300.0)
+    ('', '')
+    """
+    for name in names:
+        for part in (Path(name).name, Path(name).parent.name):
+            said = {a or b for a, b in KELVIN.findall(part)}
+            if f"{temperature_k:g}" in re.findall(r"\d+", part):
+                break
+            if len(said) == 1:
+                return (
+                    f"runs: '{name}' is called after {said.pop()} K, its temperature is {temperature_k:g} K: "
+                    "which is right?"
+                )
+    return ""

@@ -1,0 +1,125 @@
+"""What a trajectory says besides positions: step numbers, a clock, velocities. It may contradict the user."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplugins.analysis.readers._text import Frame
+from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS
+
+NEAR = 0.01
+CLOCKS = {
+    "fs": 1.0,
+    "ps": 1 / FS_PER_PS,
+    "ns": FS_PER_PS**-2,
+    "ASE's time units": ASE_TIME_PER_FS,
+    "atomic units": 1e-15 / ATOMIC_TIME_S,
+}
+"""Per fs; the unit of a time in a comment line is not stated."""
+ALL, FEWEST = 16, 8
+"""Frames of which all are taken for a temperature, before every 2nd, 4th, 8th, …, and below which none is."""
+OFF, SURE = 0.05, 4.0
+"""A temperature that is off by this part, and by so many standard errors more, is not the one given."""
+
+
+class Kinetic(NamedTuple):
+    """Temperature of the velocities of the mobile ions and its standard error, K."""
+
+    kelvin: float
+    error: float
+
+
+def sampled(number: int) -> bool:
+    """Whether the velocities of frame `number` (from 1) are read for a temperature.
+
+    >>> [sampled(n) for n in (1, 31, 32, 33, 34, 64, 66, 68)]
+    [True, True, True, False, True, True, False, True]
+    """
+    return number % (1 << max(0, (number // ALL).bit_length() - 1)) == 0
+
+
+class Witnesses:
+    """Compares what the frames of a run say with what the user said.
+
+    Args:
+        interval: MD steps between frames, as given; None takes the numbers in the file.
+        timestep_fs: MD time step, as given.
+    """
+
+    def __init__(self, interval: int | None, timestep_fs: float | None) -> None:
+        self._interval, self._timestep = interval, timestep_fs
+        self._numbers: list[int] = []
+        self._clock: list[float] = []
+        self._kinetic: list[tuple[int, float]] = []
+        self._seen = self._taken = 0
+
+    def see(self, frame: Frame, ions: NDArray[np.intp]) -> None:
+        """Look at a frame that is kept."""
+        self._seen += 1
+        if self._interval is not None and frame.step is not None:
+            self._numbers.append(frame.step)
+        if frame.clock is not None:
+            self._clock.append(frame.clock)
+        if frame.kinetic is not None:
+            weight, self._taken = self._seen - self._taken, self._seen
+            n = len(frame.kinetic)  # at rest as a whole
+            mean = float(frame.kinetic[ions].mean()) * (n / (n - 1) if n > 1 else 1.0)
+            self._kinetic.append((weight, 2 * mean / 3 / BOLTZMANN_EV_K))
+
+    def kinetic(self) -> Kinetic | None:
+        """Mean over the run of the temperature of the ions' velocities; None if they are not known."""
+        if len(self._kinetic) < FEWEST or not any(kelvin for _, kelvin in self._kinetic):
+            return None
+        weights, kelvin = np.array(self._kinetic).T
+        mean = float(np.average(kelvin, weights=weights))
+        spread = float(np.average((kelvin - mean) ** 2, weights=weights))
+        effective = float(weights.sum() ** 2 / (weights**2).sum())
+        return Kinetic(mean, math.sqrt(spread / effective))
+
+    def doubts(self, steps: list[int]) -> list[str]:
+        """Warnings about numbers and a clock that say otherwise; `steps` as they were taken."""
+        return [text for text in (self._of_numbers(), self._of_clock(steps)) if text]
+
+    def _of_numbers(self) -> str:
+        rises = np.diff(self._numbers)
+        usual = int(np.median(rises)) if len(rises) and len(self._numbers) == self._seen else 1
+        if usual <= 1 or usual == self._interval:  # by one: frames may be counted instead of steps
+            return ""
+        return (
+            f"the frames are numbered {self._numbers[0]}, {self._numbers[1]}, …, {usual} MD steps apart, but "
+            f"--interval says {self._interval}, which was taken: all times are "
+            f"{(self._interval or 1) / usual:.3g} of what the numbers say; if these are right, leave it out"
+        )
+
+    def _of_clock(self, steps: list[int]) -> str:
+        if self._timestep is None or len(self._clock) != len(steps) or len(steps) < 2:
+            return ""
+        said = float(np.median(np.diff(self._clock)))
+        taken = float(np.median(np.diff(steps))) * self._timestep
+        if said <= 0 or any(abs(said / taken / unit - 1) < NEAR for unit in CLOCKS.values()):
+            return ""
+        return (
+            f"the time in the comment lines grows by {said:.4g} from frame to frame, while --timestep and "
+            f"the MD steps between frames make {taken:.4g} fs: they agree in no unit ({', '.join(CLOCKS)}); "
+            "is --timestep or --interval wrong?"
+        )
+
+
+def hotter_or_colder(found: Kinetic, species: str, temperature_k: float) -> str:
+    """A warning about velocities of another temperature; "" where they agree.
+
+    >>> hotter_or_colder(Kinetic(702.0, 4.0), "Li", 600.0).partition(":")[0]
+    'the velocities of Li are those of 702 ± 4 K, not 600 K'
+    >>> hotter_or_colder(Kinetic(620.0, 4.0), "Li", 600.0)
+    ''
+    """
+    if abs(found.kelvin - temperature_k) < OFF * temperature_k + SURE * found.error:
+        return ""
+    return (
+        f"the velocities of {species} are those of {found.kelvin:.0f} ± {found.error:.0f} K, not "
+        f"{temperature_k:g} K: is the temperature, or the element, another? σ goes with 1/T"
+    )
