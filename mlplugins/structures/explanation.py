@@ -60,7 +60,7 @@ UNITS: dict[str, dict[str, float]] = {
         "Ry/bohr": ENERGY_UNITS["Ry"] * units.A_PER_BOHR,
         "eV/bohr": units.A_PER_BOHR,
     },
-    "stress": STRESS_UNITS,
+    "stress": {**STRESS_UNITS, **{f"{name}/Å³": ENERGY_UNITS[name] for name in ("hartree", "Ry")}},
 }
 SIGNS = {
     "forces": "gradients dE/dr instead of forces",
@@ -104,18 +104,42 @@ def _energy(together: Sequence[tuple[Structure, Results]], least: float) -> str 
     model = np.array([p.energy for _, p in together]) / size
     if len(together) <= FREEDOM or _rms(label - model) < least:
         return None
-    numbers = sorted({int(z) for s, _ in together for z in s.numbers})
-    parts = np.array([[(s.numbers == z).mean() for z in numbers] for s, _ in together])
-    rank = np.linalg.matrix_rank(parts)
-    if len(together) - rank > FREEDOM and _rms(_without(parts, label - model)) > least:
-        known, given, read_so = (_without(parts, x) for x in (model, label, label * size))
-        plain, atomic = _fit(known, given, given), _fit(known, given, read_so)
-        if _is_one(atomic) and (plain is None or atomic.left <= MARGIN * plain.left):
-            return "energy: the labels are energies per atom, plus a constant per element; expected totals"
-        if plain is not None:
-            unit = _unit("energy", plain.factor) or NO_UNIT
-            return f"energy: labels = {_number(plain.factor)} × model + a constant per element{unit}"
+    if (scaled := scale_of_energies([s for s, _ in together], model * size, least)) is not None:
+        return scaled
+    numbers, parts = _shares([s for s, _ in together])
     return _constants(together, parts, label - model, numbers)
+
+
+def _shares(structures: Sequence[Structure]) -> tuple[list[int], Array]:
+    """The elements, and the share of each in every structure."""
+    numbers = sorted({int(z) for s in structures for z in s.numbers})
+    return numbers, np.array([[(s.numbers == z).mean() for z in numbers] for s in structures])
+
+
+def scale_of_energies(
+    structures: Sequence[Structure], energies: Sequence[float] | Array, least: float = np.inf
+) -> str | None:
+    """A sentence on a factor between labels and energies beside constants, None where there is none.
+
+    A factor that is no known unit is said only where more than `least` (eV/atom) is to be explained. A known
+    one counts even where the energies hardly vary, as those of thermal motion: the constant that is needed
+    beside it is no other zero of the energy.
+    """
+    size = np.array([len(s) for s in structures], dtype=np.float64)
+    label = np.array([s.energy for s in structures], dtype=np.float64) / size
+    model, parts = np.asarray(energies) / size, _shares(structures)[1]
+    off = _rms(_without(parts, label - model))
+    if off < ROUND_OFF or len(size) - np.linalg.matrix_rank(parts) <= FREEDOM:
+        return None
+    known, given, read_so = (_without(parts, x) for x in (model, label, label * size))
+    plain, atomic = _fit(known, given, given), _fit(known, given, read_so)
+    several = size.max() > 1
+    if several and _is_one(atomic) and (plain is None or atomic.left <= MARGIN * plain.left):
+        return "energy: the labels are energies per atom, plus a constant per element; expected totals"
+    unit = _unit("energy", plain.factor) if plain is not None else ""
+    if plain is None or not (unit or off > least):
+        return None
+    return f"energy: labels = {_number(plain.factor)} × model + a constant per element{unit or NO_UNIT}"
 
 
 def _constants(

@@ -25,6 +25,7 @@ from mlplugins.structures import batch as batches
 from mlplugins.structures import labelled, validation
 from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
+from mlplugins.structures.explanation import scale_of_energies
 from mlplugins.uncertainties import llpr
 from mlplugins.uncertainties.llpr import Scales, WeightPosterior
 from mlplugins.uncertainties.quality import quality
@@ -202,11 +203,19 @@ def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.
 def _same_reference(
     found: Checkpoint, frames: FrameSets, of_data: FeatureRows, of_held: FeatureRows
 ) -> tuple[FeatureRows, FeatureRows, str | None]:
-    """Energy errors without a constant per element, if that is what most of them are: another reference."""
+    """Energy errors without a constant per element, if that is what most of them are: another reference.
+
+    Raises:
+        BadInput: energies in another unit, or per atom; another reference in one of the sets only.
+    """
     known = (~torch.isnan(of_data.energy_errors)).numpy()
     held, data = (_counts(found.elements, part) for part in (frames.held_out, frames.data))
     n = of_data.n_atoms.numpy()[known]
     errors_, counts = of_data.energy_errors.numpy()[known], data[known]
+    labelled_ = [s for s in frames.data if s.energy is not None]
+    predicted = [float(s.energy or 0.0) + error for s, error in zip(labelled_, errors_)]
+    if labelled_ and (said := scale_of_energies(labelled_, predicted)) is not None:
+        raise BadInput(f"{said}: such errors calibrate nothing; convert the files")
     shift, _, rank, _ = np.linalg.lstsq(counts / n[:, None], errors_ / n, rcond=composition.RANK_TOLERANCE)
     before, after = errors_ / n, (errors_ - counts @ shift) / n
     free = len(n) - rank

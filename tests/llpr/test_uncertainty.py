@@ -184,6 +184,32 @@ def test_another_reference_of_the_energy_is_no_error(folder, made):
     )
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (lambda n: 1 / 27.211386, "in hartree"),
+        (lambda n: 23.0605, "in kcal/mol"),
+        (lambda n: 1 / n, "per atom"),
+    ],
+)
+def test_energies_in_another_unit_are_no_other_reference(folder, factor, said):
+    """The energies of a network in hartree, which differ from those in eV by a constant and little else."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        potential = nequip.Model(["Ar", "Kr"], nequip.Hyperparameters(**PARAMETERS))
+    potential.average_neighbors.fill_(40.0)
+    potential.energy_scale.fill_(500.0)
+    model = folder / "loud.pt"
+    card = ModelCard("nequip", ["Ar", "Kr"], [0.0, 1.0], details={"hyperparameters": PARAMETERS})
+    save(potential, model, card, "float64")
+    frames = [atoms for name in ("train", "held") for atoms in read(folder / f"{name}.extxyz", ":")]
+    for atoms, p in zip(frames, load(model).evaluate(frames)):
+        energy = factor(len(atoms)) * (1.01 * p.energy + 30.0 * len(atoms))
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=1.01 * p.forces)
+    with pytest.raises(BadInput, match=f"{said}.*: such errors calibrate nothing; convert the files"):
+        mlplugins.uncertainty(model, frames[:12], folder / "no.pt", frames[12:])
+
+
 def test_families_without_a_last_layer_are_named(folder, capsys):
     potential = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters())
     card = ModelCard("lennard-jones", ["Ar"], [0.0], details={"hyperparameters": {}})

@@ -106,3 +106,18 @@ def test_one_frame_under_a_pressure_is_followed_by_any_factor(frames):
     for factor, said in ((1.7, 0), (-1.0, 1)):
         model = [Results(one[0].energy, np.zeros((52, 3)), stress=0.01 / factor * np.eye(3))]
         assert len(explain(one, model)) == said
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(1 / HARTREE, "in hartree"), (1 / 52, "per atom"), (1.03, None)]
+)
+def test_a_unit_is_no_other_zero_where_energies_hardly_vary(factor, said):
+    """Thermal motion of 2 meV/atom: in hartree it differs from that in eV by a constant, and little else."""
+    structures = read("examples/data/li6ps5cl_pbe/test.extxyz")[:12]
+    random = np.random.default_rng(1)
+    energies = [len(s) * (-4.0 + 2e-3 * random.normal()) for s in structures]
+    labelled = [replace(s, energy=factor * e, forces=None, stress=None) for s, e in zip(structures, energies)]
+    model = [Results(e, s.forces) for e, s in zip(energies, structures)]
+    found = explain(labelled, model, 5e-3)
+    assert len(found) == 1
+    assert (said or "another zero of the energy") in found[0]
