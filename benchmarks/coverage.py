@@ -7,8 +7,8 @@
 Independent ions, ions that hop together (D_σ = g D*), soft cages, a ballistic start, cells that drift, random
 barriers (D by homogenisation), fast hops in cages with slow ones between, cages that relax as slowly as the
 run. Printed for D*, D_σ and H: share of intervals with the truth inside, median and mean over the truth,
-median of high over low, how many of the walks have one, how many of these intervals are too wide to say
-anything (of D*: are upper limits); the same for the Bayesian regression where it exists; how often the MSD
+median of high over low, how many of the walks have one, how many of these are undetermined or upper limits;
+the same for the Bayesian regression where it exists; how often the MSD
 was called curved.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis.bayes import kinisi_posterior, msd_points, posterior, window_points
 from mlplugins.analysis.blocks import Paths, collective_paths
 from mlplugins.analysis.diffusion import diffusion
-from mlplugins.analysis.value import UNKNOWN, Value
+from mlplugins.analysis.value import Value
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
 
 Floats = NDArray[np.float64]
@@ -144,7 +144,7 @@ def paths_of(moved: Floats) -> Paths:
 
 
 def coverage(case: Case, seeds: Sequence[int], bayes: bool, kinisi: bool) -> dict[str, list[list[float]]]:
-    """Rows of (holds, over the truth, high over low) by quantity; `curved` alone."""
+    """Rows of (holds, over the truth, high over low, undetermined) by quantity; `curved` alone."""
     rows: dict[str, list[list[float]]] = {}
     for seed in seeds:
         moved, truth = case.make(seed)
@@ -166,9 +166,10 @@ def coverage(case: Case, seeds: Sequence[int], bayes: bool, kinisi: bool) -> dic
         for name, (value, exact) in found.items():
             if value is not None:
                 span = value.high / value.low if value.low > 0 else np.inf
-                row = [value.low < exact < value.high, value.value / exact, span]
+                unknown = not value.determined or value.low <= 0
+                row = [value.low < exact < value.high, value.value / exact, span, unknown]
                 rows.setdefault(name, []).append(row)
-        rows.setdefault("curved", []).append([result.curved, 0.0, 0.0])
+        rows.setdefault("curved", []).append([result.curved])
     return rows
 
 
@@ -182,10 +183,8 @@ def report(cases: Sequence[Case], walks: int, bayes: bool = False, kinisi: bool 
         curved = int(np.sum(rows.pop("curved"), axis=0)[0])
         texts = []
         for name, row in rows.items():
-            held, ratio, span = np.array(row).T
-            wide = int((span > UNKNOWN).sum()) if name in ("D_σ", "H") else 0
-            upper = int(np.isinf(span).sum()) if name == "D*" else 0
-            told = f", {wide} undetermined" if wide else f", {upper} upper limits" if upper else ""
+            held, ratio, span, unknown = np.array(row).T
+            told = f", {int(unknown.sum())} undetermined" if unknown.any() else ""
             texts.append(
                 f"{name} {held.mean():.3f} {np.median(ratio):.3f} {ratio.mean():.3f} {np.median(span):.3g} "
                 f"({len(row)}{told})"

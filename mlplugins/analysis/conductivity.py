@@ -153,19 +153,22 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
 
 def _curved(result: Diffusion) -> list[str]:
     """Warning about an MSD that is not a line in its window."""
-    window, late = result.window, result.late
+    window, late, texts = result.window, result.late, []
     if result.slow:
-        limit = ": D* is an upper limit" if result.tracer.low <= 0 else ""
-        return [
+        known = result.tracer.determined and result.tracer.low > 0
+        limit = "" if known else ": D* is undetermined but for its upper limit"
+        texts.append(
             "the slope of the MSD falls to the end of the run, as beside a decay that takes as long (slow "
-            f"cages, sites that exchange rarely): the intervals hold the slope beside one{limit}; run longer"
-        ]
+            f"cages, sites that exchange rarely): the intervals hold the slopes beside one{limit}; run longer"
+        )
     if late is not None:
-        return [
+        texts.append(
             f"D depends on the lag: the slope of the MSD from {late.low_ps:.3g} to {late.high_ps:.3g} ps "
             f"gives {late.d.value:.2g} [{late.d.low:.2g}, {late.d.high:.2g}] cm²/s and differs from that of "
             "all lags by more than their joint error: the intervals hold both; run longer"
-        ]
+        )
+    if texts:
+        return texts
     if not window.linear:
         return [
             "no fit window is a line: the MSD is still curved; D* is the slope that its late lags let "

@@ -32,7 +32,7 @@ from mlplugins.analysis.blocks import (
     ion_variance,
     time_variance,
 )
-from mlplugins.analysis.curvature import curve_fit, process_covariance
+from mlplugins.analysis.curvature import FARTHEST, LONGEST, curve_fit, process_covariance
 from mlplugins.analysis.late import late_lags, late_slope
 from mlplugins.analysis.linefit import drawn, ordinary_weights
 from mlplugins.analysis.slopes import (
@@ -57,8 +57,6 @@ FLOOR_PS = 2.0
 FIRST_PS = 0.5
 """Shortest lag of the fit with decays: what the curve does before the window tells how far to trust it."""
 CURVE_LAGS = 32
-LONGEST = 0.5
-"""Longest lag fitted, of the longest stretch."""
 ON_THE_LINE = 0.05
 """Relative distance of the points of a window from the line."""
 WINDOW_RATIO = 8.0
@@ -69,8 +67,6 @@ OLS_LAGS = 100
 MIN_FRAMES = 20
 MOST_OVERLAP = 3.0
 """Largest correction for blocks of time that overlap."""
-CERTAIN = 2.576
-"""Evidence (99 %) from which on the slope beside a slow decay is D*; below, the interval holds it."""
 CURVED_LEVEL = 0.98
 """Two ways to fit must differ at this level (Student's t of the blocks) for a given window to be curved."""
 
@@ -96,14 +92,6 @@ class Late:
 
 
 @dataclass(frozen=True)
-class _Slow:
-    """Slope beside a decay comparable with the run, and whether that is certain, not only seen."""
-
-    fit: Fit
-    certain: bool
-
-
-@dataclass(frozen=True)
 class Diffusion:
     """Diffusion coefficients in cm²/s.
 
@@ -122,8 +110,8 @@ class Diffusion:
         one_mean: probability that all runs have one D*; where it is below 1 % the interval is that of the
             scatter between runs.
         late: the slope of later lags where it contradicts D*; the intervals then hold it.
-        slow: whether the lags show a decay comparable with the run; the intervals then hold the slope beside
-            it.
+        slow: whether the lags show a decay comparable with the run; the intervals then hold the slopes beside
+            one, and D* is undetermined where they span more than a factor of 30.
     """
 
     tracer: Value
@@ -236,23 +224,19 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     both = _collective(paths, used, fits) if collective else []
     away = away / float(error) if error > 0 else 0.0
     late = late_slope(paths, fit, slope)
-    if slow is not None:
-        found = slow.fit.line
-        beside = replace(slow.fit, line=drawn(found.weights, fit.lags, inside, found.variance))
-        other = weighed(paths, slope.data, beside, beside.line, slope.one_mean)
-        if other.value <= 0 and late is not None:
-            slow = None  # the late slope says more than 0
-    if slow is not None:
-        place = 0 if slow.certain and other.value > 0 else len(used)
-        used.insert(place, beside)
-        fits.insert(place, other)
-        both[place:place] = _collective(paths, [beside], [other]) if collective else []
+    if slow:
+        others = [weighed(paths, slope.data, each, each.line, slope.one_mean) for each in slow]
+        used += slow
+        fits += others
+        both += _collective(paths, slow, others) if collective else []
     if late is not None:
         used.append(late[0])
         fits.append(late[1])
         both += _collective(paths, used[-1:], fits[-1:]) if collective else []
     result = _diffusion(paths, (window, used, estimator), (fits, both), away)
-    result = replace(result, slow=slow is not None)
+    if slow and result.tracer.low > 0:
+        result = replace(result, tracer=replace(result.tracer, limit=UNKNOWN))
+    result = replace(result, slow=bool(slow))
     if late is None:
         return result
     low, high = late_lags(paths.longest)[[0, -1]] * (paths.interval_fs / FS_PER_PS)
@@ -260,8 +244,8 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     return replace(result, late=Late(float(low), float(high), d))
 
 
-def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow | None]:
-    """Slope of all lags with decays beside the line."""
+def _curve(paths: Paths) -> tuple[Fit, Estimate, list[Fit]]:
+    """Slope of all lags with decays beside the line; further slopes beside slow decays, where one is seen."""
     lags = curve_lags(paths)
     rough = block_data(paths, lags, MIN_BLOCKS)
     mean, ions = rough.mean, rough.msd.shape[2]
@@ -284,11 +268,11 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate, _Slow | None]:
     if len(paths.displacements) > 1:
         compared = estimate(block_data(paths, early, MIN_BLOCKS), early, paths, "gls")
         one_mean = one_mean_probability(paths, early, compared)
-    slow = None
-    if found.slow is not None:
-        value = float(found.slow.line.weights @ mean)
-        with_decay = relative_fit(lags, found.slow.line, found.slow.curvature, value, fit.blocks)
-        slow = _Slow(with_decay, found.evidence > CERTAIN)
+    slow = []
+    for each in found.slow:
+        value = float(each.line.weights @ mean)
+        other = relative_fit(lags, each.line, each.curvature, value, fit.blocks)
+        slow.append(replace(other, beside=True))
     return fit, weighed(paths, data, fit, found.line, one_mean), slow
 
 
@@ -304,11 +288,17 @@ def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
 
 
 def curve_lags(paths: Paths) -> Lags:
-    """Geometric, from 0.5 ps (or a fortieth of the longest stretch) to half of that."""
+    """Geometric, from 0.5 ps (or a fortieth of the longest stretch) to half of that, and on to where slow
+    decays are looked for, as far as no stretch is lost."""
     length, frame_ps = paths.longest, paths.interval_fs / FS_PER_PS
     first = max(1, round(min(FIRST_PS / frame_ps, length / 40)))
     last = max(min(int(LONGEST * length), length - MIN_BLOCKS - 1), first + 3)
-    return np.unique(np.geomspace(first, last, CURVE_LAGS).round().astype(np.intp))
+    shortest = min(stop - start for _, (start, stop) in paths.stretches(last + MIN_BLOCKS))
+    end = max(min(int(FARTHEST * length), shortest - MIN_BLOCKS - 1), last)
+    ratio = (last / first) ** (1 / (CURVE_LAGS - 1))
+    beyond = last * ratio ** np.arange(1, int(np.log(end / last) / np.log(ratio)) + 1)
+    lags = np.concatenate([np.geomspace(first, last, CURVE_LAGS), beyond])
+    return np.unique(lags.round().astype(np.intp))
 
 
 def _line_fits(paths: Paths, window: Window, order: Sequence[str]) -> list[Estimate]:
@@ -397,12 +387,10 @@ def _choose(paths: Paths, fit: Fit, slope: Estimate) -> tuple[Window, bool]:
 
 def _value(fits: Sequence[Estimate], unit: float) -> Value:
     """Interval of the first estimate; where the MSD is curved, it holds the other one too."""
-    parts = [
-        interval(
-            fit.value, fit.time + fit.ions, fit.model, fit.freedom, fit.curvature, fit.cells.shape[1] == 1
-        )
-        for fit in fits
-    ]
+    parts = []
+    for fit in fits:
+        errors = fit.time + fit.ions, fit.model, fit.freedom, fit.curvature
+        parts.append(interval(fit.value, *errors, fit.cells.shape[1] == 1, fit.beside))
     return spanning(parts).scaled(unit)
 
 

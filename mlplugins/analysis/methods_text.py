@@ -106,7 +106,7 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
         texts = [
             "D* is the long-time slope of MSD = c + 6 D* t + Σ u<sub>k</sub> (1 − exp(−t/τ<sub>k</sub>)) "
             f"over all lags up to half of the run, by generalised least squares with {model} of a Gaussian "
-            "process with the measured early MSD; the changes of slope between octaves of lags limit the "
+            "process with the fitted MSD; the changes of slope between octaves of lags limit the "
             "size of the decays, and what these may hide is part of the error. The fit window "
             f"({low:.3g}–{high:.3g} ps over all temperatures) is the earliest one whose ordinary slope "
             "agrees with it and whose points lie on the line."
@@ -122,7 +122,7 @@ def _fit(runs: Sequence[RunResult], cite: _Citations) -> list[str]:
         texts.append(
             "Where the MSD is curved inside the window, the intervals of D*, D<sub>σ</sub> and H include the "
             "ordinary and the generalised fit; where its slope changes after a third of the run or falls to "
-            "its end, they include that slope and the one beside a decay of half of the run as well."
+            "its end, they include that slope and those beside a decay comparable with the run as well."
         )
     return texts
 

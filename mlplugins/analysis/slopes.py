@@ -36,6 +36,7 @@ class Fit:
         relative_variance: of the slope of one walker.
         overlap: variance of the slope over that which its blocks of time show, which lags longer than a block
             make alike.
+        beside: whether a slow decay of any size was fitted as well.
     """
 
     lags: Lags
@@ -44,6 +45,7 @@ class Fit:
     blocks: int
     relative_variance: float
     overlap: float = 1.0
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
     `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
-    `freedom` that of Student's t, `overlap` as in `Fit`.
+    `freedom` that of Student's t, `overlap` and `beside` as in `Fit`.
     """
 
     value: float
@@ -65,6 +67,7 @@ class Estimate:
     freedom: float
     one_mean: float
     overlap: float = 1.0
+    beside: bool = False
 
     @property
     def intercept(self) -> float:
@@ -87,7 +90,8 @@ def weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean:
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
     found = of_cells(cells, data, model, line, one_mean, fit.overlap)
-    return replace(found, curvature=fit.curvature * found.value**2 if value > 0 else 0.0)
+    curvature = fit.curvature * found.value**2 if value > 0 else 0.0
+    return replace(found, curvature=curvature, beside=fit.beside)
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:
@@ -111,7 +115,8 @@ def estimate(data: BlockMsd, lags: Lags, paths: Paths, estimator: str) -> Estima
 
 def _ceiling_variance(line: LineWeights, mean: Floats, lags: Lags, paths: Paths) -> float:
     """Of the slope of one walker, for the limit of ions that may have diffused all the way seen."""
-    step = float(mean[-1] / lags[-1]) / 3
+    last = np.flatnonzero(line.weights)[-1]
+    step = float(mean[last] / lags[last]) / 3
     covariance = brownian_covariance(lags, paths.longest, step, 0.0)
     return float(line.weights @ covariance @ line.weights)
 
@@ -180,4 +185,4 @@ def along_axis(fit: Estimate, axis: int) -> Estimate:
     cells = np.einsum("m,mbn->bn", fit.line.weights, fit.data.msd[..., axis])
     found = of_cells(cells, fit.data, fit.model / 3, fit.line, fit.one_mean, fit.overlap)
     part = (found.value / fit.value) ** 2 if fit.value > 0 else 0.0
-    return replace(found, curvature=fit.curvature * part)
+    return replace(found, curvature=fit.curvature * part, beside=fit.beside)

@@ -11,6 +11,8 @@ from scipy import special
 LEVEL = 0.95
 UNDETERMINED = 1e6
 """High over low beyond which an interval is not printed: its ends are numbers without meaning."""
+MOST_LOG = 2.0
+"""Half of an interval over the value beyond which the error is one of the value, not of its logarithm."""
 UNKNOWN = 30.0
 """High over low beyond which a collective quantity (D_σ, σ collective, H) is not known."""
 
@@ -56,9 +58,18 @@ def half_width(variance: float, model: float, freedom: float, known: float = 0.0
 
 
 def interval(
-    value: float, variance: float, model: float, freedom: float, known: float = 0.0, single: bool = False
+    value: float,
+    variance: float,
+    model: float,
+    freedom: float,
+    known: float = 0.0,
+    single: bool = False,
+    positive: bool = False,
 ) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
+
+    Where the error is larger than the value (of a value that is not positive: only where it must be,
+    `positive`), the interval is that of a normal distribution of which the part above 0 is possible.
 
     Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
     agree by chance from an interval narrower than one standard error. `known` is a variance that does not
@@ -67,6 +78,8 @@ def interval(
     """
     z = float(special.ndtri(0.5 + LEVEL / 2))
     half = half_width(variance, model, freedom, known)
+    if half > MOST_LOG * value and (positive or (value > 0 and not single)):
+        return _above_zero(value, half / z)
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
     up = down = float(np.exp(min(half / value, 700.0)))
@@ -76,6 +89,15 @@ def interval(
         up = max(up, float(k / max(special.chdtri(k, 1 - tail), k * 1e-300)))
         down = max(down, float(special.chdtri(k, tail)) / k)
     return Value(value, value / down, value * up, half / value / z)
+
+
+def _above_zero(value: float, error: float) -> Value:
+    """Of a normal distribution without its part below zero."""
+    above = max(float(special.ndtr(value / error)), 1e-300)
+    shares = above * (0.5 + LEVEL / 2), above * (0.5 - LEVEL / 2)
+    low, high = (max(value - error * float(special.ndtri(share)), 0.0) for share in shares)
+    widest = max(high / value, value / low) if value > 0 and low > 0 else np.inf
+    return Value(max(value, 0.0), low, high, float(np.log(widest) / special.ndtri(0.5 + LEVEL / 2)))
 
 
 def spanning(parts: Sequence[Value]) -> Value:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mlplugins.analysis.diffusion import Paths, diffusion
+from mlplugins.analysis.diffusion import Paths, curve_lags, diffusion
 from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
 from mlplugins.analysis.numbers import span
 from mlplugins.analysis.onsager import ThermodynamicState, onsager
@@ -122,21 +122,41 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
     assert len(found) >= 10
 
 
-def test_a_slow_decay_is_seen_and_the_truth_held():
-    """A cage that relaxes in a fifth of the run looks like a D twice too high."""
+@pytest.mark.parametrize("relaxation_ps", [12.0, 20.0])
+def test_a_slow_decay_is_seen_and_the_truth_held(relaxation_ps):
+    """A cage that relaxes in a fifth or a third of the run looks like a D two to three times too high."""
     for seed in range(10):
         walk = LatticeWalk(frames=600, ions=100, rate=0.05, seed=seed)
-        moved = walk.displacements() + soft_cage(walk, 12.0, 2.0)
+        moved = walk.displacements() + soft_cage(walk, relaxation_ps, 2.0)
         result = diffusion(paths_of(moved), collective=False)
         assert result.curved
-        assert result.slow or result.late is not None
-        assert result.tracer.low < walk.exact_cm2_s < result.tracer.high
+        assert result.slow
+        assert 0 < result.tracer.low < walk.exact_cm2_s < result.tracer.high
+        assert not result.tracer.determined
+        assert result.tracer.as_json()["determined"] is False
+
+
+def test_slow_decays_are_looked_for_as_far_as_no_stretch_is_lost():
+    """Lags to 0.85 of the longest stretch, but no longer than the shortest of those that hold half of it."""
+    walk = np.zeros((1000, 2, 3))
+    longest = {}
+    for name, shorter in (("alone", None), ("with a little less", 700), ("with too little", 400)):
+        segments = [(0, 1000)] + ([(0, shorter)] if shorter else [])
+        paths = Paths([walk], [segments], 100.0)
+        lags = curve_lags(paths)
+        assert len(lags) == len(np.unique(lags))
+        assert 500 in lags
+        assert len(paths.stretches(int(lags[-1]) + 5)) == len(paths.stretches(505))
+        longest[name] = int(lags[-1])
+    assert 750 < longest["alone"] <= 850
+    assert 600 < longest["with a little less"] < 695
+    assert longest["with too little"] == longest["alone"]
 
 
 def test_slow_decays_are_seldom_seen_where_there_are_none():
     walks = [LatticeWalk(frames=600, ions=24, seed=seed).displacements() for seed in range(50)]
     seen = sum(diffusion(paths_of(walk), collective=False).slow for walk in walks)
-    assert seen <= 3  # 1 % wanted; four or more have a probability of 0.2 %
+    assert seen <= 6  # at most 5 % wanted; seven or more have a probability of 1 %
 
 
 @pytest.mark.parametrize("window", [None, (2.0, 20.0)])
@@ -157,7 +177,9 @@ def test_where_two_slopes_differ_every_number_holds_both(window):
     for fit in result.fits:
         slope = slope_matrix([run.transpose(0, 2, 1) for run in runs], paths, fit).value * unit
         for value, (row, column) in zip(tensor.entries, VOIGT):
-            assert value.low <= max(slope[row, column], 0.0 if row == column else -np.inf) <= value.high
+            # of a slope beside a slow decay that is not positive the interval holds the part above 0
+            least = value.value / 10 if row == column and fit.beside else 0.0 if row == column else -np.inf
+            assert value.low <= max(slope[row, column], least) <= value.high
         assert parts.low < slope_matrix(sums, paths, fit).value[0, 0] * scale < parts.high
 
 
@@ -350,7 +372,8 @@ def test_intervals_cover_the_truth(together):
     print(f"coverage of the 95 % intervals of D*, D_σ, H: {shares}; H undefined in {undefined}")
     assert undefined <= 0.02 * walks
     assert (shares >= 0.90).all(), shares
-    assert (shares <= 0.98).all(), shares
+    # where a slow decay is seen by chance, in 2 to 5 %, the interval always holds it
+    assert (shares <= 0.99).all(), shares
 
 
 CURVED = {
