@@ -103,6 +103,7 @@ void Evaluator::State::take_fast_way(const Entries &entries)
                              std::to_string(info.cutoff) + " A; copy it again, or export the model again");
   info.family = entries.family;
   info.exchange_width = entries.exchange_width;
+  info.n_members = members_of(inner);
   if (!entries.dtype.empty()) info.dtype = entries.dtype;
 }
 

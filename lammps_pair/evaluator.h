@@ -22,9 +22,21 @@ std::string torch_release();
 /// A switch whose default depends on the run.
 enum class Choice { automatic, off, on };
 
+/// Keywords of the model deviation of a committee (docs/lammps.md), in the units of the run.
+struct DeviationSettings {
+  std::string file = "model_devi.out";
+  int every = 100;                    ///< steps between rows of the file; 0: none
+  double relative = -1.0;             ///< added to the norm of a force by which deviations are divided; negative: not
+  double relative_virial = -1.0;
+  double stop_above = -1.0;           ///< largest deviation of a force at which the run stops; negative: none
+  bool atomic = false;                ///< also those of all atoms in the file
+  std::string given;                  ///< first of these keywords that was given
+};
+
 /// Keywords of the pair style (docs/lammps.md).
 struct Settings {
-  std::string path;                   ///< model file
+  std::vector<std::string> paths;     ///< model files
+  std::string path;                   ///< one of them, or all of them in messages
   std::string device;                 ///< empty: the best one the model supports
   std::string extensions;             ///< directory of TorchScript extensions, may be empty
   std::string variant_energy, variant_uncertainty, variant_forces, variant_stress;
@@ -38,6 +50,8 @@ struct Settings {
   bool allow_exclusions = false;      ///< pairs may be missing between atoms that count
   double uncertainty_threshold = -1.0;    ///< eV per atom; negative: never asked for
   std::optional<double> charge, spin;     ///< of the whole system, e, and 2S + 1; for models that take them
+  bool drive_first = false;           ///< the first member of a committee drives, not the mean
+  DeviationSettings deviation;
 };
 
 /// What the engine needs to know about a model. Lengths in Å.
@@ -49,6 +63,7 @@ struct ModelInfo {
   double interaction_range = 0.0;     ///< may be infinite
   int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never
   bool edge_model = false;            ///< one of ours: the energy depends on the neighbour vectors only
+  int n_members = 1;                  ///< of a committee
   bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
@@ -101,6 +116,8 @@ class Evaluator {
   /// Heat flux of a model of ours (`edge_model`), exact for any number of layers.
   /// @param velocities  (n_nodes, 3)
   Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
+  /// Results of the first `count` members of a committee in one file, by one backward pass for all of them.
+  const std::vector<Result> &members(const Graph &graph, const Request &request, int count);
 
  private:
   struct State;

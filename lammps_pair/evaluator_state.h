@@ -12,6 +12,9 @@ namespace mlplugins {
 namespace mta = metatomic_torch;
 namespace mts = metatensor_torch;
 
+/// Number of members of a committee in one file; 1 of other models.
+int members_of(const torch::jit::Module &module);
+
 /// Everything that needs torch.
 struct Evaluator::State {
   Settings settings;
@@ -64,6 +67,10 @@ struct Evaluator::State {
   void read_direct(const Graph &graph, bool virial);
 
   c10::impl::GenericDict last;    ///< all outputs of the last call
+
+  // members of a committee
+  std::vector<Result> members;
+  torch::Tensor member_energies, member_gradients;    ///< what they point into
 };
 
 }    // namespace mlplugins

@@ -3,7 +3,7 @@
 
 #include "pair_mlplugins.h"
 
-#include "evaluator.h"
+#include "committee.h"
 #include "settings.h"
 
 #include "atom.h"
@@ -118,7 +118,9 @@ void PairMLPlugins::require_heat_flux()
   const auto &model = evaluator_->info();
   const bool layers = model.interaction_range > model.cutoff;
   std::string why;
-  if (!model.edge_model)
+  if (!evaluator_->has_heat_flux())
+    why = "it is what several files say, or the first member of a committee: use one file, and `drive mean`";
+  else if (!model.edge_model)
     why = "it is not one of mlplugins' (or not conservative), so that its energy cannot be split";
   else if (!std::isfinite(model.interaction_range))
     why = "its energy is one of the whole molecule, without energies of atoms";

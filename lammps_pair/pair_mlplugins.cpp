@@ -2,7 +2,8 @@
 
 #include "pair_mlplugins.h"
 
-#include "evaluator.h"
+#include "committee.h"
+#include "deviation.h"
 #include "ghost_exchange.h"
 #include "settings.h"
 #include "system_adaptor.h"
@@ -13,7 +14,9 @@
 #include "error.h"
 #include "exceptions.h"
 #include "force.h"
+#include "input.h"
 #include "memory.h"
+#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "platform.h"
@@ -115,7 +118,7 @@ void PairMLPlugins::settings(int narg, char **arg)
   const auto problem = attempt([&] {
     settings_ = std::make_unique<mlplugins::Settings>(
         mlplugins::parse_settings(std::vector<std::string>(arg, arg + narg), default_threshold_));
-    evaluator_ = std::make_unique<mlplugins::Evaluator>(*settings_, comm->me);
+    evaluator_ = std::make_unique<mlplugins::Committee>(*settings_, comm->me);
   });
   if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
   if (evaluator_->info().composition.empty() &&
@@ -126,19 +129,32 @@ void PairMLPlugins::settings(int narg, char **arg)
   if (allocated)    // given a second time
     for (int i = 0; i <= atom->ntypes; i++) std::fill_n(scale_[i], atom->ntypes + 1, settings_->scale);
   choose_mode();
+  comm_forward = comm_reverse = 0;
   if (mode_ == Mode::exchange) {
     const int width = evaluator_->info().exchange_width;
     comm_forward = comm_reverse = width;
     exchange_ = std::make_unique<mlplugins::LammpsExchange>(comm, this, *adaptor_, width);
   }
+  const int n_models = evaluator_->size();
+  const auto &given = settings_->deviation.given;
+  if (n_models == 1 && !given.empty())
+    error->all(FLERR, "Pair style mlplugins: keyword {} needs several model files, or a committee in one (`mlplugins "
+               "committee`); '{}' is one model", given, settings_->path);
+  if (n_models > 1) {
+    deviation_ = std::make_unique<mlplugins::Deviation>(lmp, this, settings_->deviation, n_models);
+    comm_reverse = std::max(comm_reverse, 3);
+  }
+  nextra = deviation_ ? mlplugins::Deviation::N_COLUMNS : 0;
+  columns_.assign(nextra, 0.0);
+  pvector = columns_.data();
   announce();
 }
 
 void PairMLPlugins::choose_mode()
 {
   const auto &model = evaluator_->info();
-  const bool one_layer = model.interaction_range <= model.cutoff;
-  const bool can_exchange = model.edge_model && model.exchange_width > 0;
+  const bool one_layer = evaluator_->one_layer();
+  const bool can_exchange = evaluator_->can_exchange();
   mode_ = settings_->mode;
   if (mode_ == Mode::automatic) {
     if (comm->nprocs == 1)
@@ -146,8 +162,8 @@ void PairMLPlugins::choose_mode()
     else
       mode_ = can_exchange && !one_layer ? Mode::exchange : Mode::ghost;
   }
-  if (mode_ == Mode::exchange && one_layer && model.edge_model) mode_ = Mode::ghost;    // nothing to exchange
-  ghost_edges_ = mode_ == Mode::ghost && !(model.edge_model && one_layer);
+  if (mode_ == Mode::exchange && one_layer) mode_ = Mode::ghost;    // nothing to exchange
+  ghost_edges_ = mode_ == Mode::ghost && !one_layer;
   ghostneigh = ghost_edges_ ? 1 : 0;
 
   if (mode_ == Mode::fold && comm->nprocs > 1)
@@ -178,6 +194,7 @@ void PairMLPlugins::announce()
                    model.energy_output);
   if (comm->me == 0 && !model.unused.empty())
     utils::logmesg(lmp, "mlplugins: outputs of the model that LAMMPS does not get:{}\n", model.unused);
+  announce_committee();
   if (comm->me == 0 && settings_->baseline == Choice::off)
     utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
   std::string inputs;
@@ -186,6 +203,17 @@ void PairMLPlugins::announce()
     utils::logmesg(lmp, "mlplugins: {} of the whole system (keywords of the same names)\n", inputs);
   if (lmp->citeme)
     for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
+}
+
+void PairMLPlugins::announce_committee()
+{
+  if (comm->me != 0 || !deviation_) return;
+  if (settings_->paths.size() > 1)
+    for (const auto &line : evaluator_->describe()) utils::logmesg(lmp, "mlplugins: model {}\n", line);
+  const auto &to = settings_->deviation;
+  utils::logmesg(lmp, "mlplugins: committee of {} models, {} drives; model deviation {}\n", evaluator_->size(),
+                 settings_->drive_first ? "the first" : "their mean",
+                 to.every == 0 ? "in no file (out_freq 0)" : fmt::format("every {} steps in '{}'", to.every, to.file));
 }
 
 void PairMLPlugins::coeff(int narg, char **arg)
@@ -209,6 +237,8 @@ void PairMLPlugins::init_style()
   read_composition();
   check_monte_carlo();
   check_heat_flux();
+  scalars_asked_ = !modify->get_compute_by_style("^pair$").empty();
+  if (deviation_) deviation_->init();
 
   int flags = NeighConst::REQ_FULL;
   if (ghost_edges_) flags |= NeighConst::REQ_GHOST;
@@ -267,9 +297,11 @@ void PairMLPlugins::compute(int eflag, int vflag)
   request.exchange = mode_ == Mode::exchange;
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
+  const bool deviation = deviation_due();
+  if (deviation) request.virial = true;
 
   update_scale();
-  const mlplugins::Result *result = nullptr;
+  const std::vector<mlplugins::Result> *results = nullptr;
   std::string missing;
   const auto problem = attempt([&] {
     const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
@@ -278,18 +310,54 @@ void PairMLPlugins::compute(int eflag, int vflag)
     if (!missing.empty()) return;
     std::optional<mlplugins::LammpsExchange::Installed> installed;
     if (exchange_) installed.emplace(*exchange_);
-    result = &evaluator_->evaluate(graph, request);
+    results = &evaluator_->evaluate(graph, request, models_wanted());
   });
   if (!missing.empty()) stop(missing);
   if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));
-  if (!result->finite)
+  if (std::any_of(results->begin(), results->end(), [](const auto &each) { return !each.finite; }))
     stop(fmt::format("energy or forces are not finite at step {} (atoms too close, or far outside the model's "
                      "training data)", update->ntimestep));
-  if (settings_->uncertainty_threshold > 0.0 && result->largest_uncertainty > settings_->uncertainty_threshold)
+  const double uncertainty = results->front().largest_uncertainty;
+  if (settings_->uncertainty_threshold > 0.0 && uncertainty > settings_->uncertainty_threshold)
     error->warning(FLERR, "step {}: the uncertainty of an atomic energy is {:.4g} eV, above the threshold of {:.4g} eV",
-                   update->ntimestep, result->largest_uncertainty, settings_->uncertainty_threshold);
-  add_results(*result);
-  keep_uncertainties(*result);
+                   update->ntimestep, uncertainty, settings_->uncertainty_threshold);
+  const int n_driving = settings_->drive_first ? 1 : evaluator_->size();
+  for (int m = 0; m < n_driving; m++) add_results((*results)[m], 1.0 / n_driving);
+  keep_uncertainties(results->front());
+  if (deviation) keep_deviations(*results);
+}
+
+bool PairMLPlugins::deviation_due() const
+{
+  return deviation_ && (deviation_->due() || deviation_flag_ || (scalars_asked_ && eflag_global));
+}
+
+int PairMLPlugins::models_wanted() const
+{
+  const bool all = !settings_->drive_first || deviation_due() || uncertainty_flag_ || settings_->uncertainty_threshold > 0.0;
+  return all ? evaluator_->size() : 1;
+}
+
+/// For the file, `compute pair` (which adds up the ranks) and `fix ID all pair N mlplugins deviation 1`.
+void PairMLPlugins::keep_deviations(const std::vector<mlplugins::Result> &results)
+{
+  for (std::size_t m = 0; m < results.size(); m++)
+    scatter(results[m], deviation_->of_model(static_cast<int>(m), std::fabs(energy_unit_)));
+  deviation_->evaluate(*adaptor_, mode_ != Mode::fold);
+  if (comm->me == 0) std::copy_n(deviation_->columns(), nextra, columns_.begin());
+  if (deviation_->due()) stop_if_above();
+}
+
+/// The frame is written here: the run ends within its step, before dumps.
+void PairMLPlugins::stop_if_above()
+{
+  const auto &given = settings_->deviation;
+  if (given.stop_above < 0.0 || deviation_->largest_force() <= given.stop_above) return;
+  const auto frame = given.file + ".stopped.lammpstrj";
+  lmp->input->one(fmt::format("write_dump all custom \"{}\" id type x y z modify sort id format float %.15g", frame));
+  error->all(FLERR, "Pair style mlplugins: stop_above: at step {} the model deviation of the force on atom {} is {:.4g}, "
+             "above {:.4g}: the models do not agree here. The frame is in '{}'", update->ntimestep, deviation_->worst(),
+             deviation_->largest_force(), given.stop_above, frame);
 }
 
 void PairMLPlugins::heat_flux(const std::vector<double> &velocities, bool baseline, double *potential,
@@ -334,6 +402,12 @@ void *PairMLPlugins::extract(const char *name, int &dim)
   dim = 2;
   if (strcmp(name, "scale") == 0) return scale_;
   dim = 0;
+  if (strcmp(name, "deviation_flag") == 0) {
+    if (!deviation_)
+      error->all(FLERR, "Pair style mlplugins: the deviation is one of several models, and '{}' is one (`mlplugins "
+                 "committee` joins several)", settings_->path);
+    return &deviation_flag_;
+  }
   if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
   if (!evaluator_->info().atom_uncertainties)
     error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of atomic energies (output energy_uncertainty)",
@@ -344,14 +418,21 @@ void *PairMLPlugins::extract(const char *name, int &dim)
 void *PairMLPlugins::extract_peratom(const char *name, int &ncol)
 {
   ncol = 0;
+  if (strcmp(name, "deviation") == 0 && deviation_) {
+    auto &values = deviation_->of_atoms();
+    if (values.size() < static_cast<std::size_t>(atom->nlocal)) values.assign(std::max(atom->nlocal, 1), 0.0);
+    return values.data();
+  }
   if (strcmp(name, "uncertainty") != 0) return nullptr;
   // without the trigger the values would be of another step, or of none
   if (uncertainty_.size() < static_cast<std::size_t>(atom->nlocal)) uncertainty_.assign(std::max(atom->nlocal, 1), 0.0);
   return uncertainty_.data();
 }
 
-void PairMLPlugins::add_results(const mlplugins::Result &result)
+/// @param weight  of a model in the mean that drives
+void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
 {
+  const double unit = weight * energy_unit_;
   const bool total = settings_->baseline != Choice::off;
   const bool per_atom = total && (settings_->atom_baseline == Choice::on ||
                                   (settings_->atom_baseline == Choice::automatic && !heat_flux_));
@@ -360,31 +441,31 @@ void PairMLPlugins::add_results(const mlplugins::Result &result)
     const int i = adaptor_->atom_of(n);
     const double own = composition_[atom->type[i]];
     if (!total) energy -= own;
-    if (eflag_atom) eatom[i] += energy_unit_ * (result.energies[n] - (per_atom ? 0.0 : own));
+    if (eflag_atom) eatom[i] += unit * (result.energies[n] - (per_atom ? 0.0 : own));
   }
-  if (eflag_global) eng_vdwl += energy_unit_ * energy;
+  if (eflag_global) eng_vdwl += unit * energy;
 
-  if (result.edge_gradients) {
-    mlplugins::Accumulators out;
-    out.forces = atom->f;
-    out.virial = vflag_global ? virial : nullptr;
-    out.atom_virial = vflag_atom ? vatom : nullptr;
-    out.centroid_virial = cvflag_atom ? cvatom : nullptr;
-    out.scale = energy_unit_;
-    adaptor_->scatter_edges(result.edge_gradients, out);
-  } else {
-    add_node_forces(result);
-  }
+  mlplugins::Accumulators out;
+  out.forces = atom->f;
+  out.virial = vflag_global ? virial : nullptr;
+  out.atom_virial = vflag_atom ? vatom : nullptr;
+  out.centroid_virial = cvflag_atom ? cvatom : nullptr;
+  out.scale = unit;
+  scatter(result, out);
 }
 
-void PairMLPlugins::add_node_forces(const mlplugins::Result &result)
+void PairMLPlugins::scatter(const mlplugins::Result &result, const mlplugins::Accumulators &out)
 {
+  if (result.edge_gradients) {
+    adaptor_->scatter_edges(result.edge_gradients, out);
+    return;
+  }
   for (int n = 0; n < result.n_force_rows; n++)
-    for (int d = 0; d < 3; d++) atom->f[adaptor_->atom_of(n)][d] += energy_unit_ * result.forces[3 * n + d];
-  if (!vflag_global) return;
+    for (int d = 0; d < 3; d++) out.forces[adaptor_->atom_of(n)][d] += out.scale * result.forces[3 * n + d];
+  if (!out.virial) return;
   const double *w = result.strain_gradient;
   const double symmetric[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
-  for (int k = 0; k < 6; k++) virial[k] -= energy_unit_ * symmetric[k];
+  for (int k = 0; k < 6; k++) out.virial[k] -= out.scale * symmetric[k];
 }
 
 int PairMLPlugins::pack_forward_comm(int n, int *list, double *buf, int, int *)
@@ -399,10 +480,14 @@ void PairMLPlugins::unpack_forward_comm(int n, int first, double *buf)
 
 int PairMLPlugins::pack_reverse_comm(int n, int first, double *buf)
 {
+  if (deviation_ && deviation_->communicating()) return deviation_->pack_reverse(n, first, buf);
   return exchange_->pack_reverse(n, first, buf);
 }
 
 void PairMLPlugins::unpack_reverse_comm(int n, int *list, double *buf)
 {
-  exchange_->unpack_reverse(n, list, buf);
+  if (deviation_ && deviation_->communicating())
+    deviation_->unpack_reverse(n, list, buf);
+  else
+    exchange_->unpack_reverse(n, list, buf);
 }

@@ -11,9 +11,11 @@
 #include <vector>
 
 namespace mlplugins {
-class Evaluator;
+class Committee;
+class Deviation;
 class LammpsExchange;
 class SystemAdaptor;
+struct Accumulators;
 struct Result;
 struct Settings;
 }    // namespace mlplugins
@@ -52,11 +54,15 @@ class PairMLPlugins : public Pair {
  private:
   double default_threshold_;
   std::unique_ptr<mlplugins::Settings> settings_;
-  std::unique_ptr<mlplugins::Evaluator> evaluator_;
+  std::unique_ptr<mlplugins::Committee> evaluator_;
   std::unique_ptr<mlplugins::SystemAdaptor> adaptor_;
   std::unique_ptr<mlplugins::LammpsExchange> exchange_;
   mlplugins::Mode mode_ = mlplugins::Mode::fold;
   bool ghost_edges_ = false;      ///< ghost mode of a model with more than one layer
+  std::unique_ptr<mlplugins::Deviation> deviation_;    ///< of several models
+  std::vector<double> columns_;   ///< pvector: the model deviation, on rank 0
+  int deviation_flag_ = 0;        ///< fix pair asks for the deviations of the next step
+  bool scalars_asked_ = false;    ///< compute pair may read pvector
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
   std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
   double **scale_ = nullptr;      ///< factor per pair of types, all equal: fix adapt and compute fep change them
@@ -77,9 +83,14 @@ class PairMLPlugins : public Pair {
   void warn_about_ghosts();
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
-  void add_results(const mlplugins::Result &result);
+  bool deviation_due() const;
+  int models_wanted() const;
+  void add_results(const mlplugins::Result &result, double weight);
   void keep_uncertainties(const mlplugins::Result &result);
-  void add_node_forces(const mlplugins::Result &result);
+  void keep_deviations(const std::vector<mlplugins::Result> &results);
+  void stop_if_above();
+  void announce_committee();
+  void scatter(const mlplugins::Result &result, const mlplugins::Accumulators &out);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;
   bool flux_told_ = false, monte_carlo_told_ = false;

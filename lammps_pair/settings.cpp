@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <stdexcept>
@@ -85,6 +86,32 @@ void parse_direct(Settings &settings, const std::string &value)
   }
 }
 
+bool parse_drive(const std::string &value)
+{
+  if (value != "mean" && value != "first") refuse_value("drive", "mean or first", value);
+  return value == "first";
+}
+
+double positive(const std::string &keyword, const std::string &value)
+{
+  const double result = number(keyword, value);
+  if (result <= 0.0) refuse_value(keyword, "a positive number", value);
+  return result;
+}
+
+int steps(const std::string &value)
+{
+  if (value.empty() || value.size() > 9 || value.find_first_not_of("0123456789") != std::string::npos)
+    refuse_value("out_freq", "a number of steps, or 0 for no file", value);
+  return std::stoi(value);
+}
+
+DeviationSettings &deviation(Settings &settings, const std::string &keyword)
+{
+  if (settings.deviation.given.empty()) settings.deviation.given = keyword;
+  return settings.deviation;
+}
+
 using Handler = std::function<void(Settings &, const std::string &)>;
 
 std::string variant(const std::string &value)
@@ -106,6 +133,14 @@ const std::map<std::string, Handler> &handlers()
       {"exclusions", [](Settings &s, const std::string &v) { s.allow_exclusions = parse_exclusions(v); }},
       {"charge", [](Settings &s, const std::string &v) { s.charge = number("charge", v); }},
       {"spin", [](Settings &s, const std::string &v) { s.spin = number("spin", v); }},
+      {"drive", [](Settings &s, const std::string &v) { s.drive_first = parse_drive(v); }},
+      {"out_file", [](Settings &s, const std::string &v) { deviation(s, "out_file").file = v; }},
+      {"out_freq", [](Settings &s, const std::string &v) { deviation(s, "out_freq").every = steps(v); }},
+      {"relative", [](Settings &s, const std::string &v) { deviation(s, "relative").relative = positive("relative", v); }},
+      {"relative_v",
+       [](Settings &s, const std::string &v) { deviation(s, "relative_v").relative_virial = positive("relative_v", v); }},
+      {"stop_above",
+       [](Settings &s, const std::string &v) { deviation(s, "stop_above").stop_above = positive("stop_above", v); }},
       {"scale", [](Settings &s, const std::string &v) { s.scale = number("scale", v); }},
       {"uncertainty_threshold",
        [](Settings &s, const std::string &v) {
@@ -120,28 +155,50 @@ const std::map<std::string, Handler> &handlers()
   return table;
 }
 
+const std::string ATOMIC = "atomic";    // the only keyword without a value
+
+/// Another model file, and no keyword (a keyword wins over a file of its name).
+bool is_file(const std::string &word)
+{
+  if (word == ATOMIC || handlers().count(word) != 0) return false;
+  std::error_code ignored;
+  return std::filesystem::exists(word, ignored) || (word.size() > 3 && word.substr(word.size() - 3) == ".pt");
+}
+
 }    // namespace
 
 Settings parse_settings(const std::vector<std::string> &arguments, double default_threshold)
 {
   if (arguments.empty()) refuse("expected a model file: pair_style mlplugins model.pt [keyword value] ...");
   Settings settings;
-  settings.path = arguments[0];
+  std::size_t first = 0;    // keyword: all before are model files
+  while (first < arguments.size() && (first == 0 || is_file(arguments[first]))) {
+    settings.paths.push_back(arguments[first]);
+    settings.path += (first == 0 ? "" : " ") + arguments[first];
+    first++;
+  }
   settings.uncertainty_threshold = default_threshold;
-  for (std::size_t k = 1; k + 1 < arguments.size(); k += 2)
+  for (std::size_t k = first; k + 1 < arguments.size(); k += arguments[k] == ATOMIC ? 1 : 2)
     if (arguments[k] == "variant")
       settings.variant_energy = settings.variant_uncertainty = settings.variant_forces = settings.variant_stress =
           variant(arguments[k + 1]);
-  for (std::size_t k = 1; k < arguments.size(); k += 2) {
+  for (std::size_t k = first; k < arguments.size(); k += 2) {
+    if (arguments[k] == ATOMIC) {
+      deviation(settings, ATOMIC).atomic = true;
+      k--;    // it has no value
+      continue;
+    }
     const auto handler = handlers().find(arguments[k]);
     if (handler == handlers().end()) {
       std::string valid;
       for (const auto &entry : handlers()) valid += " " + entry.first;
-      refuse("unknown keyword '" + arguments[k] + "'; valid:" + valid);
+      refuse("unknown keyword '" + arguments[k] + "' (and no file of this name); valid: " + ATOMIC + valid);
     }
     if (k + 1 == arguments.size()) refuse("keyword '" + arguments[k] + "' has no value");
     handler->second(settings, arguments[k + 1]);
   }
+  if (settings.deviation.stop_above > 0.0 && settings.deviation.every == 0)
+    refuse("keyword 'stop_above' needs 'out_freq' above 0: the deviation is looked at on these steps");
   return settings;
 }
 

@@ -49,7 +49,7 @@ def replaced(lines: list[str], start_of_line: str, by: str) -> list[str]:
 STYLE_ERRORS = {
     "no argument": ("", "expected a model file"),
     "missing file": ("nowhere.pt", "no such model file: 'nowhere.pt'"),
-    "unknown keyword": ("{model} modus fold", "unknown keyword 'modus'; valid:"),
+    "unknown keyword": ("{model} modus fold", "unknown keyword 'modus' (and no file of this name); valid:"),
     "no value": ("{model} mode", "keyword 'mode' has no value"),
     "unknown mode": (
         "{model} mode fast",

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef MLPLUGINS_DEVIATION_H
+#define MLPLUGINS_DEVIATION_H
+
+#include "evaluator.h"
+#include "system_adaptor.h"
+
+#include "pointers.h"
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace LAMMPS_NS {
+class Pair;
+}
+
+namespace mlplugins {
+
+/// Model deviation: how far the forces and virials of M models are apart, as DeePMD-kit and DP-GEN define it
+/// (standard deviations divided by M), and its file. In the units of the run.
+class Deviation : protected LAMMPS_NS::Pointers {
+ public:
+  static constexpr int N_COLUMNS = 6;
+
+  Deviation(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Pair *pair, const DeviationSettings &settings, int n_models);
+  ~Deviation();
+
+  /// Open the file; at the start of every run, on all ranks.
+  void init();
+  /// Whether the file gets a row at this step.
+  bool due() const;
+
+  /// Where the forces and the virial of model `m` are added (virial: 6 components).
+  Accumulators of_model(int m, double scale);
+  /// When all models were added: deviations of all atoms that the models see, a row of the file where it is due.
+  /// @param ghosts  forces on ghosts belong to atoms of other ranks
+  void evaluate(const SystemAdaptor &adaptor, bool ghosts);
+
+  /// max, min, mean of the virial's, then of the forces' deviations: the columns of the file.
+  const double *columns() const { return columns_; }
+  double largest_force() const { return columns_[3]; }
+  /// ID of the atom that has it.
+  LAMMPS_NS::tagint worst() const { return worst_; }
+  /// Of every owned atom; 0 of those that the models do not see.
+  std::vector<double> &of_atoms() { return of_atoms_; }
+
+  bool communicating() const { return current_ >= 0; }
+  int pack_reverse(int n, int first, double *buffer) const;
+  void unpack_reverse(int n, const int *atoms, const double *buffer);
+
+ private:
+  LAMMPS_NS::Pair *pair_;
+  const DeviationSettings settings_;
+  const int n_models_;
+  int current_ = -1;                           ///< model whose forces are communicated
+  std::vector<std::vector<double>> forces_;    ///< of each model: (atoms and ghosts, 3)
+  std::vector<double *> rows_;
+  std::vector<double> virials_;                ///< (models, 6)
+  std::vector<double> of_atoms_;
+  double columns_[N_COLUMNS] = {};
+  LAMMPS_NS::tagint worst_ = 0;
+  std::FILE *file_ = nullptr;
+  bool opened_ = false;
+  std::string last_row_;
+
+  void add_virials(double n_atoms);
+  double of_atom(int i) const;
+  void write();
+};
+
+}    // namespace mlplugins
+
+#endif
