@@ -2,6 +2,7 @@
 
 example:
   mlplugins train config.yaml -o runs/li6ps5cl
+  mlplugins train config.yaml -o runs/committee --committee 4
 
   config.yaml:
     data: {train: train.extxyz, validation: 0.1, test: test.extxyz}
@@ -17,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlplugins import files
 from mlplugins.cli import _common, _model_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start again although DIR has a run (its checkpoint is kept)",
     )
+    parser.add_argument(
+        "--committee",
+        type=int,
+        metavar="N",
+        help="train N models with seeds seed, seed + 1, … in DIR/member_1, …; DIR/model.pt is all of them",
+    )
     _model_file.add_terms(parser)
     _common.add_json(parser)
 
@@ -51,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     path = _common.existing_file(args.config)
     directory = output(args, path)
     console = _common.console(quiet=training.is_helper())
+    if args.committee is not None:
+        return _committee(args, path, directory, console)
     with _display.Display(console) as display:
         trained = training.train(with_terms(config.load(path), args), directory, display, args.restart)
     if trained.is_main:
@@ -58,6 +70,23 @@ def run(args: argparse.Namespace) -> int:
         sets = {name: trained.metrics[name] for name in ("train", "validation", "test")}
         console.print(_errors.table({name: errors for name, errors in sets.items() if errors}))
         console.print(_display.summary(trained.metrics, directory), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _committee(args: argparse.Namespace, path: Path, directory: Path, console: Console) -> int:
+    from mlplugins.cli import _display, _errors, info
+    from mlplugins.training import config
+    from mlplugins.workflows.committee import train_committee
+
+    configuration = with_terms(config.load(path), args)
+    with _display.Display(console) as display:
+        runs, record = train_committee(configuration, args.committee, directory, display, args.restart)
+    metrics = [run.metrics for run in runs]
+    files.write_json(args.json, {"members": metrics, "committee": record})
+    held_out = "validation" if metrics[0]["validation"] else "train"
+    console.print(_errors.table({f"{k + 1}, {held_out}": each[held_out] for k, each in enumerate(metrics)}))
+    text = f"{record['model']}: {info.parts('committee', record['parts'])}; the models: {directory}/member_…"
+    console.print(text, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -42,8 +42,10 @@ __all__ = [
     "Results",
     "PlainStructure",
     "combine",
+    "evaluate_together",
     "load",
     "load_all",
+    "sources",
 ]
 
 
@@ -409,6 +411,25 @@ def load_all(
     if len(several) == 0:
         raise BadInput("expected at least one model file, got an empty list")
     return tuple(load(path, device, output, extensions, baseline) for path in several)
+
+
+def evaluate_together(
+    models: Sequence[Artifact],
+    structures: Sequence[StructureLike],
+    virials: bool = False,
+    lists: NeighborCache | None = None,
+) -> list[Committee]:
+    """What all models, and the members of committees among them, say of each structure.
+
+    Arguments and errors as of `Artifact.evaluate`.
+    """
+    by_member = [each for model in models for each in model.members(structures, virials, lists)]
+    return [combine(members) for members in zip(*by_member)]
+
+
+def sources(models: Sequence[Artifact]) -> list[Path]:
+    """The file of every member of `evaluate_together`."""
+    return [model.path for model in models for _ in range(model.n_members)]
 
 
 def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:

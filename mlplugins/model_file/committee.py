@@ -1,18 +1,52 @@
-"""Mean and spread of several models on one structure."""
+"""What several models say of one structure: mean, spread, and DeePMD-kit's model deviation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlplugins.model_file.structure import Array
 from mlplugins.quantities import Results
 
 ROUNDING = 1e-6
 """Relative differences of forces that are those of single precision."""
+
+
+@dataclass(frozen=True)
+class ModelDeviation:
+    """How far M models are apart; **standard deviations divided by M**, as in DeePMD-kit's `model_devi.out`.
+
+    With f_i^m the force on atom i in model m, D_i = √(1/M Σ_m |f_i^m − f̄_i|²).
+
+    Attributes:
+        max_devi_v, min_devi_v: largest and smallest standard deviation of a component of the virial, eV per
+            atom.
+        avg_devi_v: root mean square of the nine.
+        max_devi_f, min_devi_f, avg_devi_f: largest, smallest and mean D_i, eV/Å.
+        devi_f: (N,) D_i, eV/Å.
+    """
+
+    max_devi_v: float
+    min_devi_v: float
+    avg_devi_v: float
+    max_devi_f: float
+    min_devi_f: float
+    avg_devi_f: float
+    devi_f: Array
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """The six columns of the file, by name."""
+        names = [field.name for field in fields(self) if field.name != "devi_f"]
+        return {name: getattr(self, name) for name in names}
+
+
+DEVIATIONS = tuple(field.name for field in fields(ModelDeviation))
+"""Names of all of them, the last one per atom."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +63,46 @@ class Committee:
     mean: Results
     members: tuple[Results, ...]
     energy_spread: float
-    forces_spread: np.ndarray
+    forces_spread: Array
+
+    @property
+    def energies_spread(self) -> Array | None:
+        """The same of the energy of each atom, (N,), eV; None for one model, or without such energies."""
+        energies = [member.energies for member in self.members if member.energies is not None]
+        if len(energies) < max(2, len(self.members)):
+            return None
+        spread: Array = np.std(energies, axis=0, ddof=1)
+        return spread
+
+    def deviation(self, relative: float | None = None, relative_v: float | None = None) -> ModelDeviation:
+        """The model deviation.
+
+        Args:
+            relative: ε, eV/Å: D_i / (|f̄_i| + ε) in place of D_i.
+            relative_v: ε, eV per atom: likewise of each component of the virial.
+
+        >>> members = [Results(0.0, np.array([[x, 0.0, 0.0]]), np.diag([x, 0.0, 0.0])) for x in (1.0, 3.0)]
+        >>> combine(members).deviation().columns["max_devi_f"], combine(members).deviation(2.0).devi_f
+        (1.0, array([0.25]))
+        """
+        forces = np.stack([member.forces for member in self.members])
+        virials = np.array([np.asarray(member.virial, dtype=float).ravel() for member in self.members])
+        virials = virials / max(forces.shape[1], 1)
+        atoms = np.linalg.norm(forces.std(axis=0), axis=1)
+        if relative is not None:
+            atoms = atoms / (np.linalg.norm(forces.mean(axis=0), axis=1) + relative)
+        parts = virials.std(axis=0)
+        if relative_v is not None:
+            parts = parts / (np.abs(virials.mean(axis=0)) + relative_v)
+        return ModelDeviation(
+            max_devi_v=float(parts.max()),
+            min_devi_v=float(parts.min()),
+            avg_devi_v=float(np.sqrt(np.mean(parts**2))),
+            max_devi_f=float(atoms.max()),
+            min_devi_f=float(atoms.min()),
+            avg_devi_f=float(atoms.mean()),
+            devi_f=atoms,
+        )
 
 
 def combine(members: Sequence[Results]) -> Committee:

@@ -122,8 +122,8 @@ def build(configuration: Configuration, sets: DataSets) -> Potential:
     family = configuration.model.family
     if family == "committee":
         raise BadInput(
-            "model.family 'committee': its members are trained apart: configure one of them, train it with "
-            "several seeds, and make a committee of the results (`mlplugins committee`)"
+            "model.family 'committee': its members are trained apart: configure one of them, and `mlplugins "
+            "train --committee 4` trains four with different seeds and joins them"
         )
     with torch.random.fork_rng(devices=[]), like_this_machine("model"):
         torch.manual_seed(configuration.seed)

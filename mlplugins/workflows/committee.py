@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mlplugins import files
+from mlplugins import files, training
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.made_for import conditions
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
+from mlplugins.observer import SILENT
+from mlplugins.training import config
 from mlplugins.workflows import _models
+
+if TYPE_CHECKING:
+    from mlplugins.training.config import Configuration
+    from mlplugins.training.fit import TrainingObserver
+    from mlplugins.training.run import Trained
 
 
 def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> dict[str, Any]:
@@ -77,6 +84,49 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         "portable": portable,
         "source": card.source,
     }
+
+
+def train_committee(
+    configuration: Path | str | Mapping[str, Any] | Configuration,
+    n_members: int,
+    directory: Path | str,
+    observer: TrainingObserver = SILENT,
+    restart: bool = False,
+) -> tuple[list[Trained], dict[str, Any]]:
+    """Train several models that differ in their seed, and write their committee.
+
+    The seeds are those of the configuration and the following whole numbers; they choose initial weights, the
+    order of the frames and, where `data.validation` is a fraction, which frames are held out.
+
+    Args:
+        configuration: as of `mlplugins.train`, of a family whose files hold weights.
+        n_members: how many.
+        directory: the runs are in its folders `member_1`, …; model.pt in it is the committee.
+        observer, restart: as of `mlplugins.train`.
+
+    Returns:
+        The runs, and the record of `committee`.
+
+    Raises:
+        BadInput: fewer than two members, a family solved in closed form, or what `mlplugins.train` refuses.
+        RunFailed: training diverged, or a file could not be written.
+    """
+    if n_members < 2:
+        raise BadInput(f"committee: expected two members or more, got {n_members}")
+    if training.is_helper():
+        raise BadInput("committee: several processes train one model; train the members one by one")
+    settings = config.load(configuration)
+    if isinstance(settings, config.ClosedFormConfiguration):
+        raise BadInput(
+            f"committee: '{settings.model.family}' is solved in closed form, and its file holds no weights: "
+            "train with several seeds, and give engines the separate files"
+        )
+    folders = [Path(directory) / f"member_{k + 1}" for k in range(n_members)]
+    runs = []
+    for k, folder in enumerate(folders):
+        member = settings.model_copy(update={"seed": settings.seed + k})
+        runs.append(training.train(member, folder, observer, restart))
+    return runs, committee(folders, Path(directory) / "model.pt")
 
 
 Read = tuple[Path, Checkpoint, str]

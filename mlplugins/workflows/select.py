@@ -97,9 +97,9 @@ def select(
     if method != "uncertainty":
         chosen = selection.choose(mean_soap(frames, cutoff, observer), n, method, seed)
         return Selection([frames[k] for k in chosen], chosen, method, len(frames))
-    scores = _uncertainties(frames, models, observer)
+    scores, unit = _uncertainties(frames, models, observer)
     chosen = [int(k) for k in np.argsort(-scores, kind="stable")[:n]]
-    unit = "eV, largest of an atom" if len(models) == 1 else "eV/Å, largest of an atom"
+    unit = f"{unit}, largest of an atom"
     return Selection([frames[k] for k in chosen], chosen, method, len(frames), scores, unit)
 
 
@@ -112,22 +112,24 @@ def _frames(data: Any) -> list[Atoms]:
 
 def _uncertainties(
     frames: Sequence[Atoms], models: Sequence[Path | str | Artifact], observer: Observer
-) -> NDArray[np.float64]:
-    """(F,) largest uncertainty of an atom: of its energy (one model, eV) or force (several, eV/Å)."""
+) -> tuple[NDArray[np.float64], str]:
+    """(F,) largest uncertainty of an atom, and its unit: of its energy (one model, eV) or force (a committee,
+    eV/Å)."""
     loaded = [model if isinstance(model, Artifact) else artifact.load(model) for model in models]
-    single = len(loaded) == 1
+    single = sum(model.n_members for model in loaded) == 1
     found: list[float] = []
     observer.start(0, len(frames))
     for atoms in frames:
-        results = [model.evaluate([atoms], uncertainty=single)[0] for model in loaded]
-        if not found and (said := copies([model.path for model in loaded], results)):
-            raise BadInput(said)
-        values = np.linalg.norm(artifact.combine(results).forces_spread, axis=1)
-        if results[0].uncertainties is not None:
-            values = results[0].uncertainties
-        found.append(float(values.max()))
+        if single:
+            values = np.asarray(loaded[0].evaluate([atoms], uncertainty=True)[0].uncertainties)
+        else:
+            (together,) = artifact.evaluate_together(loaded, [atoms])
+            if not found and (said := copies(artifact.sources(loaded), together.members)):
+                raise BadInput(said)
+            values = np.linalg.norm(together.forces_spread, axis=1)
+        found.append(float(np.max(values)))
         observer.step(len(found), len(frames))
-    return np.array(found)
+    return np.array(found), "eV" if single else "eV/Å"
 
 
 @torch.no_grad()

@@ -272,3 +272,43 @@ def test_the_demo_data_are_learned_in_seconds(li6ps5cl, tmp_path):
 def test_errors_of_this_file_are_the_expected_classes():
     assert BadInput.exit_code == 2
     assert RunFailed.exit_code == 1
+
+
+def test_a_committee_is_trained_with_several_seeds(project, tmp_path, capsys):
+    """In folders of their own, which the same command finds finished, and in one file."""
+    config, out = project(epochs=1), tmp_path / "run"
+    assert train(config, out, "--committee", "2", "--json", str(tmp_path / "o.json")) == 0
+    members = [out / f"member_{k}" for k in (1, 2)]
+    assert [metrics(member)["configuration"]["seed"] for member in members] == [3, 4]
+    first, second = map(weights, members)
+    assert (first - second).abs().max() > 0.01
+    atoms = read(tmp_path / "test.extxyz", 0)
+    each = [artifact.load(member).evaluate([atoms])[0].energy for member in members]
+    found = artifact.load(out / "model.pt").evaluate([atoms], uncertainty=True)[0]
+    assert found.energy == pytest.approx(np.mean(each), abs=1e-12)
+    assert found.uncertainty == pytest.approx(np.std(each, ddof=1), abs=1e-12)
+    record = json.loads((tmp_path / "o.json").read_text())
+    assert [member["configuration"]["seed"] for member in record["members"]] == [3, 4]
+    assert record["committee"]["n_members"] == 2
+    before = (out / "member_1" / "model.pt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert train(config, out, "--committee", "2") == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert (out / "member_1" / "model.pt").stat().st_mtime_ns == before
+
+
+def test_committees_that_cannot_be_trained(project, tmp_path, capsys):
+    assert train(project(), tmp_path / "run", "--committee", "1") == 2
+    assert "expected two members or more, got 1" in capsys.readouterr().err
+    closed = tmp_path / "closed.yaml"
+    closed.write_text("data: {train: train.extxyz}\nmodel: {family: soap-gap, cutoff: 4.0}\n")
+    assert train(closed, tmp_path / "run", "--committee", "2") == 2
+    assert "solved in closed form" in capsys.readouterr().err
+    joint = tmp_path / "joint.yaml"
+    member = "{family: nequip, cutoff: 4.0, num_layers: 1, num_features: 2}"
+    joint.write_text(
+        f"data: {{train: train.extxyz}}\nmodel: {{family: committee, members: [{member}, {member}]}}\n"
+    )
+    assert train(joint, tmp_path / "run") == 2
+    assert "its members are trained apart" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

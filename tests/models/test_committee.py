@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase import units
+from ase.io import write
 
-from mlplugins import committee
+from mlplugins import MLCalculator, committee
 from mlplugins.cli.main import main
+from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.errors import BadInput
 from mlplugins.model_file.artifact import combine, load
 from mlplugins.model_file.card import ModelCard
@@ -142,3 +145,58 @@ def test_members_predict_the_same(tmp_path):
         committees.Model.of(two, torch.zeros(2, 1))
     with pytest.raises(BadInput, match="a committee stands alone"):
         sums.Model.of([two[0], committees.Model.of([two[0], two[0]], torch.zeros(2, 1))])
+
+
+def test_ase_and_i_pi_give_the_numbers_of_separate_files(members, together, tmp_path):
+    """The same for a list of files and for one file; deviations are divided by M, spreads by M − 1."""
+    atoms = structures()[0]
+    found = [load(path).evaluate([atoms])[0] for path in members]
+    forces = np.array([one.forces for one in found])
+    each = np.linalg.norm(forces.std(axis=0), axis=1)
+    virials = np.array([one.virial for one in found]).std(axis=0) / len(atoms)
+    write(tmp_path / "template.xyz", atoms)
+    for models in (members, [together]):
+        calc = MLCalculator(models)
+        assert calc.get_property("max_devi_f", atoms) == pytest.approx(each.max(), abs=1e-12)
+        results = calc.results
+        assert [results[f"{name}_devi_f"] for name in ("min", "avg")] == pytest.approx(
+            [each.min(), each.mean()], abs=1e-12
+        )
+        expected = [virials.max(), virials.min(), np.sqrt((virials**2).mean())]
+        assert [results[f"{name}_devi_v"] for name in ("max", "min", "avg")] == pytest.approx(
+            expected, abs=1e-12
+        )
+        np.testing.assert_allclose(
+            results["forces_uncertainty"], forces.std(axis=0, ddof=1), rtol=0, atol=1e-12
+        )
+        spread = np.std([one.energies for one in found], axis=0, ddof=1)
+        np.testing.assert_allclose(results["energies_uncertainty"], spread, rtol=0, atol=1e-12)
+        relative = calc.model_deviation(atoms, relative=0.5)
+        expected = each / (np.linalg.norm(forces.mean(axis=0), axis=1) + 0.5)
+        np.testing.assert_allclose(relative.devi_f, expected, rtol=0, atol=1e-12)
+        copy = calc.annotated(atoms)
+        assert copy.info["max_devi_f"] == results["max_devi_f"]
+        np.testing.assert_array_equal(copy.arrays["devi_f"], results["devi_f"])
+
+        driver = MLDriver(model="+".join(map(str, models)), template=str(tmp_path / "template.xyz"))
+        reply = driver.compute_structure(atoms.cell.array.T / units.Bohr, atoms.positions / units.Bohr)
+        extras = json.loads(reply.extras)
+        force = units.Bohr / units.Hartree
+        assert extras["max_devi_f"] == pytest.approx(force * each.max(), rel=1e-6)
+        assert extras["avg_devi_v"] == pytest.approx(results["avg_devi_v"] / units.Hartree, rel=1e-6)
+        assert len(extras["committee_pot"]) == 3
+    with pytest.raises(BadInput, match="one model has no model deviation"):
+        MLCalculator(members[0]).model_deviation(atoms)
+
+
+def test_i_pi_gets_the_uncertainty_that_a_model_predicts(tmp_path):
+    model = nequip.Model(["Li", "S"], nequip.Hyperparameters(cutoff=3.5, num_layers=1, num_features=2))
+    model.last_layer.set(torch.randn(model.feature_width, 3, dtype=torch.float64), 0.01)
+    save(model, tmp_path / "sure.pt", ModelCard("nequip", ["Li", "S"], [0.0, 0.0]), "float64")
+    atoms = structures()[0]
+    write(tmp_path / "template.xyz", atoms)
+    driver = MLDriver(model=str(tmp_path / "sure.pt"), template=str(tmp_path / "template.xyz"))
+    reply = driver.compute_structure(atoms.cell.array.T / units.Bohr, atoms.positions / units.Bohr)
+    expected = MLCalculator(tmp_path / "sure.pt").get_property("energy_uncertainty", atoms)
+    found = json.loads(reply.extras)["energy_uncertainty"]
+    assert found == pytest.approx(expected / units.Hartree, rel=1e-6)

@@ -15,8 +15,15 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins.errors import BadInput, nearest
-from mlplugins.model_file.artifact import Committee, NeighborCache, combine, load_all
-from mlplugins.model_file.committee import copies
+from mlplugins.model_file.artifact import (
+    Committee,
+    NeighborCache,
+    combine,
+    evaluate_together,
+    load_all,
+    sources,
+)
+from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
 from mlplugins.structures import state as states
@@ -38,8 +45,10 @@ OF_ASE = ("atoms", "directory", "label")
 class MLCalculator(Calculator):
     """Energy, forces and stress of a model.pt (any metatomic model), or of a committee of models.
 
-    Several models give their mean, and `results` then holds the sample standard deviation over them:
-    `energy_uncertainty` (eV) and `forces_uncertainty` ((N, 3), eV/Å). `committee.members` has every result.
+    Several models, or a committee in one file, give their mean, and `results` then holds the sample standard
+    deviation (divided by M − 1) over them, `energy_uncertainty` (eV) and `forces_uncertainty` ((N, 3), eV/Å),
+    and the model deviation as LAMMPS and DeePMD-kit give it (divided by M), `max_devi_f`, … `devi_f` ((N,),
+    eV/Å). `committee.members` has every result.
     One model that predicts its own uncertainty gives, when asked for by `get_property`,
     `energy_uncertainty` and `energies_uncertainty` ((N,), eV).
 
@@ -111,7 +120,13 @@ class MLCalculator(Calculator):
         self._compared = False
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
-        if len(self._artifacts) == 1 and self._artifacts[0].has_uncertainty:
+        self._n_models = sum(artifact.n_members for artifact in self._artifacts)
+        if self._n_models > 1:
+            self.implemented_properties = [
+                *self.implemented_properties,
+                *dict.fromkeys((*UNCERTAINTIES, *SPREADS, *DEVIATIONS)),
+            ]
+        elif self._artifacts[0].has_uncertainty:
             self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
         common = set.intersection(*(set(artifact.more) for artifact in self._artifacts))
         more = [q.ase for name, q in QUANTITIES.items() if name in common and q.ase is not None]
@@ -129,7 +144,7 @@ class MLCalculator(Calculator):
         first = self._artifacts[0]
         known = " ".join(first.elements) if len(first.elements) <= 12 else f"{len(first.elements)} elements"
         names = ", ".join(artifact.path.name for artifact in self._artifacts)
-        several = f", committee of {len(self._artifacts)}" if len(self._artifacts) > 1 else ""
+        several = f", committee of {self._n_models}" if self._n_models > 1 else ""
         several += "" if self.parameters.get("baseline", True) else ", without composition energies"
         kind = first.family or "metatomic model"
         return f"<MLCalculator {names}: {kind} for {known}, {first.dtype} on {first.device}{several}>"
@@ -138,21 +153,45 @@ class MLCalculator(Calculator):
         """A copy of `atoms` with energy, forces and stress, and the spread of a committee for files.
 
         ASE writes only its own properties of a calculator. Written by `ase.io.write("md.extxyz", …,
-        append=True)`, the copy also has `energy_uncertainty` (eV, in `info`) and `forces_uncertainty`
-        ((N, 3), eV/Å, in `arrays`); `Trajectory` keeps the former.
+        append=True)`, the copy also has `energy_uncertainty` (eV) and `max_devi_f`, … in `info`, and
+        `forces_uncertainty` ((N, 3), eV/Å) and `devi_f` in `arrays`; `Trajectory` keeps those in `info`.
 
         Raises:
             BadInput: one model only, which has no spread.
         """
-        if len(self._artifacts) < 2:
-            raise BadInput(f"{self!r}: one model has no spread; give MLCalculator a list of models")
+        self._require_several("spread")
         forces = self.get_property("forces", atoms)
         result = atoms.copy()
         results = {name: value for name, value in self.results.items() if name in all_outputs}
         result.calc = SinglePointCalculator(result, **results)
-        result.info[SPREADS[0]] = self.results[SPREADS[0]]
+        for name in (SPREADS[0], *DEVIATIONS[:-1]):
+            result.info[name] = self.results[name]
         result.new_array(SPREADS[1], self.results[SPREADS[1]].reshape(forces.shape))
+        result.new_array(DEVIATIONS[-1], self.results[DEVIATIONS[-1]])
         return result
+
+    def model_deviation(
+        self, atoms: Atoms, relative: float | None = None, relative_v: float | None = None
+    ) -> ModelDeviation:
+        """The deviation of the models, as `pair_style mlplugins` writes it.
+
+        Args:
+            atoms: structure.
+            relative: eV/Å; see `ModelDeviation` and `Committee.deviation`.
+            relative_v: eV per atom.
+
+        Raises:
+            BadInput: one model only.
+        """
+        self._require_several("model deviation")
+        self.get_property("energy", atoms)
+        if self.committee is None:
+            raise BadInput(f"{self!r}: there are no results")
+        return self.committee.deviation(relative, relative_v)
+
+    def _require_several(self, what: str) -> None:
+        if self._n_models < 2:
+            raise BadInput(f"{self!r}: one model has no {what}; give MLCalculator a list of models")
 
     def heat_flux(self, atoms: Atoms, baseline: bool = False) -> HeatFlux:
         """Heat flux J of a structure with velocities, exact for any number of layers, not divided by volume.
@@ -251,15 +290,12 @@ class MLCalculator(Calculator):
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
         self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
         stresses = "stresses" in properties
-        uncertain = len(self._artifacts) == 1 and any(name in properties for name in UNCERTAINTIES)
-        members = [
-            artifact.evaluate([atoms], stresses, self._lists, uncertain)[0] for artifact in self._artifacts
-        ]
-        self.committee = combine(members)
-        if len(members) > 1 and not self._compared:
-            self._compared = True
-            if said := copies([artifact.path for artifact in self._artifacts], members):
-                warnings.warn(said, stacklevel=2)
+        uncertain = self._n_models == 1 and any(name in properties for name in UNCERTAINTIES)
+        if uncertain:
+            self.committee = combine(self._artifacts[0].evaluate([atoms], stresses, self._lists, True))
+        else:
+            (self.committee,) = evaluate_together(self._artifacts, [atoms], stresses, self._lists)
+            self._name_copies(self.committee)
         mean = self.committee.mean
         results: dict[str, Any] = {
             "energy": mean.energy,
@@ -281,10 +317,16 @@ class MLCalculator(Calculator):
             results[QUANTITIES[name].ase or name] = mean.get(name)
         if uncertain:
             results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
-        if len(members) > 1:
-            results["energy_uncertainty"] = self.committee.energy_spread
-            results["forces_uncertainty"] = self.committee.forces_spread
+        if self._n_models > 1:
+            results |= _spreads(self.committee)
         self.results = results
+
+    def _name_copies(self, committee: Committee) -> None:
+        """Warn, once, of models that are one and the same."""
+        if self._n_models > 1 and not self._compared:
+            self._compared = True
+            if said := copies(sources(self._artifacts), committee.members):
+                warnings.warn(said, stacklevel=3)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Changes among the properties of the atoms that a model depends on."""
@@ -325,6 +367,15 @@ class MLCalculator(Calculator):
         copy.committee = self.committee
         memo[id(self)] = copy
         return copy
+
+
+def _spreads(committee: Committee) -> dict[str, Any]:
+    """What the results of several models hold beside their mean."""
+    found: dict[str, Any] = dict(zip(SPREADS, (committee.energy_spread, committee.forces_spread)))
+    if committee.energies_spread is not None:
+        found[UNCERTAINTIES[1]] = committee.energies_spread
+    deviation = committee.deviation()
+    return found | {name: getattr(deviation, name) for name in DEVIATIONS}
 
 
 class _State(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import re
 import signal
@@ -21,11 +20,19 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
-from mlplugins.engines.ipi.extras import in_atomic_units
+from mlplugins.engines.ipi.extras import extras
 from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
-from mlplugins.model_file.artifact import Committee, NeighborCache, PlainStructure, combine, load_all
+from mlplugins.model_file.artifact import (
+    Committee,
+    NeighborCache,
+    PlainStructure,
+    combine,
+    evaluate_together,
+    load_all,
+    sources,
+)
 from mlplugins.model_file.committee import copies
 from mlplugins.structures import state as states
 
@@ -59,10 +66,7 @@ class Reply(NamedTuple):
 class MLDriver(Dummy_driver):
     """i-PI's `PES` interface: `driver(cell, positions)` for one structure, or for lists of them as one batch.
 
-    Takes the fields of `Options` as keywords. The extras are JSON, in atomic units; for M > 1 models:
-    `committee_pot` (M,), `energy_uncertainty` (sample standard deviation of the M energies),
-    `max_force_uncertainty` (largest standard deviation of a force component) and, with `committee_forces`,
-    `committee_force` (M, 3N) and `committee_virial` (M, 9): the keys that `<ffcommittee>` reads.
+    Takes the fields of `Options` as keywords. The extras are JSON (`extras.extras`).
 
     Attributes:
         artifacts: the models.
@@ -124,7 +128,7 @@ class MLDriver(Dummy_driver):
 
     def describe(self, where: str = "") -> str:
         """Model, precision, device, atoms and periodicity in words, with `where` in between."""
-        first, count = self.artifacts[0], len(self.artifacts)
+        first, count = self.artifacts[0], sum(artifact.n_members for artifact in self.artifacts)
         models = f"{count} models, " if count > 1 else ""
         formula = Atoms(numbers=self.numbers).get_chemical_formula("metal")
         known = self.options.pbc if isinstance(self.options.pbc, bool) else self.template.pbc
@@ -162,10 +166,15 @@ class MLDriver(Dummy_driver):
     def _evaluate(self, cells: Sequence[Array], positions: Sequence[Array]) -> list[Reply]:
         start = time.perf_counter()
         structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
-        by_model = [artifact.evaluate(structures, lists=self._lists) for artifact in self.artifacts]
-        if not self.n_calls and (said := copies([a.path for a in self.artifacts], [m[0] for m in by_model])):
+        first = self.artifacts[0]
+        if len(self.artifacts) == 1 and first.n_members == 1 and first.has_uncertainty:
+            results = first.evaluate(structures, lists=self._lists, uncertainty=True)
+            committees = [combine([result]) for result in results]
+        else:
+            committees = evaluate_together(self.artifacts, structures, lists=self._lists)
+        if not self.n_calls and (said := copies(sources(self.artifacts), committees[0].members)):
             self.say(f"warning: {said}")
-        replies = [self._reply(combine(members)) for members in zip(*by_model)]
+        replies = [self._reply(committee) for committee in committees]
         self.n_calls += 1
         self.n_structures += len(structures)
         self.seconds += time.perf_counter() - start
@@ -209,22 +218,11 @@ class MLDriver(Dummy_driver):
     def _reply(self, committee: Committee) -> Reply:
         mean = committee.mean
         return Reply(
-            float(_energy(mean.energy)), _force(mean.forces), _energy(mean.virial), self._extras(committee)
+            float(_energy(mean.energy)),
+            _force(mean.forces),
+            _energy(mean.virial),
+            extras(committee, bool(self.options.committee_forces)),
         )
-
-    def _extras(self, committee: Committee) -> str:
-        members, extras = committee.members, in_atomic_units(committee.mean)
-        if len(members) == 1:
-            return json.dumps(extras) if extras else "{}"
-        extras |= {
-            "committee_pot": [_energy(member.energy) for member in members],
-            "energy_uncertainty": _energy(committee.energy_spread),
-            "max_force_uncertainty": float(_force(committee.forces_spread.max())),
-        }
-        if self.options.committee_forces:
-            extras["committee_force"] = [_force(member.forces).ravel().tolist() for member in members]
-            extras["committee_virial"] = [_energy(member.virial).ravel().tolist() for member in members]
-        return json.dumps(extras)
 
 
 class HostedDriver(MLDriver):
