@@ -135,9 +135,14 @@ class Joiner:
             raise BadInput(f"{self.path}: {NO_TIMES}")
 
     def _reference_weights(self, symbols: NDArray[np.str_]) -> Floats | None:
-        masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
         if self.settings.drift == "none":
             return None
+        if len(symbols) == 1:
+            raise BadInput(
+                f"{self.path}: one atom only, which does not move relative to its own centre of mass: write "
+                "all atoms, or give --drift none"
+            )
+        masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
         if self.settings.drift == "framework" and not self._mobile.all():
             masses[self._mobile] = 0.0
         return masses / masses.sum()

@@ -209,3 +209,14 @@ def test_a_fast_ion_among_many_atoms_is_not_unwrapped_by_guess(tmp_path):
     write(tmp_path / "t.traj", [Atoms("Li" + "S" * 216, y % 15.0, cell=[15.0] * 3, pbc=True) for y in x])
     with pytest.raises(BadInput, match=r"of the mobile ions' 177 steps between frames are longer than 0.4"):
         read(tmp_path / "t.traj", interval=1)
+
+
+def test_one_atom_alone_has_no_drift_to_remove(tmp_path):
+    x = positions()[:, :1]
+    write(tmp_path / "t.traj", [Atoms("Li", y, cell=[CELL] * 3, pbc=True) for y in x])
+    with pytest.raises(
+        BadInput, match="one atom only, which does not move relative to its own centre of mass"
+    ):
+        read(tmp_path / "t.traj", interval=10)
+    run = read(tmp_path / "t.traj", interval=10, drift="none")
+    np.testing.assert_allclose(run.displacements, x - x[0], atol=1e-12)
