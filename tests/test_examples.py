@@ -136,6 +136,17 @@ def test_universal_model_from_start_to_end(examples, drawn):
     assert "$ mlplugins" not in _run(command, examples)
 
 
+def test_molten_copper_from_cold_frames(examples):
+    path = examples / "10_learn.yaml"
+    _shorten(path, uncertainty="{method: gp}", temperatures="[2500]", steps="60", n_sparse="40")
+    _shorten(path, until="{expected_error: 0.3, rounds: 1}")
+    _run("mlplugins learn 10_learn.yaml -o learning --json learned.json", examples)
+    result = json.loads((examples / "learned.json").read_text())
+    assert result["stopped"].startswith("1 rounds")
+    assert result["final"]["control"]["n_train"] == result["final"]["n_train"] == 9
+    assert "chosen at random" in (examples / "learning" / "report.html").read_text()
+
+
 @pytest.mark.skipif("MLPLUGINS_REFERENCE_DATA" not in os.environ, reason="needs MLPLUGINS_REFERENCE_DATA")
 def test_melting_copper_says_how_sure_it_is(examples):
     for name in ("Cu_train.xyz.gz", "Cu_test.xyz.gz"):

@@ -107,6 +107,7 @@ def _segment(scene: Scene, judge: Judge, name: str, content: dict[str, Any]) -> 
     [outcome] = campaigns.run(campaign)
     trajectories = engines.load(config.engine).trajectories(campaign.runs[0])
     frames = [atoms for path in trajectories if path.is_file() for atoms in _frames(path)]
+    frames = frames[1:] or frames  # the first is where the segment began, the same in every round
     kept, halted, above = [], "", 0
     for number, atoms in enumerate(frames):
         plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

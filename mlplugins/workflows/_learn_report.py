@@ -20,6 +20,8 @@ from mlplugins.workflows._learn_round import Loop
 MOST_ROWS = 60
 """Chosen frames that the table shows."""
 DASH = "–"
+SMALLEST = 1e-4
+"""Errors below are off the picture, eV/Å."""
 CURVE = (
     "Learning curve. Held out: RMSE of the force components on frames that are never learned from. Chosen: "
     "the same on the frames of each round, predicted before they were learned from. Dashed: 95 % quantile of "
@@ -54,7 +56,7 @@ def write(loop: Loop, done: Sequence[Mapping[str, Any]], stopped: str, final: Ma
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1><small>mlplugins {html.escape(__version__)}</small>",
-        f"<div class='key'>{_headline(done, stopped, final)}</div>",
+        f"<div class='key'>{_headline(loop, done, stopped, final)}</div>",
         "<h2>Rounds</h2>",
         _rounds(done),
         *shown,
@@ -77,12 +79,14 @@ def _elements(loop: Loop) -> list[str]:
     return sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
 
 
-def _headline(done: Sequence[Mapping[str, Any]], stopped: str, final: Mapping[str, Any]) -> str:
+def _headline(loop: Loop, done: Sequence[Mapping[str, Any]], stopped: str, final: Mapping[str, Any]) -> str:
     lines = [f"Stopped: {stopped}." if stopped else "The loop goes on."]
     if final:
         lines.append(f"With {final['n_train']} labelled frames: {_rmse(final)}.")
     if control := final.get("control"):
-        lines.append(f"The same number of frames chosen at random: {_rmse(control)}.")
+        lines.append(f"The same number of frames, chosen at random: {_rmse(control)}.")
+        if loop.config.test is None:
+            lines.append("The frames set aside are of the choice: name a test set to compare impartially.")
     failed = sum(len(each["failed"]) for each in done)
     lines += [f"{failed} labels failed; they are listed below."] if failed else []
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
@@ -156,9 +160,10 @@ def _parity(loop: Loop, done: Sequence[Mapping[str, Any]]) -> Any:
         expected, true = np.array(content["values"]["worst"]).T
         axes.plot(content["scale"] * expected, true, "o", color=color, label=f"round {each['round']}")
         ends += [*(content["scale"] * expected), *true]
-    low, high = min(ends), max(ends)
+    low, high = max(min(ends), SMALLEST), max(ends)
     axes.plot([low, high], [low, high], color=plotting.GREY, lw=0.8)
     axes.set(xlabel="expected error (eV/Å)", ylabel="true error (eV/Å)", xscale="log", yscale="log")
+    axes.set(xlim=(low / 2, 2 * high), ylim=(low / 2, 2 * high))
     axes.legend()
     plotting.finish(axes)
     return picture

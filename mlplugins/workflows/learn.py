@@ -177,25 +177,24 @@ def _control(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Ato
     """As many labels of explored frames chosen at random, and what a training gives with them."""
     folder = loop.folder / "control"
     path = folder / "selected.extxyz"
-    chosen = [a for k in range(number) for a in read_frames(loop.round(k) / "selected.extxyz")]
+    ours = rounds.sets_of(loop, number, start, test)
+    begun = rounds.sets_of(loop, 0, start, test)
+    held = {fingerprint(atoms) for atoms in ours.held}
     if not path.is_file():
         pool: dict[str, Atoms] = {}
         for k in range(number):
             for record in read_json(loop.round(k) / "round.json")["runs"]:
                 for atoms in all_frames(loop.round(k) / "explore", record):
                     pool[fingerprint(atoms)] = atoms
-        order = np.random.default_rng([loop.config.seed, 1]).permutation(len(pool))[: len(chosen)]
-        names = sorted(pool)
+        names = sorted(set(pool) - held)
+        count = len(ours.train) - len(begun.train)
+        order = np.random.default_rng([loop.config.seed, 1]).permutation(len(names))[:count]
         write_frames(path, [pool[names[k]] for k in order])
     frames = read_frames(path)
     found = loop.label(frames) if frames else None
     if found is not None and found.waiting:
         raise Waiting(found)
-    ours = rounds.sets_of(loop, number, start, test)
-    begun = rounds.sets_of(loop, 0, start, test)
-    held = {fingerprint(atoms) for atoms in ours.held}
-    more = [a for a in (found.frames if found else []) if fingerprint(a) not in held]
-    sets = Sets([*begun.train, *more], ours.held)
+    sets = Sets([*begun.train, *(found.frames if found else [])], ours.held)
     paths = rounds.train(loop, folder, sets, final=True)
     if not (folder / "control.json").is_file():
         files.write_json(folder / "control.json", _errors(paths, sets))

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def learned(tmp_path_factory):
     """A loop of two rounds, undisturbed."""
     folder = tmp_path_factory.mktemp("learned")
     with warm.starts():
-        return learn(_config(folder, control="random"), folder / "loop"), folder
+        return learn(_config(folder), folder / "loop"), folder
 
 
 def test_it_learns_what_the_exploration_meets(learned):
@@ -114,9 +115,7 @@ def test_the_report(learned):
     text = (found.folder / "report.html").read_text()
     assert "target of 0.1 eV/Å was not reached" in text
     assert text.count("<img") == 2
-    assert "chosen at random" in text
     assert "check: least certain" in text
-    assert found.final["control"]["n_train"] == found.final["n_train"]
 
 
 def test_the_same_call_continues_from_any_file(learned, tmp_path, warm_start):
@@ -132,7 +131,7 @@ def test_the_same_call_continues_from_any_file(learned, tmp_path, warm_start):
     (last / "explore/0_T2500_0.work/ase/junk").touch()
     for path in ("model.pt", "dataset.extxyz", "report.html", "final/final.json"):
         (loop / path).unlink()
-    again = learn(_config(folder, control="random"), loop)
+    again = learn(_config(folder), loop)
     assert (loop / "dataset.extxyz").read_bytes() == (found.folder / "dataset.extxyz").read_bytes()
     assert again.final == found.final
     assert len(list(loop.glob("labels/*/attempt_*"))) == len(list(loop.glob("labels/*/label.extxyz")))
@@ -141,7 +140,7 @@ def test_the_same_call_continues_from_any_file(learned, tmp_path, warm_start):
 
 def test_another_configuration_is_refused(learned):
     found, folder = learned
-    other = _config(folder, control="random")
+    other = _config(folder)
     other["explore"] = {**other["explore"], "temperatures": [900]}
     with pytest.raises(BadInput, match=r"'explore.temperatures' was \[2500.0\], is \[900.0\]"):
         learn(other, found.folder)
@@ -238,6 +237,7 @@ def test_expected_errors_have_the_size_of_the_true_ones():
     assert part.record(3.0)["ratio_rms"] == pytest.approx(1.0, rel=0.05)
 
 
+KILLS = 30
 DRIVER = """
 import sys, json, warnings
 warnings.simplefilter("ignore")
@@ -246,29 +246,46 @@ learn(json.load(open(sys.argv[1])), sys.argv[2])
 """
 
 
+def _number_of_files(folder):
+    try:
+        return sum(1 for _ in folder.rglob("*"))
+    except OSError:  # one went while they were counted
+        return 0
+
+
 @pytest.mark.exhaustive
-def test_killed_at_thirty_random_moments(learned, tmp_path, warm_start):
-    """The same data set as undisturbed, no label computed twice to its end."""
+def test_killed_at_random_moments(learned, tmp_path, warm_start):
+    """The same data set as undisturbed, each label computed once. Moments are counted in files that appear,
+    and a random part of a second more: on any machine they are spread over the whole loop."""
     found, folder = learned
-    (tmp_path / "learn.json").write_text(json.dumps(_config(folder, control="random")))
+    (tmp_path / "learn.json").write_text(json.dumps(_config(folder)))
     (tmp_path / "driver.py").write_text(DRIVER)
     loop = tmp_path / "loop"
     words = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "learn.json"), str(loop)]
     rng, kills = random.Random(0), 0
-    for _ in range(200):
+    while kills < KILLS and not (loop / "dataset.extxyz").exists():
         driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        try:
-            driver.wait(rng.uniform(0.3, 4.0) * (1 + kills / 10))
-        except subprocess.TimeoutExpired:
-            driver.send_signal(signal.SIGKILL)
-            driver.communicate()
+        wanted = _number_of_files(loop) + rng.randint(1, 3)
+        while driver.poll() is None and _number_of_files(loop) < wanted:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0.0, 0.3))
+        if driver.poll() is None:
             kills += 1
-            continue
-        assert driver.returncode == 0, driver.communicate()[1]
-        if kills >= 30 or (loop / "final" / "final.json").exists():
-            break
-    assert (loop / "dataset.extxyz").read_bytes() == (found.folder / "dataset.extxyz").read_bytes()
+        driver.kill()
+        error = driver.communicate()[1]
+        assert driver.returncode in (0, -signal.SIGKILL), error
+    driver = subprocess.run(words, capture_output=True, text=True)
+    assert driver.returncode == 0, driver.stderr
     print(f"{kills} kills")
+    assert kills > KILLS // 2  # a few large steps may end it sooner
+    ours, theirs = (read(path / "dataset.extxyz", ":") for path in (loop, found.folder))
+    assert [a.info["label_hash"] for a in ours] == [a.info["label_hash"] for a in theirs]
+    for a, b in zip(ours, theirs):
+        assert a.get_potential_energy() == b.get_potential_energy()
+        np.testing.assert_array_equal(a.get_forces(), b.get_forces())
+    assert MLCalculator(loop / "model.pt").get_potential_energy(ours[-1]) == pytest.approx(
+        MLCalculator(found.model).get_potential_energy(ours[-1]), abs=1e-9
+    )
     for path in Path(loop / "labels").glob("*/structure.extxyz"):
         assert (path.parent / "label.extxyz").exists()
         assert not list(path.parent.glob("attempt_*/outcome.json"))
