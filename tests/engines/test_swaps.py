@@ -117,7 +117,8 @@ def test_energies_without_the_composition_energies(tmp_path, mixture):  # noqa: 
     np.testing.assert_array_equal(*forces)
     assert "without composition energies" in repr(MLCalculator(mixture, baseline=False))
     committee = MLCalculator([mixture, mixture], baseline=False)
-    assert committee.get_potential_energy(sites()) == pytest.approx(energies[1], abs=1e-12)
+    with pytest.warns(UserWarning, match="copies of one model"):
+        assert committee.get_potential_energy(sites()) == pytest.approx(energies[1], abs=1e-12)
 
 
 def test_a_switch_that_means_nothing_is_refused(tmp_path, mixture):  # noqa: F811
