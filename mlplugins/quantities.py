@@ -1,13 +1,13 @@
 """Quantities that a model can predict: one table, one record each, and the results for one structure.
 
 Data files, batches, the loss, errors, log.csv, plots, outputs of model.pt and what engines pass on are loops
-over `QUANTITIES`. A further quantity that a family returns (a dipole, charges, direct forces) is one more
-record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own. A vector of the system
-and a scalar of every atom:
+over `QUANTITIES`. A further quantity that a family returns, or that a head (`mlplugins.heads`) makes of its
+features, is one more record in `QUANTITIES` below; only an engine that is to *use* it needs code of its own.
+A vector of the system and a scalar of every atom:
 
     Quantity(
-        name="dipole", noun="dipole", symbol="μ", unit="e*A", irreps="1o", shape=(3,), extensive=True,
-        additive=True, output="mlplugins::dipole", ase="dipole", ipi="dipole",
+        name="polarization", noun="polarization", symbol="P", unit="e*A", irreps="1o", shape=(3,),
+        extensive=True, additive=True, output="mlplugins::polarization", ase="polarization",
     )
     Quantity(
         name="charges", noun="charge", symbol="q", unit="e", per="atom", output="mlplugins::charges",
@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlplugins import units
 
 MILLI = 1000.0
 
@@ -99,6 +101,13 @@ class Quantity:
             has it in `results` under `name`, and no `get_…` method returns it.
         ipi: key of i-PI's extras; None if it is not passed on, or has a place of its own in i-PI's protocol.
         lammps: names in LAMMPS, thermo keywords or columns of a dump.
+        head: file of `mlplugins.heads` that predicts it from the features of a family; None: families return
+            it themselves. The loss then counts in units of the root mean square of its labels.
+        along_edges: the head returns a vector g_e for every edge of the graph, of which forces and stress are
+            made as of the gradients of an energy (`models.base.edge_sums`).
+        learns: the quantity whose labels it learns from; None: its own.
+        file_units: units that data files may have it in → how many of `unit` one of them is. If there are
+            any, it is read only where the user names the label and its unit: neither is ever guessed.
     """
 
     name: str
@@ -127,6 +136,10 @@ class Quantity:
     ase_per_atom: str | None = None
     ipi: str | None = None
     lammps: tuple[str, ...] = ()
+    head: str | None = None
+    along_edges: bool = False
+    learns: str | None = None
+    file_units: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """A record that contradicts itself is refused where it is written, not after a training.
@@ -148,7 +161,10 @@ class Quantity:
         >>> [(label.option, label.key) for label in QUANTITIES["stress"].labels]
         [('stress', 'stress'), ('virial', None)]
         """
-        return (Label(self.name, self.key or self.name), *self.other_labels)
+        if self.learns is not None:
+            return ()
+        key = None if self.file_units else self.key or self.name
+        return (Label(self.name, key), *self.other_labels)
 
     @property
     def compared_unit(self) -> str:
@@ -300,6 +316,54 @@ QUANTITIES: dict[str, Quantity] = {
             ase_per_atom="stresses",
             lammps=("pxx", "pyy", "pzz", "pyz", "pxz", "pxy"),
         ),
+        Quantity(
+            name="dipole",
+            noun="dipole",
+            symbol="μ",
+            unit="e*A",
+            irreps="1o",
+            shape=(3,),
+            extensive=True,
+            additive=True,
+            like="dipole|^mu$",
+            output="mlplugins::dipole",
+            description="electric dipole moment, from − to +",
+            ase="dipole",
+            ipi="dipole",
+            head="tensor",
+            file_units={"e*A": 1.0, "Debye": units.E_A_PER_DEBYE, "e*Bohr": units.A_PER_BOHR},
+        ),
+        Quantity(
+            name="direct_forces",
+            noun="direct force",
+            symbol="F direct",
+            unit="eV/A",
+            irreps="1o",
+            per="atom",
+            shape=(3,),
+            additive=True,
+            loss=10.0,
+            output="non_conservative_force",
+            description="forces that are no gradient of the energy, in pairs that add up to zero",
+            head="direct",
+            along_edges=True,
+            learns="forces",
+        ),
+        Quantity(
+            name="direct_stress",
+            noun="direct stress",
+            symbol="σ direct",
+            unit="eV/A^3",
+            irreps="0e+2e",
+            shape=(3, 3),
+            symmetric=True,
+            additive=True,
+            per_volume=True,
+            derivative=Derivative("direct_forces", "strain"),
+            output="non_conservative_stress",
+            description="stress of the direct forces",
+            learns="stress",
+        ),
     )
 }
 """By name, in the order of tables, columns and plots."""
@@ -312,6 +376,15 @@ def labels() -> list[Label]:
     ['energy', 'forces', 'stress', 'virial']
     """
     return [label for quantity in QUANTITIES.values() for label in quantity.labels]
+
+
+def with_labels() -> list[Quantity]:
+    """Quantities with labels of their own.
+
+    >>> [quantity.name for quantity in with_labels()][:3]
+    ['energy', 'forces', 'stress']
+    """
+    return [quantity for quantity in QUANTITIES.values() if quantity.learns is None]
 
 
 def with_derivatives(names: Iterable[str]) -> list[str]:

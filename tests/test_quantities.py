@@ -31,7 +31,9 @@ def test_a_record_says_what_metatomic_ase_and_e3nn_know(quantity):
     assert unit_conversion_factor(quantity.unit, quantity.unit) == 1.0  # metatomic can read it
     assert re.fullmatch(r"[\d.^*/() -]*", UNITS_OF_ASE.sub("", quantity.unit)), "eV, Å and e, as in ASE"
     if quantity.output is not None and "::" not in quantity.output:
-        assert unit_dimension_for_quantity(quantity.output) == quantity.name
+        assert quantity.learns or unit_dimension_for_quantity(quantity.output) == quantity.name
+    for unit, factor in quantity.file_units.items():
+        assert unit_conversion_factor(unit, quantity.unit) == pytest.approx(factor, rel=1e-6), unit
     assert quantity.ase is None or quantity.ase in all_properties
     assert quantity.ase_per_atom is None or quantity.ase_per_atom in all_properties
     value = np.random.default_rng(0).normal(size=quantity.full_shape(2))
@@ -66,24 +68,24 @@ def test_results_are_found_by_the_name_of_the_quantity():
 
 
 RECORD = """
-QUANTITIES["dipole"] = Quantity(
-    name="dipole",
-    noun="dipole",
-    symbol="μ",
+QUANTITIES["polarization"] = Quantity(
+    name="polarization",
+    noun="polarization",
+    symbol="P",
     unit="e*A",
     irreps="1o",
     shape=(3,),
     extensive=True,
     additive=True,
-    output="mlplugins::dipole",
-    ase="dipole",
-    ipi="dipole",
+    output="mlplugins::polarization",
+    ase="polarization",
+    ipi="polarization",
 )
 """
 CONFIGURATION = """
-data: {train: train.extxyz, validation: 0.2, test: test.extxyz, keys: {dipole: mu}}
+data: {train: train.extxyz, validation: 0.2, test: test.extxyz, keys: {polarization: mu}}
 model: {family: toy, cutoff: 5.0}
-training: {epochs: 40, batch_size: 4, lr: 0.05, dtype: float64, ema: 0.5, loss: {dipole: 30}}
+training: {epochs: 40, batch_size: 4, lr: 0.05, dtype: float64, ema: 0.5, loss: {polarization: 30}}
 """
 ENGINES = """
 import json, warnings
@@ -97,14 +99,14 @@ from metatomic_ase import MetatomicCalculator
 atoms = read("test.extxyz@0")
 atoms.calc = MLCalculator("run/model.pt")
 [results] = artifact.load("run/model.pt").evaluate([atoms])
-output = {"mlplugins::dipole": ModelOutput(unit="e*A", sample_kind="system")}
+output = {"mlplugins::polarization": ModelOutput(unit="e*A", sample_kind="system")}
 other = MetatomicCalculator("run/model.pt", additional_outputs=output)
 other.calculate(atoms, ["energy"], [])
-block = other.additional_outputs["mlplugins::dipole"].block()
+block = other.additional_outputs["mlplugins::polarization"].block()
 assert block.components[0].names == ["xyz"]
 print(json.dumps({
-    "ase": atoms.get_dipole_moment().tolist(),
-    "ipi": in_atomic_units(results)["dipole"],
+    "ase": atoms.calc.get_property("polarization", atoms).tolist(),
+    "ipi": in_atomic_units(results)["polarization"],
     "metatomic": block.values[:, :, 0].tolist(),
 }))
 """
@@ -124,11 +126,11 @@ def say(where, value, **more):
     except BadInput as error:
         print(error)
 nequip = {"family": "nequip", "num_layers": 1, "num_features": 2, "cutoff": 3.0}
-say("training.loss", {"dipole": 30}, model=nequip)
-say("data.keys", {"dipole": "mu"}, model=nequip)
-say("training.loss", {"dipole": 30})
+say("training.loss", {"polarization": 30}, model=nequip)
+say("data.keys", {"polarization": "mu"}, model=nequip)
+say("training.loss", {"polarization": 30})
 try:
-    mlplugins.evaluate("lj.pt", "test.extxyz", {"dipole": "mu"})
+    mlplugins.evaluate("lj.pt", "test.extxyz", {"polarization": "mu"})
 except BadInput as error:
     print(error)
 """
@@ -199,36 +201,36 @@ def program(extended, text) -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_start")
 def test_a_quantity_more_is_its_record(extended):
-    """Labels, loss, log, errors and tables of a dipole, without a change of any file but the table."""
+    """Labels, loss, log, errors and tables of a polarization, without a change of any file but the table."""
     train, test = molecules(20, 0), molecules(5, 1)
     del train[3].info["mu"]  # learned from where it is known
     write(extended / "train.extxyz", train)
     write(extended / "test.extxyz", test)
     (extended / "c.yaml").write_text(CONFIGURATION)
     printed = run(extended, "train", "c.yaml", "-o", "run")
-    assert "dipole" in printed
+    assert "polarization" in printed
     metrics = json.loads((extended / "run/metrics.json").read_text())
     state = torch.load(extended / "run/checkpoint.ckpt", weights_only=True)
     b = next(value for name, value in state["state"]["best"].items() if name == "b").numpy()
     order = [metrics["elements"].index(symbol) for symbol in ("Ne", "Ar")]
     errors = np.array([(dipole(a, b[np.ix_(order, order)]) - a.info["mu"]) / len(a) for a in test]) * 1e3
-    found = metrics["test"]["dipole"]
+    found = metrics["test"]["polarization"]
     assert found["mae_me_A_per_atom"] == pytest.approx(np.abs(errors).mean(), rel=1e-6)
     assert found["rmse_me_A_per_atom"] == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-6)
     spread = 1e3 * np.std([a.info["mu"] / len(a) for a in test])
     assert found["rmse_me_A_per_atom"] < 0.2 * spread  # it was learned
     with (extended / "run/log.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    column = [float(row["validation_dipole_rmse_me_A_per_atom"]) for row in rows]
+    column = [float(row["validation_polarization_rmse_me_A_per_atom"]) for row in rows]
     assert column[-1] < 0.2 * column[0]
     assert (extended / "run/parity.png").stat().st_size > 1000
     printed = run(
-        extended, "evaluate", "run/model.pt", "test.extxyz", "--keys", "dipole=mu", "--json", "e.json"
+        extended, "evaluate", "run/model.pt", "test.extxyz", "--keys", "polarization=mu", "--json", "e.json"
     )
-    assert "μ MAE" in printed
+    assert "P MAE" in printed
     evaluated = json.loads((extended / "e.json").read_text())
     for kind, value in found.items():
-        assert evaluated["dipole"][kind] == pytest.approx(value, rel=1e-9)
+        assert evaluated["polarization"][kind] == pytest.approx(value, rel=1e-9)
     asked = json.loads(python(extended, program(extended, ENGINES)))
     expected = dipole(read(extended / "test.extxyz@0"), b[np.ix_(order, order)])
     np.testing.assert_allclose(asked["ase"], expected, rtol=0, atol=1e-12)
@@ -244,10 +246,14 @@ def test_a_quantity_asked_for_in_vain_is_refused(extended):
     (extended / "c.yaml").write_text(CONFIGURATION)
     said = python(extended, program(extended, LENNARD_JONES + REFUSALS)).splitlines()
     assert len(said) == 4
-    assert said[0].startswith("training.loss: {dipole: 30}: the model does not predict 'dipole', it predicts")
-    assert said[1].startswith("data.keys: {dipole: mu}: the model does not predict 'dipole', it predicts")
+    assert said[0].startswith(
+        "training.loss: {polarization: 30}: the model does not predict 'polarization', it predicts"
+    )
+    assert said[1].startswith(
+        "data.keys: {polarization: mu}: the model does not predict 'polarization', it predicts"
+    )
     assert "none of the 20 training frames that are used has it" in said[2]  # the key is not named
     assert said[3].startswith(
-        "keys (--keys): dipole: 'lj.pt' does not predict 'dipole', it predicts energy, forces"
+        "keys (--keys): polarization: 'lj.pt' does not predict 'polarization', it predicts energy, forces"
     )
     assert not (extended / "refused").exists()  # before anything is computed or written

@@ -38,7 +38,7 @@ def _files(folder):
 
 
 TOYS = {
-    "quantity": ("dipole", {"quantities.py": RECORD}, {"test_quantities.py", "toy_quantity.py"}),
+    "quantity": ("polarization", {"quantities.py": RECORD}, {"test_quantities.py", "toy_quantity.py"}),
     "model family": ("morse", {"models/morse.py": MORSE}, {"models/test_toy_family.py"}),
     "engine": (
         "verlet",

@@ -1,4 +1,4 @@
-"""A family that predicts a dipole, as a file of `mlplugins/models/`: pair terms, one coefficient per pair."""
+"""A family with a polarization, as a file of `mlplugins/models/`: pair terms, one coefficient per pair."""
 
 from dataclasses import dataclass
 from typing import Dict, List
@@ -20,7 +20,7 @@ class Hyperparameters:
 class Model(Potential):
     """E_i = Σ_j a_ij f(r), μ_i = Σ_j b_ij f(r) v_ij with f = (1 − r²/r_c²)³."""
 
-    predicts = ("energy", "dipole")
+    predicts = ("energy", "polarization")
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         super().__init__(hyperparameters.cutoff)
@@ -36,5 +36,5 @@ class Model(Potential):
         moments = (self.b[i, j] * f).unsqueeze(1) * graph.vectors
         return {
             "energy": energy.index_add(0, graph.centers, self.a[i, j] * f),
-            "dipole": dipole.index_add(0, graph.centers, moments),
+            "polarization": dipole.index_add(0, graph.centers, moments),
         }

@@ -14,7 +14,7 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
     shown = [
         quantity
         for name, quantity in QUANTITIES.items()
-        if name == "energy" or quantity.derivative is not None or any(row[name] for row in rows.values())
+        if name in ("energy", "forces", "stress") or any(row.get(name) for row in rows.values())
     ]
     names = ", ".join(quantity.name for quantity in shown)
     units = ", ".join(quantity.error_unit for quantity in shown)

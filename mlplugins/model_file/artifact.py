@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ import torch
 
 from mlplugins import ops
 from mlplugins.elements import symbol
-from mlplugins.errors import BadInput, RunFailed, nearest
+from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file import loading as parts
 from mlplugins.model_file import runtime
-from mlplugins.model_file.archive import Archive, Entries, is_ours, layers, read_archive
+from mlplugins.model_file.archive import layers, read_archive
 from mlplugins.model_file.card import repels
 from mlplugins.model_file.committee import Committee, combine
 from mlplugins.model_file.evaluate import (
     EdgeGradientModel,
-    GeneralModel,
     NeighborCache,
     Results,
-    declared,
     require_finite,
 )
+from mlplugins.model_file.general import GeneralModel
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.model_file.made_for import MADE_FOR, conditions, contradiction
 from mlplugins.model_file.structure import Array, PlainStructure, Prepared, StructureLike, prepare
@@ -76,6 +76,7 @@ class Artifact:
         n_parameters: number of parameters.
         energy_output: the output that is evaluated, `energy` or `energy/variant`.
         per_atom: whether the energy comes per atom.
+        non_conservative: forces and stress are predicted directly, not derivatives of the energy.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class Artifact:
     n_parameters: int
     energy_output: str
     per_atom: bool
+    non_conservative: bool
     _model: EdgeGradientModel | GeneralModel = field(repr=False)
     _known: np.ndarray = field(repr=False)
     _compositions: deque[bytes] = field(repr=False, compare=False, default_factory=lambda: deque(maxlen=4))
@@ -123,6 +125,7 @@ class Artifact:
         """Outputs of the file that no engine of mlplugins passes on."""
         used = {self.energy_output, *(QUANTITIES[name].output for name in self.more)}
         used |= {"energy_uncertainty"} if self.has_uncertainty else set()
+        used |= {"non_conservative_forces"} if "direct_forces" in self.more else set()  # another spelling
         if self.family is not None:  # for programs, not for dynamics; metatomic adds the older name
             used |= {"feature", "features"}
         return tuple(sorted(name for name in self.outputs if name not in used))
@@ -138,6 +141,7 @@ class Artifact:
         virials: bool = False,
         lists: NeighborCache | None = None,
         uncertainty: bool = False,
+        wanted: Collection[str] | None = None,
     ) -> list[Results]:
         """Energy, forces and stress of several structures in one model call.
 
@@ -146,6 +150,7 @@ class Artifact:
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
+            wanted: which quantities of `more` are computed; None: all.
 
         Raises:
             BadInput: an element that the model does not know, an impossible cell, a charge or spin in `info`
@@ -171,7 +176,7 @@ class Artifact:
             )
         cache = lists or NeighborCache()
         return self._evaluated(
-            structures, lambda inputs: [self._model.evaluate(inputs, cache, virials, uncertainty)]
+            structures, lambda inputs: [self._model.evaluate(inputs, cache, virials, uncertainty, wanted)]
         )[0]
 
     @property
@@ -180,7 +185,11 @@ class Artifact:
         return self._model.n_members if isinstance(self._model, EdgeGradientModel) else 1
 
     def members(
-        self, structures: Sequence[StructureLike], virials: bool = False, lists: NeighborCache | None = None
+        self,
+        structures: Sequence[StructureLike],
+        virials: bool = False,
+        lists: NeighborCache | None = None,
+        wanted: Collection[str] | None = None,
     ) -> list[list[Results]]:
         """Results of every member of a committee in one file, the first index; of another model its own.
 
@@ -188,8 +197,17 @@ class Artifact:
         """
         model, cache = self._model, lists or NeighborCache()
         if self.n_members == 1 or not isinstance(model, EdgeGradientModel):
-            return [self.evaluate(structures, virials, lists)]
-        return self._evaluated(structures, lambda inputs: model.members(inputs, cache, virials))
+            return [self.evaluate(structures, virials, lists, wanted=wanted)]
+        if self.non_conservative:
+            raise BadInput(
+                f"'{self.path.name}' is a committee, whose direct forces are those of its mean only: give "
+                "the files of its members for direct forces"
+            )
+        each = self._evaluated(structures, lambda inputs: model.members(inputs, cache, virials))
+        if not (set(self.more) if wanted is None else {*self.more} & {*wanted}):
+            return each
+        means = self.evaluate(structures, lists=cache, wanted=wanted)  # what heads predict: of the mean only
+        return [[replace(r, more=m.more) for r, m in zip(results, means)] for results in each]
 
     def _evaluated(
         self,
@@ -343,20 +361,19 @@ def load(
     output: str | None = None,
     extensions: str | Path | None = None,
     baseline: bool = True,
+    non_conservative: bool = False,
 ) -> Artifact:
     """Load a model file. It is a program, and this runs it: load only files from people you trust.
 
     Args:
         path: a model.pt of mlplugins, or the folder of a run with one, or any other metatomic model.
         device: `cpu`, `cuda`, `cuda:1`, …
-        output: the energy output of a model that has several (`energy/pbe`, or `pbe` for short); None means
-            `energy`, or the only one there is.
-        extensions: directory of the TorchScript extensions that the file needs; also those in the environment
-            variable `MLPLUGINS_EXTENSIONS`. Libraries are loaded from nowhere else, whatever the file says.
+        output: which of several energies (`energy/pbe`, or `pbe`); None: `energy`, or the only one there is.
+        extensions: directory of TorchScript extensions, beside `MLPLUGINS_EXTENSIONS`; no others are loaded.
+        baseline, non_conservative: as of `MLCalculator`.
 
     Raises:
-        BadInput: missing, truncated, damaged or foreign file, a file of a newer format, a device that is
-            absent or that the model does not support, no such output.
+        BadInput: a missing, damaged, foreign or newer file, an absent or unsupported device, no such output.
     """
     archive = read_archive(Path(path).absolute())
     path = archive.path
@@ -364,15 +381,15 @@ def load(
     target = runtime.device(device)
     loaded = runtime.load(archive, extensions)
     capabilities = loaded.capabilities()
-    _require_supported(device, target, path, capabilities.supported_devices)
-    energy = _energy_output(path, list(capabilities.outputs), output)
+    parts.require_supported(device, target, path, capabilities.supported_devices)
+    energy = parts.energy_output(path, list(capabilities.outputs), output)
     loaded = loaded.to(target)
     lists = loaded.requested_neighbor_lists()
-    ours = _ours(archive, loaded, energy)
-    requested = _inputs(path, loaded)
+    ours = parts.ours(archive, loaded, energy)
     if not baseline:
-        _leave_out_composition(path, loaded, ours)
+        parts.leave_out_composition(path, loaded, ours)
     dtype = (ours and ours.dtype) or capabilities.dtype
+    asked = parts.asked(path, capabilities.outputs, non_conservative)
     return Artifact(
         path=path,
         elements=tuple(symbol(z) for z in capabilities.atomic_types),
@@ -386,15 +403,16 @@ def load(
         versions=archive.versions,
         extensions=tuple(library.name for library in archive.extensions),
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
-        inputs=ours.inputs if ours else dict.fromkeys(requested, (-math.inf, math.inf)),
-        more=declared(capabilities.outputs),
+        inputs=parts.inputs(path, loaded) if ours is None else ours.inputs,
+        more=tuple(asked.more),
         references=archive.references,
         devices=tuple(capabilities.supported_devices),
         exchange_width=ours.exchange_width if ours else 0,
         n_parameters=sum(p.numel() for p in loaded.parameters()),
         energy_output=energy,
         per_atom=ours is not None or capabilities.outputs[energy].sample_kind == "atom",
-        _model=_evaluator(loaded, ours, energy, getattr(torch, dtype), target),
+        non_conservative=non_conservative,
+        _model=parts.evaluator(loaded, ours, energy, asked, (getattr(torch, dtype), target)),
         _known=np.array(capabilities.atomic_types),
     )
 
@@ -405,12 +423,13 @@ def load_all(
     output: str | None = None,
     extensions: str | Path | None = None,
     baseline: bool = True,
+    non_conservative: bool = False,
 ) -> tuple[Artifact, ...]:
     """Load one model or the members of a committee."""
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if len(several) == 0:
         raise BadInput("expected at least one model file, got an empty list")
-    return tuple(load(path, device, output, extensions, baseline) for path in several)
+    return tuple(load(path, device, output, extensions, baseline, non_conservative) for path in several)
 
 
 def evaluate_together(
@@ -418,80 +437,16 @@ def evaluate_together(
     structures: Sequence[StructureLike],
     virials: bool = False,
     lists: NeighborCache | None = None,
+    wanted: Collection[str] | None = None,
 ) -> list[Committee]:
     """What all models, and the members of committees among them, say of each structure.
 
     Arguments and errors as of `Artifact.evaluate`.
     """
-    by_member = [each for model in models for each in model.members(structures, virials, lists)]
+    by_member = [each for model in models for each in model.members(structures, virials, lists, wanted)]
     return [combine(members) for members in zip(*by_member)]
 
 
 def sources(models: Sequence[Artifact]) -> list[Path]:
     """The file of every member of `evaluate_together`."""
     return [model.path for model in models for _ in range(model.n_members)]
-
-
-def _ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
-    """Our entries, if the module is one of ours; None for others, and for wrappers around one of ours."""
-    module, capabilities = loaded.module, loaded.capabilities()
-    entries = archive.entries
-    if entries is None or not is_ours(runtime.class_name(module)) or energy != "energy":
-        return None
-    if capabilities.length_unit != "angstrom" or capabilities.outputs[energy].unit != "eV":
-        return None  # somebody declared other units, which metatomic then converts
-    lists = loaded.requested_neighbor_lists()
-    range_ = lists[0].engine_cutoff("angstrom") if len(lists) == 1 else math.nan
-    if range_ != entries.cutoff:
-        raise BadInput(
-            f"'{archive.path}' is damaged: its metadata say a cutoff of {entries.cutoff:g} Å, but the model "
-            f"asks for neighbours within {range_:g} Å: copy it again, or export the model again"
-        )
-    return entries
-
-
-def _evaluator(
-    loaded: Any, ours: Entries | None, energy: str, dtype: torch.dtype, device: torch.device
-) -> EdgeGradientModel | GeneralModel:
-    if ours is not None:
-        return EdgeGradientModel(loaded.module, loaded.requested_neighbor_lists()[0], dtype, device)
-    return GeneralModel(loaded, energy, declared(loaded.capabilities().outputs), dtype, device)
-
-
-def _require_supported(given: str, device: torch.device, path: Path, supported: Sequence[str]) -> None:
-    if device.type not in supported:
-        raise BadInput(f"device '{given}': '{path.name}' supports {', '.join(supported)}")
-
-
-def _leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> None:
-    if ours is None:
-        why = "does not say its composition energies (files written by mlplugins do)"
-        raise BadInput(f"'{path.name}' {why}, so that they cannot be left out (baseline)")
-    loaded.module.baseline.zero_()
-
-
-def _energy_output(path: Path, outputs: list[str], wanted: str | None) -> str:
-    energies = [name for name in outputs if name == "energy" or name.startswith("energy/")]
-    name = wanted or ("energy" if "energy" in energies or len(energies) != 1 else energies[0])
-    name = name if name in energies else f"energy/{name}" if f"energy/{name}" in energies else name
-    if name in energies:
-        return name
-    if wanted is None and energies:
-        raise BadInput(
-            f"'{path.name}' has several energies and no default among them: choose one of "
-            f"{', '.join(sorted(energies))} (ASE and i-PI: variant, LAMMPS: variant/energy)"
-        )
-    text = nearest(name, energies) if energies else f"it has {', '.join(outputs) or 'no outputs'}"
-    raise BadInput(f"'{path.name}' has no output '{name}': {text}")
-
-
-def _inputs(path: Path, model: Any) -> list[str]:
-    """Names of the inputs that the model asks for beside positions, elements and cell."""
-    wanted = model.requested_inputs(use_new_names=True)
-    other = [key for key, value in wanted.items() if key not in states.NAMES or value.sample_kind != "system"]
-    if other:
-        raise BadInput(
-            f"'{path.name}' needs more than positions, elements, cell, charge and spin multiplicity "
-            f"({', '.join(other)}), which mlplugins does not supply"
-        )
-    return list(wanted)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
-    ModelEvaluationOptions,
-    ModelOutput,
     NeighborListOptions,
-    System,
-    register_autograd_neighbors,
-    unit_conversion_factor,
 )
 from torch import Tensor
 
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import RunFailed
 from mlplugins.model_file.heat_flux import potential_flux
 from mlplugins.model_file.hessian import hessian
 from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
 from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures.graph import Graph
-from mlplugins.structures.state import UNITS
 
 
 class Program:
@@ -58,6 +51,15 @@ class Program:
         fields = graph[: self._n_fields]
         return fields if self._takes_fields else (fields,)
 
+    def of_heads(self, graph: Graph, found: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
+        """Quantities of heads among `wanted`, per atom, without gradients, of what `predict` gave."""
+        if not wanted:
+            return {}
+        still = graph._replace(vectors=graph.vectors.detach())
+        fixed = {name: values.detach() for name, values in found.items()}
+        values: dict[str, Tensor] = self.potential.of_heads(*self._of_file(still), fixed, wanted)
+        return values
+
     def deviations(self, graph: Graph, n_systems: int, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Standard deviations of the energies of all systems (S,) and atoms (N,), eV, of which `predict`
         gave `found`."""
@@ -73,6 +75,21 @@ class Program:
             return x.new_zeros(n_systems, *x.shape[1:]).index_add(0, graph.system, x)
 
         return _deviation(summed(residual), summed(psi)), _deviation(residual, psi)
+
+
+class Asked(NamedTuple):
+    """What is asked of a model beside its energy.
+
+    Attributes:
+        more: quantities that it predicts.
+        direct: forces and stress are the direct ones, not the derivatives of the energy.
+    """
+
+    more: Sequence[str]
+    direct: bool = False
+
+
+DIRECT_FORCES, DIRECT_STRESS = "direct_forces", "direct_stress"
 
 
 class _Composition(NamedTuple):
@@ -104,8 +121,16 @@ class EdgeGradientModel:
     A model of one molecule in vacuum needs no neighbour list either.
     """
 
-    def __init__(self, module: Any, options: NeighborListOptions, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        module: Any,
+        options: NeighborListOptions,
+        asked: Asked,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
         self._program = Program(module.potential)
+        self._more, self._direct = asked
         self._species_of_number = module.species_of_number.cpu()
         self._baseline = module.baseline.cpu()
         self._takes_state = len(getattr(module, "inputs", [])) > 0
@@ -120,18 +145,32 @@ class EdgeGradientModel:
         lists: NeighborCache,
         virials: bool = False,
         uncertainty: bool = False,
+        wanted: Collection[str] | None = None,
     ) -> list[Results]:
         atoms = self._composed(structures)
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
             return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
         graph = self._graph(pairs, atoms, structures)
-        found = self._program.predict(graph)
-        gradient = None
+        with torch.set_grad_enabled(not self._direct):
+            found = self._program.predict(graph)
+        direct = self._add_heads(found, graph, wanted)
+        gradient = direct if self._direct else None
         if found["energy"].requires_grad:
             (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
         results = self._derived(structures, pairs, found, gradient, virials)
+        if direct is not None:
+            results = _with_direct(results, self._derived(structures, pairs, found, direct, False))
         return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
+
+    def _add_heads(
+        self, found: dict[str, Tensor], graph: Graph, wanted: Collection[str] | None
+    ) -> Tensor | None:
+        """Add what is wanted of heads to what was found; vectors along the edges are returned."""
+        names = [n for n in self._more if n not in found and (wanted is None or n in wanted)]
+        names += [DIRECT_FORCES] if self._direct and DIRECT_FORCES not in names else []
+        found |= self._program.of_heads(graph, found, names)
+        return found.pop(DIRECT_FORCES, None)
 
     @property
     def n_members(self) -> int:
@@ -236,7 +275,7 @@ class EdgeGradientModel:
         virial = (positions[:, :1] - positions).transpose(0, 2, 1) @ gradient
         virial = 0.5 * (virial + virial.transpose(0, 2, 1))
         arrays = zip(structures, each.sum(axis=1).tolist(), -gradient, virial, each)
-        return [_results(s, e, f, w, atoms, None) for s, e, f, w, atoms in arrays]
+        return [results_of(s, e, f, w, atoms, None) for s, e, f, w, atoms in arrays]
 
     def _with_uncertainty(
         self,
@@ -278,142 +317,8 @@ def _by_structure(
     for structure, first, end, w in zip(structures, starts, starts[1:], virial):
         each, per_atom = energies[first:end], virials[first:end] if len(virials) else None
         energy = float(np.add.reduce(each))
-        results.append(_results(structure, energy, forces[first:end], w, each, per_atom))
+        results.append(results_of(structure, energy, forces[first:end], w, each, per_atom))
     return results
-
-
-class GeneralModel:
-    """Any metatomic model: gradients to positions and strain; any number of full or half lists.
-
-    Beside the energy it is asked for the quantities `more`, which it must have `declared`.
-    """
-
-    def __init__(
-        self, model: Any, output: str, more: Sequence[str], dtype: torch.dtype, device: torch.device
-    ):
-        self._model = model
-        self._output = output
-        self._more = {name: key for name in more if (key := QUANTITIES[name].output)}
-        self._dtype = dtype
-        self._device = device
-        self._lists = list(model.requested_neighbor_lists())
-        self._inputs = list(model.requested_inputs(use_new_names=True))
-        self._components, self._properties = _pair_labels(device)
-        kinds = {key: value.sample_kind for key, value in model.capabilities().outputs.items()}
-        units = {output: "eV"} | {key: QUANTITIES[name].unit for name, key in self._more.items()}
-        outputs = {key: ModelOutput(unit=unit, sample_kind=kinds[key]) for key, unit in units.items()}
-        self._options = ModelEvaluationOptions(length_unit="angstrom", outputs=outputs)
-
-    def evaluate(
-        self,
-        structures: Sequence[Prepared],
-        lists: NeighborCache,
-        virials: bool = False,
-        uncertainty: bool = False,
-    ) -> list[Results]:
-        if uncertainty:
-            raise BadInput(
-                "uncertainty: mlplugins did not write this model, and reads that output of its own only"
-            )
-        if virials:
-            raise BadInput(
-                "per-atom virials: mlplugins did not write this model, so its energy cannot be split over "
-                "the neighbour vectors; ask for the stress of the whole cell"
-            )
-        inputs, systems = [], []
-        for place, structure in enumerate(structures):
-            positions, strain, system = self._system(place, structure, lists)
-            inputs.append((positions, strain))
-            systems.append(system)
-        found = self._model(systems, self._options, check_consistency=False)
-        energy = found[self._output].block().values
-        leaves = [tensor for pair in inputs for tensor in pair]
-        gradients: Sequence[Tensor | None] = [None] * len(leaves)
-        if energy.requires_grad:
-            gradients = torch.autograd.grad(energy.sum(), leaves, allow_unused=True)
-        sizes = [len(s.numbers) for s in structures]
-        totals, atoms = _of_structures(found[self._output], self._output, (), sizes)
-        results = []
-        for k, structure in enumerate(structures):
-            forces, virial = (
-                np.zeros(leaf.shape) if g is None else -g.cpu().double().numpy()
-                for leaf, g in zip(inputs[k], gradients[2 * k : 2 * k + 2])
-            )
-            virial = 0.5 * (virial + virial.T)
-            each = None if atoms is None else atoms[k]
-            results.append(_results(structure, float(totals[k]), forces, virial, each, None))
-        more: list[dict[str, Array]] = [{} for _ in structures]
-        for name, key in self._more.items():
-            quantity = QUANTITIES[name]
-            totals, atoms = _of_structures(found[key], key, quantity.shape, sizes)
-            for values, value in zip(more, totals if quantity.per == "system" else atoms or ()):
-                values[name] = value
-        return [replace(result, more=values or None) for result, values in zip(results, more)]
-
-    def _system(self, place: int, structure: Prepared, lists: NeighborCache) -> tuple[Tensor, Tensor, System]:
-        kind: dict[str, Any] = {"dtype": self._dtype, "device": self._device}
-        positions = torch.from_numpy(structure.positions).to(**kind).clone().requires_grad_()
-        strain = torch.eye(3, **kind).requires_grad_()
-        system = System(
-            torch.from_numpy(structure.numbers).to(self._device),
-            positions @ strain,
-            torch.from_numpy(structure.cell).to(**kind) @ strain,
-            torch.from_numpy(structure.pbc).to(self._device),
-        )
-        for name in self._inputs:
-            system.add_data(name, _of_system(name, getattr(structure.state, name), kind))
-        for options in self._lists:
-            cutoff = options.engine_cutoff("angstrom")
-            pairs = lists.pairs(place, structure, cutoff, options.full_list)
-            values = pairs.vectors.to(**kind).unsqueeze(2)
-            samples = pairs.labels(self._device)
-            block = TensorBlock(values, samples, [self._components], self._properties)
-            register_autograd_neighbors(system, block, check_consistency=False)
-            system.add_neighbor_list(options, block)
-        return positions, strain, system
-
-
-def _of_structures(
-    found: Any, name: str, shape: tuple[int, ...], sizes: Sequence[int]
-) -> tuple[list[Array], list[Array] | None]:
-    """Values of the structures, each of `shape`, of a model's output; and of their atoms, if it has them."""
-    n_values = [block.values[:1].numel() for block in found.blocks()]
-    if n_values != [math.prod(shape)]:
-        raise RunFailed(
-            f"the model's output '{name}' has {len(n_values)} block(s) with {n_values} components per "
-            f"sample; expected one with {math.prod(shape)}"
-        )
-    block = found.block()
-    values = block.values.detach().cpu().double().reshape(-1, *shape)
-    samples, per_atom = block.samples.values.cpu().long(), "atom" in block.samples.names
-    rows = samples[:, 0]
-    if per_atom:
-        rows = torch.tensor([0, *sizes]).cumsum(0)[rows] + samples[:, 1]
-    whole = values.new_zeros(sum(sizes) if per_atom else len(sizes), *shape).index_add_(0, rows, values)
-    if not per_atom:
-        return list(whole.numpy()), None
-    atoms = [part.numpy() for part in whole.split(list(sizes))]
-    return [part.sum(axis=0) for part in atoms], atoms
-
-
-def declared(outputs: Mapping[str, ModelOutput]) -> tuple[str, ...]:
-    """Quantities of the table, beside the energy, that a model with these outputs predicts: in a unit that
-    can be converted to ours, and of every atom where the quantity is one of atoms."""
-    names = []
-    for name, quantity in QUANTITIES.items():
-        output = None if quantity.output is None else outputs.get(quantity.output)
-        if name == "energy" or output is None or (quantity.per == "atom" and output.sample_kind != "atom"):
-            continue
-        if bool(quantity.unit) == bool(output.unit) and _convertible(output.unit, quantity.unit):
-            names.append(name)
-    return tuple(names)
-
-
-def _convertible(unit: str, other: str) -> bool:
-    try:
-        return unit_conversion_factor(unit, other) > 0
-    except ValueError:
-        return False
 
 
 def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int]) -> list[Results]:
@@ -425,6 +330,17 @@ def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int
             for each, part in zip(more, values.detach().cpu().double().split(sizes)):
                 each[name] = (part.sum(dim=0) if whole else part).numpy()
     return [replace(result, more=each or None) for result, each in zip(results, more)]
+
+
+def _with_direct(results: list[Results], direct: list[Results]) -> list[Results]:
+    """The results with forces and stress of others as quantities of their own."""
+    found = []
+    for result, other in zip(results, direct):
+        more = {**(result.more or {}), DIRECT_FORCES: other.forces}
+        if other.stress is not None:
+            more[DIRECT_STRESS] = other.stress
+        found.append(replace(result, more=more))
+    return found
 
 
 def require_finite(structures: Sequence[Prepared], results: Sequence[Results], cutoff: float) -> None:
@@ -455,22 +371,7 @@ def _deviation(residual: Tensor, psi: Tensor) -> Tensor:
     return torch.sqrt(residual + psi.square().sum(dim=1))
 
 
-def _of_system(name: str, value: float, kind: Mapping[str, Any]) -> TensorMap:
-    """A number of the structure as metatomic passes it."""
-    zero = torch.zeros(1, 1, dtype=torch.int32, device=kind["device"])
-    values = torch.full((1, 1), value, **kind)
-    block = TensorBlock(values, Labels(["system"], zero), [], Labels([name], zero))
-    found = TensorMap(Labels(["_"], zero), [block])
-    found.set_info("unit", UNITS[name])
-    return found
-
-
-def _pair_labels(device: torch.device) -> tuple[Labels, Labels]:
-    xyz = Labels("xyz", torch.arange(3, dtype=torch.int32, device=device).reshape(3, 1))
-    return xyz, Labels("distance", torch.zeros(1, 1, dtype=torch.int32, device=device))
-
-
-def _results(
+def results_of(
     structure: Prepared,
     energy: float,
     forces: Array,
@@ -478,5 +379,6 @@ def _results(
     energies: Array | None,
     virials: Array | None,
 ) -> Results:
+    """Results of one structure, with its stress if it has one."""
     stress = None if structure.volume is None else -virial / structure.volume
     return Results(energy, forces, virial, stress, energies, virials)

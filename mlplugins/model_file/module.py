@@ -13,11 +13,14 @@ from metatomic.torch import ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
 from mlplugins.model_file import format
-from mlplugins.models.base import Potential
+from mlplugins.models.base import Potential, edge_sums
 from mlplugins.models.capabilities import predicts_variance
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.state import UNITS, ElectronicState
+
+DIRECT = ("non_conservative_force", "non_conservative_stress")
+"""Outputs that one set of vectors along the edges gives."""
 
 
 class MetatomicModel(nn.Module):
@@ -27,6 +30,7 @@ class MetatomicModel(nn.Module):
     baseline: Tensor
     precision: Tensor
     inputs: List[str]
+    direct_outputs: List[str]
 
     def __init__(
         self, potential: Potential, elements: List[str], baseline: Tensor, dtype: torch.dtype
@@ -42,8 +46,12 @@ class MetatomicModel(nn.Module):
         self.defaults: List[float] = list(ElectronicState())
         self.units: Dict[str, str] = dict(UNITS)
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
-            (name, QUANTITIES[name].output or name) for name in potential.predicts
+            (name, QUANTITIES[name].output or name)
+            for name in potential.predicts
+            if not QUANTITIES[name].along_edges
         ]
+        edges = any(QUANTITIES[name].along_edges for name in potential.predicts)
+        self.direct_outputs = [*DIRECT] if edges else []
         species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
         for index, symbol in enumerate(elements):
             species_of_number[atomic_numbers[symbol]] = index
@@ -83,10 +91,9 @@ class MetatomicModel(nn.Module):
         state = self._state(systems)
         graph = Graph(species, centers, neighbors, vectors, system, n_centers, state)
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
-        wanted = uncertain or feature
-        for _, output in self.names:
-            wanted = wanted or output in outputs
-        found: Dict[str, Tensor] = self.potential(graph) if wanted else {}
+        found = self._predict(graph, outputs, uncertain or feature)
+        if "direct_forces" in found:
+            self._add_direct(results, found["direct_forces"], graph, systems, outputs, [rows] + samples)
         for name, output in self.names:
             if output in outputs:
                 values = found[name].to(torch.float64)
@@ -115,6 +122,54 @@ class MetatomicModel(nn.Module):
             values = values if per_atom else _by_system(values, samples[0], len(systems))
             results["feature"] = _map(values, samples, per_atom, dtype, "feature")
         return results
+
+    def _predict(self, graph: Graph, outputs: Dict[str, ModelOutput], anyway: bool) -> Dict[str, Tensor]:
+        """What the trunk and the heads return, as far as `outputs` need it; the trunk `anyway` if so."""
+        names: List[str] = []
+        for name, output in self.names:
+            if output in outputs:
+                names.append(name)
+        for output in self.direct_outputs:
+            if output in outputs and "direct_forces" not in names:
+                names.append("direct_forces")
+        found: Dict[str, Tensor] = {}
+        if anyway or len(names) > 0:
+            found = self.potential(graph)
+        of_heads: List[str] = []
+        for name in names:
+            if name not in found:
+                of_heads.append(name)
+        if len(of_heads) > 0:
+            found.update(self.potential.of_heads(graph, found, of_heads))
+        return found
+
+    def _add_direct(
+        self,
+        results: Dict[str, TensorMap],
+        gradients: Tensor,
+        graph: Graph,
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        rows: List[Tensor],
+    ) -> None:
+        """Forces and stress of vectors along the edges; `rows`: nodes that are asked for, their systems and
+        atoms."""
+        samples, dtype = rows[1:], systems[0].positions.dtype
+        gradients, vectors = gradients.to(torch.float64), graph.vectors.to(torch.float64)
+        asked = torch.zeros_like(graph.system).index_fill(0, rows[0], 1).to(torch.float64)
+        own = gradients * asked.index_select(0, graph.centers).unsqueeze(1)  # others are of other domains
+        exact = Graph(graph.species, graph.centers, graph.neighbors, vectors, graph.system, graph.n_centers)
+        forces, _ = edge_sums(gradients, exact, len(systems))
+        _, virial = edge_sums(own, exact, len(systems))
+        for output in self.direct_outputs:
+            if output in outputs and output.endswith("force"):
+                results[output] = _map(forces[rows[0]].unsqueeze(-1), samples, True, dtype, output)
+            elif output in outputs:
+                volumes: List[Tensor] = []
+                for system in systems:
+                    volumes.append(torch.linalg.det(system.cell).abs())
+                stress = virial / torch.stack(volumes).to(torch.float64).reshape(-1, 1, 1)
+                results[output] = _map(stress.unsqueeze(-1), samples, False, dtype, output)
 
     def _n_centers(self, systems: List[System], n_nodes: int) -> int:
         """Number of nodes that are not ghosts."""

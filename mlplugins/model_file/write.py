@@ -132,6 +132,11 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
         q.output: ModelOutput(unit=q.unit, sample_kind="atom", description=q.description or q.noun)
         for q in (QUANTITIES[name] for name in potential.predicts)
     }
+    if "direct_forces" in potential.predicts:
+        stress = QUANTITIES["direct_stress"]
+        outputs[str(stress.output)] = ModelOutput(
+            unit=stress.unit, sample_kind="system", description=stress.description
+        )
     if predicts_variance(potential):
         outputs["energy_uncertainty"] = ModelOutput(
             unit="eV", sample_kind="atom", description="standard deviation of the predicted energy"

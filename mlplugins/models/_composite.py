@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlplugins import models
 from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential, TrainingStatistics
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
 
@@ -23,6 +24,8 @@ class Composite(Potential):
         cutoffs: of each, Å.
     """
 
+    along_edges: List[str]
+
     @torch.jit.unused
     def _hold(self, terms: List[Potential]) -> None:
         cutoff = max(term.cutoff for term in terms)
@@ -34,6 +37,8 @@ class Composite(Potential):
         self.inputs = _inputs(terms)
         self.terms = nn.ModuleList(terms)
         self.cutoffs: List[float] = [term.cutoff for term in terms]
+        self.has_heads: List[bool] = [any(part.heads for part in term.parts()) for term in terms]
+        self.along_edges = [name for name, quantity in QUANTITIES.items() if quantity.along_edges]
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -57,6 +62,36 @@ class Composite(Potential):
     @torch.jit.unused
     def parts(self) -> List[Potential]:
         return [part for term in self.potentials() for part in term.parts()]
+
+    def keep(self, found: Dict[str, Tensor], part: Dict[str, Tensor], index: int) -> None:
+        """Add what the heads of one term need to what was found."""
+        if self.has_heads[index]:
+            for name, values in part.items():
+                found[str(index) + "." + name] = values
+
+    @torch.jit.export
+    def of_heads(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
+        """Those of the terms, added up."""
+        return self.totals(graph, found, wanted)
+
+    def totals(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
+        """Sums of the quantities of heads over the terms."""
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)
+        total: Dict[str, Tensor] = {}
+        for index, term in enumerate(self.terms):
+            if self.has_heads[index]:
+                prefix = str(index) + "."
+                own: Dict[str, Tensor] = {}
+                for name, values in found.items():
+                    if name.startswith(prefix):
+                        own[name[len(prefix) :]] = values
+                part = term.of_heads(self.within(graph, r, self.cutoffs[index]), own, wanted)
+                for name, values in part.items():
+                    if name in self.along_edges and values.shape[0] < r.shape[0]:
+                        kept = torch.nonzero(r < self.cutoffs[index]).squeeze(1)
+                        values = torch.zeros_like(graph.vectors).index_copy(0, kept, values)
+                    total[name] = total[name] + values if name in total else values
+        return total
 
     def within(self, graph: Graph, r: Tensor, cutoff: float) -> Graph:
         """The graph of the edges shorter than `cutoff`; `r` (E,) are their lengths."""

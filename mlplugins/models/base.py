@@ -3,19 +3,20 @@
 A family is one file with `Hyperparameters` (a frozen dataclass) and `Model(Potential)`. Its forward takes a
 `Graph` (`mlplugins.structures.graph`) and returns `energy`, (n_centers,), per-atom energies in eV without the
 composition baseline. Further quantities, also (n_centers, …), are entries with the names of their records in
-`mlplugins.quantities`, and listed in `predicts`. Nodes from n_centers on are ghosts: their species is needed,
-their values are not. With ghosts present a family calls `self.exchange(h)` on its node features before each
-layer after the first.
+`mlplugins.quantities`, and listed in `predicts`; heads (`mlplugins.heads`) make more of them, when asked, of
+the features it returns. Nodes from n_centers on are ghosts: their species is needed, their values are not.
+With ghosts present a family calls `self.exchange(h)` on its node features before each layer after the first.
 
 Files of this package and of `nn` do not postpone annotations: TorchScript reads them.
 """
 
-from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from mlplugins import heads
 from mlplugins.nn.exchange import GhostExchange
 from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.structures.graph import Graph
@@ -28,17 +29,20 @@ class TrainingStatistics:
     Attributes:
         average_neighbors: mean number of edges per atom within the cutoff.
         force_rms: root mean square of the force components, eV/Å.
+        rms: the same of the labels of heads, by name, per atom of what is extensive.
     """
 
     average_neighbors: float
     force_rms: float
+    rms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Potential(nn.Module):
     """Base of all families.
 
     Attributes:
-        predicts: quantities of `mlplugins.quantities` that `forward` returns, per atom; the energy first.
+        predicts: quantities of `mlplugins.quantities` that `forward` and the heads return, per atom; the
+            energy first.
         cutoff: range of one layer, Å.
         n_layers: number of message-passing layers; of a sum, of its deepest term.
         reach: the interaction range, Å; `n_layers * cutoff` unless a family says less.
@@ -65,6 +69,26 @@ class Potential(nn.Module):
         self.inputs = {}
         self.feature_width = 0
         self.exchange: nn.Module = nn.Identity()
+        self.heads = nn.ModuleDict()
+
+    @torch.jit.unused
+    def add_heads(self, given: Optional[Mapping[str, Any]], trunk: heads.Trunk) -> None:
+        """Predict the quantities of `given` (name → hyper-parameters of its head, or None) as well.
+
+        Raises:
+            BadInput: no such head, or features that it cannot be made of.
+        """
+        for name, values in (given or {}).items():
+            self.heads[name] = heads.made(name, trunk, values or {})
+            self.predicts = (*self.predicts, name)
+
+    @torch.jit.unused
+    def initialise_heads(self, statistics: TrainingStatistics) -> None:
+        """Give the heads the size of their labels (called once, before the first step)."""
+        for part in self.parts():
+            for name, head in part.heads.items():
+                if name in statistics.rms and isinstance(head.scale, Tensor):
+                    head.scale.fill_(statistics.rms[name])
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -115,6 +139,21 @@ class Potential(nn.Module):
         raise NotImplementedError("a family implements forward()")
 
     @torch.jit.export
+    def of_heads(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
+        """The quantities of heads among `wanted`, per atom or edge, of what `forward` gave for this graph."""
+        values: Dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            if name in wanted:
+                values[name] = head(graph, found)
+        return values
+
+    @torch.jit.unused
+    def everything(self, graph: Graph) -> Dict[str, Tensor]:
+        """What `forward` returns, and all heads."""
+        found: Dict[str, Tensor] = self(graph)
+        return {**found, **self.of_heads(graph, found, list(self.predicts))}
+
+    @torch.jit.export
     def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Zero variance: residual (n_centers,) and features (n_centers, 0); see
         `capabilities.PredictsVariance`."""
@@ -148,13 +187,24 @@ def energy_derivatives(
     Returns:
         forces (N, 3) in eV/Å and ∂E/∂ε (n_systems, 3, 3) in eV, symmetric.
     """
-    vectors, system = graph.vectors, graph.system
     gradients: List[Optional[Tensor]] = list(
-        torch.autograd.grad([energy.sum()], [vectors], create_graph=create_graph, allow_unused=True)
+        torch.autograd.grad([energy.sum()], [graph.vectors], create_graph=create_graph, allow_unused=True)
     )
     gradient = gradients[0]
     if gradient is None:
-        gradient = torch.zeros_like(vectors)
+        gradient = torch.zeros_like(graph.vectors)
+    return edge_sums(gradient, graph, n_systems)
+
+
+def edge_sums(gradient: Tensor, graph: Graph, n_systems: int) -> Tuple[Tensor, Tensor]:
+    """Forces and virials from a vector g_e for every edge, as `energy_derivatives` gives them.
+
+    Args:
+        gradient: (E, 3), eV/Å.
+        graph: its edges.
+        n_systems: number of structures.
+    """
+    vectors, system = graph.vectors, graph.system
     forces = torch.zeros(system.shape[0], 3, dtype=vectors.dtype, device=vectors.device)
     forces = forces.index_add(0, graph.centers, gradient).index_add(0, graph.neighbors, -gradient)
     per_edge = vectors.unsqueeze(2) * gradient.unsqueeze(1)  # (E, 3, 3)

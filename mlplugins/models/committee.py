@@ -79,9 +79,20 @@ class Model(PredictsVariance, Composite):
         each = self.members(graph, graph.vectors.unsqueeze(0).expand(self.n_members, -1, -1))
         found: Dict[str, Tensor] = {}
         for name in self.names:
-            found[name] = torch.stack([one[name] for one in each]).mean(dim=0)
+            if name in each[0]:
+                found[name] = torch.stack([one[name] for one in each]).mean(dim=0)
+        for index, one in enumerate(each):
+            self.keep(found, one, index)
         found["members"] = torch.stack([one["energy"] for one in each], dim=1)
         return found
+
+    @torch.jit.export
+    def of_heads(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
+        """Means of those of the members."""
+        mean: Dict[str, Tensor] = {}
+        for name, values in self.totals(graph, found, wanted).items():
+            mean[name] = values / self.n_members
+        return mean
 
     @torch.jit.export
     def members(self, graph: Graph, vectors: Tensor) -> List[Dict[str, Tensor]]:

@@ -5,12 +5,13 @@ h' = linear(B) + residual of h; every layer's invariants are read out (eqs. 8–
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
+from mlplugins.heads import Trunk
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.contraction import SymmetricContraction
@@ -70,6 +71,7 @@ class Hyperparameters:
         state: what the model sees of a structure as a whole, `charge` (e) and `spin_multiplicity`: the lowest
             and the highest whole number of a table, or the width of a network of any number.
         state_readout: an energy of every atom is read out of it.
+        heads: further quantities that are predicted, and the hyper-parameters of their heads.
     """
 
     cutoff: float = 5.0
@@ -92,6 +94,7 @@ class Hyperparameters:
     biased_readout: bool = False
     state: Dict[str, List[int]] = field(default_factory=dict)
     state_readout: bool = False
+    heads: Dict[str, Dict[str, Any]] | None = None
 
 
 class Interaction(nn.Module):
@@ -293,6 +296,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         scalars = _natural(n, 0)
         linear_up: List[nn.Module] = []
         layers: List[nn.Module] = []
+        features: Dict[str, o3.Irreps] = {}
         for index in range(n_layers):
             first, last = index == 0, index == n_layers - 1
             irreps_in = scalars if first else hidden
@@ -302,17 +306,20 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
                 self.exchange_width = irreps_sent.dim
             irreps_out = scalars if last else hidden
             layers.append(Layer(irreps_in, irreps_out, first, last, n_species, hyperparameters))
+            features[f"h{index + 1}"] = irreps_out
         self.linear_up = nn.ModuleList(linear_up)
         self.layers = nn.ModuleList(layers)
         given = hyperparameters.state
         self.state = StateEmbedding(given, n, hyperparameters.state_readout) if given else None
         if self.state is not None:
             self.inputs = self.state.known
+        self.layer_names = list(features)
         self.last_layer = LastLayer()
         self.feature_width = sum(w.shape[0] for readout in self.readouts() for w in readout.weights)
         self.repulsion = ZBL(elements, self.envelope_power, ROUNDED) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        self.add_heads(hyperparameters.heads, Trunk(n_species, hyperparameters.cutoff, features))
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -326,7 +333,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
     @torch.jit.unused
     def stage(self, name: str) -> int:
         part = name.split(".")
-        if part[0] in ("shift", "energy_scale") or part[2:3] == ["readout"]:
+        if part[0] in ("shift", "energy_scale", "heads") or part[2:3] == ["readout"]:
             return self.n_layers + 1
         return int(part[1]) + 1 if part[0] in ("linear_up", "layers") else 0
 
@@ -357,6 +364,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         central = species[: graph.n_centers]
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
+        found: Dict[str, Tensor] = {}
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
         if self.state is not None:
             state = self.state(graph)  # (N, num_channels)
@@ -369,6 +377,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             else:
                 up = self.exchange(with_ghost_rows(linear_up(h, central), species.shape[0]))
             h, layer_energy, inputs = layer(up, h, species, edges, harmonics, radial)
+            found[self.layer_names[index]] = h
             e = e + layer_energy
             features.append(inputs)
         energy = self.energy_scale * (e + self.shift[central])
@@ -376,7 +385,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             energy = energy + self.repulsion(graph, r)
         if self.state is not None:
             energy = energy + self.state.energies(state[: graph.n_centers])
-        return {"energy": energy, "feature": self.energy_scale * torch.cat(features, dim=1)}
+        found["energy"], found["feature"] = energy, self.energy_scale * torch.cat(features, dim=1)
+        return found
 
     def _radial(self, r: Tensor, species: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:
         """Of the rows of weights (U,): the basis (U, num_basis), and what goes with it: its slopes (for the

@@ -1,12 +1,13 @@
 """NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Literal
+from typing import Any, Dict, List, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
+from mlplugins.heads import Trunk
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps, tabulate
@@ -54,6 +55,7 @@ class Hyperparameters:
             Nequix.
         neighbors_by_element: every element has its own average number of neighbours, by whose root the
             features of its atoms are divided before they are sent, as in nequip with such an option.
+        heads: further quantities that are predicted, and the hyper-parameters of their heads.
     """
 
     cutoff: float = 5.0
@@ -75,6 +77,7 @@ class Hyperparameters:
     scalar_bias: bool = False
     layer_norm: bool = False
     neighbors_by_element: bool = False
+    heads: Dict[str, Dict[str, Any]] | None = None
 
 
 class Interaction(nn.Module):
@@ -155,6 +158,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.solid_harmonics = hyperparameters.solid_harmonics
         interactions: List[nn.Module] = []
         h_irreps = o3.Irreps([(n_embedding, "0e")])
+        layers: Dict[str, o3.Irreps] = {}
         for layer in range(hyperparameters.num_layers):
             if layer > 0:
                 self.exchange_width = max(self.exchange_width, h_irreps.dim)
@@ -164,7 +168,9 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             )
             interactions.append(interaction)
             h_irreps = interaction.irreps_out
+            layers[f"h{layer + 1}"] = h_irreps
         self.interactions = nn.ModuleList(interactions)
+        self.layer_names = list(layers)
         hidden = hyperparameters.readout_mlp
         widths = [n, *([max(n // 2, 1)] if hidden is None else hidden), 1]
         self.readout = RadialMLP(widths)
@@ -175,6 +181,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.register_buffer("energy_scale", torch.ones(n_species, dtype=torch.float64))
         n_averages = [n_species] if hyperparameters.neighbors_by_element else []
         self.register_buffer("average_neighbors", torch.ones(n_averages, dtype=torch.float64))
+        self.add_heads(hyperparameters.heads, Trunk(n_species, hyperparameters.cutoff, layers))
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -186,7 +193,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         part = name.split(".")
         if part[0] == "interactions":
             return int(part[1]) + 1
-        return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale") else 0
+        return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale", "heads") else 0
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
@@ -220,16 +227,19 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             normalisation = (1.0 / normalisation).index_select(0, graph.species).unsqueeze(1)  # (N, 1)
         h = self.embedding.index_select(0, graph.species)  # (N, num_features)
         central = graph.species[: graph.n_centers]
+        found: Dict[str, Tensor] = {}
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
                 h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
             h = interaction(h, central, edges, harmonics, radial, normalisation)
+            found[self.layer_names[layer]] = h
         e, features = self.readout.readout(h)  # (n_centers, 1), (n_centers, T)
         scale = self.energy_scale.index_select(0, central)
         energy = scale * (e.squeeze(1) + self.shift.index_select(0, central))
         if self.repulsion is not None:
             energy = energy + self.repulsion(graph, r)
-        return {"energy": energy, "feature": scale.unsqueeze(1) * features}
+        found["energy"], found["feature"] = energy, scale.unsqueeze(1) * features
+        return found
 
 
 def _features(hyperparameters: Hyperparameters) -> List[int]:

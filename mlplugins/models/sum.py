@@ -75,6 +75,7 @@ class Model(Composite):
             part = term(self.within(graph, r, self.cutoffs[index]))
             if "feature" in part:
                 features.append(part["feature"])
+            self.keep(total, part, index)
             for name in self.names:
                 if name in part:
                     total[name] = total[name] + part[name] if name in total else part[name]

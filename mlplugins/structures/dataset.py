@@ -49,6 +49,7 @@ _Names: Any = make_dataclass(
     [
         *((label.option, "str | None", field(default=label.key)) for label in quantities.labels()),
         ("named", "frozenset[str]", field(default=frozenset())),
+        ("units", "Mapping[str, str]", field(default_factory=dict)),
     ],
     frozen=True,
 )
@@ -66,6 +67,7 @@ class Keys(_Names):
             If it is given, the default `stress` is not read.
         ...: of every further label in the table of `mlplugins.quantities`.
         named: attributes that the user chose although they may equal the default.
+        units: of the labels of quantities with `file_units`, by attribute: one of these.
     """
 
     def is_named(self, option: str) -> bool:
@@ -152,6 +154,7 @@ class Structure:
 
     def get(self, name: str) -> Any:
         """Label of a quantity of the table; None if there is none."""
+        name = QUANTITIES[name].learns or name if name in QUANTITIES else name
         return self.more[name] if name in self.more else getattr(self, name, None)
 
     def labelled(self, values: Mapping[str, Any]) -> Structure:
@@ -265,7 +268,7 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
     labels = _labels(atoms)
     values: dict[str, Any] = {}
     taken: list[str] = []
-    for quantity in QUANTITIES.values():
+    for quantity in quantities.with_labels():
         values[quantity.name], used = _value(quantity, labels, keys, atoms, origin)
         taken += used
     stress, forces = values["stress"], values["forces"]
@@ -301,6 +304,8 @@ def _value(
             key = used[label.option]
             name = f"{origin}: {label.option} (key '{key}')"
             array = _tensor(labels[key], name) if quantity.symmetric else _reshaped(labels[key], shape, name)
+            if quantity.file_units:
+                array = array * quantity.file_units[keys.units[label.option]]
             if label.is_virial:
                 array = -array / _volume(atoms, f"{origin}: a {label.option} (key '{key}')")
             found[label.option] = array

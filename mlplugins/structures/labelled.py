@@ -23,16 +23,38 @@ def keys_of(names: Mapping[str, str], where: str) -> Keys:
         where: the user chose them, for messages.
 
     Raises:
-        BadInput: a label that does not exist.
+        BadInput: a label that does not exist, or one without the unit that it needs (`NAME:UNIT`).
 
     >>> keys_of({"energy": "E0"}, "keys").energy
     'E0'
+    >>> keys_of({"dipole": "mu:Debye"}, "keys").units
+    {'dipole': 'Debye'}
     """
     known = [label.option for label in quantities.labels()]
     for label in names:
         if label not in known:
             raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
-    return replace(Keys(), named=frozenset(names), **names)
+    plain, units = dict(names), {}
+    for label in [q.name for q in quantities.QUANTITIES.values() if q.file_units and q.name in names]:
+        plain[label], colon, unit = names[label].rpartition(":")
+        units[label] = file_unit(label, unit if colon else None, f"{where}: {label}={names[label]}")
+    return replace(Keys(), named=frozenset(names), units=units, **plain)
+
+
+def file_unit(name: str, unit: str | None, where: str) -> str:
+    """The unit of a quantity in data files, which is never guessed.
+
+    Raises:
+        BadInput: none, or one in which it is not measured.
+    """
+    known = quantities.QUANTITIES[name].file_units
+    if unit is not None and unit in known:
+        return unit
+    raise BadInput(
+        f"{where}: expected the unit of the {name}s in the files, one of {', '.join(known)} (--keys: "
+        f"{name}=NAME:UNIT), got {'none' if unit is None else repr(unit)}; published sets are often off by a "
+        "unit: compare one value with a calculation of your own"
+    )
 
 
 def read(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.errors import BadInput
-from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity
+from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity, with_labels
 from mlplugins.quantities import labels as all_labels
 from mlplugins.structures import bonds
 from mlplugins.structures import state as states
@@ -50,9 +50,10 @@ def require_named(structures: Sequence[Structure], keys: Keys, where: str = "dat
     available = {name for s in structures for name in s.available}
     for label in [label.option for label in all_labels()]:
         key = getattr(keys, label)
+        section = "heads" if label in keys.units and where == "data.keys" else where
         if structures and keys.is_named(label) and key not in available and not keys.is_default(label):
             raise BadInput(
-                f"{where}: {label}: no frame holds '{key}' ({len(structures)} read, first "
+                f"{section}: {label}: no frame holds '{key}' ({len(structures)} read, first "
                 f"{structures[0].origin}); {near(key, available)}. "
                 f"Name the right one, or set {label}: null to do without"
             )
@@ -94,7 +95,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
 
 def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
     """Labels that were taken from names that nobody gave."""
-    named = set(vars(keys).values())
+    named = {getattr(keys, label.option) for label in all_labels()}
     named |= {key for quantity in QUANTITIES.values() for key in quantity.other_keys}
     notes = []
     for name in sorted({name for s in structures for name in s.taken} - named):
@@ -220,7 +221,7 @@ def _no_stress(structures: Sequence[Structure], keys: Keys) -> str | None:
 
 def _partial(structures: Sequence[Structure]) -> str | None:
     found = []
-    for name, quantity in QUANTITIES.items():
+    for name, quantity in ((each.name, each) for each in with_labels()):
         possible = [s for s in structures if s.pbc.any() or not quantity.per_volume]
         labelled = sum(s.get(name) is not None for s in possible)
         if 0 < labelled < len(possible):

@@ -52,7 +52,8 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> 
     found = pairs(structures, predictions)
     for name, quantity in QUANTITIES.items():
         if name not in found:
-            result[name] = None
+            if quantity.head is None and quantity.learns is None:
+                result[name] = None
             continue
         labels, predicted = found[name]
         result[name] = _errors(quantity, predicted - labels)

@@ -16,7 +16,7 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.models.base import Potential, edge_sums, energy_derivatives
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.batch import graph_of
 from mlplugins.structures.graph import Graph
@@ -58,7 +58,7 @@ class FamilySuite:
         """All quantities of a structure by name; those per volume times the volume."""
         x = graph_of(atoms, self.elements, model.cutoff)
         x.vectors.requires_grad_()
-        return _whole(model(x), x, 1)[0]
+        return _whole(model.everything(x), x, 1)[0]
 
     def energy_and_forces(self, model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
         x = graph_of(atoms, self.elements, model.cutoff)
@@ -86,10 +86,12 @@ class FamilySuite:
     def test_predicts_what_it_declares(self, model: Potential) -> None:
         """Failure: `predicts` and the result of `forward` differ, so that exported files lack a quantity."""
         atoms = standard_structures(self.elements)["molecule"]
-        found = model(graph_of(atoms, self.elements, model.cutoff))
+        graph = graph_of(atoms, self.elements, model.cutoff)
+        found = model.everything(graph)
         assert model.predicts[0] == "energy"
         for name in model.predicts:
-            assert found[name].shape == (len(atoms), *QUANTITIES[name].shape), name
+            rows = len(graph.vectors) if QUANTITIES[name].along_edges else len(atoms)
+            assert found[name].shape == (rows, *QUANTITIES[name].shape), name
 
     def test_rotation_translation_inversion(self, model: Potential, atoms: Atoms) -> None:
         """Failure: wrong Clebsch–Gordan coefficients, layout or parity, or wrong `irreps` of a record."""
@@ -148,7 +150,7 @@ class FamilySuite:
         vectors = torch.cat([part.vectors for part in parts]).requires_grad_()
         system = torch.cat([torch.full((part.n_centers,), k) for k, part in enumerate(parts)])
         batch = Graph(species, centers, neighbors, vectors, system, len(system))
-        for got, single in zip(_whole(model(batch), batch, len(parts)), singles, strict=True):
+        for got, single in zip(_whole(model.everything(batch), batch, len(parts)), singles, strict=True):
             _assert_equal(got, single)
 
     def test_scripted_equals_eager(self, model: Potential) -> None:
@@ -157,7 +159,8 @@ class FamilySuite:
         with torch.jit.optimized_execution(False):
             for name, atoms in standard_structures(self.elements).items():
                 x = graph_of(atoms, self.elements, model.cutoff)
-                got, expected = scripted(x), model(x)
+                expected, got = model.everything(x), scripted(x)
+                got.update(scripted.of_heads(x, got, list(model.predicts)))
                 for key in model.predicts:
                     np.testing.assert_allclose(
                         got[key].detach(), expected[key].detach(), rtol=1e-12, atol=1e-12, err_msg=name
@@ -193,12 +196,13 @@ class FamilySuite:
         ghosted, owners = _with_ghosts(folded)
         model.set_exchange(_CopyFromOwner(owners))
         try:
-            found = model(ghosted)
+            found = model.everything(ghosted)
         finally:
             model.set_exchange(torch.nn.Identity())
-        reference = model(folded)
+        reference = model.everything(folded)
         for name in model.predicts:
-            assert len(found[name]) == folded.n_centers
+            rows = len(folded.vectors) if QUANTITIES[name].along_edges else folded.n_centers
+            assert len(found[name]) == rows
             np.testing.assert_allclose(
                 found[name].detach(), reference[name].detach(), rtol=0, atol=1e-10, err_msg=name
             )
@@ -210,7 +214,7 @@ class FamilySuite:
         ghosts = torch.zeros(n_ghosts, dtype=torch.long)
         vectors = torch.zeros(0, 3, dtype=torch.float64, requires_grad=True)
         empty = Graph(ghosts, none, none, vectors, ghosts, 0)
-        energy = model(empty)["energy"]
+        energy = model.everything(empty)["energy"]
         assert energy.shape == (0,)
         forces, virial = energy_derivatives(energy, empty, 1)
         assert forces.shape == (n_ghosts, 3)
@@ -277,10 +281,12 @@ class _CopyFromOwner(torch.nn.Module):
 def _whole(found: dict[str, Tensor], graph: Graph, n: int) -> list[dict[str, np.ndarray]]:
     """All quantities of each of `n` structures; those per volume times the volume."""
     forces, virials = energy_derivatives(found["energy"], graph, n)
-    derived = {"positions": forces, "strain": virials}
+    derived = {("energy", "positions"): forces, ("energy", "strain"): virials}
+    for name in [name for name in found if name in QUANTITIES and QUANTITIES[name].along_edges]:
+        found[name], derived[name, "strain"] = edge_sums(found[name], graph, n)
     values: list[dict[str, np.ndarray]] = [{} for _ in range(n)]
     for name, quantity in QUANTITIES.items():
-        value = found.get(name) if quantity.derivative is None else derived[quantity.derivative.to]
+        value = found.get(name) if quantity.derivative is None else derived.get(quantity.derivative)
         if value is None:
             continue
         array = value.detach().numpy()

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlplugins.errors import BadInput
-from mlplugins.quantities import QUANTITIES, with_derivatives
+from mlplugins.quantities import QUANTITIES, with_derivatives, with_labels
 from mlplugins.structures import labels
 from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
@@ -71,14 +71,15 @@ def require_states(frames: Iterable[Structure], inputs: Mapping[str, tuple[float
 
 def _asked(configuration: RunConfiguration) -> dict[str, str]:
     """Quantities that the user asks for → where."""
-    keys = configuration.data.keys
+    keys = configuration.keys
     weights: Any = getattr(configuration.training, "loss", LossSection())  # solvers have none
     found = {}
     for name, quantity in QUANTITIES.items():
         for label in quantity.labels:
             key = getattr(keys, label.option)
-            if label.option in keys.model_fields_set and key not in (None, label.key):
-                found[name] = f"data.keys: {{{label.option}: {key}}}"
+            if label.option in keys.named and key not in (None, label.key):
+                where = "heads" if quantity.file_units else "data.keys"
+                found[name] = f"{where}: {{{label.option}: {key}}}"
         if name in weights.model_fields_set and weights.weight(name) > 0:
             found[name] = f"training.loss: {{{name}: {weights.weight(name):g}}}"
     return found
@@ -92,7 +93,8 @@ def _sets(configuration: RunConfiguration, sets: DataSets) -> dict[str, Sequence
 
 
 def _not_learned(sets: DataSets, learned: Sequence[str]) -> list[str]:
-    spare = [n for n in QUANTITIES if n not in learned and any(s.get(n) is not None for s in sets.train)]
+    names = [quantity.name for quantity in with_labels()]
+    spare = [n for n in names if n not in learned and any(s.get(n) is not None for s in sets.train)]
     return [f"the frames hold labels that the model does not predict: {', '.join(spare)}"] if spare else []
 
 

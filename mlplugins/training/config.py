@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from mlplugins import config, files, models, registry, synonyms
+from mlplugins import config, files, heads, models, registry, synonyms
 from mlplugins.checkpoints import added
 from mlplugins.checkpoints.added import Term
 from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.dataset import Keys
+from mlplugins.structures.labelled import file_unit
 from mlplugins.training import loggers
 
 Index = Annotated[int, Field(ge=0)]
@@ -27,6 +28,7 @@ _keys: dict[str, Any] = {
     label.option: (str if quantity.required else str | None, label.key)
     for quantity in QUANTITIES.values()
     for label in quantity.labels
+    if not quantity.file_units  # their names and units stand in `heads`
 }
 _weights: dict[str, Any] = {name: (Weight, quantity.loss) for name, quantity in QUANTITIES.items()}
 _Keys: Any = create_model("_Keys", __base__=Section, **_keys)
@@ -114,8 +116,23 @@ class ModelSection(BaseModel):
     family: str
 
 
+class HeadSection(BaseModel):
+    """A head and the labels that it learns from; all other keys are hyper-parameters of the head.
+
+    Attributes:
+        unit: of the labels in the data files; never guessed.
+        key: their name there; the quantity's own if absent.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    unit: str | None = None
+    key: str | None = None
+
+
 class LossSection(_Weights):
-    """Weights of the loss, of every quantity in the table.
+    """Weights of the loss, of every quantity in the table; those of heads multiply the mean square error over
+    the mean square of the labels.
 
     Attributes:
         energy: of the mean square error of the energy per atom, (eV/atom)².
@@ -238,15 +255,33 @@ class RunConfiguration(Section):
     """The common part of a training and a fine-tuning run.
 
     Attributes:
+        heads: what the model predicts beside energy, forces and stress, by the name of the quantity.
         add: terms that the written model holds beside what is learned. Labels are of the whole, so that the
             rest is learned from labels without these terms.
     """
 
     data: DataSection
+    heads: dict[str, HeadSection] = {}
     add: TermsSection | None = None
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
     seed: Seed = 0
+
+    @property
+    def keys(self) -> Keys:
+        """Names of all labels, and which of them the user chose.
+
+        Raises:
+            BadInput: a quantity that no head predicts, or a unit that is missing or unknown.
+        """
+        keys = self.data.keys.names
+        names, units = {}, {}
+        for name, section in self.heads.items():
+            heads.settings(name)  # is there one?
+            if QUANTITIES[name].file_units:
+                names[name] = section.key or name
+                units[name] = file_unit(name, section.unit, f"heads: {name}: unit")
+        return replace(keys, named=keys.named | {*names}, units=units, **names)
 
     @property
     def added(self) -> list[Term]:
@@ -308,8 +343,20 @@ class Configuration(RunConfiguration):
 
     @property
     def hyperparameters(self) -> Any:
-        """The family's own `Hyperparameters`."""
-        return hyperparameters(self.model.family, self.model.model_extra or {}, "model")
+        """The family's own `Hyperparameters`, heads included."""
+        family, given = self.model.family, dict(self.model.model_extra or {})
+        own = models.family(family).Hyperparameters
+        if "heads" in given:
+            raise BadInput("model.heads: heads are a section of their own: heads: {NAME: {unit: …, key: …}}")
+        if self.heads:
+            if "heads" not in {field.name for field in fields(own)}:
+                raise BadInput(f"heads: '{family}' has no features for heads: choose nequip or mace")
+            given["heads"] = {name: self._of_head(name) for name in self.heads}
+        return hyperparameters(family, given, "model")
+
+    def _of_head(self, name: str) -> dict[str, Any]:
+        values = self.heads[name].model_extra or {}
+        return asdict(config.hyperparameters(heads.settings(name, values), values, f"heads.{name}"))
 
     @property
     def solver(self) -> str | None:
@@ -381,6 +428,8 @@ def parse(content: Any, source: str) -> Configuration:
         raise BadInput(f"{source}: expected a mapping with 'data' and 'model', got {type(content).__name__}")
     configuration = validated(_configuration_class(content.get("model")), content, source)
     hyperparameters(configuration.model.family, configuration.model.model_extra or {}, f"{source}: model")
+    if configuration.heads:
+        _ = configuration.keys, configuration.hyperparameters
     return configuration
 
 

@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
+from mlplugins import heads
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, nearest
 from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.models.composition import Composition
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures import batch, consistency, dataset, labels, magnitudes, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training import subtraction
-from mlplugins.training.config import Configuration, DataSection, RunConfiguration
+from mlplugins.training.config import Configuration, DataSection, RunConfiguration, TrainingSection
 
 Labeller = Callable[[list[Structure]], list[Structure]]
 """Gives structures other labels."""
@@ -88,7 +90,7 @@ def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataS
 def split(configuration: RunConfiguration, label: Labeller | None = None) -> Split:
     """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
-    keys = data.keys.names
+    keys = configuration.keys
     need_forces = configuration.needs_forces
     if data.prior is not None and label is None:
         label = _without_prior(data, need_forces)
@@ -148,7 +150,21 @@ def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
     rms = float(np.sqrt(squares / (3 * atoms)))
     if rms == 0.0:
         rms = float(np.std([float(g.labels["energy"].sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0
-    return TrainingStatistics(average_neighbors=edges / atoms, force_rms=rms)
+    return TrainingStatistics(edges / atoms, rms, {name: _rms(graphs, name) for name in heads.predictable()})
+
+
+def relative(settings: TrainingSection, statistics: TrainingStatistics) -> TrainingSection:
+    """The settings with the weights of heads over the mean squares of their labels."""
+    weights = {name: settings.loss.weight(name) / rms**2 for name, rms in statistics.rms.items() if rms > 0.0}
+    return settings.model_copy(update={"loss": settings.loss.model_copy(update=weights)})
+
+
+def _rms(graphs: Sequence[Batch], name: str) -> float:
+    """Root mean square of the labels of a quantity, per atom if it is extensive; 1 without labels."""
+    extensive = QUANTITIES[name].extensive
+    squares = [(g.labels[name] / (g.n_atoms if extensive else 1.0)).double().square() for g in graphs]
+    found = torch.cat([s.flatten()[~s.flatten().isnan()] for s in squares])
+    return float(found.mean().sqrt()) if found.numel() and found.any() else 1.0
 
 
 def _read(

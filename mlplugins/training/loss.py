@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mlplugins.models.base import Potential, energy_derivatives
+from mlplugins.models.base import Potential, edge_sums, energy_derivatives
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures.batch import Batch
 from mlplugins.training.config import LossSection
@@ -37,17 +37,19 @@ class Predictor(nn.Module):
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
         """All predictions for a batch; `create_graph` to differentiate forces and stress again."""
         graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
-        found = self.potential(graph)
+        found = self.potential.everything(graph)
         predicted = {}
+        forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
+        derived = {("energy", "positions"): forces, ("energy", "strain"): virial}
         for name, quantity in QUANTITIES.items():
-            if quantity.derivative is None and name in found:
+            if quantity.derivative is not None and quantity.derivative in derived:
+                predicted[name] = derived[quantity.derivative]
+            elif name in found and quantity.along_edges:
+                predicted[name], virial = edge_sums(found[name], graph, n_systems)
+                derived[name, "strain"] = virial
+            elif name in found:
                 whole = quantity.per == "system"
                 predicted[name] = _by_system(found[name], batch.system, n_systems) if whole else found[name]
-        forces, virial = energy_derivatives(predicted["energy"], graph, n_systems, create_graph)
-        derived = {"positions": forces, "strain": virial}
-        for name, quantity in QUANTITIES.items():
-            if quantity.derivative is not None:
-                predicted[name] = derived[quantity.derivative.to]
         if not create_graph:
             return {name: value.detach() for name, value in predicted.items()}
         return predicted

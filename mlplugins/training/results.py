@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -87,12 +87,14 @@ def write_log(path: Path, rows: Sequence[dict[str, float]], restart: bool, colum
         writer.writerows(rows)
 
 
-def log_columns(structures: Sequence[Structure]) -> list[str]:
-    """Columns of `log.csv` after the first four: energy and forces, and what else has labels."""
+def log_columns(structures: Sequence[Structure], of_heads: Collection[str] = ()) -> list[str]:
+    """Columns of `log.csv` after the first four: energy and forces, and what else has labels; of what heads
+    learn from the labels of others, `of_heads`."""
     shown = [
         quantity
         for name, quantity in QUANTITIES.items()
-        if name in ("energy", "forces") or any(s.get(name) is not None for s in structures)
+        if name in ("energy", "forces")
+        or ((not quantity.learns or name in of_heads) and any(s.get(name) is not None for s in structures))
     ]
     names = ["loss", *(quantity.column(kind) for quantity in shown for kind in ("mae", "rmse"))]
     return [f"{part}_{name}" for part in ("train", "validation") for name in names]

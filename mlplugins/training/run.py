@@ -18,6 +18,7 @@ from mlplugins.model_file.card import DTYPES, ModelCard
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
+from mlplugins.quantities import with_derivatives
 from mlplugins.structures import validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
@@ -77,13 +78,14 @@ def train(
     }
     record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)
-    potential.initialise(data.statistics(graphs["train"]))
+    statistics = data.statistics(graphs["train"])
+    potential.initialise(statistics)
+    potential.initialise_heads(statistics)
     store.prepare()
     for warning in sets.warnings:
         observer.note(warning)
-    parts = Parts(
-        potential.to(dtype), graphs["train"], graphs["validation"], configuration.training, configuration.seed
-    )
+    settings = data.relative(configuration.training, statistics)
+    parts = Parts(potential.to(dtype), graphs["train"], graphs["validation"], settings, configuration.seed)
     outcome = fit(parts, store, observer)
     trained_weights = potential.state_dict()
     potential = build(configuration, sets).to(dtype)  # on plain ops again, so that exports can choose
@@ -233,7 +235,7 @@ class Files:
             **({"added": terms} if (terms := record.configuration.added) else {}),
             **(more or {}),
         }
-        self.columns = results.log_columns(sets.train)
+        self.columns = results.log_columns(sets.train, with_derivatives(record.configuration.heads))
         self.loggers: list[Any] | None = None
         self.named = getattr(record.configuration.training, "loggers", [])
 

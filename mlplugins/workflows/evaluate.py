@@ -136,7 +136,7 @@ def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: 
             atoms.info["config_type"] = s.config_type
         for name, quantity in quantities.QUANTITIES.items():
             for prefix, value in (("REF", s.get(name)), ("predicted", p.get(name))):
-                if value is not None:
+                if value is not None and (quantity.learns is None or prefix == "predicted"):
                     place = atoms.arrays if quantity.per == "atom" else atoms.info
                     place[f"{prefix}_{name}"] = value
         frames.append(atoms)

@@ -37,7 +37,7 @@ _VOIGT = [3 * row + column for row, column in VOIGT]
 UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
 SPREADS = ("energy_uncertainty", "forces_uncertainty")
 
-OPTIONS = ("model", "device", "skin", "variant", "extensions", "baseline")
+OPTIONS = ("model", "device", "skin", "variant", "extensions", "baseline", "non_conservative")
 OF_ASE = ("atoms", "directory", "label")
 """Keywords of ASE's own constructor that mean something here."""
 
@@ -61,6 +61,8 @@ class MLCalculator(Calculator):
         extensions: directory of TorchScript extensions that a model of others needs.
         baseline: whether energies include the composition energies; without them, energies and chemical
             potentials are relative to the isolated atoms as the model counts them (`mlplugins info`).
+        non_conservative: forces and stress are those that the model predicts directly, which cost no backward
+            pass and are no derivatives of its energy: dynamics with them alone drifts (see docs/heads.md).
         kwargs: `atoms`, `directory` and `label`, as of every calculator of ASE.
 
     A model that takes the charge and spin multiplicity of a structure reads them from `atoms.info`: `charge`
@@ -108,16 +110,22 @@ class MLCalculator(Calculator):
         variant: str | None = None,
         extensions: str | Path | None = None,
         baseline: bool = True,
+        non_conservative: bool = False,
         **kwargs: Any,
     ) -> None:
         _refuse_unknown(kwargs)
         self._state: _State | None = None
         if not isinstance(baseline, bool):
             raise BadInput(f"MLCalculator: baseline: expected True or False, got {baseline!r}")
-        self._artifacts = load_all(model, device, variant, extensions, baseline)
+        if not isinstance(non_conservative, bool):
+            raise BadInput(
+                f"MLCalculator: non_conservative: expected True or False, got {non_conservative!r}"
+            )
+        self._artifacts = load_all(model, device, variant, extensions, baseline, non_conservative)
         self._lists = NeighborCache(skin)
         self.committee: Committee | None = None
         self._compared = False
+        self._asked: set[str] = set()  # what is computed only if somebody wants it, and somebody did
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
         self._n_models = sum(artifact.n_members for artifact in self._artifacts)
@@ -129,7 +137,7 @@ class MLCalculator(Calculator):
         elif self._artifacts[0].has_uncertainty:
             self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
         common = set.intersection(*(set(artifact.more) for artifact in self._artifacts))
-        more = [q.ase for name, q in QUANTITIES.items() if name in common and q.ase is not None]
+        more = [q.ase or name for name, q in QUANTITIES.items() if name in common]
         if more:
             self.implemented_properties = [*self.implemented_properties, *more]
         self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
@@ -138,6 +146,8 @@ class MLCalculator(Calculator):
                 self.parameters[name] = str(value)
         if not baseline:
             self.parameters["baseline"] = False
+        if non_conservative:
+            self.parameters["non_conservative"] = True
 
     def __repr__(self) -> str:
         """Which models these are, e.g. `<MLCalculator model.pt: nequip for Li P S Cl, float32 on cpu>`."""
@@ -146,6 +156,7 @@ class MLCalculator(Calculator):
         names = ", ".join(artifact.path.name for artifact in self._artifacts)
         several = f", committee of {self._n_models}" if self._n_models > 1 else ""
         several += "" if self.parameters.get("baseline", True) else ", without composition energies"
+        several += ", direct forces" if self.parameters.get("non_conservative") else ""
         kind = first.family or "metatomic model"
         return f"<MLCalculator {names}: {kind} for {known}, {first.dtype} on {first.device}{several}>"
 
@@ -283,18 +294,23 @@ class MLCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Compute all properties at once; the per-atom stresses only if asked for."""
+        """Compute energy, forces and stress at once; per-atom stresses and what heads predict only if asked
+        for, the latter from then on always."""
         # ASE's own method copies all of the atoms and asks the disk for a folder, in every step
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
         self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
         stresses = "stresses" in properties
+        self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
         uncertain = self._n_models == 1 and any(name in properties for name in UNCERTAINTIES)
         if uncertain:
-            self.committee = combine(self._artifacts[0].evaluate([atoms], stresses, self._lists, True))
+            own = self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked)
+            self.committee = combine(own)
         else:
-            (self.committee,) = evaluate_together(self._artifacts, [atoms], stresses, self._lists)
+            (self.committee,) = evaluate_together(
+                self._artifacts, [atoms], stresses, self._lists, self._asked
+            )
             self._name_copies(self.committee)
         mean = self.committee.mean
         results: dict[str, Any] = {
@@ -354,6 +370,7 @@ class MLCalculator(Calculator):
             given.get("variant"),
             given.get("extensions"),
             given.get("baseline", True),
+            given.get("non_conservative", False),
         )
         self._lists = NeighborCache(self.parameters["skin"])
 

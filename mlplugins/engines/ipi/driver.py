@@ -20,7 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
-from mlplugins.engines.ipi.extras import extras
+from mlplugins.engines.ipi.extras import SENT, extras
 from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
@@ -99,8 +99,8 @@ class MLDriver(Dummy_driver):
     def check_parameters(self) -> None:
         """Load the models and the template (i-PI calls this once)."""
         options = self.options
-        baseline = bool(options.baseline)
-        self.artifacts = load_all(_paths(options.model), options.device, options.variant, None, baseline)
+        flags = bool(options.baseline), bool(options.non_conservative)
+        self.artifacts = load_all(_paths(options.model), options.device, options.variant, None, *flags)
         self.template = _ipi_template.read_template(str(options.template))
         self.numbers = self.template.numbers
         self.info = self._info()
@@ -141,6 +141,7 @@ class MLDriver(Dummy_driver):
             f"{len(self.numbers)} atoms{where}: {formula}, {periodic}"
             + "".join(f", {name} {value:g}" for name, value in self._keywords().items())
             + ("" if self.options.baseline else "; energies without composition energies (baseline off)")
+            + ("; direct forces" if self.options.non_conservative else "")
             + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
@@ -168,10 +169,10 @@ class MLDriver(Dummy_driver):
         structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
         first = self.artifacts[0]
         if len(self.artifacts) == 1 and first.n_members == 1 and first.has_uncertainty:
-            results = first.evaluate(structures, lists=self._lists, uncertainty=True)
+            results = first.evaluate(structures, lists=self._lists, uncertainty=True, wanted=SENT)
             committees = [combine([result]) for result in results]
         else:
-            committees = evaluate_together(self.artifacts, structures, lists=self._lists)
+            committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=SENT)
         if not self.n_calls and (said := copies(sources(self.artifacts), committees[0].members)):
             self.say(f"warning: {said}")
         replies = [self._reply(committee) for committee in committees]

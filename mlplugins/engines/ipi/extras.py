@@ -13,6 +13,9 @@ from mlplugins.engines.ipi.template import ELECTRONVOLT, FORCE
 from mlplugins.model_file.committee import Committee
 from mlplugins.quantities import QUANTITIES, Results
 
+SENT = frozenset(name for name, quantity in QUANTITIES.items() if quantity.ipi is not None)
+"""Quantities that are sent where the model predicts them; no others are computed."""
+
 
 def in_atomic_units(results: Results) -> dict[str, Any]:
     """Quantities beside energy, forces and stress by their keys: flat lists (tensors row by row), in a.u.

@@ -9,6 +9,9 @@ from mlplugins.engines.ipi.program import SKIN
 from mlplugins.errors import BadInput
 from mlplugins.structures import state as states
 
+SWITCHES = {"committee_forces": "true or false", "baseline": "on or off", "non_conservative": "on or off"}
+"""Options that are on or off, and the words for it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,6 +30,8 @@ class Options:
         baseline: whether energies include the composition energies (`on`, `off`).
         charge: of the structure, e, for a model that takes it; default: as the template says, else 0.
         spin: its spin multiplicity 2S + 1; default: as the template says, else 1.
+        non_conservative: forces and virial are those that the model predicts directly (`on`, `off`): for the
+            inner steps of multiple time steps.
     """
 
     model: str
@@ -40,6 +45,7 @@ class Options:
     baseline: bool | str = True
     charge: float | None = None
     spin: float | None = None
+    non_conservative: bool | str = False
 
 
 def checked(options: Options) -> Options:
@@ -48,21 +54,22 @@ def checked(options: Options) -> Options:
     pbc = flags.get(str(options.pbc).lower(), options.pbc)
     if not isinstance(pbc, bool) and pbc != "template":
         raise BadInput(f"pbc: expected true, false or template, got '{options.pbc}'")
-    forces, baseline = (flags.get(str(v).lower()) for v in (options.committee_forces, options.baseline))
-    if forces is None:
-        raise BadInput(f"committee_forces: expected true or false, got '{options.committee_forces}'")
-    if baseline is None:
-        raise BadInput(f"baseline: expected on or off, got '{options.baseline}'")
+    switches: dict[str, Any] = {}
+    for name, words in SWITCHES.items():
+        given = getattr(options, name)
+        if str(given).lower() not in flags:
+            raise BadInput(f"{name}: expected {words}, got '{given}'")
+        switches[name] = flags[str(given).lower()]
     if options.order not in ("check", "trust"):
         raise BadInput(f"order: expected check or trust, got '{options.order}'")
     try:
         skin = float(options.skin)
     except (TypeError, ValueError) as error:
         raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    given = {name: getattr(options, name) for name in states.OPTIONS.values()}
-    whole = {name: _number(name, value) for name, value in given.items() if value is not None}
-    words: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")} | whole
-    return replace(options, **words, skin=skin, pbc=pbc, committee_forces=forces, baseline=baseline)
+    of_whole = {name: getattr(options, name) for name in states.OPTIONS.values()}
+    whole = {name: _number(name, value) for name, value in of_whole.items() if value is not None}
+    texts: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")} | whole
+    return replace(options, **texts, skin=skin, pbc=pbc, **switches)
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,0 +1,89 @@
+"""Heads: what a trunk predicts beside its energy, from the features of its layers. One file each.
+
+A file has `Hyperparameters` (a frozen dataclass) and `Head(nn.Module)`, made of the name of a quantity, the
+`Trunk` and the hyper-parameters. Its forward takes a `Graph` and what the family returned for it, and gives
+the quantity per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along_edges`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from mlplugins import registry
+from mlplugins.errors import BadInput, nearest
+from mlplugins.nn.irreps import o3
+from mlplugins.nn.linear import blocks
+from mlplugins.quantities import QUANTITIES
+
+
+class Trunk(NamedTuple):
+    """What heads stand on.
+
+    Attributes:
+        n_species: number of elements.
+        cutoff: range of the edges, Å.
+        layers: irreps of the features that a family returns beside its energy, by name, in the order of its
+            layers.
+    """
+
+    n_species: int
+    cutoff: float
+    layers: Mapping[str, o3.Irreps]
+
+    def channels(self, ir: o3.Irrep) -> list[tuple[str, int, int, int]]:
+        """Where features of one irrep stand: layer, offset, 2l + 1, channels.
+
+        >>> Trunk(1, 5.0, {"h1": o3.Irreps("4x0e+2x1o")}).channels(o3.Irrep("1o"))
+        [('h1', 4, 3, 2)]
+        """
+        return [
+            (layer, offset, dim, mul)
+            for layer, irreps in self.layers.items()
+            for (offset, dim, mul), (_, own) in zip(blocks(irreps), irreps)
+            if own == ir and mul > 0
+        ]
+
+    @property
+    def last(self) -> tuple[str, int]:
+        """The last layer, and the number of its scalars, with which its features begin."""
+        name, irreps = list(self.layers.items())[-1]
+        return name, irreps.count(o3.Irrep("0e"))
+
+
+def predictable() -> list[str]:
+    """Quantities for which there is a head.
+
+    >>> predictable()[0]
+    'dipole'
+    """
+    return [name for name, quantity in QUANTITIES.items() if quantity.head is not None]
+
+
+def settings(name: str, values: Mapping[str, Any] | None = None) -> Any:
+    """The `Hyperparameters` of the head of a quantity (a class), which `values` are to be.
+
+    Raises:
+        BadInput: no head predicts it, or its head has no such hyper-parameter.
+    """
+    if name not in predictable():
+        raise BadInput(f"heads: no head predicts '{name}': {nearest(name, predictable())}")
+    own = registry.load(__name__, str(QUANTITIES[name].head), "head").Hyperparameters
+    known = [field.name for field in fields(own)]
+    for key in values or ():
+        if key not in known:
+            raise BadInput(f"heads: {name}: unknown key '{key}': {nearest(key, known)}")
+    return own
+
+
+def made(name: str, trunk: Trunk, values: Mapping[str, Any]) -> nn.Module:
+    """The head of a quantity on a trunk, with these hyper-parameters.
+
+    Raises:
+        BadInput: no such head, a hyper-parameter that it lacks, or features that it cannot be made of.
+    """
+    own = settings(name, values)
+    file = registry.load(__name__, str(QUANTITIES[name].head), "head")
+    head: nn.Module = file.Head(name, trunk, own(**values))
+    return head
