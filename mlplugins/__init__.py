@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlplugins.analysis.conduction_report import thermal
     from mlplugins.analysis.study import conductivity
     from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
@@ -40,6 +41,7 @@ __all__ = [
     "learn",
     "select",
     "simulate",
+    "thermal",
     "train",
     "uncertainty",
 ]
@@ -58,6 +60,7 @@ _PLACES = {
     "learn": "mlplugins.workflows.learn",
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
+    "thermal": "mlplugins.analysis.conduction_report",
     "train": "mlplugins.training",
     "uncertainty": "mlplugins.workflows.uncertainty",
 }

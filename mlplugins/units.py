@@ -51,6 +51,9 @@ MS_CM_PER_S_CM = 1000.0
 ASE_TIME_PER_FS = _FEMTO / (_ANGSTROM * (ATOMIC_MASS_KG / ELEMENTARY_CHARGE_C) ** 0.5)
 """fs to ASE's time unit Å √(u/eV)."""
 
+W_MK_PER_EV_A_FS_K = ELEMENTARY_CHARGE_C / _ANGSTROM / _FEMTO
+"""Thermal conductivity: eV/(Å fs K) to W/(m K)."""
+
 A_FS_PER_ATOMIC_VELOCITY = A_PER_BOHR / (ATOMIC_TIME_S / _FEMTO)
 
 

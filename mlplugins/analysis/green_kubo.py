@@ -115,13 +115,13 @@ def green_kubo(
     longest = max(int(len(current) * LONGEST_SHARE), SHORTEST // 2)
     correlation = autocorrelation(current)[:longest]
     unit = _unit(volume_a3, temperature_k)
-    running = _integral(correlation, interval_fs) * unit
-    cut, reason = _plateau(correlation, interval_fs, plateau_ps, len(current))
+    running = integral(correlation, interval_fs) * unit
+    cut, reason = plateau(correlation, interval_fs, plateau_ps, len(current))
     parts = np.array_split(current, BLOCKS)
     usable = min(len(part) for part in parts)
     if usable <= cut + 1:
         parts = np.array_split(current, max(2, len(current) // (cut + 2)))
-    values = np.array([_integral(autocorrelation(part)[: cut + 1], interval_fs)[-1] for part in parts]) * unit
+    values = np.array([integral(autocorrelation(part)[: cut + 1], interval_fs)[-1] for part in parts]) * unit
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
     half = error * float(special.stdtrit(len(values) - 1, 0.5 + LEVEL / 2))
     value = float(running[cut])
@@ -148,15 +148,14 @@ def _unit(volume_a3: float, temperature_k: float) -> float:
     return conductivity_ms_cm(CM2_S_PER_A2_FS, volume_a3, temperature_k) / 3
 
 
-def _integral(correlation: Floats, interval_fs: float) -> Floats:
+def integral(correlation: Floats, interval_fs: float) -> Floats:
+    """∫ C dt up to each time (frames,), by trapezoids."""
     steps = 0.5 * (correlation[1:] + correlation[:-1]) * interval_fs
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _plateau(
-    correlation: Floats, interval_fs: float, wanted_ps: float | None, frames: int
-) -> tuple[int, str]:
-    """Index at which the integral is read."""
+def plateau(correlation: Floats, interval_fs: float, wanted_ps: float | None, frames: int) -> tuple[int, str]:
+    """Index at which the integral is read, and why."""
     last = len(correlation) - 1
     if wanted_ps is not None:
         cut = int(np.clip(round(wanted_ps * FS_PER_PS / interval_fs), 1, last))
@@ -194,8 +193,8 @@ def from_correlate(
         raise BadInput(f"{path}: {len(times)} times with data; a correlation needs at least 3; run longer")
     origins = table[0, 2]
     interval = float(times[1] - times[0])
-    running = _integral(correlation, interval) * _unit(volume_a3, temperature_k)
-    cut, reason = _plateau(correlation, interval, None, int(origins))
+    running = integral(correlation, interval) * _unit(volume_a3, temperature_k)
+    cut, reason = plateau(correlation, interval, None, int(origins))
     value = float(running[cut])
     nan = float("nan")
     return GreenKubo(

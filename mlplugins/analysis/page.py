@@ -78,7 +78,7 @@ def report_html(report: Report, figures: Mapping[str, Drawn]) -> str:
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
         f"<h1>{title}</h1><small>mlplugins {html.escape(__version__)}; value [95 % interval]</small>",
         _headline(report),
-        _warnings(report.warnings),
+        warnings_box(report.warnings),
         "<h2>Results</h2>",
         _results(report.runs),
         *(figure(name, each.png, each.caption, each.share) for name, each in figures.items()),
@@ -106,7 +106,8 @@ def _headline(report: Report) -> str:
     return f"<div class='key'>{marked}{''.join(f'<p>{html.escape(line)}</p>' for line in lines)}</div>"
 
 
-def _warnings(warnings: Sequence[str]) -> str:
+def warnings_box(warnings: Sequence[str]) -> str:
+    """All warnings, or that there are none."""
     if not warnings:
         return "<p>No warnings.</p>"
     items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
