@@ -39,16 +39,20 @@ def show(report: LabelComparison, out: Console) -> None:
     from mlplugins.quantities import QUANTITIES
 
     table = Table(title=f"{report.model.path.name}, {report.model.dtype}", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("quantity", "engine", "frames", "largest", "RMS", "unit", "largest in", ""):
+    for column in ("quantity", "engine", "frames", "largest", "RMS", ""):
         right = column in ("frames", "largest", "RMS")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "largest in")
-    for row in sorted(report.rows, key=lambda row: [*QUANTITIES].index(row.quantity)):
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "engine")
+    rows = sorted(report.rows, key=lambda row: [*QUANTITIES].index(row.quantity))
+    for row in rows:
         engine = f"{row.engine} ({row.detail})" if row.detail else row.engine
         engine += f" × {row.ranks}" * (row.ranks > 1)
-        cells = (str(row.n_structures), f"{row.largest:.2e}", f"{row.rms:.2e}", row.unit, row.where)
+        cells = (str(row.n_structures), f"{row.largest:.2e}", f"{row.rms:.2e}")
         judged = row.tolerance is not None or not row.passed
-        table.add_row(row.quantity, engine, *cells, verdict(row.passed) if judged else "")
+        table.add_row(f"{row.quantity}, {row.unit}", engine, *cells, verdict(row.passed) if judged else "")
     out.print(table)
+    worst = (f"{row.quantity}: largest difference in {row.where}" for row in rows if row.where)
+    for text in dict.fromkeys(worst):
+        out.print(text, soft_wrap=True, markup=False, highlight=False)
     for text in dict.fromkeys(f"{row.engine}: {row.note}" for row in report.rows if row.note):
         out.print(Text("FAILED", style="red"), text, soft_wrap=True)
     for text in (*report.explanations, *(f"note: {text}" for text in report.notes)):

@@ -68,6 +68,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("cutoff", cutoff),
         *(("of a structure", text) for text in inputs(record["inputs"])),
         ("accuracy", _accuracy(record["errors"])),
+        *[("uncertainty", text) for text in [_uncertainty(record)] if text],
         ("data", _data(record["data"])),
         ("date", record["date"] or UNSTATED),
         ("licence", str(record["licence"] or UNSTATED)),
@@ -119,6 +120,17 @@ def _accuracy(errors: Any) -> str:
         what = "training" if name == "train" else name
         return f"MAE of {found.get('n_structures')} {what} frames: {', '.join(parts)}"
     return "not recorded; `mlplugins evaluate` measures it"
+
+
+def _uncertainty(record: dict[str, Any]) -> str | None:
+    """What standard deviations the file predicts and where they come from; None if it predicts none."""
+    if not any(name.partition("/")[0] == "energy_uncertainty" for name in record["outputs"]):
+        return None
+    found = record["record"].get("uncertainty")
+    if isinstance(found, dict):
+        held_out = found.get("n_held_out")
+        return f"of the energy, {found.get('method')}, calibrated with {held_out} held-out frames"
+    return f"of the energy, {'spread of the members' if record['family'] == 'committee' else 'by the family'}"
 
 
 def _data(data: dict[str, Any] | None) -> str:

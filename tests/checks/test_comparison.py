@@ -1,5 +1,6 @@
 """Labels of others against a model: truth are the numbers of LAMMPS' own `lj/cut`."""
 
+import io
 import json
 
 import ase.io
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 
-from mlplugins.checks.comparison import CompareOptions, compare
+from mlplugins.checks.comparison import CompareOptions, Difference, LabelComparison, compare
+from mlplugins.cli._comparison import show
 from mlplugins.cli.main import main
 from mlplugins.engines import lammps
 from mlplugins.engines.lammps.output import read_dump
+from mlplugins.model_file.artifact import load
 
 from ..engines.lammps_tools import thermo
 from ..simulation.argon import write_model
@@ -100,6 +104,22 @@ def test_what_is_different_is_measured_and_explained(folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any("energy" in line and "passed" in line for line in lines)
     assert any("forces" in line and "FAILED" in line for line in lines)
+
+
+def test_the_table_fits_80_columns(folder):
+    """No number, unit or verdict is cut, however long the name of the worst frame."""
+    unit = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+    where = "a_long_name_of_frames.extxyz@1111"
+    differ = [(name, 1.234e-3, 4.2e-4, unit[name], 12345, where, 1e-3) for name in unit]
+    rows = tuple(Difference("lammps", 2, "exchange", *values) for values in differ)
+    out = io.StringIO()
+    show(LabelComparison(load(folder / "model.pt"), rows), Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert "…" not in out.getvalue()
+    for name in unit:
+        (row,) = [line for line in lines if line.strip().startswith(f"{name}, {unit[name]} ")]
+        assert row.split()[-4:] == ["12345", "1.23e-03", "4.20e-04", "FAILED"]
+        assert f"{name}: largest difference in {where}" in lines
 
 
 def test_an_engine_that_cannot_run_fails_with_the_remedy(folder, tmp_path, monkeypatch, capsys):

@@ -94,7 +94,9 @@ def test_info_of_a_foreign_metatomic_model(tmp_path, capsys):
         str(tmp_path / "m.pt")
     )
     assert main(["info", str(tmp_path / "m.pt"), "--json", str(tmp_path / "info.json")]) == 0
-    assert "not written by mlplugins" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "not written by mlplugins" in text
+    assert "uncertainty" not in text
     record = json.loads((tmp_path / "info.json").read_text())
     assert record["family"] is None
     assert record["layers"] is None

@@ -61,6 +61,11 @@ def made(folder):
     return json.loads((folder / "u.json").read_text())
 
 
+def test_info_says_where_the_deviations_come_from(folder, made, capsys):
+    assert main(["info", str(folder / "u.pt")]) == 0
+    assert "of the energy, llpr, calibrated with 12 held-out frames" in capsys.readouterr().out
+
+
 def test_energies_stay_and_deviations_come(folder, made):
     frames = read(folder / "held.extxyz", ":4")
     before, after = (load(folder / name) for name in ("model.pt", "u.pt"))

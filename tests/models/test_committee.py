@@ -100,7 +100,9 @@ def test_the_file_says_what_it_is(members, together, tmp_path, capsys):
     assert record["lammps_exchange"]
     assert record["cutoff_A"] == 4.0
     assert main(["info", str(together)]) == 0
-    assert "committee of 3: nequip" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "committee of 3: nequip" in text
+    assert "of the energy, spread of the members" in text
     words = [*map(str, members[:2]), "-o", str(tmp_path / "two.pt"), "--json", str(tmp_path / "two.json")]
     assert main(["committee", *words]) == 0
     assert json.loads((tmp_path / "two.json").read_text())["n_members"] == 2
