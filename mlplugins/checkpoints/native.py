@@ -16,7 +16,8 @@ from mlplugins import models
 from mlplugins.checkpoints import _record, added, unpickle
 from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition

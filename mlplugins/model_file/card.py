@@ -6,11 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-"""Precisions that a model computes in."""
-
 
 @dataclass(frozen=True)
 class ModelCard:

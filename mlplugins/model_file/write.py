@@ -19,9 +19,10 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import format
-from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY

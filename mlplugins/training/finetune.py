@@ -14,8 +14,8 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES
 from mlplugins.model_file.made_for import conditions, contradiction
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_whole_molecule
 from mlplugins.structures import dataset, labels, validation

@@ -14,7 +14,8 @@ from mlplugins import models
 from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.added import Term
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES, ModelCard
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mlplugins import models
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import DTYPES
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.models import sum as sums
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import heads as heads_of

@@ -14,7 +14,7 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.archive import layers
-from mlplugins.model_file.card import DTYPES
+from mlplugins.model_file.precision import DTYPES
 from mlplugins.model_file.tables import tabulated
 from mlplugins.model_file.write import save
 from mlplugins.models.capabilities import unfused_degree
