@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from mlplugins import finetune
 from mlplugins.checkpoints import nequix
 from mlplugins.cli.main import main
 from mlplugins.engines.lammps import single_point
@@ -119,3 +122,31 @@ def test_a_task_is_refused(tmp_path, capsys):
     words = ["-o", str(tmp_path / "m.pt"), "--task", "PBE"]
     assert main(["convert", str(DATA / "nequix_norm.nqx"), *words]) == 2
     assert "a format without heads" in capsys.readouterr().err
+
+
+def test_fine_tuning_a_converted_model(tmp_path):
+    """The training errors fall; layer norm and readout are trained with the rest."""
+    base = tmp_path / "m.pt"
+    assert main(["convert", str(DATA / "nequix_norm.nqx"), "-o", str(base)]) == 0
+    model, frames = artifact.load(base), []
+    for k in range(6):
+        atoms = structures("nequix_norm")[0]
+        atoms.rattle(0.05, seed=k)
+        found = model.evaluate([atoms])[0]
+        atoms.calc = SinglePointCalculator(atoms, energy=found.energy, forces=1.5 * found.forces)
+        frames.append(atoms)
+    write(tmp_path / "frames.extxyz", frames)
+    content = {
+        "data": {"train": str(tmp_path / "frames.extxyz"), "validation": 0.2},
+        "base": {"checkpoint": str(base)},
+        "finetune": {"strategy": "full"},
+        "training": {"epochs": 20, "batch_size": 5, "lr": 0.02, "devices": 1},
+    }
+    trained = finetune(content, tmp_path / "run")
+    before = trained.metrics["finetune"]["base_errors"]["train"]["forces"]["rmse_meV_per_A"]
+    assert trained.metrics["train"]["forces"]["rmse_meV_per_A"] < 0.9 * before
+    start = nequix.read(DATA / "nequix_norm.nqx").potential.state_dict()
+    end = trained.potential.state_dict()
+    moved = {name for name, value in start.items() if not torch.equal(value.float(), end[name].float())}
+    assert any("norm" in name for name in moved)
+    assert any("readout" in name for name in moved)
