@@ -69,7 +69,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
         *(("of a structure", text) for text in inputs(record["inputs"])),
         ("accuracy", _accuracy(record["errors"])),
         *[("uncertainty", text) for text in [_uncertainty(record)] if text],
-        ("data", _data(record["data"])),
+        ("data", _data(record["data"]) + _subtracted(record["record"])),
         ("date", record["date"] or UNSTATED),
         ("licence", str(record["licence"] or UNSTATED)),
         ("cite", _list(papers) or UNSTATED),
@@ -151,11 +151,29 @@ def _data(data: dict[str, Any] | None) -> str:
     return "; ".join(texts) or UNSTATED
 
 
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record; empty if it is not there, or is something else."""
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _subtracted(record: dict[str, Any]) -> str:
+    """What was taken off the labels before training, and is therefore missing from the model's energies."""
+    section = _section(_section(_section(record, "configuration"), "data"), "subtract")
+    taken = {key: value for key, value in section.items() if value}
+    words = [
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in taken.items()
+    ]
+    return f"; labels less {', '.join(words)}" if words else ""
+
+
 def _model(record: dict[str, Any]) -> str:
     """The family; of a sum its terms, those without parameters in full; of a committee its members."""
     name = record["family"] or _foreign(record["wraps"])
     if record["parts"]:
         name = parts(record["family"], record["parts"])
+    if _section(record["record"], "hyperparameters").get("zbl") is True:
+        name += " with ZBL"
     made_for = [
         f"{key.replace('_', ' ')} {value if key == 'head' else format(value, 'g')}"
         for key, value in record["made_for"].items()
