@@ -50,7 +50,10 @@ const std::vector<Result> &Evaluator::members(const Graph &graph, const Request 
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);    // as in evaluate()
   State &s = *state_;
   const auto n = static_cast<int64_t>(graph.n_edges);
-  const auto shared = s.to_model(torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble));
+  // the family computes in this precision, whatever metatomic is told of inputs and outputs
+  const auto precision = s.info.dtype == "float32" ? torch::kFloat : torch::kDouble;
+  const auto shared =
+      torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble).to(s.device, precision);
   auto vectors = shared.repeat({count, 1, 1}).requires_grad_(true);    // (count, E, 3)
   const auto species = s.loaded.species_of_number.to(torch::kCPU, torch::kLong);
   const auto method = s.inner.attr("potential").toModule().get_method("members");

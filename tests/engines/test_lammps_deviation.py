@@ -12,6 +12,7 @@ from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, nequip
+from mlplugins.workflows.convert import convert
 from tests.engines.lammps_tools import deck, errors_of, start, velocities
 
 pytestmark = pytest.mark.usefixtures("native_build")
@@ -205,7 +206,9 @@ def test_the_file_grows_and_runs_of_other_kinds_agree(tmp_path, members, togethe
         "timestep 0.002",
         "run 2",
     ]
-    lines = [*head, "write_restart half.restart", *again, *real, *overlay, *respa]
+    convert(together, tmp_path / "single.pt")
+    single = [line.replace(str(together), "single.pt").replace("respa.out", "single.out") for line in respa]
+    lines = [*head, "write_restart half.restart", *again, *real, *overlay, *single, *respa]
     done = start(tmp_path, lines)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
@@ -223,7 +226,9 @@ def test_the_file_grows_and_runs_of_other_kinds_agree(tmp_path, members, togethe
     np.testing.assert_allclose(real[:3], kcal * columns[:3], rtol=1e-5, atol=0)
     scaled, _, _ = expected(frame, members, relative=1.0 / kcal)
     np.testing.assert_allclose(real[3:], scaled[3:], rtol=1e-5, atol=0)
-    table = lammps.read_log(tmp_path / "log.lammps")[-2]
+    rows = np.loadtxt(tmp_path / "single.out", ndmin=2)  # computes in float32
+    np.testing.assert_allclose(rows[0, 1:], columns, rtol=1e-3, atol=0)
+    table = lammps.read_log(tmp_path / "log.lammps")[-3]
     assert table["c_p[4]"][0] == pytest.approx(columns[3], abs=1e-10)
 
 

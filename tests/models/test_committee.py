@@ -119,6 +119,8 @@ def test_a_committee_in_another_precision_and_with_fewer_elements(together, tmp_
     convert(together, tmp_path / "single.pt")
     rounded = load(tmp_path / "single.pt").evaluate([atoms], uncertainty=True)[0]
     assert rounded.uncertainty == pytest.approx(expected.uncertainty, rel=1e-4)
+    for one, member in zip(load(tmp_path / "single.pt").members([atoms]), load(together).members([atoms])):
+        np.testing.assert_allclose(one[0].forces, member[0].forces, rtol=0, atol=1e-4)
 
 
 def test_what_is_no_committee_is_refused(members, together, tmp_path):
