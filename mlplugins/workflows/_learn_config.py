@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlplugins import files
 from mlplugins.config import Count, Positive, Section, Seed, read, validated
+from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.labels import settings_of
 from mlplugins.simulation import config as simulation
@@ -174,6 +175,8 @@ def load(source: Path | str | Mapping[str, Any]) -> LearnConfig:
         ),
     }
     config = config.model_copy(update=update)
+    for structure in config.explore.structures:
+        read_structure(structure)
     for key in ("structure", "model", "seeds"):
         if key in (config.explore.model_extra or {}):
             raise BadInput(f"{where}: 'explore.{key}': the loop sets it; leave it out")

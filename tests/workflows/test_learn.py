@@ -179,6 +179,7 @@ WRONG = {
     "a kind of label": ({"labels": {"kind": "emtt"}}, "did you mean 'emt'"),
     "a store": ({"labels": {"kind": "emt", "store": "x"}}, "labels.store"),
     "the loop's own": ({"explore": {"seeds": [3]}}, "the loop sets it"),
+    "no structure": ({"explore": {"structures": ["no.cif"]}}, "no such structure file"),
     "thresholds that leave nothing": ({"explore": {"stop_above": 0.05}}, "no frame would be a candidate"),
 }
 
