@@ -12,6 +12,9 @@ from mlplugins.errors import BadInput
 
 KELVIN = re.compile(r"(?<![\dA-Za-z.])(\d{2,4})_?K(?![A-Za-z])|(?<![A-Za-z])[Tt]_?=?(\d{3,4})(?!\d)")
 
+ROUNDED_K = 1.0
+"""298.15 K is called 298."""
+
 
 class Repeats:
     """The runs read so far."""
@@ -44,11 +47,13 @@ def other_temperature(names: Sequence[str], temperature_k: float) -> str:
     "runs: 'runs/Li6PS5Cl_600K_a.dump' is called after 600 K, its temperature is 700 K: which is right?"
     >>> other_temperature(["600K/md.dump"], 600.0), other_temperature(["md-300-600K.dump"], 300.0)
     ('', '')
+    >>> other_temperature(["md_298K.dump"], 298.15)
+    ''
     """
     for name in names:
         for part in (Path(name).name, Path(name).parent.name):
             said = {a or b for a, b in KELVIN.findall(part)}
-            if f"{temperature_k:g}" in re.findall(r"\d+", part):
+            if any(abs(float(number) - temperature_k) < ROUNDED_K for number in re.findall(r"\d+", part)):
                 break
             if len(said) == 1:
                 return (

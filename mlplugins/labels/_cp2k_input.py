@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ase import Atoms
 
 from mlplugins.errors import BadInput
+from mlplugins.structures import state
 
 
 @dataclass
@@ -102,7 +103,7 @@ def single_point(text: str, where: str, atoms: Atoms, changes: Mapping[str, obje
     Args:
         text: the user's input.
         where: its name, for messages.
-        atoms: in their order; with `charge` or `multiplicity` in `info`, also these are set.
+        atoms: in their order; a charge or spin multiplicity in `info` is set, too.
         changes: keywords with other values, by `SECTION/…/KEYWORD`.
 
     Raises:
@@ -132,9 +133,12 @@ def single_point(text: str, where: str, atoms: Atoms, changes: Mapping[str, obje
     subsys.drop("COORD")
     rows = [f"{symbol} {_row(place)}" for symbol, place in zip(atoms.symbols, atoms.positions)]
     subsys.items.append(InputSection("COORD", list(rows)))
-    for key in ("charge", "multiplicity"):
-        if key in atoms.info:
-            root.set(f"FORCE_EVAL/DFT/{key.upper()}", int(atoms.info[key]))
+    for keyword, name in (("CHARGE", state.CHARGE), ("MULTIPLICITY", state.SPIN)):
+        electrons = state.stated(atoms.info, name)
+        if electrons is not None:
+            if electrons != round(electrons):
+                raise BadInput(f"{where}: {name} {electrons:g}; CP2K takes whole numbers")
+            root.set(f"FORCE_EVAL/DFT/{keyword}", round(electrons))
     for path, value in changes.items():
         root.set(path, value)
     return "\n".join(root.lines()) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shlex
@@ -29,7 +30,9 @@ from mlplugins.observer import SILENT, Observer
 from mlplugins.structures import dataset
 
 EXPECTED = "keys such as kind, timeout and parallel"
-SCRIPT, PENDING = "submit.sh", "pending.txt"
+SCRIPT = "submit.sh"
+KEPT = ("config_type",)
+"""Entries of the input's `info` that the output has, too; others may be labels of another code."""
 WORKER = (sys.executable, "-m", "mlplugins.labels._worker")
 POLL_S = 0.1
 BY_HAND = "files"
@@ -104,7 +107,8 @@ def label(
     structures = _frames(frames)
     place = LabelStore(_place(settings, store, output, base))
     place.open(settings)
-    names = list(dict.fromkeys(place.add(atoms) for atoms in structures))
+    added = [place.add(atoms) for atoms in structures]
+    names = list(dict.fromkeys(added))
     if len(names) < len(structures):
         observer.note(f"{len(structures) - len(names)} structures are there twice and are labelled once")
     attempts = 1 + len(settings.retries)
@@ -119,6 +123,10 @@ def label(
     elif pending:
         _compute(place, names, pending, settings, observer)
     found = _collected(place, names, settings, script)
+    given = dict(zip(reversed(added), reversed(structures)))
+    for atoms in found.frames:
+        info = given[atoms.info["label_hash"]].info
+        atoms.info |= {key: info[key] for key in KEPT if key in info}
     if output is not None and not found.waiting:
         found.write(output)
     return found
@@ -198,17 +206,18 @@ def _compute(
 
 def _write_script(store: LabelStore, pending: Sequence[str], settings: LabelSettings) -> Path:
     """A job array; each job labels its part."""
-    files.write_text(store.path / PENDING, "\n".join(pending) + "\n")
+    text = "\n".join(pending) + "\n"
+    listed = f"pending_{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"  # jobs in the queue keep theirs
+    files.write_text(store.path / listed, text)
     of = min(settings.jobs or 1, len(pending))
     command = settings.job()
     if command is None:
-        work = f'exec {shlex.join([*WORKER, str(store.path), PENDING])} "$part" {of}\n'
+        work = f'exec {shlex.join([*WORKER, str(store.path), listed])} "$part" {of}\n'
     else:
         each = shlex.join(["sh", "-c", command])
         work = f"cd {shlex.quote(str(store.path))} || exit 1\n"
-        work += (
-            f'sed -n "$((part + 1))~{of}p" {PENDING} | while read -r name; do (cd "$name" && {each}); done\n'
-        )
+        each = f'(cd "$name" && {each}) < /dev/null'  # srun and mpirun would read the list to its end
+        work += f'sed -n "$((part + 1))~{of}p" {listed} | while read -r name; do {each}; done\n'
     head = f"#!/bin/sh\n#SBATCH --array=0-{of - 1}\n# add partition, account and time limit\n"
     files.write_text(store.path / SCRIPT, f"{head}part=${{SLURM_ARRAY_TASK_ID:-${{1:-0}}}}\n{work}")
     return store.path / SCRIPT

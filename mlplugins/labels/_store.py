@@ -29,7 +29,7 @@ from ase import Atoms
 from mlplugins import files
 from mlplugins.errors import BadInput
 from mlplugins.labels._contract import LabelSettings, settings_of
-from mlplugins.structures import extxyz
+from mlplugins.structures import extxyz, state
 
 SETTINGS, STRUCTURE, LABEL, FAILED, OUTCOME, LOCK = (
     "labels.json",
@@ -41,8 +41,6 @@ SETTINGS, STRUCTURE, LABEL, FAILED, OUTCOME, LOCK = (
 )
 PLACES = 8
 """Decimals of the lengths, in Å, that files of extended xyz hold; structures that agree in them are one."""
-STATES = ("charge", "spin", "multiplicity")
-"""What of `atoms.info` is part of a structure."""
 
 
 class LabelStore:
@@ -94,7 +92,7 @@ class LabelStore:
         path = self.path / name / STRUCTURE
         if not path.is_file():
             plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            plain.info |= {key: atoms.info[key] for key in STATES if key in atoms.info}
+            plain.info |= state.entries(atoms.info)
             _write_frame(path, plain)
         return name
 
@@ -170,6 +168,9 @@ class LabelStore:
 def fingerprint(atoms: Atoms) -> str:
     """Name of a structure: a hash of its elements, positions, cell, periodicity, charge and spin.
 
+    Raises:
+        BadInput: a charge or spin that is no number, or is said twice and differs.
+
     >>> a = Atoms("Cu", positions=[[0, 0, 1.0]])
     >>> b = Atoms("Cu", positions=[[0, 0, 1.0 + 1e-12]])
     >>> fingerprint(a) == fingerprint(b), len(fingerprint(a))
@@ -179,8 +180,9 @@ def fingerprint(atoms: Atoms) -> str:
     for lengths in (atoms.positions, atoms.cell.array):
         digest.update(np.rint(np.asarray(lengths) * 10**PLACES).astype(np.int64).tobytes())
     digest.update(np.asarray(atoms.pbc, dtype=bool).tobytes())
-    states = {key: float(atoms.info[key]) for key in STATES if atoms.info.get(key) is not None}
-    digest.update(json.dumps(states, sort_keys=True).encode())
+    states = {name: state.stated(atoms.info, name) for name in state.NAMES}
+    said = {name: value for name, value in states.items() if value is not None}
+    digest.update(json.dumps(said, sort_keys=True).encode())
     return digest.hexdigest()[:20]
 
 

@@ -15,6 +15,7 @@ from mlplugins.config import Positive
 from mlplugins.errors import BadInput
 from mlplugins.labels._contract import CodeResult, LabelFailed, LabelSettings, require_program, run_program
 from mlplugins.labels.command import read
+from mlplugins.structures import state
 
 INPUT, OUTPUT = "label.pwi", "label.pwo"
 CONVERGED, NOT_CONVERGED, DONE = "convergence has been achieved", "convergence NOT achieved", "JOB DONE."
@@ -66,6 +67,7 @@ def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
     missing = sorted(set(atoms.get_chemical_symbols()) - set(settings.pseudopotentials))
     if missing:
         raise LabelFailed(f"'pseudopotentials' has no {', '.join(missing)}")
+    _require_charge(state.of(atoms.info).charge, settings)
     fixed = {"calculation": "scf", "tprnfor": True, "tstress": bool(atoms.pbc.all()), "outdir": "./out"}
     sections = {**settings.input_data}
     sections["control"] = {**sections.get("control", {}), **fixed, "pseudo_dir": settings.pseudo_dir}
@@ -85,6 +87,16 @@ def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
     require_converged(text, status)
     version = _VERSION.search(text)
     return read(path, atoms, f"Quantum ESPRESSO {version.group(1) if version else ''}".strip())
+
+
+def _require_charge(charge: float, settings: Settings) -> None:
+    """Refuse a structure of another charge than the input is for."""
+    given = float(settings.input_data.get("system", {}).get("tot_charge", 0.0))
+    if charge != given:
+        raise LabelFailed(
+            f"the structure has a charge of {charge:g}, 'tot_charge' of 'input_data' is {given:g}; label "
+            "structures of each charge with an input of their own"
+        )
 
 
 def require_converged(text: str, status: int = 0) -> None:

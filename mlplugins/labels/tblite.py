@@ -12,6 +12,7 @@ from mlplugins.config import Count, Positive
 from mlplugins.errors import needed
 from mlplugins.labels._contract import CodeResult, LabelSettings
 from mlplugins.labels.calculator import labelled
+from mlplugins.structures import state
 
 
 class Settings(LabelSettings):
@@ -36,16 +37,17 @@ class Settings(LabelSettings):
 
 
 def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
-    """Label one structure; `charge` and `multiplicity` of its `info` are used."""
+    """Label one structure of the charge and multiplicity that its `info` says."""
     from tblite.ase import TBLite
 
-    states = {key: atoms.info[key] for key in ("charge", "multiplicity") if key in atoms.info}
+    electrons = state.of(atoms.info)
     calculator = TBLite(
         method=settings.method,
         accuracy=settings.accuracy,
         electronic_temperature=settings.electronic_temperature,
         max_iterations=settings.max_iterations,
         verbosity=0,
-        **states,
+        charge=electrons.charge,
+        multiplicity=round(electrons.spin_multiplicity),
     )
     return labelled(calculator, atoms, f"{settings.method} (tblite {version('tblite')})")

@@ -17,12 +17,13 @@ from ase.neighborlist import neighbor_list
 
 from mlplugins import engines, files
 from mlplugins.dynamics.settings import label as printed
+from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.observer import Observer
 from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation import config as simulation
 from mlplugins.simulation.plan import plan
-from mlplugins.structures import dataset
+from mlplugins.structures import dataset, state
 from mlplugins.workflows._learn_config import LearnConfig
 from mlplugins.workflows._learn_files import read_frames, read_json, write_frames
 from mlplugins.workflows._learn_judge import Judge
@@ -105,12 +106,13 @@ def _segment(scene: Scene, judge: Judge, name: str, content: dict[str, Any]) -> 
     config = simulation.parse({**content, "model": str(scene.models[0])}, "explore")
     campaign = plan(config, work)
     [outcome] = campaigns.run(campaign)
+    electrons = state.entries(read_structure(config.structure).info)
     trajectories = engines.load(config.engine).trajectories(campaign.runs[0])
     frames = [atoms for path in trajectories if path.is_file() for atoms in _frames(path)]
     frames = frames[1:] or frames  # the first is where the segment began, the same in every round
     kept, halted, above = [], "", 0
     for number, atoms in enumerate(frames):
-        plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=electrons)
         nearest = closest([plain])
         if nearest < CLOSER * scene.closest:
             halted = f"two atoms {nearest:.2f} Å apart at frame {number}"

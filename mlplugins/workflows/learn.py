@@ -135,8 +135,11 @@ def _enough(config: LearnConfig, done: Sequence[dict[str, Any]]) -> str:
 
 def _inside(record: dict[str, Any]) -> bool:
     """Whether the exploration met nothing unknown, by what the models and the labels say."""
-    sure = not record["halted"] and record["n_above"] <= INSIDE * record["n_frames"]
-    return sure and (record["surprise"] is None or record["surprise"]["worst_rms_eV_A"] <= record["target"])
+    if record["halted"] or record["n_above"] > INSIDE * record["n_frames"]:
+        return False
+    if record["surprise"] is None:
+        return not record["n_chosen"]  # labels that all failed say nothing
+    return bool(record["surprise"]["worst_rms_eV_A"] <= record["target"])
 
 
 def _require_labels(loop: Loop, record: dict[str, Any]) -> None:

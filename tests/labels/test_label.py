@@ -18,8 +18,10 @@ from ase.io import read, write
 
 from mlplugins.cli import main
 from mlplugins.errors import BadInput
-from mlplugins.labels import label
+from mlplugins.labels import espresso, fingerprint, label
+from mlplugins.labels._contract import LabelFailed
 from mlplugins.labels._store import LabelStore
+from mlplugins.structures import state
 from tests import warm
 
 EMT_KIND = {"kind": "emt"}
@@ -183,6 +185,41 @@ def test_jobs_of_a_scheduler(tmp_path):
     subprocess.run(["sh", str(found.script), "1"], check=True, env=os.environ)
     rest = label(frames, {**EMT_KIND, "jobs": 2}, store=tmp_path)
     assert (len(rest.frames), rest.waiting) == (1, 2)
+    subprocess.run(["sh", str(rest.script), "0"], check=True, env=os.environ)
+    assert label(frames, {**EMT_KIND, "jobs": 2}, store=tmp_path).waiting == 1
+
+
+def test_a_job_labels_all_of_its_part(tmp_path):
+    """Also with a launcher that reads its standard input, as srun and mpirun do, and after another call."""
+    frames = _copper(3)
+    copy = "cat > /dev/null; echo 0 > result.extxyz"
+    settings = {"kind": "files", "command": copy, "jobs": 1}
+    found = label(frames, settings, store=tmp_path / "store")
+    script = found.script.read_text()
+    label(frames[:1], settings, store=tmp_path / "store")
+    subprocess.run(["sh", "-c", script, "job"], check=True, env=os.environ)
+    assert len(list((tmp_path / "store").glob("*/result.extxyz"))) == 3
+
+
+def test_charge_and_spin_by_any_name_are_part_of_a_structure(tmp_path):
+    one, other, wrong = _copper(1) + _copper(1) + _copper(1)
+    one.info |= {"total_charge": 1, "spin": 2, "config_type": "ion"}
+    other.info |= {"charge": -1}
+    wrong.info |= {"charge": 1, "total_charge": 2}
+    assert fingerprint(one) != fingerprint(other)
+    [labelled] = label([one], EMT_KIND, tmp_path / "out.extxyz", tmp_path / "store").frames
+    assert state.of(labelled.info) == state.ElectronicState(1.0, 2.0)
+    assert read(tmp_path / "out.extxyz").info["config_type"] == "ion"
+    with pytest.raises(BadInput, match="charge 1, total_charge 2: expected one"):
+        label([wrong], EMT_KIND, store=tmp_path / "store")
+
+
+def test_espresso_is_for_one_charge(tmp_path):
+    [ion] = _copper(1)
+    ion.info["charge"] = 1
+    settings = espresso.Settings(kind="espresso", pseudo_dir=".", pseudopotentials={"Cu": "Cu.upf"})
+    with pytest.raises(LabelFailed, match="charge of 1, 'tot_charge' of 'input_data' is 0"):
+        espresso.compute(settings, ion, tmp_path)
 
 
 def test_another_model_labels(tmp_path):

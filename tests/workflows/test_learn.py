@@ -226,6 +226,9 @@ def test_why_it_is_over(tmp_path):
     assert module._enough(config, [sure, {**sure, "halted": 1}]) == ""
     assert module._enough(config, [sure, {**sure, "n_above": 3}]) == ""
     assert "60 labels" in module._enough(config, [{**wrong, "n_chosen": 30}] * 2)
+    failed = {**sure, "surprise": None}
+    assert module._enough(config, [failed, failed]) == ""
+    assert "2 rounds in a row" in module._enough(config, [{**failed, "n_chosen": 0}] * 2)
     assert "9 rounds" in module._enough(config, [wrong] * 9)
 
 
