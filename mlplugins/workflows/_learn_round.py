@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mlplugins import files, training
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, RunFailed
 from mlplugins.labels import Labelled, LabelStore, fingerprint, label, settings_of
 from mlplugins.observer import SILENT, Observer
 from mlplugins.structures import dataset, selection
@@ -27,6 +27,7 @@ from mlplugins.workflows.uncertainty import uncertainty
 SHARE = 10
 """Every tenth label of a round, and at least one, is set aside where there is no test set; of the start two:
 what is met by exploring has to be among the frames that calibrate."""
+ASIDE_OF_START = 2
 LEFT_OUT = 5
 """A member of a committee leaves out every fifth frame, another fifth than the next one."""
 VALIDATION = 0.2
@@ -70,10 +71,26 @@ class Waiting(Exception):
 
 
 def start_frames(loop: Loop) -> tuple[list[Atoms], list[Atoms]]:
-    """Frames of the start and of the test, without labels; given labels of the start go into the store."""
+    """Frames of the start and of the test.
+
+    Raises:
+        BadInput: too few to learn from.
+    """
     start = [atoms for atoms, _ in dataset.frames(loop.config.start.frames)]
     test = [atoms for atoms, _ in dataset.frames(loop.config.test)] if loop.config.test else []
+    found = len({*map(fingerprint, start)} - {*map(fingerprint, test)}) - (0 if test else ASIDE_OF_START)
+    if found < _fewest(loop.config):
+        raise BadInput(
+            f"'start.frames': {max(found, 0)} different frames to learn from"
+            + ("" if test else f", once {ASIDE_OF_START} are set aside")
+            + f"; expected at least {_fewest(loop.config)}: give more frames, or a 'test'"
+        )
     return start, test
+
+
+def _fewest(config: LearnConfig) -> int:
+    """Frames to learn from: what every model holds out has to be there."""
+    return max(2, config.uncertainty.members if config.uncertainty.method == "committee" else 2)
 
 
 def import_labels(loop: Loop, start: Sequence[Atoms]) -> None:
@@ -106,6 +123,7 @@ def sets_of(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atom
 
     Raises:
         Waiting: some of them are labelled elsewhere, and are not there yet.
+        RunFailed: so many labels failed that nothing can be learned, or judged.
     """
     groups = [list(start)]
     for before in range(number):
@@ -120,11 +138,17 @@ def sets_of(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atom
     train: list[Atoms] = []
     for k, group in enumerate(groups):
         names = [n for n in dict.fromkeys(map(fingerprint, group)) if n in by_name and n not in aside]
-        count = 0 if test else max(len(names) // SHARE, 1 if k else 2)
+        count = 0 if test else max(len(names) // SHARE, 1 if k else ASIDE_OF_START)
         chosen = set(sorted(names)[:count])
         held += [by_name[name] for name in names if name in chosen]
         train += [by_name[name] for name in names if name not in chosen]
         aside |= set(names)
+    if not held or len(train) < _fewest(loop.config):
+        reason = f"; {len(found.failed)} failed, e.g. {found.failed[-1]['reason']}" if found.failed else ""
+        raise RunFailed(
+            f"{len(train)} labelled frames to learn from and {len(held)} set aside, expected at least "
+            f"{_fewest(loop.config)} and 1{reason}: mend the settings of 'labels' or add 'retries'"
+        )
     return Sets(train, held)
 
 

@@ -78,7 +78,8 @@ def learn(
         observer: told of the progress.
 
     Raises:
-        BadInput: a wrong configuration, or another one than the folder was begun with.
+        BadInput: a wrong configuration, another one than the folder was begun with, or too few frames at the
+            start.
         RunFailed: most labels of a round failed.
 
     The page docs/learn.md has an example that is run by the tests.
@@ -88,9 +89,9 @@ def learn(
     files.require_writable(folder, "directory", folder=True)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        keep(settings, folder)
         loop = Loop(settings, folder, observer)
         start, test = rounds.start_frames(loop)
+        keep(settings, folder)
         if settings.start.labelled:
             rounds.import_labels(loop, start)
         done: list[dict[str, Any]] = []

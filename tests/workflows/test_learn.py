@@ -214,6 +214,34 @@ def test_most_labels_failing_ends_the_loop(tmp_path):
     module._require_labels(loop, {"round": 3, "failed": failed, "n_chosen": 12})
 
 
+def test_too_few_frames_are_refused(tmp_path):
+    """Before anything is recorded; and too few labels, with the reason of those that failed."""
+    content = _config(tmp_path)
+    few = {**content, "start": {"frames": str(tmp_path / "start.extxyz@:3")}}
+    with pytest.raises(BadInput, match="1 different frames to learn from, once 2 are set aside; .* least 2"):
+        learn(few, tmp_path / "loop")
+    assert not (tmp_path / "loop" / "learn.json").exists()
+    wrong = {**content, "labels": {"kind": "emt", "max_force": 1e-3}}
+    with warm.starts(), pytest.raises(RunFailed, match="0 labelled frames .* 6 failed, e.g. a force of"):
+        learn(wrong, tmp_path / "loop")
+
+
+def test_frames_of_an_ion_are_labelled_as_an_ion(tmp_path):
+    """The charge of a structure is that of the frames that are explored from it."""
+    content = _config(tmp_path, until={"expected_error": 0.1, "rounds": 1})
+    content["explore"] |= {"steps": 20, "segments": 2}
+    for name in ("start", "cu"):
+        frames = read(tmp_path / f"{name}.extxyz", ":")
+        for atoms in frames:
+            atoms.info["charge"] = 1
+        write(tmp_path / f"{name}.extxyz", frames)
+    with warm.starts():
+        learn(content, tmp_path / "loop")
+    labels = [read(path) for path in (tmp_path / "loop" / "labels").glob("*/label.extxyz")]
+    assert len(labels) > 6
+    assert all(atoms.info["charge"] == 1 for atoms in labels)
+
+
 def test_why_it_is_over(tmp_path):
     """Sure by what the models say, by what the labels say, and twice."""
     config = load(_config(tmp_path, until={"expected_error": 0.1, "rounds": 9, "labels": 60}))
