@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms, units
 from ase.neighborlist import neighbor_list
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, committee
 from mlplugins.engines.ase.heat_flux import heat_fluxes
 from mlplugins.errors import BadInput
 
@@ -70,6 +70,16 @@ def test_of_a_trajectory_and_of_a_committee(argon_committee):
         heat_fluxes([frames[0], crystal(1)], MLCalculator(argon_committee))
     with pytest.raises(BadInput, match="one frame or more"):
         heat_fluxes([], MLCalculator(argon_committee))
+
+
+def test_a_file_counts_as_often_as_it_has_members(tmp_path, argon_committee):
+    """Flux and Hessian, as energies and forces do."""
+    committee(argon_committee[:2], tmp_path / "two.pt")
+    separate = MLCalculator(argon_committee)
+    mixed = MLCalculator([tmp_path / "two.pt", argon_committee[2]])
+    atoms = moving(crystal(1))
+    np.testing.assert_allclose(mixed.heat_flux(atoms), separate.heat_flux(atoms), rtol=1e-9)
+    np.testing.assert_allclose(mixed.get_hessian(atoms), separate.get_hessian(atoms), rtol=0, atol=1e-12)
 
 
 def test_what_has_no_flux_is_refused(tmp_path, argon_model):

@@ -241,11 +241,11 @@ class MLCalculator(Calculator):
                 f"{self!r}: baseline=True, but this calculator leaves the composition energies out"
             )
         velocities, masses = atoms.get_velocities(), atoms.get_masses()
-        members = [
+        of_files = [
             artifact.heat_flux(atoms, velocities, masses, baseline, self._lists)
             for artifact in self._artifacts
         ]
-        return HeatFlux(*np.mean(members, axis=0))
+        return HeatFlux(*self._mean(of_files))
 
     def get_hessian(self, atoms: Atoms) -> np.ndarray:
         """Second derivatives of the energy, (N, 3, N, 3), eV/Å², without finite differences.
@@ -270,9 +270,14 @@ class MLCalculator(Calculator):
         >>> MLCalculator(file).get_hessian(dimer)[0, 2, 1, 2].round(4)
         np.float64(-57.1464)
         """
-        members = [artifact.hessian(atoms, self._lists) for artifact in self._artifacts]
-        mean: np.ndarray = np.mean(members, axis=0)
+        mean = self._mean([artifact.hessian(atoms, self._lists) for artifact in self._artifacts])
         return mean.reshape(len(atoms), 3, len(atoms), 3)
+
+    def _mean(self, of_files: Sequence[Any]) -> np.ndarray:
+        """Over all models: a file counts as often as it has members."""
+        weights = [artifact.n_members for artifact in self._artifacts]
+        mean: np.ndarray = np.average(of_files, axis=0, weights=weights)
+        return mean
 
     @property
     def atoms(self) -> Atoms | None:
