@@ -288,6 +288,8 @@ class Artifact:
             why = (
                 "mlplugins did not write this model (or a wrapper changes it), so its energy cannot be split"
             )
+        elif self.non_conservative:
+            why = "its direct forces are no derivatives of the energy: leave non_conservative out"
         elif self.molecular:
             why = "its energy is one of the whole molecule, without energies of atoms"
         elif messages and (self.n_layers or 1) > 1 and self.exchange_width == 0:

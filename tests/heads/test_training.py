@@ -111,6 +111,8 @@ def test_engines_agree(trained):
     forces = direct.get_property("forces", atoms)
     np.testing.assert_allclose(forces, results.get("direct_forces"), rtol=0, atol=1e-13)
     assert np.abs(forces - atoms.get_forces()).max() > 1e-4  # of another origin
+    with pytest.raises(BadInput, match="direct forces are no derivatives of the energy: leave non_conserv"):
+        direct.get_hessian(atoms)
     np.testing.assert_allclose(direct.get_property("energy", atoms), results.energy, rtol=0, atol=1e-12)
     output = {"mlplugins::dipole": ModelOutput(unit="Debye", sample_kind="system")}
     other = MetatomicCalculator(str(model), additional_outputs=output, non_conservative="forces")

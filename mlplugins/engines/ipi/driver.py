@@ -124,7 +124,7 @@ class MLDriver(Dummy_driver):
     def _keywords(self) -> dict[str, float]:
         """What the models are given of the whole structure, defaults included."""
         taken = {name for artifact in self.artifacts for name in artifact.inputs}
-        return states.keywords(states.of(self.info)._asdict(), taken)
+        return states.keywords(states.of(self.info)._asdict(), taken) if taken else {}
 
     def describe(self, where: str = "") -> str:
         """Model, precision, device, atoms and periodicity in words, with `where` in between."""
