@@ -99,6 +99,14 @@ double positive(const std::string &keyword, const std::string &value)
   return result;
 }
 
+double multiplicity(const std::string &value)
+{
+  const double result = number("spin", value);
+  if (result < 1.0 || result != std::round(result))
+    refuse_value("spin", "the multiplicity 2S + 1, a whole number from 1 on", value);
+  return result;
+}
+
 int steps(const std::string &value)
 {
   if (value.empty() || value.size() > 9 || value.find_first_not_of("0123456789") != std::string::npos)
@@ -132,7 +140,7 @@ const std::map<std::string, Handler> &handlers()
       {"atom_baseline", [](Settings &s, const std::string &v) { s.atom_baseline = parse_choice("atom_baseline", v); }},
       {"exclusions", [](Settings &s, const std::string &v) { s.allow_exclusions = parse_exclusions(v); }},
       {"charge", [](Settings &s, const std::string &v) { s.charge = number("charge", v); }},
-      {"spin", [](Settings &s, const std::string &v) { s.spin = number("spin", v); }},
+      {"spin", [](Settings &s, const std::string &v) { s.spin = multiplicity(v); }},
       {"drive", [](Settings &s, const std::string &v) { s.drive_first = parse_drive(v); }},
       {"out_file", [](Settings &s, const std::string &v) { deviation(s, "out_file").file = v; }},
       {"out_freq", [](Settings &s, const std::string &v) { deviation(s, "out_freq").every = steps(v); }},

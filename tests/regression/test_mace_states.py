@@ -13,6 +13,9 @@ from mlplugins.engines import lammps
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.errors import BadInput, MlpluginsError
 from mlplugins.model_file.artifact import load
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones
 from mlplugins.workflows.convert import Variant
 
 from .stored import structures
@@ -90,6 +93,12 @@ def test_ipi_takes_the_state_of_the_template_or_of_options(model, cases, tmp_pat
         assert potential == pytest.approx(energy * unit_to_internal("energy", "electronvolt", 1.0), rel=1e-10)
     with pytest.raises(BadInput, match="charge is 5, and the model knows whole numbers from -2 to 2"):
         MLDriver(model=str(model), template=str(tmp_path / "plain.xyz"), charge=5)
+    atoms.info = {"spin": "up"}  # for models that take a spin only
+    write(tmp_path / "words.extxyz", atoms)
+    card = ModelCard("lennard-jones", sorted({*atoms.symbols}), [0.0] * len({*atoms.symbols}))
+    save(lennard_jones.Model(card.elements, lennard_jones.Hyperparameters()), tmp_path / "lj.pt", card)
+    driver = MLDriver(model=str(tmp_path / "lj.pt"), template=str(tmp_path / "words.extxyz"))
+    assert "spin" not in driver.describe()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +108,8 @@ def test_ipi_takes_the_state_of_the_template_or_of_options(model, cases, tmp_pat
         ({"charge": 0.5}, "its charge is 0.5, and the model knows whole numbers"),
         ({"charge": "minus one"}, "charge: expected one number for the structure, got 'minus one'"),
         ({"spin": 2, "multiplicity": 3}, "spin 2, multiplicity 3: expected one spin multiplicity"),
+        ({"spin": 0}, r"its spin is 0: expected the multiplicity 2S \+ 1"),
+        ({"spin": 1.5}, "its spin is 1.5: expected the multiplicity"),
     ],
 )
 def test_states_that_the_model_cannot_take_are_refused(model, cases, state, text):
@@ -131,3 +142,7 @@ def test_lammps_refuses_what_the_model_does_not_know(model, cases):
         MlpluginsError, match=r"keyword 'charge': the model knows whole numbers from -2 to 2, got 3"
     ):
         lammps.evaluate_all(model, [cases[0][0]], keywords="charge 3")
+    with pytest.raises(
+        MlpluginsError, match=r"keyword 'spin': expected the multiplicity 2S \+ 1, .* got '0'"
+    ):
+        lammps.evaluate_all(model, [cases[0][0]], keywords="spin 0")
