@@ -56,6 +56,9 @@ void Committee::combine(const ModelInfo &other)
     info_.composition = mean;
   }
   info_.n_members = all;
+  if (info_.energy_output.empty()) info_.energy_output = other.energy_output;
+  for (const auto &input : other.inputs)
+    if (std::find(info_.inputs.begin(), info_.inputs.end(), input) == info_.inputs.end()) info_.inputs.push_back(input);
   for (const auto &reference : other.references)
     if (std::find(info_.references.begin(), info_.references.end(), reference) == info_.references.end())
       info_.references.push_back(reference);

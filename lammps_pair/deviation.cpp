@@ -18,6 +18,13 @@ using namespace LAMMPS_NS;
 
 namespace mlplugins {
 
+namespace {
+
+constexpr double ROUNDING = 1e-6;    // relative differences of forces that are those of single precision
+constexpr double ZERO = 1e-9;        // forces of a perfect crystal, which tell nothing of the models
+
+}    // namespace
+
 Deviation::Deviation(LAMMPS *lmp, Pair *pair, const DeviationSettings &settings, int n_models) :
     Pointers(lmp), pair_(pair), settings_(settings), n_models_(n_models), forces_(n_models), virials_(6 * n_models)
 {
@@ -36,6 +43,7 @@ void Deviation::init()
                "number of atoms (reset_atoms id)");
   if (settings_.every == 0 || opened_) return;
   opened_ = true;
+  n_columns_ = atom->natoms;
   if (comm->me != 0) return;
   const bool append = update->beginstep > 0;
   file_ = std::fopen(settings_.file.c_str(), append ? "a" : "w");
@@ -98,6 +106,7 @@ void Deviation::evaluate(const SystemAdaptor &adaptor, bool ghosts)
   for (int n = 0; n < adaptor.n_centers(); n++) {
     const int i = adaptor.atom_of(n);
     const double deviation = of_atoms_[i] = of_atom(i);
+    if (!compared_) compare(i);
     sums[0] += deviation;
     if (deviation > extremes[0]) worst = atom->tag[i];
     extremes[0] = std::max(extremes[0], deviation);
@@ -138,11 +147,59 @@ void Deviation::add_virials(double n_atoms)
   columns_[2] = std::sqrt(squares / 9.0);
 }
 
+/// Keep the largest difference of a force component between any two models, and the largest component.
+void Deviation::compare(int i)
+{
+  const int width = n_models_ + 1;
+  differences_.resize(static_cast<std::size_t>(n_models_) * width, 0.0);
+  for (int m = 0; m < n_models_; m++)
+    for (std::size_t k = 3 * static_cast<std::size_t>(i); k < 3 * static_cast<std::size_t>(i) + 3; k++) {
+      for (int n = 0; n < m; n++) {
+        auto &largest = differences_[m * width + n];
+        largest = std::max(largest, std::fabs(forces_[m][k] - forces_[n][k]));
+      }
+      auto &largest = differences_[m * width + n_models_];
+      largest = std::max(largest, std::fabs(forces_[m][k]));
+    }
+}
+
+std::string Deviation::copies()
+{
+  if (compared_) return "";
+  const int width = n_models_ + 1;
+  differences_.resize(static_cast<std::size_t>(n_models_) * width, 0.0);    // no atoms on this rank
+  MPI_Allreduce(MPI_IN_PLACE, differences_.data(), n_models_ * width, MPI_DOUBLE, MPI_MAX, world);
+  std::string same;
+  for (int m = 0; m < n_models_; m++) {
+    const double largest = differences_[m * width + n_models_];
+    compared_ = compared_ || largest > ZERO;
+    for (int n = 0; n < m && largest > ZERO; n++)
+      if (differences_[m * width + n] <= ROUNDING * largest) {
+        same += fmt::format("{}{} = {}", same.empty() ? "" : ", ", n + 1, m + 1);
+        break;
+      }
+  }
+  differences_.clear();
+  return same;
+}
+
+/// Fixes that insert and delete atoms change their number and leave gaps among the IDs.
+void Deviation::require_columns() const
+{
+  const bool consecutive = atom->tag_consecutive() != 0;
+  if (consecutive && atom->natoms == n_columns_) return;
+  error->all(FLERR, "Pair style mlplugins: keyword atomic: '{}' has one column for each of {} atoms, but at step {} "
+             "there are {}{}; leave the keyword out where atoms are inserted or deleted (fix pair has the deviations)",
+             settings_.file, n_columns_, update->ntimestep, atom->natoms,
+             consecutive ? "" : ", with gaps among their IDs");
+}
+
 /// A row that repeats the last one (the first step of a further run) is left out.
 void Deviation::write()
 {
   std::vector<double> of_ids;
   if (settings_.atomic) {
+    require_columns();
     std::vector<double> own(static_cast<std::size_t>(atom->natoms), 0.0);
     of_ids.resize(own.size());
     for (int i = 0; i < atom->nlocal; i++) own[atom->tag[i] - 1] = of_atoms_[i];

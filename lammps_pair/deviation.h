@@ -39,6 +39,8 @@ class Deviation : protected LAMMPS_NS::Pointers {
 
   /// max, min, mean of the virial's, then of the forces' deviations: the columns of the file.
   const double *columns() const { return columns_; }
+  /// Which models gave the same forces, to rounding ("1 = 3"), where forces were seen for the first time; else empty.
+  std::string copies();
   double largest_force() const { return columns_[3]; }
   /// ID of the atom that has it.
   LAMMPS_NS::tagint worst() const { return worst_; }
@@ -61,11 +63,15 @@ class Deviation : protected LAMMPS_NS::Pointers {
   double columns_[N_COLUMNS] = {};
   LAMMPS_NS::tagint worst_ = 0;
   std::FILE *file_ = nullptr;
-  bool opened_ = false;
+  bool opened_ = false, compared_ = false;
+  std::vector<double> differences_;            ///< (models, models + 1) largest of a force, and the largest force
+  LAMMPS_NS::bigint n_columns_ = 0;                       ///< atoms that the file has columns for
   std::string last_row_;
 
   void add_virials(double n_atoms);
   double of_atom(int i) const;
+  void compare(int i);
+  void require_columns() const;
   void write();
 };
 

@@ -104,6 +104,7 @@ void Evaluator::State::take_fast_way(const Entries &entries)
   info.family = entries.family;
   info.exchange_width = entries.exchange_width;
   info.n_members = members_of(inner);
+  if (info.n_members > 1 && settings.drive_first) take_composition_of_first();
   if (!entries.dtype.empty()) info.dtype = entries.dtype;
 }
 

@@ -45,6 +45,14 @@ int members_of(const torch::jit::Module &module)
   return potential.hasattr(N_MEMBERS) ? static_cast<int>(potential.attr(N_MEMBERS).toInt()) : 1;
 }
 
+/// The file has the mean composition energies; where the first member drives, its own count.
+void Evaluator::State::take_composition_of_first()
+{
+  const auto offsets = inner.attr("potential").toModule().attr("offsets").toTensor().to(torch::kCPU, torch::kDouble);
+  const auto species = loaded.species_of_number.to(torch::kCPU, torch::kLong);
+  for (auto &[number, energy] : info.composition) energy += offsets[0][species[number]].item<double>();
+}
+
 const std::vector<Result> &Evaluator::members(const Graph &graph, const Request &request, int count)
 {
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);    // as in evaluate()

@@ -71,6 +71,7 @@ struct Evaluator::State {
   // members of a committee
   std::vector<Result> members;
   torch::Tensor member_energies, member_gradients;    ///< what they point into
+  void take_composition_of_first();
 };
 
 }    // namespace mlplugins

@@ -20,6 +20,7 @@
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "platform.h"
+#include "universe.h"
 #include "update.h"
 #include "utils.h"
 
@@ -135,6 +136,8 @@ void PairMLPlugins::settings(int narg, char **arg)
     comm_forward = comm_reverse = width;
     exchange_ = std::make_unique<mlplugins::LammpsExchange>(comm, this, *adaptor_, width);
   }
+  // every replica has a file of its own, as LAMMPS' logs
+  if (universe->nworlds > 1) settings_->deviation.file += fmt::format(".{}", universe->iworld);
   const int n_models = evaluator_->size();
   const auto &given = settings_->deviation.given;
   if (n_models == 1 && !given.empty())
@@ -345,6 +348,9 @@ void PairMLPlugins::keep_deviations(const std::vector<mlplugins::Result> &result
     scatter(results[m], deviation_->of_model(static_cast<int>(m), std::fabs(energy_unit_)));
   deviation_->evaluate(*adaptor_, mode_ != Mode::fold);
   if (comm->me == 0) std::copy_n(deviation_->columns(), nextra, columns_.begin());
+  if (const auto same = deviation_->copies(); comm->me == 0 && !same.empty())
+    error->warning(FLERR, "models of the committee that give the same forces: {}: copies of one model? They narrow the "
+                   "deviation, which is then no measure of errors; expected models trained from different seeds", same);
   if (deviation_->due()) stop_if_above();
 }
 

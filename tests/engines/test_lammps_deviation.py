@@ -248,6 +248,40 @@ def test_a_run_stops_where_the_models_disagree(tmp_path, members):
     assert len(lines_of(tmp_path)) == 2
 
 
+def test_replicas_copies_and_the_zero_of_the_first_model(tmp_path, members, together):
+    """Replicas have a file each; the first of three files and of one file count from its own composition
+    energies; copies are named."""
+    keywords = "drive first baseline off out_file devi.out out_freq 1"
+    head = deck(tmp_path, together, argon())[:-2]
+    lines = [
+        *head,
+        f'variable models world "{" ".join(map(str, members))}" {together}',
+        f"pair_style mlplugins ${{models}} {keywords}",
+        "pair_coeff * * Ar",
+        "thermo_style custom step pe",
+        'thermo_modify format float "%.16g"',
+        "run 0",
+        f"pair_style mlplugins {members[0]} {members[2]} {members[0]} out_freq 0",
+        "pair_coeff * * Ar",
+        "compute p all pair mlplugins",
+        "thermo_style custom step c_p[4]",
+        "run 0",
+    ]
+    done = start(tmp_path, lines, ranks=2, arguments=["-partition", "2x1"])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    logs = [tmp_path / f"log.lammps.{k}" for k in range(2)]
+    energies = [lammps.read_log(log)[0]["PotEng"][0] for log in logs]
+    first = load(members[0]).evaluate([argon()])[0].energy + len(argon())  # composition: -1 eV
+    np.testing.assert_allclose(energies, first, rtol=0, atol=1e-9)
+    assert not (tmp_path / "devi.out").exists()
+    for k, log in enumerate(logs):
+        np.testing.assert_allclose(
+            np.loadtxt(tmp_path / f"devi.out.{k}")[1:], expected(argon(), members)[0], rtol=1e-6
+        )
+        assert "that give the same forces: 1 = 3:" in log.read_text().replace("\n", " ")
+        assert log.read_text().count("copies of one model?") == 1
+
+
 def test_bad_input_is_named(tmp_path, members, together):
     (tmp_path / "folder").mkdir()
     head = deck(tmp_path, together, argon())[:-2]
@@ -275,6 +309,11 @@ def test_bad_input_is_named(tmp_path, members, together):
                 ["pair_coeff * * Ar", "fix d all pair 1 mlplugins deviation 1"],
             ),
             ("element Ar (atom type 1) is not in the model", f"{members[0]} {other}", ["pair_coeff * * Ar"]),
+            (
+                "'gcmc.out' has one column for each of 48 atoms, but at step 1 there are 49",
+                f"{members[2]} {together} atomic out_file gcmc.out out_freq 1",
+                ["pair_coeff * * Ar", "fix g all gcmc 1 9 0 1 1 300 0 0.1 full_energy", "run 1"],
+            ),
             (
                 "needs IDs from 1 to the number of atoms",
                 f"{models} atomic",
