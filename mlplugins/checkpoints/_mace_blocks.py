@@ -20,7 +20,7 @@ from mlplugins.nn.gate import SIGMOID_NORM
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import SILU_NORM, NormedMLP
 from mlplugins.nn.state import StateEmbedding, StateNetwork, StateTable
-from mlplugins.structures.state import CHARGE, SPIN
+from mlplugins.structures.state import CHARGE, SPIN, is_multiplicity
 
 INPUTS = {"total_charge": CHARGE, "total_spin": SPIN}
 """mace-torch's names, and ours. Of a structure that says nothing both packages take 0 and 1."""
@@ -88,6 +88,10 @@ def state_inputs(specs: Mapping[str, Any], fixed: Mapping[str, float]) -> dict[s
             raise BadInput(
                 f"MACE: {option} {value:g} is given, but the model has no embedding of it "
                 f"({', '.join(specs) or 'it has none'}); leave --{option} out"
+            )
+        if INPUTS[name] == SPIN and not is_multiplicity(value):
+            raise BadInput(
+                f"MACE: {name} {value:g}: expected the multiplicity 2S + 1, a whole number from 1 on"
             )
     other = [name for name in specs if name not in INPUTS]
     if other:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplugins.errors import BadInput
 from mlplugins.model_file.structure import Array
 from mlplugins.quantities import Results
 
@@ -81,10 +82,16 @@ class Committee:
             relative: ε, eV/Å: D_i / (|f̄_i| + ε) in place of D_i.
             relative_v: ε, eV per atom: likewise of each component of the virial.
 
+        Raises:
+            BadInput: an ε that is not positive.
+
         >>> members = [Results(0.0, np.array([[x, 0.0, 0.0]]), np.diag([x, 0.0, 0.0])) for x in (1.0, 3.0)]
         >>> combine(members).deviation().columns["max_devi_f"], combine(members).deviation(2.0).devi_f
         (1.0, array([0.25]))
         """
+        for name, value in {"relative": relative, "relative_v": relative_v}.items():
+            if value is not None and not 0 < value < np.inf:
+                raise BadInput(f"model deviation: {name}: expected a positive number, got {value!r}")
         forces = np.stack([member.forces for member in self.members])
         virials = np.array([np.asarray(member.virial, dtype=float).ravel() for member in self.members])
         virials = virials / max(forces.shape[1], 1)

@@ -116,6 +116,15 @@ def ranges(inputs: Mapping[str, tuple[float, float]]) -> dict[str, list[float | 
     return {name: [x if math.isfinite(x) else None for x in ends] for name, ends in inputs.items()}
 
 
+def is_multiplicity(value: float) -> bool:
+    """Whether it can be 2S + 1.
+
+    >>> is_multiplicity(2), is_multiplicity(0), is_multiplicity(1.5)
+    (True, False, False)
+    """
+    return value >= 1 and value == round(value)
+
+
 def outside(state: ElectronicState, known: Mapping[str, tuple[float, float]]) -> str:
     """Why a model with these inputs (lowest and highest value each) cannot take a structure; "" if it can.
 
@@ -126,7 +135,7 @@ def outside(state: ElectronicState, known: Mapping[str, tuple[float, float]]) ->
     """
     for name, (low, high) in known.items():
         value = getattr(state, name)
-        if name == SPIN and (value < 1 or value != round(value)):
+        if name == SPIN and not is_multiplicity(value):
             return f"its spin is {value:g}: expected the multiplicity 2S + 1, a whole number from 1 on"
         if not low <= value <= high or (math.isfinite(low) and value != round(value)):
             words = name.replace("_", " ")

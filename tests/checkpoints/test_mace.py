@@ -193,6 +193,7 @@ def test_charge_and_spin(unpacked):
     assert (source["total_charge"], source["total_spin"]) == (-1.0, 2.0)
     for name, conditions, text in (
         ("charge_spin", {"total_charge": 3}, "total_charge 3: the model knows whole numbers from -2 to 2"),
+        ("charge_spin", {"total_spin": 0}, r"total_spin 0: expected the multiplicity 2S \+ 1"),
         (
             "old",
             {"total_charge": 0},

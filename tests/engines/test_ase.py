@@ -225,6 +225,9 @@ def test_committee(argon_committee):
         [energy, 1.1 * energy, 1.2 * energy], rel=1e-12
     )
     assert calc.calculate_properties(atoms, ["energy"])["energy"] == atoms.get_potential_energy()
+    for name, value in (("relative", 0.0), ("relative", -0.1), ("relative_v", float("inf"))):
+        with pytest.raises(BadInput, match=f"model deviation: {name}: expected a positive number, got"):
+            calc.model_deviation(atoms, **{name: value})
 
 
 def test_copies_of_one_model_are_no_committee(argon_committee, tmp_path):

@@ -192,7 +192,7 @@ class MLCalculator(Calculator):
             relative_v: eV per atom.
 
         Raises:
-            BadInput: one model only.
+            BadInput: one model only; an ε that is not positive.
         """
         self._require_several("model deviation")
         self.get_property("energy", atoms)
