@@ -76,13 +76,14 @@ def _former_figures(folder: Path) -> set[str]:
 
 
 def results_csv(report: Report) -> str:
-    """One line per temperature; D, σ and H of the species with their 95 % limits."""
+    """One line per temperature; D, σ and H with their 95 % limits, and the names of those undetermined."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = ["D_cm2_s", "sigma_tracer_mS_cm", "D_collective_cm2_s", "sigma_collective_mS_cm", "haven_ratio"]
     columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     writer.writerow(
         ["T_K", *columns, "fit_low_ps", "fit_high_ps", "n_ions", "volume_A3", "n_frames", "length_ps"]
+        + ["undetermined"]
     )
     for run in report.runs:
         result = run.diffusion
@@ -90,7 +91,8 @@ def results_csv(report: Report) -> str:
         cells = [text for value in values for text in _cells(value)]
         window = [f"{result.window.low_ps:.6g}", f"{result.window.high_ps:.6g}"]
         size = [run.n_ions, f"{run.volume_a3:.6f}".replace("nan", ""), run.n_frames, f"{run.length_ps:.6g}"]
-        writer.writerow([f"{run.temperature_k:g}", *cells, *window, *size])
+        unknown = [name for name, value in zip(names, values) if value is not None and not value.determined]
+        writer.writerow([f"{run.temperature_k:g}", *cells, *window, *size, " ".join(unknown)])
     return buffer.getvalue()
 
 

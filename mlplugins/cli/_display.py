@@ -61,7 +61,7 @@ class Display:
         first, since = self.begun or (0.0, 0.0)
         if row["epoch"] <= first:
             return ""
-        left = (epochs - row["epoch"]) * (row["seconds"] - since) / (row["epoch"] - first)
+        left = max(0.0, (epochs - row["epoch"]) * (row["seconds"] - since) / (row["epoch"] - first))
         return f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left"
 
 

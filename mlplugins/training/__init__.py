@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mlplugins.training.fit import TrainingObserver
     from mlplugins.training.run import Trained
 
+MEMBER = "member_{}"
+"""Folder of one model in that of a committee."""
+
 
 def train(
     configuration: Path | str | Mapping[str, Any] | Configuration,
@@ -36,7 +39,7 @@ def train(
         The trained potential, and the content of metrics.json as `metrics`.
 
     Raises:
-        BadInput: a wrong configuration, wrong data, or a directory that holds another run.
+        BadInput: a wrong configuration, wrong data, or a directory that holds another run or a committee.
         RunFailed: training diverged, or a file could not be written.
 
     The page docs/training.md has an example that is run by the tests.
@@ -47,6 +50,11 @@ def train(
 
     settings = config.load(configuration)
     folder = ending.output_folder(directory, configuration)
+    if (folder / MEMBER.format(1)).is_dir():
+        raise errors.BadInput(
+            f"'{folder}' holds a committee (`train --committee`), whose model.pt would be replaced: choose "
+            "another output folder (-o), or a folder of one of its members"
+        )
     if isinstance(settings, config.ClosedFormConfiguration):
         trained = solve.train(settings, folder, observer, restart)
     else:

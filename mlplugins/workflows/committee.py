@@ -108,7 +108,8 @@ def train_committee(
         The runs, and the record of `committee`.
 
     Raises:
-        BadInput: fewer than two members, a family solved in closed form, or what `mlplugins.train` refuses.
+        BadInput: fewer than two members, a family solved in closed form, a directory that holds the run of a
+            single model, or what `mlplugins.train` refuses.
         RunFailed: training diverged, or a file could not be written.
     """
     if n_members < 2:
@@ -121,7 +122,12 @@ def train_committee(
             f"committee: '{settings.model.family}' is solved in closed form, and its file holds no weights: "
             "train with several seeds, and give engines the separate files"
         )
-    folders = [Path(directory) / f"member_{k + 1}" for k in range(n_members)]
+    if (Path(directory) / "checkpoint.ckpt").exists():
+        raise BadInput(
+            f"committee: '{directory}' holds the run of a single model, whose model.pt would be "
+            "replaced: choose another output folder (-o)"
+        )
+    folders = [Path(directory) / training.MEMBER.format(k + 1) for k in range(n_members)]
     runs = []
     for k, folder in enumerate(folders):
         member = settings.model_copy(update={"seed": settings.seed + k})

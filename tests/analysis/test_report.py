@@ -22,7 +22,7 @@ from mlplugins.analysis.numbers import span
 from mlplugins.analysis.observables.base import registered
 from mlplugins.analysis.page import STYLE, report_html
 from mlplugins.analysis.report import Report, not_quotable
-from mlplugins.analysis.report_files import write_report
+from mlplugins.analysis.report_files import results_csv, write_report
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import RunFailed
 from mlplugins.testing.walks import LatticeWalk
@@ -169,7 +169,15 @@ def test_one_temperature_without_collective_values(tmp_path):
     assert report.as_json()["arrhenius"] is None
     page = (tmp_path / "report.html").read_text()
     assert "<p>No warnings.</p>" in page
-    assert next(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))["haven_ratio"] == ""
+    row = next(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert (row["haven_ratio"], row["undetermined"]) == ("", "")
+
+
+def test_the_table_of_results_names_what_is_undetermined(tmp_path):
+    [run] = results([600.0])
+    wide = replace(run.diffusion.tracer, low=1e-9, high=1e-5, limit=30.0)
+    text = results_csv(Report("Li", [replace(run, diffusion=replace(run.diffusion, tracer=wide))], None, []))
+    assert next(csv.DictReader(io.StringIO(text)))["undetermined"].split()[0] == "D_cm2_s"
 
 
 def test_tables_and_figures_are_numbered_and_have_captions(folder):

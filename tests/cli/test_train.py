@@ -295,6 +295,10 @@ def test_a_committee_is_trained_with_several_seeds(project, tmp_path, capsys):
     assert train(config, out, "--committee", "2") == 0
     assert "this run is finished" in capsys.readouterr().out
     assert (out / "member_1" / "model.pt").stat().st_mtime_ns == before
+    assert train(config, out) == 2
+    assert "holds a committee" in capsys.readouterr().err
+    assert train(config, members[0], "--committee", "2") == 2
+    assert "holds the run of a single model" in capsys.readouterr().err
 
 
 def test_committees_that_cannot_be_trained(project, tmp_path, capsys):
