@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlplugins import files
+from mlplugins import files, models
 from mlplugins.config import Count, Positive, Section, Seed, read, validated
 from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.labels import settings_of
+from mlplugins.models.capabilities import HasLastLayer, PredictsVariance
 from mlplugins.simulation import config as simulation
 from mlplugins.training import config as training
 
@@ -185,7 +186,21 @@ def load(source: Path | str | Mapping[str, Any]) -> LearnConfig:
     )
     simulation.parse({**first, "model": "model.pt"}, f"{where}: explore")
     training.parse(train_content(config, Path("train.extxyz"), 0.2, 0), where)
+    _require_method(config.uncertainty.method, str(config.model.get("family")), where)
     return config
+
+
+def _require_method(method: str, family: str, where: str) -> None:
+    """Refuse an uncertainty that models of the family do not have, before labels are paid for."""
+    model = models.family(family).Model
+    possible = {
+        "committee": True,
+        "gp": issubclass(model, PredictsVariance) and training.solver_of(family) is not None,
+        "llpr": issubclass(model, HasLastLayer),
+    }
+    if not possible[method]:
+        having = " or ".join(f"'{name}'" for name, has in possible.items() if has)
+        raise BadInput(f"{where}: 'uncertainty.method': '{family}' has no '{method}', expected {having}")
 
 
 def _paths(labels: Any) -> list[str]:

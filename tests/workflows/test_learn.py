@@ -180,6 +180,10 @@ WRONG = {
     "a store": ({"labels": {"kind": "emt", "store": "x"}}, "labels.store"),
     "the loop's own": ({"explore": {"seeds": [3]}}, "the loop sets it"),
     "no structure": ({"explore": {"structures": ["no.cif"]}}, "no such structure file"),
+    "a kernel has no last layer": (
+        {"uncertainty": {"method": "llpr"}},
+        "no 'llpr', expected 'committee' or 'gp'",
+    ),
     "thresholds that leave nothing": ({"explore": {"stop_above": 0.05}}, "no frame would be a candidate"),
 }
 
@@ -193,6 +197,12 @@ def test_wrong_configurations_are_refused_before_the_work(tmp_path, case):
     with pytest.raises(BadInput, match=message):
         learn(content, tmp_path / "loop")
     assert not (tmp_path / "loop").exists()
+
+
+def test_a_network_is_no_gaussian_process(tmp_path):
+    content = _config(tmp_path, model={"family": "nequip", "cutoff": 4.0}, training={"epochs": 1})
+    with pytest.raises(BadInput, match="'nequip' has no 'gp', expected 'committee' or 'llpr'"):
+        load(content)
 
 
 def test_labels_computed_elsewhere(tmp_path, capsys):
