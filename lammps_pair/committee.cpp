@@ -21,7 +21,10 @@ Committee::Committee(const Settings &settings, int local_rank) :
   can_exchange_ = can_exchange_ && info_.exchange_width > 0;
   // a deep model of short range beside a shallow one of long range: its ghosts have edges
   if (!one_layer_ && info_.interaction_range <= info_.cutoff) info_.interaction_range = (1 + 1e-6) * info_.cutoff;
-  if (size() > 1) info_.atom_uncertainties = info_.atom_energies;
+  if (size() == 1) return;
+  info_.atom_uncertainties = info_.atom_energies;
+  for (const auto &each : info_.system_outputs) info_.unused += " " + each.name;
+  info_.system_outputs.clear();    // compute pair shows the model deviation
 }
 
 void Committee::judge(const ModelInfo &model)

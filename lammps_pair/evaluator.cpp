@@ -19,34 +19,6 @@ using torch::indexing::Slice;
 
 namespace mlplugins {
 
-namespace {
-
-const char *const LENGTH_UNIT = "angstrom";
-
-/// NaN and infinity survive a multiplication by zero; several sums, so that the compiler can vectorise.
-bool all_finite(const double *values, std::size_t count)
-{
-  constexpr std::size_t width = 8;
-  double sums[width] = {};
-  std::size_t i = 0;
-  for (; i + width <= count; i += width)
-    for (std::size_t k = 0; k < width; k++) sums[k] += 0.0 * values[i + k];
-  for (; i < count; i++) sums[0] += 0.0 * values[i];
-  return std::all_of(sums, sums + width, [](double sum) { return sum == 0.0; });
-}
-
-torch::Tensor view(const std::vector<double> &values, at::IntArrayRef shape)
-{
-  return torch::from_blob(const_cast<double *>(values.data()), shape, torch::kDouble);
-}
-
-mts::Labels labels(const std::vector<std::string> &names, const torch::Tensor &values)
-{
-  return torch::make_intrusive<mts::LabelsHolder>(names, values, metatensor::assume_unique{});
-}
-
-}    // namespace
-
 std::string torch_release()
 {
   const std::string config = at::show_config();
@@ -75,6 +47,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
     info.inputs.emplace_back(input.keyword, input.value);
   }
   read_composition();
+  pick_system_outputs(entries);
   pick_outputs();
   info.family = "metatomic";
   if (entries.format > 0) take_fast_way(entries);
@@ -87,15 +60,17 @@ Evaluator::State::State(const Settings &s, int local_rank) :
 /// Its baseline is taken out of it and added in double: the energies of old float32 files would round it.
 void Evaluator::State::take_fast_way(const Entries &entries)
 {
-  if (!loaded.baseline.defined()) return;
+  if (!loaded->baseline.defined()) return;
   const bool plain = energy_name == "energy" && info.atom_energies && capabilities->length_unit() == LENGTH_UNIT &&
       capabilities->outputs().at(energy_name)->unit() == "eV";
-  info.edge_model = plain && !settings.direct_forces && !settings.direct_stress;
+  info.direct_edges = plain && settings.direct_forces && settings.direct_stress && !settings.check_consistency &&
+      forces_name == "non_conservative_force" && stress_name == "non_conservative_stress";
+  info.edge_model = plain && (info.direct_edges || (!settings.direct_forces && !settings.direct_stress));
   auto inside = inner.attr("baseline").toTensor();
   if (info.edge_model)
     inside.zero_();
   else
-    inside.copy_(loaded.baseline);
+    inside.copy_(loaded->baseline);
   if (!info.edge_model) return;
   if (lists.size() != 1 || info.cutoff != entries.cutoff)
     throw std::runtime_error("'" + settings.path + "' is damaged: its metadata say a cutoff of " +
@@ -104,6 +79,12 @@ void Evaluator::State::take_fast_way(const Entries &entries)
   info.family = entries.family;
   info.exchange_width = entries.exchange_width;
   info.n_members = members_of(inner);
+  if (info.direct_edges && info.n_members > 1) {
+    if (settings.drive_first)
+      throw std::runtime_error("'" + settings.path + "' is a committee in one file, whose direct forces are those of the "
+                               "mean; leave `drive first` out, or give its models as files of their own");
+    info.n_members = 1;
+  }
   if (info.n_members > 1 && settings.drive_first) take_composition_of_first();
   if (!entries.dtype.empty()) info.dtype = entries.dtype;
 }
@@ -111,7 +92,7 @@ void Evaluator::State::take_fast_way(const Entries &entries)
 void Evaluator::State::load()
 {
   loaded = load_model(settings);
-  model = loaded.module;
+  model = loaded->module;
   capabilities = model->run_method("capabilities").toCustomClass<mta::ModelCapabilitiesHolder>();
   info.dtype = capabilities->dtype();
   info.interaction_range = capabilities->engine_interaction_range(LENGTH_UNIT);
@@ -153,9 +134,9 @@ void Evaluator::State::pick_device(int local_rank)
 /// Files of ours hold the energy per atom of each element that was taken off before training.
 void Evaluator::State::read_composition()
 {
-  if (!loaded.baseline.defined()) return;
+  if (!loaded->baseline.defined()) return;
   const auto species = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong);
-  const auto energies = loaded.baseline.to(torch::kCPU, torch::kDouble);
+  const auto energies = loaded->baseline.to(torch::kCPU, torch::kDouble);
   for (const int number : info.numbers)
     info.composition[number] = energies[species[number].item<int64_t>()].item<double>();
 }
@@ -179,6 +160,9 @@ std::string Evaluator::State::output(const std::string &quantity, const std::str
     throw std::runtime_error("'" + settings.path + "': " + describe_current_exception());
   }
 }
+
+/// metatomic declares direct forces by both names.
+const char *const OTHER_SPELLING = "non_conservative_forces";
 
 void Evaluator::State::pick_outputs()
 {
@@ -208,7 +192,37 @@ void Evaluator::State::pick_outputs()
   for (const auto &entry : capabilities->outputs())
     if (entry.key() == "energy" || entry.key().compare(0, 7, "energy/") == 0) {
       if (entry.key() != energy_name) info.energy_output = energy_name;
-    } else if (!all_outputs.contains(entry.key())) info.unused += " " + entry.key();
+    } else if (!all_outputs.contains(entry.key()) && !(settings.direct_forces && entry.key() == OTHER_SPELLING)) {
+      info.unused += " " + entry.key();
+    }
+}
+
+/// What files of ours say that they predict of whole systems, in the unit of the model.
+void Evaluator::State::pick_system_outputs(const Entries &entries)
+{
+  for (const auto &given : entries.system_outputs) {
+    if (!capabilities->outputs().contains(given.name)) continue;
+    auto holder = torch::make_intrusive<mta::ModelOutputHolder>();
+    holder->set_unit(capabilities->outputs().at(given.name)->unit());
+    holder->set_sample_kind("system");
+    all_outputs.insert(given.name, holder);
+    info.system_outputs.push_back({given.name, holder->unit(), given.size});
+  }
+}
+
+/// The outputs of this step.
+torch::Dict<std::string, mta::ModelOutput> Evaluator::State::wanted() const
+{
+  auto found = outputs.copy();
+  if (info.direct_edges) {    // one set of numbers gives forces and stress
+    found.erase(forces_name);
+    found.erase(stress_name);
+    found.insert(format::EDGE_GRADIENTS, torch::make_intrusive<mta::ModelOutputHolder>());
+  }
+  if (request.uncertainty && info.atom_uncertainties) found.insert(uncertainty_name, all_outputs.at(uncertainty_name));
+  if (request.system_outputs)
+    for (const auto &each : info.system_outputs) found.insert(each.name, all_outputs.at(each.name));
+  return found;
 }
 
 mta::System Evaluator::State::system(const Graph &graph, const torch::Tensor &positions,
@@ -248,34 +262,25 @@ mts::TensorMap Evaluator::State::count(int64_t n) const
 
 mts::TensorBlock Evaluator::State::run(const mta::System &system, bool select)
 {
-  const auto energy = [this] {
-    return mts::TensorMapHolder::block_by_id(last.at(energy_name).toCustomClass<mts::TensorMapHolder>(), 0);
-  };
   const std::vector<mta::System> systems = {system};
-  const auto &wanted = uncertain ? all_outputs : outputs;
+  const auto wanted = this->wanted();
   if (info.edge_model && !settings.check_consistency) {
     // ours are in Å and eV, and their elements were checked: metatomic's wrapper has nothing to do
     last = inner.forward({systems, wanted, select ? torch::IValue(selected) : torch::IValue()}).toGenericDict();
-    return energy();
+    return block(energy_name);
   }
   auto options = torch::make_intrusive<mta::ModelEvaluationOptionsHolder>();
   options->set_length_unit(LENGTH_UNIT);
   options->outputs = wanted;
   if (select) options->set_selected_atoms(selected);
   last = model->forward({systems, options, settings.check_consistency}).toGenericDict();
-  return energy();
+  return block(energy_name);
 }
 
-/// A total energy says nothing of the atoms it counts: it must change when ghosts are left out.
-void Evaluator::State::require_selection(const mta::System &system)
+/// The only block of an output of the last call.
+mts::TensorBlock Evaluator::State::block(const std::string &name) const
 {
-  const torch::NoGradGuard guard;
-  const auto total = [&](bool select) { return run(system, select)->values().sum().item<double>(); };
-  const double all = total(false);
-  selection_heeded = all != total(true);
-  if (!selection_heeded && all != 0.0)
-    throw std::runtime_error("the model has a total energy only and ignores the selection of atoms: with ghost atoms it "
-                             "would count them; run it on one rank in mode fold");
+  return mts::TensorMapHolder::block_by_id(last.at(name).toCustomClass<mts::TensorMapHolder>(), 0);
 }
 
 /// Rows of a per-atom output in the order of the nodes; ours come in that order, others may come in any.
@@ -299,8 +304,8 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
   if (info.edge_model) {
     baselines = torch::empty({graph.n_centers}, torch::kDouble);
     double *const b = baselines.data_ptr<double>();
-    const double *const of_species = loaded.baseline.data_ptr<double>();
-    const int64_t *const species = loaded.species_of_number.data_ptr<int64_t>();
+    const double *const of_species = loaded->baseline.data_ptr<double>();
+    const int64_t *const species = loaded->species_of_number.data_ptr<int64_t>();
     for (int i = 0; i < graph.n_centers; i++) b[i] = of_species[species[graph.types[i]]];
     energies = energies.flatten() + baselines;
     result.baselines = b;
@@ -313,20 +318,48 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
 
   result.largest_uncertainty = -1.0;
   result.uncertainties = nullptr;
-  if (info.atom_uncertainties && (uncertain || settings.uncertainty_threshold > 0.0)) {
-    const auto spread = last.at(uncertainty_name).toCustomClass<mts::TensorMapHolder>();
-    uncertainties = by_atom(mts::TensorMapHolder::block_by_id(spread, 0), graph);
+  if (info.atom_uncertainties && (request.uncertainty || settings.uncertainty_threshold > 0.0)) {
+    uncertainties = by_atom(this->block(uncertainty_name), graph);
     result.uncertainties = uncertainties.data_ptr<double>();
     if (uncertainties.numel() > 0) result.largest_uncertainty = uncertainties.max().item<double>();
   }
 }
 
-/// Models of ours: one backward pass to the neighbour vectors gives forces and all virials.
+void Evaluator::State::read_system_outputs()
+{
+  result.system_outputs.clear();
+  if (!request.system_outputs) return;
+  for (const auto &each : info.system_outputs) {
+    const auto values = block(each.name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+    if (values.numel() != each.size)
+      throw std::runtime_error("the output '" + each.name + "' has " + std::to_string(values.numel()) +
+                               " components instead of " + std::to_string(each.size));
+    const double *const v = values.data_ptr<double>();
+    result.system_outputs.insert(result.system_outputs.end(), v, v + each.size);
+    result.finite = result.finite && all_finite(v, each.size);
+  }
+}
+
+/// dE/dv of every neighbour vector by one backward pass, or what a head of direct forces puts in its place.
+torch::Tensor Evaluator::State::edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const
+{
+  torch::Tensor found;
+  if (info.direct_edges)
+    found = block(format::EDGE_GRADIENTS)->values().detach();
+  else if (energy.requires_grad())
+    found = torch::autograd::grad({energy.sum()}, {vectors}, {}, /*retain_graph=*/false, /*create_graph=*/false,
+                                  /*allow_unused=*/true)[0];
+  if (!found.defined()) return torch::zeros(vectors.sizes(), torch::kDouble);
+  return found.to(torch::kCPU, torch::kDouble).contiguous();
+}
+
+/// Models of ours: values per neighbour vector give forces and all virials.
 void Evaluator::State::edge_evaluation(const Graph &graph, const Request &request)
 {
   const auto n = static_cast<int64_t>(graph.n_edges);
   const auto host = torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble);
-  auto vectors = to_model(host).requires_grad_(true);
+  const torch::AutoGradMode gradients_needed(!info.direct_edges);
+  auto vectors = to_model(host).requires_grad_(!info.direct_edges);
   const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
   const auto positions = to_model(view(graph.positions, {graph.n_nodes, 3}));
   const auto cell = to_model(torch::from_blob(const_cast<double *>(graph.cell), {3, 3}, torch::kDouble));
@@ -338,93 +371,10 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
 
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);
-  const auto values = block->values();
-  gradients = torch::Tensor();
-  if (values.requires_grad())
-    gradients = torch::autograd::grad({values.sum()}, {vectors}, {}, /*retain_graph=*/false, /*create_graph=*/false,
-                                      /*allow_unused=*/true)[0];
-  if (!gradients.defined()) gradients = torch::zeros({n, 3}, torch::kDouble);
-  gradients = gradients.to(torch::kCPU, torch::kDouble).contiguous();
+  read_system_outputs();
+  gradients = edge_gradients(block->values(), vectors);
   result.edge_gradients = gradients.data_ptr<double>();
   result.finite = result.finite && all_finite(result.edge_gradients, 3 * graph.n_edges);
-}
-
-/// The lists a foreign model asks for, each filtered from the longest one.
-void Evaluator::State::add_lists(const Graph &graph, const mta::System &system) const
-{
-  const auto n = static_cast<int64_t>(graph.n_edges);
-  const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
-  const auto vectors = torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble);
-  for (const auto &options : lists) {
-    std::vector<int64_t> rows;
-    const double cutoff = options->engine_cutoff(LENGTH_UNIT);
-    for (std::size_t e = 0; e < graph.n_edges; e++) {
-      const double *v = &graph.vectors[3 * e];
-      const int32_t *s = &graph.samples[5 * e];
-      if (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] >= cutoff * cutoff) continue;
-      const int32_t zero[3] = {0, 0, 0};
-      const bool second_half =
-          s[0] > s[1] || (s[0] == s[1] && std::lexicographical_compare(s + 2, s + 5, zero, zero + 3));
-      if (options->full_list() || !second_half) rows.push_back(static_cast<int64_t>(e));
-    }
-    const auto index = torch::tensor(rows, torch::kLong);
-    auto block = pairs(samples.index_select(0, index), to_model(vectors.index_select(0, index)));
-    mta::register_autograd_neighbors(system, block, settings.check_consistency);
-    system->add_neighbor_list(options, block);
-  }
-}
-
-/// Any metatomic model: gradients with respect to positions and a strain of positions and cell.
-void Evaluator::State::strain_evaluation(const Graph &graph, const Request &request)
-{
-  const bool gradient_virial = request.virial && !settings.direct_stress;
-  const auto options = torch::TensorOptions().dtype(dtype).device(device);
-  auto strain = torch::eye(3, options).requires_grad_(gradient_virial);
-  auto leaf = to_model(view(graph.positions, {graph.n_nodes, 3})).detach().requires_grad_(!settings.direct_forces);
-  auto cell = to_model(torch::from_blob(const_cast<double *>(graph.cell), {3, 3}, torch::kDouble));
-  if (gradient_virial) cell = torch::matmul(cell, strain);
-  const auto positions = gradient_virial ? torch::matmul(leaf, strain) : leaf;
-  auto atoms = system(graph, positions, cell);
-  add_lists(graph, atoms);
-
-  const bool select = graph.n_nodes > graph.n_centers;
-  if (select && !info.atom_energies && !selection_heeded) require_selection(atoms);
-  const auto block = run(atoms, select);
-  read_energies(block, graph);
-  const auto values = block->values();
-  std::vector<torch::Tensor> inputs;
-  if (!settings.direct_forces) inputs.push_back(leaf);
-  if (gradient_virial) inputs.push_back(strain);
-  std::vector<torch::Tensor> grads(inputs.size());
-  if (values.requires_grad() && !inputs.empty())
-    grads = torch::autograd::grad({values.sum()}, inputs, {}, false, false, true);
-
-  std::fill_n(result.strain_gradient, 9, 0.0);
-  if (gradient_virial && grads.back().defined()) {
-    const auto host = grads.back().to(torch::kCPU, torch::kDouble).contiguous();
-    std::copy_n(host.data_ptr<double>(), 9, result.strain_gradient);
-  }
-  if (settings.direct_forces || settings.direct_stress) read_direct(graph, request.virial);
-  if (!settings.direct_forces) {
-    forces = torch::zeros({graph.n_nodes, 3}, torch::kDouble);
-    if (grads.front().defined()) forces = grads.front().to(torch::kCPU, torch::kDouble).neg().contiguous();
-  }
-  result.forces = forces.data_ptr<double>();
-  result.n_force_rows = static_cast<int>(forces.size(0));
-  result.finite = result.finite && all_finite(result.forces, 3 * static_cast<std::size_t>(forces.size(0))) &&
-      all_finite(result.strain_gradient, 9);
-}
-
-void Evaluator::State::read_direct(const Graph &graph, bool virial)
-{
-  const auto block = [this](const std::string &name) {
-    return mts::TensorMapHolder::block_by_id(last.at(name).toCustomClass<mts::TensorMapHolder>(), 0);
-  };
-  if (settings.direct_forces) forces = by_atom(block(forces_name), graph);
-  if (settings.direct_stress && virial) {
-    const auto stress = block(stress_name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
-    for (int k = 0; k < 9; k++) result.strain_gradient[k] = graph.volume * stress.data_ptr<double>()[k];
-  }
 }
 
 Evaluator::Evaluator(const Settings &settings, int local_rank) : state_(std::make_unique<State>(settings, local_rank))
@@ -443,7 +393,7 @@ const Result &Evaluator::evaluate(const Graph &graph, const Request &request)
   // positions and the number of pairs change at every step: specialised graphs would be compiled again and again
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   state_->renew_selection(graph);
-  state_->uncertain = request.uncertainty && state_->info.atom_uncertainties;
+  state_->request = request;
   if (state_->info.edge_model)
     state_->edge_evaluation(graph, request);
   else

@@ -54,6 +54,12 @@ struct Settings {
   DeviationSettings deviation;
 };
 
+/// A quantity of the whole system beside the energy, such as a dipole.
+struct SystemOutput {
+  std::string name, unit;             ///< of metatomic's output
+  int size = 0;                       ///< number of components
+};
+
 /// What the engine needs to know about a model. Lengths in Å.
 struct ModelInfo {
   std::string name, family, dtype, device;
@@ -64,9 +70,11 @@ struct ModelInfo {
   int exchange_width = 0;             ///< widest row given to ghost_exchange, 0: never
   bool edge_model = false;            ///< one of ours: the energy depends on the neighbour vectors only
   int n_members = 1;                  ///< of a committee
+  bool direct_edges = false;          ///< its direct forces act along the neighbour vectors, in place of gradients
   bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
+  std::vector<SystemOutput> system_outputs;    ///< in the order of their values
   std::vector<int> numbers;           ///< atomic numbers it knows
   std::map<int, double> composition;  ///< composition energy of each element, eV; empty: the file does not say
   std::vector<std::string> references;
@@ -78,6 +86,7 @@ struct Request {
   bool virial = false;
   bool exchange = false;              ///< fill ghost features through ghost_exchange (exchange mode)
   bool uncertainty = false;           ///< uncertainty of every atomic energy
+  bool system_outputs = false;        ///< the owned atoms' share of them
   bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
 };
 
@@ -87,6 +96,7 @@ struct Result {
   const double *energies = nullptr;        ///< (n_centers), or null
   const double *baselines = nullptr;       ///< (n_centers) composition energies within `energies`; or null: unknown
   const double *uncertainties = nullptr;   ///< (n_centers), or null
+  std::vector<double> system_outputs;      ///< all components, if asked for
   const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
   const double *forces = nullptr;          ///< (n_force_rows, 3): other models
   int n_force_rows = 0;

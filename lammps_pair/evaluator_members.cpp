@@ -49,7 +49,7 @@ int members_of(const torch::jit::Module &module)
 void Evaluator::State::take_composition_of_first()
 {
   const auto offsets = inner.attr("potential").toModule().attr("offsets").toTensor().to(torch::kCPU, torch::kDouble);
-  const auto species = loaded.species_of_number.to(torch::kCPU, torch::kLong);
+  const auto species = loaded->species_of_number.to(torch::kCPU, torch::kLong);
   for (auto &[number, energy] : info.composition) energy += offsets[0][species[number]].item<double>();
 }
 
@@ -63,7 +63,7 @@ const std::vector<Result> &Evaluator::members(const Graph &graph, const Request 
   const auto shared =
       torch::from_blob(const_cast<double *>(graph.vectors.data()), {n, 3}, torch::kDouble).to(s.device, precision);
   auto vectors = shared.repeat({count, 1, 1}).requires_grad_(true);    // (count, E, 3)
-  const auto species = s.loaded.species_of_number.to(torch::kCPU, torch::kLong);
+  const auto species = s.loaded->species_of_number.to(torch::kCPU, torch::kLong);
   const auto method = s.inner.attr("potential").toModule().get_method("members");
   const auto &type = method.function().getSchema().arguments().at(1).type();    // after the module itself
   torch::IValue state;    // charge and spin multiplicity, for members that take them
@@ -84,7 +84,7 @@ const std::vector<Result> &Evaluator::members(const Graph &graph, const Request 
   std::vector<int64_t> nodes(graph.types.begin(), graph.types.begin() + graph.n_centers);
   s.baselines = torch::zeros({graph.n_centers}, torch::kDouble);
   if (!nodes.empty())
-    s.baselines = s.loaded.baseline.index_select(0, species.index_select(0, torch::tensor(nodes, torch::kLong)));
+    s.baselines = s.loaded->baseline.index_select(0, species.index_select(0, torch::tensor(nodes, torch::kLong)));
   s.member_energies = (energies.detach().to(torch::kCPU, torch::kDouble) + s.baselines).contiguous();
 
   s.members.assign(count, Result());

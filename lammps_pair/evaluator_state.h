@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+// The inside of the evaluator, which is all that knows torch; included by its own files only.
 #ifndef MLPLUGINS_EVALUATOR_STATE_H
 #define MLPLUGINS_EVALUATOR_STATE_H
 
@@ -7,6 +8,11 @@
 
 #include <metatomic/torch.hpp>
 
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
 namespace mlplugins {
 
 namespace mta = metatomic_torch;
@@ -14,20 +20,43 @@ namespace mts = metatensor_torch;
 
 /// Number of members of a committee in one file; 1 of other models.
 int members_of(const torch::jit::Module &module);
+inline const char *const LENGTH_UNIT = "angstrom";
+
+/// NaN and infinity survive a multiplication by zero; several sums, so that the compiler can vectorise.
+inline bool all_finite(const double *values, std::size_t count)
+{
+  constexpr std::size_t width = 8;
+  double sums[width] = {};
+  std::size_t i = 0;
+  for (; i + width <= count; i += width)
+    for (std::size_t k = 0; k < width; k++) sums[k] += 0.0 * values[i + k];
+  for (; i < count; i++) sums[0] += 0.0 * values[i];
+  return std::all_of(sums, sums + width, [](double sum) { return sum == 0.0; });
+}
+
+inline torch::Tensor view(const std::vector<double> &values, at::IntArrayRef shape)
+{
+  return torch::from_blob(const_cast<double *>(values.data()), shape, torch::kDouble);
+}
+
+inline mts::Labels labels(const std::vector<std::string> &names, const torch::Tensor &values)
+{
+  return torch::make_intrusive<mts::LabelsHolder>(names, values, metatensor::assume_unique{});
+}
 
 /// Everything that needs torch.
 struct Evaluator::State {
   Settings settings;
   ModelInfo info;
   Result result;
-  LoadedModel loaded;
+  std::shared_ptr<const LoadedModel> loaded;
   std::shared_ptr<mts::Module> model;      ///< of `loaded`
   torch::jit::Module inner;                ///< the model without metatomic's wrapper
   mta::ModelCapabilities capabilities;
   std::vector<mta::NeighborListOptions> lists;
   torch::Dict<std::string, mta::ModelOutput> outputs;         ///< of every step
-  torch::Dict<std::string, mta::ModelOutput> all_outputs;     ///< and the uncertainties
-  bool uncertain = false;                  ///< this step computes them
+  torch::Dict<std::string, mta::ModelOutput> all_outputs;     ///< and those of some steps
+  Request request;                         ///< of this step
   std::string energy_name, uncertainty_name, forces_name, stress_name;
   torch::ScalarType dtype = torch::kDouble;
   torch::Device device = torch::kCPU;
@@ -48,6 +77,8 @@ struct Evaluator::State {
   void pick_device(int local_rank);
   void read_composition();
   void pick_outputs();
+  void pick_system_outputs(const Entries &entries);
+  torch::Dict<std::string, mta::ModelOutput> wanted() const;
   std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
 
   torch::Tensor to_model(const torch::Tensor &values) const { return values.to(device, dtype); }
@@ -57,8 +88,11 @@ struct Evaluator::State {
   void renew_selection(const Graph &graph);
   mts::TensorMap count(int64_t n) const;
   mts::TensorBlock run(const mta::System &system, bool select);
+  mts::TensorBlock block(const std::string &name) const;
   torch::Tensor by_atom(const mts::TensorBlock &block, const Graph &graph) const;
   void read_energies(const mts::TensorBlock &block, const Graph &graph);
+  void read_system_outputs();
+  torch::Tensor edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const;
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);
   Flux edge_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);

@@ -115,7 +115,7 @@ Flux Evaluator::heat_flux(const Graph &graph, const Request &request, const std:
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   State &state = *state_;
   state.renew_selection(graph);
-  state.uncertain = false;
+  state.request = request;
   const bool messages = state.info.exchange_width > 0 && state.info.interaction_range > state.info.cutoff;
   return messages ? state.message_flux(graph, request, velocities) : state.edge_flux(graph, request, velocities);
 }

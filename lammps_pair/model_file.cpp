@@ -11,6 +11,8 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <sstream>
 #include <stdexcept>
 
 namespace mta = metatomic_torch;
@@ -112,37 +114,59 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
   entries.cutoff = entry(path, metadata, format::CUTOFF, 1e-6, 1e4);
   entries.exchange_width = static_cast<int>(entry(path, metadata, format::EXCHANGE_WIDTH, 0, 1e6));
   entries.by_tag = text(format::ATOM_ORDER, "") == format::BY_TAG;
+  std::istringstream words(text(format::SYSTEM_OUTPUTS, ""));
+  for (std::string word; words >> word;) {
+    const auto colon = word.rfind(':');
+    const int size = colon == std::string::npos ? 0 : std::atoi(word.c_str() + colon + 1);
+    if (size <= 0)
+      throw Damaged("'" + path + "' is damaged: its metadata say " + format::SYSTEM_OUTPUTS + " = '" + word +
+                    "'; copy it again, or export the model again");
+    entries.system_outputs.push_back({word.substr(0, colon), "", size});
+  }
   return entries;
 }
 
-LoadedModel load_model(const Settings &settings)
+namespace {
+
+/// File, time of writing, size, device, and the way of evaluation, which changes the baseline inside the module.
+std::string key_of(const Settings &s)
 {
-  static std::string last_key;
-  static LoadedModel last;
-  const auto path = std::filesystem::canonical(settings.path);
+  const auto path = std::filesystem::canonical(s.path);
   const auto written = std::filesystem::last_write_time(path).time_since_epoch().count();
-  const std::string key = path.string() + '\n' + std::to_string(written) + '\n' +
-      std::to_string(std::filesystem::file_size(path)) + '\n' + settings.extensions + '\n' + settings.device;
-  if (last.module && key == last_key) return last;
-  last = LoadedModel();
+  std::string key = path.string() + '\n' + std::to_string(written) + '\n' + std::to_string(std::filesystem::file_size(path));
+  for (const auto &text : {s.extensions, s.device, s.variant_energy, s.variant_forces, s.variant_stress}) key += '\n' + text;
+  for (const bool flag : {s.direct_forces, s.direct_stress, s.check_consistency}) key += flag ? '1' : '0';
+  return key;
+}
+
+}    // namespace
+
+std::shared_ptr<const LoadedModel> load_model(const Settings &settings)
+{
+  static std::map<std::string, std::weak_ptr<const LoadedModel>> known;
+  static std::shared_ptr<const LoadedModel> last;
+  const std::string key = key_of(settings);
+  const auto found = known[key].lock();
+  if (found) return last = found;
+  last.reset();
+  const auto loaded = std::make_shared<LoadedModel>();
   std::string missing;
   try {
     missing = load_extensions(settings.path, settings.extensions);
     if (missing.empty()) mta::check_atomistic_model(settings.path);    // which warns of those
-    last.module = std::make_shared<mts::Module>(torch::jit::load(settings.path));
-    const auto inner = last.module->attr("module").toModule();
+    loaded->module = std::make_shared<mts::Module>(torch::jit::load(settings.path));
+    const auto inner = loaded->module->attr("module").toModule();
     if (is_ours(inner)) {
-      last.baseline = inner.attr("baseline").toTensor().to(torch::kCPU, torch::kDouble).clone();
-      last.species_of_number = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong).clone();
+      loaded->baseline = inner.attr("baseline").toTensor().to(torch::kCPU, torch::kDouble).clone();
+      loaded->species_of_number = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong).clone();
     }
   } catch (const std::exception &) {
-    last = LoadedModel();
     if (!missing.empty())
       missing = "; the extensions " + missing + ", which the file names, were not found: name their directory with the "
                 "keyword 'extensions' or in MLPLUGINS_EXTENSIONS";
     throw std::runtime_error("cannot load the model '" + settings.path + "': " + describe_current_exception() + missing);
   }
-  last_key = key;
+  known[key] = last = loaded;
   return last;
 }
 

@@ -25,6 +25,7 @@ struct Entries {
   double cutoff = 0.0;
   int exchange_width = 0;
   bool by_tag = false;
+  std::vector<SystemOutput> system_outputs;    ///< names and sizes
 };
 
 /// What the file says of its model, its checksums having been verified; errors name the file.
@@ -33,9 +34,9 @@ metatomic_torch::ModelMetadata read_metadata(const std::string &path);
 /// The entries of ours, checked.
 Entries read_entries(const std::string &path, const metatomic_torch::ModelMetadata &metadata);
 
-/// The model file, or the module of the last call if nothing changed: reading takes a second, and `clear` or a
-/// repeated `pair_style` would pay it again.
-LoadedModel load_model(const Settings &settings);
+/// The model file, or the module that is in use or was last, if neither the file nor the way of evaluation changed:
+/// reading takes a second, and `clear`, a repeated `pair_style` or another copy in a hybrid style would pay it again.
+std::shared_ptr<const LoadedModel> load_model(const Settings &settings);
 
 }    // namespace mlplugins
 

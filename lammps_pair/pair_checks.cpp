@@ -7,6 +7,7 @@
 #include "settings.h"
 
 #include "atom.h"
+#include "citeme.h"
 #include "comm.h"
 #include "compute.h"
 #include "error.h"
@@ -22,13 +23,79 @@
 
 using namespace LAMMPS_NS;
 using mlplugins::Choice;
+using mlplugins::Mode;
 
 namespace {
 
 constexpr double BOLTZMANN = 8.617333262e-5;    // eV/K
 constexpr double LARGEST_EXPONENT = 700.0;      // exp(709.8) is the largest number in double precision
 
+const char *name_of(Mode mode)
+{
+  switch (mode) {
+    case Mode::fold:
+      return "fold";
+    case Mode::exchange:
+      return "exchange";
+    case Mode::ghost:
+      return "ghost";
+    default:
+      return "auto";
+  }
+}
+
 }    // namespace
+
+void PairMLPlugins::announce()
+{
+  const auto &model = evaluator_->info();
+  if (comm->me == 0)
+    utils::logmesg(lmp, "mlplugins: {} ({}, {}), cutoff {:.4g} A, range {:.4g} A, device {}, mode {}\n",
+                   model.name.empty() ? settings_->path : model.name, model.family, model.dtype, model.cutoff,
+                   model.interaction_range, model.device, name_of(mode_));
+  if (comm->me == 0 && !model.energy_output.empty())
+    utils::logmesg(lmp, "mlplugins: the model has several energies; '{}' is evaluated (keyword variant/energy)\n",
+                   model.energy_output);
+  if (comm->me == 0 && !model.unused.empty())
+    utils::logmesg(lmp, "mlplugins: outputs of the model that LAMMPS does not get:{}\n", model.unused);
+  announce_committee();
+  if (comm->me == 0 && settings_->baseline == Choice::off)
+    utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
+  std::string inputs;
+  for (const auto &[keyword, value] : model.inputs) inputs += fmt::format("{}{} {:g}", inputs.empty() ? "" : ", ", keyword, value);
+  if (comm->me == 0 && !inputs.empty())
+    utils::logmesg(lmp, "mlplugins: {} of the whole system (keywords of the same names)\n", inputs);
+  announce_more();
+  if (lmp->citeme)
+    for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
+}
+
+void PairMLPlugins::announce_committee()
+{
+  if (comm->me != 0 || !deviation_) return;
+  if (settings_->paths.size() > 1)
+    for (const auto &line : evaluator_->describe()) utils::logmesg(lmp, "mlplugins: model {}\n", line);
+  const auto &to = settings_->deviation;
+  utils::logmesg(lmp, "mlplugins: committee of {} models, {} drives; model deviation {}\n", evaluator_->size(),
+                 settings_->drive_first ? "the first" : "their mean",
+                 to.every == 0 ? "in no file (out_freq 0)" : fmt::format("every {} steps in '{}'", to.every, to.file));
+}
+
+/// What `compute pair` finds, and what direct forces are.
+void PairMLPlugins::announce_more()
+{
+  if (comm->me != 0) return;
+  const auto &model = evaluator_->info();
+  int first = 1;
+  for (const auto &each : model.system_outputs) {
+    utils::logmesg(lmp, "mlplugins: compute ID all pair STYLE: c_ID[{}-{}] {} in {}\n", first, first + each.size - 1,
+                   each.name, each.unit);
+    first += each.size;
+  }
+  if (settings_->direct_forces)
+    utils::logmesg(lmp, "mlplugins: direct forces, which are no gradient of the energy: it drifts ({})\n",
+                   model.edge_model ? "they act in pairs, so that their sum is zero" : "their mean is taken off");
+}
 
 void PairMLPlugins::check_run()
 {
@@ -37,6 +104,10 @@ void PairMLPlugins::check_run()
                update->unit_style);
   if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
   if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
+  if (per_atom_asked_ && strncmp(update->integrate_style, "respa", 5) == 0 &&
+      !modify->get_fix_by_style("^pair$").empty())
+    error->all(FLERR, "Pair style mlplugins: fix pair reads its values at the first step only under run_style respa, and "
+               "would show them for ever; take the fix out, or use another run_style");
   if (tail_flag && force->pair == this && comm->me == 0)    // a style of hybrid gets it for its neighbours' sake
     error->warning(FLERR, "pair_modify tail yes adds nothing: the energy of a model ends at its cutoff");
   if (atom->molecular == Atom::TEMPLATE && atom->nbonds > 0 && !settings_->allow_exclusions)
@@ -100,6 +171,9 @@ void PairMLPlugins::check_heat_flux()
   if (!heat_flux_ || flux_told_ || comm->me != 0) return;
   flux_told_ = true;
   const auto &model = evaluator_->info();
+  if (settings_->direct_forces)
+    error->warning(FLERR, "compute heat/flux: direct forces are no gradient of the energy, so that this flux is that of "
+                   "no model, unless another copy of the pair style takes them off");
   if (settings_->atom_baseline == Choice::automatic && settings_->baseline != Choice::off &&
       std::any_of(composition_.begin(), composition_.end(), [](double energy) { return energy != 0.0; }))
     utils::logmesg(lmp, "mlplugins: compute heat/flux: per-atom energies leave out the composition energies "
@@ -120,7 +194,7 @@ void PairMLPlugins::require_heat_flux()
   std::string why;
   if (!evaluator_->has_heat_flux())
     why = "it is what several files say, or the first member of a committee: use one file, and `drive mean`";
-  else if (!model.edge_model)
+  else if (!model.edge_model || model.direct_edges)
     why = "it is not one of mlplugins' (or not conservative), so that its energy cannot be split";
   else if (!std::isfinite(model.interaction_range))
     why = "its energy is one of the whole molecule, without energies of atoms";

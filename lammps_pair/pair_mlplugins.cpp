@@ -9,7 +9,6 @@
 #include "system_adaptor.h"
 
 #include "atom.h"
-#include "citeme.h"
 #include "comm.h"
 #include "error.h"
 #include "exceptions.h"
@@ -43,24 +42,6 @@ class NeighRequest : protected Pointers {
 using namespace LAMMPS_NS;
 using mlplugins::Choice;
 using mlplugins::Mode;
-
-namespace {
-
-const char *name_of(Mode mode)
-{
-  switch (mode) {
-    case Mode::fold:
-      return "fold";
-    case Mode::exchange:
-      return "exchange";
-    case Mode::ghost:
-      return "ghost";
-    default:
-      return "auto";
-  }
-}
-
-}    // namespace
 
 PairMLPlugins::PairMLPlugins(LAMMPS *lmp, double uncertainty_threshold) :
     Pair(lmp), default_threshold_(uncertainty_threshold)
@@ -143,11 +124,13 @@ void PairMLPlugins::settings(int narg, char **arg)
   if (n_models == 1 && !given.empty())
     error->all(FLERR, "Pair style mlplugins: keyword {} needs several model files, or a committee in one (`mlplugins "
                "committee`); '{}' is one model", given, settings_->path);
+  deviation_.reset();
   if (n_models > 1) {
     deviation_ = std::make_unique<mlplugins::Deviation>(lmp, this, settings_->deviation, n_models);
     comm_reverse = std::max(comm_reverse, 3);
   }
   nextra = deviation_ ? mlplugins::Deviation::N_COLUMNS : 0;
+  for (const auto &each : evaluator_->info().system_outputs) nextra += each.size;    // committees have none
   columns_.assign(nextra, 0.0);
   pvector = columns_.data();
   announce();
@@ -181,42 +164,8 @@ void PairMLPlugins::choose_mode()
   if (mode_ == Mode::ghost && !std::isfinite(model.interaction_range))
     error->all(FLERR, "Pair style mlplugins: '{}' has an infinite range and runs on one MPI rank in mode fold only",
                settings_->path);
-  if (settings_->direct_stress && mode_ != Mode::fold)
+  if (settings_->direct_stress && !model.edge_model && mode_ != Mode::fold)
     error->all(FLERR, "Pair style mlplugins: non_conservative stress works in mode fold (one MPI rank) only");
-}
-
-void PairMLPlugins::announce()
-{
-  const auto &model = evaluator_->info();
-  if (comm->me == 0)
-    utils::logmesg(lmp, "mlplugins: {} ({}, {}), cutoff {:.4g} A, range {:.4g} A, device {}, mode {}\n",
-                   model.name.empty() ? settings_->path : model.name, model.family, model.dtype, model.cutoff,
-                   model.interaction_range, model.device, name_of(mode_));
-  if (comm->me == 0 && !model.energy_output.empty())
-    utils::logmesg(lmp, "mlplugins: the model has several energies; '{}' is evaluated (keyword variant/energy)\n",
-                   model.energy_output);
-  if (comm->me == 0 && !model.unused.empty())
-    utils::logmesg(lmp, "mlplugins: outputs of the model that LAMMPS does not get:{}\n", model.unused);
-  announce_committee();
-  if (comm->me == 0 && settings_->baseline == Choice::off)
-    utils::logmesg(lmp, "mlplugins: energies are counted from the composition energies (baseline off)\n");
-  std::string inputs;
-  for (const auto &[keyword, value] : model.inputs) inputs += fmt::format("{}{} {:g}", inputs.empty() ? "" : ", ", keyword, value);
-  if (comm->me == 0 && !inputs.empty())
-    utils::logmesg(lmp, "mlplugins: {} of the whole system (keywords of the same names)\n", inputs);
-  if (lmp->citeme)
-    for (const auto &reference : model.references) lmp->citeme->add(reference + "\n\n");
-}
-
-void PairMLPlugins::announce_committee()
-{
-  if (comm->me != 0 || !deviation_) return;
-  if (settings_->paths.size() > 1)
-    for (const auto &line : evaluator_->describe()) utils::logmesg(lmp, "mlplugins: model {}\n", line);
-  const auto &to = settings_->deviation;
-  utils::logmesg(lmp, "mlplugins: committee of {} models, {} drives; model deviation {}\n", evaluator_->size(),
-                 settings_->drive_first ? "the first" : "their mean",
-                 to.every == 0 ? "in no file (out_freq 0)" : fmt::format("every {} steps in '{}'", to.every, to.file));
 }
 
 void PairMLPlugins::coeff(int narg, char **arg)
@@ -300,6 +249,7 @@ void PairMLPlugins::compute(int eflag, int vflag)
   request.exchange = mode_ == Mode::exchange;
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
+  request.system_outputs = eflag_global && !deviation_ && nextra > 0;
   const bool deviation = deviation_due();
   if (deviation) request.virial = true;
 
@@ -412,12 +362,14 @@ void *PairMLPlugins::extract(const char *name, int &dim)
     if (!deviation_)
       error->all(FLERR, "Pair style mlplugins: the deviation is one of several models, and '{}' is one (`mlplugins "
                  "committee` joins several)", settings_->path);
+    per_atom_asked_ = true;
     return &deviation_flag_;
   }
   if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
   if (!evaluator_->info().atom_uncertainties)
     error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of atomic energies (output energy_uncertainty)",
                settings_->path);
+  per_atom_asked_ = true;
   return &uncertainty_flag_;
 }
 
@@ -450,6 +402,7 @@ void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
     if (eflag_atom) eatom[i] += unit * (result.energies[n] - (per_atom ? 0.0 : own));
   }
   if (eflag_global) eng_vdwl += unit * energy;
+  std::copy(result.system_outputs.begin(), result.system_outputs.end(), columns_.begin());
 
   mlplugins::Accumulators out;
   out.forces = atom->f;
@@ -460,14 +413,29 @@ void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
   scatter(result, out);
 }
 
+/// Mean over all ranks of direct forces of others, which do not add up to zero, as gradients do.
+std::array<double, 3> PairMLPlugins::net_force(const mlplugins::Result &result) const
+{
+  if (!settings_->direct_forces) return {};
+  double sums[4] = {}, all[4];
+  for (int n = 0; n < result.n_force_rows; n++)
+    for (int d = 0; d < 3; d++) sums[d] += result.forces[3 * n + d];
+  sums[3] = result.n_force_rows;
+  MPI_Allreduce(sums, all, 4, MPI_DOUBLE, MPI_SUM, world);
+  const double n_atoms = std::max(all[3], 1.0);
+  return {all[0] / n_atoms, all[1] / n_atoms, all[2] / n_atoms};
+}
+
 void PairMLPlugins::scatter(const mlplugins::Result &result, const mlplugins::Accumulators &out)
 {
   if (result.edge_gradients) {
     adaptor_->scatter_edges(result.edge_gradients, out);
     return;
   }
+  const auto mean = net_force(result);
   for (int n = 0; n < result.n_force_rows; n++)
-    for (int d = 0; d < 3; d++) out.forces[adaptor_->atom_of(n)][d] += out.scale * result.forces[3 * n + d];
+    for (int d = 0; d < 3; d++)
+      out.forces[adaptor_->atom_of(n)][d] += out.scale * (result.forces[3 * n + d] - mean[d]);
   if (!out.virial) return;
   const double *w = result.strain_gradient;
   const double symmetric[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};

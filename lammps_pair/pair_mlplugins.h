@@ -6,6 +6,7 @@
 
 #include "pair.h"
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,7 +61,8 @@ class PairMLPlugins : public Pair {
   mlplugins::Mode mode_ = mlplugins::Mode::fold;
   bool ghost_edges_ = false;      ///< ghost mode of a model with more than one layer
   std::unique_ptr<mlplugins::Deviation> deviation_;    ///< of several models
-  std::vector<double> columns_;   ///< pvector: the model deviation, on rank 0
+  std::vector<double> columns_;   ///< pvector: the model deviation, on rank 0, or this rank's share of a dipole
+  bool per_atom_asked_ = false;   ///< a fix pair was defined
   int deviation_flag_ = 0;        ///< fix pair asks for the deviations of the next step
   bool scalars_asked_ = false;    ///< compute pair may read pvector
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
@@ -74,6 +76,7 @@ class PairMLPlugins : public Pair {
   void allocate();
   void choose_mode();
   void announce();
+  void announce_more();
   void check_run();
   void check_masses();
   void read_composition();
@@ -90,6 +93,7 @@ class PairMLPlugins : public Pair {
   void keep_deviations(const std::vector<mlplugins::Result> &results);
   void stop_if_above();
   void announce_committee();
+  std::array<double, 3> net_force(const mlplugins::Result &result) const;
   void scatter(const mlplugins::Result &result, const mlplugins::Accumulators &out);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;

@@ -18,6 +18,8 @@ DTYPE = "mlplugins::dtype"
 ATOM_ORDER = "mlplugins::atom_order"
 BY_TAG = "tag"
 RECORD = "mlplugins::metadata"
+# Outputs of whole systems that heads predict, `NAME:COMPONENTS` with blanks between them
+SYSTEM_OUTPUTS = "mlplugins::system_outputs"
 
 # What a model takes of a structure as a whole: its lowest and highest value ("-2 2", "-inf inf"), or
 # "= -1" if the model was made for one
@@ -26,6 +28,9 @@ SPIN = "mlplugins::spin_multiplicity"
 
 # System data by which LAMMPS says how many of the nodes are not ghosts
 N_CENTERS = "mlplugins::n_centers"
+
+# Output of the module alone (undeclared): direct forces along the edges in the place of energy gradients
+EDGE_GRADIENTS = "mlplugins::edge_gradients"
 
 # Class of the module inside metatomic's wrapper if mlplugins wrote it; the second: up to format 3
 MODULE = "__torch__.mlplugins.model_file.module.MetatomicModel"

@@ -45,6 +45,7 @@ class MetatomicModel(nn.Module):
         self.columns: List[str] = list(ElectronicState._fields)
         self.defaults: List[float] = list(ElectronicState())
         self.units: Dict[str, str] = dict(UNITS)
+        self.edge_gradients_key: str = format.EDGE_GRADIENTS
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name)
             for name in potential.predicts
@@ -129,7 +130,7 @@ class MetatomicModel(nn.Module):
         for name, output in self.names:
             if output in outputs:
                 names.append(name)
-        for output in self.direct_outputs:
+        for output in self.direct_outputs + [self.edge_gradients_key]:
             if output in outputs and "direct_forces" not in names:
                 names.append("direct_forces")
         found: Dict[str, Tensor] = {}
@@ -152,12 +153,16 @@ class MetatomicModel(nn.Module):
         outputs: Dict[str, ModelOutput],
         rows: List[Tensor],
     ) -> None:
-        """Forces and stress of vectors along the edges; `rows`: nodes that are asked for, their systems and
-        atoms."""
+        """Forces and stress of vectors along the edges, and these themselves for LAMMPS; `rows`: nodes that
+        are asked for, their systems and atoms."""
         samples, dtype = rows[1:], systems[0].positions.dtype
         gradients, vectors = gradients.to(torch.float64), graph.vectors.to(torch.float64)
         asked = torch.zeros_like(graph.system).index_fill(0, rows[0], 1).to(torch.float64)
         own = gradients * asked.index_select(0, graph.centers).unsqueeze(1)  # others are of other domains
+        if self.edge_gradients_key in outputs:
+            edges = torch.arange(gradients.shape[0], device=gradients.device)
+            labels = [torch.zeros_like(edges), edges]
+            results[self.edge_gradients_key] = _map(own.unsqueeze(-1), labels, True, dtype, "edge")
         exact = Graph(graph.species, graph.centers, graph.neighbors, vectors, graph.system, graph.n_centers)
         forces, _ = edge_sums(gradients, exact, len(systems))
         _, virial = edge_sums(own, exact, len(systems))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import os
 import warnings
 import zipfile
@@ -92,6 +93,12 @@ def _seal(path: str, weights: bytes | None) -> None:
         archive.writestr(f"{folder}/{format.MANIFEST}", "".join(lines))
 
 
+def _system_outputs(potential: Potential) -> str:
+    """What heads predict of whole systems, as LAMMPS reads it: `mlplugins::dipole:3`."""
+    own = [QUANTITIES[name] for name in potential.predicts if name != "energy"]
+    return " ".join(f"{q.output}:{math.prod(q.shape)}" for q in own if q.per == "system" and q.output)
+
+
 @contextmanager
 def _recorded_extensions(portable: bool) -> Iterator[None]:
     """Our ops at most: metatomic records every library that the process happens to have loaded."""
@@ -171,6 +178,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
             format.DTYPE: dtype,
             **({format.ATOM_ORDER: format.BY_TAG} if whole else {}),
             **_state(potential, card),
+            **({format.SYSTEM_OUTPUTS: totals} if (totals := _system_outputs(potential)) else {}),
             format.RECORD: json.dumps(
                 {
                     "elements": card.elements,

@@ -14,7 +14,7 @@ from metatomic.torch import (
 )
 
 SPRING = 0.05  # eV/Å²
-FORCE = [0.1, -0.2, 0.3]  # eV/Å, on every atom
+FORCE = [0.1, -0.2, 0.3]  # eV/Å, times x in Å: not zero on average
 STRESS = [[0.01, 0.002, 0.003], [0.002, 0.02, 0.004], [0.003, 0.004, 0.03]]  # eV/Å³
 UNCERTAINTY = 0.25  # eV per atom
 
@@ -62,7 +62,8 @@ class Direct(torch.nn.Module):
             elif name == "energy_uncertainty":
                 block = TensorBlock(torch.full((len(atoms), 1), 0.25, dtype=r.dtype), per_atom, none, label)
             elif name == "non_conservative_force":
-                values = self.force.reshape(1, 3, 1).repeat(len(atoms), 1, 1)
+                x = system.positions[atoms, :1]
+                values = (x * self.force).reshape(-1, 3, 1)
                 block = TensorBlock(values, per_atom, [Labels("xyz", xyz)], label)
             else:
                 values = self.stress.reshape(1, 3, 3, 1)

@@ -10,7 +10,7 @@ from mlplugins.engines import lammps
 
 from . import direct_model, general_model
 from .conftest import STRUCTURES, crystal, triclinic
-from .lammps_tools import deck, start, thermo
+from .lammps_tools import deck, errors_of, start, thermo
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
@@ -164,8 +164,29 @@ def test_uncertainty_warning(tmp_path, direct):
     assert [warning in section for section in sections] == list(styles.values())
 
 
+def test_fix_pair_is_refused_under_respa(tmp_path, direct):
+    """Which would show the uncertainties of the first step for ever."""
+    lines = deck(tmp_path, direct, crystal())
+    lines[-2] = f"pair_style mlplugins {direct}"
+    fix, respa = "fix u all pair 1 mlplugins uncertainty 1", "run_style respa 2 2 pair 2"
+    errors = errors_of(
+        tmp_path,
+        {
+            "fix first": [*lines, fix, respa, "run 0"],
+            "respa first": [*lines, respa, fix, "run 0"],
+            "taken out": [*lines, fix, respa, "unfix u", "run 0"],
+            "verlet": [*lines, fix, "run 0"],
+        },
+    )
+    assert set(errors) == {"fix first", "respa first"}
+    for text in errors.values():
+        assert "fix pair reads its values at the first step only under run_style respa" in text
+
+
 def test_direct_forces_and_stress(tmp_path, direct):
-    atoms = triclinic()
+    atoms = crystal()
+    atoms.rattle(0.1, seed=1)
+    atoms.positions += 1.0
     lines = deck(tmp_path, direct, atoms)
     decks, values = [], ("off", "on", "forces", "stress")
     for value in values:
@@ -178,8 +199,12 @@ def test_direct_forces_and_stress(tmp_path, direct):
     assert results["on"]["Pxx"][0] == pytest.approx(direct_pxx, rel=1e-12)
     assert results["stress"]["Pxx"][0] == pytest.approx(direct_pxx, rel=1e-12)
     assert results["forces"]["Pxx"][0] == pytest.approx(results["off"]["Pxx"][0], rel=1e-12)
+    x = atoms.positions[:, 0]
+    forces = np.outer(x - x.mean(), direct_model.FORCE)  # their mean is taken off
     for value in ("on", "forces"):
-        assert results[value]["Fmax"][0] == pytest.approx(max(map(abs, direct_model.FORCE)), rel=1e-12)
+        assert results[value]["Fmax"][0] == pytest.approx(np.abs(forces).max(), rel=1e-6)
+    atoms.calc = MLCalculator(direct, non_conservative=True)
+    np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-12)
     assert results["stress"]["Fmax"][0] == pytest.approx(results["off"]["Fmax"][0], rel=1e-12)
 
 
@@ -198,16 +223,16 @@ def test_direct_forces_on_two_ranks(tmp_path, direct):
 
 
 def test_outputs_that_lammps_does_not_get_are_named(tmp_path, direct):
-    """The uncertainty is watched; of the two spellings of direct forces (metatomic adds one) one is used."""
+    """The uncertainty is watched; the two spellings of direct forces (metatomic adds one) are one output."""
     lines = deck(tmp_path, direct, triclinic())
     decks = []
-    for value in ("off", "on"):
+    for value in ("off", "on", "forces"):
         lines[-2] = f"pair_style metatomic {direct} non_conservative {value}"
         decks += ["clear", *lines, "run 0"]
     result = start(tmp_path, decks)
     said = [line.partition("not get: ")[2] for line in result.stdout.splitlines() if "not get: " in line]
     forces, stress = ["non_conservative_force", "non_conservative_forces"], ["non_conservative_stress"]
-    assert [sorted(line.split()) for line in said] == [[*forces, *stress], forces[1:]]
+    assert [sorted(line.split()) for line in said] == [[*forces, *stress], stress]
 
 
 def test_references_are_cited(tmp_path, direct):

@@ -1,0 +1,163 @@
+"""Dipoles and direct forces in LAMMPS, in every mode, and copies of a style that evaluate once."""
+
+import numpy as np
+import pytest
+import torch
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mlplugins import committee
+from mlplugins.engines import lammps
+from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import nequip
+from mlplugins.models.base import TrainingStatistics
+from tests.engines.conftest import crystal
+from tests.engines.lammps_tools import deck, start, thermo
+
+pytestmark = pytest.mark.usefixtures("native_build")
+
+STATISTICS = TrainingStatistics(12.0, 0.3, {"dipole": 20.0, "direct_forces": 0.3})
+MODES = {"fold": 1, "exchange": 2, "ghost": 2}
+
+
+def write(path, seed):
+    parameters = {
+        "cutoff": 4.2,
+        "num_layers": 2,
+        "num_features": 4,
+        "heads": {"dipole": {"width": 4}, "direct_forces": {"channels": 2, "width": 4}},
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        potential = nequip.Model(["Ar", "Kr"], nequip.Hyperparameters(**parameters))
+    potential.initialise(STATISTICS)
+    potential.initialise_heads(STATISTICS)
+    card = ModelCard("nequip", ["Ar", "Kr"], [-1.0, -2.0], details={"hyperparameters": parameters})
+    save(potential, path, card, "float64")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("lammps") / "model.pt", 3)
+
+
+def mixed():
+    atoms = crystal()
+    atoms.numbers[::3] = 36
+    atoms.rattle(0.15, seed=4)
+    return atoms
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_dipole_and_direct_forces(tmp_path, model, mode):
+    """`compute pair` gives the dipole; direct forces and their stress, per atom too, in every mode."""
+    atoms, ranks = mixed(), MODES[mode]
+    lines = deck(tmp_path, model, atoms, f"mode {mode} non_conservative on")
+    columns = "step pe pxx pyy pzz pyz pxz pxy c_mu[1] c_mu[2] c_mu[3] c_sum"
+    lines += [
+        "compute mu all pair mlplugins",
+        "compute s all stress/atom NULL",
+        "compute sum all reduce sum c_s[1]",
+        f"thermo_style custom {columns}",
+        "thermo_modify format float %.15g",
+        "dump forces all custom 1 forces.dump id fx fy fz",
+        "dump_modify forces sort id format float %.15g",
+        "run 0",
+    ]
+    table = thermo(tmp_path, lines, ranks)[0]
+    [expected] = artifact.load(model).evaluate([atoms])
+    assert table["PotEng"][0] == pytest.approx(expected.energy, abs=1e-9)
+    found = [table[f"c_mu[{k}]"][0] for k in (1, 2, 3)]
+    assert np.abs(found).max() > 1e-2
+    np.testing.assert_allclose(found, expected.get("dipole"), rtol=0, atol=1e-9)
+    forces = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
+    np.testing.assert_allclose(forces, expected.get("direct_forces"), rtol=0, atol=1e-9)
+    assert np.abs(forces - expected.forces).max() > 1e-2  # which are others
+    assert np.abs(forces.sum(axis=0)).max() < 1e-10
+    stress = full_3x3_to_voigt_6_stress(expected.get("direct_stress"))
+    pressure = [table[name][0] for name in ("Pxx", "Pyy", "Pzz", "Pyz", "Pxz", "Pxy")]
+    np.testing.assert_allclose(np.array(pressure) / lammps.NKTV2P_METAL, -stress, rtol=0, atol=1e-9)
+    assert table["c_sum"][0] / atoms.get_volume() == pytest.approx(-pressure[0], rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_copies_under_respa(tmp_path, model, ranks):
+    """Direct inner steps, the outer one corrected by the gradients: near a run of short steps, and the
+    energies, pressures and dipoles are those of the whole model."""
+    atoms = mixed()
+    head = deck(tmp_path, model, atoms)
+    name = str(model)
+    copies = [
+        f"pair_style hybrid/overlay mlplugins {name} non_conservative on"
+        f" mlplugins {name} non_conservative on scale -1 mlplugins {name}",
+        *(f"pair_coeff * * mlplugins {k} Ar Kr" for k in (1, 2, 3)),
+    ]
+    report = [
+        "velocity all create 50 7 loop geom",
+        "fix 1 all nve",
+        "thermo_style custom step pe etotal pxx c_mu[1]",
+        "thermo_modify format float %.15g",
+        "thermo 1",
+    ]
+    mu = "compute mu all pair mlplugins 3"
+    respa = [*head[:-2], *copies, mu, *report, "run_style respa 2 4 hybrid 1 2 2", "timestep 0.004", "run 5"]
+    result = start(tmp_path, respa, ranks)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    found = lammps.read_log(tmp_path / "log.lammps")[0]
+    one = mu.removesuffix(" 3")
+    plain = thermo(tmp_path, [*head, one, *report, "timestep 0.001", "thermo 4", "run 20"], ranks)[0]
+    for column, allowed in {"PotEng": 2e-4, "TotEng": 1e-4}.items():
+        np.testing.assert_allclose(found[column], plain[column], rtol=0, atol=allowed * len(atoms))
+    for column in ("PotEng", "Pxx", "c_mu[1]"):  # of the whole model, at the same positions
+        assert found[column][0] == pytest.approx(plain[column][0], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_committees(tmp_path, model):
+    """`compute pair` of several models is their deviation, and the log says so; with direct forces one file
+    is its mean, which has a dipole, and several files drive by theirs."""
+    files = [model, write(tmp_path / "other.pt", 5)]
+    together = tmp_path / "together.pt"
+    committee(files, together)
+    atoms = mixed()
+    dump = [
+        "thermo_modify format float %.15g",
+        "dump f all custom 1 {}.dump id fx fy fz",
+        "dump_modify f sort id format float %.15g",
+        "run 0",
+    ]
+    lines = []
+    for name, style, columns in (
+        ("deviation", str(together), 6),
+        ("mean", f"{together} non_conservative on", 3),
+        ("files", f"{files[0]} {files[1]} non_conservative on out_freq 0", 6),
+    ):
+        head = deck(tmp_path, model, atoms)
+        head[-2] = f"pair_style mlplugins {style}"
+        shown = " ".join(f"c_mu[{k}]" for k in range(1, columns + 1))
+        lines += ["clear", *head, "compute mu all pair mlplugins", f"thermo_style custom step pe {shown}"]
+        lines += [line.format(name) for line in dump]
+    deviation, mean, several = thermo(tmp_path, lines)
+    members = [artifact.load(path).evaluate([atoms])[0] for path in files]
+    spread = np.linalg.norm(np.std([one.forces for one in members], axis=0), axis=1)
+    assert deviation["c_mu[4]"][0] == pytest.approx(spread.max(), rel=1e-9)
+    log = (tmp_path / "log.lammps").read_text().splitlines()
+    unused = [line for line in log if line.startswith("mlplugins: outputs of the model that LAMMPS does not")]
+    assert ["mlplugins::dipole" in line for line in unused] == [True, True], unused
+    dipole = np.mean([one.get("dipole") for one in members], axis=0)
+    np.testing.assert_allclose([mean[f"c_mu[{k}]"][0] for k in (1, 2, 3)], dipole, rtol=0, atol=1e-9)
+    direct = [one.get("direct_forces") for one in members]
+    for name in ("mean", "files"):
+        forces = np.loadtxt(tmp_path / f"{name}.dump", skiprows=9)[:, 1:]
+        np.testing.assert_allclose(forces, np.mean(direct, axis=0), rtol=0, atol=1e-9)
+    spread = np.linalg.norm(np.std(direct, axis=0), axis=1)
+    assert several["c_mu[4]"][0] == pytest.approx(spread.max(), rel=1e-9)
+    energy = np.mean([one.energy for one in members])
+    for table in (deviation, mean, several):
+        assert table["PotEng"][0] == pytest.approx(energy, abs=1e-9)
+    head[-2] = f"pair_style mlplugins {together} non_conservative on drive first"
+    assert "whose direct forces are those of the mean" in start(tmp_path, head).stdout
