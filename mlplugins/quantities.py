@@ -10,7 +10,7 @@ A vector of the system and a scalar of every atom:
         extensive=True, additive=True, output="mlplugins::polarization", ase="polarization",
     )
     Quantity(
-        name="charges", noun="charge", symbol="q", unit="e", per="atom", output="mlplugins::charges",
+        name="charges", noun="charge", symbol="q", unit="e", per="atom", output="mlplugins::partial_charges",
         ase="charges", ipi="charges",
     )
 

@@ -99,7 +99,7 @@ def cepstrum(
 
     >>> noise = np.random.default_rng(1).normal(size=(3, 20000, 1))  # white: S = 1
     >>> found = cepstrum(spectra(noise, 1.0), 1 / 20000, 3.0)
-    >>> abs(found.log_zero) < 3 * found.error < 0.2
+    >>> abs(found.log_zero) < 2 * found.error < 0.2
     True
     """
     if highest is None:

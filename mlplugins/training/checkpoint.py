@@ -12,6 +12,7 @@ from mlplugins import files
 from mlplugins.checkpoints import native
 from mlplugins.checkpoints.native import FORMAT
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.quantities import QUANTITIES
 
 MAY_CHANGE = {
     "training.epochs",
@@ -75,7 +76,7 @@ def require_same_run(
     Raises:
         BadInput: naming the keys that differ and what to do.
     """
-    old, new = _flat(content["configuration"]), _flat(configuration)
+    old, new = _weighted(content["configuration"]), _weighted(configuration)
     keys = sorted((old.keys() | new.keys()) - MAY_CHANGE)
     changed = [f"{k}: {old.get(k)} → {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
     names = sorted(content["sha256"].keys() | sha256.keys())
@@ -90,8 +91,16 @@ def require_same_run(
 def is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two configurations ask for the same, wherever the data lie (which their hashes tell apart)."""
     places = {"data.train", "data.validation", "data.test"}
-    one, other = _flat(old), _flat(new)
+    one, other = _weighted(old), _weighted(new)
     return all(one.get(k) == other.get(k) for k in (one.keys() | other.keys()) - places)
+
+
+def _weighted(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Flat, with the weights of quantities that were not yet in the table when it was written."""
+    found = _flat(configuration)
+    if "training.loss.energy" not in found:  # solvers have none
+        return found
+    return {f"training.loss.{name}": quantity.loss for name, quantity in QUANTITIES.items()} | found
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -375,6 +375,7 @@ def test_outputs_are_tried_before_the_work(command, tmp_path, capsys, monkeypatc
         "check": ["m.pt", "a.cif"],
         "committee": ["m.pt", "n.pt"],
         "evaluate": ["m.pt", "a.xyz"],
+        "label": ["a.xyz", "--config", "in.yaml", "-o", "b.xyz"],
         "select": ["a.xyz", "-n", "1", "-o", "b.xyz"],
         "ipi-driver": ["m.pt", "a.xyz"],
         "uncertainty": ["m.pt", "a.xyz", "--held-out", "b.xyz", "-o", "n.pt"],

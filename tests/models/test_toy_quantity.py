@@ -27,12 +27,12 @@ from tests.test_quantities import MOMENT, RECORD, dipole, molecules
 
 _table: dict[str, Quantity] = {}
 exec(RECORD, {"QUANTITIES": _table, "Quantity": Quantity})
-DIPOLE = _table["dipole"]
+DIPOLE = _table["polarization"]
 
 
 @pytest.fixture(autouse=True)
 def record(monkeypatch):
-    monkeypatch.setitem(QUANTITIES, "dipole", DIPOLE)
+    monkeypatch.setitem(QUANTITIES, "polarization", DIPOLE)
     return monkeypatch
 
 
@@ -54,7 +54,7 @@ class TestDipole(FamilySuite):
 class _Changed(toy_quantity.Model):
     def forward(self, graph):
         found = super().forward(graph)
-        return {**found, "dipole": self.changed(found["dipole"], graph)}
+        return {**found, "polarization": self.changed(found["polarization"], graph)}
 
 
 class _Absolute(_Changed):
@@ -87,15 +87,15 @@ def test_the_suite_finds_a_broken_quantity(cls, test):
     arguments = {"test_rotation_translation_inversion": 1, "test_permutation": 1}.get(test, 0)
     atoms = [standard_structures(suite.elements)["molecule"]] * arguments
     getattr(suite, test)(_toy(suite.elements), *atoms)
-    with pytest.raises(AssertionError, match="dipole"):
+    with pytest.raises(AssertionError, match="polarization"):
         getattr(suite, test)(_toy(suite.elements, cls), *atoms)
 
 
 def test_the_suite_finds_a_wrong_parity_in_the_record(record):
-    record.setitem(QUANTITIES, "dipole", replace(DIPOLE, irreps="1e"))
+    record.setitem(QUANTITIES, "polarization", replace(DIPOLE, irreps="1e"))
     suite = TestDipole()
     atoms = standard_structures(suite.elements)["molecule"]
-    with pytest.raises(AssertionError, match="dipole"):
+    with pytest.raises(AssertionError, match="polarization"):
         suite.test_rotation_translation_inversion(_toy(suite.elements), atoms)
     suite.mirror_images_are_equal = False
     suite.test_rotation_translation_inversion(_toy(suite.elements), atoms)
@@ -126,13 +126,15 @@ def _failed(model, atoms):
 def test_check_turns_every_quantity(file, atoms):
     failed, all_ = _failed(artifact.load(file), atoms)
     kinds = ("rotation", "inversion", "translation", "permutation", "extensivity")
-    names = ["energy", "forces", "dipole"] + ["stress"] * bool(atoms.pbc.all())
+    names = ["energy", "forces", "polarization"] + ["stress"] * bool(atoms.pbc.all())
     assert all_ >= {f"{kind}: {name}" for kind in kinds for name in names}
     assert failed == set()
 
 
 def _with(change):
-    return lambda atoms, result: replace(result, more={"dipole": change(atoms, result.more["dipole"])})
+    return lambda atoms, result: replace(
+        result, more={"polarization": change(atoms, result.more["polarization"])}
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,8 @@ def _with(change):
 )
 def test_check_finds_a_broken_quantity(file, change, expected):
     failed, _ = _failed(Defective(artifact.load(file), _with(change)), _molecule())
-    assert {name.partition(":")[0] for name in failed if name.endswith("dipole")} >= expected
-    assert not {name for name in failed if not name.endswith("dipole")}
+    assert {name.partition(":")[0] for name in failed if name.endswith("polarization")} >= expected
+    assert not {name for name in failed if not name.endswith("polarization")}
 
 
 def test_check_knows_axial_vectors_and_tensors():
@@ -173,7 +175,7 @@ def test_a_quantity_that_is_not_finite_is_refused(tmp_path):
     with torch.no_grad():
         model.b.fill_(float("nan"))
     save(model, tmp_path / "model.pt", ModelCard("toy", ["Ne", "Ar"], [0.0, 0.0]), "float64")
-    with pytest.raises(RunFailed, match="dipole that is not finite"):
+    with pytest.raises(RunFailed, match="polarization that is not finite"):
         artifact.load(tmp_path / "model.pt").evaluate([_molecule()])
 
 
@@ -191,8 +193,8 @@ def _sum(*terms):
 @pytest.mark.parametrize("second", ["toy", "lennard-jones"])
 def test_a_sum_passes_on_what_its_terms_predict(families, tmp_path, second):
     model = _sum({"family": "toy", "cutoff": 5.0}, {"family": second, "cutoff": 4.0})
-    assert model.predicts == ("energy", "dipole")
-    toys = [term for term in model.potentials() if "dipole" in term.predicts]
+    assert model.predicts == ("energy", "polarization")
+    toys = [term for term in model.potentials() if "polarization" in term.predicts]
     for k, term in enumerate(toys):
         with torch.no_grad():
             term.b.copy_(torch.from_numpy((k + 1) * MOMENT))
@@ -200,25 +202,30 @@ def test_a_sum_passes_on_what_its_terms_predict(families, tmp_path, second):
     atoms = _molecule()
     [found] = artifact.load(tmp_path / "sum.pt").evaluate([atoms])
     expected = dipole(atoms) + (2 * dipole(atoms, cutoff=4.0) if second == "toy" else 0)
-    np.testing.assert_allclose(found.get("dipole"), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.get("polarization"), expected, rtol=0, atol=1e-12)
 
 
 def test_a_sum_refuses_what_does_not_add_up(families, record):
-    record.setitem(QUANTITIES, "dipole", replace(DIPOLE, additive=False))
-    with pytest.raises(BadInput, match="2 terms predict 'dipole', which does not add up"):
+    record.setitem(QUANTITIES, "polarization", replace(DIPOLE, additive=False))
+    with pytest.raises(BadInput, match="2 terms predict 'polarization', which does not add up"):
         _sum({"family": "toy"}, {"family": "toy"})
-    assert _sum({"family": "toy"}, {"family": "lennard-jones"}).predicts == ("energy", "dipole")
+    assert _sum({"family": "toy"}, {"family": "lennard-jones"}).predicts == ("energy", "polarization")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "listed"),
-    [("REF_dipole", np.ones(3), True), ("dipole_au", 1.5, False), ("dft_dipoles", np.ones((4, 3)), False)],
+    [
+        ("REF_polarization", np.ones(3), True),
+        ("polarization_au", 1.5, False),
+        ("dft_polarizations", np.ones((4, 3)), False),
+    ],
 )
 def test_labels_that_look_like_a_quantity_are_listed_by_its_shape(record, name, value, listed):
     atoms = _molecule()
     (atoms.arrays if np.shape(value) == (4, 3) else atoms.info)[name] = value
-    record.delitem(QUANTITIES, "dipole")
+    record.delitem(QUANTITIES, "polarization")
     frames = [from_atoms(atoms, Keys())]
-    record.setitem(QUANTITIES, "dipole", replace(DIPOLE, like="dipole"))
+    record.setattr(Keys, "polarization", "polarization", raising=False)  # made for the shorter table
+    record.setitem(QUANTITIES, "polarization", replace(DIPOLE, like="polarization"))
     found = labels.notes(frames, Keys())
     assert any(name in note for note in found) == listed

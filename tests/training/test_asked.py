@@ -8,7 +8,7 @@ import pytest
 from mlplugins.errors import BadInput
 from mlplugins.models.composition import Composition
 from mlplugins.quantities import QUANTITIES, Quantity
-from mlplugins.structures.dataset import from_atoms
+from mlplugins.structures.dataset import Keys, from_atoms
 from mlplugins.training import config
 from mlplugins.training.asked import require_learnable
 from mlplugins.training.data import DataSets
@@ -68,9 +68,12 @@ def test_a_random_split_without_labels_in_one_part_is_said():
 
 def test_labels_that_the_model_does_not_predict_are_said(monkeypatch):
     sets = _sets(more={"spin": np.zeros(4)})
-    monkeypatch.setitem(QUANTITIES, "spin", Quantity("spin", "spin", "s", "", per="atom"))
+    monkeypatch.setitem(
+        QUANTITIES, "spin", Quantity("spin", "spin", "s", "", per="atom", output="mlplugins::spins")
+    )
     # no weight nor key of it in the sections, which were made for the shorter table
-    monkeypatch.setattr(type(_configured().data.keys), "spin", "spin", raising=False)
+    for keys in (Keys, type(_configured().data.keys)):
+        monkeypatch.setattr(keys, "spin", "spin", raising=False)
     [note] = require_learnable(_configured(), sets, ["energy"]).warnings
     assert note == "the frames hold labels that the model does not predict: spin"
     assert require_learnable(_configured(), sets, ["energy", "spin"]).warnings == []
