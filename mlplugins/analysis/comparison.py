@@ -93,11 +93,15 @@ def _point(run: Mapping[str, Any]) -> Point:
 
 
 def as_value(entry: Mapping[str, float | None], limit: float = UNDETERMINED) -> Value:
-    """A value of results.json; null is NaN, or infinity at the upper end.
+    """A value of results.json; null is NaN, or infinity at the upper end. What is undetermined stays so.
 
     >>> as_value({"value": 2.0, "low": 1.0, "high": 4.0}).high
     4.0
+    >>> as_value({"value": 2.0, "low": 0.02, "high": 4.0, "determined": False}).determined
+    False
     """
+    if entry.get("determined", True) is False:
+        limit = UNKNOWN
     number, low, high = (
         math.nan if entry[name] is None else float(entry[name] or 0.0) for name in ("value", "low", "high")
     )
