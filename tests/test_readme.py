@@ -46,7 +46,9 @@ def output(tmp_path):
 
 def form(text):
     """Lines without their numbers and without the room for them."""
-    text = re.sub(r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d[\d.]*(?= )|(?<=[\[ ])−?\d[\d.]*(?=[,\] ])|─+|mS/cm|S/cm", "#", text)
+    text = re.sub(
+        r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d[\d.]*(?= )|(?<=[\[ ])−?\d[\d.]*(?=[,\] ])|─+|mS/cm|S/cm|undetermined", "#", text
+    )
     return [re.sub(r" {2,}", "  ", line).strip() for line in text.splitlines()]
 
 
