@@ -152,25 +152,8 @@ def test_numbers_are_those_of_separate_evaluations(request, tmp_path, members, k
     assert "committee of 3 models" in done.stdout
 
 
-def test_the_file_grows_and_runs_of_other_kinds_agree(tmp_path, members, together):
-    """Appended to after a restart, without a second header; in `units real`, hybrid/overlay and respa; the
-    members that do not drive are not seen in the trajectory."""
-    frame = argon()
-    keywords = f"drive first out_file devi.out out_freq {EVERY}"
-    models = " ".join(map(str, members))
-    head = run_deck(tmp_path, members, keywords)
-    again = [
-        "clear",
-        "units metal",
-        "atom_style atomic",
-        "read_restart half.restart",
-        f"pair_style mlplugins {models} {keywords}",
-        "pair_coeff * * Ar",
-        "timestep 0.002",
-        "fix md all nve",
-        "run 2",
-        "run 2",
-    ]
+def other_kinds(together):
+    """Decks in `units real`, hybrid/overlay and respa."""
     still = ["clear", "atom_modify map array", "boundary p p p"]
     real = [
         *still,
@@ -206,6 +189,29 @@ def test_the_file_grows_and_runs_of_other_kinds_agree(tmp_path, members, togethe
         "timestep 0.002",
         "run 2",
     ]
+    return real, overlay, respa
+
+
+def test_the_file_grows_and_runs_of_other_kinds_agree(tmp_path, members, together):
+    """Appended to after a restart, without a second header; in `units real`, hybrid/overlay and respa; the
+    members that do not drive are not seen in the trajectory."""
+    frame = argon()
+    keywords = f"drive first out_file devi.out out_freq {EVERY}"
+    models = " ".join(map(str, members))
+    head = run_deck(tmp_path, members, keywords)
+    again = [
+        "clear",
+        "units metal",
+        "atom_style atomic",
+        "read_restart half.restart",
+        f"pair_style mlplugins {models} {keywords}",
+        "pair_coeff * * Ar",
+        "timestep 0.002",
+        "fix md all nve",
+        "run 2",
+        "run 2",
+    ]
+    real, overlay, respa = other_kinds(together)
     convert(together, tmp_path / "single.pt")
     single = [line.replace(str(together), "single.pt").replace("respa.out", "single.out") for line in respa]
     lines = [*head, "write_restart half.restart", *again, *real, *overlay, *single, *respa]
