@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mlplugins.engines.ipi.program import driver_file
 from mlplugins.engines.ipi.xyz import upright
 from mlplugins.errors import BadInput, RunFailed
 
-from .conftest import crystal, write_lennard_jones
+from .conftest import crystal
 from .ipi_tools import BIN, LIMIT, finish
 from .test_ipi import (
     NVE,
@@ -31,6 +33,8 @@ from .test_ipi import (
 )
 from .test_ipi_template import by_element, salt, sent
 
+DYING = Path(__file__).with_name("dying_driver.py")
+
 
 def steps(folder) -> int:
     return len(properties(folder)["step"])
@@ -38,27 +42,21 @@ def steps(folder) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_a_killed_driver_makes_room_for_another(processes, tmp_path, number):  # noqa: F811
-    """Killed in an evaluation (nearly all of a step: 1372 atoms with 300 neighbours each); without
-    exit_on_disconnect i-PI waits for the next driver."""
+def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
+    """Killed in an evaluation; without exit_on_disconnect i-PI waits for the next driver."""
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip(f"{number.name} is ignored by all processes started here (nohup)")
-    atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
-    model = write_lennard_jones(tmp_path / "far.pt", cutoff=14.0, onset=12.0)
-    write_input(
-        tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=25, atoms=atoms
-    )
+    write_input(tmp_path, socket_forcefield("unix", "k", exit_on_disconnect=False), NVE, steps=25)
     server = processes.ipi()
-    first = processes.driver(model, "--unix", "k")
-    wait_for(tmp_path / "out.md", rows=12)  # 8 lines of header, 4 of 25 steps
-    first.send_signal(number)
+    words = [int(number), argon_model, "init.xyz", "--sockets-prefix", processes.prefix, "--unix", "k"]
+    first = processes.start(sys.executable, DYING, *words)
     output, _ = first.communicate(timeout=LIMIT)
-    assert first.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert first.returncode == (-number if number == signal.SIGKILL else 128 + number), output
     if number != signal.SIGKILL:
         assert f"mlplugins: ended by {signal.Signals(number).name}" in output
         assert "ms per structure" in output
     assert "Traceback" not in output
-    processes.drive(model, "--unix", "k")
+    assert "23 structures in 23 calls" in processes.drive(argon_model, "--unix", "k")
     finish(server)
     assert steps(tmp_path) == 26
 
