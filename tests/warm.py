@@ -58,6 +58,9 @@ def starts() -> Iterator[None]:
     from mlplugins.engines.ipi import driver  # noqa: F401
 
     with pytest.MonkeyPatch.context() as changed:
+        # a second after its end i-PI looks whether it has ended, and half a second for more drivers than one
+        changed.setattr("ipi.utils.softexit.SOFTEXITLATENCY", 0.02)
+        changed.setattr("ipi.interfaces.sockets.SERVERTIMEOUT", 0.05)
         if torch.get_num_threads() == 1:  # a fork has none of the other threads
             changed.setattr(subprocess, "Popen", Popen)
         yield

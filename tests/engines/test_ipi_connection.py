@@ -64,7 +64,7 @@ def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_killed_driver_program_of_ipi_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
-    atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (7, 7, 7)
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (5, 5, 5)
     write_input(
         tmp_path, socket_forcefield("unix", "l", exit_on_disconnect=False), NVE, steps=60, atoms=atoms
     )
@@ -145,8 +145,9 @@ def test_template_without_cell_in_real_ipi(processes, argon_model, tmp_path):  #
     assert "first structure: periodic, cell 10.6 × 10.6 × 10.6 Å; the template's positions" in output
 
 
-def test_socket_left_behind(tmp_path):
+def test_socket_left_behind(tmp_path, monkeypatch):
     """Nobody will ever listen there: said within seconds, not after the time to wait."""
+    monkeypatch.setattr("mlplugins.engines.ipi.socket.STALE_S", 0.2)
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(tmp_path / "s_dead"))
     left.close()
