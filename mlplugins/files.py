@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +160,21 @@ def _sweep(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def require_writable(path: Path, what: str, folder: bool = False) -> None:
+def require_writable(
+    path: Path, what: str, folder: bool = False, inputs: Any = (), written: Sequence[str] = ()
+) -> None:
     """Refuse an output that cannot be written, before anything is computed for it. Nothing is left behind.
 
     Args:
         path: the file, or with `folder` the folder, to be written; folders above it may be missing.
         what: names it in messages, e.g. `--json`.
         folder: whether it is a folder that files will be written to.
+        inputs: files that are read, as `named_in` finds them.
+        written: names of the files in the folder.
 
     Raises:
         BadInput: a folder where a file is expected or the reverse, a name that no file can have, no
-            permission.
+            permission, one of the inputs.
 
     >>> require_writable(Path("."), "--json")
     Traceback (most recent call last):
@@ -186,6 +191,33 @@ def require_writable(path: Path, what: str, folder: bool = False) -> None:
             _probe(target if folder else target.parent, "" if folder else target.name)
     except OSError as error:
         raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from error
+    for target in [path / name for name in written] if folder else [path]:
+        if target.is_file() and any(target.samefile(name) for name in named_in(inputs)):
+            raise BadInput(f"{what} {target}: an input, which would be overwritten; choose another name")
+
+
+def named_in(value: Any) -> Iterator[str]:
+    """Files that a value names: paths, patterns, `file@slice`, and lists or mappings of them.
+
+    >>> list(named_in(["files.py", {"data": "no/such@:5"}, 3]))
+    []
+    >>> list(named_in(Path(__file__)))[0] == __file__
+    True
+    """
+    if isinstance(value, str | Path):
+        for name in dict.fromkeys((str(value), str(value).rpartition("@")[0])):
+            yield from [name] if name and exists(name, file=True) else _matching(name)
+    elif isinstance(value, Mapping):
+        yield from named_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from named_in(item)
+
+
+def _matching(pattern: str) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):  # a null character, too long
+        return [name for name in glob.glob(pattern) if exists(name, file=True)] if "*" in pattern else []
+    return []
 
 
 def _probe(folder: Path, name: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNIT = "W/(m K)"
+WRITTEN = ("results.csv", "spectrum.csv", "integral.csv", "report.html")
 POINTS = 2000
 BEYOND_CUT = 4.0
 """Cuts that the picture of the running integral shows."""
@@ -44,6 +45,8 @@ REFERENCES = (
 
 def thermal(paths: Sequence[Path | str], settings: Settings, folder: Path | str | None = None) -> Conduction:
     """κ of the runs in these files, as `conduction`; and its report if a `folder` is named."""
+    if folder is not None:
+        files.require_writable(Path(folder), "directory", folder=True, inputs=list(paths), written=WRITTEN)
     found = conduction(paths, settings)
     if folder is not None:
         write_report(found, Path(folder))

@@ -17,7 +17,7 @@ from mlplugins.analysis import charges, thermal
 from mlplugins.analysis.diffusion import Diffusion
 from mlplugins.analysis.observables.base import Observable
 from mlplugins.analysis.result import RunResult
-from mlplugins.analysis.sample import MELTED_A, AnalysisSettings, Curve, Sample
+from mlplugins.analysis.sample import MELTED_A, AnalysisSettings, Sample
 from mlplugins.analysis.slopes import CONTRADICTION
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.witnesses import hotter_or_colder
@@ -28,6 +28,7 @@ __all__ = ["AnalysisSettings", "RunResult", "analyse"]
 FEW_HOPS = 50.0
 DIFFUSIVE_SLOPE = 0.8
 FEW_WINDOWS = 10.0
+FASTEST_CM2_S = 1e-3
 
 
 def analyse(
@@ -53,9 +54,8 @@ def analyse(
     result, volume = sample.diffusion, sample.volume_a3
     unit = conductivity_ms_cm(sample.n_ions * settings.charge**2, volume, temperature_k)
     known = bool(np.isfinite(volume))
-    slope = _long_slope(sample.curve, sample.reach_ps)
     read = [*sample.notes, *(text for run in trajectories for text in run.warnings)]
-    texts = [*dict.fromkeys(read), *charges.doubts(sample.species, settings), *_doubts(sample, slope)]
+    texts = [*dict.fromkeys(read), *charges.doubts(sample.species, settings), *_doubts(sample)]
     notes: list[str] = []
     found = {name: each.compute(sample, notes) for name, each in chosen.items()}
     texts += notes
@@ -78,7 +78,7 @@ def analyse(
         sigma_tracer=result.tracer.scaled(unit) if known else None,
         sigma_collective=result.collective.scaled(unit) if result.collective and known else None,
         hops=sample.estimated_hops,
-        loglog_slope=slope,
+        loglog_slope=sample.loglog_slope,
         curve=sample.curve,
         framework_rms_a=sample.framework_rms_a,
         drift_a=max(float(np.linalg.norm(run.drift, axis=1).max()) for run in trajectories),
@@ -88,17 +88,7 @@ def analyse(
     )
 
 
-def _long_slope(curve: Curve, reach_ps: float) -> float:
-    """d ln MSD / d ln t over the last factor of four in lag; at short lags vibrations hide the diffusion."""
-    inside = (curve.time_ps >= reach_ps / 4) & (curve.time_ps <= reach_ps * 1.001) & (curve.tracer > 0)
-    if inside.sum() < 2:
-        return float("nan")
-    points = np.unique(np.geomspace(1, inside.sum(), 20).astype(int)) - 1  # even in ln t
-    time, msd = curve.time_ps[inside][points], curve.tracer[inside][points]
-    return float(np.polyfit(np.log(time), np.log(msd), 1)[0])
-
-
-def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
+def _doubts(sample: Sample) -> list[str]:
     """Reasons not to trust the numbers."""
     texts = []
     window, tracer = sample.diffusion.window, sample.diffusion.tracer
@@ -119,10 +109,21 @@ def _doubts(sample: Sample, loglog_slope: float) -> list[str]:
             f"about {hops:.0f} hops of {hop:g} Å in all (fewer than {FEW_HOPS:.0f}): D is an order of "
             "magnitude at best"
         )
-    if loglog_slope < DIFFUSIVE_SLOPE:
+    if sample.loglog_slope < DIFFUSIVE_SLOPE:
         texts.append(
-            f"the MSD is not diffusive: log–log slope {loglog_slope:.2f} up to {reach:.3g} ps (1 = "
+            f"the MSD is not diffusive: log–log slope {sample.loglog_slope:.2f} up to {reach:.3g} ps (1 = "
             "diffusive); run longer"
+        )
+    if sample.accelerates:
+        texts.append(
+            f"the MSD grows faster than diffusion to the end: log–log slope {sample.loglog_slope:.2f} up to "
+            f"{reach:.3g} ps (1 = diffusive, 2 = straight flight): D grows with the length of the run, so it "
+            "is undetermined; a gas, a flow (--drift), or a run shorter than the time between collisions"
+        )
+    if tracer.determined and tracer.low > FASTEST_CM2_S and sample.species != "H":
+        texts.append(
+            f"D* is {tracer.value:.2g} cm²/s, above that of any liquid (liquid metals: 1e-5 to 3e-4): a gas, "
+            "or the time between frames (time step in fs × MD steps between frames) is too short"
         )
     if sample.diffusion.one_mean < CONTRADICTION:
         texts.append(

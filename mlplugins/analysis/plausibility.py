@@ -27,6 +27,11 @@ WHOLE = 0.1
 SEAM = 6.0
 """A step of the median ion, over the usual one, that begins another run."""
 SEAM_A, FEWEST_IONS, BLOCK = 0.3, 3, 32
+LOST, LOST_RATIO, LOST_IONS, LOST_PLACES = 8.0, 1.3, 8, 3
+"""A step where frames are lost: so many robust standard deviations and times the usual, of so many ions or
+more, at so few places. Elsewhere steps stay below half of that: hops have tails, but no gap above them."""
+HOPPING = 0.05
+"""Share of the ions (two at least) that may hop at once in any frame and is left out."""
 
 
 def require_lengths(frame: Frame, where: str) -> None:
@@ -128,7 +133,7 @@ def density(volume: float, n_atoms: int) -> list[str]:
 
 
 def seams(rows: NDArray[np.float64], n_ions: int, steps: Sequence[int]) -> list[str]:
-    """A warning about frames between which nearly all ions jump.
+    """A warning about frames between which nearly all ions jump, or go farther than they do elsewhere.
 
     Args:
         rows: (frames, …) that begin with the displacements of the ions, 3 columns each, Å.
@@ -137,23 +142,49 @@ def seams(rows: NDArray[np.float64], n_ions: int, steps: Sequence[int]) -> list[
     """
     if len(rows) != len(steps) or n_ions < FEWEST_IONS or len(rows) < CROWD:
         return []
-    usual = np.concatenate(
-        [_median_steps(rows[k : k + BLOCK + 1], n_ions) for k in range(0, len(rows) - 1, BLOCK)]
-    )
+    blocks = [_steps(rows[k : k + BLOCK + 1], n_ions) for k in range(0, len(rows) - 1, BLOCK)]
     spacing = np.diff(steps)
+    even = spacing <= np.median(spacing)
+    usual = np.concatenate([np.median(block, axis=1) for block in blocks])
     far = usual > max(SEAM * float(np.median(usual)), SEAM_A)
-    found = np.flatnonzero(far & (spacing <= np.median(spacing)))
+    found = np.flatnonzero(far & even)
     if not len(found):
-        return []
+        return _lost(np.concatenate([_without_hops(block) for block in blocks]), even, n_ions)
     k = int(found[0])
     return [
         f"between frames {k + 1} and {k + 2} half of the ions move by {usual[k]:.2g} Å or more, "
         f"{usual[k] / np.median(usual):.0f} times as far as usual ({len(found)} such place(s)): several runs "
-        "in one file? They were taken as one; give each its own file and its own entry"
+        "in one file, or frames lost? They were taken as one; give each its own file and its own entry"
     ]
 
 
-def _median_steps(rows: NDArray[np.float64], n_ions: int) -> NDArray[np.float64]:
-    """How far the median ion moves from each frame to the next, Å."""
+def _steps(rows: NDArray[np.float64], n_ions: int) -> NDArray[np.float64]:
+    """How far each ion moves from each frame to the next, Å."""
     steps = np.diff(rows[:, : 3 * n_ions], axis=0).reshape(len(rows) - 1, n_ions, 3)
-    return np.asarray(np.median(np.linalg.norm(steps, axis=2), axis=1))
+    return np.asarray(np.linalg.norm(steps, axis=2))
+
+
+def _without_hops(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the ions but the fastest, Å."""
+    kept = steps.shape[1] - max(2, round(HOPPING * steps.shape[1]))
+    if kept < 1:
+        return np.zeros(len(steps))
+    return np.asarray(np.partition(steps, kept - 1, axis=1)[:, :kept].mean(axis=1))
+
+
+def _lost(steps: NDArray[np.float64], even: NDArray[np.bool_], n_ions: int) -> list[str]:
+    """A warning about the few steps that are longer than all others by far; most ions take part."""
+    usual = float(np.median(steps))
+    scale = 1.4826 * float(np.median(np.abs(steps - usual)))
+    if n_ions < LOST_IONS or len(steps) < BLOCK or scale == 0.0:
+        return []
+    away = np.where(even, (steps - usual) / scale, 0.0)
+    found = np.flatnonzero((away > LOST) & (steps > LOST_RATIO * usual))
+    if not 0 < len(found) <= LOST_PLACES or np.delete(away, found).max() > away[found].min() / 2:
+        return []
+    named = ", ".join(f"{k + 1} and {k + 2}" for k in found)
+    return [
+        f"between frames {named} nearly all ions move {steps[found].max() / usual:.2g} times as far as "
+        "between any others: are frames missing there? The file does not say, and D comes out too large by "
+        "the time that is lost; cut the file there, and give the parts as runs of their own"
+    ]

@@ -10,8 +10,10 @@ from pathlib import Path
 from mlplugins.analysis.run import Trajectory
 from mlplugins.errors import BadInput
 
-KELVIN = re.compile(r"(?<![\dA-Za-z.])(\d{2,4})_?K(?![A-Za-z])|(?<![A-Za-z])[Tt]_?=?(\d{3,4})(?!\d)")
-
+KELVIN = re.compile(
+    r"(?<![\dA-Za-z.])(\d{2,4})_?K(?![A-Za-z])|(?<![A-Za-z])(?:T|[Tt]emp(?:erature)?)_?=?(\d{3,4})(?!\d)"
+)
+"""600K, T600, temp_600. A small t is a time as often: t1000 says no temperature."""
 ROUNDED_K = 1.0
 """298.15 K is called 298."""
 
@@ -47,8 +49,8 @@ def other_temperature(names: Sequence[str], temperature_k: float) -> str:
     "runs: 'runs/Li6PS5Cl_600K_a.dump' is called after 600 K, its temperature is 700 K: which is right?"
     >>> other_temperature(["600K/md.dump"], 600.0), other_temperature(["md-300-600K.dump"], 300.0)
     ('', '')
-    >>> other_temperature(["md_298K.dump"], 298.15)
-    ''
+    >>> other_temperature(["md_298K.dump"], 298.15), other_temperature(["traj_t1000.xyz"], 600.0)
+    ('', '')
     """
     for name in names:
         for part in (Path(name).name, Path(name).parent.name):

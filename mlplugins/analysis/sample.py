@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,13 @@ from mlplugins.analysis.diffusion import Diffusion, diffusion
 from mlplugins.analysis.msd import collective_displacement, mean_squared_displacement
 from mlplugins.analysis.pooling import pool
 from mlplugins.analysis.trajectory import Trajectory
+from mlplugins.analysis.value import UNKNOWN, Value
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS
 
 Floats = NDArray[np.float64]
+STRAIGHT, STRAIGHT_ERROR = 1.3, 0.6
+"""Log–log slope of an MSD that is not that of diffusion any more, and what its noise may add for one ion."""
 MELTED_A = 2.0
 """Root-mean-square displacement of a framework that no longer stands still."""
 
@@ -102,7 +105,7 @@ class Sample:
             raise BadInput("charge 0: a neutral species carries no current; expected e.g. --charge 1 for Li")
         paths, slices, notes = pool(trajectories, settings.discard_ps)
         collective = all(run.collective for run in trajectories)
-        return cls(
+        sample = cls(
             trajectories,
             float(temperature_k),
             settings,
@@ -112,6 +115,7 @@ class Sample:
             msd_curve(paths, collective),
             tuple(notes),
         )
+        return replace(sample, diffusion=unlimited(sample.diffusion)) if sample.accelerates else sample
 
     @property
     def species(self) -> str:
@@ -161,6 +165,26 @@ class Sample:
         reach = max(self.longest_ps / 5, self.diffusion.window.high_ps)
         return min(reach, float(self.curve.time_ps[-1]))
 
+    @cached_property
+    def loglog_slope(self) -> float:
+        """d ln MSD / d ln t over the last factor of four in lag; at short lags vibrations hide the diffusion.
+
+        NaN where nobody moves.
+        """
+        curve, reach = self.curve, self.reach_ps
+        inside = (curve.time_ps >= reach / 4) & (curve.time_ps <= reach * 1.001) & (curve.tracer > 0)
+        if inside.sum() < 2:
+            return float("nan")
+        points = np.unique(np.geomspace(1, inside.sum(), 20).astype(int)) - 1  # even in ln t
+        time, msd = curve.time_ps[inside][points], curve.tracer[inside][points]
+        return float(np.polyfit(np.log(time), np.log(msd), 1)[0])
+
+    @property
+    def accelerates(self) -> bool:
+        """Whether the MSD still grows faster than diffusion at the longest lags that are well sampled."""
+        walkers = self.n_ions * len(self.trajectories)
+        return self.loglog_slope > STRAIGHT + STRAIGHT_ERROR / np.sqrt(walkers)
+
     @property
     def framework_rms_a(self) -> dict[str, float]:
         """Root-mean-square displacement of each other element at the end of the runs, Å."""
@@ -168,6 +192,22 @@ class Sample:
         return {
             name: max(float(run.framework_rms[name][-1]) for run in runs) for name in runs[0].framework_rms
         }
+
+
+def unlimited(found: Diffusion) -> Diffusion:
+    """The same without limits: no value is one of a diffusion coefficient."""
+
+    def unknown(value: Value) -> Value:
+        return replace(value, low=0.0, high=float("inf"), relative_error=float("inf"), limit=UNKNOWN)
+
+    x, y, z = found.axes
+    return replace(
+        found,
+        tracer=unknown(found.tracer),
+        collective=None if found.collective is None else unknown(found.collective),
+        haven=None,
+        axes=(unknown(x), unknown(y), unknown(z)),
+    )
 
 
 def msd_curve(paths: Paths, collective: bool = True) -> Curve:

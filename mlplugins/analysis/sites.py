@@ -39,6 +39,8 @@ to 0.7 in Li6PS5Cl at 500 K."""
 MOST_VOXELS = 4_000_000
 ASSIGNED_AT_ONCE = 500_000
 NOWHERE = -1
+SHIFTS = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+"""The cell and its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,7 @@ def _centred(fractions: Floats, sites: Sites) -> Sites:
 
 def _nearest(fractions: Floats, sites: Sites) -> tuple[Indices, Floats]:
     """Nearest site of each point (periodic, any cell) and its distance in Å."""
-    shifts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    images = (sites.fractions[None] + shifts[:, None]).reshape(-1, 3)
+    images = (sites.fractions[None] + SHIFTS[:, None]).reshape(-1, 3)
     near = np.all((images > -0.5) & (images < 1.5), axis=1)
     found = cKDTree(images[near] @ sites.cell).query((fractions % 1.0) @ sites.cell)
     distance, index = np.asarray(found[0]), np.asarray(found[1])
@@ -178,8 +179,7 @@ def _nearest(fractions: Floats, sites: Sites) -> tuple[Indices, Floats]:
 
 def _cores(sites: Sites) -> Floats:
     """Core radius of each site: a part of the distance to the nearest other one, Å."""
-    shifts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    images = (sites.fractions[None] + shifts[:, None]).reshape(-1, 3) @ sites.cell
+    images = (sites.fractions[None] + SHIFTS[:, None]).reshape(-1, 3) @ sites.cell
     found = cKDTree(images).query(sites.fractions @ sites.cell, k=2)
     apart = np.asarray(found[0])[:, 1]
     if apart.min() < CLOSEST_A:

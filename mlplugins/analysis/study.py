@@ -35,6 +35,7 @@ from mlplugins.config import read as content_of
 from mlplugins.errors import BadInput
 
 EXPECTED = "keys such as species, charge and runs"
+WRITTEN = ("results.json", "results.csv", "msd.csv", "report.html")
 BYTES_WITH_PROGRESS = 20_000_000
 Progress = Callable[[str], AbstractContextManager[Callable[[float, int], None]]]
 """What is being read → what to call with the fraction read so far and the number of frames."""
@@ -135,7 +136,9 @@ def conductivity(
     if directory is not None:  # what would fail after the work
         with errors.needed("the report", "analysis"):
             from mlplugins import plotting  # noqa: F401
-        files.require_writable(Path(directory), "directory", folder=True)
+        inputs = [files.in_folder(each.results, "results.json") for each in config.compare]
+        inputs += [Path(name) for each in config.runs for name in (*each.files, each.green_kubo or "")]
+        files.require_writable(Path(directory), "directory", folder=True, inputs=inputs, written=WRITTEN)
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,

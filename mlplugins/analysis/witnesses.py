@@ -22,6 +22,10 @@ CLOCKS = {
 """Per fs; the unit of a time in a comment line is not stated."""
 ALL, FEWEST = 16, 8
 """Frames of which all are taken for a temperature, before every 2nd, 4th, 8th, …, and below which none is."""
+LEAST_FS, MOST_FS = 0.01, 50.0
+"""Time steps of molecular dynamics, coarse-grained ones included."""
+LONGEST_FS = 1e10
+"""10 µs: longer than any run of molecular dynamics of atoms for which a conductivity was computed."""
 OFF, SURE = 0.05, 4.0
 """A temperature that is off by this part, and by so many standard errors more, is not the one given."""
 
@@ -82,7 +86,8 @@ class Witnesses:
 
     def doubts(self, steps: list[int]) -> list[str]:
         """Warnings about numbers and a clock that say otherwise; `steps` as they were taken."""
-        return [text for text in (self._of_numbers(), self._of_clock(steps)) if text]
+        found = (self._of_numbers(), self._of_clock(steps), self._of_timestep(steps))
+        return [text for text in found if text]
 
     def _of_numbers(self) -> str:
         rises = np.diff(self._numbers)
@@ -107,6 +112,24 @@ class Witnesses:
             f"the MD steps between frames make {taken:.4g} fs: they agree in no unit ({', '.join(CLOCKS)}); "
             "is --timestep or --interval wrong?"
         )
+
+    def _of_timestep(self, steps: list[int]) -> str:
+        """Frames that are one step apart may be counted instead of steps; the time step is then theirs."""
+        step, apart = self._timestep, float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
+        if step is None:
+            return ""
+        if apart > 1 and not LEAST_FS <= step <= MOST_FS:
+            return (
+                f"a time step of {step:g} fs, with {apart:g} MD steps between frames: no molecular dynamics "
+                f"has one below {LEAST_FS:g} or above {MOST_FS:g} fs; --timestep is in fs"
+            )
+        length = (steps[-1] - steps[0]) * step
+        if length > LONGEST_FS:
+            return (
+                f"{len(steps)} frames make a run of {length * 1e-9:.3g} µs: is the time between them "
+                f"({apart * step:.3g} fs) right? --timestep is in fs, --interval in MD steps between frames"
+            )
+        return ""
 
 
 def hotter_or_colder(found: Kinetic, species: str, temperature_k: float) -> str:

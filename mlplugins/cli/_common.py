@@ -6,7 +6,7 @@ import argparse
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -141,21 +141,8 @@ def require_outputs(args: argparse.Namespace) -> None:
             if other != name and same == path:
                 raise BadInput(f"{named[name]} and {named[other]} name the same file: '{path}'")
         for other in vars(args).keys() - outputs.keys():
-            if any(_is_same(path, word) for word in _words(getattr(args, other))):
+            if path.is_file() and any(path.samefile(name) for name in files.named_in(getattr(args, other))):
                 raise BadInput(f"{named[name]} {outputs[name]}: an input, which would be overwritten")
-
-
-def _words(value: Any) -> Iterator[str]:
-    if isinstance(value, str | Path):
-        yield str(value)
-        yield str(value).rpartition("@")[0]
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _words(item)
-
-
-def _is_same(path: Path, word: str) -> bool:
-    return bool(word) and path.is_file() and files.exists(word) and path.samefile(word)
 
 
 def console(quiet: bool = False) -> Console:

@@ -103,6 +103,8 @@ def label(
     >>> len(found.frames), found.frames[0].info["label_code"][:3], found.failed
     (1, 'EMT', [])
     """
+    if output is not None:
+        files.require_writable(Path(output), "output", inputs=[frames, config])
     settings, base = _settings(config)
     structures = _frames(frames)
     place = LabelStore(_place(settings, store, output, base))

@@ -49,7 +49,7 @@ def train(
     from mlplugins.training import config
 
     settings = config.load(configuration)
-    folder = ending.output_folder(directory, configuration)
+    folder = ending.output_folder(directory, configuration, settings.model_dump(mode="json"))
     if (folder / MEMBER.format(1)).is_dir():
         raise errors.BadInput(
             f"'{folder}' holds a committee (`train --committee`), whose model.pt would be replaced: choose "

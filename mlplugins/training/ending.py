@@ -16,21 +16,27 @@ from mlplugins.model_file.write import save
 from mlplugins.quantities import MILLI
 from mlplugins.training.run import Trained
 
+WRITTEN = ("model.pt", "checkpoint.ckpt", "metrics.json", "log.csv")
 STEP_A = 1e-4
 """Displacement of the finite-difference check, Å."""
 
 
-def output_folder(directory: Path | str | None, configuration: Any) -> Path:
+def output_folder(directory: Path | str | None, configuration: Any, inputs: Any = ()) -> Path:
     """`directory`, or the name of the configuration file in the working directory; it can be written to.
 
+    Args:
+        directory: as the user named it.
+        configuration: file or content.
+        inputs: what is read, as `files.named_in` finds it.
+
     Raises:
-        BadInput: it cannot, or there is neither.
+        BadInput: it cannot, there is neither, or one of the inputs would be overwritten.
     """
     if directory is None:
         if not isinstance(configuration, str | os.PathLike):
             raise BadInput("directory: expected a folder for the results, got None")
         directory = Path(configuration).stem
-    files.require_writable(Path(directory), "directory", folder=True)
+    files.require_writable(Path(directory), "directory", folder=True, inputs=inputs, written=WRITTEN)
     return Path(directory)
 
 

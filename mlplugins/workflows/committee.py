@@ -57,8 +57,9 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
     """
     if len(models) < 2:
         raise BadInput(f"committee: expected two models or more, got {len(models)}")
-    files.require_writable(Path(output), "output")
     paths = [Path(model) for model in models]
+    read = [files.in_folder(path, "model.pt", "checkpoint.ckpt") for path in paths]
+    files.require_writable(Path(output), "output", inputs=read)
     first, dtype, portable = _models.read(paths[0])
     found = [first]
     for path in paths[1:]:

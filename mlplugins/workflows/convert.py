@@ -104,7 +104,8 @@ def convert(
         RunFailed: the file cannot be written.
     """
     path = Path(checkpoint)
-    _check(dtype, Path(output))
+    tables = () if changes.tables is None else changes.tables.structures
+    _check(dtype, Path(output), [files.in_folder(path, "model.pt"), tables])
     variant = head if isinstance(head, Variant) else Variant(head)
     kept = None if elements is None else list(elements)
     found = checkpoints.read(path, kept, variant.head, variant.conditions())
@@ -153,8 +154,9 @@ def export_checkpoint(
         BadInput: no such file, or not such a checkpoint.
         RunFailed: the file cannot be written.
     """
-    _check(dtype, Path(output))
-    found = native.read(files.in_folder(checkpoint, CHECKPOINT))
+    path = files.in_folder(checkpoint, CHECKPOINT)
+    _check(dtype, Path(output), [path, () if tables is None else tables.structures])
+    found = native.read(path)
     chosen = dtype or str(found.details["configuration"]["training"]["dtype"])
     name = f"{found.family} for {'-'.join(found.elements)}"
     stored = _write(found, Path(output), _Options(name, chosen, portable, tables))
@@ -170,11 +172,11 @@ class _Options:
     tables: RadialTables | None
 
 
-def _check(dtype: str | None, output: Path) -> None:
+def _check(dtype: str | None, output: Path, inputs: Any) -> None:
     """Refuse what cannot work before anything is read."""
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"dtype '{dtype}': {nearest(dtype, DTYPES)}")
-    files.require_writable(output, "output")
+    files.require_writable(output, "output", inputs=inputs)
 
 
 def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]:

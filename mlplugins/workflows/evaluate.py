@@ -73,7 +73,7 @@ def evaluate(
     >>> round(evaluate(file, dimer)["energy"]["mae_meV_per_atom"], 6)
     1.0
     """
-    _require_outputs(plot, predictions)
+    _require_outputs(plot, predictions, [data, model])
     names = labelled.keys_of(keys or {}, WHERE)
     parts = labelled.read(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
@@ -97,14 +97,14 @@ def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: P
     plots.parity(pairs(structures, predicted), path, f"{name}, {len(structures)} structures")
 
 
-def _require_outputs(plot: Path | str | None, predictions: Path | str | None) -> None:
-    """Refuse what would fail after the work."""
+def _require_outputs(plot: Path | str | None, predictions: Path | str | None, inputs: Any) -> None:
+    """Refuse what would fail after the work, or replace an input."""
     if plot is not None:
         with errors.needed("plot (--plot)", "analysis"):
             from mlplugins import plotting
         plotting.require_writable(Path(plot), "plot")
     if predictions is not None:
-        files.require_writable(Path(predictions), "predictions")
+        files.require_writable(Path(predictions), "predictions", inputs=inputs)
 
 
 def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlplugins import errors
+from mlplugins import errors, files
 from mlplugins.observer import SILENT
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def finetune(
     from mlplugins.training import finetune_config
 
     settings = finetune_config.load(configuration)
-    folder = ending.output_folder(directory, configuration)
+    base = files.in_folder(settings.base.checkpoint, "checkpoint.ckpt", "model.pt")
+    folder = ending.output_folder(directory, configuration, [base, settings.model_dump(mode="json")])
     reader = tuning.base_reader(Path(settings.base.checkpoint), settings.base.head)
     if settings.strategy == "distill" and settings.options.dynamics is not None:
         from mlplugins.workflows import _dynamics

@@ -84,7 +84,7 @@ def uncertainty(
     Raises:
         BadInput: a family without a last layer, frames of the training among those held out, no labels.
     """
-    _require_outputs(Path(output), plot)
+    _require_outputs(Path(output), plot, [files.in_folder(model, "model.pt"), data, held_out])
     found, dtype, portable = _models.read(Path(model))
     layer = _last_layer(found)
     frames = _frames(found, data, held_out, keys or {})
@@ -113,9 +113,9 @@ def uncertainty(
     return {"model": str(output), "family": found.family, "elements": found.elements, **record}
 
 
-def _require_outputs(output: Path, plot: Path | str | None) -> None:
-    """Refuse what would fail after the work."""
-    files.require_writable(output, "output")
+def _require_outputs(output: Path, plot: Path | str | None, inputs: Any) -> None:
+    """Refuse what would fail after the work, or replace an input."""
+    files.require_writable(output, "output", inputs=inputs)
     if plot is not None:
         with errors.needed("plot (--plot)", "analysis"):
             from mlplugins import plotting

@@ -125,6 +125,19 @@ def test_few_hops_and_rattling_are_said_loudly():
     assert 0.5 < fast.hops / (1.0 * 600 * 40 * 2.5**2 / 9) < 2
 
 
+def test_straight_flight_has_no_diffusion_coefficient():
+    """A gas without collisions: MSD = ⟨v²⟩t²."""
+    v = np.random.default_rng(0).normal(0, 0.5, (40, 3))
+    result = analyse([trajectory(np.arange(400)[:, None, None] * 0.1 * v)], 600.0, AnalysisSettings())
+    assert result.loglog_slope == pytest.approx(2.0, abs=1e-6)
+    values = result.diffusion.tracer, result.sigma_tracer, result.diffusion.collective
+    assert [value.determined for value in values] == [False] * 3
+    assert (values[0].low, values[0].high) == (0.0, np.inf)
+    assert result.diffusion.haven is None
+    [said] = [text for text in result.warnings if "straight flight" in text]
+    assert "log–log slope 2.00 up to" in said
+
+
 def test_a_moving_framework_is_noticed():
     run = trajectory(LatticeWalk(frames=1000, ions=20).displacements())
     run.framework_rms["S"][-1] = 4.0

@@ -8,6 +8,7 @@ from ase.io import write
 
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
 from mlplugins.errors import BadInput
+from mlplugins.testing.walks import LatticeWalk
 
 CELL = np.array([10.0, 11.0, 12.0])
 
@@ -76,6 +77,19 @@ def test_one_ion_that_hops_is_no_other_run(tmp_path):
     x[30:, 0] += [3.0, 0.0, 0.0]
     write(path, frames(x))
     assert read(path).warnings == ()
+
+
+def test_lost_frames_are_named(tmp_path):
+    """Sixteen ions that vibrate and hop; 100 frames are cut out, whose hops are no single step."""
+    walk = LatticeWalk(frames=500, ions=16, rate=0.3).displacements()
+    kept = np.concatenate([walk[:200], walk[300:]])
+    cell = np.full(3, 40.0)
+    rng = np.random.default_rng(1)
+    start = rng.uniform(0, 40.0, (16, 3))
+    for x, said in ((walk, []), (kept, ["between frames 200 and 201 nearly all ions move"])):
+        write(tmp_path / "t.traj", [Atoms("Li16", start + y, cell=cell, pbc=True) for y in x])
+        notes = [note for note in read(tmp_path / "t.traj", drift="none").warnings if "frames" in note]
+        assert [note[: len(text)] for note, text in zip(notes, said, strict=True)] == said
 
 
 def gas(length):

@@ -7,7 +7,9 @@ import pytest
 from ase import Atoms, units
 from ase.io import write
 
+from mlplugins.analysis import identity
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
+from mlplugins.analysis.readers._text import Frame
 from mlplugins.analysis.study import conductivity
 from mlplugins.analysis.trajectory import ReadSettings, read_trajectory
 from mlplugins.errors import BadInput
@@ -138,6 +140,39 @@ def test_a_clock_in_no_unit_of_time_is_said(tmp_path, key, rise, interval, said)
     run = read(path, interval=interval)
     assert run.interval_fs == 2.0 * interval
     assert [("agree in no unit" in note) for note in run.warnings] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("timestep", "said"),
+    [
+        (2.0, False),
+        (2000.0, "a time step of 2000 fs, with 10 MD steps"),
+        (0.002, "a time step of 0.002 fs"),
+        (40.0, False),
+    ],
+)
+def test_time_steps_that_no_dynamics_has_are_said(tmp_path, timestep, said):
+    notes = read(dump(tmp_path / "t.dump"), timestep_fs=timestep).warnings
+    assert len(notes) == bool(said)
+    assert not said or said in notes[0]
+
+
+def test_a_frame_may_be_a_step_but_a_run_is_not_a_millisecond_long(tmp_path):
+    path = xdatcar(tmp_path / "XDATCAR", 1, 1)
+    assert read(path, interval=1, timestep_fs=2000.0).warnings == ()
+    assert "make a run of 178 µs" in read(path, interval=1, timestep_fs=2e9).warnings[0]
+
+
+@pytest.mark.parametrize(("metal", "n", "anion", "bond"), [("Li", 2, "S", 2.05), ("Na", 1, "O", 1.3)])
+@pytest.mark.parametrize(("stretch", "said"), [(1.0, False), (1.4, True)])
+def test_polysulfides_and_peroxides_are_salts(metal, n, anion, bond, stretch, said):
+    """Li2S4 and NaO2 by their S–S and O–O bonds; without these, metal and anion may be exchanged."""
+    chain = np.array([[6.0, 6.0, 1.0 + bond * stretch * k] for k in range(2 * n)])
+    ions = np.array([[2.0, 2.0, 2.0], [9.0, 9.0, 9.0]])[:n]
+    symbols = np.array([metal] * n + [anion] * 2 * n)
+    notes = identity.doubts(Frame(symbols, np.concatenate([ions, chain]), 12 * np.eye(3)), "frame 1")
+    assert len(notes) == said
+    assert not said or f"(taking {metal} +1, {anion} -2)" in notes[0]
 
 
 @pytest.mark.parametrize("units_line", ["", "ITEM: UNITS\nmetal", "ITEM: UNITS\nreal", "real, unsaid"])

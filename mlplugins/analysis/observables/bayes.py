@@ -37,8 +37,10 @@ class BayesianCheck(Observable[Posteriors]):
     keys = ("D_bayes_cm2_s", "D_collective_bayes_cm2_s")
     paragraph = "fit"
 
-    def compute(self, sample: Sample, notes: list[str]) -> Posteriors:
-        """Posteriors of D* and D_σ, with the lags of the fit window."""
+    def compute(self, sample: Sample, notes: list[str]) -> Posteriors | None:
+        """Posteriors of D* and D_σ, with the lags of the fit window; None where there is no D*."""
+        if sample.accelerates:
+            return None
         charge = sample.collective
         return Posteriors(_posterior(sample.paths, sample), _posterior(charge, sample) if charge else None)
 
@@ -50,7 +52,7 @@ class BayesianCheck(Observable[Posteriors]):
     def doubts(self, found: Posteriors | None, sample: Sample) -> list[str]:
         """Where D* contradicts the main fit, or has no posterior."""
         tracer, bayes = sample.diffusion.tracer, found.tracer if found else None
-        if tracer.value <= 0:
+        if tracer.value <= 0 or sample.accelerates:
             return []
         if bayes is None:
             return [

@@ -39,7 +39,7 @@ class InfiniteCell(Observable[Value]):
                 "--viscosity: the finite-size correction is hydrodynamic and holds for liquids; "
                 f"this trajectory has a framework that stands still ({max(moved):.2g} Å rms at the end)"
             )
-        if not np.isfinite(sample.volume_a3):
+        if not np.isfinite(sample.volume_a3) or sample.accelerates:
             return None
         shift = yeh_hummer(sample.temperature_k, viscosity, sample.volume_a3)
         error = d.relative_error * d.value / (d.value + shift)

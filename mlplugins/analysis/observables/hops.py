@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlplugins.analysis import passage
 from mlplugins.analysis.markup import Cell, table
 from mlplugins.analysis.numbers import parts, significant, unit_of
 from mlplugins.analysis.observables.base import Cite, Observable
@@ -33,10 +34,11 @@ POINTS = 1_000_000
 
 @dataclass(frozen=True)
 class Hopping:
-    """Hops of all runs, and f = D*/D_jump (None where there is no hop)."""
+    """Hops of all runs, f = D*/D_jump (None where there is no hop), and the transmission coefficient."""
 
     hops: Hops
     correlation_factor: float | None
+    kappa: float | None = None
 
 
 class HopsBetweenSites(Observable[Hopping]):
@@ -47,11 +49,22 @@ class HopsBetweenSites(Observable[Hopping]):
 
     def compute(self, sample: Sample, notes: list[str]) -> Hopping | None:
         """Assign ions to sites at about 0.1 ps per frame and count their hops."""
-        hops = _hops(sample, notes)
-        if hops is None:
+        found = _hops(sample, notes)
+        if not found:
             return None
+        hops = pooled([each for each, _ in found])
         jump = hops.jump_diffusion_cm2_s.value
-        return Hopping(hops, sample.diffusion.tracer.value / jump if hops.count and jump else None)
+        factor = sample.diffusion.tracer.value / jump if hops.count and jump else None
+        interval_fs = sample.paths.interval_fs * _every(sample)
+        kappa = passage.kappa([each for _, each in found], sample.species, sample.temperature_k, interval_fs)
+        return Hopping(hops, factor, kappa)
+
+    def doubts(self, found: Hopping | None, sample: Sample) -> list[str]:
+        """A time between frames that the hops do not fit."""
+        if found is None:
+            return []
+        interval_fs = sample.paths.interval_fs * _every(sample)
+        return passage.doubt(found.kappa, sample.species, sample.temperature_k, interval_fs)
 
     def as_json(self, found: Hopping) -> dict[str, object]:
         """Hops and f."""
@@ -91,11 +104,15 @@ class HopsBetweenSites(Observable[Hopping]):
         )
 
 
-def _hops(sample: Sample, notes: list[str]) -> Hops | None:
-    found: list[Hops] = []
+def _every(sample: Sample) -> int:
+    return max(1, int(HOP_SPACING_FS / sample.paths.interval_fs))
+
+
+def _hops(sample: Sample, notes: list[str]) -> list[tuple[Hops, passage.Passage]]:
+    found: list[tuple[Hops, passage.Passage]] = []
     failed: list[str] = []
     paths, runs = sample.paths, sample.trajectories
-    every = max(1, int(HOP_SPACING_FS / paths.interval_fs))
+    every = _every(sample)
     for run, part, segments in zip(runs, sample.slices, paths.segments):
         if run.start is None or run.cell is None or not run.framework_rms:
             continue
@@ -113,7 +130,7 @@ def _hops(sample: Sample, notes: list[str]) -> Hops | None:
     if failed:
         share = f" of {len(failed)} of {len(runs)} runs" if found else ""
         notes.append(f"no hop statistics{share}: {failed[0]}")
-    return pooled(found) if found else None
+    return found
 
 
 def _sites(rows: Sequence[Floats], run: Trajectory, given: Floats | None) -> Sites:
@@ -125,12 +142,12 @@ def _sites(rows: Sequence[Floats], run: Trajectory, given: Floats | None) -> Sit
     return find_sites(np.concatenate([row[::thin] for row in rows]) + run.start, run.cell)
 
 
-def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> Hops:
-    """Hops of one stretch, some ions at a time."""
+def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> tuple[Hops, passage.Passage]:
+    """Hops of one stretch, some ions at a time, and what is between sites."""
     size = max(1, ASSIGNED_AT_ONCE // len(row))
     groups = [slice(first, first + size) for first in range(0, row.shape[1], size)]
-    states = [assign(row[:, group] + start[group], sites) for group in groups]
-    return hop_statistics(np.concatenate(states, axis=1), sites, interval_fs)
+    states = np.concatenate([assign(row[:, group] + start[group], sites) for group in groups], axis=1)
+    return hop_statistics(states, sites, interval_fs), passage.passage(row, start, states, sites)
 
 
 OBSERVABLE = HopsBetweenSites()

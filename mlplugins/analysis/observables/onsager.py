@@ -30,7 +30,7 @@ class OnsagerCoefficients(Observable[Onsager]):
     def compute(self, sample: Sample, notes: list[str]) -> Onsager | None:
         """L_ij by the lags and weights of the fit of D*."""
         settings, result = sample.settings, sample.diffusion
-        if not settings.carriers or not np.isfinite(sample.volume_a3):
+        if not settings.carriers or not np.isfinite(sample.volume_a3) or sample.accelerates:
             return None
         species: dict[str, Sequence[Floats]] = {sample.species: sample.paths.displacements}
         for name in settings.carriers:

@@ -18,9 +18,9 @@ class SelfDiffusionTensor(Observable[DiffusionTensor]):
     order = 30
     keys = ("D_tensor_cm2_s",)
 
-    def compute(self, sample: Sample, notes: list[str]) -> DiffusionTensor:
-        """By the lags and weights of the fit of D*."""
-        return diffusion_tensor(sample.paths, sample.diffusion)
+    def compute(self, sample: Sample, notes: list[str]) -> DiffusionTensor | None:
+        """By the lags and weights of the fit of D*; None where there is no D*."""
+        return None if sample.accelerates else diffusion_tensor(sample.paths, sample.diffusion)
 
     def as_json(self, found: DiffusionTensor) -> dict[str, object]:
         """Voigt order, principal values and directions."""
