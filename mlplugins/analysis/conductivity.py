@@ -114,17 +114,7 @@ def _doubts(sample: Sample) -> list[str]:
             f"the MSD is not diffusive: log–log slope {sample.loglog_slope:.2f} up to {reach:.3g} ps (1 = "
             "diffusive); run longer"
         )
-    if sample.accelerates:
-        texts.append(
-            f"the MSD grows faster than diffusion to the end: log–log slope {sample.loglog_slope:.2f} up to "
-            f"{reach:.3g} ps (1 = diffusive, 2 = straight flight): D grows with the length of the run, so it "
-            "is undetermined; a gas, a flow (--drift), or a run shorter than the time between collisions"
-        )
-    if tracer.determined and tracer.low > FASTEST_CM2_S and sample.species != "H":
-        texts.append(
-            f"D* is {tracer.value:.2g} cm²/s, above that of any liquid (liquid metals: 1e-5 to 3e-4): a gas, "
-            "or the time between frames (time step in fs × MD steps between frames) is too short"
-        )
+    texts += _too_fast(sample)
     if sample.diffusion.one_mean < CONTRADICTION:
         texts.append(
             f"the {len(sample.trajectories)} runs contradict each other (one D* has probability "
@@ -148,6 +138,24 @@ def _doubts(sample: Sample) -> list[str]:
         texts.append(
             f"the framework moves ({names} rms at the end): it may have melted, decomposed or be "
             "mobile as well"
+        )
+    return texts
+
+
+def _too_fast(sample: Sample) -> list[str]:
+    """Warnings about an MSD or a D that no diffusion has."""
+    tracer, texts = sample.diffusion.tracer, []
+    if sample.accelerates:
+        texts.append(
+            f"the MSD grows faster than diffusion to the end: log–log slope {sample.loglog_slope:.2f} up to "
+            f"{sample.reach_ps:.3g} ps (1 = diffusive, 2 = straight flight): D grows with the length of the "
+            "run, so it is undetermined; a gas, a flow (--drift), or a run shorter than the time between "
+            "collisions"
+        )
+    if tracer.determined and tracer.low > FASTEST_CM2_S and sample.species != "H":
+        texts.append(
+            f"D* is {tracer.value:.2g} cm²/s, above that of any liquid (liquid metals: 1e-5 to 3e-4): a gas, "
+            "or the time between frames (time step in fs × MD steps between frames) is too short"
         )
     return texts
 
