@@ -133,12 +133,8 @@ def conductivity(
         RunFailed: a file could not be written.
     """
     config = load(configuration)
-    if directory is not None:  # what would fail after the work
-        with errors.needed("the report", "analysis"):
-            from mlplugins import plotting  # noqa: F401
-        inputs = [files.in_folder(each.results, "results.json") for each in config.compare]
-        inputs += [Path(name) for each in config.runs for name in (*each.files, each.green_kubo or "")]
-        files.require_writable(Path(directory), "directory", folder=True, inputs=inputs, written=WRITTEN)
+    if directory is not None:
+        _require_outputs(Path(directory), config)
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,
@@ -173,6 +169,15 @@ def conductivity(
         write_report(report, Path(directory))
         files.write_json(Path(directory) / "results.json", report.as_json())
     return report
+
+
+def _require_outputs(folder: Path, config: Config) -> None:
+    """Refuse what would fail after the work, or replace an input."""
+    with errors.needed("the report", "analysis"):
+        from mlplugins import plotting  # noqa: F401
+    inputs = [files.in_folder(each.results, "results.json") for each in config.compare]
+    inputs += [Path(name) for each in config.runs for name in (*each.files, each.green_kubo or "")]
+    files.require_writable(folder, "directory", folder=True, inputs=inputs, written=WRITTEN)
 
 
 def load(configuration: Path | str | Mapping[str, Any] | Config, where: str = "configuration") -> Config:
