@@ -21,5 +21,6 @@ def die_in_the_fourth(driver, cells, positions):
     return replies
 
 
-MLDriver._evaluate = die_in_the_fourth
-sys.exit(main(["ipi-driver", *sys.argv[2:]]))
+if __name__ == "__main__":
+    MLDriver._evaluate = die_in_the_fourth
+    sys.exit(main(["ipi-driver", *sys.argv[2:]]))
