@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlplugins.analysis.conduction_report import thermal
+    from mlplugins.analysis.spectra.report import spectra
     from mlplugins.analysis.study import conductivity
     from mlplugins.checks.suite import check
     from mlplugins.engines.ase.calculator import MLCalculator
@@ -41,6 +42,7 @@ __all__ = [
     "learn",
     "select",
     "simulate",
+    "spectra",
     "thermal",
     "train",
     "uncertainty",
@@ -60,6 +62,7 @@ _PLACES = {
     "learn": "mlplugins.workflows.learn",
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
+    "spectra": "mlplugins.analysis.spectra.report",
     "thermal": "mlplugins.analysis.conduction_report",
     "train": "mlplugins.training",
     "uncertainty": "mlplugins.workflows.uncertainty",

@@ -22,6 +22,8 @@ ATOMIC_MASS_KG = 1.66053906892e-27
 BOHR_RADIUS_M = 5.29177210544e-11
 ATOMIC_TIME_S = 2.4188843265864e-17
 EV_PER_HARTREE = 27.211386245981
+PLANCK_J_S = 6.62607015e-34
+SPEED_OF_LIGHT_M_S = 299792458.0
 
 _ANGSTROM, _CENTI, _MILLI, _PICO, _FEMTO = 1e-10, 1e-2, 1e-3, 1e-12, 1e-15
 
@@ -29,7 +31,7 @@ BOLTZMANN_EV_K = BOLTZMANN_J_K / ELEMENTARY_CHARGE_C
 """Boltzmann's constant, eV/K."""
 
 A_PER_BOHR = BOHR_RADIUS_M / _ANGSTROM
-E_A_PER_DEBYE = 1e-21 / 299792458 / ELEMENTARY_CHARGE_C / _ANGSTROM
+E_A_PER_DEBYE = 1e-21 / SPEED_OF_LIGHT_M_S / ELEMENTARY_CHARGE_C / _ANGSTROM
 """1 D = 10⁻¹⁸ statC cm = 10⁻²¹ C m²/s / c."""
 
 EV_PER_KCAL_MOL = 4.184 * 1000 / AVOGADRO_PER_MOL / ELEMENTARY_CHARGE_C
@@ -54,6 +56,13 @@ ASE_TIME_PER_FS = _FEMTO / (_ANGSTROM * (ATOMIC_MASS_KG / ELEMENTARY_CHARGE_C) *
 W_MK_PER_EV_A_FS_K = ELEMENTARY_CHARGE_C / _ANGSTROM / _FEMTO
 """Thermal conductivity: eV/(Å fs K) to W/(m K)."""
 
+PER_CM_PER_FS = _CENTI / SPEED_OF_LIGHT_M_S / _FEMTO
+"""Wave number of a frequency: 1/fs to cm⁻¹."""
+KELVIN_PER_PER_CM = PLANCK_J_S * SPEED_OF_LIGHT_M_S / _CENTI / BOLTZMANN_J_K
+"""Second radiation constant: temperature of a wave number, K cm."""
+A3_PER_E2_A2_EV = COULOMB_EV_A
+"""Polarizability: e²Å²/eV to the Å³ of the polarizability volume α/(4πε₀)."""
+
 A_FS_PER_ATOMIC_VELOCITY = A_PER_BOHR / (ATOMIC_TIME_S / _FEMTO)
 
 
@@ -72,6 +81,42 @@ def conductivity_ms_cm(charge2_diffusion: float, volume_a3: float, temperature_k
     per_volume = charge2_diffusion * _CENTI**2 / (volume_a3 * _ANGSTROM**3)  # 1/(m s)
     siemens_per_m = e2_over_kt * per_volume
     return siemens_per_m * _CENTI * MS_CM_PER_S_CM
+
+
+def absorption_per_cm(density: float, volume_a3: float, temperature_k: float) -> float:
+    """n(ω)α(ω) = S/(6 V k T ε₀ c) in cm⁻¹, of the spectral density S = ∫⟨μ̇(0)·μ̇(t)⟩e^(−iωt)dt, (e Å)²/fs.
+
+    >>> round(absorption_per_cm(1.0, 1000.0, 300.0))
+    38913
+    """
+    si = (ELEMENTARY_CHARGE_C * _ANGSTROM) ** 2 / _FEMTO * density
+    volume = volume_a3 * _ANGSTROM**3
+    thermal = BOLTZMANN_J_K * temperature_k * VACUUM_PERMITTIVITY_F_M * SPEED_OF_LIGHT_M_S
+    return si / (6 * volume * thermal) * _CENTI
+
+
+def absorption_km_mol(density: float, temperature_k: float) -> float:
+    """N_A n(ω)α(ω) V in km/mol per cm⁻¹: its integral over wave numbers is in km/mol.
+
+    >>> round(absorption_km_mol(1.0, 300.0), 1)
+    234.3
+    """
+    cross_section = absorption_per_cm(density, 1.0, temperature_k) / _CENTI * _ANGSTROM**3  # m²
+    return AVOGADRO_PER_MOL * cross_section / _CENTI / 1000.0
+
+
+def stokes_cross_section_cm2_sr(activity: float, shift_per_cm: float, laser_per_cm: float) -> float:
+    """dσ/dΩ of Stokes scattering without its thermal factor 1/(1 − e^(−hν/kT)), cm²/sr.
+
+    (2π)⁴/45 (ν̃₀ − ν̃)⁴ h/(8π²cν̃) S of the activity S = 45 ᾱ'² + 7 γ'², Å⁴/u (of α/(4πε₀)).
+
+    >>> round(stokes_cross_section_cm2_sr(17.6, 2331.0, 19436.0) * 1e31, 2)  # nitrogen at 514.5 nm
+    3.77
+    """
+    per_m = (laser_per_cm - shift_per_cm) / _CENTI
+    quantum = PLANCK_J_S / (8 * math.pi**2 * SPEED_OF_LIGHT_M_S * shift_per_cm / _CENTI)
+    si = activity * _ANGSTROM**4 / ATOMIC_MASS_KG
+    return (2 * math.pi) ** 4 / 45 * per_m**4 * quantum * si / _CENTI**2
 
 
 def stokes_cm2_s(temperature_k: float, viscosity_mpa_s: float, length_a: float) -> float:

@@ -8,6 +8,7 @@ from ase.io import write
 
 import mlplugins
 from mlplugins.analysis.conduction import Settings
+from mlplugins.analysis.spectra.settings import Settings as SpectraSettings
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
 
@@ -42,6 +43,7 @@ CALLS = {
         "report",
     ),
     "thermal": lambda: mlplugins.thermal(["report/results.csv"], Settings(), "report"),
+    "spectra": lambda: mlplugins.spectra("power", ["report/spectrum.csv"], SpectraSettings(), "report"),
 }
 
 
@@ -55,6 +57,7 @@ def files(tmp_path, monkeypatch):
         "run/log.csv",
         "report/results.json",
         "report/results.csv",
+        "report/spectrum.csv",
     ):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(name)

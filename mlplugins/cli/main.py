@@ -40,6 +40,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("show", "describe", "inspect", "print"), "info"),
     **dict.fromkeys(("driver", "serve", "ipi", "socket"), "ipi-driver"),
     **dict.fromkeys(("sample", "subset", "fps"), "select"),
+    **dict.fromkeys(("spectrum", "ir", "raman", "infrared", "vdos", "dipole"), "spectra"),
     **dict.fromkeys(("heat", "kappa", "heat-flux"), "thermal"),
     **dict.fromkeys(("md", "run", "dynamics", "npt", "nvt"), "simulate"),
     **dict.fromkeys(("fit", "training"), "train"),

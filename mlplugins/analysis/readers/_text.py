@@ -254,7 +254,7 @@ class Table:
         self.columns = columns
         self.numbers = list(numbers)
         self._names = _Repeated(names, lambda words: np.array(b"\n".join(words).decode("utf-8").split("\n")))
-        self._ids = _Repeated(ids, _numbers)
+        self._ids = _Repeated(ids, decimals)
 
     def parse(self, block: bytes, rows: int, where: str, more: Sequence[int] = ()) -> Block:
         """Read one block of `rows` lines, and for once `more` columns of numbers."""
@@ -267,7 +267,7 @@ class Table:
         columns = [*self.numbers, *more]
         wanted = list(chain.from_iterable(words[column :: self.columns] for column in columns))
         try:
-            values = _numbers(wanted).reshape(len(columns), rows)
+            values = decimals(wanted).reshape(len(columns), rows)
             ids = self._ids.of(words, self.columns)
             names = self._names.of(words, self.columns)
         except ValueError as error:
@@ -300,7 +300,7 @@ class _Repeated:
         return self._array
 
 
-def _numbers(words: list[bytes]) -> Floats:
+def decimals(words: list[bytes]) -> Floats:
     """float64 of decimal numbers, correctly rounded.
 
     A JSON parser reads a list of numbers several times as fast as numpy reads text; what JSON does not know

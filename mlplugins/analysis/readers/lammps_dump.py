@@ -224,9 +224,9 @@ class _DumpReader:
                 f"{self.path}: no element of the atoms is known (columns: {' '.join(columns)}); give the "
                 f"elements in the order of the LAMMPS types, e.g. --type-map Li P S Cl, or {REMEDY}"
             )
-        if not any(set(axes) <= set(columns) for axes in POSITIONS):
+        axes = next((axes for axes in POSITIONS if set(axes) <= set(columns)), ())
+        if not axes and not (self._with_velocities and set(VELOCITIES) <= set(columns)):
             raise BadInput(f"{self.path}: no positions among the columns {' '.join(columns)}; {REMEDY}")
-        axes = next(axes for axes in POSITIONS if set(axes) <= set(columns))
         more = (*IMAGES, *VELOCITIES) if self._with_velocities else IMAGES
         wanted = [*axes, *(name for name in more if name in columns)]
         self._kind = kinds[0]
@@ -289,9 +289,13 @@ def _box(header: _Header, where: str) -> tuple[Floats, Floats, tuple[bool, bool,
     return np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]), low, shape
 
 
-def _positions(column: dict[str, Floats], cell: Floats, origin: Floats) -> tuple[Floats, Floats | None, bool]:
+def _positions(
+    column: dict[str, Floats], cell: Floats, origin: Floats
+) -> tuple[Floats, Floats | None, bool | None]:
     """Cartesian positions, the cell images to add if the dump holds them, and whether it is wrapped."""
-    axes = next(axes for axes in POSITIONS if set(axes) <= set(column))
+    axes = next((axes for axes in POSITIONS if set(axes) <= set(column)), None)
+    if axes is None:  # a dump of velocities
+        return np.full((len(column["vx"]), 3), np.nan), None, None
     raw = np.stack([column[name] for name in axes], axis=1)
     cartesian = raw @ cell + origin if axes[0] in ("xs", "xsu") else raw
     if axes[0] in ("xu", "xsu"):

@@ -1,0 +1,1 @@
+"""Vibrational spectra from time series of dipoles, polarizabilities and velocities."""

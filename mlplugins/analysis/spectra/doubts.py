@@ -1,0 +1,81 @@
+"""What to doubt about a spectrum."""
+
+from __future__ import annotations
+
+from mlplugins.analysis.readers._text import Floats
+from mlplugins.analysis.spectra.result import Spectrum
+from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings
+
+EDGE, AT_EDGE = 0.1, 0.02
+"""The highest tenth of the frequencies, and the share of the intensity there that is suspicious."""
+HIGHEST_CM = 4200.0
+"""Modes of molecules and solids (O–H stretches and their width) are below this."""
+FEW_BLOCKS = 5
+"""Blocks below which errors are rough."""
+APART = 2.0
+"""Ratio of the intensities of two runs that is suspicious."""
+NOISY = 1e-3
+"""Relative scatter of blocks below which their correlation says nothing."""
+
+
+def doubts(found: Spectrum, settings: Settings, blocks: Floats) -> list[str]:
+    """Warnings; `blocks` are the integrals of blocks."""
+    texts = []
+    nyquist = float(found.per_cm[-1])
+    share = found.main[found.per_cm > (1 - EDGE) * nyquist].sum() / found.main.sum()
+    if share > AT_EDGE:
+        texts.append(
+            f"{100 * share:.2g} % of the intensity lies in the highest tenth of the frequencies, up to "
+            f"{nyquist:.0f} "
+            "cm⁻¹ (Nyquist): faster modes are folded into the spectrum, or the numbers have too few digits; "
+            "write samples more often"
+        )
+    elif settings.highest_cm is None and nyquist < HIGHEST_CM:
+        texts.append(
+            f"samples every {found.state.interval_fs:g} fs show nothing above {nyquist:.0f} cm⁻¹: faster "
+            "modes (bonds "
+            "to H up to 4000 cm⁻¹) would be folded into the spectrum; --highest CM says that there are none"
+        )
+    if found.blocks < FEW_BLOCKS:
+        texts.append(
+            f"errors of {found.blocks} {found.blocks_of} only are rough: run longer, or widen the lines"
+        )
+    if settings.width_cm is None and settings.window_fs is None and found.width_cm > 1.5 * WIDTH_CM:
+        texts.append(
+            f"lines are {found.width_cm:.3g} cm⁻¹ wide, which is what runs of {min(found.length_ps):.3g} "
+            "ps allow"
+        )
+    texts += _uneven(found, blocks)
+    inside = found.per_cm < 5 * found.width_cm
+    start = float(found.main[0])
+    if found.kind.name == "ir" and start > 0.5 * found.main[inside].max() and start > 0.02 * found.main.max():
+        texts.append(
+            "the absorption does not vanish at zero frequency: free charges (their conductivity), or the "
+            "dipole of "
+            "a charged system that moves"
+        )
+    return texts
+
+
+def _uneven(found: Spectrum, blocks: Floats) -> list[str]:
+    """Runs of different intensity, and blocks that know of each other."""
+    texts = []
+    if len(found.runs) > 1:
+        spread = max(found.runs) / max(min(found.runs), 1e-300)
+        if spread > APART:
+            listed = ", ".join(f"{value:.3g}" for value in found.runs)
+            texts.append(
+                f"the integrated intensities of the runs differ ({listed} {found.integral_unit}): another "
+                "system, "
+                "temperature or unit? Or a mode that keeps its energy for longer than a run"
+            )
+    if found.blocks_of != "runs" and len(blocks) >= 8:
+        parts = blocks - blocks.mean()
+        correlation = float((parts[1:] * parts[:-1]).sum() / max((parts**2).sum(), 1e-300))
+        if correlation > 0.5 and blocks.std() > NOISY * blocks.mean():
+            texts.append(
+                f"neighbouring blocks are alike (correlation {correlation:.2f}): modes exchange energy "
+                "more slowly "
+                "than a block lasts, so the errors are too small; more runs from other velocities tell"
+            )
+    return texts

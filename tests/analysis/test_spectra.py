@@ -1,0 +1,453 @@
+"""Spectra of series whose spectrum is known in closed form, from every kind of file; bad input is named."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.vibrations import Infrared
+from ase.vibrations.placzek import PlaczekStatic
+from ase.vibrations.raman import StaticRamanCalculator
+
+from mlplugins import spectra
+from mlplugins.analysis.spectra.settings import Settings
+from mlplugins.cli.main import main
+from mlplugins.errors import BadInput
+
+KELVIN = 300.0
+C = units._c  # m/s
+KT = units._k * KELVIN  # J
+STATE = {"temperature_k": KELVIN, "unit": "e*A"}
+
+
+def angular(per_cm):
+    """rad/s."""
+    return 2 * np.pi * 100 * C * np.asarray(per_cm)
+
+
+def oscillator(per_cm, mass_u, samples, step_fs, kelvin=KELVIN):
+    """Three directions with exactly ⟨x²⟩ = kT/mω², Å: (samples, 3)."""
+    time = step_fs * 1e-15 * np.arange(samples)[:, None]
+    amplitude = np.sqrt(2 * units._k * kelvin / (mass_u * units._amu)) / angular(per_cm) * 1e10
+    return amplitude * np.cos(angular(per_cm) * time + np.array([0.3, 1.1, 2.2]))
+
+
+def absorption_per_cm2(charge, mass_u, volume_a3):
+    """∫ nα dν̃ = q²/(4 m V ε₀ c²), cm⁻²: independent of the units of the package."""
+    si = (charge * units._e) ** 2 / (4 * mass_u * units._amu * volume_a3 * 1e-30 * units._eps0 * C**2)
+    return si * 1e-4
+
+
+@pytest.mark.parametrize(("per_cm", "step_fs"), [(200.0, 4.0), (1500.0, 0.5), (3500.0, 2.0)])
+def test_absorption_of_an_oscillator(tmp_path, per_cm, step_fs):
+    """Per volume in cm⁻², of a molecule in km/mol, to 1e-5, whatever the time between samples."""
+    mu = 0.4 * oscillator(per_cm, 2.0, int(60000 / step_fs), step_fs) + [1.0, -2.0, 0.3]
+    np.save(tmp_path / "mu.npy", mu)
+    settings = {"interval_fs": step_fs, **STATE}
+    dense = spectra("ir", [tmp_path / "mu.npy"], Settings(volume_a3=700.0, **settings))
+    assert dense.integral == pytest.approx(absorption_per_cm2(0.4, 2.0, 700.0), rel=1e-5)
+    single = spectra("ir", [tmp_path / "mu.npy"], Settings(**settings))
+    # three modes of N_A |∂μ/∂Q|²/(12 ε₀ c²), with the factor that quantum chemistry uses
+    per_mode = 42.2561 * (0.4 * units.Debye**-1) ** 2 / 2.0
+    assert single.integral == pytest.approx(3 * per_mode, rel=1e-5)
+    [peak] = single.peaks
+    assert peak.position == pytest.approx(per_cm, abs=0.05)
+    assert peak.intensity == pytest.approx(single.integral, rel=1e-5)
+    above_half = single.per_cm[single.main > 0.5 * peak.height]  # the width that is said
+    assert np.ptp(above_half) == pytest.approx(single.width_cm, abs=2 * single.per_cm[1])
+
+
+def test_activities_and_depolarisation(tmp_path):
+    """45 ᾱ'² + 7 γ'² and 3γ'²/(45ᾱ'² + 4γ'²) of one mode; six components in either order."""
+    derivative = np.array([[1.0, 0.2, -0.3], [0.2, 0.4, 0.1], [-0.3, 0.1, 0.7]])  # Å³ u^(−1/2) / Å
+    mode = oscillator(1200.0, 1.0, 60000, 1.0)[:, :1]
+    alpha = (mode * derivative.ravel()) + np.eye(3).ravel() * 1.4
+    np.save(tmp_path / "nine.npy", alpha)
+    np.save(tmp_path / "voigt.npy", alpha[:, [0, 4, 8, 5, 2, 1]] / 14.399645)
+    np.save(tmp_path / "rows.npy", alpha[:, [0, 1, 2, 4, 5, 8]])
+    mean = np.trace(derivative) / 3
+    beta = derivative - mean * np.eye(3)
+    gamma2 = 1.5 * (beta**2).sum()
+    settings = {"interval_fs": 1.0, "temperature_k": KELVIN}
+    given = {
+        "nine": Settings(unit="A^3", **settings),
+        "voigt": Settings(unit="e^2*A^2/eV", order="voigt", **settings),
+        "rows": Settings(unit="A^3", order="rows", **settings),
+    }
+    for name, each in given.items():
+        found = spectra("raman", [tmp_path / f"{name}.npy"], each)
+        step = np.gradient(found.per_cm)
+        areas = {part: float(curve @ step) for part, curve in found.curves.items()}
+        assert found.integral == pytest.approx(45 * mean**2 + 7 * gamma2, rel=1e-5), name
+        assert areas["isotropic"] == pytest.approx(45 * mean**2, rel=1e-5)
+        assert areas["VV"] == pytest.approx(45 * mean**2 + 4 * gamma2, rel=1e-5)
+        assert areas["VH"] == pytest.approx(3 * gamma2, rel=1e-5)
+        ratio = found.ratio.value[found.main.argmax()]
+        assert ratio == pytest.approx(3 * gamma2 / (45 * mean**2 + 4 * gamma2), rel=1e-5)
+    with pytest.raises(BadInput, match="six components of the polarizability in an unknown order"):
+        spectra("raman", [tmp_path / "rows.npy"], Settings(unit="A^3", **settings))
+    green = spectra("raman", [tmp_path / "nine.npy"], Settings(unit="A^3", laser_nm=532.0, **settings))
+    shift, light = 1.2e5, 1e9 / 532
+    factor = (2 * np.pi) ** 4 / 45 * (light - shift) ** 4 * units._hplanck / (8 * np.pi**2 * C * shift)
+    thermal = 1 - np.exp(-units._hplanck * C * shift / KT)
+    si = factor * found.integral * 1e-40 / units._amu / thermal  # m²/sr
+    assert green.integral == pytest.approx(si * 1e34, rel=1e-4)  # the factor varies over the line
+
+
+def test_density_of_states_from_every_trajectory(tmp_path):
+    """One mode for every degree of freedom, divided among the elements; files of all engines agree."""
+    step, n = 4.0, 1000
+    parts = [(500.0, 15.999), (1500.0, 1.008), (1800.0, 1.008)]
+    moved = np.stack([oscillator(nu, mass, n, step) for nu, mass in parts], axis=1)
+    speed = np.stack([oscillator(nu, m, n, step) for nu, m in parts], axis=1)
+    for k, (nu, _) in enumerate(parts):  # v = −ω A sin: as x a quarter of a period later
+        time = step * 1e-15 * np.arange(n)[:, None]
+        amplitude = np.abs(speed[:, k]).max()
+        speed[:, k] = (
+            -amplitude * angular(nu) * 1e-15 * np.sin(angular(nu) * time + np.array([0.3, 1.1, 2.2]))
+        )
+    v = speed  # Å/fs
+    frames = [Atoms("OH2", x, cell=[9, 9, 9], velocities=u / units.fs) for x, u in zip(moved, v)]
+    write(tmp_path / "v.traj", frames)
+    np.save(tmp_path / "v.npy", 1000 * v)
+    with open(tmp_path / "v.lammpstrj", "w") as dump, open(tmp_path / "v.xyz", "w") as ipi:
+        for k, u in enumerate(v):
+            dump.write(
+                f"ITEM: UNITS\nmetal\nITEM: TIMESTEP\n{4 * k}\nITEM: NUMBER OF ATOMS\n3\n"
+                "ITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\nITEM: ATOMS id element vx vy vz\n"
+            )
+            ipi.write(
+                f"3\n# CELL(abcABC): 17 17 17 90 90 90 Step: {4 * k} Bead: 0 velocities{{m/s}} cell{{}}\n"
+            )
+            for i, row in enumerate(u):
+                dump.write(f"{i + 1} {'OHH'[i]} " + " ".join(f"{1000 * x:.10g}" for x in row) + "\n")
+                ipi.write(f"{'OHH'[i]} " + " ".join(f"{1e5 * x:.10g}" for x in row) + "\n")
+    timed = {"timestep_fs": 1.0}
+    found = {
+        "traj": spectra("vdos", [tmp_path / "v.traj"], Settings(interval_fs=step)),
+        "npy": spectra(
+            "vdos", [tmp_path / "v.npy"], Settings(interval_fs=step, unit="A/ps", species=("O", "H", "H"))
+        ),
+        "dump": spectra("vdos", [tmp_path / "v.lammpstrj"], Settings(**timed)),
+        "ipi": spectra("vdos", [tmp_path / "v.xyz"], Settings(**timed)),
+    }
+    for name, each in found.items():
+        assert each.state.temperature_k == pytest.approx(KELVIN, rel=2e-3), name
+        assert each.integral == pytest.approx(9.0, rel=1e-3), name
+        np.testing.assert_allclose(each.curves["H"], found["npy"].curves["H"], rtol=1e-6, atol=1e-9)
+    step_cm = np.gradient(found["npy"].per_cm)
+    assert found["npy"].curves["O"] @ step_cm == pytest.approx(3.0, rel=2e-3)
+    assert [round(peak.position) for peak in found["npy"].peaks] == [500, 1500, 1800]
+
+
+def extras(path, values, first=0, stride=4):
+    """As i-PI writes them."""
+    with open(path, "w") as file:
+        for k, row in enumerate(values):
+            file.write(f" #EXTRAS(dipole)# Step:  {first + stride * k:10d} \n")
+            file.write(" ".join(f"{x:16.10e}" for x in row) + "\n")
+
+
+@pytest.fixture(scope="module")
+def dipoles():
+    """A noisy line in e·Å, and so small a step that nothing jumps."""
+    noise = np.random.default_rng(2).normal(size=(12000, 3))
+    return oscillator(1500.0, 2.0, 12000, 2.0) + 1e-4 * noise
+
+
+def test_the_same_series_in_every_file(tmp_path, dipoles):
+    """Units, beads of a path integral, tables; and the report."""
+    bohr, dipoles = units.Bohr, dipoles[:1200]
+    split = 0.03 * np.sin(0.9 * np.arange(len(dipoles)))[:, None]
+    extras(tmp_path / "a.mu_0", (dipoles + split) / bohr)
+    extras(tmp_path / "a.mu_1", (dipoles - split) / bohr)
+    both = np.stack([dipoles + split, dipoles - split], axis=1) / bohr
+    with open(tmp_path / "component", "w") as file:  # all beads of a step in one frame
+        for k, rows in enumerate(both):
+            file.write(f" #EXTRAS_COMPONENT_RAW(dipole)# Step:  {4 * k:10d}  Bead:      0  \n")
+            file.writelines(" ".join(f"{x:.10e}" for x in row) + "\n" for row in rows)
+    steps = 4 * np.arange(len(dipoles))
+    head = "# Time-averaged data for fix mu\n# TimeStep c_t c_mu[1] c_mu[2] c_mu[3]"
+    table = np.column_stack([steps, steps, dipoles])
+    np.savetxt(tmp_path / "mu.dat", table, "%.12g", header=head, comments="")
+    np.savetxt(tmp_path / "mu.csv", dipoles / units.Debye, "%.12g", ",", header="x,y,z", comments="")
+    frames = [Atoms("H", calculator=SinglePointCalculator(Atoms("H"), dipole=mu)) for mu in dipoles]
+    write(tmp_path / "mu.traj", frames)
+    timed = Settings(timestep_fs=0.5, temperature_k=KELVIN)
+    reference = spectra("ir", [tmp_path / "mu.traj"], Settings(interval_fs=2.0, temperature_k=KELVIN))
+    found = {
+        "beads": spectra(
+            "ir",
+            [tmp_path / "a.mu_0", tmp_path / "a.mu_1"],
+            Settings(timestep_fs=0.5, temperature_k=KELVIN, beads=2),
+        ),
+        "component": spectra("ir", [tmp_path / "component"], timed),
+        "lammps": spectra("ir", [tmp_path / "mu.dat"], timed),
+        "csv": spectra(
+            "ir", [tmp_path / "mu.csv"], Settings(interval_fs=2.0, temperature_k=KELVIN, unit="Debye")
+        ),
+    }
+    for name, each in found.items():
+        np.testing.assert_allclose(each.main, reference.main, rtol=1e-6, err_msg=name)
+    with pytest.raises(BadInput, match="look like the beads of one path integral .*--beads 2"):
+        spectra("ir", [tmp_path / "a.mu_0", tmp_path / "a.mu_1"], timed)
+    measured = np.column_stack([np.linspace(1000, 2000, 101), np.ones(101)])
+    np.savetxt(tmp_path / "measured.txt", measured, header="cm-1 intensity")
+    words = ["--timestep", "0.5", "--temperature", "300", "--experiment", str(tmp_path / "measured.txt")]
+    output = ["-o", str(tmp_path / "out"), "--json", str(tmp_path / "s.json")]
+    assert main(["spectra", "ir", str(tmp_path / "mu.dat"), *words, *output]) == 0
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert written["integral"]["value"] == pytest.approx(reference.integral)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.html",
+        "spectrum.png",
+        "spectrum.pdf",
+        "spectrum.csv",
+        "peaks.csv",
+    }
+    rows = list(csv.DictReader((tmp_path / "out" / "peaks.csv").read_text().splitlines()))
+    assert float(rows[0]["position_cm-1"]) == pytest.approx(1500, abs=0.5)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "scaled to the same area" in page
+    assert "LAMMPS in units metal or real" in page
+
+
+def test_errors_are_those_of_repetitions():
+    """The standard error of one series against the scatter of 100 of them; blocks are joined on the way."""
+    from mlplugins.analysis.spectra.welch import MOST_BLOCKS, Periodogram
+
+    random = np.random.default_rng(5)
+    means, errors = [], []
+    for _ in range(100):
+        estimate = Periodogram(64, 1.0, np.zeros(1, dtype=np.intp))
+        noise = random.normal(size=64 * 100)
+        estimate.add((noise + 0.9 * np.roll(noise, 1))[:, None])
+        found = estimate.finish()
+        assert MOST_BLOCKS // 2 <= len(found.blocks) < MOST_BLOCKS
+        blocks = found.blocks[:, 0] @ estimate.weights
+        means.append(found.mean[0] @ estimate.weights)
+        errors.append(blocks.std(ddof=1) / np.sqrt(len(blocks)))
+    assert np.mean(means) == pytest.approx(1.81 / 2, rel=0.01)  # half of the variance: of f > 0
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.2)
+
+
+class Water(Calculator):
+    """Springs, charges on the atoms, and polarizabilities of the bonds, which depend on their lengths."""
+
+    implemented_properties = ("energy", "forces", "dipole")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        x, energy, forces = self.atoms.positions, 0.0, np.zeros((3, 3))
+        for i, j, k, r0 in ((0, 1, 48.0, 0.96), (0, 2, 48.0, 0.96), (1, 2, 9.0, 1.52)):
+            v = x[j] - x[i]
+            r = np.linalg.norm(v)
+            energy += 0.5 * k * (r - r0) ** 2
+            forces[i] += k * (r - r0) * v / r
+            forces[j] -= k * (r - r0) * v / r
+        self.results = {"energy": energy, "forces": forces, "dipole": dipole(x)}
+
+
+def dipole(x):
+    """(…, 3), e·Å: of charges that grow with the bonds."""
+    bonds = x[..., 1:, :] - x[..., :1, :]
+    return (bonds * (0.35 + 0.2 * np.linalg.norm(bonds, axis=-1, keepdims=True))).sum(axis=-2)
+
+
+def polarizability(x):
+    """(…, 3, 3), Å³."""
+    bonds = x[..., 1:, :] - x[..., :1, :]
+    r = np.linalg.norm(bonds, axis=-1)[..., None, None]
+    axis = np.einsum("...i,...j->...ij", bonds, bonds) / r**2
+    return ((0.5 + 0.3 * (r - 0.96)) * np.eye(3) + (0.2 + 1.1 * (r - 0.96)) * axis).sum(axis=-3)
+
+
+class Alpha:
+    """For ASE, e²Å²/eV."""
+
+    def __call__(self, atoms):
+        return polarizability(atoms.positions) / (units.Hartree * units.Bohr)
+
+
+def test_a_molecule_against_ase(tmp_path, monkeypatch):
+    """Modes of kT each, moved exactly: ASE's infrared intensities and Placzek's activities, within 1 %."""
+    monkeypatch.chdir(tmp_path)
+    height = np.sqrt(0.96**2 - 0.76**2)
+    atoms = Atoms("OH2", [[0, 0, 0], [0.76, height, 0], [-0.76, height, 0]], calculator=Water())
+    infrared = Infrared(atoms, delta=0.002)
+    infrared.run()
+    frequencies = infrared.get_frequencies()[-3:].real
+    modes = np.array([infrared.get_mode(k) for k in range(9)])[-3:]  # Å u^(1/2) over the mass
+    factor = 42.2561
+    intensities = factor * infrared.intensities[-3:]
+    raman = StaticRamanCalculator(atoms, Alpha, name="raman", delta=0.002)
+    raman.run()
+    placzek = PlaczekStatic(atoms, name="raman", delta=0.002)  # which does not know that of its files
+    activities = placzek.get_absolute_intensities()[-3:].real
+    kelvin, step = 2.0, 1.0
+    time = step * 1e-15 * np.arange(60000)
+    moved = np.repeat(atoms.positions[None], len(time), axis=0)
+    for k, (nu, mode) in enumerate(zip(frequencies, modes)):
+        mode = mode / np.sqrt((atoms.get_masses()[:, None] * mode**2).sum())  # u^(−1/2)
+        amplitude = np.sqrt(2 * units._k * kelvin / units._amu) / angular(nu) * 1e10  # Å u^(1/2)
+        moved += amplitude * np.cos(angular(nu) * time + k)[:, None, None] * mode
+    np.save("mu.npy", dipole(moved))
+    np.save("alpha.npy", polarizability(moved))
+    given = {"interval_fs": step, "temperature_k": kelvin, "high_cm": 5000.0}
+    ir = spectra("ir", ["mu.npy"], Settings(unit="e*A", **given))
+    active = spectra("raman", ["alpha.npy"], Settings(unit="A^3", **given))
+    for found, expected in ((ir, intensities), (active, activities)):
+        np.testing.assert_allclose([peak.position for peak in found.peaks], frequencies, atol=0.2)
+        np.testing.assert_allclose([peak.intensity for peak in found.peaks], expected, rtol=0.01)
+    assert min(intensities) > 0.1
+    assert min(activities) > 0.1
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    peak = {}
+    for samples in (100_000, 400_000):
+        np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(samples, 3)))
+        tracemalloc.start()
+        spectra("power", [tmp_path / "x.npy"], Settings(interval_fs=2.0, width_cm=40.0))
+        peak[samples] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak[400_000] < 1.3 * peak[100_000] < 60e6
+
+
+def test_power_is_the_variance_and_corrections_are_factors(tmp_path, dipoles):
+    np.save(tmp_path / "x.npy", 5.0 + dipoles)
+    found = spectra("power", [tmp_path / "x.npy"], Settings(interval_fs=2.0, unit="e*A"))
+    assert found.integral == pytest.approx(dipoles.var(axis=0).sum(), rel=1e-4)
+    np.save(tmp_path / "mu.npy", dipoles)
+    given = {"interval_fs": 2.0, "high_cm": 3000.0, **STATE}
+    whole = {
+        name: spectra("ir", [tmp_path / "mu.npy"], Settings(correction=name, **given)).peaks[0].height
+        for name in ("harmonic", "standard", "schofield", "none")
+    }
+    x = units._hplanck * C * 1.5e5 / KT
+    assert whole["standard"] / whole["harmonic"] == pytest.approx(np.tanh(x / 2) / (x / 2), rel=1e-3)
+    assert whole["schofield"] / whole["harmonic"] == pytest.approx(np.sinh(x / 2) / (x / 2), rel=1e-3)
+    assert whole["none"] / whole["harmonic"] == pytest.approx((1 - np.exp(-x)) / x, rel=1e-3)
+
+
+def test_jumps_by_cell_vectors(tmp_path, dipoles):
+    """Refused; taken back where the cell is known."""
+    cell = np.array([[8.0, 0, 0], [1.0, 7.0, 0], [0, 0.5, 9.0]])
+    shifts = np.zeros_like(dipoles)
+    shifts[4000:] += cell[0]
+    shifts[9000:] -= cell[1] + cell[2]
+    np.save(tmp_path / "mu.npy", dipoles)
+    np.save(tmp_path / "jumps.npy", dipoles + shifts)
+    given = {"interval_fs": 2.0, **STATE}
+    smooth = spectra("ir", [tmp_path / "mu.npy"], Settings(**given))
+    with pytest.raises(BadInput, match=r"jumps by 8.03 e·Å near sample 3999.*2 such jumps.*--cell LX LY LZ"):
+        spectra("ir", [tmp_path / "jumps.npy"], Settings(**given))
+    mended = spectra("ir", [tmp_path / "jumps.npy"], Settings(cell=tuple(cell.ravel()), **given))
+    np.testing.assert_allclose(mended.main, smooth.main, rtol=1e-6, atol=1e-9 * smooth.main.max())
+    with pytest.raises(BadInput, match="not by a cell vector"):
+        spectra("ir", [tmp_path / "jumps.npy"], Settings(cell=(20.0, 20.0, 20.0), **given))
+
+
+REFUSED = [
+    ({"unit": None}, r"the unit of the dipole is not in the file and never guessed: --unit"),
+    ({"unit": "debye"}, r"'debye': did you mean 'Debye'\?"),
+    ({"temperature_k": None}, "the temperature of the runs: --temperature"),
+    ({"interval_fs": None}, "the time between samples is not in the file: give --interval"),
+    ({"width_cm": 0.5}, r"24 ps\), too few for lines of 0.5 cm⁻¹ \(48054 samples\)"),
+    ({"width_cm": 5.0, "window_fs": 500.0}, "width_cm and window_fs: expected one"),
+    ({"highest_cm": 9000.0}, r"nothing above 8339 cm⁻¹ \(Nyquist\), but the highest mode is at 9000"),
+    ({"beads": 2}, "1 files cannot be runs of 2 beads"),
+    ({"correction": "bader"}, "correction: 'bader': Valid: harmonic"),
+    ({"cell": (1.0, 2.0)}, "expected 3 or 9 numbers, got 2"),
+    ({"laser_nm": -5.0}, "laser_nm: expected a positive number"),
+    ({"low_cm": 900.0, "high_cm": 100.0}, "expected low below high"),
+]
+
+
+@pytest.mark.parametrize(("settings", "text"), REFUSED)
+def test_settings_without_meaning(tmp_path, dipoles, settings, text):
+    np.save(tmp_path / "mu.npy", dipoles)
+    with pytest.raises(BadInput, match=text):
+        spectra("ir", [tmp_path / "mu.npy"], Settings(**({"interval_fs": 2.0} | STATE | settings)))
+
+
+def test_files_without_meaning(tmp_path, dipoles):
+    """Gaps, frames twice, damage, several systems, charges, constants: named with file and place."""
+    timed = Settings(timestep_fs=0.5, temperature_k=KELVIN)
+    with open(tmp_path / "gap", "w") as file:
+        for k in [*range(300), *range(310, 600)]:
+            file.write(f" #EXTRAS(dipole)# Step:  {4 * k} \n{k % 7} 0.1 0.2\n")
+    with pytest.raises(BadInput, match="gap: after step 1196 comes step 1240, expected one every 4: a gap"):
+        spectra("ir", [tmp_path / "gap"], timed)
+    with open(tmp_path / "twice", "w") as file:
+        for k in [*range(300), *range(298, 600)]:
+            file.write(f" #EXTRAS(dipole)# Step:  {4 * k} \n{k % 7} 0.1 0.2\n")
+    with pytest.raises(BadInput, match="after step 1196 comes step 1192.*there twice"):
+        spectra("ir", [tmp_path / "twice"], timed)
+    (tmp_path / "damaged").write_text(
+        "".join(f" #EXTRAS(dipole)# Step: {k} \n0.1 0.2{' 0.3' * (k != 5)}\n" for k in range(9))
+    )
+    with pytest.raises(BadInput, match="damaged, step 5: 2 numbers, expected 3"):
+        spectra("ir", [tmp_path / "damaged"], timed)
+    (tmp_path / "raw").write_text(' #EXTRAS(raw)# Step: 0 \n{"dipole": [1, 2, 3]}\n')
+    with pytest.raises(BadInput, match='no numbers in the first frame.*extra_type="dipole"'):
+        spectra("ir", [tmp_path / "raw"], timed)
+    np.save(tmp_path / "a.npy", dipoles)
+    np.save(tmp_path / "still.npy", 0 * dipoles)
+    broken = dipoles.copy()
+    broken[77, 1] = np.nan
+    np.save(tmp_path / "nan.npy", broken)
+    given = Settings(interval_fs=2.0, **STATE)
+    for files, text in (
+        (["still.npy"], "the dipole does not change"),
+        (["nan.npy"], "nan.npy: sample 77 is not finite"),
+        (["a.npy", "a.npy"], "named twice"),
+        (["none.npy"], "no such file"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            spectra("ir", [tmp_path / name for name in files], given)
+    for name, symbols, info in (("h", "OH2", {}), ("d", "OHF", {}), ("ion", "OH2", {"charge": 1})):
+        frames = [Atoms(symbols, info={**info, "mu": mu}) for mu in dipoles[:80]]
+        write(tmp_path / f"{name}.extxyz", frames)
+    named = Settings(interval_fs=2.0, columns=("mu",), **STATE)
+    with pytest.raises(BadInput, match="hold different atoms: expected runs of one system"):
+        spectra("ir", [tmp_path / "h.extxyz", tmp_path / "d.extxyz"], named)
+    with pytest.raises(BadInput, match="the charge is 1 e: the dipole of a charged system moves"):
+        spectra("ir", [tmp_path / "ion.extxyz"], named)
+
+
+def test_warnings(tmp_path, dipoles):
+    """Folded modes, few digits, short runs, runs that differ, free charges; a killed run."""
+    given = {"interval_fs": 2.0, **STATE}
+
+    def warned(values, **more):
+        np.save(tmp_path / "mu.npy", values)
+        return " ".join(spectra("ir", [tmp_path / "mu.npy"], Settings(**(given | more))).warnings)
+
+    assert warned(dipoles) == ""
+    slow = oscillator(300.0, 2.0, 4000, 10.0)
+    assert "nothing above 1668 cm⁻¹: faster modes" in warned(slow, interval_fs=10.0)
+    assert warned(slow, interval_fs=10.0, highest_cm=1600.0) == ""
+    assert "32 % of the intensity lies in the highest tenth" in warned(dipoles[::5], interval_fs=10.0)
+    assert "the numbers have too few digits" in warned(np.round(dipoles, 1), keep_jumps=True)
+    assert re.search(r"lines are \d+ cm⁻¹ wide, which is what runs of 2 ps allow", warned(dipoles[:1000]))
+    ions = np.cumsum(np.random.default_rng(0).normal(size=(12000, 3)), axis=0)
+    assert "does not vanish at zero frequency" in warned(1e-2 * ions, highest_cm=4000.0)
+    np.save(tmp_path / "b.npy", 2 * dipoles)
+    np.save(tmp_path / "mu.npy", dipoles)
+    both = spectra("ir", [tmp_path / "mu.npy", tmp_path / "b.npy"], Settings(**given))
+    assert any("integrated intensities of the runs differ" in text for text in both.warnings)
+    extras(tmp_path / "killed", dipoles)
+    text = (tmp_path / "killed").read_text()
+    (tmp_path / "killed").write_text(text[: len(text) - 30])
+    cut = spectra("ir", [tmp_path / "killed"], Settings(timestep_fs=0.5, temperature_k=KELVIN))
+    assert any("killed run" in each for each in cut.warnings)
+    assert cut.length_ps[0] == pytest.approx(2e-3 * (len(dipoles) - 2))
