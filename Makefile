@@ -34,9 +34,9 @@ test-all: $(VENV)/.dev
 	@$(LINT)
 	$(PYTEST)
 
-# no engine is started
+# no engine is started, and no test takes more than a second or two
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not engine and not exhaustive"
+	$(PYTEST) -m "not slow and not long and not engine and not exhaustive"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from . import budget
 pytest_plugins = "pytester"
 
 
+@pytest.mark.long
 def test_a_test_beyond_the_budget_fails_unless_it_is_exhaustive(pytester, monkeypatch):
     pytester.makepyfile(
         """

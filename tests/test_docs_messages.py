@@ -43,6 +43,7 @@ def test_the_page_quotes_messages():
     assert len(QUOTES) > 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quote", QUOTES)
 def test_a_quoted_message_exists(quote, messages):
     if quote in FOREIGN:

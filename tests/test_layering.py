@@ -228,6 +228,7 @@ def test_no_assert_validates_input():
             assert not isinstance(node, ast.Assert), f"{path.relative_to(ROOT)}:{node.lineno} uses assert"
 
 
+@pytest.mark.long
 def test_every_public_module_says_what_it_holds():
     for path in FILES:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

@@ -77,6 +77,7 @@ def write_log(path: Path, flux: np.ndarray) -> None:
     path.write_text("\n".join([*lines, "Loop time of 1 on 1 procs", ""]))
 
 
+@pytest.mark.long
 def test_every_kind_of_file_gives_the_same(tmp_path, flux):
     one = flux[:, :3]
     write_log(tmp_path / "log.lammps", one)

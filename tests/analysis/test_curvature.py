@@ -10,6 +10,7 @@ from mlplugins.analysis.value import interval
 SLOPE = 0.25
 
 
+@pytest.mark.long
 def test_points_that_are_low_by_chance_do_not_weigh_more():
     """Weights of noisy points less those of the exact line: with the covariance of the points 3.2 % low.
 

@@ -122,6 +122,7 @@ def test_a_slope_that_changes_at_late_lags_is_held_and_said():
     assert len(found) >= 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("relaxation_ps", [12.0, 20.0])
 def test_a_slow_decay_is_seen_and_the_truth_held(relaxation_ps):
     """A cage that relaxes in a fifth or a third of the run looks like a D two to three times too high."""
@@ -153,6 +154,7 @@ def test_slow_decays_are_looked_for_as_far_as_no_stretch_is_lost():
     assert longest["with too little"] == longest["alone"]
 
 
+@pytest.mark.long
 def test_slow_decays_are_seldom_seen_where_there_are_none():
     walks = [LatticeWalk(frames=600, ions=24, seed=seed).displacements() for seed in range(50)]
     seen = sum(diffusion(paths_of(walk), collective=False).slow for walk in walks)
@@ -183,6 +185,7 @@ def test_where_two_slopes_differ_every_number_holds_both(window):
         assert parts.low < slope_matrix(sums, paths, fit).value[0, 0] * scale < parts.high
 
 
+@pytest.mark.long
 def test_late_lags_of_plain_walks_are_no_alarm():
     """At a level of 99 % more than 3 of 60 have a probability of 0.3 %."""
     late = [
@@ -207,6 +210,7 @@ def test_collective_numbers_that_nothing_determines_say_so():
     assert "determined" not in many.haven.as_json()
 
 
+@pytest.mark.long
 def test_errors_of_the_axes_hold_ions_that_stay_different():
     """A quarter of the ions is mobile: the scatter between ions is nearly all of the error of D_x."""
     held, walks = 0, 60
@@ -219,6 +223,7 @@ def test_errors_of_the_axes_hold_ions_that_stay_different():
     assert held >= 0.88 * 3 * walks, held  # blocks of time alone: a third
 
 
+@pytest.mark.long
 def test_seeds_that_contradict_each_other_widen_the_interval():
     slow = LatticeWalk(frames=700, ions=15, rate=0.2, seed=1)
     fast = LatticeWalk(frames=700, ions=15, rate=0.6, seed=2)
@@ -234,6 +239,7 @@ def test_seeds_that_contradict_each_other_widen_the_interval():
     assert max(same) < 1
 
 
+@pytest.mark.long
 def test_the_limit_of_a_slope_that_is_not_positive_holds_slow_ions():
     """Few hops in much rattling: where the fitted slope is negative, the limit still holds the truth."""
     held = []

@@ -58,6 +58,7 @@ def write_dump(path, velocities):
                 stream.write(f"{index + 1} {element} 1 1 1 " + " ".join(f"{1e3 * v:.9g}" for v in row) + "\n")
 
 
+@pytest.mark.long
 def test_from_a_dump_relative_to_the_framework(tmp_path):
     ions = damped(3000, 5, 0.9)
     drifting = np.concatenate([ions, np.zeros((3000, 2, 3))], axis=1) + 1e-4

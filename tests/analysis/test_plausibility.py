@@ -108,6 +108,7 @@ def test_a_dilute_gas_in_units_of_sigma_is_said(tmp_path, length, said):
     assert any("bonds of their" in note for note in read(path).warnings) == said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("length", "said"), [(1.0, False), (1 / 0.529177, True), (0.1, True)])
 def test_salt_in_bohr_or_nanometres_is_said(tmp_path, length, said):
     path = tmp_path / "t.traj"

@@ -34,6 +34,7 @@ def test_a_broken_line_is_found_with_its_energies():
     assert (held >= 34).all(), held
 
 
+@pytest.mark.long
 def test_one_line_is_left_alone():
     flags = [
         (two_regimes(TEMPERATURES, values, ERRORS).significant, vft(TEMPERATURES, values, ERRORS).significant)
@@ -42,6 +43,7 @@ def test_one_line_is_left_alone():
     assert np.mean(flags, axis=0).max() < 0.03
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("points", [6, 7])
 def test_one_line_is_left_alone_where_points_scatter_more_than_their_errors(points):
     """Three times: with few points the scatter itself is hardly known, χ² would find a break too often."""

@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.long
 def test_python_and_the_command_give_the_same(folder, capsys):
     assert main(["conductivity", "../runs.yaml", "-o", "by_command"]) == 0
     report = mlplugins.conductivity("../runs.yaml", "by_python")

@@ -84,6 +84,7 @@ def test_rigid_drift_is_removed(system, tmp_path):
     assert kept.displacements[-1, :, 0].mean() > 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [WRAPPED, UNWRAPPED, "id element x y z ix iy iz"])
 def test_a_breathing_cell_does_not_make_the_host_diffuse(tmp_path, columns):
     """Ions far from home in a cell that changes by ±2 %: the pitfall multiplies what they have travelled."""
@@ -335,6 +336,7 @@ def test_progress_is_reported(system, tmp_path):
     assert all(0 < fraction <= 1 for fraction, _ in seen)
 
 
+@pytest.mark.long
 def test_memory_is_that_of_the_mobile_ions(tmp_path):
     import tracemalloc
 

@@ -97,6 +97,7 @@ def test_the_same_function_and_the_same_parameters(made, name, portable):
     assert all(p.requires_grad for p in read.potential.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_fewer_elements(made, name):
     """Kept in another order; a Li–S structure has the same energy."""

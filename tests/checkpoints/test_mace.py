@@ -232,6 +232,7 @@ def _frames(path, charge, energy=-14.0):
     return str(path)
 
 
+@pytest.mark.long
 def test_frames_of_another_charge_are_refused_before_and_after_fine_tuning(unpacked, tmp_path):
     """By every command that reads labelled frames; the fine-tuned model keeps the charge of its base."""
     same, other = _frames(tmp_path / "same.extxyz", -1), _frames(tmp_path / "other.extxyz", 1)
@@ -256,6 +257,7 @@ def test_frames_of_another_charge_are_refused_before_and_after_fine_tuning(unpac
     assert conditions({"finetune": {"base": again.source}}) == {"total_charge": -1.0, "total_spin": 2.0}
 
 
+@pytest.mark.long
 def test_charges_of_frames_are_inputs_in_fine_tuning(unpacked, tmp_path):
     """The errors of the training set are those of `evaluate`, which reads the charges anew."""
     model, run = tmp_path / "m.pt", tmp_path / "run"

@@ -135,6 +135,7 @@ def test_several_temperatures(series, tmp_path, monkeypatch, capsys, drawn):
     assert "σ(300 K) =" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_options_win_over_the_file(series, tmp_path):
     series.write_text("\n".join(series.read_text().split("\n")[:-3]))  # one temperature is enough
     assert main(["conductivity", "runs.yaml", "--charge", "2", "--fit", "ols"]) == 0

@@ -129,6 +129,7 @@ def test_wrong_use_is_refused(tmp_path, capsys, words, text):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_sites_from_a_file(tmp_path):
     """Ions on a grid of 8 × 8 × 8 sites in a cell of 20 Å: hops of 2.5 Å."""
     walk = LatticeWalk(frames=900, ions=10, rate=0.3, vibration=0.15)

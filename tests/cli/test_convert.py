@@ -75,6 +75,7 @@ def test_radial_tables(tmp_path, capsys):
     assert 0 < np.abs(second.forces - first.forces).max() < 1e-4 * np.abs(first.forces).max()
 
 
+@pytest.mark.long
 def test_zbl_is_added_once(tmp_path, capsys):
     """The sum is the model and the repulsion; what it holds survives reading, other elements, tables."""
     plain, whole, part = (str(tmp_path / f"{name}.pt") for name in ("plain", "whole", "part"))
@@ -101,6 +102,7 @@ def test_zbl_is_added_once(tmp_path, capsys):
     assert "nequip + zbl (0.8 to 1.6 Å)" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_dispersion_is_added_once(tmp_path, capsys):
     pytest.importorskip("tad_dftd3", reason="pip install 'mlplugins[d3]'")
     plain, whole, part = (str(tmp_path / f"{name}.pt") for name in ("plain", "whole", "part"))
@@ -167,6 +169,7 @@ def test_a_malicious_checkpoint_is_refused(tmp_path, capsys):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.long
 def test_a_model_of_ours_is_converted_too(tmp_path, capsys):
     """To fewer elements, another precision; with tables it is refused."""
     assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--dtype", "float64"]) == 0

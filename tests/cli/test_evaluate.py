@@ -63,6 +63,7 @@ def test_several_files_and_a_picture(model, tmp_path, capsys, drawn):
     assert "meV/atom" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_numbers_equal_those_of_the_training_run(li6ps5cl, tmp_path):
     """A failure means that the exported model is not the trained one, or that the two report other errors."""
     config = tmp_path / "c.yaml"

@@ -111,6 +111,7 @@ def test_from_a_foreign_checkpoint_with_the_elements_of_the_data(lithium_sulphid
     assert len(metrics(folder / "all")["elements"]) == 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "format_", "more"),
     [
@@ -153,6 +154,7 @@ def test_from_a_converted_model(lithium_sulphide):
     assert metrics(folder / "third")["elements"] == ["Li", "S"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "backbone"),
     [("sevennet", "interactions."), ("mace_density_agnesi_zbl.model.xz", "layers.0.interaction")],

@@ -85,6 +85,7 @@ def test_info_and_export_give_the_records_of_the_commands(finished, tmp_path):
         mlplugins.export_checkpoint(checkpoint, written, dtype="float16")
 
 
+@pytest.mark.long
 def test_selection_gives_the_structures_of_the_command(finished, tmp_path):
     folder, _ = finished
     data, report = str(folder / "train.extxyz"), tmp_path / "s.json"

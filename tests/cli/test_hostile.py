@@ -189,6 +189,7 @@ def test_what_libraries_would_refuse_later(project, changes, text, tmp_path, cap
     assert text in refused(capsys, "train", config, "-o", tmp_path / "out")
 
 
+@pytest.mark.long
 def test_absolute_globs_and_folders_with_brackets(tmp_path, capsys, project):
     folder = tmp_path / "a [1] :smiley: [red]"
     folder.mkdir()
@@ -245,6 +246,7 @@ def checkpoint(finished):
     return torch.load(finished[0] / "run" / "checkpoint.ckpt", weights_only=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "value", [KeyError, None, "x", 5, [], {}, float("nan"), [[1]], {"a": torch.ones(2)}], ids=str
 )

@@ -134,6 +134,7 @@ def test_two_processes_train_together(project, tmp_path):
     assert done.stdout.count("ready for ASE, LAMMPS and i-PI") == 1
 
 
+@pytest.mark.long
 def test_a_longer_run_continues_and_another_configuration_is_refused(project, finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0] / "run", out)
@@ -274,6 +275,7 @@ def test_errors_of_this_file_are_the_expected_classes():
     assert RunFailed.exit_code == 1
 
 
+@pytest.mark.long
 def test_a_committee_is_trained_with_several_seeds(project, tmp_path, capsys):
     """In folders of their own, which the same command finds finished, and in one file."""
     config, out = project(epochs=1), tmp_path / "run"

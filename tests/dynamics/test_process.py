@@ -37,6 +37,7 @@ def test_status_and_output_of_the_leader(tmp_path):
     assert (tmp_path / "out").read_text() == "hello\n"
 
 
+@pytest.mark.long
 def test_a_servant_ends_with_its_leader(tmp_path):
     leader = _python(
         "import pathlib, time; path = pathlib.Path('servant')\n"

@@ -200,6 +200,7 @@ print(model.extensions, "libstranger.so" in open("/proc/self/maps").read())
 """
 
 
+@pytest.mark.long
 def test_libraries_are_loaded_from_named_directories_only(argon_model, tmp_path, monkeypatch):
     """metatomic's own loader opens the path in the file."""
     library = tmp_path / "libraries" / "libstranger.so"

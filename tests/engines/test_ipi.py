@@ -135,6 +135,7 @@ def drift(folder: Path, n_atoms: int) -> float:
     return abs(np.polyfit(got["time"], got["conserved"] / n_atoms, 1)[0])
 
 
+@pytest.mark.engine
 def test_unix_socket_nve(new_processes, argon_model, tmp_path):
     write_input(tmp_path, socket_forcefield("unix", "a"), steps=120)
     server = new_processes.ipi()
@@ -175,6 +176,7 @@ def test_stock_driver_program(new_processes, argon_model, tmp_path, mode):
     assert_first_step_is_ases(tmp_path, argon_model)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("threaded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ffdirect_nve(new_processes, argon_model, tmp_path, threaded):
     write_input(tmp_path, direct_forcefield(str(argon_model), threaded=threaded), steps=20)

@@ -167,6 +167,7 @@ def test_what_is_refused(trained, tmp_path, monkeypatch, heads, said):
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.long
 def test_families_without_features_and_files_without_heads(trained, tmp_path, monkeypatch):
     folder, test = trained
     monkeypatch.chdir(folder)

@@ -177,6 +177,7 @@ def test_labels_by_hand(tmp_path):
     np.testing.assert_allclose(done.frames[0].positions, frames[0].positions, atol=1e-6)
 
 
+@pytest.mark.long
 def test_jobs_of_a_scheduler(tmp_path):
     """Each job of the array labels its part."""
     frames = _copper(3)
@@ -359,6 +360,7 @@ def test_killed_at_thirty_random_moments(tmp_path):
     _check_killed(tmp_path, kills=30, count=40)
 
 
+@pytest.mark.long
 def test_a_worker_ends_with_its_driver(tmp_path):
     """An orphan would label on, unseen, against whoever comes next."""
     write(tmp_path / "f.extxyz", _copper(1))

@@ -108,6 +108,7 @@ def test_posterior_of_a_linear_model_is_the_bayesian_one():
     assert found.n_rows == n_frames * (1 + 3 * n_atoms)
 
 
+@pytest.mark.long
 def test_random_directions_have_the_force_rows_in_the_mean():
     model, graphs = network("nequip"), frames(3.5, ["molecule"])
     k = 400

@@ -99,6 +99,7 @@ def test_two_copies_are_wrong_together(folder, made):
     assert two.uncertainty**2 - 2 * floor == pytest.approx(4 * (one.uncertainty**2 - floor), rel=1e-9)
 
 
+@pytest.mark.long
 def test_the_precision_and_portability_of_a_converted_model_stay(folder, tmp_path):
     """They were those of a foreign checkpoint: float32, not portable."""
     checkpoint = Path(__file__).parents[1] / "regression/sevennet_0130_even.pth"

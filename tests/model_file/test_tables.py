@@ -28,6 +28,7 @@ def test_error_falls_with_the_fourth_power_of_the_knots(model):
     assert fine.relative_force < 1e-3
 
 
+@pytest.mark.long
 def test_printed_error_holds_in_an_engine(model, tmp_path):
     table, error = tabulated(model, ELEMENTS, 65)
     description = ModelCard("nequip", ELEMENTS, [0.0, 0.0])

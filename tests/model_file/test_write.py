@@ -145,6 +145,7 @@ def test_only_our_library_is_recorded(potential, tmp_path, portable):
     assert names == (["mlplugins_ops"] if compiled and not portable else [])
 
 
+@pytest.mark.long
 def test_portable_file_runs_without_mlplugins(potential, tmp_path):
     path = tmp_path / "portable.pt"
     save(potential, path, DESCRIPTION, "float64", portable=True)
@@ -209,6 +210,7 @@ save(model, sys.argv[1], ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
 """
 
 
+@pytest.mark.long
 def test_what_killed_exports_left_is_removed_by_the_next(tmp_path):
     """But not the file of an export that still runs."""
     path = tmp_path / "model.pt"

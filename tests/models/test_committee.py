@@ -108,6 +108,7 @@ def test_the_file_says_what_it_is(members, together, tmp_path, capsys):
     assert json.loads((tmp_path / "two.json").read_text())["n_members"] == 2
 
 
+@pytest.mark.long
 def test_a_committee_in_another_precision_and_with_fewer_elements(together, tmp_path):
     """The weights and the composition energies of every member are in the file."""
     atoms = standard_structures(["Li"])["crystal"]
@@ -151,6 +152,7 @@ def test_members_predict_the_same(tmp_path):
         sums.Model.of([two[0], committees.Model.of([two[0], two[0]], torch.zeros(2, 1))])
 
 
+@pytest.mark.long
 def test_ase_and_i_pi_give_the_numbers_of_separate_files(members, together, tmp_path):
     """The same for a list of files and for one file; deviations are divided by M, spreads by M − 1."""
     atoms = structures()[0]

@@ -64,6 +64,7 @@ def test_equals_reference_for_random_shapes(irreps, l_max, sizes, double, shared
     _assert_equal(_case(irreps, l_max, n_centers, n_ghosts, n_edges, dtype, shared=shared))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "irreps", ["16x0e+16x1o", "128x0e+64x1o+32x2e", "9x0e+9x0o+9x1e+9x1o+9x2e+9x2o+9x3e+9x3o"]

@@ -119,6 +119,7 @@ def test_states_that_the_model_cannot_take_are_refused(model, cases, state, text
         load(model).evaluate([atoms])
 
 
+@pytest.mark.long
 def test_a_file_made_for_one_charge_keeps_the_spin_as_input(source, cases, tmp_path):
     """In LAMMPS the keyword of the fixed one is taken only with its value."""
     fixed = tmp_path / "fixed.pt"
@@ -137,6 +138,7 @@ def test_a_file_made_for_one_charge_keeps_the_spin_as_input(source, cases, tmp_p
         load(fixed).evaluate([atoms])
 
 
+@pytest.mark.long
 def test_lammps_refuses_what_the_model_does_not_know(model, cases):
     with pytest.raises(
         MlpluginsError, match=r"keyword 'charge': the model knows whole numbers from -2 to 2, got 3"

@@ -45,6 +45,7 @@ def test_elements_in_another_order_are_the_same_model(case):
     assert_checkpoint_is_home(checkpoint, case, 0, structures(case)[0])
 
 
+@pytest.mark.long
 @pytest.mark.reference
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_published_models(case):
@@ -124,6 +125,7 @@ def test_a_task_is_refused(tmp_path, capsys):
     assert "a format without heads" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fine_tuning_a_converted_model(tmp_path):
     """The training errors fall; layer norm and readout are trained with the rest."""
     base = tmp_path / "m.pt"

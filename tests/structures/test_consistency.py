@@ -241,6 +241,7 @@ def test_too_little_says_nothing():
     assert consistency.check([], Keys()) == []
 
 
+@pytest.mark.long
 def test_dft_of_the_example_passes():
     frames = read("examples/data/li6ps5cl_pbe/train.extxyz")
     assert consistency.check(frames, Keys()) == []

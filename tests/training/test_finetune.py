@@ -133,6 +133,7 @@ def test_lora_changes_the_linear_maps_by_the_rank_and_the_shifts(folder, tmp_pat
     assert 0 < part["n_trained_parameters"] < part["n_parameters_with_frozen"]
 
 
+@pytest.mark.long
 def test_delta_leaves_the_base_alone_and_starts_from_it(folder, tmp_path):
     trained = tune(folder, tmp_path / "run", "delta", epochs=10, training={"lr": 0.05})
     assert changed(trained, "terms.0.") == set()
@@ -143,6 +144,7 @@ def test_delta_leaves_the_base_alone_and_starts_from_it(folder, tmp_path):
     assert trained.metrics["test"]["forces"] != pytest.approx(before, rel=1e-3)
 
 
+@pytest.mark.long
 def test_delta_is_trained_on_what_the_log_says(folder, tmp_path):
     """The residual labels of the small model: its validation error is that of the exported sum."""
     trained = tune(folder, tmp_path, "delta", epochs=4)

@@ -146,6 +146,7 @@ def test_early_stopping_counts_epochs_without_improvement():
     assert outcome.counters.stopped == "no better validation loss for 3 epochs"
 
 
+@pytest.mark.long
 def test_time_limit_ends_the_run_in_the_middle_of_an_epoch():
     p, store = parts(epochs=100000, max_minutes=0.02), Memory()
     outcome = fit(p, store, store)
@@ -171,6 +172,7 @@ def test_without_validation_the_last_average_counts():
     torch.testing.assert_close(weights(p), average, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_isolated_atoms_train_along():
     p, store = parts(epochs=20), Memory()
     atom = from_atoms(Atoms("Ar", info={"energy": 0.3}))

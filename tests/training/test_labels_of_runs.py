@@ -128,6 +128,7 @@ def test_a_given_baseline_stays_and_the_constant_is_said(frames, tmp_path):
     assert note in trained.metrics["warnings"]
 
 
+@pytest.mark.long
 def test_a_committee_does_not_disagree_by_a_constant(frames, tmp_path):
     """Members of other seeds, trained for one epoch: their spread is that of energy differences."""
     energies = []

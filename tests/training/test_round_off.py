@@ -78,6 +78,7 @@ def test_defaults_fit_a_dissociation_curve(tmp_path):
     assert not any("too flat" in note or "away from the rest" in note for note in observer.notes)
 
 
+@pytest.mark.long
 @pytest.mark.reference
 def test_defaults_reach_1e_5_hartree_on_the_curve_of_h2(reference_data, tmp_path):
     """451 points of full configuration interaction; published parameters give 4.9e-7 hartree."""

@@ -200,6 +200,7 @@ def test_a_search_survives_trials_that_do_not_converge(folder, tmp_path, monkeyp
     assert trained.metrics["solver"]["method"] == "cg"
 
 
+@pytest.mark.long
 def test_likelihood_and_nested_cross_validation(folder, tmp_path):
     training = {"search": {"objective": "likelihood", "trials": 8, "nested": 2, "folds": 2}}
     trained, _ = run(folder, tmp_path, "kreg", training)
@@ -210,6 +211,7 @@ def test_likelihood_and_nested_cross_validation(folder, tmp_path):
     assert nested["forces_rmse_meV_per_A"] > 0.3 * trained.metrics["test"]["forces"]["rmse_meV_per_A"]
 
 
+@pytest.mark.long
 def test_outer_folds_are_seen_by_neither_search_nor_fit(folder, tmp_path, monkeypatch):
     search, system, divide = molecular_kernel._search, molecular_kernel.Setup.system, folds.folds
     groups, seen = [], []
@@ -261,6 +263,7 @@ def test_a_prior_without_stress_is_said(tmp_path):
     assert any("stress is not learned from" in text for text in sets.warnings)
 
 
+@pytest.mark.long
 def test_learning_curve_falls(folder, tmp_path, drawn):
     trained, _ = run(folder, tmp_path, "kreg", {**FIXED, "learning_curve": [6, 12, 24]})
     law = trained.metrics["solver"]["learning_curve"]["forces_rmse_meV_per_A"]
@@ -276,6 +279,7 @@ def test_flat_kernels_are_not_chosen(folder, tmp_path):
         run(folder, tmp_path, "kreg", {"search": {"sigma": [10.0, 100.0], "regularisation": [1e-14, 2e-14]}})
 
 
+@pytest.mark.long
 def test_cg_equals_cholesky(folder, tmp_path):
     training = {"regularisation": 1e-6}
     direct, _ = run(folder, tmp_path / "a", "pkreg", training, sigma=2.0)

@@ -118,6 +118,7 @@ def test_the_report(learned):
     assert "check: least certain" in text
 
 
+@pytest.mark.long
 def test_the_same_call_continues_from_any_file(learned, tmp_path, warm_start):
     """As a kill leaves a round: whatever was to come is missing, a segment has a half-written folder."""
     found, folder = learned
@@ -236,6 +237,7 @@ def test_too_few_frames_are_refused(tmp_path):
         learn(wrong, tmp_path / "loop")
 
 
+@pytest.mark.long
 def test_frames_of_an_ion_are_labelled_as_an_ion(tmp_path):
     """The charge of a structure is that of the frames that are explored from it."""
     content = _config(tmp_path, until={"expected_error": 0.1, "rounds": 1})
