@@ -4,8 +4,55 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <utility>
 
 namespace mlplugins {
+
+std::shared_ptr<Committee> Committee::of(const Settings &settings, int local_rank, const void *owner)
+{
+  static std::map<std::pair<const void *, std::string>, std::weak_ptr<Committee>> known;
+  for (const auto &path : settings.paths)
+    if (!std::filesystem::is_regular_file(path)) return std::make_shared<Committee>(settings, local_rank);    // which says so
+  auto &place = known[{owner, identity(settings)}];
+  auto found = place.lock();
+  if (!found) place = found = std::make_shared<Committee>(settings, local_rank);
+  return found;
+}
+
+void Committee::remember(const Graph &graph, const Request &request)
+{
+  graph_.n_centers = graph.n_centers;
+  graph_.n_nodes = graph.n_nodes;
+  graph_.n_edges = graph.n_edges;
+  graph_.types = graph.types;
+  graph_.positions = graph.positions;
+  graph_.samples.assign(graph.samples.begin(), graph.samples.begin() + 5 * graph.n_edges);
+  graph_.vectors.assign(graph.vectors.begin(), graph.vectors.begin() + 3 * graph.n_edges);
+  std::copy_n(graph.cell, 9, graph_.cell);
+  std::copy_n(graph.periodic, 3, graph_.periodic);
+  graph_.volume = graph.volume;
+  request_ = request;
+  valid_ = true;
+}
+
+bool Committee::remembers(const Graph &graph, const Request &request, int count) const
+{
+  const Graph &g = graph_;
+  const auto equal = [](const auto &ours, const auto &theirs, std::size_t n) {
+    return std::memcmp(ours, theirs, n * sizeof *ours) == 0;
+  };
+  return valid_ && count <= static_cast<int>(results_.size()) && request.exchange == request_.exchange &&
+      request.all_centers == request_.all_centers && request.virial <= request_.virial &&
+      request.uncertainty <= request_.uncertainty && request.system_outputs <= request_.system_outputs &&
+      graph.n_centers == g.n_centers && graph.n_nodes == g.n_nodes && graph.n_edges == g.n_edges &&
+      graph.volume == g.volume && equal(g.cell, graph.cell, 9) && equal(g.periodic, graph.periodic, 3) &&
+      graph.types == g.types && graph.positions == g.positions &&
+      equal(g.vectors.data(), graph.vectors.data(), 3 * g.n_edges) &&
+      equal(g.samples.data(), graph.samples.data(), 5 * g.n_edges);
+}
 
 Committee::Committee(const Settings &settings, int local_rank) :
     paths_(settings.paths), first_drives_(settings.drive_first), threshold_(settings.uncertainty_threshold)
@@ -96,6 +143,8 @@ const Graph &Committee::within(const Graph &graph, const ModelInfo &model)
 
 const std::vector<Result> &Committee::evaluate(const Graph &graph, const Request &request, int count)
 {
+  valid_ = false;
+  evaluations_++;
   results_.clear();
   gradients_.clear();
   for (const auto &evaluator : evaluators_) {

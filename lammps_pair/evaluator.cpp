@@ -181,8 +181,10 @@ void Evaluator::State::pick_outputs()
     forces_name = output("non_conservative_force", settings.variant_forces, true);
     request(forces_name, "eV/A", "atom");
   }
+  // the pressure is that of the whole model
+  if (settings.direct_stress) stress_name = output("non_conservative_stress", settings.variant_stress, !settings.is_inner);
+  if (settings.direct_stress && stress_name.empty()) settings.direct_stress = false;
   if (settings.direct_stress) {
-    stress_name = output("non_conservative_stress", settings.variant_stress, true);
     request(stress_name, "eV/A^3", "system");
   }
   uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);

@@ -45,6 +45,8 @@ struct Settings {
   bool direct_forces = false;         ///< non-conservative forces instead of gradients
   bool direct_stress = false;
   double scale = 1.0;
+  std::string inner;                  ///< model of the inner steps of respa: a file, `direct`, or empty: none
+  bool is_inner = false;              ///< these are the settings of such a model
   Choice baseline = Choice::automatic;         ///< composition energies in all energies
   Choice atom_baseline = Choice::automatic;    ///< composition energies in per-atom energies
   bool allow_exclusions = false;      ///< pairs may be missing between atoms that count
@@ -111,6 +113,10 @@ struct Flux {
   double potential[3] = {};
   const double *energies = nullptr;        ///< (n_centers) U_i without composition energies, eV; until the next call
 };
+
+/// A text that differs when a file of the settings, or the way in which it is evaluated, does: results of equal ones are
+/// the same but for `scale` and the energies that count.
+std::string identity(const Settings &settings);
 
 /// A metatomic model and what is reused from step to step. The only file that knows torch.
 class Evaluator {

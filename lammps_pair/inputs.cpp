@@ -85,7 +85,7 @@ std::vector<Input> structure_inputs(const Settings &settings, mts::Module &model
     if (std::find(requested.begin(), requested.end(), input.name) != requested.end()) {
       require_known(input, settings, key, entry(key));
       inputs.push_back(input);
-    } else if (input.given) {
+    } else if (input.given && !settings.is_inner) {    // it is one of the whole model's
       refuse_unless_made_for(input, settings, key, entry(key));
     }
   }

@@ -128,18 +128,37 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
 
 namespace {
 
-/// File, time of writing, size, device, and the way of evaluation, which changes the baseline inside the module.
+/// File, time of writing, size, device, and the way of evaluation, which changes the baseline inside the module: not
+/// that of a model of ours, whose direct forces are evaluated like its gradients.
 std::string key_of(const Settings &s)
 {
   const auto path = std::filesystem::canonical(s.path);
   const auto written = std::filesystem::last_write_time(path).time_since_epoch().count();
   std::string key = path.string() + '\n' + std::to_string(written) + '\n' + std::to_string(std::filesystem::file_size(path));
   for (const auto &text : {s.extensions, s.device, s.variant_energy, s.variant_forces, s.variant_stress}) key += '\n' + text;
-  for (const bool flag : {s.direct_forces, s.direct_stress, s.check_consistency}) key += flag ? '1' : '0';
+  const bool alike = s.direct_forces == s.direct_stress && !s.check_consistency && s.variant_energy.empty() &&
+      s.variant_forces.empty() && s.variant_stress.empty();
+  if (!alike)
+    for (const bool flag : {s.direct_forces, s.direct_stress, s.check_consistency}) key += flag ? '1' : '0';
   return key;
 }
 
 }    // namespace
+
+std::string identity(const Settings &settings)
+{
+  std::ostringstream key;
+  key.precision(17);
+  for (const auto &path : settings.paths) {
+    Settings own = settings;
+    own.path = path;
+    key << key_of(own) << '\n';
+  }
+  key << settings.direct_forces << settings.direct_stress << settings.check_consistency << settings.drive_first << ' '
+      << settings.variant_uncertainty << ' ' << settings.uncertainty_threshold;
+  for (const auto &given : {settings.charge, settings.spin}) key << ' ' << given.has_value() << ' ' << given.value_or(0.0);
+  return key.str();
+}
 
 std::shared_ptr<const LoadedModel> load_model(const Settings &settings)
 {

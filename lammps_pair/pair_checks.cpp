@@ -104,8 +104,8 @@ void PairMLPlugins::check_run()
                update->unit_style);
   if (!force->newton_pair) error->all(FLERR, "Pair style mlplugins: expected 'newton on'");
   if (!atom->tag_enable) error->all(FLERR, "Pair style mlplugins: atoms need IDs (atom_modify id yes)");
-  if (per_atom_asked_ && strncmp(update->integrate_style, "respa", 5) == 0 &&
-      !modify->get_fix_by_style("^pair$").empty())
+  respa_ = strncmp(update->integrate_style, "respa", 5) == 0;
+  if (per_atom_asked_ && respa_ && !modify->get_fix_by_style("^pair$").empty())
     error->all(FLERR, "Pair style mlplugins: fix pair reads its values at the first step only under run_style respa, and "
                "would show them for ever; take the fix out, or use another run_style");
   if (tail_flag && force->pair == this && comm->me == 0)    // a style of hybrid gets it for its neighbours' sake

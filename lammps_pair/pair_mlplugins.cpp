@@ -58,7 +58,9 @@ PairMLPlugins::PairMLPlugins(LAMMPS *lmp, double uncertainty_threshold) :
 
 PairMLPlugins::~PairMLPlugins()
 {
-  if (!allocated || copymode) return;
+  if (copymode) return;
+  report();
+  if (!allocated) return;
   memory->destroy(setflag);
   memory->destroy(cutsq);
   memory->destroy(cutghost);
@@ -100,9 +102,17 @@ void PairMLPlugins::settings(int narg, char **arg)
   const auto problem = attempt([&] {
     settings_ = std::make_unique<mlplugins::Settings>(
         mlplugins::parse_settings(std::vector<std::string>(arg, arg + narg), default_threshold_));
-    evaluator_ = std::make_unique<mlplugins::Committee>(*settings_, comm->me);
   });
   if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  prepare();
+  prepare_inner();
+}
+
+/// All that follows from the settings.
+void PairMLPlugins::prepare()
+{
+  const auto problem = attempt([&] { evaluator_ = mlplugins::Committee::of(*settings_, comm->me, lmp); });
+  if (!problem.empty()) error->all(FLERR, "{}: {}", title(), problem);
   if (evaluator_->info().composition.empty() &&
       (settings_->baseline == Choice::off || settings_->atom_baseline == Choice::off))
     error->all(FLERR, "Pair style mlplugins: '{}' does not say its composition energies (files written by mlplugins "
@@ -164,7 +174,7 @@ void PairMLPlugins::choose_mode()
   if (mode_ == Mode::ghost && !std::isfinite(model.interaction_range))
     error->all(FLERR, "Pair style mlplugins: '{}' has an infinite range and runs on one MPI rank in mode fold only",
                settings_->path);
-  if (settings_->direct_stress && !model.edge_model && mode_ != Mode::fold)
+  if (settings_->direct_stress && !settings_->is_inner && !model.edge_model && mode_ != Mode::fold)
     error->all(FLERR, "Pair style mlplugins: non_conservative stress works in mode fold (one MPI rank) only");
 }
 
@@ -177,7 +187,8 @@ void PairMLPlugins::coeff(int narg, char **arg)
     numbers_ = mlplugins::parse_elements(std::vector<std::string>(arg + 2, arg + narg), atom->ntypes,
                                          evaluator_->info().numbers);
   });
-  if (!problem.empty()) error->all(FLERR, "Pair style mlplugins: {}", problem);
+  if (!problem.empty()) error->all(FLERR, "{}: {}", title(), problem);
+  if (inner_) inner_->coeff(narg, arg);
   for (int i = 1; i <= atom->ntypes; i++)
     for (int j = 1; j <= atom->ntypes; j++) setflag[i][j] = numbers_[i] != 0 && numbers_[j] != 0;
 }
@@ -191,17 +202,24 @@ void PairMLPlugins::init_style()
   check_heat_flux();
   scalars_asked_ = !modify->get_compute_by_style("^pair$").empty();
   if (deviation_) deviation_->init();
+  request_list(cutoff_of_all());
+  ghosts_told_ = false;
+  init_inner();
+}
 
+/// @param longest  cutoff of all lists of the style
+void PairMLPlugins::request_list(double longest)
+{
   int flags = NeighConst::REQ_FULL;
   if (ghost_edges_) flags |= NeighConst::REQ_GHOST;
   NeighRequest *request = neighbor->add_request(this, flags);
   // ghosts reach as far as the interaction range, pairs only as far as the cutoff
-  if (ghost_edges_) request->set_cutoff(evaluator_->info().cutoff);
-  ghosts_told_ = false;
+  const double cutoff = evaluator_->info().cutoff;
+  if (ghost_edges_ || cutoff < longest) request->set_cutoff(cutoff);
 }
 
 /// fix adapt and compute fep set a value for each pair of types; an energy of many bodies has only one.
-void PairMLPlugins::update_scale()
+double PairMLPlugins::scale_of_types()
 {
   double scale = settings_->scale;
   bool first = true;
@@ -214,7 +232,12 @@ void PairMLPlugins::update_scale()
       scale = scale_[i][j];
       first = false;
     }
-  energy_unit_ = scale;
+  return scale;
+}
+
+void PairMLPlugins::update_scale()
+{
+  energy_unit_ = scale_of_types();
   if (strcmp(update->unit_style, "real") == 0)
     energy_unit_ *= utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
 }
@@ -222,8 +245,9 @@ void PairMLPlugins::update_scale()
 double PairMLPlugins::init_one(int i, int j)
 {
   const auto &model = evaluator_->info();
-  cutghost[i][j] = cutghost[j][i] = model.cutoff;
-  return ghost_edges_ ? std::max(model.interaction_range, model.cutoff) : model.cutoff;
+  const double inner = inner_ ? inner_->init_one(i, j) : 0.0;
+  cutghost[i][j] = cutghost[j][i] = cutoff_of_all();
+  return std::max(inner, ghost_edges_ ? std::max(model.interaction_range, model.cutoff) : model.cutoff);
 }
 
 /// One rank alone may fail: error->all would wait for the others. MPI_Abort can overtake the message on its way
@@ -231,14 +255,14 @@ double PairMLPlugins::init_one(int i, int j)
 void PairMLPlugins::stop(const std::string &reason)
 {
   if (comm->nprocs > 1) {
-    fprintf(stderr, "ERROR on proc %d: Pair style mlplugins: %s\n", comm->me, reason.c_str());
+    fprintf(stderr, "ERROR on proc %d: %s: %s\n", comm->me, title().c_str(), reason.c_str());
     fflush(stderr);
     platform::usleep(500000);
   }
-  error->one(FLERR, "Pair style mlplugins: {}", reason);
+  error->one(FLERR, "{}: {}", title(), reason);
 }
 
-void PairMLPlugins::compute(int eflag, int vflag)
+void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
   refuse_unsupported();
@@ -261,9 +285,7 @@ void PairMLPlugins::compute(int eflag, int vflag)
     // a sum over pairs stays one when some are left out
     if (!settings_->allow_exclusions && model.family != mlplugins::PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
     if (!missing.empty()) return;
-    std::optional<mlplugins::LammpsExchange::Installed> installed;
-    if (exchange_) installed.emplace(*exchange_);
-    results = &evaluator_->evaluate(graph, request, models_wanted());
+    results = &results_of(graph, request);
   });
   if (!missing.empty()) stop(missing);
   if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));

@@ -17,6 +17,7 @@ class Deviation;
 class LammpsExchange;
 class SystemAdaptor;
 struct Accumulators;
+struct Request;
 struct Result;
 struct Settings;
 }    // namespace mlplugins
@@ -37,6 +38,8 @@ class PairMLPlugins : public Pair {
   void *extract(const char *name, int &dim) override;
   void *extract_peratom(const char *name, int &ncol) override;
   void compute(int eflag, int vflag) override;
+  void compute_inner() override;
+  void compute_outer(int eflag, int vflag) override;
   void add_tally_callback(class Compute *compute) override;
 
   /// Stop unless the model has a heat flux; for compute mlplugins/heat/flux.
@@ -55,7 +58,8 @@ class PairMLPlugins : public Pair {
  private:
   double default_threshold_;
   std::unique_ptr<mlplugins::Settings> settings_;
-  std::unique_ptr<mlplugins::Committee> evaluator_;
+  std::shared_ptr<mlplugins::Committee> evaluator_;    ///< of all copies of the style that need the same results
+  std::unique_ptr<PairMLPlugins> inner_;    ///< the model of the inner steps of respa, or null
   std::unique_ptr<mlplugins::SystemAdaptor> adaptor_;
   std::unique_ptr<mlplugins::LammpsExchange> exchange_;
   mlplugins::Mode mode_ = mlplugins::Mode::fold;
@@ -74,6 +78,11 @@ class PairMLPlugins : public Pair {
   std::vector<int> numbers_;      ///< atomic number of each type, 0: not seen by the model
 
   void allocate();
+  void prepare();
+  void prepare_inner();
+  void init_inner();
+  void request_list(double cutoff);
+  double cutoff_of_all() const;
   void choose_mode();
   void announce();
   void announce_more();
@@ -82,7 +91,14 @@ class PairMLPlugins : public Pair {
   void read_composition();
   void check_monte_carlo();
   void check_heat_flux();
+  double scale_of_types();
   void update_scale();
+  void evaluate_and_add(int eflag, int vflag);
+  void add_scaled(double scale);
+  bool shares_results() const;
+  const std::vector<mlplugins::Result> &results_of(const mlplugins::Graph &graph, const mlplugins::Request &request);
+  std::string title() const;
+  void report() const;
   void warn_about_ghosts();
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
@@ -97,6 +113,8 @@ class PairMLPlugins : public Pair {
   void scatter(const mlplugins::Result &result, const mlplugins::Accumulators &out);
   template <class Work> std::string attempt(Work &&work);
   bool ghosts_told_ = false;
+  bool respa_ = false;            ///< of the last run
+  bool levels_told_ = false;
   bool flux_told_ = false, monte_carlo_told_ = false;
 };
 

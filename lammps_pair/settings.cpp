@@ -139,6 +139,7 @@ const std::map<std::string, Handler> &handlers()
       {"baseline", [](Settings &s, const std::string &v) { s.baseline = parse_choice("baseline", v); }},
       {"atom_baseline", [](Settings &s, const std::string &v) { s.atom_baseline = parse_choice("atom_baseline", v); }},
       {"exclusions", [](Settings &s, const std::string &v) { s.allow_exclusions = parse_exclusions(v); }},
+      {"inner", [](Settings &s, const std::string &v) { s.inner = v; }},
       {"charge", [](Settings &s, const std::string &v) { s.charge = number("charge", v); }},
       {"spin", [](Settings &s, const std::string &v) { s.spin = multiplicity(v); }},
       {"drive", [](Settings &s, const std::string &v) { s.drive_first = parse_drive(v); }},
@@ -207,7 +208,28 @@ Settings parse_settings(const std::vector<std::string> &arguments, double defaul
   }
   if (settings.deviation.stop_above > 0.0 && settings.deviation.every == 0)
     refuse("keyword 'stop_above' needs 'out_freq' above 0: the deviation is looked at on these steps");
+  if (!settings.inner.empty() && (settings.direct_forces || settings.direct_stress))
+    refuse("keyword 'inner': the outer steps need the gradients of the model; leave out 'non_conservative'");
   return settings;
+}
+
+Settings inner_settings(const Settings &whole)
+{
+  Settings inner = whole;
+  inner.is_inner = true;
+  inner.inner.clear();
+  inner.deviation = {};
+  inner.deviation.every = 0;
+  inner.uncertainty_threshold = -1.0;
+  inner.drive_first = false;
+  if (whole.inner == DIRECT) {
+    inner.direct_forces = inner.direct_stress = true;
+  } else {
+    inner.paths = {whole.inner};
+    inner.path = whole.inner;
+    inner.variant_energy = inner.variant_uncertainty = inner.variant_forces = inner.variant_stress = "";
+  }
+  return inner;
 }
 
 int atomic_number(const std::string &word)

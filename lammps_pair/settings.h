@@ -16,6 +16,12 @@ inline const std::string PAIRWISE = "lennard-jones";
 /// @throws std::runtime_error naming the keyword, what was expected and what came
 Settings parse_settings(const std::vector<std::string> &arguments, double default_threshold);
 
+/// Value of the keyword `inner` for the direct forces of the model itself.
+inline const std::string DIRECT = "direct";
+
+/// Settings of the model of the inner steps that the keyword `inner` of `whole` asks for.
+Settings inner_settings(const Settings &whole);
+
 /// Atomic number of a chemical symbol or a number; 0 if it is neither.
 int atomic_number(const std::string &word);
 

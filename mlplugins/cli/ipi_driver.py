@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="off: energies without the composition energies (default: %(default)s)",
     )
     parser.add_argument(
+        "--non-conservative",
+        choices=("on", "off"),
+        default="off",
+        help="on: the model's direct forces, for the inner of multiple time steps (default: %(default)s)",
+    )
+    parser.add_argument(
         "--charge", type=float, metavar="Q", help="total charge, e (default: as the template says, else 0)"
     )
     parser.add_argument(
@@ -107,6 +113,7 @@ def _serve(args: argparse.Namespace) -> int:
         baseline=args.baseline,
         charge=args.charge,
         spin=args.spin,
+        non_conservative=args.non_conservative,
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port

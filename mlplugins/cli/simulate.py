@@ -13,7 +13,8 @@ md.yaml:
   ensemble: nvt                    # nve | nvt | npt
   temperatures: [700, 850, 1000]   # K
   seeds: [1]
-  timestep: 2.0                    # fs
+  timestep: 2.0                    # fs; with mts the outer step
+  mts: {inner: direct, every: 4}   # multiple time steps (lammps, ipi): direct | student.pt
   equilibration: {steps: 1000, npt_steps: 0}    # npt_steps: find the mean cell first
   steps: 20000                     # production
   dump_interval: 10                # steps between frames

@@ -26,6 +26,7 @@ class Run:
         temperature: K.
         seed: of velocities and thermostats.
         directory: where the host runs.
+        inner_inputs: `charge`, `spin_multiplicity`, if the model of the inner steps takes them.
     """
 
     config: SimulationConfig
@@ -34,6 +35,7 @@ class Run:
     temperature: float
     seed: int
     directory: Path
+    inner_inputs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

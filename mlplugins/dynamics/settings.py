@@ -38,6 +38,7 @@ COLDEST, HOTTEST = 1e-3, 1e6  # K
 SHORTEST, LONGEST = 0.01, 1000.0  # fs
 GREATEST_PRESSURE = 1e4  # GPa
 GREATEST_CHARGE = 20.0  # e
+DIRECT = "direct"  # of `mts.inner`
 
 
 def label(temperature: float) -> str:
@@ -84,6 +85,27 @@ class Equilibration(_Strict):
     time_constant: Positive = 100.0  # fs, Langevin
 
 
+class MultipleTimeSteps(_Strict):
+    """Reversible multiple time steps (Tuckerman 1992): a cheap model moves the atoms, and every `every` of
+    its steps the difference between the model and the cheap one gives a kick.
+
+    `timestep` is the outer step, which all numbers of steps count; the inner step is `timestep / every`.
+    `inner` is `direct`, the direct forces of the model itself, or the file of a cheaper model.
+    """
+
+    inner: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+    every: Annotated[int, Number, Field(ge=1, le=1000)]
+
+    @model_validator(mode="after")
+    def _several(self) -> MultipleTimeSteps:
+        if self.every == 1:
+            raise ValueError(
+                "'mts.every': expected the number of inner steps in an outer one, 2 or more, got 1: the "
+                "inner model would cost time and change nothing; leave mts out"
+            )
+        return self
+
+
 class Mobile(_Strict):
     """The ion whose conductivity is wanted; goes into `conductivity.yaml`."""
 
@@ -128,7 +150,8 @@ class SimulationConfig(_Strict):
     ensemble: Literal["nve", "nvt", "npt"] = "nvt"
     temperatures: Annotated[list[Positive], BeforeValidator(_as_list), Field(min_length=1)]  # K
     seeds: Annotated[list[Seed], BeforeValidator(_as_list), Field(min_length=1)] = [1]
-    timestep: Positive = 2.0  # fs
+    timestep: Positive = 2.0  # fs; with mts the outer step
+    mts: MultipleTimeSteps | None = None
     steps: Count
     equilibration: Equilibration = Equilibration()
     thermostat: Thermostat = Thermostat()

@@ -30,12 +30,14 @@ class Abilities:
         couplings: of `barostat.coupling`.
         ranks: whether one run can use several MPI ranks.
         beads: whether it does path integrals.
+        mts: whether it has an integrator with multiple time steps.
     """
 
     thermostats: tuple[str, ...]
     couplings: tuple[str, ...]
     ranks: bool = False
     beads: bool = False
+    mts: bool = False
 
 
 @dataclass(frozen=True)

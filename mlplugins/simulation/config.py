@@ -8,7 +8,7 @@ from typing import Any
 
 from mlplugins import engines
 from mlplugins.config import read, validated
-from mlplugins.dynamics.settings import SimulationConfig
+from mlplugins.dynamics.settings import DIRECT, SimulationConfig
 from mlplugins.engines.base import Abilities
 from mlplugins.errors import BadInput, nearest
 
@@ -49,7 +49,10 @@ def load(source: Path | str | Mapping[str, Any], engine: str | None = None) -> S
     base = Path(source).resolve().parent
     name, at, index = config.structure.rpartition("@")
     file, suffix = (name, at + index) if at else (config.structure, "")
-    return config.model_copy(update={"model": base / config.model, "structure": str(base / file) + suffix})
+    places: dict[str, Any] = {"model": base / config.model, "structure": str(base / file) + suffix}
+    if config.mts is not None and config.mts.inner != DIRECT:
+        places["mts"] = config.mts.model_copy(update={"inner": str(base / config.mts.inner)})
+    return config.model_copy(update=places)
 
 
 def parse(content: dict[str, Any], where: str) -> SimulationConfig:
@@ -70,7 +73,8 @@ def require_able(config: SimulationConfig) -> None:
     """Refuse what the engine cannot do, naming the engines that can.
 
     Raises:
-        BadInput: an unknown engine, or one without the ranks, thermostat, barostat or beads asked for.
+        BadInput: an unknown engine, or one without the ranks, thermostat, barostat, beads or multiple time
+            steps asked for.
 
     >>> require_able(SimulationConfig(model="m.pt", structure="a.cif", temperatures=9, steps=90))
     """
@@ -97,6 +101,11 @@ def require_able(config: SimulationConfig) -> None:
         raise BadInput(
             f"'beads': {config.beads} needs engine {_those_with(lambda other: other.beads)}, "
             f"got {config.engine}"
+        )
+    if config.mts is not None and not able.mts:
+        raise BadInput(
+            f"'mts': {engine.TITLE} has no integrator with multiple time steps; use engine "
+            f"{_those_with(lambda other: other.mts)}"
         )
 
 

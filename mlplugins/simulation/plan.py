@@ -17,12 +17,12 @@ from ase.data import atomic_numbers
 from mlplugins import files
 from mlplugins.dynamics import start
 from mlplugins.dynamics.run import Run
-from mlplugins.dynamics.settings import Mobile, SimulationConfig, label
+from mlplugins.dynamics.settings import DIRECT, Mobile, SimulationConfig, label
 from mlplugins.dynamics.start import read_structure
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
-from mlplugins.simulation import provenance
+from mlplugins.simulation import provenance, time_steps
 from mlplugins.simulation.config import require_able
 
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
@@ -31,10 +31,10 @@ MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine", "cluster")
 """Keys that do not change what one existing run is."""
 
-LATER_KEYS = ("velocities", "beads")
+LATER_KEYS = ("velocities", "beads", "mts")
 """Keys that status files of older versions lack."""
 
-PLACES = ("model", "structure")
+PLACES = ("model", "structure", "inner")
 """Where the files are, which may change: their contents are compared by `fingerprint`."""
 
 
@@ -67,11 +67,15 @@ class Campaign:
     def settings(self) -> dict[str, Any]:
         """What an existing run must share with the configuration to be continued."""
         values = self.config.model_dump(mode="json", exclude=set(NOT_PHYSICS))
+        mts = self.config.mts
+        inner = None if mts is None else mts.inner
         return {
             **values,
             **self.fingerprint,
+            "mts": mts and {"inner": inner if inner == DIRECT else "a file", "every": mts.every},
             "model": str(self.config.model),
             "structure": self.config.structure,
+            "inner": inner,
         }
 
 
@@ -87,7 +91,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
 
     Raises:
         BadInput: what the engine cannot do, missing files, elements that the model does not know, NPT
-            without a periodic cell, and what `start.prepare` refuses.
+            without a periodic cell, and what `start.prepare` and `time_steps.checked` refuse.
     """
     require_able(config)
     given = read_structure(config.structure)
@@ -104,11 +108,22 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     taken = start.ForModel(model.repels, tuple(model.inputs))
     atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, taken)
     _check_start(config, atoms)
+    inner = time_steps.checked(config, model, atoms)
+    if inner is not None:
+        config = config.model_copy(update={"mts": inner.settings})
     elements = tuple(sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol]))
     _mobile(config, elements)
     root = directory / config.engine
     runs = tuple(
-        Run(config, atoms, elements, temperature, seed, root / f"T{label(temperature)}_seed{seed}")
+        Run(
+            config,
+            atoms,
+            elements,
+            temperature,
+            seed,
+            root / f"T{label(temperature)}_seed{seed}",
+            () if inner is None else inner.inputs,
+        )
         for temperature in config.temperatures
         for seed in config.seeds
     )
@@ -116,7 +131,11 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         "model_sha256": files.sha256(config.model),
         "structure_sha256": _hash(atoms),
     }
-    return Campaign(config, root, runs, fingerprint, notes, provenance.potential(model))
+    potential = provenance.potential(model)
+    if inner is not None:
+        fingerprint, notes = fingerprint | inner.fingerprint, (*notes, *inner.notes)
+        potential |= inner.made
+    return Campaign(config, root, runs, fingerprint, notes, potential)
 
 
 def conductivity_inputs(

@@ -66,7 +66,8 @@ def described(
         **model,
         "engine": engines.load(config.engine).TITLE,
         "ensemble": _ensemble(config),
-        "time step": f"{config.timestep:g} fs, a frame every {frame_fs:g} fs",
+        "time step": f"{config.timestep:g} fs{' (outer step)' if config.mts else ''}, "
+        f"a frame every {frame_fs:g} fs",
         "length of a run": f"{config.steps} steps ({config.steps * config.timestep / FS_PER_PS:g} ps) after "
         + _equilibration(config),
         "seeds": f"{', '.join(map(str, config.seeds))} at each temperature",

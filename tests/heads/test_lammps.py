@@ -1,5 +1,7 @@
 """Dipoles and direct forces in LAMMPS, in every mode, and copies of a style that evaluate once."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -83,37 +85,94 @@ def test_dipole_and_direct_forces(tmp_path, model, mode):
     assert table["c_sum"][0] / atoms.get_volume() == pytest.approx(-pressure[0], rel=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_copies_under_respa(tmp_path, model, ranks):
-    """Direct inner steps, the outer one corrected by the gradients: near a run of short steps, and the
-    energies, pressures and dipoles are those of the whole model."""
-    atoms = mixed()
-    head = deck(tmp_path, model, atoms)
-    name = str(model)
-    copies = [
-        f"pair_style hybrid/overlay mlplugins {name} non_conservative on"
-        f" mlplugins {name} non_conservative on scale -1 mlplugins {name}",
+def three_copies(model, second=""):
+    """The deck of others: cheap, minus cheap, whole; the words of `second` keep the second copy apart."""
+    direct = f"mlplugins {model} non_conservative on"
+    return [
+        f"pair_style hybrid/overlay {direct} {direct} scale -1 {second} mlplugins {model}",
         *(f"pair_coeff * * mlplugins {k} Ar Kr" for k in (1, 2, 3)),
+        "compute mu all pair mlplugins 3",
+        "run_style respa 2 4 hybrid 1 2 2",
     ]
-    report = [
-        "velocity all create 50 7 loop geom",
-        "fix 1 all nve",
-        "thermo_style custom step pe etotal pxx c_mu[1]",
-        "thermo_modify format float %.15g",
-        "thermo 1",
+
+
+def one_style(model, inner="direct"):
+    return [
+        f"pair_style mlplugins {model} inner {inner}",
+        "pair_coeff * * Ar Kr",
+        "compute mu all pair mlplugins",
+        "run_style respa 2 4 inner 1 1.0 2.0 outer 2",
     ]
-    mu = "compute mu all pair mlplugins 3"
-    respa = [*head[:-2], *copies, mu, *report, "run_style respa 2 4 hybrid 1 2 2", "timestep 0.004", "run 5"]
-    result = start(tmp_path, respa, ranks)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    found = lammps.read_log(tmp_path / "log.lammps")[0]
-    one = mu.removesuffix(" 3")
-    plain = thermo(tmp_path, [*head, one, *report, "timestep 0.001", "thermo 4", "run 20"], ranks)[0]
-    for column, allowed in {"PotEng": 2e-4, "TotEng": 1e-4}.items():
-        np.testing.assert_allclose(found[column], plain[column], rtol=0, atol=allowed * len(atoms))
-    for column in ("PotEng", "Pxx", "c_mu[1]"):  # of the whole model, at the same positions
-        assert found[column][0] == pytest.approx(plain[column][0], rel=1e-12)
+
+
+N_OUTER, N_INNER = 6, 4
+REPORT = [
+    "velocity all create 300 7 loop geom",
+    "fix 1 all nve",
+    "compute e all pe/atom",
+    "compute s all stress/atom NULL",
+    "compute atoms all reduce sum c_e c_s[1] c_s[4]",
+    "thermo_style custom step pe etotal pxx pxy c_atoms[*] c_mu[1]",
+    "thermo_modify format float %.15g",
+    "thermo 1",
+    "neighbor 0.15 bin",  # so that lists are built within the run
+    "neigh_modify every 1 delay 0 check yes",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_multiple_time_steps(tmp_path, model, mode):
+    """Three copies evaluate nothing twice and give the numbers of three that share nothing, to the last
+    digit, and `inner direct` those of the copies; outer steps show the energies, pressures, per-atom values
+    and dipoles of the whole model, near a run of short steps."""
+    atoms, ranks = mixed(), MODES[mode]
+    head = deck(tmp_path, model, atoms, f"mode {mode}")
+    styles = {
+        "shared": three_copies(model),
+        "apart": three_copies(model, "uncertainty_threshold 9"),
+        "one": one_style(model),
+    }
+    outer = [*REPORT, "timestep 0.004", f"run {N_OUTER}"]
+    whole = ["run_style verlet", "run 0"]  # the same positions
+    lines = []
+    for style in styles.values():
+        lines += ["clear", *head[:-2], *(add_mode(line, mode) for line in style), *outer]
+    lines += whole
+    if mode == "fold":
+        short = ["timestep 0.001", f"thermo {N_INNER}", f"run {N_OUTER * N_INNER}"]
+        lines += ["clear", *head, "compute mu all pair mlplugins", *REPORT, *short]
+    shared, apart, one, at_end, *plain = thermo(tmp_path, lines, ranks)
+    for column, values in apart.items():
+        np.testing.assert_array_equal(shared[column], values, err_msg=column)
+        np.testing.assert_allclose(one[column], values, rtol=1e-11, atol=1e-9, err_msg=column)
+        assert at_end[column][0] == pytest.approx(one[column][-1], rel=1e-11, abs=1e-9)
+    for table in plain:
+        assert np.ptp(table["PotEng"]) > 100 * np.abs(one["PotEng"] - table["PotEng"]).max()
+        np.testing.assert_allclose(one["TotEng"], table["TotEng"], rtol=0, atol=1e-4 * len(atoms))
+    builds, told = counts(tmp_path / "log.lammps")
+    inner, outer_steps = 1 + N_OUTER * N_INNER, 1 + N_OUTER
+    assert [n for direct, n, _ in told["apart"] if direct] == [inner, outer_steps]
+    [(evaluations, used)] = [(n, used) for direct, n, used in told["shared"] if direct]
+    assert evaluations + used == inner + outer_steps
+    assert evaluations - inner <= builds["shared"] > 0  # new lists may have the atoms in another order
+    for name in ("shared", "apart"):
+        assert [(n, used) for direct, n, used in told[name] if not direct] == [(outer_steps, 0)]
+
+
+def add_mode(line, mode):
+    return re.sub(r"mlplugins (\S+\.pt)", rf"mlplugins \1 mode {mode}", line)
+
+
+def counts(log):
+    """Of each deck: lists built within the run, and (direct?, evaluations, used again) of each model."""
+    builds, told = {}, {}
+    for name, text in zip(("shared", "apart", "one"), log.read_text().split("clear\n")[1:]):
+        builds[name] = int(re.search(r"Neighbor list builds = (\d+)", text)[1])
+    for name, text in zip(("shared", "apart", "one"), log.read_text().split("clear\n")[2:]):
+        found = re.findall(r"mlplugins: \S+?\.pt( \(direct forces\))?: (\d+) evaluations, (\d+)", text)
+        told[name] = [(bool(direct), int(n), int(used)) for direct, n, used in found]
+    return builds, told
 
 
 @pytest.mark.slow

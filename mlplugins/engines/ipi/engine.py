@@ -16,7 +16,9 @@ from mlplugins.engines.ipi.program import diagnose
 from mlplugins.engines.ipi.single_point import single_points, ways
 
 TITLE = "i-PI"
-ABILITIES = Abilities(thermostats=("csvr", "langevin"), couplings=("iso", "aniso", "flexible"), beads=True)
+ABILITIES = Abilities(
+    thermostats=("csvr", "langevin"), couplings=("iso", "aniso", "flexible"), beads=True, mts=True
+)
 
 __all__ = [
     "ABILITIES",

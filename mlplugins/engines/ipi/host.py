@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection
 from pathlib import Path
 
 import ase.io
@@ -13,6 +14,7 @@ import numpy as np
 
 from mlplugins.dynamics.output import cut_frames, cut_table, largest, last_lines, last_table_step, table
 from mlplugins.dynamics.run import Command, Run, Stage, require_axes, threads
+from mlplugins.dynamics.settings import DIRECT
 from mlplugins.engines.ipi.input import (
     CENTROIDS,
     MEAN_CELL,
@@ -29,7 +31,8 @@ from mlplugins.structures import state as states
 from mlplugins.units import BOLTZMANN_EV_K
 
 TEMPLATE, RESUME = "template.extxyz", "resume.xml"
-SCREEN, DRIVER_SCREEN = "screen.out", "driver.out"
+SCREEN, DRIVER_SCREEN, INNER_SCREEN = "screen.out", "driver.out", "driver_inner.out"
+INNER = "inner"
 KEPT_CHECKPOINTS = 2
 TEMPERATURE_COLUMN, KINETIC_COLUMN, VOLUME_COLUMN, CELL_COLUMNS = 3, 4, 7, slice(8, 14)
 """Of the properties in `input.py`. i-PI's own temperature adds the wanted one for every held component."""
@@ -54,7 +57,7 @@ def write(run: Run) -> None:
     write_xyz(run.directory / START, atoms)
     if not run.periodic:
         ase.io.write(run.directory / TEMPLATE, atoms, format="extxyz")
-    stages = stages_of(run)
+    stages, drivers = stages_of(run), _drivers(run)
     for stage in stages:
         (run.directory / f"{stage}.xml").write_text(xml(run, stage), encoding="utf-8")
     lines = [
@@ -66,7 +69,8 @@ def write(run: Run) -> None:
     for stage in stages:
         lines += [
             f"i-pi {stage}.xml &",
-            " ".join(["mlplugins", *map(shlex.quote, _driver_arguments(run))]),
+            *(f"mlplugins {shlex.join(arguments)} &" for arguments in drivers[1:]),
+            f"mlplugins {shlex.join(drivers[0])}",
             "wait",
         ]
     if NPT in stages:
@@ -126,31 +130,48 @@ def hottest(run: Run) -> float:
 
 def failure(run: Run) -> list[str]:
     """Last output of the driver and the host."""
-    driver = [line for line in last_lines(run.directory / DRIVER_SCREEN, 20) if "error" in line.lower()]
+    screens = (run.directory / name for name in (DRIVER_SCREEN, INNER_SCREEN))
+    driver = [line for screen in screens for line in last_lines(screen, 20) if "error" in line.lower()]
     return driver[-1:] + last_lines(run.directory / SCREEN, 3)
 
 
 def _stage(run: Run, source: str, how: str) -> Stage:
-    Path(sockets_prefix() + address(run)).unlink(missing_ok=True)  # left behind by a killed i-PI
-    driver = (sys.executable, "-m", "mlplugins.cli.main", *_driver_arguments(run))
+    for name in ("", INNER):
+        Path(sockets_prefix() + address(run, name)).unlink(missing_ok=True)  # left behind by a killed i-PI
     return Stage(
         f"i-PI {how}",
         Command((sys.executable, program(), source), SCREEN),
-        (Command(driver, DRIVER_SCREEN, threads(run.config.threads)),),
+        tuple(
+            Command(
+                (sys.executable, "-m", "mlplugins.cli.main", *arguments), screen, threads(run.config.threads)
+            )
+            for arguments, screen in zip(_drivers(run), (DRIVER_SCREEN, INNER_SCREEN))
+        ),
     )
 
 
-def _driver_arguments(run: Run) -> list[str]:
+def _drivers(run: Run) -> list[list[str]]:
+    """Arguments of the driver of the model, and of that of the inner steps."""
+    config, mts = run.config, run.config.mts
+    arguments = [_driver(run, str(config.model), address(run), states.NAMES)]
+    if mts is not None:
+        model = str(config.model) if mts.inner == DIRECT else mts.inner
+        inner = _driver(run, model, address(run, INNER), run.inner_inputs)
+        arguments.append([*inner, *(["--non-conservative=on"] if mts.inner == DIRECT else [])])
+    return arguments
+
+
+def _driver(run: Run, model: str, place: str, taken: Collection[str]) -> list[str]:
     template = START if run.periodic else TEMPLATE
     return [
         "ipi-driver",
-        str(run.config.model),
+        model,
         template,
         "--unix",
-        address(run),
+        place,
         "--device",
         run.config.device,
-        *(f"--{name}={value:g}" for name, value in states.keywords(run.atoms.info, states.NAMES).items()),
+        *(f"--{name}={value:g}" for name, value in states.keywords(run.atoms.info, taken).items()),
     ]
 
 
@@ -199,8 +220,10 @@ def _write_resume(run: Run, checkpoint: Path, steps: int) -> None:
     for output in tree.iter("checkpoint"):
         if output.get("filename") == "end":
             output.set("stride", str(steps))
-    for place in tree.iter("address"):
-        place.text = f" {address(run)} "
+    for socket in tree.iter("ffsocket"):
+        inner = INNER if socket.get("name", "").strip() == INNER else ""
+        for place in socket.iter("address"):
+            place.text = f" {address(run, inner)} "
     tree.write(run.directory / RESUME, encoding="unicode")
 
 

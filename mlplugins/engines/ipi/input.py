@@ -51,16 +51,12 @@ def xml(run: Run, stage: str) -> str:
   </output>
   <total_steps> {steps} </total_steps>
   <prng> <seed> {run.seed + list(stages_of(run)).index(stage)} </seed> </prng>
-  <ffsocket name='model' mode='unix' pbc='False'>
-    <address> {address(run)} </address>
-    <latency> 1e-4 </latency>
-    <exit_on_disconnect> True </exit_on_disconnect>
-  </ffsocket>
+{_sockets(run)}
   <system>
     <initialize nbeads='{config.beads}'>
       {start}
     </initialize>
-    <forces> <force forcefield='model'/> </forces>
+{_forces(run)}
     <motion mode='dynamics'>
 {_constraints(run)}
 {_dynamics(run, stage)}
@@ -72,6 +68,38 @@ def xml(run: Run, stage: str) -> str:
   </system>
 </simulation>
 """
+
+
+def _sockets(run: Run) -> str:
+    """A socket for the driver of each model."""
+    sockets = {"model": address(run)}
+    if run.config.mts is not None:
+        sockets["inner"] = address(run, "inner")
+    return "\n".join(
+        f"  <ffsocket name='{name}' mode='unix' pbc='False'>\n"
+        f"    <address> {place} </address>\n"
+        "    <latency> 1e-4 </latency>\n"
+        "    <exit_on_disconnect> True </exit_on_disconnect>\n"
+        "  </ffsocket>"
+        for name, place in sockets.items()
+    )
+
+
+def _forces(run: Run) -> str:
+    """The forces, with their weights on the levels of multiple time steps, from the outer one inwards."""
+    if run.config.mts is None:
+        return "    <forces> <force forcefield='model'/> </forces>"
+    levels = {"model": "[1, 0]", "inner": "[-1, 1]"}
+    return "\n".join(
+        [
+            "    <forces>   <!-- outer steps: the model less the inner one; inner steps: the inner one -->",
+            *(
+                f"      <force forcefield='{name}'> <mts_weights> {weights} </mts_weights> </force>"
+                for name, weights in levels.items()
+            ),
+            "    </forces>",
+        ]
+    )
 
 
 def _own_velocities(run: Run) -> Atoms | None:
@@ -129,6 +157,9 @@ def _dynamics(run: Run, stage: str) -> str:
         f"      <dynamics mode='{mode}'>",
         f"        <timestep units='femtosecond'> {config.timestep:g} </timestep>",
     ]
+    if config.mts is not None:
+        inner = config.timestep / config.mts.every
+        lines.append(f"        <nmts> [1, {config.mts.every}] </nmts> <!-- inner steps of {inner:g} fs -->")
     if mode != "nve":
         reason = f" <!-- {REASON[kind]} -->" if stage == PRODUCTION else ""
         heat = f"<thermostat mode='{kind}'> <tau units='femtosecond'> {tau:g} </tau> </thermostat>"
@@ -154,6 +185,11 @@ def stages_of(run: Run) -> dict[str, int]:
     return {stage: steps for stage, steps in stages.items() if steps}
 
 
-def address(run: Run) -> str:
-    """The name of the unix socket of a run, from its folder."""
-    return "mlplugins_" + hashlib.sha256(str(run.directory.resolve()).encode()).hexdigest()[:12]
+def address(run: Run, model: str = "") -> str:
+    """The name of the unix socket of a run, from its folder.
+
+    Args:
+        run: the run.
+        model: `inner` for that of the model of the inner steps.
+    """
+    return "mlplugins_" + hashlib.sha256(str(run.directory.resolve()).encode()).hexdigest()[:12] + model

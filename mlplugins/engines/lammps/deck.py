@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplugins.dynamics.run import Run
+from mlplugins.dynamics.settings import DIRECT
 from mlplugins.dynamics.start import AXES, patterns
 from mlplugins.engines.lammps.data import type_order
 from mlplugins.errors import BadInput
@@ -103,12 +104,12 @@ def _head(run: Run, restart: str | None) -> str:
     return (
         f"# {run.title}\n"
         f"units           metal\n{settings}{start}\n"
-        f"pair_style      mlplugins {quoted(config.model)} device {config.device}{_state(run)}\n"
+        f"pair_style      mlplugins {quoted(config.model)} device {config.device}{_inner(run)}{_state(run)}\n"
         f"pair_coeff      * * {' '.join(type_order(run.atoms))}\n"
         f"neighbor        1.0 bin\n"
         f"neigh_modify    every 1 delay 0 check yes\n"
         f"timestep        {config.timestep / FS_PER_PS:g}   # ps\n"
-        f"{_fixed_groups(run)}{'' if restart else _start_velocities(run)}"
+        f"{_levels(run)}{_fixed_groups(run)}{'' if restart else _start_velocities(run)}"
     )
 
 
@@ -116,6 +117,26 @@ def _state(run: Run) -> str:
     """Charge and spin, which the structure keeps only for models that take them."""
     said = words(states.keywords(run.atoms.info, states.NAMES))
     return f" {said}" if said else ""
+
+
+def _inner(run: Run) -> str:
+    """Keyword for the model of the inner steps."""
+    mts = run.config.mts
+    if mts is None:
+        return ""
+    return f" inner {mts.inner if mts.inner == DIRECT else quoted(mts.inner)}"
+
+
+def _levels(run: Run) -> str:
+    mts = run.config.mts
+    if mts is None:
+        return ""
+    inner = run.config.timestep / mts.every
+    return (
+        f"# the timestep is the outer one, of {mts.every} inner ones of {inner:g} fs; the lengths 1.0 and\n"
+        "# 2.0 have no meaning for this pair style\n"
+        f"run_style       respa 2 {mts.every} inner 1 1.0 2.0 outer 2\n"
+    )
 
 
 def _fixed_groups(run: Run) -> str:

@@ -17,7 +17,10 @@ from mlplugins.engines.lammps.single_point import single_points, ways
 
 TITLE = "LAMMPS"
 ABILITIES = Abilities(
-    thermostats=("csvr", "nose-hoover", "langevin"), couplings=("iso", "aniso", "flexible"), ranks=True
+    thermostats=("csvr", "nose-hoover", "langevin"),
+    couplings=("iso", "aniso", "flexible"),
+    ranks=True,
+    mts=True,
 )
 
 __all__ = [
