@@ -10,8 +10,8 @@ A vector of the system and a scalar of every atom:
         extensive=True, additive=True, output="mlplugins::polarization", ase="polarization",
     )
     Quantity(
-        name="charges", noun="charge", symbol="q", unit="e", per="atom", output="mlplugins::partial_charges",
-        ase="charges", ipi="charges",
+        name="magmoms", noun="magnetic moment", symbol="m", unit="", per="atom", output="mlplugins::magmoms",
+        ase="magmoms", ipi="magmoms",
     )
 
 How its components behave under rotation and inversion is `irreps`; `check` and `FamilySuite` test that.
@@ -20,249 +20,24 @@ How its components behave under rotation and inversion is `irreps`; `check` and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import Any
 
 from mlplugins import units
+from mlplugins.quantity import MILLI, VOIGT, Array, Derivative, Label, Quantity
 
-MILLI = 1000.0
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-"""Components of a symmetric tensor in the order of data files and of ASE: xx yy zz yz xz xy."""
-
-Array = NDArray[np.float64]
-
-
-class Derivative(NamedTuple):
-    """A quantity that is a derivative of another, which no model has to return.
-
-    Attributes:
-        of: the quantity that is differentiated.
-        to: `positions` (with the opposite sign: F = −∂E/∂r) or `strain` (over the volume: σ = ∂E/∂ε / V).
-    """
-
-    of: str
-    to: Literal["positions", "strain"]
-
-
-class Label(NamedTuple):
-    """A name under which data files may hold a quantity.
-
-    Attributes:
-        option: in `data.keys` and `--keys`.
-        key: in the files, unless the user names another; None: read only if the user names it.
-        is_virial: the files hold −V times the quantity, as QUIP and MACE write virials.
-    """
-
-    option: str
-    key: str | None
-    is_virial: bool = False
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One quantity: everything about it that is needed in more than one place.
-
-    Attributes:
-        name: in `data.keys`, the loss, metrics.json and log.csv; the entry of a family's result; the
-            attribute of `Results`.
-        noun: in titles.
-        symbol: in tables.
-        unit: of labels and predictions everywhere in the package, as metatomic spells units (eV/A^3, e*A).
-        irreps: of its components under rotation and inversion, as e3nn spells them (1o: a vector, 1e: an
-            axial vector such as a magnetic moment).
-        per: whether there is one for each `atom` or one for each `system`. What a family returns per atom is
-            added up for the latter.
-        shape: Cartesian components; of scalars any.
-        symmetric: a symmetric tensor, of whose components errors count xx yy zz yz xz xy.
-        extensive: grows with the number of atoms: errors are given per atom.
-        additive: predictions of several models for one structure add up, as the terms of a `sum` do.
-        per_volume: a density. Models deliver the volume times it, also where there is no volume, and the loss
-            takes the volume times its error over the number of atoms.
-        baseline: its zero is arbitrary: energies of the elements are subtracted before training.
-        derivative: of which other quantity it is the derivative; None: families return it themselves.
-        key: default name in data files; None: as `name`.
-        other_keys: names that are preferred to `key` where the user named none and a frame has them.
-        other_labels: other conventions of the same quantity in data files.
-        like: names in data files that say this quantity (a regular expression, case ignored).
-        required: every frame must have it.
-        loss: default weight in the loss.
-        milli: errors are given in thousandths of the unit.
-        output: name of the output of a metatomic model: one that metatomic knows, else `mlplugins::…`; None
-            only for a derivative, which engines compute.
-        description: of that output.
-        ase, ase_per_atom: the quantity, and its share of every atom, among ASE's own properties
-            (`ase.calculators.calculator.all_properties`; other names fail). Without `ase` the calculator
-            has it in `results` under `name`, and no `get_…` method returns it.
-        ipi: key of i-PI's extras; None if it is not passed on, or has a place of its own in i-PI's protocol.
-        lammps: names in LAMMPS, thermo keywords or columns of a dump.
-        head: file of `mlplugins.heads` that predicts it from the features of a family; None: families return
-            it themselves. The loss then counts in units of the root mean square of its labels.
-        along_edges: the head returns a vector g_e for every edge of the graph, of which forces and stress are
-            made as of the gradients of an energy (`models.base.edge_sums`).
-        learns: the quantity whose labels it learns from; None: its own.
-        file_units: units that data files may have it in → how many of `unit` one of them is. If there are
-            any, it is read only where the user names the label and its unit: neither is ever guessed.
-    """
-
-    name: str
-    noun: str
-    symbol: str
-    unit: str
-    irreps: str = "0e"
-    per: Literal["system", "atom"] = "system"
-    shape: tuple[int, ...] = ()
-    symmetric: bool = False
-    extensive: bool = False
-    additive: bool = False
-    per_volume: bool = False
-    baseline: bool = False
-    derivative: Derivative | None = None
-    key: str | None = None
-    other_keys: tuple[str, ...] = ()
-    other_labels: tuple[Label, ...] = ()
-    like: str = ""
-    required: bool = False
-    loss: float = 1.0
-    milli: bool = True
-    output: str | None = None
-    description: str = ""
-    ase: str | None = None
-    ase_per_atom: str | None = None
-    ipi: str | None = None
-    lammps: tuple[str, ...] = ()
-    head: str | None = None
-    along_edges: bool = False
-    learns: str | None = None
-    file_units: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """A record that contradicts itself is refused where it is written, not after a training.
-
-        Raises:
-            ValueError: irreps that are not those of a tensor of this shape, or no name of an output.
-        """
-        self.turned(np.zeros(self.full_shape(1)), np.eye(3))
-        if self.derivative is None and self.output is None:
-            raise ValueError(
-                f"{self.name}: its values need an `output`, a name of metatomic's or mlplugins::{self.name}; "
-                "only derivatives have none"
-            )
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """Its names in data files.
-
-        >>> [(label.option, label.key) for label in QUANTITIES["stress"].labels]
-        [('stress', 'stress'), ('virial', None)]
-        """
-        if self.learns is not None:
-            return ()
-        key = None if self.file_units else self.key or self.name
-        return (Label(self.name, key), *self.other_labels)
-
-    @property
-    def compared_unit(self) -> str:
-        """Unit of the values whose errors are given, as text.
-
-        >>> [QUANTITIES[name].compared_unit for name in ("energy", "forces", "stress")]
-        ['eV/atom', 'eV/Å', 'eV/Å³']
-        """
-        text = re.sub(r"\bA\b", "Å", self.unit).replace("^3", "³").replace("^2", "²").replace("*", "·")
-        return text + "/atom" * self.extensive
-
-    @property
-    def error_unit(self) -> str:
-        """Unit of errors, as text.
-
-        >>> QUANTITIES["stress"].error_unit
-        'meV/Å³'
-        """
-        return "m" * self.milli + self.compared_unit
-
-    @property
-    def error_scale(self) -> float:
-        """`error_unit`s in one `compared_unit`."""
-        return MILLI if self.milli else 1.0
-
-    def error_key(self, kind: str) -> str:
-        """Name of an error in metrics.json and `evaluate --json`; after `name` and `_`, in log.csv.
-
-        >>> QUANTITIES["energy"].error_key("mae"), QUANTITIES["stress"].error_key("rmse")
-        ('mae_meV_per_atom', 'rmse_meV_per_A3')
-        """
-        unit = self.error_unit.translate({ord("Å"): "A", ord("³"): "3", ord("²"): "2", ord("·"): "_"})
-        return f"{kind}_{unit.replace('/', '_per_')}"
-
-    def column(self, kind: str) -> str:
-        """Name of an error in log.csv.
-
-        >>> QUANTITIES["forces"].column("rmse")
-        'forces_rmse_meV_per_A'
-        """
-        return f"{self.name}_{self.error_key(kind)}"
-
-    @property
-    def components_text(self) -> str:
-        """Name of its single values.
-
-        >>> QUANTITIES["energy"].components_text, QUANTITIES["forces"].components_text
-        ('energy', 'force components')
-        """
-        return self.noun + " components" * bool(self.shape)
-
-    def full_shape(self, n_atoms: int) -> tuple[int, ...]:
-        """Shape of its value for a structure of `n_atoms`.
-
-        >>> QUANTITIES["forces"].full_shape(4), QUANTITIES["stress"].full_shape(4)
-        ((4, 3), (3, 3))
-        """
-        return (n_atoms, *self.shape) if self.per == "atom" else self.shape
-
-    def turned(self, value: Any, matrix: Array) -> Array:
-        """Its value for a structure whose positions and cell vectors x became `matrix` @ x.
-
-        Args:
-            value: before.
-            matrix: (3, 3), orthogonal; its determinant is −1 with an inversion.
-
-        >>> QUANTITIES["forces"].turned([[1.0, 0.0, 0.0]], -np.eye(3)).tolist()
-        [[-1.0, 0.0, 0.0]]
-        >>> QUANTITIES["stress"].turned(np.diag([1.0, 2.0, 3.0]), np.eye(3)[[1, 2, 0]]).diagonal().tolist()
-        [2.0, 3.0, 1.0]
-
-        Raises:
-            ValueError: a shape that is not the one of a Cartesian tensor with these irreps.
-        """
-        found = re.findall(r"(\d+)([eo])", self.irreps)  # of 4x1o the 1o
-        rank, parities = max(int(degree) for degree, _ in found), {parity for _, parity in found}
-        if len(parities) != 1 or (rank > 0 and self.shape != (3,) * rank):
-            raise ValueError(
-                f"{self.name}: no Cartesian tensor of shape {self.shape} has irreps {self.irreps}"
-            )
-        array = np.asarray(value, dtype=np.float64)
-        for axis in range(array.ndim - rank, array.ndim):
-            array = np.moveaxis(np.tensordot(array, matrix, axes=(axis, 1)), -1, axis)
-        natural = "eo"[rank % 2]
-        return array if parities == {natural} else array * np.sign(np.linalg.det(matrix))
-
-    def of_copies(self, value: Any, n: int) -> Array:
-        """Its value for `n` copies of a structure that do not interact, or for a supercell.
-
-        >>> QUANTITIES["energy"].of_copies(-2.0, 3).item()
-        -6.0
-        >>> QUANTITIES["forces"].of_copies(np.ones((4, 3)), 2).shape
-        (8, 3)
-        """
-        if self.per == "atom":
-            return np.concatenate([np.asarray(value)] * n)
-        return np.asarray(value) * (n if self.extensive else 1)
-
+__all__ = [
+    "MILLI",
+    "QUANTITIES",
+    "VOIGT",
+    "Label",
+    "Quantity",
+    "Results",
+    "labels",
+    "with_derivatives",
+    "with_labels",
+]
 
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
@@ -317,6 +92,21 @@ QUANTITIES: dict[str, Quantity] = {
             lammps=("pxx", "pyy", "pzz", "pyz", "pxz", "pxy"),
         ),
         Quantity(
+            name="charges",
+            noun="charge",
+            symbol="q",
+            unit="e",
+            per="atom",
+            additive=True,
+            like="charges$",
+            output="mlplugins::charges",
+            description="charges of the atoms, which add up to that of the structure",
+            ase="charges",
+            ipi="charges",
+            head="charges",
+            file_units={"e": 1.0},
+        ),
+        Quantity(
             name="dipole",
             noun="dipole",
             symbol="μ",
@@ -330,8 +120,74 @@ QUANTITIES: dict[str, Quantity] = {
             description="electric dipole moment, from − to +",
             ase="dipole",
             ipi="dipole",
-            head="tensor",
+            head="dipole",
             file_units={"e*A": 1.0, "Debye": units.E_A_PER_DEBYE, "e*Bohr": units.A_PER_BOHR},
+        ),
+        Quantity(
+            name="born_effective_charges",
+            noun="Born effective charge",
+            symbol="Z*",
+            unit="e",
+            irreps="0e+1e+2e",
+            per="atom",
+            shape=(3, 3),
+            additive=True,
+            derivative=Derivative("dipole", "positions"),
+            like="born|^bec$",
+            ase="born_effective_charges",
+            ipi="BEC",
+            file_units={"e": 1.0},
+        ),
+        Quantity(
+            name="polarizability",
+            noun="polarizability",
+            symbol="α",
+            unit="A^3",
+            irreps="0e+2e",
+            shape=(3, 3),
+            symmetric=True,
+            extensive=True,
+            additive=True,
+            like="polari[sz]abilit|^alpha$",
+            output="mlplugins::polarizability",
+            description="static electric dipole polarizability (as a volume)",
+            ipi="polarizability",
+            head="tensor",
+            file_units={
+                "A^3": 1.0,
+                "Bohr^3": units.A_PER_BOHR**3,
+                "e^2*A^2/eV": units.EV_PER_HARTREE * units.A_PER_BOHR,
+            },
+        ),
+        Quantity(
+            name="shielding",
+            noun="shielding",
+            symbol="σ NMR",
+            unit="ppm",
+            irreps="0e+1e+2e",
+            per="atom",
+            shape=(3, 3),
+            milli=False,
+            like="shielding|^cs_tensor$",
+            output="mlplugins::shielding",
+            description="magnetic shielding tensors of the nuclei, ppm",
+            ipi="shielding",
+            head="tensor",
+            file_units={"ppm": 1.0},
+        ),
+        Quantity(
+            name="isotropic_shielding",
+            noun="isotropic shielding",
+            symbol="σ iso",
+            unit="ppm",
+            per="atom",
+            milli=False,
+            like="^cs(_iso)?$",
+            output="mlplugins::isotropic_shielding",
+            description="isotropic magnetic shieldings of the nuclei, ppm",
+            ipi="isotropic_shielding",
+            head="tensor",
+            file_units={"ppm": 1.0},
         ),
         Quantity(
             name="direct_forces",

@@ -12,7 +12,7 @@ from mlplugins.checks.result import ENERGY_UNIT, FORCE_UNIT, STRESS_UNIT, Check,
 from mlplugins.engines.base import Way
 from mlplugins.errors import MlpluginsError
 from mlplugins.model_file.artifact import Artifact
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 
 REFERENCE = "ase"
 
@@ -93,4 +93,10 @@ def _compare(
     if reference.stress is not None and outcome.stress is not None:
         stress = float(np.abs(outcome.stress - reference.stress).max())
         rows.append(row("stress", stress, bounds.stress, STRESS_UNIT))
+    for name, value in (outcome.more or {}).items():
+        expected, quantity = reference.get(name), QUANTITIES[name]
+        if expected is not None:
+            off = float(np.abs(value - expected).max()) / (n if quantity.extensive else 1)
+            size = max(1.0, float(np.abs(expected).max()))
+            rows.append(row(name, off, bounds.force * size, quantity.compared_unit))
     return rows

@@ -11,6 +11,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from mlplugins.checks import quantities
 from mlplugins.checks.result import FORCE_UNIT, Check, limits
 from mlplugins.engines.ase.calculator import MLCalculator
 from mlplugins.errors import MlpluginsError
@@ -65,6 +66,8 @@ class PhysicsChecks:
             yield "isolated atoms", self.isolated_atoms
             yield "extensivity", self.extensivity
             yield "smoothness at the cutoff", self.cutoff
+        if self.reference.more:
+            yield "further quantities", self.further
         if nve_steps > 0 and 1 < len(self.atoms) <= NVE_LARGEST:
             yield "NVE drift", lambda: self.nve(nve_steps)
 
@@ -229,6 +232,12 @@ class PhysicsChecks:
             self._row("cutoff: jump of energy", energy, self.limits.jump_energy, "eV", note=note),
             self._row("cutoff: jump of force", force, self.limits.jump_force, FORCE_UNIT, note=note),
         ]
+
+    def further(self) -> list[Check]:
+        """Charges, derivatives of dipoles, direct forces."""
+        given = self.rattled, self.reference, self.model
+        rows = quantities.charges(*given, self._row) + quantities.born(*given, self._evaluate, self._row)
+        return rows + quantities.direct_forces(*given, self._evaluate, self._row, self.limits)
 
     def nve(self, steps: int) -> list[Check]:
         """Linear drift of the total energy in a short NVE run (the first quarter is left out).

@@ -22,7 +22,7 @@ from mlplugins.model_file.artifact import Artifact
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
-PHYSICS_STEPS = 7
+PHYSICS_STEPS = 8
 """How often `PhysicsChecks.run` reports for one structure, at most."""
 
 

@@ -11,24 +11,26 @@ from mlplugins.quantities import QUANTITIES
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
     """Errors as a table, one row per data set: energy, its derivatives, and other quantities with labels."""
-    shown = [
-        quantity
-        for name, quantity in QUANTITIES.items()
-        if name in ("energy", "forces", "stress") or any(row.get(name) for row in rows.values())
-    ]
+    labelled = [name for name in QUANTITIES if any(row.get(name) for row in rows.values())]
+    always = ("energy", "forces", "stress") if "energy" in labelled or not labelled else ()
+    shown = [quantity for name, quantity in QUANTITIES.items() if name in labelled or name in always]
     names = ", ".join(quantity.name for quantity in shown)
     units = ", ".join(quantity.error_unit for quantity in shown)
     result = Table(title=f"errors of {names} in {units}", box=None, title_justify="left")
     result.add_column("data")
     result.add_column("frames", justify="right")
-    for quantity in shown:
+    columns = [(quantity, part.name) for quantity in shown for part in quantity.parts]
+    columns += [(quantity, "") for quantity in shown if not quantity.parts]
+    columns.sort(key=lambda column: shown.index(column[0]))
+    for quantity, part in columns:
         for kind in ("MAE", "RMSE"):
-            result.add_column(f"{quantity.symbol} {kind}", justify="right")
+            result.add_column(" ".join(filter(None, (quantity.symbol, part, kind))), justify="right")
     for name, errors in rows.items():
         cells = [name, str(errors["n_structures"])]
-        for quantity in shown:
+        for quantity, part in columns:
+            found = errors.get(quantity.name)
+            found = found[part] if found and part else found
             for kind in ("mae", "rmse"):
-                found = errors[quantity.name]
                 cells.append("–" if found is None else f"{found[quantity.error_key(kind)]:.2f}")
         result.add_row(*cells)
     return result

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(_errors.table({**rows, **kinds, "all" if rows or kinds else args.data[0]: result}))
     if result.get("uncertainty"):
         console.print(_errors.quality(result["uncertainty"], "of the energy per atom"))
-    if "elements" in result:
+    if any(len(row) > 1 for row in result.get("elements", {}).values()):
         console.print(_errors.by_element(result["elements"]))
     if args.plot is not None:
         console.print(f"parity plots: {args.plot}")

@@ -2,10 +2,11 @@
 
 A file has `Hyperparameters` (a frozen dataclass) and `Head(nn.Module)`, made of the name of a quantity, the
 `Trunk` and the hyper-parameters. Its forward takes a `Graph` and what the family returned for it, and gives
-the quantity per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along_edges`.
+the quantity per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along_edges`. Before the
+training `initialise` tells it how large its labels are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -26,11 +27,15 @@ class Trunk(NamedTuple):
         cutoff: range of the edges, Å.
         layers: irreps of the features that a family returns beside its energy, by name, in the order of its
             layers.
+        inputs: what the family takes of a structure as a whole, e.g. its `charge`.
+        heads: those that stand on it already, by the name of their quantity.
     """
 
     n_species: int
     cutoff: float
     layers: Mapping[str, o3.Irreps]
+    inputs: Collection[str] = ()
+    heads: Mapping[str, nn.Module] = {}
 
     def channels(self, ir: o3.Irrep) -> list[tuple[str, int, int, int]]:
         """Where features of one irrep stand: layer, offset, 2l + 1, channels.
@@ -50,6 +55,20 @@ class Trunk(NamedTuple):
         """The last layer, and the number of its scalars, with which its features begin."""
         name, irreps = list(self.layers.items())[-1]
         return name, irreps.count(o3.Irrep("0e"))
+
+
+class LabelSizes(NamedTuple):
+    """How large the labels of a quantity are, per atom of what is extensive.
+
+    Attributes:
+        rms: root mean square of each part of a tensor, or of the whole; of what `constants` leave.
+        constants: of scalars and of the isotropic part of tensors, the best constant of every element.
+        by_element: `rms` of the atoms of every element, for each part; of quantities of atoms.
+    """
+
+    rms: tuple[float, ...]
+    constants: tuple[float, ...] = ()
+    by_element: tuple[tuple[float, ...], ...] = ()
 
 
 def predictable() -> list[str]:

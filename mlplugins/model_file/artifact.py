@@ -123,7 +123,7 @@ class Artifact:
     @property
     def unused(self) -> tuple[str, ...]:
         """Outputs of the file that no engine of mlplugins passes on."""
-        used = {self.energy_output, *(QUANTITIES[name].output for name in self.more)}
+        used = {self.energy_output, *(QUANTITIES[name].output or "" for name in self.more)}
         used |= {"energy_uncertainty"} if self.has_uncertainty else set()
         used |= {"non_conservative_forces"} if "direct_forces" in self.more else set()  # another spelling
         if self.family is not None:  # for programs, not for dynamics; metatomic adds the older name
@@ -391,7 +391,7 @@ def load(
     if not baseline:
         parts.leave_out_composition(path, loaded, ours)
     dtype = (ours and ours.dtype) or capabilities.dtype
-    asked = parts.asked(path, capabilities.outputs, non_conservative)
+    asked = parts.asked(path, capabilities.outputs, non_conservative, ours is not None)
     return Artifact(
         path=path,
         elements=tuple(symbol(z) for z in capabilities.atomic_types),

@@ -51,12 +51,16 @@ class Program:
         fields = graph[: self._n_fields]
         return fields if self._takes_fields else (fields,)
 
-    def of_heads(self, graph: Graph, found: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
-        """Quantities of heads among `wanted`, per atom, without gradients, of what `predict` gave."""
+    def of_heads(
+        self, graph: Graph, found: dict[str, Tensor], wanted: list[str], gradients: bool = False
+    ) -> dict[str, Tensor]:
+        """Quantities of heads among `wanted`, per atom, of what `predict` gave; with `gradients` if asked."""
         if not wanted:
             return {}
-        still = graph._replace(vectors=graph.vectors.detach())
-        fixed = {name: values.detach() for name, values in found.items()}
+        still, fixed = graph, found
+        if not gradients:
+            still = graph._replace(vectors=graph.vectors.detach())
+            fixed = {name: values.detach() for name, values in found.items()}
         values: dict[str, Tensor] = self.potential.of_heads(*self._of_file(still), fixed, wanted)
         return values
 
@@ -90,6 +94,7 @@ class Asked(NamedTuple):
 
 
 DIRECT_FORCES, DIRECT_STRESS = "direct_forces", "direct_stress"
+BORN = "born_effective_charges"
 
 
 class _Composition(NamedTuple):
@@ -152,11 +157,15 @@ class EdgeGradientModel:
             return self._evaluate_molecules(structures, atoms.baseline)
         pairs = _joined([lists.pairs(k, s, self._cutoff, True) for k, s in enumerate(structures)], structures)
         graph = self._graph(pairs, atoms, structures)
-        with torch.set_grad_enabled(not self._direct):
+        born = BORN in self._more and (wanted is None or BORN in wanted)
+        with torch.set_grad_enabled(born or not self._direct):
             found = self._program.predict(graph)
+        moments = self._program.of_heads(graph, found, ["dipole"], True)["dipole"] if born else None
         direct = self._add_heads(found, graph, wanted)
+        if moments is not None:
+            found[BORN] = self._born(moments, graph, pairs, atoms)
         gradient = direct if self._direct else None
-        if found["energy"].requires_grad:
+        if found["energy"].requires_grad and not self._direct:
             (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
         results = self._derived(structures, pairs, found, gradient, virials)
         if direct is not None:
@@ -167,10 +176,23 @@ class EdgeGradientModel:
         self, found: dict[str, Tensor], graph: Graph, wanted: Collection[str] | None
     ) -> Tensor | None:
         """Add what is wanted of heads to what was found; vectors along the edges are returned."""
-        names = [n for n in self._more if n not in found and (wanted is None or n in wanted)]
+        names = [n for n in self._more if n not in found and n != BORN and (wanted is None or n in wanted)]
         names += [DIRECT_FORCES] if self._direct and DIRECT_FORCES not in names else []
         found |= self._program.of_heads(graph, found, names)
         return found.pop(DIRECT_FORCES, None)
+
+    def _born(self, moments: Tensor, graph: Graph, pairs: NeighborPairs, atoms: _Composition) -> Tensor:
+        """Z_iab = ∂μ_a/∂r_ib (N, 3, 3): three backward passes to the vectors, summed as forces are."""
+        rows = []
+        for a in range(3):
+            (gradient,) = torch.autograd.grad(
+                moments[:, a].sum(), graph.vectors, retain_graph=True, allow_unused=True
+            )
+            gradient = torch.zeros_like(pairs.vectors) if gradient is None else gradient.cpu()
+            edges = pairs.vectors, pairs.centers, pairs.neighbors, atoms.system
+            forces, *_ = torch.ops.mlplugins.forces_and_virials(gradient, *edges, len(atoms.key), False)
+            rows.append(-forces)
+        return torch.stack(rows, dim=1)
 
     @property
     def n_members(self) -> int:

@@ -98,7 +98,7 @@ class GeneralModel:
 
     def _options(self, more: Mapping[str, str]) -> ModelEvaluationOptions:
         """What a call asks for: the energy, and quantities by name with their outputs."""
-        units = {self._output: "eV"} | {key: QUANTITIES[name].unit for name, key in more.items()}
+        units = {self._output: "eV"} | {key: QUANTITIES[name].output_unit for name, key in more.items()}
         outputs = {key: ModelOutput(unit=unit, sample_kind=self._kinds[key]) for key, unit in units.items()}
         return ModelEvaluationOptions(length_unit="angstrom", outputs=outputs)
 
@@ -156,7 +156,8 @@ def declared(outputs: Mapping[str, ModelOutput]) -> tuple[str, ...]:
         output = None if quantity.output is None else outputs.get(quantity.output)
         if name == "energy" or output is None or (quantity.per == "atom" and output.sample_kind != "atom"):
             continue
-        if bool(quantity.unit) == bool(output.unit) and _convertible(output.unit, quantity.unit):
+        unit = quantity.output_unit
+        if bool(unit) == bool(output.unit) and _convertible(output.unit, unit):
             names.append(name)
     return tuple(names)
 

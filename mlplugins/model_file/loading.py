@@ -12,14 +12,15 @@ import torch
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file import runtime
 from mlplugins.model_file.archive import Archive, Entries, is_ours
-from mlplugins.model_file.evaluate import Asked, EdgeGradientModel
+from mlplugins.model_file.evaluate import BORN, Asked, EdgeGradientModel
 from mlplugins.model_file.general import GeneralModel, declared
 from mlplugins.structures import state as states
 
 
-def asked(path: Path, outputs: Mapping[str, Any], non_conservative: bool) -> Asked:
-    """What a model with these outputs is asked for."""
+def asked(path: Path, outputs: Mapping[str, Any], non_conservative: bool, ours: bool) -> Asked:
+    """What a model with these outputs is asked for; the dipole of one of `ours` has a derivative."""
     more = declared(outputs)
+    more += (BORN,) if ours and "dipole" in more else ()
     if non_conservative and "direct_forces" not in more:
         raise BadInput(
             f"'{path.name}' predicts no direct forces (output non_conservative_force): train a model with "

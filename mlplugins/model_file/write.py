@@ -137,7 +137,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
     baseline = torch.tensor(card.baseline, dtype=torch.float64)
     module = MetatomicModel(potential, card.elements, baseline, DTYPES[dtype])
     outputs = {
-        q.output: ModelOutput(unit=q.unit, sample_kind="atom", description=q.description or q.noun)
+        q.output: ModelOutput(unit=q.output_unit, sample_kind="atom", description=q.description or q.noun)
         for q in (QUANTITIES[name] for name in potential.predicts)
     }
     if "direct_forces" in potential.predicts:

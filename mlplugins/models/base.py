@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mlplugins import heads
 from mlplugins.nn.exchange import GhostExchange
 from mlplugins.nn.modes import Foldable, HasNativeOps
+from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.graph import Graph
 
 
@@ -29,12 +30,12 @@ class TrainingStatistics:
     Attributes:
         average_neighbors: mean number of edges per atom within the cutoff.
         force_rms: root mean square of the force components, eV/Å.
-        rms: the same of the labels of heads, by name, per atom of what is extensive.
+        labels: how large the labels of heads are, by name.
     """
 
     average_neighbors: float
     force_rms: float
-    rms: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, heads.LabelSizes] = field(default_factory=dict)
 
 
 class Potential(nn.Module):
@@ -78,8 +79,10 @@ class Potential(nn.Module):
         Raises:
             BadInput: no such head, or features that it cannot be made of.
         """
-        for name, values in (given or {}).items():
-            self.heads[name] = heads.made(name, trunk, values or {})
+        given = given or {}
+        for name in [*(n for n in QUANTITIES if n in given), *(n for n in given if n not in QUANTITIES)]:
+            own = trunk._replace(inputs=tuple(self.inputs), heads=dict(self.heads))
+            self.heads[name] = heads.made(name, own, given[name] or {})
             self.predicts = (*self.predicts, name)
 
     @torch.jit.unused
@@ -87,8 +90,8 @@ class Potential(nn.Module):
         """Give the heads the size of their labels (called once, before the first step)."""
         for part in self.parts():
             for name, head in part.heads.items():
-                if name in statistics.rms and isinstance(head.scale, Tensor):
-                    head.scale.fill_(statistics.rms[name])
+                if name in statistics.labels:
+                    head.initialise(statistics.labels[name])  # type: ignore[operator]
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:

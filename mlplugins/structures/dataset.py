@@ -25,7 +25,7 @@ from mlplugins import files as paths
 from mlplugins import quantities
 from mlplugins.errors import BadInput
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
-from mlplugins.structures import extxyz, vasp
+from mlplugins.structures import components, extxyz, vasp
 from mlplugins.structures.recognition import recognised
 
 SLICE = re.compile(r"(-?\d{1,15}|(-?\d{1,15})?:(-?\d{1,15})?(:-?0*[1-9]\d{0,14}|:)?)$")
@@ -50,6 +50,7 @@ _Names: Any = make_dataclass(
         *((label.option, "str | None", field(default=label.key)) for label in quantities.labels()),
         ("named", "frozenset[str]", field(default=frozenset())),
         ("units", "Mapping[str, str]", field(default_factory=dict)),
+        ("orders", "Mapping[str, str]", field(default_factory=dict)),
     ],
     frozen=True,
 )
@@ -68,6 +69,7 @@ class Keys(_Names):
         ...: of every further label in the table of `mlplugins.quantities`.
         named: attributes that the user chose although they may equal the default.
         units: of the labels of quantities with `file_units`, by attribute: one of these.
+        orders: of the six numbers of symmetric tensors among them, by attribute: `xx xy xz yy yz zz`.
     """
 
     def is_named(self, option: str) -> bool:
@@ -303,7 +305,10 @@ def _value(
         if label.option in used:
             key = used[label.option]
             name = f"{origin}: {label.option} (key '{key}')"
-            array = _tensor(labels[key], name) if quantity.symmetric else _reshaped(labels[key], shape, name)
+            if quantity.symmetric and quantity.file_units:
+                array = components.tensor(labels[key], keys.orders.get(label.option), name)
+            else:
+                array = (_tensor if quantity.symmetric else _reshaped)(labels[key], shape, name)
             if quantity.file_units:
                 array = array * quantity.file_units[keys.units[label.option]]
             if label.is_virial:
@@ -393,12 +398,14 @@ def _reshaped(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float
         return array.reshape(())
     if shape == ():
         raise BadInput(f"{name}: expected one number, got {value!r}")
+    if len(shape) == 3 and array.shape == (shape[0], shape[1] * shape[2]):  # nine numbers, row by row
+        return array.reshape(shape)
     if array.shape != shape:
         raise BadInput(f"{name}: expected shape {shape}, got {array.shape}")
     return array
 
 
-def _tensor(value: Any, name: str) -> NDArray[np.float64]:
+def _tensor(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from ase import Atoms
 from mlplugins import quantities
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures import dataset, labels, validation
+from mlplugins.structures.components import checked_order
 from mlplugins.structures.dataset import Keys, Structure
 
 
@@ -23,7 +24,8 @@ def keys_of(names: Mapping[str, str], where: str) -> Keys:
         where: the user chose them, for messages.
 
     Raises:
-        BadInput: a label that does not exist, or one without the unit that it needs (`NAME:UNIT`).
+        BadInput: a label that does not exist, or one without the unit that it needs (`NAME:UNIT`, of six
+            numbers of a tensor `NAME:UNIT:xx,xy,xz,yy,yz,zz`).
 
     >>> keys_of({"energy": "E0"}, "keys").energy
     'E0'
@@ -34,11 +36,14 @@ def keys_of(names: Mapping[str, str], where: str) -> Keys:
     for label in names:
         if label not in known:
             raise BadInput(f"{where}: unknown label '{label}': {nearest(label, known)}")
-    plain, units = dict(names), {}
+    plain, units, orders = dict(names), {}, {}
     for label in [q.name for q in quantities.QUANTITIES.values() if q.file_units and q.name in names]:
-        plain[label], colon, unit = names[label].rpartition(":")
-        units[label] = file_unit(label, unit if colon else None, f"{where}: {label}={names[label]}")
-    return replace(Keys(), named=frozenset(names), units=units, **plain)
+        place = f"{where}: {label}={names[label]}"
+        plain[label], *more = names[label].split(":", 2)
+        units[label] = file_unit(label, more[0] if more else None, place)
+        if len(more) > 1:
+            orders[label] = checked_order(more[1], place)
+    return replace(Keys(), named=frozenset(names), units=units, orders=orders, **plain)
 
 
 def file_unit(name: str, unit: str | None, where: str) -> str:
@@ -48,13 +53,25 @@ def file_unit(name: str, unit: str | None, where: str) -> str:
         BadInput: none, or one in which it is not measured.
     """
     known = quantities.QUANTITIES[name].file_units
-    if unit is not None and unit in known:
-        return unit
+    for one in known:
+        if unit is not None and _plain(unit) == _plain(one):
+            return one
     raise BadInput(
-        f"{where}: expected the unit of the {name}s in the files, one of {', '.join(known)} (--keys: "
+        f"{where}: expected the unit of the labels '{name}' in the files, one of {', '.join(known)} (--keys: "
         f"{name}=NAME:UNIT), got {'none' if unit is None else repr(unit)}; published sets are often off by a "
         "unit: compare one value with a calculation of your own"
     )
+
+
+def _plain(unit: str) -> str:
+    """A unit however it is written.
+
+    >>> _plain("e²Å²/eV") == _plain("e^2 * A^2/eV"), _plain("bohr**3")
+    (True, 'bohr^3')
+    """
+    for written, plain in {"**": "^", "*": "", "·": "", " ": "", "Å": "a", "³": "^3", "²": "^2"}.items():
+        unit = unit.replace(written, plain)
+    return unit.lower().replace("angstrom", "a")
 
 
 def read(data: Any, keys: Keys, where: str) -> dict[str, list[Structure]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity, Results
+from mlplugins.quantity import TensorPart
 from mlplugins.structures.dataset import Structure
 
 MEDIAN = 0.6744897501960817
@@ -20,27 +22,30 @@ Pairs = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 def pairs(structures: Sequence[Structure], predictions: Sequence[Results]) -> Pairs:
     """Flat (label, prediction) arrays: `energy` eV/atom, `forces` eV/Å, `stress` eV/Å³ (6 components), and
-    every other quantity of the table in its `compared_unit`.
+    every other quantity of the table in its `compared_unit`; of tensors that heads predict each part as well
+    (`polarizability isotropic`).
 
     A quantity without any label is left out.
     """
-    columns: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in QUANTITIES}
+    columns: dict[str, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
     for s, p in zip(structures, predictions, strict=True):
         for name, quantity in QUANTITIES.items():
             label, predicted = s.get(name), p.get(name)
             if label is None or predicted is None or (quantity.per_volume and not s.volume > 0.0):
                 continue
-            columns[name][0].append(_compared(quantity, label, len(s)))
-            columns[name][1].append(_compared(quantity, predicted, len(s)))
+            for column, value in enumerate((label, predicted)):
+                columns[name][column].append(_compared(quantity, value, len(s)))
+                for part in quantity.parts:
+                    columns[f"{name} {part.name}"][column].append(_part(quantity, part, value, len(s)))
     return {
         name: (np.concatenate(labels), np.concatenate(predicted))
         for name, (labels, predicted) in columns.items()
-        if labels
     }
 
 
 def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
-    """MAE and RMSE as `mlplugins evaluate --json` writes them; null for a quantity without labels.
+    """MAE and RMSE as `mlplugins evaluate --json` writes them; null for a quantity without labels. Of tensors
+    also those of each part, e.g. `isotropic`, with the root mean square of its labels.
 
     >>> from mlplugins.structures.dataset import read
     >>> frames = read("examples/data/li6ps5cl_pbe/test.extxyz@:1")
@@ -57,6 +62,11 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> 
             continue
         labels, predicted = found[name]
         result[name] = _errors(quantity, predicted - labels)
+        for part in quantity.parts:
+            labels, predicted = found[f"{name} {part.name}"]
+            size = float(np.sqrt(np.mean((quantity.error_scale * labels) ** 2)))
+            of_part = {**_errors(quantity, predicted - labels), quantity.error_key("label_rms"): size}
+            result[name][part.name] = of_part
     return result
 
 
@@ -119,6 +129,12 @@ def z_statistics(z: NDArray[np.float64]) -> dict[str, float]:
         "within_1": float(np.mean(size < 1)),
         "within_2": float(np.mean(size < 2)),
     }
+
+
+def _part(quantity: Quantity, part: TensorPart, value: Any, n_atoms: int) -> NDArray[np.float64]:
+    """The components of a part of a tensor, or of one for each atom, in `compared_unit`."""
+    flat = np.asarray(value, dtype=np.float64).reshape(-1, 9) @ part.projector
+    return (flat[:, part.shown] / (n_atoms if quantity.extensive else 1)).ravel()
 
 
 def _compared(quantity: Quantity, value: Any, n_atoms: int) -> NDArray[np.float64]:

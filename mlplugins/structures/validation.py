@@ -51,10 +51,12 @@ def check(
                 f"{structure.origin}: atomic number {unknown[0]} is no element (0 is ASE's dummy 'X'); "
                 "name the elements in the file, or remove the frame"
             )
+        # what a head predicts is learned without energies, too
+        whole = keys.energy is not None and not (structure.energy is None and structure.more)
         for quantity in QUANTITIES.values():
-            needed = quantity.required or (need_forces and quantity.name == "forces")
+            needed = whole and (quantity.required or (need_forces and quantity.name == "forces"))
             if needed and structure.get(quantity.name) is None:
-                raise _absent(structure, quantity.name, getattr(keys, quantity.name), where)
+                raise absent(structure, quantity.name, getattr(keys, quantity.name), where)
         _check_finite(structure)
         _check_cell(structure)
         _check_distances(structure)
@@ -219,13 +221,16 @@ def data_hash(structures: Iterable[Structure]) -> str:
     return digest.hexdigest()
 
 
-def _absent(structure: Structure, what: str, key: str | None, where: str) -> BadInput:
+def absent(structure: Structure, what: str, key: str | None, where: str) -> BadInput:
+    """The error of a frame without the label `what`, which was sought as `key`; `where` keys are named."""
     if key is None:
         return BadInput(
             f"{structure.origin}: {where}: {{{what}: null}} reads no {what}, but training.loss.{what} or "
             f"training.targets asks for them: leave that out, or name the {what}"
         )
     alone = f"; to learn from energies alone, set {where}: {{forces: null}}" if what == "forces" else ""
+    if what == "energy" and structure.more:
+        alone = f"; to learn nothing but what `heads` predict, set {where}: {{energy: null}}"
     option = f" (or --keys {what}=NAME)" if where == "data.keys" else ""
     have = near(key, structure.available, "the frame holds")
     return BadInput(

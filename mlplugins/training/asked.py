@@ -15,6 +15,9 @@ from mlplugins.structures.dataset import Structure
 from mlplugins.training.config import LossSection, RunConfiguration
 from mlplugins.training.data import DataSets
 
+CHARGE_OFF = 0.02
+"""Rounding of the sum of charges in files, e."""
+
 
 def require_learnable(
     configuration: RunConfiguration,
@@ -42,6 +45,8 @@ def require_learnable(
     everything = [*sets.train, *sets.validation, *sets.test]
     if inputs:
         require_states(everything, inputs)
+    _require_sums(everything, inputs)
+    _require_origin(configuration, everything)
     learned = with_derivatives(predicts)
     asked = _asked(configuration)
     for name, where in asked.items():
@@ -67,6 +72,35 @@ def require_states(frames: Iterable[Structure], inputs: Mapping[str, tuple[float
     for frame in frames:
         if said := states.outside(states.of(frame.states, frame.origin), inputs):
             raise BadInput(f"{frame.origin}: {said}")
+
+
+def _require_sums(frames: Iterable[Structure], inputs: Iterable[str]) -> None:
+    """Refuse charges that do not add up to what the model makes them add up to."""
+    for frame in frames:
+        charges = frame.get("charges")
+        if charges is None:
+            continue
+        total = states.of(frame.states, frame.origin).charge if "charge" in inputs else 0.0
+        if abs(float(charges.sum()) - total) > CHARGE_OFF:
+            raise BadInput(
+                f"{frame.origin}: the charges add up to {charges.sum():.3f} e, those of the model to "
+                f"{total:g} e: remove the frame, choose a base that takes a charge, or correct the labels"
+            )
+
+
+def _require_origin(configuration: RunConfiguration, frames: Iterable[Structure]) -> None:
+    """Refuse dipoles of charged frames, which depend on the origin, unless the user says where that is."""
+    section = configuration.heads.get("dipole")
+    if section is None or (section.model_extra or {}).get("origin"):
+        return
+    for frame in frames:
+        charge = states.of(frame.states, frame.origin).charge
+        if frame.get("dipole") is not None and charge != 0.0:
+            raise BadInput(
+                f"{frame.origin}: the dipole of a structure of charge {charge:g} e depends on the origin, but "
+                "the model's does not: take charge × reference point off the labels, and say heads: "
+                "{dipole: {origin: centre of mass}} (in words, for those who use the model)"
+            )
 
 
 def _asked(configuration: RunConfiguration) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mlplugins.checkpoints.added import Term
 from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
+from mlplugins.structures.components import checked_order
 from mlplugins.structures.dataset import Keys
 from mlplugins.structures.labelled import file_unit
 from mlplugins.training import loggers
@@ -25,7 +26,7 @@ Index = Annotated[int, Field(ge=0)]
 
 
 _keys: dict[str, Any] = {
-    label.option: (str if quantity.required else str | None, label.key)
+    label.option: (str | None, label.key)
     for quantity in QUANTITIES.values()
     for label in quantity.labels
     if not quantity.file_units  # their names and units stand in `heads`
@@ -38,7 +39,7 @@ _Weights: Any = create_model("_Weights", __base__=Section, **_weights)
 class KeySection(_Keys):
     """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`.
 
-    `forces: null` learns from energies alone.
+    `forces: null` learns from energies alone, `energy: null` what heads predict alone.
     """
 
     @property
@@ -122,12 +123,14 @@ class HeadSection(BaseModel):
     Attributes:
         unit: of the labels in the data files; never guessed.
         key: their name there; the quantity's own if absent.
+        order: of six numbers of a symmetric tensor, e.g. `xx xy xz yy yz zz`; never guessed.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     unit: str | None = None
     key: str | None = None
+    order: str | None = None
 
 
 class LossSection(_Weights):
@@ -275,13 +278,17 @@ class RunConfiguration(Section):
             BadInput: a quantity that no head predicts, or a unit that is missing or unknown.
         """
         keys = self.data.keys.names
-        names, units = {}, {}
+        names, units, orders = {}, {}, {}
         for name, section in self.heads.items():
             heads.settings(name)  # is there one?
             if QUANTITIES[name].file_units:
                 names[name] = section.key or name
                 units[name] = file_unit(name, section.unit, f"heads: {name}: unit")
-        return replace(keys, named=keys.named | {*names}, units=units, **names)
+            if section.order is not None:
+                if not QUANTITIES[name].symmetric:
+                    raise BadInput(f"heads: {name}: order: for symmetric tensors only; leave it out")
+                orders[name] = checked_order(section.order, f"heads: {name}: order")
+        return replace(keys, named=keys.named | {*names}, units=units, orders=orders, **names)
 
     @property
     def added(self) -> list[Term]:
@@ -312,10 +319,15 @@ class RunConfiguration(Section):
     @model_validator(mode="before")
     @classmethod
     def _energies_alone(cls, content: Any) -> Any:
-        """`data.keys.forces: null` takes the forces out of the loss as well."""
+        """`data.keys.forces: null` takes the forces out of the loss as well, `energy: null` all three."""
         data, training = (content.get(name) or {} for name in ("data", "training"))
         keys = data.get("keys") if isinstance(data, dict) else None
-        if not (isinstance(keys, dict) and isinstance(training, dict) and "forces" in keys):
+        if not (isinstance(keys, dict) and isinstance(training, dict)):
+            return content
+        if "energy" in keys and keys["energy"] is None:
+            keys = {"forces": None, "stress": None, **keys}
+            content = {**content, "data": {**data, "keys": keys}}
+        if "forces" not in keys:
             return content
         if keys["forces"] is not None:
             return content

@@ -14,20 +14,25 @@ from ase.data import atomic_numbers, chemical_symbols
 from mlplugins import heads
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, nearest
+from mlplugins.heads import LabelSizes
 from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.models.composition import Composition
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import QUANTITIES, Quantity
 from mlplugins.structures import batch, consistency, dataset, labels, magnitudes, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training import subtraction
-from mlplugins.training.config import Configuration, DataSection, RunConfiguration, TrainingSection
+from mlplugins.training.config import Configuration, DataSection, RunConfiguration
 
 Labeller = Callable[[list[Structure]], list[Structure]]
 """Gives structures other labels."""
 
 
+NO_ENERGY = (
+    "no training frame has an energy: that of this model, and its forces, are zero or those of its base; it "
+    "is for what its heads predict"
+)
 SAME_ATOM_EV = 1e-3
 """Energies of isolated atoms of one element that count as the same."""
 
@@ -81,7 +86,10 @@ def load(configuration: Configuration) -> DataSets:
 
 def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataSets:
     """The sets with a baseline; energies far from it are warned about."""
-    warnings = warnings + validation.outliers(_residuals(parts.train, baseline), parts.train)
+    known = _with_energy(parts.train)
+    warnings = warnings + validation.outliers(_residuals(known, baseline), known)
+    if not known:
+        warnings = [*warnings, NO_ENERGY]
     sets = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     hashes = {name: validation.data_hash(structures) for name, structures in sets.items() if structures}
     return DataSets(parts.train, parts.validation, parts.test, baseline, hashes, warnings)
@@ -96,6 +104,7 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
         label = _without_prior(data, need_forces)
     terms = configuration.subtracted
     train = subtraction.without(terms, _read(data.train, keys, need_forces, label))
+    _require_energies(configuration, train)
     if label is None or data.prior is not None:
         labels.require_named(train, keys)
     held_out = None
@@ -133,6 +142,15 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     return Split(train, held_out, test, elements, warnings)
 
 
+def _require_energies(configuration: RunConfiguration, train: Sequence[Structure]) -> None:
+    """Refuse frames without any energy, unless heads alone are to be learned."""
+    key = configuration.keys.energy
+    if key is None and not configuration.heads:
+        raise BadInput("data.keys: {energy: null} leaves nothing to learn: name the energy, or add `heads`")
+    if key is not None and all(s.energy is None for s in train):
+        raise validation.absent(train[0], "energy", key, "data.keys")
+
+
 def graphs(
     structures: Sequence[Structure], baseline: Composition, cutoff: float, dtype: torch.dtype
 ) -> list[Batch]:
@@ -142,29 +160,58 @@ def graphs(
     ]
 
 
-def statistics(graphs: Sequence[Batch]) -> TrainingStatistics:
-    """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy."""
+def statistics(graphs: Sequence[Batch], n_species: int) -> TrainingStatistics:
+    """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy, and
+    zero without energies, whose energy is then zero as well."""
     atoms = sum(g.species.shape[0] for g in graphs)
     edges = sum(g.centers.shape[0] for g in graphs)
     squares = sum(float(g.labels["forces"].double().square().nansum()) for g in graphs)
     rms = float(np.sqrt(squares / (3 * atoms)))
     if rms == 0.0:
-        rms = float(np.std([float(g.labels["energy"].sum()) / float(g.n_atoms.sum()) for g in graphs])) or 1.0
-    return TrainingStatistics(edges / atoms, rms, {name: _rms(graphs, name) for name in heads.predictable()})
+        energies = [float(g.labels["energy"].sum()) / float(g.n_atoms.sum()) for g in graphs]
+        known = [energy for energy in energies if np.isfinite(energy)]
+        rms = (float(np.std(known)) or 1.0) if known else 0.0
+    found = {name: label_sizes(graphs, QUANTITIES[name], n_species) for name in heads.predictable()}
+    return TrainingStatistics(edges / atoms, rms, {name: sizes for name, sizes in found.items() if sizes})
 
 
-def relative(settings: TrainingSection, statistics: TrainingStatistics) -> TrainingSection:
-    """The settings with the weights of heads over the mean squares of their labels."""
-    weights = {name: settings.loss.weight(name) / rms**2 for name, rms in statistics.rms.items() if rms > 0.0}
-    return settings.model_copy(update={"loss": settings.loss.model_copy(update=weights)})
+def label_sizes(graphs: Sequence[Batch], quantity: Quantity, n_species: int) -> LabelSizes | None:
+    """Sizes of the labels of a quantity; None without labels."""
+    rows, counts = [], []
+    for g in graphs:
+        values = g.labels[quantity.learns or quantity.name].double().flatten(1 if quantity.shape else 0)
+        values = values.reshape(-1, max(1, int(np.prod(quantity.shape))))
+        species = torch.nn.functional.one_hot(g.species, n_species).double()
+        if quantity.per == "system":
+            species = species.sum(dim=0, keepdim=True)
+        if quantity.extensive:
+            values, species = values / g.n_atoms.double(), species / g.n_atoms.double()
+        known = ~values.isnan().any(dim=1)
+        rows.append(values[known])
+        counts.append(species[known])
+    x, n = torch.cat(rows).numpy(), torch.cat(counts).numpy()
+    if not x.any():
+        return None
+    parts = [x @ part.projector for part in quantity.parts] or [x]
+    constants: tuple[float, ...] = ()
+    by_element: tuple[tuple[float, ...], ...] = ()
+    if "0e" in quantity.irreps and quantity.head == "tensor":
+        best = np.linalg.lstsq(n, parts[0][:, 0], rcond=1e-9)[0]
+        constants = tuple(best.tolist())
+        parts[0] = parts[0] - np.outer(
+            n @ best, quantity.parts[0].projector[0] * 3 if quantity.parts else 1.0
+        )
+    rms = tuple(float(np.sqrt(np.mean(p**2))) for p in parts)
+    if quantity.per == "atom" and quantity.head == "tensor":
+        by_element = tuple(_of_elements(p, n, size) for p, size in zip(parts, rms))
+    return LabelSizes(rms, constants, by_element)
 
 
-def _rms(graphs: Sequence[Batch], name: str) -> float:
-    """Root mean square of the labels of a quantity, per atom if it is extensive; 1 without labels."""
-    extensive = QUANTITIES[name].extensive
-    squares = [(g.labels[name] / (g.n_atoms if extensive else 1.0)).double().square() for g in graphs]
-    found = torch.cat([s.flatten()[~s.flatten().isnan()] for s in squares])
-    return float(found.mean().sqrt()) if found.numel() and found.any() else 1.0
+def _of_elements(values: np.ndarray, species: np.ndarray, whole: float) -> tuple[float, ...]:
+    """Root mean square of the rows of each element, of which 1 % of the whole is the least; the whole without
+    any."""
+    groups = [values[column > 0] for column in species.T]
+    return tuple(max(float(np.sqrt(np.mean(g**2))), 0.01 * whole) if len(g) else whole for g in groups)
 
 
 def _read(
@@ -304,6 +351,9 @@ def _baseline(given: dict[str, float] | None, train: Sequence[Structure], elemen
                 f"data.baseline: no energy for {', '.join(absent)}; give eV per atom of each element"
             )
         return Composition(elements, [given[symbol] for symbol in elements], len(elements))
+    train = _with_energy(train)
+    if not train:
+        return Composition(elements, [0.0] * len(elements), len(elements))
     present = [z for z in elements if any(z in symbols(s) for s in train)]
     counts = [[Counter(symbols(s))[z] for z in present] for s in train]
     fitted = composition.fit(counts, [s.energy or 0.0 for s in train], present)
@@ -313,6 +363,10 @@ def _baseline(given: dict[str, float] | None, train: Sequence[Structure], elemen
     mean = float(np.mean([(s.energy or 0.0) / len(s) for s in train]))
     known = dict(zip(present, fitted.energies))
     return Composition(elements, [known.get(symbol, mean) for symbol in elements], fitted.rank)
+
+
+def _with_energy(structures: Sequence[Structure]) -> list[Structure]:
+    return [s for s in structures if s.energy is not None]
 
 
 def _residuals(structures: Sequence[Structure], baseline: Composition) -> list[float]:

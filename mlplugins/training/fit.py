@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from mlplugins.errors import BadInput, Interrupted, RunFailed
+from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential
 from mlplugins.structures.batch import Batch, concatenate, pack
 from mlplugins.training.config import TrainingSection
@@ -84,13 +85,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parts:
-    """Inputs of a run: the model, one-structure batches, settings, seed."""
+    """Inputs of a run: the model, one-structure batches, settings, seed, sizes of the labels of heads."""
 
     potential: Potential
     train: list[Batch]
     validation: list[Batch]
     settings: TrainingSection
     seed: int = 0
+    sizes: Mapping[str, LabelSizes] = field(default_factory=dict)
 
 
 def fit(parts: Parts, store: Store, observer: TrainingObserver) -> Outcome:
@@ -215,7 +217,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         errors = residuals(self.model(batch, True), batch)
-        value = loss(errors, settings.loss)
+        value = loss(errors, settings.loss, self.parts.sizes)
         self.optimizer.zero_grad()
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.fabric.backward(value, inputs=weights)  # not to the positions, which are leaves too
@@ -263,7 +265,7 @@ class _Run:
             if stopped and self.fabric.world_size == 1:
                 return None
             errors = residuals(self.averaged(batch, False), batch)
-            sums.add(errors, loss(errors, self.settings.loss), batch.n_systems)
+            sums.add(errors, loss(errors, self.settings.loss, self.parts.sizes), batch.n_systems)
         summary = self._reduced(sums).summary()
         row |= {f"validation_{name}": value for name, value in summary.items()}
         score = summary["loss"]

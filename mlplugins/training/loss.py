@@ -1,7 +1,8 @@
 """The loss of gradient training, and the running error sums that are logged.
 
 L = Σ_q w_q ⟨x_q²⟩ over the quantities q of the table, ⟨⟩ over structures or atoms and components, each term
-of which is multiplied by the weight of its structure (1 unless replayed). For energy, forces and stress
+of which is multiplied by the weight of its structure (1 unless replayed). What heads predict counts in units
+of the root mean square of its labels; of a tensor each irrep in its own. For energy, forces and stress
 
 L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩.
 
@@ -11,11 +12,14 @@ w_F/w_E is in Å². With `huber` = δ the square of an error x becomes δ (2|x| 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential, edge_sums, energy_derivatives
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures.batch import Batch
@@ -35,12 +39,14 @@ class Predictor(nn.Module):
         self.potential = potential
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
-        """All predictions for a batch; `create_graph` to differentiate forces and stress again."""
+        """All predictions for a batch; `create_graph` to differentiate forces and stress again, which are
+        then left out if no structure has a label of them."""
         graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
         found = self.potential.everything(graph)
-        predicted = {}
-        forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
-        derived = {("energy", "positions"): forces, ("energy", "strain"): virial}
+        predicted, derived = {}, {}
+        if not create_graph or any(bool(batch.has(name).any()) for name in ("forces", "stress")):
+            forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
+            derived = {("energy", "positions"): forces, ("energy", "strain"): virial}
         for name, quantity in QUANTITIES.items():
             if quantity.derivative is not None and quantity.derivative in derived:
                 predicted[name] = derived[quantity.derivative]
@@ -67,11 +73,13 @@ class Residual(NamedTuple):
         error: per atom of what is extensive; unit of `Quantity.compared_unit`.
         learned: as the loss takes it: of a quantity per volume, V/N times the error; else the error.
         weight: of the structures, broadcastable to both.
+        species: of the atoms, of quantities of atoms.
     """
 
     error: Tensor
     learned: Tensor
     weight: Tensor
+    species: Tensor | None = None
 
 
 Residuals = dict[str, Residual]
@@ -99,19 +107,50 @@ def _residual(quantity: Quantity, predicted: Tensor, batch: Batch) -> Residual:
     learned = error
     if quantity.per_volume:
         learned = error * of_systems(batch.volume) / of_systems(batch.n_atoms)
-    return Residual(error, learned, of_systems(batch.weight))
+    species = batch.species.index_select(0, rows) if quantity.per == "atom" else None
+    return Residual(error, learned, of_systems(batch.weight), species)
 
 
-def loss(errors: Residuals, weights: LossSection) -> Tensor:
-    """Weighted loss (a scalar); terms of weight zero and of absent labels do not enter."""
+def loss(
+    errors: Residuals, weights: LossSection, sizes: Mapping[str, LabelSizes] = MappingProxyType({})
+) -> Tensor:
+    """Weighted loss (a scalar); terms of weight zero and of absent labels do not enter.
+
+    Args:
+        errors: of a prediction.
+        weights: of the quantities.
+        sizes: of the labels of heads.
+    """
     energy = errors["energy"].error
     total = torch.zeros((), dtype=energy.dtype, device=energy.device)
     for name, found in errors.items():
         weight = weights.weight(name)
         if weight > 0 and found.learned.numel() > 0:
-            penalty = _penalty(found.learned, weights.huber) * found.weight
-            total = total + weight * penalty.mean()
+            for learned in _in_units(QUANTITIES[name], found, sizes.get(name)):
+                penalty = _penalty(learned, weights.huber) * found.weight
+                total = total + weight * penalty.mean()
     return total
+
+
+def _in_units(quantity: Quantity, found: Residual, sizes: LabelSizes | None) -> list[Tensor]:
+    """Errors over the size of the labels: of a tensor those of each part, unless its labels are all zero."""
+    if sizes is None:
+        return [found.learned]
+    error = found.learned
+    parts = [error]
+    if quantity.parts:
+        projectors = [torch.as_tensor(part.projector).to(error) for part in quantity.parts]
+        parts = [(error.flatten(1) @ projector).view_as(error) for projector in projectors]
+    result = []
+    for k, (part, rms) in enumerate(zip(parts, sizes.rms)):
+        if sizes.by_element and found.species is not None:
+            of_atoms = torch.tensor(sizes.by_element[k]).to(error).index_select(0, found.species)
+            part = part / of_atoms.reshape([-1, *(1 for _ in quantity.shape)])
+        else:
+            part = part / rms
+        if rms > 0.0:
+            result.append(part)
+    return result
 
 
 def _penalty(error: Tensor, huber: float | None) -> Tensor:

@@ -71,13 +71,20 @@ def parity(found: Pairs, path: Path, title: str) -> None:
         path: what to write, see `plotting.save`.
         title: what the structures are.
     """
-    panels = [name for name in QUANTITIES if name in found]
+    panels = [
+        (quantity, part)
+        for name, quantity in QUANTITIES.items()
+        if name in found
+        for part in [part.name for part in quantity.parts] or [""]
+    ]
     if not panels:
         return
     with plotting.style():
         figure, axes = _figure(len(panels))
-        for ax, name in zip(axes, panels):
-            _parity_panel(ax, QUANTITIES[name], *found[name])
+        for ax, (quantity, part) in zip(axes, panels):
+            _parity_panel(ax, quantity, *found[f"{quantity.name} {part}".strip()])
+            if part:
+                ax.set_title(f"{quantity.noun}, {part}")
         figure.suptitle(title, x=0.01, ha="left")
         plotting.save(figure, path)
 

@@ -65,6 +65,14 @@ def refit(
     require_known(
         given or {}, base.elements, "data.baseline: ", f" not among the base's {', '.join(base.elements)}"
     )
+    known = [k for k, s in enumerate(structures) if s.energy is not None]
+    if not known:
+        same = {
+            z: {"base_eV": e, "finetuned_eV": e, "change_eV": None}
+            for z, e in zip(base.elements, base.energies)
+        }
+        return References(base, {"elements": same, "fitted": False}, [])
+    structures, predicted = [structures[k] for k in known], [predicted[k] for k in known]
     labels = np.array([s.energy or 0.0 for s in structures])
     n_atoms = np.array([len(s) for s in structures], dtype=np.float64)
     difference = labels - np.asarray(predicted, dtype=np.float64)
@@ -112,6 +120,10 @@ def settle(
     >>> settle(frames, [-0.5], Composition(["Li"], [-0.7], 1))[0].energies
     [-1.2]
     """
+    known = [k for k, s in enumerate(structures) if s.energy is not None]
+    if not known:
+        return baseline, None
+    structures, predicted = [structures[k] for k in known], [predicted[k] for k in known]
     n_atoms = np.array([len(s) for s in structures], dtype=np.float64)
     difference = np.array([s.energy or 0.0 for s in structures]) - np.asarray(predicted, dtype=np.float64)
     present = [z for z in baseline.elements if any(z in symbols(s) for s in structures)]

@@ -79,15 +79,14 @@ def train(
     }
     record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)
-    statistics = data.statistics(graphs["train"])
+    statistics = data.statistics(graphs["train"], len(sets.elements))
     potential.initialise(statistics)
     potential.initialise_heads(statistics)
     store.prepare()
     for warning in sets.warnings:
         observer.note(warning)
-    settings = data.relative(configuration.training, statistics)
-    parts = Parts(potential.to(dtype), graphs["train"], graphs["validation"], settings, configuration.seed)
-    outcome = fit(parts, store, observer)
+    given = potential.to(dtype), graphs["train"], graphs["validation"], configuration.training
+    outcome = fit(Parts(*given, configuration.seed, statistics.labels), store, observer)
     trained_weights = potential.state_dict()
     potential = build(configuration, sets).to(dtype)  # on plain ops again, so that exports can choose
     potential.load_state_dict(trained_weights)

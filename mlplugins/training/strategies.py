@@ -163,7 +163,7 @@ def delta(task: FinetuneTask) -> Plan:
         task.graphs(_residuals(teacher, structures, task.sets.baseline), potential.cutoff)
         for structures in (task.sets.train, task.sets.validation)
     )
-    potential.initialise(data.statistics(train))
+    potential.initialise(data.statistics(train, len(task.sets.elements)))
     with torch.no_grad():
         for readout in (readout for head in heads_of(potential) for readout in head.readouts()):
             readout.weights[-1].zero_()
@@ -185,7 +185,7 @@ def distill(task: FinetuneTask) -> Plan:
     potential, new = _new_model(task)
     train = task.graphs(task.sets.train, potential.cutoff)
     validation = task.graphs(task.sets.validation, potential.cutoff)
-    potential.initialise(data.statistics(train))
+    potential.initialise(data.statistics(train, len(task.sets.elements)))
     fresh = copy.deepcopy(potential)
 
     def finish(state: StateDict) -> Potential:

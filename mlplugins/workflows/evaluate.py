@@ -78,7 +78,7 @@ def evaluate(
     parts = labelled.read(data, names, WHERE)
     structures = [s for part in parts.values() for s in part]
     loaded = _loaded(model, device, names, WHERE)
-    predicted = _predict(loaded, structures, observer)
+    predicted = _predict(loaded, structures, observer, predictions is not None)
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
     unseen = labels.unseen_states(structures, loaded.inputs)
@@ -158,8 +158,11 @@ def _loaded(given: Path | str | Artifact, device: str, keys: Keys, where: str) -
     return model
 
 
-def _predict(model: Artifact, structures: Sequence[Structure], observer: Observer) -> list[Results]:
-    """Predictions, a few structures per call so that memory stays bounded."""
+def _predict(
+    model: Artifact, structures: Sequence[Structure], observer: Observer, predictions: bool
+) -> list[Results]:
+    """Predictions, a few structures per call so that memory stays bounded: of all quantities, or of those
+    with labels."""
     for structure in structures:
         elements.require_known(
             structure.numbers,
@@ -172,7 +175,8 @@ def _predict(model: Artifact, structures: Sequence[Structure], observer: Observe
     observer.start(0, len(structures))
     for chunk in _chunks(structures):
         atoms = [s.to_atoms() for s in chunk]
-        results.extend(model.evaluate(atoms, uncertainty=model.has_uncertainty))
+        wanted = {name for name in model.more if predictions or any(s.get(name) is not None for s in chunk)}
+        results.extend(model.evaluate(atoms, uncertainty=model.has_uncertainty, wanted=wanted))
         observer.step(len(results), len(structures))
     return results
 

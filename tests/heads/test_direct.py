@@ -6,13 +6,16 @@ from ase.build import bulk
 
 from mlplugins import MLCalculator
 from mlplugins.errors import BadInput
+from mlplugins.heads import LabelSizes
 from mlplugins.models import mace, nequip
 from mlplugins.models.base import TrainingStatistics, edge_sums
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 from tests.engines import direct_model
 
-STATISTICS = TrainingStatistics(average_neighbors=12.0, force_rms=0.8, rms={"direct_forces": 0.8})
+STATISTICS = TrainingStatistics(
+    average_neighbors=12.0, force_rms=0.8, labels={"direct_forces": LabelSizes((0.8,))}
+)
 
 
 def with_direct_forces(elements, family=nequip, head=None, **options):

@@ -9,6 +9,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlplugins import committee
 from mlplugins.engines import lammps
+from mlplugins.heads import LabelSizes
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.write import save
@@ -19,7 +20,15 @@ from tests.engines.lammps_tools import deck, start, thermo
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
-STATISTICS = TrainingStatistics(12.0, 0.3, {"dipole": 20.0, "direct_forces": 0.3})
+STATISTICS = TrainingStatistics(
+    12.0,
+    0.3,
+    {
+        "dipole": LabelSizes((20.0,)),
+        "polarizability": LabelSizes((1.0, 1.0)),
+        "direct_forces": LabelSizes((0.3,)),
+    },
+)
 MODES = {"fold": 1, "exchange": 2, "ghost": 2}
 
 
@@ -28,7 +37,11 @@ def write(path, seed):
         "cutoff": 4.2,
         "num_layers": 2,
         "num_features": 4,
-        "heads": {"dipole": {"width": 4}, "direct_forces": {"channels": 2, "width": 4}},
+        "heads": {
+            "dipole": {"width": 4, "channels": 4},
+            "polarizability": {"width": 4, "products": 2},
+            "direct_forces": {"channels": 2, "width": 4},
+        },
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -58,7 +71,7 @@ def test_dipole_and_direct_forces(tmp_path, model, mode):
     """`compute pair` gives the dipole; direct forces and their stress, per atom too, in every mode."""
     atoms, ranks = mixed(), MODES[mode]
     lines = deck(tmp_path, model, atoms, f"mode {mode} non_conservative on")
-    columns = "step pe pxx pyy pzz pyz pxz pxy c_mu[1] c_mu[2] c_mu[3] c_sum"
+    columns = "step pe pxx pyy pzz pyz pxz pxy c_sum" + "".join(f" c_mu[{k}]" for k in range(1, 13))
     lines += [
         "compute mu all pair mlplugins",
         "compute s all stress/atom NULL",
@@ -75,6 +88,8 @@ def test_dipole_and_direct_forces(tmp_path, model, mode):
     found = [table[f"c_mu[{k}]"][0] for k in (1, 2, 3)]
     assert np.abs(found).max() > 1e-2
     np.testing.assert_allclose(found, expected.get("dipole"), rtol=0, atol=1e-9)
+    alpha = [table[f"c_mu[{k}]"][0] for k in range(4, 13)]
+    np.testing.assert_allclose(alpha, expected.get("polarizability").ravel(), rtol=0, atol=1e-9)
     forces = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
     np.testing.assert_allclose(forces, expected.get("direct_forces"), rtol=0, atol=1e-9)
     assert np.abs(forces - expected.forces).max() > 1e-2  # which are others

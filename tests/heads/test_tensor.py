@@ -6,6 +6,7 @@ import torch
 
 from mlplugins import heads
 from mlplugins.errors import BadInput
+from mlplugins.heads import LabelSizes
 from mlplugins.models import mace, nequip
 from mlplugins.models import sum as sums
 from mlplugins.models.base import TrainingStatistics
@@ -14,10 +15,15 @@ from mlplugins.testing.families import VariantSuite
 from mlplugins.testing.structures import standard_structures
 
 STATISTICS = TrainingStatistics(
-    average_neighbors=12.0, force_rms=0.8, rms={"dipole": 0.3, "direct_forces": 0.8}
+    average_neighbors=12.0,
+    force_rms=0.8,
+    labels={"dipole": LabelSizes((0.3,)), "direct_forces": LabelSizes((0.8,))},
 )
 HEADS = {"dipole": {"width": 8}}
 BOTH = {**HEADS, "direct_forces": {"channels": 4, "width": 8}}
+TENSORS = {"polarizability": {"width": 8}, "shielding": {"width": 8}, "isotropic_shielding": {"width": 8}}
+CHARGES = {"charges": {"channels": 4, "width": 8}}
+POINTS = {"dipole": {"atomic": False}}
 
 
 def with_heads(elements, family=nequip, **options):
@@ -30,10 +36,24 @@ def with_heads(elements, family=nequip, **options):
 
 class TestNequip(VariantSuite):
     def make_model(self):
-        return with_heads(self.elements, num_layers=2, num_features=4, l_max=2, heads=BOTH)
+        return with_heads(self.elements, num_layers=2, num_features=4, l_max=2, heads={**BOTH, **TENSORS})
 
     test_second_derivatives = None  # of the energy, which has no heads
     test_optimised_script_equals_eager = None
+
+
+class TestCharges(VariantSuite):
+    """Beside a dipole of the same charges; those that flow over the border of a domain are refused."""
+
+    def make_model(self):
+        return with_heads(self.elements, num_layers=1, num_features=4, heads={**CHARGES, **POINTS})
+
+    test_second_derivatives = None
+    test_optimised_script_equals_eager = None
+
+    def test_ghosts_equal_folded(self, model):
+        with pytest.raises(RuntimeError, match="charges: other processes hold flows into these atoms"):
+            super().test_ghosts_equal_folded(model)
 
 
 class TestSum(TestNequip):
@@ -72,7 +92,7 @@ def test_the_size_of_the_labels_is_that_of_the_fresh_head():
     atoms = standard_structures(("H", "O"))["crystal"]
     graph = graph_of(atoms, ["H", "O"], 4.5)
     before = model.everything(graph)["dipole"]
-    model.initialise_heads(TrainingStatistics(12.0, 0.8, {"dipole": 0.6}))
+    model.initialise_heads(TrainingStatistics(12.0, 0.8, {"dipole": LabelSizes((0.6,))}))
     torch.testing.assert_close(model.everything(graph)["dipole"], 2 * before)
 
 
@@ -89,6 +109,10 @@ def test_the_head_belongs_to_the_last_stage():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (
+            {"num_layers": 1, "heads": {"dipole": {"atomic": False, "channels": 0}}},
+            "'channels' of charges must",
+        ),
         ({"num_layers": 1}, "dipole needs features of irrep 1o, and no layer of the model has them"),
         ({"num_layers": 2, "l_max": 0}, "irrep 1o"),
         ({"num_layers": 2, "parity": "even"}, "with parity: even no feature has a parity"),

@@ -47,7 +47,8 @@ def molecules(n, seed):
             energy += 0.5 * k * (r - r0) ** 2
             forces[i] += k * (r - r0) * v / r
             forces[j] -= k * (r - r0) * v / r
-        atoms.info["mu"] = dipole(atoms) / Debye
+        atoms.info |= {"mu": dipole(atoms) / Debye, "six": np.arange(6.0), "skew": np.arange(9.0)}
+        atoms.arrays["ones"] = np.ones(3)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
         frames.append(atoms)
     return frames
@@ -150,11 +151,22 @@ def test_a_checkpoint_and_a_file_hold_their_heads(trained, tmp_path):
     [
         (
             {"dipole": {"key": "mu"}},
-            "expected the unit of the dipoles in the files, one of e*A, Debye, e*Bohr",
+            "expected the unit of the labels 'dipole' in the files, one of e*A, Debye, e*Bohr",
         ),
         ({"dipole": {"key": "mu", "unit": "D"}}, "got 'D'; published sets are often off by a unit"),
         ({"dipole": {"key": "moo", "unit": "Debye"}}, "heads: dipole: no frame holds 'moo'"),
         ({"quadrupole": {}}, "no head predicts 'quadrupole'"),
+        (
+            {"polarizability": {"unit": "A^3", "key": "six"}},
+            "six numbers of a symmetric tensor, whose order nobody",
+        ),
+        ({"polarizability": {"unit": "A^3", "key": "six", "order": "xx yy"}}, "expected the order of six"),
+        ({"dipole": {"unit": "e*A", "key": "mu", "order": "x y z"}}, "for symmetric tensors only"),
+        ({"polarizability": {"unit": "A^3", "key": "skew"}}, "expected a symmetric tensor, but"),
+        (
+            {"charges": {"unit": "e", "key": "ones"}},
+            "the charges add up to 3.000 e, those of the model to 0 e",
+        ),
         ({"dipole": {"unit": "Debye", "key": "mu", "depth": 2}}, "heads: dipole: unknown key 'depth'"),
     ],
 )
@@ -167,13 +179,29 @@ def test_what_is_refused(trained, tmp_path, monkeypatch, heads, said):
     assert not (tmp_path / "refused").exists()
 
 
+def test_dipoles_that_mean_something_else_are_told(trained, tmp_path, monkeypatch):
+    folder, test = trained
+    monkeypatch.chdir(tmp_path)
+    for atoms in (frames := molecules(4, 3)):
+        atoms.info["charge"] = 1
+    write("charged.extxyz", frames)
+    data = {"train": "charged.extxyz", "validation": 0.0}
+    given = {**CONFIGURATION, "data": data, "training": {"epochs": 1}}
+    with pytest.raises(BadInput, match="dipole of a structure of charge 1 e depends on the origin"):
+        mlplugins.train(given, "refused")
+    section = {"unit": "e*A", "key": "mu", "origin": "centre of mass"}
+    mlplugins.train({**given, "heads": {"dipole": section}}, "run")
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert any("e times the length of their molecules" in text for text in metrics["warnings"])
+
+
 @pytest.mark.long
 def test_families_without_features_and_files_without_heads(trained, tmp_path, monkeypatch):
     folder, test = trained
     monkeypatch.chdir(folder)
     with pytest.raises(BadInput, match="'kreg' has no features for heads"):
         mlplugins.train({**CONFIGURATION, "model": {"family": "kreg"}, "training": {}}, tmp_path / "refused")
-    with pytest.raises(BadInput, match="dipole=mu: expected the unit of the dipoles"):
+    with pytest.raises(BadInput, match="dipole=mu: expected the unit of the labels 'dipole'"):
         mlplugins.evaluate("run/model.pt", test, keys={"dipole": "mu"})
     plain = {**CONFIGURATION, "heads": {}, "training": {"epochs": 1}}
     mlplugins.train(plain, tmp_path / "plain")

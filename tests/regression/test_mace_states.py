@@ -21,7 +21,6 @@ from mlplugins.workflows.convert import Variant
 from .stored import structures
 
 DATA = Path(__file__).parent / "data"
-INPUTS = ("charge", "spin_multiplicity")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_ase_follows_the_info_of_the_atoms(model, cases):
 @pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (2, "exchange")])
 def test_lammps(model, cases, ranks, mode):
     chosen = cases[::2] if ranks == 1 else cases[8:9]
-    found = lammps.evaluate_all(model, [c[0] for c in chosen], ranks, f"mode {mode}", inputs=INPUTS)
+    found = lammps.evaluate_all(model, [c[0] for c in chosen], ranks, f"mode {mode}", of_model=load(model))
     for case, each in zip(chosen, found, strict=True):
         _close(each.energy, each.forces, case, 1e-9)
 

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from mlplugins.engines.base import Way
 from mlplugins.errors import MlpluginsError
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 
 if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
     from mlplugins.model_file.artifact import Artifact
@@ -33,7 +33,9 @@ def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> lis
             stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
             energies = atoms.get_potential_energies() if model.per_atom else None
             energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-            outcomes.append(Results(energy, forces, stress=stress, energies=energies))
+            more = {name: calculator.get_property(QUANTITIES[name].ase or name, atoms) for name in model.more}
+            found = {"energy": energy, "forces": forces, "stress": stress, "energies": energies}
+            outcomes.append(Results.of({**found, **more}))
         except MlpluginsError as error:
             outcomes.append(error)
     return outcomes

@@ -18,7 +18,8 @@ from ipi.utils.units import unit_to_user
 
 
 def main(source: str, target: str) -> None:
-    """Write `energy_k` (eV), `forces_k` (N, 3) (eV/Å) and `virial_k` (3, 3) (eV) of system k."""
+    """Write `energy_k` (eV), `forces_k` (N, 3) (eV/Å), `virial_k` (3, 3) (eV) and the extras, `extras_KEY_k`
+    (atomic units), of system k."""
     with open(source, encoding="utf-8") as stream:
         simulation = Simulation.load_from_xml(stream)
     arrays = {}
@@ -28,6 +29,9 @@ def main(source: str, target: str) -> None:
             "force", "ev/ang", dstrip(system.forces.f).reshape(-1, 3).copy()
         )
         arrays[f"virial_{index}"] = unit_to_user("energy", "electronvolt", dstrip(system.forces.vir).copy())
+        for key, values in system.forces.extras.items():
+            if key != "raw":
+                arrays[f"extras_{key}_{index}"] = np.asarray(values[0], dtype=float)
     np.savez(target, **arrays)
     sys.stdout.flush()
     os._exit(0)  # i-PI's threads would wait for the next step

@@ -20,7 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
-from mlplugins.engines.ipi.extras import SENT, extras
+from mlplugins.engines.ipi.extras import BORN, SENT, extras
 from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
@@ -105,6 +105,13 @@ class MLDriver(Dummy_driver):
         self.numbers = self.template.numbers
         self.info = self._info()
         self.pbc: NDArray[np.bool_] | None = None
+        self._sent = SENT | {BORN} if options.bec else SENT
+        for artifact in self.artifacts:
+            if options.bec and BORN not in artifact.more:
+                raise BadInput(
+                    f"bec: '{artifact.path.name}' has no dipole whose derivative the Born effective charges "
+                    "are: leave bec out, or train with heads: {dipole: {unit: …}}"
+                )
         self._lists = NeighborCache(float(options.skin))
 
     def _info(self) -> dict[str, Any]:
@@ -169,10 +176,10 @@ class MLDriver(Dummy_driver):
         structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
         first = self.artifacts[0]
         if len(self.artifacts) == 1 and first.n_members == 1 and first.has_uncertainty:
-            results = first.evaluate(structures, lists=self._lists, uncertainty=True, wanted=SENT)
+            results = first.evaluate(structures, lists=self._lists, uncertainty=True, wanted=self._sent)
             committees = [combine([result]) for result in results]
         else:
-            committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=SENT)
+            committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=self._sent)
         if not self.n_calls and (said := copies(sources(self.artifacts), committees[0].members)):
             self.say(f"warning: {said}")
         replies = [self._reply(committee) for committee in committees]

@@ -11,14 +11,18 @@ from metatomic.torch import unit_conversion_factor
 
 from mlplugins.engines.ipi.template import ELECTRONVOLT, FORCE
 from mlplugins.model_file.committee import Committee
-from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.quantities import QUANTITIES, Quantity, Results
 
-SENT = frozenset(name for name, quantity in QUANTITIES.items() if quantity.ipi is not None)
-"""Quantities that are sent where the model predicts them; no others are computed."""
+BORN = "born_effective_charges"
+SENT = frozenset(name for name, quantity in QUANTITIES.items() if quantity.ipi and name != BORN)
+"""Quantities that are sent where the model predicts them; besides, Born charges are computed if asked for."""
 
 
 def in_atomic_units(results: Results) -> dict[str, Any]:
     """Quantities beside energy, forces and stress by their keys: flat lists (tensors row by row), in a.u.
+
+    `BEC`, which i-PI's driven dynamics reads, has 3N rows, one for each coordinate, of three components of
+    the dipole.
 
     >>> in_atomic_units(Results(-1.0, np.zeros((1, 3))))
     {}
@@ -27,9 +31,28 @@ def in_atomic_units(results: Results) -> dict[str, Any]:
     for name, value in (results.more or {}).items():
         quantity = QUANTITIES[name]
         if quantity.ipi is not None:
-            atomic = re.sub(r"\bA\b", "Bohr", quantity.unit).replace("eV", "Hartree")
-            extras[quantity.ipi] = (value * unit_conversion_factor(quantity.unit, atomic)).ravel().tolist()
+            found = value * _atomic_units(quantity)
+            found = found.transpose(0, 2, 1).reshape(-1, 3) if name == BORN else found.ravel()
+            extras[quantity.ipi] = found.tolist()
     return extras
+
+
+def of_atomic_units(name: str, value: Any, n_atoms: int) -> Any:
+    """What `in_atomic_units` made of a quantity, in its own unit and shape again.
+
+    >>> of_atomic_units("dipole", [1.0, 0.0, 0.0], 2).round(6).tolist()
+    [0.529177, 0.0, 0.0]
+    """
+    found = np.asarray(value, dtype=float) / _atomic_units(QUANTITIES[name])
+    if name == BORN:
+        return found.reshape(n_atoms, 3, 3).transpose(0, 2, 1)
+    return found.reshape(QUANTITIES[name].full_shape(n_atoms))
+
+
+def _atomic_units(quantity: Quantity) -> float:
+    """How many atomic units one unit is."""
+    atomic = re.sub(r"\bA\b", "Bohr", quantity.output_unit).replace("eV", "Hartree")
+    return float(unit_conversion_factor(quantity.output_unit, atomic))
 
 
 def extras(committee: Committee, forces: bool) -> str:

@@ -9,7 +9,12 @@ from mlplugins.engines.ipi.program import SKIN
 from mlplugins.errors import BadInput
 from mlplugins.structures import state as states
 
-SWITCHES = {"committee_forces": "true or false", "baseline": "on or off", "non_conservative": "on or off"}
+SWITCHES = {
+    "committee_forces": "true or false",
+    "baseline": "on or off",
+    "non_conservative": "on or off",
+    "bec": "on or off",
+}
 """Options that are on or off, and the words for it."""
 
 
@@ -32,6 +37,8 @@ class Options:
         spin: its spin multiplicity 2S + 1; default: as the template says, else 1.
         non_conservative: forces and virial are those that the model predicts directly (`on`, `off`): for the
             inner steps of multiple time steps.
+        bec: also send the Born effective charges, derivatives of the dipole (`on`, `off`), at the price of
+            three more backward passes and 9N numbers of text each step: for i-PI's driven dynamics.
     """
 
     model: str
@@ -46,6 +53,7 @@ class Options:
     charge: float | None = None
     spin: float | None = None
     non_conservative: bool | str = False
+    bec: bool | str = False
 
 
 def checked(options: Options) -> Options:

@@ -20,7 +20,7 @@ from mlplugins.engines.base import Way
 from mlplugins.engines.ipi.program import driver_file
 from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import MissingDependency, MlpluginsError, RunFailed
-from mlplugins.quantities import Results
+from mlplugins.quantities import QUANTITIES, Results
 
 if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
     from mlplugins.model_file.artifact import Artifact
@@ -68,12 +68,20 @@ def _process(model: Artifact, structures: Sequence[Atoms], socket: bool) -> list
 
 
 def _result(results: Mapping[str, Array], k: int, given: Atoms, rotation: Array) -> Results:
+    from mlplugins.engines.ipi import extras  # needs i-PI
+
     stress = None
     if given.pbc.all():
         upper = np.triu(results[f"virial_{k}"])  # the triangle that i-PI uses
         virial = upper + np.triu(upper, 1).T
         stress = rotation @ (-virial / given.get_volume()) @ rotation.T
-    return Results(float(results[f"energy_{k}"]), results[f"forces_{k}"] @ rotation.T, stress=stress)
+    more = {}
+    for name, quantity in QUANTITIES.items():
+        sent = results.get(f"extras_{quantity.ipi}_{k}")
+        if sent is not None:
+            more[name] = quantity.turned(extras.of_atomic_units(name, sent, len(given)), rotation)
+    found = {"energy": float(results[f"energy_{k}"]), "forces": results[f"forces_{k}"] @ rotation.T}
+    return Results.of({**found, "stress": stress, **more})
 
 
 def _input(model: Artifact, count: int, address: str | None) -> str:
@@ -87,6 +95,7 @@ def _input(model: Artifact, count: int, address: str | None) -> str:
             )
         else:
             parameters = f"model:{model.path},template:{k}.extxyz,device:{model.device}"
+            parameters += ",bec:on" if "born_effective_charges" in model.more else ""
             forces.append(
                 f"<ffdirect name='f{k}' pbc='False'><pes>custom</pes><pes_path>{driver_file()}</pes_path>"
                 f"<parameters>{{{parameters}}}</parameters></ffdirect>"

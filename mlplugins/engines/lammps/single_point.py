@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from mlplugins.engines.lammps.deck import DATA, DECK, deck_head, words
 from mlplugins.engines.lammps.output import read_dump
 from mlplugins.engines.lammps.program import Finished, require, run
 from mlplugins.errors import MlpluginsError
-from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.quantities import QUANTITIES, Quantity, Results
 from mlplugins.structures import state as states
 
 if TYPE_CHECKING:  # torch: `mlplugins doctor` works without
@@ -56,7 +58,7 @@ def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> lis
     """Through `lmp`, `run 0`."""
     keywords = f"device {model.device} mode {way.detail}"
     try:
-        return [*evaluate_all(model.path, structures, way.ranks, keywords, inputs=tuple(model.inputs))]
+        return [*evaluate_all(model.path, structures, way.ranks, keywords, of_model=model)]
     except MlpluginsError as error:
         if len(structures) == 1:
             return [error]
@@ -121,10 +123,12 @@ def evaluate_all(
     keywords: str = "",
     per_atom: bool = False,
     directory: Path | str | None = None,
-    inputs: tuple[str, ...] = (),
+    of_model: Artifact | None = None,
 ) -> list[Results]:
-    """`evaluate` for several structures in one run of `lmp`, which starts slowly; a model that takes `inputs`
-    is given the charge and spin of each."""
+    """`evaluate` for several structures in one run of `lmp`, which starts slowly. Of a model that is loaded:
+    with the charge and spin of each, if it takes them, and with what it predicts of whole systems."""
+    inputs = () if of_model is None else tuple(of_model.inputs)
+    totals = [] if of_model is None else _totals(of_model)
     require(ranks)
     path = Path(model).resolve()
     with _folder(directory) as folder:
@@ -135,21 +139,44 @@ def evaluate_all(
             boxes.append(write_data(folder / f"{k}.{DATA}", atoms, elements))
             own = f"{keywords} {words(states.keywords(atoms.info, inputs))}"
             lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, own, f"{k}.{DATA}")]
-            lines += _static_commands(f"{k}.{DUMP}", per_atom)
+            lines += _static_commands(f"{k}.{DUMP}", per_atom, sum(math.prod(q.shape) for q in totals))
         (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
         tables = run(folder / DECK, ranks).tables
         rows = [read_dump(folder / f"{k}.{DUMP}") for k in range(len(structures))]
-    return [_evaluation(*parts) for parts in zip(structures, boxes, tables, rows)]
+    found = [_evaluation(*parts) for parts in zip(structures, boxes, tables, rows)]
+    return [_with_totals(*parts, totals) for parts in zip(found, boxes, tables)]
 
 
-def _static_commands(dump: str, per_atom: bool) -> list[str]:
+def _totals(model: Artifact) -> list[Quantity]:
+    """What `compute pair` shows of a model: of several the deviation."""
+    if model.n_members > 1 or model.family is None:
+        return []
+    found = [QUANTITIES[name] for name in model.more]
+    return [q for q in found if q.per == "system" and q.derivative is None]
+
+
+def _with_totals(results: Results, box: Box, table: dict[str, Array], totals: Sequence[Quantity]) -> Results:
+    """The results and the values of `compute pair`, in the frame of the structure."""
+    more, column = {}, 0
+    for quantity in totals:
+        size = math.prod(quantity.shape)
+        values = [table[f"c_totals[{column + k + 1}]"][-1] for k in range(size)]
+        more[quantity.name] = quantity.turned(np.reshape(values, quantity.shape), box.rotation)
+        column += size
+    return replace(results, more=more or None)
+
+
+def _static_commands(dump: str, per_atom: bool, n_totals: int) -> list[str]:
     columns = f"id {' '.join(QUANTITIES['forces'].lammps)}"
     commands = [
         f"neigh_modify one {NEIGHBORS} page {10 * NEIGHBORS}",
         "compute p all pressure NULL virial",
-        "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]",
+        "thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]"
+        + "".join(f" c_totals[{k}]" for k in range(1, n_totals + 1)),
         "thermo_modify format float %.17g",
     ]
+    if n_totals:
+        commands.insert(2, "compute totals all pair mlplugins")
     if per_atom:
         columns += " c_energies" + "".join(f" c_virials[{k}]" for k in range(1, 7))
         commands += ["compute energies all pe/atom", "compute virials all stress/atom NULL"]
