@@ -91,7 +91,8 @@ def state_inputs(specs: Mapping[str, Any], fixed: Mapping[str, float]) -> dict[s
             )
         if INPUTS[name] == SPIN and not is_multiplicity(value):
             raise BadInput(
-                f"MACE: {name} {value:g}: expected the multiplicity 2S + 1, a whole number from 1 on"
+                f"MACE: {name} {value:g}: expected the multiplicity 2S + 1, a whole number from 1 (singlet) "
+                "on, as mace-torch's own models count it; one that was trained with 2S is not known as such"
             )
     other = [name for name in specs if name not in INPUTS]
     if other:

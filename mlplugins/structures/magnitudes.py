@@ -40,8 +40,6 @@ RANGES = {"covalent": (8.0, 600.0), "non-metals": (2.0, 300.0), "any": (0.4, 150
 """Stiffness (eV/Å²) of bonds of non-metals, one of them of the first row (23 to 150 in molecules), of other
 non-metals (Si 6, P–S 23), of all others (salts 2 to 4, Cu 2, Ni 4), and of soft metals (Li 1)."""
 
-POLAR = 0.5
-"""Dipole over the length of a molecule, e, which water (0.25) and HF (0.4) do not reach, but LiF (0.8)."""
 
 PER_ATOM = 0.3
 """Exponent of the energy's growth with the number of atoms below which it is one per atom."""
@@ -60,30 +58,8 @@ def total_energy(number: int) -> float:
 
 def check(structures: Sequence[Structure]) -> list[str]:
     """Warnings about magnitudes that eV and eV/Å do not have."""
-    notes = [_total_energies(structures), _stiffness(structures), _growth(structures), _dipoles(structures)]
+    notes = [_total_energies(structures), _stiffness(structures), _growth(structures)]
     return [note for note in notes if note]
-
-
-def _dipoles(structures: Sequence[Structure]) -> str | None:
-    """Dipoles that would take much charge at the ends of their molecules."""
-    found = [
-        float(np.linalg.norm(s.more["dipole"]) / np.ptp(s.positions @ _axis(s), axis=0))
-        for s in structures
-        if "dipole" in s.more and len(s) > 1 and not s.pbc.any()
-    ]
-    if not found or np.median(found) < POLAR:
-        return None
-    return (
-        f"the dipoles are {np.median(found):.2g} e times the length of their molecules (median of "
-        f"{len(found)} frames), which only ionic ones have: are the labels in Debye (0.208 e·Å) or e·bohr "
-        "(0.529 e·Å)? Then give that unit: heads: {dipole: {unit: Debye}}"
-    )
-
-
-def _axis(s: Structure) -> NDArray[np.float64]:
-    """The direction in which a molecule is longest."""
-    axes: NDArray[np.float64] = np.linalg.svd(s.positions - s.positions.mean(axis=0))[2]
-    return axes[0]
 
 
 def _total_energies(structures: Sequence[Structure]) -> str | None:

@@ -136,7 +136,9 @@ def outside(state: ElectronicState, known: Mapping[str, tuple[float, float]]) ->
     for name, (low, high) in known.items():
         value = getattr(state, name)
         if name == SPIN and not is_multiplicity(value):
-            return f"its spin is {value:g}: expected the multiplicity 2S + 1, a whole number from 1 on"
+            return (
+                f"its spin is {value:g}: expected the multiplicity 2S + 1, a whole number from 1 (singlet) on"
+            )
         if not low <= value <= high or (math.isfinite(low) and value != round(value)):
             words = name.replace("_", " ")
             return f"its {words} is {value:g}, and the model knows whole numbers from {low:g} to {high:g}"

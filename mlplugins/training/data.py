@@ -19,7 +19,7 @@ from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.models.composition import Composition
 from mlplugins.quantities import QUANTITIES, Quantity
-from mlplugins.structures import batch, consistency, dataset, labels, magnitudes, validation
+from mlplugins.structures import batch, consistency, dataset, dipoles, labels, magnitudes, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training import subtraction
@@ -136,7 +136,7 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
         warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
         warnings += consistency.check(train, keys)
     if label is None:
-        warnings += magnitudes.check(train)
+        warnings += [*magnitudes.check(train), *dipoles.check(train, keys)]
     if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
         warnings.append("the stress is not learned from: data.prior has none to subtract")
     return Split(train, held_out, test, elements, warnings)

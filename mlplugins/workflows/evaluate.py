@@ -16,7 +16,7 @@ from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.observer import SILENT, Observer
 from mlplugins.quantities import Results
-from mlplugins.structures import labelled, labels
+from mlplugins.structures import dipoles, labelled, labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.explanation import explain
 from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
@@ -82,7 +82,9 @@ def evaluate(
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
     unseen = labels.unseen_states(structures, loaded.inputs)
-    for note in [*labels.notes(structures, names), *unseen, *explain(structures, predicted, OFFSET_EV)]:
+    dipole = [*dipoles.check(structures, names), dipoles.of_charged(structures)]
+    found = [*labels.notes(structures, names), *unseen, *dipole, *explain(structures, predicted, OFFSET_EV)]
+    for note in filter(None, found):
         observer.note(note)
     if plot is not None:
         _plot(structures, predicted, Path(plot), loaded.path.name)
