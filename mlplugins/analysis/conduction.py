@@ -33,6 +33,10 @@ FLUX_UNITS: Mapping[str, float] = {
     "ase": ASE_TIME_PER_FS,
 }
 """J in eV Å/fs per J in the unit: LAMMPS' metal (eV Å/ps), its real (kcal/mol Å/fs), ASE's."""
+FS_PER_STEP = {"metal": FS_PER_PS, "real": 1.0}
+"""Of LAMMPS' time steps."""
+KNOWN_W_MK = (1e-3, 1e4)
+"""Thermal conductivities of anything, from gases (0.005) to diamond (3000)."""
 AXES = "xyz"
 CORRELATIONS = 50.0
 """Correlation times that a run has to have."""
@@ -130,6 +134,8 @@ def conduction(paths: Sequence[Path | str], settings: Settings) -> Conduction:
         raise BadInput("expected one file with a heat flux or more, got none")
     _check(settings)
     series = [heat_series.read(Path(path), settings.columns) for path in paths]
+    for each in series:
+        _require_units(each, settings)
     interval = _interval(series, settings)
     temperature = _common(series, "Temp", settings.temperature_k, "temperature", 0.05)
     volume = _common(series, "Volume", settings.volume_a3, "volume", 0.01)
@@ -183,6 +189,24 @@ def _check(settings: Settings) -> None:
         raise BadInput(
             f"expected discard_ps ≥ 0 and three columns for each further flux, got {settings.discard_ps} and "
             f"{len(settings.others)}"
+        )
+
+
+def _require_units(series: Series, settings: Settings) -> None:
+    """Refuse units and a time step that the log of the run contradicts."""
+    if series.units is not None and series.units != settings.units:
+        expected = f"--units {series.units}" if series.units in FLUX_UNITS else "a run in metal or real units"
+        raise BadInput(
+            f"{series.path}: the log says units {series.units}, and J is taken in those of "
+            f"'{settings.units}': expected {expected}"
+        )
+    if series.units not in FS_PER_STEP or series.time_step is None or settings.timestep_fs is None:
+        return
+    step = series.time_step * FS_PER_STEP[series.units]
+    if abs(settings.timestep_fs / step - 1) > 1e-6:
+        raise BadInput(
+            f"{series.path}: the log says a time step of {step:g} fs, and --timestep is "
+            f"{settings.timestep_fs:g} fs: correct it"
         )
 
 
@@ -293,7 +317,7 @@ def _assumptions(
 
 
 def _doubts(result: Conduction, currents: Sequence[Floats], n: int) -> list[str]:
-    texts = []
+    texts = _absurd(result)
     kept = float(result.correlation[1])
     if kept < green_kubo.LEAST_KEPT:
         texts.append(
@@ -317,6 +341,18 @@ def _doubts(result: Conduction, currents: Sequence[Floats], n: int) -> list[str]
                 f"{result.kappa.value:.3g} [{result.kappa.low:.3g}, {result.kappa.high:.3g}], do not overlap"
             )
     return texts
+
+
+def _absurd(result: Conduction) -> list[str]:
+    """A warning about a κ that nothing has."""
+    low, high = KNOWN_W_MK
+    kappa = result.kappa.value
+    if low < kappa < high:
+        return []
+    guess = "is J in other units (--units), or the time between samples wrong?"
+    if low < kappa * result.volume_a3**2 < high:
+        guess = "J seems to be divided by the volume: expected J times V, as the computes give it"
+    return [f"κ = {kappa:.2g} W/(m K), and anything known has 0.005 (gases) to 3000 (diamond): {guess}"]
 
 
 def named_runs(result: Conduction) -> list[tuple[str, Value]]:

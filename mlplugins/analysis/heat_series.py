@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from mlplugins.errors import BadInput, nearest
 
 Floats = NDArray[np.float64]
+OF_RUN = re.compile(r"\s*(Unit style|Time step)\s+:\s+([\w.+-]+)\s*$")
+"""What LAMMPS prints at the start of every run."""
 SHORTEST = 200
 """Samples below which no spectrum can be told."""
 
@@ -27,6 +29,8 @@ class Series:
         table: (samples, columns).
         step: MD steps between samples; None: not in the file.
         fluxes: names of the columns that are J_x, J_y, J_z.
+        units: of the run, as a LAMMPS log says; None: not in the file.
+        time_step: of the run, in these units, likewise.
     """
 
     path: Path
@@ -34,6 +38,8 @@ class Series:
     table: Floats
     step: int | None
     fluxes: tuple[str, ...] = ()
+    units: str | None = None
+    time_step: float | None = None
 
     def values(self, names: Sequence[str]) -> Floats:
         """Columns (samples, names).
@@ -111,12 +117,15 @@ def _numpy(path: Path) -> Series:
 def _text(path: Path) -> Series:
     """Tables: a head of names, then rows of as many numbers; of a log the longest one with a vector."""
     tables: list[tuple[tuple[str, ...], list[list[float]]]] = []
+    said: dict[str, str] = {}
     head: tuple[str, ...] = ()
     words_before: tuple[str, ...] = ()  # a head if a row of as many numbers follows
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("WARNING"):  # LAMMPS', between rows
                 continue
+            if match := OF_RUN.match(line):
+                said[match[1]] = match[2]
             words = line.replace(",", " ").lstrip("# ").split()
             try:
                 row = [float(word) for word in words]
@@ -137,7 +146,15 @@ def _text(path: Path) -> Series:
         )
     columns, rows = max(tables, key=lambda table: len(table[1]))
     table = np.array(rows)
-    return Series(path, columns, table, _interval(path, columns, table))
+    step = said.get("Time step")
+    return Series(
+        path,
+        columns,
+        table,
+        _interval(path, columns, table),
+        units=said.get("Unit style"),
+        time_step=None if step is None else float(step),
+    )
 
 
 def _interval(path: Path, columns: Sequence[str], table: Floats) -> int | None:

@@ -97,8 +97,8 @@ def _require_origin(configuration: RunConfiguration, frames: Iterable[Structure]
         charge = states.of(frame.states, frame.origin).charge
         if frame.get("dipole") is not None and charge != 0.0:
             raise BadInput(
-                f"{frame.origin}: the dipole of a structure of charge {charge:g} e depends on the origin, but "
-                "the model's does not: take charge × reference point off the labels, and say heads: "
+                f"{frame.origin}: the dipole of a structure of charge {charge:g} e depends on the origin, "
+                "but the model's does not: take charge × reference point off the labels, and say heads: "
                 "{dipole: {origin: centre of mass}} (in words, for those who use the model)"
             )
 

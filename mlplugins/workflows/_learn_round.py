@@ -31,6 +31,9 @@ ASIDE_OF_START = 2
 LEFT_OUT = 5
 """A member of a committee leaves out every fifth frame, another fifth than the next one."""
 VALIDATION = 0.2
+CHECKED = "start_checked.json"
+SAME_ENERGY, SAME_FORCES = 0.01, 0.1
+"""Differences (eV per atom, RMS in eV/Å) of labels of one level of theory, with other cutoffs and grids."""
 POOL = 4
 """Frames of the largest expected errors, per frame to choose, among which the diverse ones are chosen."""
 
@@ -108,6 +111,35 @@ def import_labels(loop: Loop, start: Sequence[Atoms]) -> None:
             labelled = structure.to_atoms()
             labelled.info |= {"label_hash": name, "label_code": "start.frames", "label_cpu_s": 0.0}
             store.put(name, labelled)
+
+
+def require_same_level(loop: Loop, start: Sequence[Atoms]) -> None:
+    """Label one of the start frames again: all labels of a loop are of one level of theory.
+
+    Raises:
+        BadInput: the labels of the frame differ from those of the code.
+    """
+    done = loop.folder / CHECKED
+    if done.exists():
+        return
+    frame = min(start, key=len)
+    found = label([frame], loop.config.labels, store=loop.folder / "labels_checked")
+    if not found.frames:
+        loop.observer.note(
+            "'start.labelled': that the labels are of the code of 'labels' could not be checked"
+        )
+        return
+    given, again = (dataset.from_atoms(a, origin="start frame") for a in (frame, found.frames[0]))
+    apart = abs(float(given.energy) - float(again.energy)) / len(frame)  # type: ignore[arg-type]
+    off = float(np.sqrt(np.mean(np.subtract(given.forces, again.forces) ** 2)))  # type: ignore[arg-type]
+    if apart > SAME_ENERGY or off > SAME_FORCES:
+        raise BadInput(
+            f"'start.labelled': of the frame with {len(frame)} atoms the labels and those of "
+            f"'labels: {{kind: {loop.config.labels['kind']}}}' differ by {apart:.3g} eV/atom and "
+            f"{off:.3g} eV/Å (RMS): expected one level of theory (within {SAME_ENERGY:g} and "
+            f"{SAME_FORCES:g}); give the settings with which the start was labelled, or leave 'labelled' out"
+        )
+    files.write_json(done, {"eV_per_atom": apart, "eV_per_A": off})
 
 
 @dataclass(frozen=True)

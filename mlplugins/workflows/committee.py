@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mlplugins.training.fit import TrainingObserver
     from mlplugins.training.run import Trained
 
+SAME_ZERO = 20.0
+"""eV per atom; baselines from isolated atoms and from a fit differ by cohesive energies, at most 10 eV."""
+
 
 def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> dict[str, Any]:
     """Write the committee of several models: their mean, whose uncertainty is their spread, in one file.
@@ -70,6 +73,7 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         found.append(one)
         portable = portable or plain
     _require_different(paths, found)
+    _require_one_zero(paths, found)
     potential, card = _joined(paths, found)
     save(potential, output, card, dtype, portable)
     return {
@@ -158,6 +162,19 @@ def _require_alike(first: Read, other: Read) -> None:
                 f"committee: {other[0]} has other {what} than {first[0]}: expected {_words(expected)}, got "
                 f"{_words(got)}; {remedy[what]}"
             )
+
+
+def _require_one_zero(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:
+    """Members of other levels of theory have energies of other atoms."""
+    baselines = np.array([one.baseline for one in found])
+    apart = np.ptp(baselines, axis=0)
+    if apart.max() > SAME_ZERO:
+        k = int(apart.argmax())
+        said = ", ".join(f"{path} {row[k]:.6g}" for path, row in zip(paths, baselines))
+        raise BadInput(
+            f"committee: the energies of {found[0].elements[k]} differ by {apart[k]:.4g} eV ({said}): "
+            "expected models of one level of theory, whose energies have one zero"
+        )
 
 
 def _state(read: Checkpoint) -> dict[str, Any]:

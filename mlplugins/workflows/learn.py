@@ -94,6 +94,7 @@ def learn(
         keep(settings, folder)
         if settings.start.labelled:
             rounds.import_labels(loop, start)
+            rounds.require_same_level(loop, start)
         done: list[dict[str, Any]] = []
         try:
             return _until_enough(loop, start, test, done)

@@ -49,6 +49,23 @@ def test_intervals_hold_the_truth():
         assert abs(np.mean(scores)) < 0.75
 
 
+def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux):
+    """LAMMPS' own example divides J by the volume; its logs say `Unit style` and `Time step`."""
+    rows = "\n".join(f"{k} " + " ".join(map(repr, row)) for k, row in enumerate(flux[:4000, :3].tolist()))
+    head = "Setting up Verlet run ...\n  Unit style    : {}\n  Current step  : 0\n  Time step     : {}\n"
+    log = tmp_path / "log.lammps"
+    log.write_text(head.format("metal", 0.002) + "   Step c_J[1] c_J[2] c_J[3]\n" + rows + "\n")
+    assert not [w for w in thermal([log], Settings(timestep_fs=2.0, **STATE)).warnings if "known has" in w]
+    with pytest.raises(BadInput, match="log says a time step of 2 fs, and --timestep is 1 fs"):
+        thermal([log], Settings(timestep_fs=1.0, **STATE))
+    log.write_text(log.read_text().replace("metal", "real"))
+    with pytest.raises(BadInput, match=r"log says units real, .* expected --units real"):
+        thermal([log], Settings(timestep_fs=2.0, **STATE))
+    np.save(tmp_path / "j.npy", flux[:4000, :3] / STATE["volume_a3"])
+    found = thermal([tmp_path / "j.npy"], Settings(interval_fs=2.0, **STATE))
+    assert any("J seems to be divided by the volume" in text for text in found.warnings)
+
+
 def test_what_particles_carry_is_projected_out():
     """J + 30 M has the S(0) of J when M, in other units, is known; without it 900 times as much and more."""
     generator = np.random.default_rng(2)

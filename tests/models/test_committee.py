@@ -127,8 +127,10 @@ def test_a_committee_in_another_precision_and_with_fewer_elements(together, tmp_
 def test_what_is_no_committee_is_refused(members, together, tmp_path):
     other = write_member(tmp_path / "other.pt", 3, elements=("Li", "P"))
     single = write_member(tmp_path / "single.pt", 3, dtype="float32")
+    electrons = write_member(tmp_path / "all_electron.pt", 3, baseline=(-203.0, -10830.0))
     output = tmp_path / "model.pt"
     for models, text in (
+        ([members[0], electrons], r"energies of S differ by 1.083e\+04 eV .*one level of theory"),
         (members[:1], "expected two models or more, got 1"),
         ([members[0], other], "other elements than .* expected Li S, got Li P"),
         ([members[0], single], "other precision than .* expected float64, got float32"),

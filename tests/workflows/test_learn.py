@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mlplugins import MLCalculator
@@ -235,6 +236,29 @@ def test_too_few_frames_are_refused(tmp_path):
     wrong = {**content, "labels": {"kind": "emt", "max_force": 1e-3}}
     with warm.starts(), pytest.raises(RunFailed, match="0 labelled frames .* 6 failed, e.g. a force of"):
         learn(wrong, tmp_path / "loop")
+
+
+def test_labels_of_another_level_of_theory_are_refused(tmp_path):
+    """Start frames that have energies 0.2 eV/atom apart from those of the code, then its own."""
+    config = _config(tmp_path)
+    config["start"]["labelled"] = True
+    loop = rounds.Loop(load(config), tmp_path)
+    frames = read(config["start"]["frames"], ":")
+    for shift in (0.2, 0.0):
+        labelled = []
+        for atoms in frames:
+            copy = atoms.copy()
+            copy.calc = EMT()
+            energy, forces = copy.get_potential_energy() + shift * len(copy), copy.get_forces()
+            copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
+            labelled.append(copy)
+        if shift:
+            text = r"{kind: emt}' differ by 0.2 eV/atom and .* one level of theory"
+            with warm.starts(), pytest.raises(BadInput, match=text):
+                rounds.require_same_level(loop, labelled)
+        else:
+            rounds.require_same_level(loop, labelled)
+            assert (tmp_path / rounds.CHECKED).exists()
 
 
 @pytest.mark.long
