@@ -81,16 +81,22 @@ def evaluate(
     predicted = _predict(loaded, structures, observer, predictions is not None)
     result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
     result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
-    unseen = labels.unseen_states(structures, loaded.inputs)
-    dipole = [*dipoles.check(structures, names), dipoles.of_charged(structures)]
-    found = [*labels.notes(structures, names), *unseen, *dipole, *explain(structures, predicted, OFFSET_EV)]
-    for note in filter(None, found):
+    for note in _notes(structures, names, predicted, loaded):
         observer.note(note)
     if plot is not None:
         _plot(structures, predicted, Path(plot), loaded.path.name)
     if predictions is not None:
         _write(structures, predicted, Path(predictions))
     return result
+
+
+def _notes(
+    structures: Sequence[Structure], names: Keys, predicted: Sequence[Results], loaded: Artifact
+) -> list[str]:
+    """What is odd about the data."""
+    found = [*labels.notes(structures, names), *labels.unseen_states(structures, loaded.inputs)]
+    found += [*dipoles.check(structures, names), dipoles.of_charged(structures)]
+    return [note for note in [*found, *explain(structures, predicted, OFFSET_EV)] if note]
 
 
 def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, name: str) -> None:
