@@ -65,13 +65,8 @@ def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
 
     tuned, forgetting = metrics["finetune"], metrics["forgetting"]
     report = tuned["references"]
-    console.print(
-        f"energy references (rank {report['rank']} for {report['n_elements']} elements; labels − base, RMS "
-        f"{report['rms_before_meV_per_atom']:.1f} → {report['rms_after_meV_per_atom']:.1f} meV/atom)",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(_references(report))
+    if "rank" in report:  # the frames have energies
+        _print_references(console, report)
     rows = {}
     for name in ("train", "validation", "test"):
         if name in tuned["base_errors"]:
@@ -87,6 +82,16 @@ def _print(console: Console, metrics: dict[str, Any], directory: Path) -> None:
         soft_wrap=True,
     )
     console.print(_display.summary(metrics, directory), highlight=False, soft_wrap=True)
+
+
+def _print_references(console: Console, report: dict[str, Any]) -> None:
+    console.print(
+        f"energy references (rank {report['rank']} for {report['n_elements']} elements; labels − base, RMS "
+        f"{report['rms_before_meV_per_atom']:.1f} → {report['rms_after_meV_per_atom']:.1f} meV/atom)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(_references(report))
 
 
 def _references(report: dict[str, Any]) -> Table:

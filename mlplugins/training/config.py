@@ -291,6 +291,16 @@ class RunConfiguration(Section):
         return replace(keys, named=keys.named | {*names}, units=units, orders=orders, **names)
 
     @property
+    def settings_of_heads(self) -> dict[str, dict[str, Any]]:
+        """Hyper-parameters of the heads, by the name of the quantity."""
+        found = {}
+        for name, section in self.heads.items():
+            values = section.model_extra or {}
+            own = config.hyperparameters(heads.settings(name, values), values, f"heads.{name}")
+            found[name] = asdict(own)
+        return found
+
+    @property
     def added(self) -> list[Term]:
         """The terms of `add`."""
         return self.add.terms if self.add else []
@@ -363,12 +373,8 @@ class Configuration(RunConfiguration):
         if self.heads:
             if "heads" not in {field.name for field in fields(own)}:
                 raise BadInput(f"heads: '{family}' has no features for heads: choose nequip or mace")
-            given["heads"] = {name: self._of_head(name) for name in self.heads}
+            given["heads"] = self.settings_of_heads
         return hyperparameters(family, given, "model")
-
-    def _of_head(self, name: str) -> dict[str, Any]:
-        values = self.heads[name].model_extra or {}
-        return asdict(config.hyperparameters(heads.settings(name, values), values, f"heads.{name}"))
 
     @property
     def solver(self) -> str | None:

@@ -21,7 +21,7 @@ from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_w
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
-from mlplugins.training import data, forgetting, references, results
+from mlplugins.training import data, forgetting, new_heads, references, results
 from mlplugins.training.asked import require_learnable, require_states
 from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
@@ -75,6 +75,8 @@ def finetune(
         RunFailed: training diverged, or a file could not be written.
     """
     inputs = _inputs(configuration, read)
+    new_heads.require_possible(configuration, inputs.parts.train)
+    inputs = replace(inputs, base=new_heads.added(inputs.base, configuration, inputs.parts.train))
     fitted = _references(configuration, inputs)
     sets = _sets(configuration, inputs, fitted)
     task = FinetuneTask(configuration, inputs.base, sets, inputs.replay)
@@ -98,8 +100,9 @@ def finetune(
         f"strategy {configuration.finetune.strategy}: {trainable} of {total} parameters are trained, on "
         f"{len(made.train)} frames"
     )
-    parts = Parts(made.potential, made.train, made.validation, configuration.training, configuration.seed)
-    outcome = fit(parts, store, observer)
+    given = made.potential, made.train, made.validation, configuration.training, configuration.seed
+    sizes = data.statistics(made.train, len(task.sets.elements)).labels
+    outcome = fit(Parts(*given, sizes), store, observer)
     potential = made.finish(made.potential.state_dict())
     record = settled(record, potential, store, observer)
     trained = finished(record, directory, potential, outcome)

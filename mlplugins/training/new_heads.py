@@ -1,0 +1,95 @@
+"""Heads on a model that exists: its trunk as it is, heads fresh or continued."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from mlplugins import models
+from mlplugins.checkpoints.native import Checkpoint
+from mlplugins.errors import BadInput
+from mlplugins.models.base import TrainingStatistics
+from mlplugins.quantities import QUANTITIES
+from mlplugins.structures.dataset import Structure
+from mlplugins.training import data
+from mlplugins.training.config import hyperparameters
+from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration
+
+Settings = dict[str, Any]
+
+
+def require_possible(configuration: FinetuneConfiguration, train: Sequence[Structure]) -> None:
+    """Refuse strategies that do not train heads, or that would spoil energies that no frame has.
+
+    Raises:
+        BadInput: naming the strategy.
+    """
+    strategy = configuration.strategy
+    if configuration.heads and strategy in (*OWN_MODEL, "lora"):
+        raise BadInput(
+            f"finetune: strategy '{strategy}' trains no heads: choose 'heads' (the trunk stays), 'freeze:N', "
+            "'full' or 'replay'"
+        )
+    if strategy != "heads" and all(s.energy is None for s in train):
+        raise BadInput(
+            f"finetune: strategy '{strategy}' changes the trunk, and with it the energies of the base, of "
+            "which no training frame has one: choose 'heads'"
+        )
+
+
+def added(base: Checkpoint, configuration: FinetuneConfiguration, train: Sequence[Structure]) -> Checkpoint:
+    """The base with the heads of the configuration, those that it has continued; fresh ones have the size of
+    their labels.
+
+    Raises:
+        BadInput: a family without features for heads, or a head of the base with other hyper-parameters.
+    """
+    asked = configuration.settings_of_heads
+    if not asked:
+        return base
+    settings, new = _merged(base, asked)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(configuration.seed)
+        elements = base.composition.elements
+        parameters = hyperparameters(base.family, settings, "base")
+        potential = models.family(base.family).Model(elements, parameters)
+    state = base.potential.state_dict()
+    missing, unexpected = potential.load_state_dict(state, strict=False)
+    foreign = [name for name in missing if ".heads." not in f".{name}"]
+    if foreign or unexpected:
+        raise BadInput(f"heads: the base has other weights than its family ({[*foreign, *unexpected][0]})")
+    graphs = data.graphs(train, base.composition, potential.cutoff, torch.float64)
+    sizes = {name: data.label_sizes(graphs, QUANTITIES[name], len(elements)) for name in new}
+    labels = {name: found for name, found in sizes.items() if found}
+    potential.initialise_heads(TrainingStatistics(1.0, 1.0, labels))
+    dtype = next(iter(base.potential.parameters())).dtype
+    details = {**base.details, "hyperparameters": settings}
+    return replace(base, potential=potential.to(dtype).eval(), details=details)
+
+
+def _merged(base: Checkpoint, asked: Mapping[str, Settings]) -> tuple[Settings, list[str]]:
+    """Hyper-parameters of the base with the heads, and which of these are new."""
+    settings: Settings = copy.deepcopy(base.hyperparameters)
+    terms = settings.get("terms") or [settings]
+    names = [term.get("family", base.family) for term in terms]
+    able = [
+        k
+        for k, name in enumerate(names)
+        if "heads" in {field.name for field in fields(models.family(name).Hyperparameters)}
+    ]
+    if not able:
+        raise BadInput(f"heads: '{base.family}' has no features for heads: choose a base of nequip or mace")
+    term = terms[able[0]]
+    old = dict(term.get("heads") or {})
+    for name, values in asked.items():
+        if name in old and {**values, **old[name]} != values:
+            raise BadInput(
+                f"heads: the base has a head '{name}' with {old[name]}, expected the same, got {values}: "
+                "give those, or choose another base"
+            )
+    term["heads"] = {**old, **asked}
+    return settings, [name for name in asked if name not in old]
