@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mlplugins.dynamics.start import read_structure
 from mlplugins.engines import lammps
+from mlplugins.errors import RunFailed
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.units import FS_PER_PS
@@ -38,7 +39,9 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{Path(self.inner).stem}, every {self.every}" if self.inner else f"plain × {self.every}"
+        if not self.inner:
+            return f"plain, {self.every} times the step"
+        return f"{Path(self.inner).stem}, every {self.every}"
 
 
 def main() -> None:
@@ -62,10 +65,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlplugins-mts-") as folder:
         decks = Decks(Path(folder), model, args.timestep)
         decks.equilibrate(atoms, args.temperature)
-        energies = [decks.energies(variant, args.ps) for variant in variants]
-        require_equal_start(energies)
-        times = decks.times(variants, args.repeats)
-    report(variants, energies, times, len(atoms), args.timestep)
+        tables = {}
+        for variant in variants:
+            try:
+                tables[variant] = decks.energies(variant, args.ps)
+            except RunFailed as error:  # lost atoms
+                print(f"  {variant.name}: {str(error)[-50:]}")
+        require_equal_start(list(tables.values()))
+        times = decks.times(list(tables), args.repeats)
+    report(tables, times, len(atoms), args.timestep)
 
 
 def describe_forces(model: Artifact, student: str | None, atoms) -> None:
@@ -149,13 +157,13 @@ def require_equal_start(tables: list[dict[str, NDArray[np.float64]]]) -> None:
             raise SystemExit(f"the runs do not start alike: {column} {first}")
 
 
-def report(variants, tables, times, n_atoms: int, timestep: float) -> None:
+def report(tables, times, n_atoms: int, timestep: float) -> None:
     """One row for each variant, as markdown."""
     plain = np.median(times[0])
     head = "run | outer step, fs | drift, eV/atom/ps | spread, meV/atom | CPU-s per ps | ns/day | × plain"
     print(f"\n| {head} |")
     print("|---|---|---|---|---|---|---|")
-    for variant, table, seconds in zip(variants, tables, times):
+    for (variant, table), seconds in zip(tables.items(), times):
         outer = timestep * variant.every
         t, energy = table["Step"] * outer / FS_PER_PS, table["TotEng"] / n_atoms
         finite = np.isfinite(energy).all()

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from ase.io import read
 
+from mlplugins.engines.lammps import read_log
+
 from . import warm
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,29 @@ def test_ipi_input(examples):
     rows = np.loadtxt(examples / "ipi.out")
     assert rows.shape[0] == 11
     assert np.ptp(rows[:, 2]) < 0.05  # conserved quantity, eV, over 100 fs
+
+
+def test_multiple_time_steps(examples):
+    """In LAMMPS and i-PI: the energy of the model is conserved, while its direct forces move the atoms."""
+    _shorten(examples / "11_mts.yaml", epochs=4, num_features=8)
+    _run("mlplugins train 11_mts.yaml -o mts", examples)
+    _run("lmp -in 11_mts.in -log mts.log", examples)
+    [table] = read_log(examples / "mts.log")
+    assert list(table["Step"]) == [0, 5, 10, 15, 20, 25]
+    np.testing.assert_allclose(table["Time"], 0.008 * table["Step"], rtol=0, atol=1e-9)
+    assert re.findall(r"(\d+) evaluations", (examples / "mts.log").read_text()) == ["26", "101"]
+    text, names = (examples / "11_mts.xml").read_text(), ("mts_whole", "mts_inner")
+    for name in names:
+        assert text.count(f"<address> {name} </address>") == 1
+        text = text.replace(f"<address> {name} <", f"<address> {name}{os.getpid()} <")
+    (examples / "11_mts.xml").write_text(text)
+    driver = "mlplugins ipi-driver mts/model.pt li6ps5cl_init.xyz --unix"
+    whole, inner = (f"{driver} {name}{os.getpid()}" for name in names)
+    _run(f"i-pi 11_mts.xml & {inner} --non-conservative on & {whole}; wait", examples)
+    rows = np.loadtxt(examples / "mts.out")
+    np.testing.assert_allclose(rows[:, 1], 40.0 * np.arange(6), rtol=0, atol=1e-9)  # fs
+    for energies in (table["TotEng"], rows[:, 2]):
+        assert np.ptp(energies) < 0.1, energies  # eV, of 52 atoms
 
 
 def test_simulate_then_conductivity(examples):

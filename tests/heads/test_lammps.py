@@ -111,23 +111,25 @@ def three_copies(model, second=""):
     ]
 
 
-def one_style(model, inner="direct"):
+def one_style(model):
     return [
-        f"pair_style mlplugins {model} inner {inner}",
+        f"pair_style mlplugins {model} inner direct",
         "pair_coeff * * Ar Kr",
         "compute mu all pair mlplugins",
+        "compute j all mlplugins/heat/flux",
         "run_style respa 2 4 inner 1 1.0 2.0 outer 2",
     ]
 
 
 N_OUTER, N_INNER = 6, 4
+COLUMNS = "step pe etotal pxx pxy c_atoms[*] c_mu[1]"
 REPORT = [
     "velocity all create 300 7 loop geom",
     "fix 1 all nve",
     "compute e all pe/atom",
     "compute s all stress/atom NULL",
     "compute atoms all reduce sum c_e c_s[1] c_s[4]",
-    "thermo_style custom step pe etotal pxx pxy c_atoms[*] c_mu[1]",
+    f"thermo_style custom {COLUMNS}",
     "thermo_modify format float %.15g",
     "thermo 1",
     "neighbor 0.15 bin",  # so that lists are built within the run
@@ -143,17 +145,16 @@ def test_multiple_time_steps(tmp_path, model, mode):
     and dipoles of the whole model, near a run of short steps."""
     atoms, ranks = mixed(), MODES[mode]
     head = deck(tmp_path, model, atoms, f"mode {mode}")
-    styles = {
-        "shared": three_copies(model),
-        "apart": three_copies(model, "uncertainty_threshold 9"),
-        "one": one_style(model),
-    }
     outer = [*REPORT, "timestep 0.004", f"run {N_OUTER}"]
+    flux = [f"thermo_style custom {COLUMNS} c_j[1] c_j[4]", "thermo_modify format float %.15g"]
     whole = ["run_style verlet", "run 0"]  # the same positions
     lines = []
-    for style in styles.values():
-        lines += ["clear", *head[:-2], *(add_mode(line, mode) for line in style), *outer]
-    lines += whole
+    for style, end in (
+        (three_copies(model), outer),
+        (three_copies(model, "uncertainty_threshold 9"), outer),
+        (one_style(model), [*outer[:-1], *flux, outer[-1], *whole]),
+    ):
+        lines += ["clear", *head[:-2], *(add_mode(line, mode) for line in style), *end]
     if mode == "fold":
         short = ["timestep 0.001", f"thermo {N_INNER}", f"run {N_OUTER * N_INNER}"]
         lines += ["clear", *head, "compute mu all pair mlplugins", *REPORT, *short]
@@ -161,7 +162,8 @@ def test_multiple_time_steps(tmp_path, model, mode):
     for column, values in apart.items():
         np.testing.assert_array_equal(shared[column], values, err_msg=column)
         np.testing.assert_allclose(one[column], values, rtol=1e-11, atol=1e-9, err_msg=column)
-        assert at_end[column][0] == pytest.approx(one[column][-1], rel=1e-11, abs=1e-9)
+    for column, values in one.items():  # also the heat flux
+        assert at_end[column][0] == pytest.approx(values[-1], rel=1e-11, abs=1e-9), column
     for table in plain:
         assert np.ptp(table["PotEng"]) > 100 * np.abs(one["PotEng"] - table["PotEng"]).max()
         np.testing.assert_allclose(one["TotEng"], table["TotEng"], rtol=0, atol=1e-4 * len(atoms))
