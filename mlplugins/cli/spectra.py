@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--species", nargs="+", action=Items, default=[], metavar="EL", help="of the atoms of .npy, of types"
     )
-    parser.add_argument("--beads", type=int, default=1, metavar="N", help="files of one path integral")
+    parser.add_argument("--beads", type=int, metavar="N", help="files of one path integral")
     parser.add_argument("--width", type=float, metavar="CM", help="of a line, cm⁻¹ (default: 10, or more)")
     parser.add_argument("--window", type=float, metavar="FS", help="length of the window, instead of --width")
     parser.add_argument("--range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="that is shown, cm⁻¹")

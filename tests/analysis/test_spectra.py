@@ -146,6 +146,13 @@ def test_density_of_states_from_every_trajectory(tmp_path):
     step_cm = np.gradient(found["npy"].per_cm)
     assert found["npy"].curves["O"] @ step_cm == pytest.approx(3.0, rel=2e-3)
     assert [round(peak.position) for peak in found["npy"].peaks] == [500, 1500, 1800]
+    with pytest.raises(BadInput, match="in units that it states, not in A/fs: leave out --unit"):
+        spectra("vdos", [tmp_path / "v.lammpstrj"], Settings(unit="A/fs", **timed))
+    text = (tmp_path / "v.lammpstrj").read_text()
+    (tmp_path / "bare.lammpstrj").write_text(text.replace("ITEM: UNITS\nmetal\n", ""))
+    bare = spectra("vdos", [tmp_path / "bare.lammpstrj"], Settings(unit="A/fs", temperature_k=300.0, **timed))
+    assert bare.integral == pytest.approx(9e6, rel=2e-3)
+    assert re.search(r"velocities of 3\S*e\+08 K .*\(A/fs was taken\)", bare.warnings[0])
 
 
 def extras(path, values, first=0, stride=4):
@@ -197,8 +204,12 @@ def test_the_same_series_in_every_file(tmp_path, dipoles):
     }
     for name, each in found.items():
         np.testing.assert_allclose(each.main, reference.main, rtol=1e-6, err_msg=name)
+    pair = [tmp_path / "a.mu_0", tmp_path / "a.mu_1"]
     with pytest.raises(BadInput, match="look like the beads of one path integral .*--beads 2"):
-        spectra("ir", [tmp_path / "a.mu_0", tmp_path / "a.mu_1"], timed)
+        spectra("ir", pair, timed)
+    runs = spectra("ir", pair, Settings(timestep_fs=0.5, temperature_k=KELVIN, beads=1))
+    assert len(runs.runs) == 2
+    assert runs.integral > 1.1 * reference.integral  # with what is different in each
     measured = np.column_stack([np.linspace(1000, 2000, 101), np.ones(101)])
     np.savetxt(tmp_path / "measured.txt", measured, header="cm-1 intensity")
     words = ["--timestep", "0.5", "--temperature", "300", "--experiment", str(tmp_path / "measured.txt")]
@@ -439,6 +450,8 @@ def test_warnings(tmp_path, dipoles):
     assert "32 % of the intensity lies in the highest tenth" in warned(dipoles[::5], interval_fs=10.0)
     assert "the numbers have too few digits" in warned(np.round(dipoles, 1), keep_jumps=True)
     assert re.search(r"lines are \d+ cm⁻¹ wide, which is what runs of 2 ps allow", warned(dipoles[:1000]))
+    with pytest.raises(BadInput, match=r"99 samples \(0.198 ps\), too few for lines of 10 cm⁻¹"):
+        warned(dipoles[:100])
     ions = np.cumsum(np.random.default_rng(0).normal(size=(12000, 3)), axis=0)
     assert "does not vanish at zero frequency" in warned(1e-2 * ions, highest_cm=4000.0)
     np.save(tmp_path / "b.npy", 2 * dipoles)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.spectra.result import Spectrum
 from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings
@@ -10,6 +12,8 @@ EDGE, AT_EDGE = 0.1, 0.02
 """The highest tenth of the frequencies, and the share of the intensity there that is suspicious."""
 HIGHEST_CM = 4200.0
 """Modes of molecules and solids (O–H stretches and their width) are below this."""
+WITHOUT_H_CM = 2500.0
+"""The same of systems without hydrogen."""
 FEW_BLOCKS = 5
 """Blocks below which errors are rough."""
 APART = 2.0
@@ -18,23 +22,25 @@ NOISY = 1e-3
 """Relative scatter of blocks below which their correlation says nothing."""
 
 
-def doubts(found: Spectrum, settings: Settings, blocks: Floats) -> list[str]:
-    """Warnings; `blocks` are the integrals of blocks."""
+def doubts(found: Spectrum, settings: Settings, blocks: Floats, symbols: Sequence[str]) -> list[str]:
+    """Warnings; `blocks` are the integrals of blocks, `symbols` the elements, if known."""
     texts = []
+    light = not symbols or {"H", "D", "T"} & set(symbols)
+    highest = HIGHEST_CM if light else WITHOUT_H_CM
     nyquist = float(found.per_cm[-1])
     share = found.main[found.per_cm > (1 - EDGE) * nyquist].sum() / found.main.sum()
     if share > AT_EDGE:
         texts.append(
             f"{100 * share:.2g} % of the intensity lies in the highest tenth of the frequencies, up to "
-            f"{nyquist:.0f} "
-            "cm⁻¹ (Nyquist): faster modes are folded into the spectrum, or the numbers have too few digits; "
-            "write samples more often"
+            f"{nyquist:.0f} cm⁻¹ (Nyquist): faster modes are folded into the spectrum, or the numbers "
+            "have too few digits; write samples more "
+            "often"
         )
-    elif settings.highest_cm is None and nyquist < HIGHEST_CM:
+    elif settings.highest_cm is None and nyquist < highest and found.kind.name != "power":
         texts.append(
             f"samples every {found.state.interval_fs:g} fs show nothing above {nyquist:.0f} cm⁻¹: faster "
-            "modes (bonds "
-            "to H up to 4000 cm⁻¹) would be folded into the spectrum; --highest CM says that there are none"
+            "modes (bonds to H up to 4000 cm⁻¹) would be folded into the spectrum; --highest CM says "
+            "that there are none"
         )
     if found.blocks < FEW_BLOCKS:
         texts.append(
@@ -51,8 +57,8 @@ def doubts(found: Spectrum, settings: Settings, blocks: Floats) -> list[str]:
     if found.kind.name == "ir" and start > 0.5 * found.main[inside].max() and start > 0.02 * found.main.max():
         texts.append(
             "the absorption does not vanish at zero frequency: free charges (their conductivity), or the "
-            "dipole of "
-            "a charged system that moves"
+            "dipole of a charged system that "
+            "moves"
         )
     return texts
 
@@ -66,8 +72,8 @@ def _uneven(found: Spectrum, blocks: Floats) -> list[str]:
             listed = ", ".join(f"{value:.3g}" for value in found.runs)
             texts.append(
                 f"the integrated intensities of the runs differ ({listed} {found.integral_unit}): another "
-                "system, "
-                "temperature or unit? Or a mode that keeps its energy for longer than a run"
+                "system, temperature or unit? Or a mode that keeps its energy for longer than a "
+                "run"
             )
     if found.blocks_of != "runs" and len(blocks) >= 8:
         parts = blocks - blocks.mean()
@@ -75,7 +81,7 @@ def _uneven(found: Spectrum, blocks: Floats) -> list[str]:
         if correlation > 0.5 and blocks.std() > NOISY * blocks.mean():
             texts.append(
                 f"neighbouring blocks are alike (correlation {correlation:.2f}): modes exchange energy "
-                "more slowly "
-                "than a block lasts, so the errors are too small; more runs from other velocities tell"
+                "more slowly than a block lasts, so the errors are too small; more runs from other "
+                "velocities tell"
             )
     return texts

@@ -17,7 +17,7 @@ from mlplugins.analysis.readers import lammps_dump, xyz
 from mlplugins.analysis.readers._text import Floats, Frame, Lines, ReadOptions, Table, head, whole_frames
 from mlplugins.errors import BadInput
 from mlplugins.structures import comments, state
-from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS
+from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, FS_PER_PS
 
 AT_ONCE = 1 << 19
 """Numbers in a piece."""
@@ -58,6 +58,7 @@ class FrameSeries:
         symbols, columns: of the first frame: elements, and how many numbers are taken.
         volume, charge: of the first frame: Å³ (0 where it is not periodic in all directions), e.
         masses: (N,), u.
+        stated: the file says the unit of its velocities.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class FrameSeries:
         start = head(self.path)
         self._dump = lammps_dump.matches(self.path, start)
         self._ipi = not self._dump and _is_ipi(self.path, start)
+        self.stated = True
         first = next(self.samples(), None)
         if first is None:
             raise BadInput(f"{self.path}: no frame; expected a trajectory with {self.wanted}")
@@ -77,8 +79,9 @@ class FrameSeries:
         self.symbols, self.columns, self.charge = first.symbols, len(first.values), first.charge
         self.volume = 0.0 if first.cell is None else abs(float(np.linalg.det(first.cell)))
         velocities = self.wanted == "velocities"
+        self.stated = velocities and not (self._dump and b"ITEM: UNITS" not in start)
         ase = self.wanted == "dipole" and self.path.suffix not in XYZ
-        self.unit = "A/fs" if velocities else "e*A" if ase else None
+        self.unit = ("A/fs" if self.stated else "A/ps") if velocities else "e*A" if ase else None
 
     def samples(self) -> Iterator[Snapshot]:
         """Of every frame.
@@ -129,7 +132,10 @@ class FrameSeries:
         if not hasattr(self, "_known") or self._known[0] is not frame.symbols:
             self._known: tuple[Any, tuple[str, ...]] = (frame.symbols, tuple(map(str, frame.symbols)))
         cell = frame.cell if all(frame.periodic) and np.any(frame.cell) else None
-        return Snapshot(self._known[1], frame.velocities.ravel(), frame.step, cell, 0.0)
+        velocities = frame.velocities.ravel()
+        if self._dump and not self.stated:  # the reader took them for Å/ps
+            velocities = velocities * FS_PER_PS
+        return Snapshot(self._known[1], velocities, frame.step, cell, 0.0)
 
     def _of_atoms(self, atoms: Atoms, number: int) -> Snapshot:
         results = {} if atoms.calc is None else atoms.calc.results

@@ -52,7 +52,7 @@ def peaks(
         curve: (F,), their mean.
         blocks: (B, F).
         step: (F,) weights of an integral over wave numbers.
-        shown: only peaks in this range.
+        shown: range of peaks and of their intensities.
 
     >>> x = np.linspace(0, 100, 1001)
     >>> y = np.exp(-((x - 30) ** 2) / 8) + 0.5 * np.exp(-((x - 70.03) ** 2) / 8)
@@ -70,7 +70,8 @@ def peaks(
     least = np.maximum(LEAST * curve[inside].max(), ERRORS * error)
     found, about = find_peaks(curve, prominence=0.0)
     found = found[(about["prominences"] > least[found]) & inside[found]]
-    ends = [0, *(k + int(np.argmin(curve[k:m])) for k, m in zip(found[:-1], found[1:])), len(curve) - 1]
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    ends = [int(first), *(k + int(np.argmin(curve[k:m])) for k, m in zip(found[:-1], found[1:])), int(last)]
     results = []
     for number, k in enumerate(found):
         low, high = ends[number], ends[number + 1]

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlplugins import __version__, files
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
-from mlplugins.analysis.numbers import DASH, decimals, rounded, significant
+from mlplugins.analysis.numbers import DASH, decimals, raised, rounded, significant
 from mlplugins.analysis.page import STYLE, Drawn, warnings_box
 from mlplugins.analysis.spectra.result import Ratio, Spectrum
 from mlplugins.analysis.spectra.settings import Settings
@@ -23,6 +23,8 @@ from mlplugins.analysis.spectra.study import spectrum
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NOT_DRAWN = ("isotropic", "anisotropic")
+"""Of Raman spectra: VV and VH show the same."""
 SHOWN_PEAKS = 12
 """Peaks that are marked in the figure, the most intense ones."""
 WRITTEN = (
@@ -35,10 +37,10 @@ METHODS = {
     "ir": "The infrared spectrum n(ω)α(ω) = ω²S(ω)/(6VkTε₀c) was obtained from the spectral density S of the "
     "dipole moment",
     "raman": "Raman spectra were obtained from the spectral densities of the isotropic part ᾱ = Tr α/3 and "
-    "the "
-    "anisotropic part β = α − ᾱ of the polarizability, ω²(45 S_ᾱ + (21/2) S_β)/(πkT), whose integral over "
-    "a mode "
-    "is its activity 45ᾱ'² + 7γ'²; VV and VH are for linearly polarised light,",
+    "the anisotropic part β = α − ᾱ of the polarizability, ω²(45 S_ᾱ + (21/2) S_β)/(πkT), whose "
+    "integral over a mode "
+    "is its activity 45ᾱ'² + 7γ'²; VV and VH are for linearly polarised "
+    "light,",
     "vdos": "The vibrational density of states Σ m S_v(ω)/(πkT) was obtained from the spectral densities "
     "of the "
     "velocities",
@@ -111,7 +113,7 @@ def with_error(value: float, error: float) -> str:
         return f"{significant(value, 4)} ± 0"
     if abs(value) >= 1e5 or abs(value) < 1e-3:
         power = math.floor(math.log10(abs(value))) if value else 0
-        return f"({with_error(value / 10.0**power, error / 10.0**power)}) × 10^{power}"
+        return f"({with_error(value / 10.0**power, error / 10.0**power)}) × 10{raised(power)}"
     places = decimals(error)
     return f"{rounded(value, places)} ± {rounded(error, places)}"
 
@@ -122,8 +124,8 @@ def spectrum_figure(found: Spectrum) -> Figure:
 
     caption = (
         f"{found.kind.title}: mean (line) and one standard error over {found.blocks} {found.blocks_of} "
-        "(band); "
-        f"lines are {found.width_cm:.3g} cm⁻¹ wide; numbers are positions of peaks, cm⁻¹."
+        f"(band); lines are {found.width_cm:.3g} cm⁻¹ wide; numbers are positions of peaks, "
+        "cm⁻¹."
     )
     measured = found.experiment
     if measured is not None:
@@ -133,7 +135,8 @@ def spectrum_figure(found: Spectrum) -> Figure:
     axes = picture.subplots()
     inside = _inside(found)
     x = found.per_cm[inside]
-    for color, (name, values) in zip(plotting.CYCLE, found.curves.items()):
+    curves = {name: values for name, values in found.curves.items() if name not in NOT_DRAWN}
+    for color, (name, values) in zip(plotting.CYCLE, curves.items()):
         low, high = values - found.errors[name], values + found.errors[name]
         axes.fill_between(x, low[inside], high[inside], color=color, alpha=0.25, lw=0)
         axes.plot(x, values[inside], color=color, label=name, lw=1.0)
@@ -158,7 +161,7 @@ def spectrum_figure(found: Spectrum) -> Figure:
         xlim=(found.low_cm, found.high_cm),
         ylim=(0, 1.1 * top),
     )
-    if len(found.curves) > 1 or measured is not None:
+    if len(curves) > 1 or measured is not None:
         axes.legend()
     plotting.finish(axes)
     return picture
@@ -224,7 +227,7 @@ def page(found: Spectrum, figures: dict[str, Drawn]) -> str:
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
         f"<h1>{title}</h1><small>mlplugins {html.escape(__version__)}; value ± standard error</small>",
-        f"<div class='key'>{mark}<p>{len(found.peaks)} peaks; integral "
+        f"<div class='key'>{mark}<p>{_many(len(found.peaks), 'peak')}; integral "
         f"{html.escape(f'{total} {unit}')}</p></div>",
         warnings_box(found.warnings),
         *(figure(name, each.png, each.caption, each.share) for name, each in figures.items()),
@@ -252,12 +255,16 @@ def methods(found: Spectrum) -> str:
     how = f" The quantum correction is {state.correction}." if corrected else ""
     at = "" if math.isnan(state.temperature_k) else f" at {state.temperature_k:.4g} K"
     return (
-        f"{METHODS[found.kind.name]} of {len(found.runs)} runs, {total:.4g} ps in all, with samples every "
-        f"{state.interval_fs:g} fs{at}: periodograms of half-overlapping segments with Hann's window "
-        "(Welch), which "
-        f"makes lines {found.width_cm:.3g} cm⁻¹ wide.{how} Errors are standard errors over {found.blocks} "
+        f"{METHODS[found.kind.name]} of {_many(len(found.runs), 'run')}, {total:.4g} ps in all, with samples "
+        f"every {state.interval_fs:g} fs{at}: periodograms of half-overlapping segments with Hann's window "
+        f"(Welch), which makes lines {found.width_cm:.3g} cm⁻¹ wide.{how} Errors are standard errors "
+        f"over {found.blocks} "
         f"{found.blocks_of}."
     )
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _ratio_at(found: Spectrum, ratio: Ratio, position: float) -> str:

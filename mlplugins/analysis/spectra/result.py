@@ -87,6 +87,8 @@ class Spectrum:
                 name: {"value": values[shown], "error": self.errors[name][shown]}
                 for name, values in self.curves.items()
             },
+            "depolarisation": self.ratio
+            and {"value": self.ratio.value[shown], "error": self.ratio.error[shown]},
             "width_cm-1": self.width_cm,
             "blocks": self.blocks,
             "blocks_of": self.blocks_of,

@@ -150,6 +150,10 @@ def _unit(
     """Name, how it is known, factor."""
     if not kind.units:
         return given or "", "as given" if given else "not said", 1.0
+    if given and isinstance(content, FrameSeries) and content.stated:
+        raise BadInput(
+            f"{path}: its {kind.what} are in units that it states, not in {given}: leave out --unit"
+        )
     unit = given or content.unit
     if unit is None:
         raise BadInput(
@@ -160,13 +164,12 @@ def _unit(
         unit = "A^3"
     if unit not in kind.units:
         raise BadInput(f"unit of the {kind.what}: '{unit}': {nearest(unit, kind.units)}")
-    if given is not None and isinstance(content, FrameSeries) and kind.name == "vdos":
-        return unit, "as given", kind.units[unit]
     said = {
         "extras": "what i-PI's drivers are to send; --unit, if another driver sent them",
         "ave/time": "LAMMPS in units metal or real; --unit, if other",
     }
-    kind_of_file = content.kind if isinstance(content, NumberFile) else ""
+    said["dump"] = said["ave/time"]
+    kind_of_file = content.kind if isinstance(content, NumberFile) else "dump" * (unit == "A/ps")
     return unit, "as given" if given else said.get(kind_of_file, "of this format"), kind.units[unit]
 
 
@@ -239,14 +242,10 @@ class Dipoles:
         steps = np.diff(known, axis=0)
         cell = self._cell if self._cell is not None else cells
         if cell is not None and len(steps):
-            cell = cell if cell.ndim == 2 else cell[len(cell) - len(steps) :]
-            parts = np.linalg.solve(np.swapaxes(cell, -1, -2), steps[..., None])[..., 0]
+            cell = cell[len(cell) - len(steps) :] if cell.ndim == 3 else np.tile(cell, (len(steps), 1, 1))
+            parts = np.linalg.solve(np.swapaxes(cell, 1, 2), steps[..., None])[..., 0]
             whole = np.rint(parts)
-            back = (
-                -np.einsum("ni,...ij->nj", whole, cell)
-                if cell.ndim == 2
-                else -np.einsum("ni,nij->nj", whole, cell)
-            )
+            back = -np.einsum("ni,nij->nj", whole, cell)
             self.unwrapped += int(whole.any(axis=1).sum())
             self.doubtful += int((np.abs(parts - whole) > NEAR).any(axis=1).sum())
             steps = steps + back
@@ -271,13 +270,13 @@ class Dipoles:
             "not by a cell vector: is the cell right, is one sample damaged?"
             if self._cell is not None
             else "another branch of the polarisation, atoms that were wrapped? --cell LX LY LZ takes jumps "
-            "by cell "
-            "vectors back"
+            "by cell vectors "
+            "back"
         )
         raise BadInput(
             f"{self.path}: the dipole jumps by {sizes[jumps[0]]:.3g} e·Å near sample {place}, its usual "
-            "step is "
-            f"{median:.2g} ({len(jumps)} such jumps): {remedy}; --keep-jumps analyses them as they are"
+            f"step is {median:.2g} ({len(jumps)} such jumps): {remedy}; --keep-jumps analyses them as "
+            "they are"
         )
 
 

@@ -29,7 +29,7 @@ class Settings:
         columns: names of columns or of the property of frames; () finds them.
         order: of six components of a polarizability, `voigt` or `rows`.
         species: elements of arrays of velocities, or of LAMMPS' types.
-        beads: every so many files are the beads of one run.
+        beads: every so many files are the beads of one run; None: one, unless their names say more.
         width_cm: full width of a line at half height, cm⁻¹; None chooses.
         window_fs: length of the window; instead of `width_cm`.
         low_cm, high_cm: of figures, tables and peaks.
@@ -51,7 +51,7 @@ class Settings:
     columns: tuple[str, ...] = ()
     order: str | None = None
     species: tuple[str, ...] = ()
-    beads: int = 1
+    beads: int | None = None
     width_cm: float | None = None
     window_fs: float | None = None
     low_cm: float = 0.0
@@ -96,14 +96,14 @@ def require(kind: SpectrumKind, settings: Settings, paths: Sequence[Path | str])
 
 
 def _require_runs(settings: Settings, paths: Sequence[Path]) -> None:
-    if settings.beads < 1 or len(paths) % settings.beads:
+    if settings.beads is not None and (settings.beads < 1 or len(paths) % settings.beads):
         raise BadInput(f"{len(paths)} files cannot be runs of {settings.beads} beads")
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:
             raise BadInput(f"{path}: named twice; a run counts once")
         seen.add(path.resolve())
-    if settings.beads == 1:
+    if settings.beads is None:
         _refuse_beads(paths)
 
 
@@ -118,8 +118,8 @@ def _refuse_beads(paths: Sequence[Path]) -> None:
         if len(group) > 1:
             raise BadInput(
                 f"{group[0].name} and {group[1].name} look like the beads of one path integral "
-                f"({Path(stem).name}"
-                f"_…): --beads {len(group)}; rename them if they are separate runs"
+                f"({Path(stem).name}_…): --beads {len(group)}; --beads 1, if they are separate "
+                "runs"
             )
 
 

@@ -20,10 +20,12 @@ from mlplugins.analysis.spectra.welch import HANN_WIDTH, Density, Periodogram
 from mlplugins.errors import BadInput, nearest
 from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
 
+WIDEST_CM = 200.0
+"""Lines of a spectrum whose width nobody asked for are not wider."""
 SEGMENTS = 8
 """Segments of the shortest run for which the default width is enlarged."""
-CARRIED = 0.999
-"""Share of the intensity that a figure shows."""
+SEEN = 0.005
+"""Of the maximum: what is below need not be in the figure."""
 ENOUGH_RUNS = 5
 """Runs from which on errors are those of the means of runs."""
 SHORTEST = 64
@@ -57,7 +59,8 @@ def spectrum(kind_name: str, paths: Sequence[Path | str], settings: Settings) ->
     how = reading(settings)
     warnings: list[str] = []
     sources = [open_source(Path(path), kind, how) for path in paths]
-    runs = [_SpectralRun(sources[k : k + settings.beads]) for k in range(0, len(sources), settings.beads)]
+    beads = settings.beads or 1
+    runs = [_SpectralRun(sources[k : k + beads]) for k in range(0, len(sources), beads)]
     _one_system(kind, sources, settings)
     interval = _interval(sources, settings)
     channels = _channels(kind, sources[0], settings)
@@ -65,7 +68,7 @@ def spectrum(kind_name: str, paths: Sequence[Path | str], settings: Settings) ->
     estimate = _analyse(runs, channels, kind, (samples, interval), how, settings, warnings)
     shortest = min(run.samples for run in runs)
     fitting = 2 * int(shortest / (SEGMENTS + 1))
-    if chosen and fitting < samples:
+    if chosen and fitting < samples and _width(fitting + 1, interval) < WIDEST_CM:
         samples = fitting
         _long_enough(runs, samples, interval, settings)
         warnings.clear()
@@ -82,8 +85,8 @@ def _one_system(kind: SpectrumKind, sources: Sequence[SeriesFile], settings: Set
         if other.width != first.width or other.unit != first.unit:
             raise BadInput(
                 f"{first.path} ({first.width} columns, {first.unit}) and {other.path} ({other.width}, "
-                f"{other.unit}):"
-                " expected runs of one system"
+                f"{other.unit}): expected runs of one "
+                "system"
             )
     volumes = [volume for each in sources if (volume := getattr(each.content, "volume", 0.0))]
     if settings.volume_a3 is None and volumes and max(volumes) > 1.05 * min(volumes):
@@ -117,9 +120,9 @@ def _interval(sources: Sequence[SeriesFile], settings: Settings) -> float:
         most = PER_CM_PER_FS / (2 * settings.highest_cm)
         raise BadInput(
             f"samples every {interval:g} fs show nothing above {nyquist:.0f} cm⁻¹ (Nyquist), but the "
-            "highest mode "
-            f"is at {settings.highest_cm:g}: it would be folded into the spectrum; write samples every "
-            f"{most:.2g} fs or less"
+            f"highest mode is at {settings.highest_cm:g}: it would be folded into the spectrum; write "
+            f"samples every {most:.2g} fs or "
+            "less"
         )
     return interval
 
@@ -154,10 +157,10 @@ def _long_enough(runs: Sequence[_SpectralRun], samples: int, interval: float, se
             left = f" after the first {settings.discard_ps:g} ps" if settings.discard_ps else ""
             raise BadInput(
                 f"{run.sources[0].path}: {run.samples} samples ({run.samples * interval / FS_PER_PS:.3g} "
-                f"ps){left}, "
-                f"too few for lines of {_width(samples, interval):.3g} cm⁻¹ ({samples} samples): run "
-                "longer; a "
-                f"--width of {5 * best:.2g} cm⁻¹ would give a few blocks"
+                f"ps){left}, too few for lines of "
+                f"{_width(samples, interval):.3g} cm⁻¹ ({samples} samples): run "
+                "longer; a --width of "
+                f"{5 * best:.2g} cm⁻¹ would give a few blocks"
             )
 
 
@@ -194,8 +197,8 @@ def _analyse(
         if dipoles.doubtful:
             warnings.append(
                 f"{run.sources[0].path}: {dipoles.doubtful} steps of the dipole are more than {0.25:g} of "
-                "a cell "
-                "vector, so its branch is a guess: write it more often"
+                "a cell vector, so its branch is a guess: write it more "
+                "often"
             )
         run.variance = squares / max(run.samples, 1)
         if run.samples > 1 and not squares > 0:
@@ -252,7 +255,7 @@ def _assembled(
         blocks_of = f"blocks of {_block_ps(densities, samples, state.interval_fs)}"
     main, parts, each = (next(iter(values.values())) for values in (mean, scatter, of_runs))
     step = estimate.weights * PER_CM_PER_FS
-    high = _high(per_cm, main * step, settings)
+    high = _high(per_cm, main, settings)
     axis, unit, integral_unit = kind.labels(state)
     found = Spectrum(
         kind=kind,
@@ -279,7 +282,7 @@ def _assembled(
         warnings=(),
     )
     said = _assumptions(found, runs, settings, samples)
-    doubted = [*warnings, *doubts(found, settings, parts @ step)]
+    doubted = [*warnings, *doubts(found, settings, parts @ step, runs[0].sources[0].symbols)]
     return replace(found, assumptions=said, warnings=tuple(doubted))
 
 
@@ -332,13 +335,12 @@ def _ratio(mean: Mapping[str, Floats], scatter: Mapping[str, Floats]) -> Ratio:
     return Ratio(ratio, _error(scatter["VH"] - ratio * scatter["VV"]) / np.where(some, vv, np.nan))
 
 
-def _high(per_cm: Floats, parts: Floats, settings: Settings) -> float:
-    """Where figures end: what carries nearly all of the intensity, and some more."""
+def _high(per_cm: Floats, curve: Floats, settings: Settings) -> float:
+    """Where figures end: beyond everything that can be seen."""
     if settings.high_cm is not None:
         return min(settings.high_cm, float(per_cm[-1]))
-    share = np.cumsum(parts) / parts.sum()
-    carried = float(per_cm[min(int(np.searchsorted(share, CARRIED)), len(per_cm) - 1)])
-    return min(1.1 * carried + 50.0, float(per_cm[-1]))
+    seen = per_cm[np.flatnonzero(curve > SEEN * curve.max())[-1]]
+    return min(1.1 * float(seen) + 50.0, float(per_cm[-1]))
 
 
 def _assumptions(
@@ -358,7 +360,7 @@ def _assumptions(
         ("errors", f"standard errors over {found.blocks} {found.blocks_of}"),
         ("left out at the start", f"{settings.discard_ps:g} ps of each run"),
     ]
-    if settings.beads > 1:
+    if settings.beads is not None and settings.beads > 1:
         lines.append(("path integral", f"mean over {settings.beads} beads"))
     if state.temperature_k == state.temperature_k:
         how = "as given" if settings.temperature_k is not None else "of the velocities"
