@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns", nargs="+", action=Items, default=[], metavar="NAME", help="of the table, or of frames"
     )
-    parser.add_argument("--order", choices=("voigt", "rows"), help="of six components of a polarizability")
+    parser.add_argument(
+        "--order", nargs="+", action=Items, metavar="XX", help="of six components, e.g. xx yy zz yz xz xy"
+    )
     parser.add_argument(
         "--species", nargs="+", action=Items, default=[], metavar="EL", help="of the atoms of .npy, of types"
     )
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         volume_a3=args.volume,
         unit=args.unit,
         columns=tuple(args.columns),
-        order=args.order,
+        order=" ".join(args.order) if args.order else None,
         species=tuple(args.species),
         beads=args.beads,
         width_cm=args.width,

@@ -79,8 +79,8 @@ def test_activities_and_depolarisation(tmp_path):
     settings = {"interval_fs": 1.0, "temperature_k": KELVIN}
     given = {
         "nine": Settings(unit="A^3", **settings),
-        "voigt": Settings(unit="e^2*A^2/eV", order="voigt", **settings),
-        "rows": Settings(unit="A^3", order="rows", **settings),
+        "voigt": Settings(unit="e^2*A^2/eV", order="xx yy zz yz xz xy", **settings),
+        "rows": Settings(unit="A^3", order="xx,xy,xz,yy,yz,zz", **settings),
     }
     for name, each in given.items():
         found = spectra("raman", [tmp_path / f"{name}.npy"], each)
@@ -453,7 +453,7 @@ def test_warnings(tmp_path, dipoles):
     with pytest.raises(BadInput, match=r"99 samples \(0.198 ps\), too few for lines of 10 cm⁻¹"):
         warned(dipoles[:100])
     ions = np.cumsum(np.random.default_rng(0).normal(size=(12000, 3)), axis=0)
-    assert "does not vanish at zero frequency" in warned(1e-2 * ions, highest_cm=4000.0)
+    assert "does not vanish at zero frequency" in warned(1e-2 * ions, highest_cm=4000.0, volume_a3=900.0)
     np.save(tmp_path / "b.npy", 2 * dipoles)
     np.save(tmp_path / "mu.npy", dipoles)
     both = spectra("ir", [tmp_path / "mu.npy", tmp_path / "b.npy"], Settings(**given))

@@ -54,7 +54,8 @@ def doubts(found: Spectrum, settings: Settings, blocks: Floats, symbols: Sequenc
     texts += _uneven(found, blocks)
     inside = found.per_cm < 5 * found.width_cm
     start = float(found.main[0])
-    if found.kind.name == "ir" and start > 0.5 * found.main[inside].max() and start > 0.02 * found.main.max():
+    dense = found.kind.name == "ir" and found.state.volume_a3 is not None  # else the rotation
+    if dense and start > 0.5 * found.main[inside].max() and start > 0.02 * found.main.max():
         texts.append(
             "the absorption does not vanish at zero frequency: free charges (their conductivity), or the "
             "dipole of a charged system that "

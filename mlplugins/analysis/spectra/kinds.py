@@ -33,11 +33,7 @@ from mlplugins.units import (
 )
 
 CORRECTIONS = ("harmonic", "standard", "schofield", "none")
-ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
-    "voigt": ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)),
-    "rows": ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)),
-}
-"""Orders of six components of a symmetric tensor: xx yy zz yz xz xy, xx xy xz yy yz zz."""
+AXES = "xyz"
 HIGHEST_X = 1000.0
 """hν/kT beyond which nothing is told apart."""
 LASER_NM_PER_CM = 1e7
@@ -158,10 +154,10 @@ def _infrared_labels(state: Conditions) -> tuple[str, str, str]:
 
 def _tensor(columns: int, order: str, symbols: Sequence[str], masses: Floats) -> Channels:
     """Tr α/3 and the components of α − Tr α/3."""
+    where = np.arange(9)
     if columns == 6:
-        where = np.array([3 * i + j for i, j in ORDERS[order]] + [3 * j + i for i, j in ORDERS[order]])
-    else:
-        where = np.arange(9)
+        pairs = [(AXES.index(word[0]), AXES.index(word[1])) for word in order.split()]
+        where = np.array([3 * i + j for i, j in pairs] + [3 * j + i for i, j in pairs])
 
     def transform(values: Floats) -> Floats:
         full = np.empty((len(values), 9))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplugins.analysis.spectra.kinds import CORRECTIONS, ORDERS, SpectrumKind
+from mlplugins.analysis.spectra.kinds import CORRECTIONS, SpectrumKind
 from mlplugins.analysis.spectra.runs import Reading
 from mlplugins.errors import BadInput, nearest
+from mlplugins.structures.components import checked_order
 
 WIDTH_CM = 10.0
 """Default width of a line, cm⁻¹."""
@@ -27,7 +28,7 @@ class Settings:
         volume_a3: Å³, of intensities per volume; None: of periodic frames their own, else the whole system.
         unit: of the series; None: as the kind of file says.
         columns: names of columns or of the property of frames; () finds them.
-        order: of six components of a polarizability, `voigt` or `rows`.
+        order: of six components of a polarizability, e.g. `xx yy zz yz xz xy`.
         species: elements of arrays of velocities, or of LAMMPS' types.
         beads: every so many files are the beads of one run; None: one, unless their names say more.
         width_cm: full width of a line at half height, cm⁻¹; None chooses.
@@ -79,9 +80,10 @@ def require(kind: SpectrumKind, settings: Settings, paths: Sequence[Path | str])
         value = getattr(settings, name)
         if value is not None and not (np.isfinite(value) and value > 0):
             raise BadInput(f"{name}: expected a positive number, got {value}")
-    for name, valid in {"correction": CORRECTIONS, "order": ORDERS}.items():
-        if (word := getattr(settings, name)) is not None and word not in valid:
-            raise BadInput(f"{name}: '{word}': {nearest(word, valid)}")
+    if settings.correction not in CORRECTIONS:
+        raise BadInput(f"correction: '{settings.correction}': {nearest(settings.correction, CORRECTIONS)}")
+    if settings.order is not None:
+        checked_order(settings.order, "order")
     if settings.width_cm and settings.window_fs:
         raise BadInput("width_cm and window_fs: expected one of the two")
     if kind.name in ("ir", "raman") and settings.temperature_k is None:

@@ -18,6 +18,7 @@ from mlplugins.analysis.spectra.runs import Clock, Dipoles, Reading, SeriesFile,
 from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings, reading, require
 from mlplugins.analysis.spectra.welch import HANN_WIDTH, Density, Periodogram
 from mlplugins.errors import BadInput, nearest
+from mlplugins.structures.components import ORDERS, checked_order
 from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
 
 WIDEST_CM = 200.0
@@ -130,10 +131,12 @@ def _interval(sources: Sequence[SeriesFile], settings: Settings) -> float:
 def _channels(kind: SpectrumKind, source: SeriesFile, settings: Settings) -> Channels:
     if kind.name == "raman" and source.width == 6 and settings.order is None:
         raise BadInput(
-            f"{source.path}: six components of the polarizability in an unknown order: --order voigt "
-            "(xx yy zz yz xz xy) or rows (xx xy xz yy yz zz)"
+            f"{source.path}: six components of the polarizability in an unknown order: --order, "
+            f"e.g. {' or '.join(ORDERS[:2])}"
         )
-    return kind.prepare(source.width, settings.order or "voigt", source.symbols, source.masses)
+    return kind.prepare(
+        source.width, checked_order(settings.order or ORDERS[0], "order"), source.symbols, source.masses
+    )
 
 
 def _samples(settings: Settings, interval: float) -> tuple[int, bool]:
