@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlplugins.labels import label
     from mlplugins.simulation.campaign import simulate
     from mlplugins.training import train
+    from mlplugins.workflows.barrier import barrier
     from mlplugins.workflows.committee import committee
     from mlplugins.workflows.convert import convert, export_checkpoint
     from mlplugins.workflows.evaluate import evaluate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MLCalculator",
     "__version__",
+    "barrier",
     "check",
     "committee",
     "conductivity",
@@ -50,6 +52,7 @@ __all__ = [
 
 _PLACES = {
     "MLCalculator": "mlplugins.engines.ase.calculator",
+    "barrier": "mlplugins.workflows.barrier",
     "check": "mlplugins.checks.suite",
     "committee": "mlplugins.workflows.committee",
     "conductivity": "mlplugins.analysis.study",

@@ -22,6 +22,7 @@ from mlplugins.errors import BadInput, RunFailed
 TEMPORARY = ".mlplugins-{}.tmp"
 """Unfinished files beside their places; short, as the name itself may be as long as names may be."""
 
+LOCK_POLL_S = 0.2
 LEFT_S = 60.0
 """Age from which an unfinished file may have been left by a process that was killed."""
 
@@ -158,6 +159,36 @@ def _sweep(folder: Path) -> None:
                 left.unlink()
             finally:
                 os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait_s: float, remedy: str = "wait for it or end it") -> Iterator[int]:
+    """Exclusive use of a folder by means of a file in it, whose descriptor child processes may inherit.
+
+    Args:
+        path: the file, which is made.
+        wait_s: how long a process that was killed may take to end.
+        remedy: of a folder that is in use.
+
+    Raises:
+        BadInput: another process still has it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + wait_s
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BadInput(
+                        f"'{path.parent}' is in use by another process (`fuser {path}` names it): {remedy}"
+                    ) from None
+                time.sleep(LOCK_POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(

@@ -29,6 +29,7 @@ WIDTH = 79
 
 OTHER_WORDS = {
     **dict.fromkeys(("install", "compile", "make"), "build"),
+    **dict.fromkeys(("neb", "migration", "saddle", "transition-state"), "barrier"),
     **dict.fromkeys(("validate", "verify", "parity"), "check"),
     **dict.fromkeys(("ensemble", "combine", "average"), "committee"),
     **dict.fromkeys(("analyze", "analyse", "analysis", "msd", "diffusion", "report"), "conductivity"),

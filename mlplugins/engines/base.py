@@ -5,7 +5,7 @@ A new engine is a folder `engines/NAME/` with that file; how it is divided furth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ase import Atoms
 
 from mlplugins.dynamics.run import Run, Stage
+from mlplugins.engines.band import Band, Relaxed
 from mlplugins.engines.findings import Finding
 from mlplugins.errors import MlpluginsError
 from mlplugins.quantities import Results
@@ -31,6 +32,7 @@ class Abilities:
         ranks: whether one run can use several MPI ranks.
         beads: whether it does path integrals.
         mts: whether it has an integrator with multiple time steps.
+        band: optimises a path between two minima (`engines/band.py`); None: it cannot.
     """
 
     thermostats: tuple[str, ...]
@@ -38,6 +40,7 @@ class Abilities:
     ranks: bool = False
     beads: bool = False
     mts: bool = False
+    band: Callable[[Band], Relaxed] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from mlplugins import engines, files
 from mlplugins.dynamics.process import RunningStage
 from mlplugins.dynamics.run import Run
 from mlplugins.engines.base import Engine
-from mlplugins.errors import BadInput
 from mlplugins.simulation.plan import Campaign
 
 STATUS, LOCK = "status.json", ".lock"
@@ -157,28 +154,7 @@ def save(campaign: Campaign, run: Run, outcome: RunOutcome) -> None:
     files.write_text(run.directory / STATUS, json.dumps(record, indent=2) + "\n")
 
 
-@contextlib.contextmanager
-def locked(run: Run) -> Iterator[int]:
-    """An exclusive lock on the run's directory, which the host's processes inherit."""
-    descriptor = os.open(run.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    # engines of a killed command end in order, which takes a moment
-    deadline = time.monotonic() + LOCK_WAIT_S
-    try:
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise BadInput(
-                    f"'{run.directory}' is in use: another `mlplugins simulate`, or an engine it left, "
-                    f"still runs there (`fuser {run.directory / LOCK}` names it); wait for it or end it"
-                )
-            time.sleep(POLL_S)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def locked(run: Run) -> contextlib.AbstractContextManager[int]:
+    """An exclusive lock on the run's directory, which the host's processes inherit; engines of a killed
+    command end in order, which takes a moment."""
+    return files.locked(run.directory / LOCK, LOCK_WAIT_S)

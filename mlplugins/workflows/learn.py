@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from mlplugins import files
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import RunFailed
 from mlplugins.labels import fingerprint
 from mlplugins.observer import SILENT, Observer
 from mlplugins.workflows import _learn_judge as judging
@@ -88,7 +84,7 @@ def learn(
     folder = Path(directory).absolute()
     files.require_writable(folder, "directory", folder=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with files.locked(folder / "lock", LOCK_WAIT_S):
         loop = Loop(settings, folder, observer)
         start, test = rounds.start_frames(loop)
         keep(settings, folder)
@@ -204,24 +200,3 @@ def _control(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Ato
     if not (folder / "control.json").is_file():
         files.write_json(folder / "control.json", _errors(paths, sets))
     return dict(read_json(folder / "control.json"))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Exclusive use of the folder; a process that was killed may still be ending."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + LOCK_WAIT_S
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BadInput(
-                        f"'{folder}' is in use by another `mlplugins learn`: wait for it or end it"
-                    ) from None
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,6 @@
 """ASE as an engine."""
 
+from mlplugins.engines.ase import band
 from mlplugins.engines.ase.health import diagnose
 from mlplugins.engines.ase.host import (
     failure,
@@ -16,7 +17,7 @@ from mlplugins.engines.ase.single_point import single_points, ways
 from mlplugins.engines.base import Abilities
 
 TITLE = "ASE"
-ABILITIES = Abilities(thermostats=("csvr", "nose-hoover", "langevin"), couplings=("iso",))
+ABILITIES = Abilities(thermostats=("csvr", "nose-hoover", "langevin"), couplings=("iso",), band=band.relax)
 
 __all__ = [
     "ABILITIES",

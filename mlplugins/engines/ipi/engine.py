@@ -1,6 +1,7 @@
 """i-PI as an engine."""
 
 from mlplugins.engines.base import Abilities
+from mlplugins.engines.ipi import band
 from mlplugins.engines.ipi.host import (
     failure,
     has_state,
@@ -17,7 +18,11 @@ from mlplugins.engines.ipi.single_point import single_points, ways
 
 TITLE = "i-PI"
 ABILITIES = Abilities(
-    thermostats=("csvr", "langevin"), couplings=("iso", "aniso", "flexible"), beads=True, mts=True
+    thermostats=("csvr", "langevin"),
+    couplings=("iso", "aniso", "flexible"),
+    beads=True,
+    mts=True,
+    band=band.relax,
 )
 
 __all__ = [

@@ -144,7 +144,7 @@ def _fixed_groups(run: Run) -> str:
     groups = patterns(run.fixed)
     if not groups:
         return ""
-    lines = [f"group           fixed_{name} id {_ranges(indices + 1)}" for name, indices in groups.items()]
+    lines = [f"group           fixed_{name} id {ranges(indices + 1)}" for name, indices in groups.items()]
     counted = f"compute_modify  thermo_temp extra/dof {int(run.fixed.sum())}   # held components do not count"
     return "\n".join([*lines, counted]) + "\n"
 
@@ -177,10 +177,10 @@ def _counted(run: Run, fix: str) -> str:
     return f"\nfix_modify      {fix} temp thermo_temp" if run.atoms.constraints else ""
 
 
-def _ranges(ids: NDArray[np.intp]) -> str:
+def ranges(ids: NDArray[np.intp]) -> str:
     """Sorted numbers as LAMMPS' ranges.
 
-    >>> _ranges(np.array([1, 2, 3, 7, 9, 10]))
+    >>> ranges(np.array([1, 2, 3, 7, 9, 10]))
     '1:3 7 9:10'
     """
     runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)

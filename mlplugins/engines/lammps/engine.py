@@ -1,6 +1,7 @@
 """LAMMPS as an engine."""
 
 from mlplugins.engines.base import Abilities
+from mlplugins.engines.lammps import band
 from mlplugins.engines.lammps.health import diagnose
 from mlplugins.engines.lammps.host import (
     failure,
@@ -21,6 +22,7 @@ ABILITIES = Abilities(
     couplings=("iso", "aniso", "flexible"),
     ranks=True,
     mts=True,
+    band=band.relax,
 )
 
 __all__ = [

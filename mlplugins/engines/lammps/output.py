@@ -39,7 +39,11 @@ def read_log(path: Path | str) -> list[dict[str, Array]]:
 
 def read_dump(path: Path | str) -> Array:
     """Rows of the last frame of a `dump custom` file, (atoms, columns), sorted by the first column."""
-    text = Path(path).read_text(encoding="utf-8")
+    return last_frame(Path(path).read_text(encoding="utf-8"))
+
+
+def last_frame(text: str) -> Array:
+    """`read_dump` of the text of such a file."""
     start = text.rindex("ITEM: ATOMS")
     lines = text[start:].splitlines()
     width = len(lines[0].split()) - 2
