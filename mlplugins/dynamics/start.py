@@ -180,6 +180,11 @@ def fixed(atoms: Atoms) -> NDArray[np.bool_]:
     return mask
 
 
+def fixed_whole(atoms: Atoms) -> NDArray[np.bool_]:
+    """Atoms that are fixed in all components, (N,)."""
+    return np.asarray(fixed(atoms).all(axis=1))
+
+
 def patterns(mask: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
     """Atoms by the components that are fixed.
 

@@ -54,7 +54,7 @@ class Band:
     @property
     def fixed(self) -> NDArray[np.intp]:
         """Numbers of the fixed atoms."""
-        return np.flatnonzero(start.fixed(self.images[0]).all(axis=1))
+        return np.flatnonzero(start.fixed_whole(self.images[0]))
 
     def with_positions(self, positions: NDArray[np.float64]) -> tuple[Atoms, ...]:
         """The images at (M, N, 3) positions of the host, which may have moved atoms across the boundaries;

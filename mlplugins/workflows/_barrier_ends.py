@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.build import minimize_rotation_and_translation
+from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.geometry import find_mic, get_distances
 from ase.mep import NEB
@@ -33,7 +34,8 @@ NEAR_SITE = 1.0
 """A site that is given as a position is that of an atom within so many Å."""
 SAME_CELL = 1e-3
 """Å."""
-ROUNDS = 3
+ROUNDS, MEDIAN = 3, 8
+"""Of moving back a structure that is shifted as a whole, by the median over so many atoms or more."""
 IDPP_REACH = 6.0
 """Atoms that move, and those within so many Å of them, take part in the first interpolation."""
 IDPP_MOVED = 0.1
@@ -165,11 +167,13 @@ def interpolated(initial: Atoms, final: Atoms, count: int) -> list[Atoms]:
     moving = np.linalg.norm(way, axis=1) > IDPP_MOVED
     _, apart = get_distances(initial.positions[moving], initial.positions, initial.cell, initial.pbc)
     part = np.flatnonzero(moving | (apart < IDPP_REACH).any(axis=0))
-    held = start.fixed(initial).all(axis=1)
-    parts = [Atoms(a.numbers[part], a.positions[part], cell=a.cell, pbc=a.pbc) for a in images]
-    if len(part) > 1 and not held[part].any():
+    held = FixAtoms(np.flatnonzero(start.fixed_whole(initial)[part]))
+    parts = [
+        Atoms(a.numbers[part], a.positions[part], cell=a.cell, pbc=a.pbc, constraint=held) for a in images
+    ]
+    if len(part) > 1:
         band = NEB(parts, method="improvedtangent", allow_shared_calculator=True)
-        band.interpolate(method="idpp", mic=bool(initial.pbc.any()))
+        band.interpolate(method="idpp", mic=bool(initial.pbc.any()), apply_constraint=False)
     for image, moved in list(zip(images, parts))[1:-1]:
         image.positions[part] = moved.positions
     return images
@@ -262,7 +266,7 @@ def _matched(initial: Atoms, final: Atoms) -> Ends:
             minimize_rotation_and_translation(initial, final)
         return Ends(initial, final, ("the atoms of the molecule keep the order of the files",))
     shift = np.zeros(3)
-    free = initial.pbc.all() and not initial.constraints
+    free = initial.pbc.all() and not initial.constraints and len(initial) >= MEDIAN
     for _ in range(ROUNDS if free else 1):
         order, way = _assigned(initial, final, shift)
         if free:
@@ -309,15 +313,11 @@ def _require_hop(ends: Ends, config: BarrierConfig) -> None:
             f"{len(far)} of {len(initial)} atoms would move by more than {FAR:g} Å: 'initial' and 'final' "
             "are not one hop apart"
         )
-    for k in far:
-        images = [
-            np.linalg.norm(way[k] + np.array(n) @ initial.cell.array)
-            for n in np.ndindex(3, 3, 3)
-            for n in [np.where(initial.pbc, np.array(n) - 1, 0)]
-            if n.any()
-        ]
-        if images and min(images) < (1 + AMBIGUOUS) * length[k]:
+    around = [np.where(initial.pbc, np.subtract(n, 1), 0) @ initial.cell.array for n in np.ndindex(3, 3, 3)]
+    for k in map(int, far):
+        others = [np.linalg.norm(way[k] + vector) for vector in around if vector.any()]
+        if others and min(others) < (1 + AMBIGUOUS) * length[k]:
             raise BadInput(
                 f"atom {k} ({initial.symbols[k]}) moves by half of the cell ({length[k]:.2f} Å, or "
-                f"{min(images):.2f} Å the other way round): repeat the cell ('supercell')"
+                f"{min(others):.2f} Å the other way round): repeat the cell ('supercell')"
             )

@@ -116,7 +116,7 @@ def _result(
 ) -> Barrier:
     """What the model says of the path that the engine has found: the same evaluation for every engine."""
     images = relaxed.images
-    fixed = start.fixed(images[0]).all(axis=1)
+    fixed = start.fixed_whole(images[0])
     energies, forces, members, own = [], [], [], []
     single = SPREADS[0] in calculator.implemented_properties and calculator.committee is not None
     for atoms in images:
