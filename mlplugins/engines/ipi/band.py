@@ -21,7 +21,8 @@ from mlplugins.structures import state as states
 from mlplugins.units import A_PER_BOHR, EV_PER_HARTREE
 
 INPUT, START, TEMPLATE, PREFIX, SCREEN = "neb.xml", "start.xyz", "template.extxyz", "neb", "screen.out"
-CHECKPOINT = f"{PREFIX}.chk"
+LAST, CHECKPOINT = "RESTART", f"{PREFIX}.chk"
+"""i-PI's state at its end, and the one of every few steps."""
 EVERY = 5
 CLIMBED = "NEB_CLIMB finished successfully"
 FINISHED = "NEB finished successfully"
@@ -46,9 +47,9 @@ def relax(band: Band) -> Relaxed:
         band.directory / TEMPLATE, turned[0].atoms, format="extxyz", columns=["symbols", "positions"]
     )
     (band.directory / INPUT).write_text(_input(band), encoding="utf-8")
-    for old in band.directory.glob(f"{PREFIX}.*"):
+    for old in (*band.directory.glob(f"{PREFIX}.*"), band.directory / LAST):
         if old.name != INPUT:
-            old.unlink()
+            old.unlink(missing_ok=True)
     command = Command((sys.executable, program(), INPUT), SCREEN, threads(1))
     (band.directory / SCREEN).unlink(missing_ok=True)
     log = band.directory / f"{PREFIX}.out"
@@ -121,13 +122,15 @@ def _begun(band: Band) -> tuple[Atoms, ...]:
 def _checkpoint(band: Band) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(M, N, 3) positions in i-PI's frame, Å, and (M,) energies, eV; None without a whole checkpoint."""
     shape = len(band.images), len(band.images[0]), 3
-    try:
-        root = ElementTree.parse(band.directory / CHECKPOINT).getroot()
-        positions = _numbers(root.findtext(".//beads/q")).reshape(shape)
-        energies = _numbers(root.findtext(".//full_pots")).reshape(shape[0])
-    except (OSError, ElementTree.ParseError, ValueError):
-        return None
-    return A_PER_BOHR * positions, EV_PER_HARTREE * energies
+    for name in (LAST, CHECKPOINT):
+        try:
+            root = ElementTree.parse(band.directory / name).getroot()
+            positions = _numbers(root.findtext(".//beads/q")).reshape(shape)
+            energies = _numbers(root.findtext(".//full_pots")).reshape(shape[0])
+        except (OSError, ElementTree.ParseError, ValueError):
+            continue
+        return A_PER_BOHR * positions, EV_PER_HARTREE * energies
+    return None
 
 
 def _numbers(text: str | None) -> NDArray[np.float64]:
