@@ -25,7 +25,7 @@ ROUGH = 5.0
 
 
 @dataclass(frozen=True)
-class Band:
+class ImageBand:
     """A path between two minima.
 
     Attributes:
@@ -83,7 +83,7 @@ class Relaxed:
     converged: bool
 
 
-def drive(stage: Stage, band: Band, steps_done: Callable[[], int]) -> int:
+def drive(stage: Stage, band: ImageBand, steps_done: Callable[[], int]) -> int:
     """Run the processes of a stage in the directory of the band to their end; the exit status.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ase import Atoms
 
 from mlplugins.dynamics.run import Run, Stage
-from mlplugins.engines.band import Band, Relaxed
+from mlplugins.engines.band import ImageBand, Relaxed
 from mlplugins.engines.findings import Finding
 from mlplugins.errors import MlpluginsError
 from mlplugins.quantities import Results
@@ -40,7 +40,7 @@ class Abilities:
     ranks: bool = False
     beads: bool = False
     mts: bool = False
-    band: Callable[[Band], Relaxed] | None = None
+    band: Callable[[ImageBand], Relaxed] | None = None
 
 
 @dataclass(frozen=True)

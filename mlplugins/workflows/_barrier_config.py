@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mlplugins import engines, files
 from mlplugins.config import Count, Positive, Section, read, validated
+from mlplugins.engines.band import ImageBand, Relaxed
 from mlplugins.errors import BadInput, nearest
 
 EXPECTED = "keys such as model, structure and hop, or initial and final"
@@ -101,15 +102,27 @@ def load(source: Path | str | Mapping[str, Any]) -> BarrierConfig:
         content = content | {key: _tuples(content[key])} if key in content else content
     base = Path(source).absolute().parent if isinstance(source, str | Path) else Path.cwd()
     config = validated(BarrierConfig, content, where)
-    able = [name for name in engines.available() if engines.load(name).ABILITIES.band is not None]
-    if config.engine not in able:
-        raise BadInput(f"{where}: 'engine': '{config.engine}': {nearest(config.engine, able)}")
+    band_optimiser(config.engine, f"{where}: 'engine': ")
     located = {
         key: str(base / getattr(config, key))
         for key in ("model", "structure", "initial", "final")
         if getattr(config, key) is not None
     }
     return config.model_copy(update=located)
+
+
+def band_optimiser(name: str, where: str = "") -> Callable[[ImageBand], Relaxed]:
+    """What the engine of this name offers for paths.
+
+    Raises:
+        BadInput: beginning with `where`, no such engine, or one that optimises no paths.
+    """
+    able = {each: engines.load(each).ABILITIES.band for each in engines.available()}
+    found = able.get(name)
+    if found is None:
+        valid = [each for each, band in able.items() if band is not None]
+        raise BadInput(f"{where}'{name}': {nearest(name, valid)}")
+    return found
 
 
 def _tuples(value: Any) -> Any:

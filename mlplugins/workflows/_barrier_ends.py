@@ -20,7 +20,7 @@ from mlplugins.elements import require_known
 from mlplugins.engines.ase.calculator import MLCalculator
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.observer import Observer
-from mlplugins.workflows._barrier_config import BarrierConfig, Site
+from mlplugins.workflows._barrier_config import BarrierConfig, Hop, Site
 
 Array = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def given(config: BarrierConfig, calculator: MLCalculator, observer: Observer) -
         crystal, notes = prepared(config.structure)
         if config.cell == "relaxed":
             relax(crystal, "crystal", calculator, config, observer, with_cell=True)
-        ends = _vacancy(crystal, config)
+        ends = _vacancy(crystal, config.structure, config.hop)
         notes += ends.notes
     else:
         (initial, notes), (final, more) = prepared(str(config.initial)), prepared(str(config.final))
@@ -179,24 +179,23 @@ def interpolated(initial: Atoms, final: Atoms, count: int) -> list[Atoms]:
     return images
 
 
-def _vacancy(crystal: Atoms, config: BarrierConfig) -> Ends:
+def _vacancy(crystal: Atoms, source: str, hop: Hop) -> Ends:
     """The crystal without the atom at the second site, and the atom of the first site there or here."""
-    assert config.hop is not None
-    species = config.hop.species
+    species = hop.species
     same = np.flatnonzero(crystal.symbols == species)
     if len(same) < 2:
         raise BadInput(
-            f"'hop.species': '{species}': expected two atoms of it or more in '{config.structure}', got "
+            f"'hop.species': '{species}': expected two atoms of it or more in '{source}', got "
             f"{len(same)}; it holds {crystal.get_chemical_formula()}"
         )
     note = ""
-    if config.hop.sites is None:
+    if hop.sites is None:
         first = int(same[0])
         others = same[same != first]
         second = int(others[np.argmin(crystal.get_distances(first, others, mic=True))])
         note = f" ('hop.sites' names none: the first {species} and its nearest neighbour)"
     else:
-        first, second = (_site(crystal, site, species) for site in config.hop.sites)
+        first, second = (_site(crystal, site, species) for site in hop.sites)
     if first == second:
         raise BadInput(f"'hop.sites': both are atom {first}; expected two different sites")
     vector = crystal.get_distance(first, second, mic=True, vector=True)

@@ -18,10 +18,11 @@ from mlplugins.analysis.barrier import Barrier, Profile
 from mlplugins.analysis.barrier_report import write_report
 from mlplugins.dynamics import start
 from mlplugins.engines.ase.calculator import SPREADS, MLCalculator
-from mlplugins.engines.band import Band, Relaxed
+from mlplugins.engines.band import ImageBand, Relaxed
+from mlplugins.model_file.artifact import evaluate_together
 from mlplugins.observer import SILENT, Observer
 from mlplugins.workflows import _barrier_ends as ends
-from mlplugins.workflows._barrier_config import BarrierConfig, keep, load
+from mlplugins.workflows._barrier_config import BarrierConfig, band_optimiser, keep, load
 
 Array = NDArray[np.float64]
 
@@ -95,7 +96,7 @@ def _optimised(
     """The path, optimised by the engine in a folder of its own."""
     directory = folder / config.engine
     directory.mkdir(exist_ok=True)
-    band = Band(
+    band = ImageBand(
         model=calculator.artifacts[0].path,
         images=tuple(images),
         directory=directory,
@@ -106,9 +107,7 @@ def _optimised(
         device=config.device,
         observer=observer,
     )
-    relax = engines.load(config.engine).ABILITIES.band
-    assert relax is not None  # `load` refuses the others
-    return relax(band)
+    return band_optimiser(config.engine)(band)
 
 
 def _result(
@@ -118,13 +117,13 @@ def _result(
     images = relaxed.images
     fixed = start.fixed_whole(images[0])
     energies, forces, members, own = [], [], [], []
-    single = SPREADS[0] in calculator.implemented_properties and calculator.committee is not None
+    predicts = SPREADS[0] in calculator.implemented_properties
     for atoms in images:
-        energies.append(float(calculator.get_property("energy", atoms)))
-        forces.append(np.where(fixed[:, None], 0.0, calculator.get_property("forces", atoms)))
-        assert calculator.committee is not None
-        members.append([member.energy for member in calculator.committee.members])
-        if single and len(members[-1]) == 1:
+        (found,) = evaluate_together(calculator.artifacts, [atoms])
+        energies.append(found.mean.energy)
+        forces.append(np.where(fixed[:, None], 0.0, found.mean.forces))
+        members.append([member.energy for member in found.members])
+        if predicts and len(members[-1]) == 1:
             own.append(float(calculator.get_property(SPREADS[0], atoms)))
     profile = Profile(np.array([a.positions for a in images]), np.array(energies), np.array(forces))
     for atoms, energy, force in zip(images, energies, forces):

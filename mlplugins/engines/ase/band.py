@@ -12,13 +12,13 @@ from ase.mep import NEB
 from ase.optimize import FIRE
 
 from mlplugins import files
-from mlplugins.engines.band import ROUGH, Band, Relaxed
+from mlplugins.engines.band import ROUGH, ImageBand, Relaxed
 
 LOG, STATE = "neb.log", "images.extxyz"
 SAVE_EVERY = 10
 
 
-def relax(band: Band) -> Relaxed:
+def relax(band: ImageBand) -> Relaxed:
     """Optimise by FIRE, first without a climbing image; the images are saved every ten steps."""
     from mlplugins.engines.ase.calculator import MLCalculator  # torch: `mlplugins doctor` works without
 
@@ -45,7 +45,7 @@ def relax(band: Band) -> Relaxed:
     return Relaxed(tuple(images), np.array(neb.energies), steps, converged)
 
 
-def _begun(band: Band) -> tuple[Atoms, ...]:
+def _begun(band: ImageBand) -> tuple[Atoms, ...]:
     """The images that an interrupted call has saved, else the given ones."""
     path = band.directory / STATE
     if not path.is_file():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlplugins.dynamics.output import last_lines, last_table_step, tail
 from mlplugins.dynamics.run import Command, Stage, threads
-from mlplugins.engines.band import Band, Relaxed, drive
+from mlplugins.engines.band import ImageBand, Relaxed, drive
 from mlplugins.engines.ipi.program import driver_file, program, sockets_prefix
 from mlplugins.engines.ipi.xyz import upright, write_xyz
 from mlplugins.errors import RunFailed
@@ -28,7 +28,7 @@ CLIMBED = "NEB_CLIMB finished successfully"
 FINISHED = "NEB finished successfully"
 
 
-def relax(band: Band) -> Relaxed:
+def relax(band: ImageBand) -> Relaxed:
     """Optimise by FIRE; then only the highest image climbs, as i-PI does it.
 
     Raises:
@@ -68,7 +68,7 @@ def relax(band: Band) -> Relaxed:
     )
 
 
-def _input(band: Band) -> str:
+def _input(band: ImageBand) -> str:
     """i-PI's force criterion is of components, its energies are per atom and its steps in bohr."""
     first = band.images[0]
     said = states.keywords(first.info, states.NAMES)
@@ -111,7 +111,7 @@ def _input(band: Band) -> str:
 """
 
 
-def _begun(band: Band) -> tuple[Atoms, ...]:
+def _begun(band: ImageBand) -> tuple[Atoms, ...]:
     """The images that an interrupted call has saved, else the given ones."""
     found = _checkpoint(band)
     if found is None:
@@ -119,7 +119,7 @@ def _begun(band: Band) -> tuple[Atoms, ...]:
     return band.with_positions(found[0] @ upright(band.images[0]).rotation.T)
 
 
-def _checkpoint(band: Band) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _checkpoint(band: ImageBand) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(M, N, 3) positions in i-PI's frame, Å, and (M,) energies, eV; None without a whole checkpoint."""
     shape = len(band.images), len(band.images[0]), 3
     for name in (LAST, CHECKPOINT):

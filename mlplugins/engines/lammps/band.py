@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlplugins.dynamics.output import last_lines, last_table_step, tail
 from mlplugins.dynamics.run import Command, Stage
-from mlplugins.engines.band import Band, Relaxed, drive
+from mlplugins.engines.band import ImageBand, Relaxed, drive
 from mlplugins.engines.lammps import program
 from mlplugins.engines.lammps.data import Box, restricted_box, type_order, write_data
 from mlplugins.engines.lammps.deck import deck_head, ranges, words
@@ -30,7 +30,7 @@ OVERSUBSCRIBED = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
 """Partitions that wait let others have the core (MPICH)."""
 
 
-def relax(band: Band) -> Relaxed:
+def relax(band: ImageBand) -> Relaxed:
     """Optimise by `min_style fire`; the images are saved every ten steps.
 
     Raises:
@@ -61,7 +61,7 @@ def relax(band: Band) -> Relaxed:
     return Relaxed(images, energies, steps, bool(criterion) and criterion[-1].strip() == "force tolerance")
 
 
-def _deck(band: Band, box: Box) -> list[str]:
+def _deck(band: ImageBand, box: Box) -> list[str]:
     """The deck of all partitions; the first and the last image stay as they are."""
     count, first = len(band.images), band.images[0]
     elements = type_order(first)
@@ -95,7 +95,7 @@ def _deck(band: Band, box: Box) -> list[str]:
     ]
 
 
-def _begun(band: Band) -> tuple[Atoms, ...]:
+def _begun(band: ImageBand) -> tuple[Atoms, ...]:
     """The images of the last step that an interrupted call has saved of all of them, else the given ones."""
     dumps = [band.directory / f"{k}.dump" for k in range(len(band.images))]
     if not all(path.is_file() for path in dumps):
@@ -109,7 +109,7 @@ def _begun(band: Band) -> tuple[Atoms, ...]:
     return band.with_positions(np.array([last_frame(text)[:, 1:4] @ rotation.T for text in texts]))
 
 
-def _positions(band: Band, dumps: list[Path], boxes: list[Box]) -> NDArray[np.float64]:
+def _positions(band: ImageBand, dumps: list[Path], boxes: list[Box]) -> NDArray[np.float64]:
     """(M, N, 3) in the frame of the given images."""
     return np.array(
         [read_dump(path)[:, 1:4] @ box.rotation.T for path, box in zip(dumps, boxes, strict=True)]
@@ -125,7 +125,7 @@ def _last_row(log: Path, count: int) -> tuple[int, NDArray[np.float64] | None]:
     return int(rows[-1][0]), np.array([float(word) for word in rows[-1][-2 * count + 1 :: 2]])
 
 
-def _reason(band: Band) -> str:
+def _reason(band: ImageBand) -> str:
     """What the partitions and mpirun said last."""
     screens = [band.directory / SCREEN, *sorted(band.directory.glob("screen.*"))]
     lines = [line for path in screens for line in last_lines(path, 40)]
