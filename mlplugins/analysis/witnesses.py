@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis.readers._text import Frame
 from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS
 
-NEAR = 0.01
+NEAR, CHANGED = 0.01, 0.05
 CLOCKS = {
     "fs": 1.0,
     "ps": 1 / FS_PER_PS,
@@ -103,6 +103,15 @@ class Witnesses:
     def _of_clock(self, steps: list[int]) -> str:
         if self._timestep is None or len(self._clock) != len(steps) or len(steps) < 2:
             return ""
+        rates = np.diff(self._clock) / np.diff(steps)
+        usual = float(np.median(rates))
+        if usual > 0 and np.abs(rates / usual - 1).max() > CHANGED:
+            k = int(np.abs(rates / usual - 1).argmax())
+            return (
+                f"between frames {k + 1} and {k + 2} the time in the file grows by {rates[k] / usual:.3g} "
+                f"times as much per MD step as usual, while --timestep says {self._timestep:g} fs for all: "
+                "did the time step change (fix dt/reset)? Then give each part as a run of its own"
+            )
         said = float(np.median(np.diff(self._clock)))
         taken = float(np.median(np.diff(steps))) * self._timestep
         if said <= 0 or any(abs(said / taken / unit - 1) < NEAR for unit in CLOCKS.values()):

@@ -58,9 +58,16 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     if square / len(known) < (POLAR_D * units.E_A_PER_DEBYE) ** 2 or not labels.any():
         return []
     alike = float(expected @ labels) / math.sqrt(square * float(labels @ labels))
+    if alike < -ALIKE:
+        return [
+            "heads: dipole: the labels point against the moments of the bonds of these molecules "
+            f"(correlation {alike:.2f}): expected dipoles from − to +; change their sign"
+        ]
+    if alike < ALIKE:
+        return []
     ratio = float(expected @ labels) / square / TYPICAL
     diverse = len({tuple(np.bincount(s.numbers)) for s, _ in known}) >= DIVERSE
-    if alike < ALIKE or abs(math.log(ratio)) < math.log(OFF_DIVERSE if diverse else OFF):
+    if abs(math.log(ratio)) < math.log(OFF_DIVERSE if diverse else OFF):
         return []
     return [_words(ratio * TYPICAL, ratio, keys.units["dipole"], alike)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ase import Atoms
 from mlplugins import files, training
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.labels import Labelled, LabelStore, fingerprint, label, settings_of
-from mlplugins.observer import SILENT, Observer
+from mlplugins.observer import SILENT, Observer, Silent
 from mlplugins.structures import dataset, selection
 from mlplugins.training.config import solver_of
 from mlplugins.workflows import _learn_judge as judging
@@ -46,11 +46,13 @@ class Loop:
         config: of the loop.
         folder: of the loop.
         observer: told of the progress.
+        told: what a training has said of the labels; not said again in the next round.
     """
 
     config: LearnConfig
     folder: Path
     observer: Observer = SILENT
+    told: set[str] = field(default_factory=set)
 
     def round(self, number: int) -> Path:
         """The folder of a round."""
@@ -59,6 +61,19 @@ class Loop:
     def label(self, frames: Sequence[Atoms]) -> Labelled:
         """Labels of frames; those that are there are not computed again."""
         return label(list(frames), self.config.labels, store=self.folder / "labels")
+
+
+class Told(Silent):
+    """Passes on what a training says, e.g. of the units of the labels, once."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def note(self, text: str) -> None:
+        """Something that no other training of the loop has said."""
+        if text not in self._loop.told:
+            self._loop.told.add(text)
+            self._loop.observer.note(f"training: {text}")
 
 
 class Waiting(Exception):
@@ -194,12 +209,13 @@ def train(loop: Loop, folder: Path, sets: Sets, final: bool = False) -> list[Pat
         write_frames(folder / "train.extxyz", sets.train)
     if method != "committee":
         content = train_content(config, folder / "train.extxyz", VALIDATION, 0)
-        training.train(content, folder / "model_0")
+        training.train(content, folder / "model_0", Told(loop))
         if method == "gp":
             return [folder / "model_0" / "model.pt"]
         path = folder / "llpr.pt"
         if not path.is_file():
-            uncertainty(folder / "model_0", folder / "train.extxyz", path, [str(folder / "held_out.extxyz")])
+            held = [str(folder / "held_out.extxyz")]
+            uncertainty(folder / "model_0", folder / "train.extxyz", path, held, observer=Told(loop))
         return [path]
     paths = []
     for member in range(config.uncertainty.members):
@@ -208,7 +224,8 @@ def train(loop: Loop, folder: Path, sets: Sets, final: bool = False) -> list[Pat
         if not kept.is_file():
             write_frames(left, sets.train[member::parts])
             write_frames(kept, [a for k, a in enumerate(sets.train) if k % parts != member])
-        training.train(train_content(config, kept, left, member), folder / f"model_{member}")
+        content = train_content(config, kept, left, member)
+        training.train(content, folder / f"model_{member}", Told(loop))
         paths.append(folder / f"model_{member}" / "model.pt")
     return paths
 

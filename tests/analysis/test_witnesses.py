@@ -157,6 +157,23 @@ def test_time_steps_that_no_dynamics_has_are_said(tmp_path, timestep, said):
     assert not said or said in notes[0]
 
 
+def test_the_time_in_a_dump_is_compared(tmp_path):
+    """`dump_modify time yes`: ps here, which the file does not say; then a time step that changes."""
+    path = dump(tmp_path / "t.dump")
+    plain = path.read_text()
+    for rate, timestep, said in (
+        (lambda k: 0.02 * k, 2.0, None),
+        (lambda k: 0.02 * k, 1.0, "they agree in no unit"),
+        (lambda k: 0.02 * k + 0.01 * max(k - 60, 0), 2.0, "the time in the file grows by 1.5 times"),
+    ):
+        parts = plain.split("ITEM: TIMESTEP")[1:]
+        timed = [f"ITEM: TIME\n{rate(k):.6f}\nITEM: TIMESTEP{part}" for k, part in enumerate(parts)]
+        path.write_text("".join(timed))
+        notes = read(path, timestep_fs=timestep).warnings
+        assert len(notes) == (said is not None)
+        assert said is None or said in notes[0]
+
+
 def test_a_frame_may_be_a_step_but_a_run_is_not_a_millisecond_long(tmp_path):
     path = xdatcar(tmp_path / "XDATCAR", 1, 1)
     assert read(path, interval=1, timestep_fs=2000.0).warnings == ()

@@ -47,6 +47,14 @@ def test_one_molecule_tells_debye_from_e_angstrom():
     assert "are they in Debye?" in dipoles.check(structures, KEYS["e*A"])[0]
 
 
+def test_dipoles_from_plus_to_minus_are_said():
+    turned = frames("e*A")
+    for atoms in turned:
+        atoms.info["mu"] = -atoms.info["mu"]
+    structures = [dataset.from_atoms(atoms, KEYS["e*A"], "frame") for atoms in turned]
+    assert "expected dipoles from − to +" in dipoles.check(structures, KEYS["e*A"])[0]
+
+
 def test_real_sets(reference_data):
     """QM7-X as it is; H2CO, whose file holds atomic units times 0.2082."""
     mu = reference_data / "cookbook_demo/qm7x_reduced_100_CHNO_mu_alpha.xyz"

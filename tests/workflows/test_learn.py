@@ -19,6 +19,7 @@ from ase.io import read, write
 from mlplugins import MLCalculator
 from mlplugins.cli import main
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.observer import Silent
 from mlplugins.workflows import _learn_judge as judging
 from mlplugins.workflows import _learn_round as rounds
 from mlplugins.workflows import learn as module
@@ -259,6 +260,30 @@ def test_labels_of_another_level_of_theory_are_refused(tmp_path):
         else:
             rounds.require_same_level(loop, labelled)
             assert (tmp_path / rounds.CHECKED).exists()
+
+
+@pytest.mark.long
+def test_what_a_training_says_of_the_labels_is_passed_on(tmp_path):
+    """Labels with energies in hartree: their differences and the work of the forces disagree."""
+    config = load(_config(tmp_path))
+    frames = []
+    for seed in range(14):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.rattle(0.05, seed=0)
+        atoms.rattle(0.01, seed=seed)
+        atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy() / 27.2114, atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    heard = []
+
+    class Listener(Silent):
+        def note(self, text):
+            heard.append(text)
+
+    loop = rounds.Loop(config, tmp_path, Listener())
+    rounds.train(loop, tmp_path / "round", rounds.Sets(frames[2:], frames[:2]))
+    assert [text for text in heard if text.startswith("training: ") and "hartree" in text]
 
 
 @pytest.mark.long

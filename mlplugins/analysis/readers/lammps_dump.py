@@ -166,6 +166,7 @@ class _DumpReader:
             **(self._also(dict(zip(more, found.more[:, order]))) if more else {}),
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
+            clock=None if factor else header.time,  # in units of the run, which the file does not state
             origin=origin,
             wrapped=wrapped,
         )
