@@ -42,6 +42,9 @@ NO_UNIT = "; no unit that we know"
 ROUND_OFF = 1e-6
 """Differences of energies per atom (eV) that need no explanation."""
 
+HOT = (20.0, 20_000.0)
+"""Temperatures (K) of molecular dynamics."""
+
 SHOWN = 8
 """Elements, or compositions, that a message lists."""
 
@@ -94,7 +97,26 @@ def explain(
         both = [(s, p) for s, p in together if s.get(name) is not None and p.get(name) is not None]
         if both:
             found.append(_factor_of(name, [s for s, _ in both], [p for _, p in both]))
+    found.append(_kinetic([(s, p) for s, p in together if s.stress is not None and p.stress is not None]))
     return [text for text in found if text]
+
+
+def _kinetic(together: Sequence[tuple[Structure, Results]]) -> str | None:
+    """Of the stress: the momentum that atoms carry in molecular dynamics, −N kT/V of an ideal gas."""
+    if len(together) <= FREEDOM:
+        return None
+    apart = np.array([np.asarray(s.stress) - np.asarray(p.stress) for s, p in together])
+    gas = np.array([-len(s) / s.volume * np.eye(3) for s, _ in together])
+    kelvin = float((apart * gas).sum() / (gas**2).sum()) / units.BOLTZMANN_EV_K
+    left = apart - gas * kelvin * units.BOLTZMANN_EV_K
+    if not HOT[0] < kelvin < HOT[1] or _rms(left) > LEFT * _rms(apart):
+        return None
+    pressure = -units.GPA_PER_EV_A3 * float(np.einsum("kaa->k", apart).mean()) / 3
+    return (
+        f"stress: labels − model = −N kT/V with T = {kelvin:.0f} K in every frame, a pressure of "
+        f"{pressure:.2g} GPa; do the labels hold the kinetic part of molecular dynamics (expected: that of "
+        "the potential energy alone), or does the model lack something, such as dispersion?"
+    )
 
 
 def _energy(together: Sequence[tuple[Structure, Results]], least: float) -> str | None:

@@ -100,6 +100,17 @@ def test_units_and_sign_of_stress(frames):
     assert "stress: labels = −V × model: virials" in text
 
 
+@pytest.mark.parametrize(("kelvin", "said"), [(900.0, True), (0.0, False)])
+def test_the_kinetic_part_of_the_stress_is_recognised(frames, kelvin, said):
+    gas = [8.617333e-5 * kelvin * len(s) / s.volume * np.eye(3) for s in frames]
+    labelled = [replace(s, stress=s.stress - part) for s, part in zip(frames, gas)]
+    notes = [text for text in explain(labelled, _model(frames)) if "kinetic" in text]
+    assert len(notes) == said
+    if said:
+        kelvins = float(notes[0].partition("T = ")[2].partition(" K")[0])
+        assert kelvins == pytest.approx(kelvin, rel=0.05)
+
+
 def test_one_frame_under_a_pressure_is_followed_by_any_factor(frames):
     """Only a factor that means something is said then."""
     one = [replace(frames[0], stress=0.01 * np.eye(3), forces=None)]
