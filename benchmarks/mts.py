@@ -3,9 +3,9 @@
     python benchmarks/mts.py model.pt FILE@INDEX [--student student.pt] [--every 2 4 8] [--ps 10]
 
 All runs start from one state, after 2 ps of Langevin dynamics. Before anything is timed, the energy and
-pressure of the first step must be equal to 1e-9 in all of them. Drift: slope of a linear fit to the total
-energy; spread: its standard deviation about the fit. CPU time: of LAMMPS' loop, short runs, interleaved in
-one process, medians.
+pressure of the first step must be equal to 1e-9 in all of them. Drift: slope of a linear fit to the means of
+eight blocks of the total energy, with its standard error; spread: standard deviation of the energy about it.
+CPU time: of LAMMPS' loop, short runs, interleaved in one process, medians and quartiles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlplugins.model_file.artifact import Artifact
 from mlplugins.units import FS_PER_PS
 
 SAME = 1e-9
-TIMED_PS = 0.5
+BLOCKS = 8
 LOOP = re.compile(r"Loop time of ([\d.e+-]+) on.*?([\d.]+)% CPU use", re.DOTALL)
 
 
@@ -55,9 +55,11 @@ def main() -> None:
     parser.add_argument("--timestep", type=float, default=2.0, help="of plain and of inner steps, fs")
     parser.add_argument("--every", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--ps", type=float, default=10.0, help="length of the NVE runs")
+    parser.add_argument("--supercell", type=int, default=1, help="repetitions along every axis")
     parser.add_argument("--repeats", type=int, default=5, help="of the timed runs")
+    parser.add_argument("--timed-ps", type=float, default=0.5, help="length of a timed run")
     args = parser.parse_args()
-    model, atoms = artifact.load(args.model), read_structure(args.structure)
+    model, atoms = artifact.load(args.model), read_structure(args.structure).repeat(args.supercell)
     inner = ["direct", *([str(Path(args.student).resolve())] if args.student else [])]
     variants = [Variant("", 1), Variant("", args.every[-1])]
     variants += [Variant(name, every) for name in inner for every in args.every]
@@ -72,7 +74,7 @@ def main() -> None:
             except RunFailed as error:  # lost atoms
                 print(f"  {variant.name}: {str(error)[-50:]}")
         require_equal_start(list(tables.values()))
-        times = decks.times(list(tables), args.repeats)
+        times = decks.times(list(tables), args.repeats, args.timed_ps)
     report(tables, times, len(atoms), args.timestep)
 
 
@@ -117,11 +119,11 @@ class Decks:
         """Thermo table of an NVE run, a row for every outer step."""
         return self._run([self._nve(variant, ps, 1)]).tables[-1]
 
-    def times(self, variants: list[Variant], repeats: int) -> list[list[float]]:
+    def times(self, variants: list[Variant], repeats: int, ps: float) -> list[list[float]]:
         """CPU seconds per ps of every repeat of each variant."""
-        decks = [self._nve(variant, TIMED_PS, 10**6) for _ in range(repeats) for variant in variants]
+        decks = [self._nve(variant, ps, 10**6) for _ in range(repeats) for variant in variants]
         log = self._run(decks).directory / lammps.LOG
-        found = [float(t) * float(use) / 100 / TIMED_PS for t, use in LOOP.findall(log.read_text())]
+        found = [float(t) * float(use) / 100 / ps for t, use in LOOP.findall(log.read_text())]
         return [found[k :: len(variants)] for k in range(len(variants))]
 
     def _nve(self, variant: Variant, ps: float, thermo: int) -> list[str]:
@@ -166,12 +168,12 @@ def report(tables, times, n_atoms: int, timestep: float) -> None:
     for (variant, table), seconds in zip(tables.items(), times):
         outer = timestep * variant.every
         t, energy = table["Step"] * outer / FS_PER_PS, table["TotEng"] / n_atoms
-        finite = np.isfinite(energy).all()
-        fit = np.polyfit(t, energy, 1) if finite else (np.nan, np.nan)
+        blocks = np.array([part.mean(axis=1) for part in np.array_split([t, energy], BLOCKS, axis=1)])
+        fit, covariance = np.polyfit(*blocks.T, 1, cov=True)
         spread = 1000 * np.std(energy - np.polyval(fit, t))
         low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
         print(
-            f"| {variant.name} | {outer:g} | {fit[0]:+.1e} | {spread:.3f} "
+            f"| {variant.name} | {outer:g} | {fit[0]:+.1e} ± {covariance[0, 0] ** 0.5:.0e} | {spread:.3f} "
             f"| {middle:.3f} [{low:.3f}, {high:.3f}] | {86400e-3 / middle:.2f} | {plain / middle:.2f} |"
         )
 

@@ -16,7 +16,8 @@ from mlplugins.model_file.write import save
 from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
 from tests.engines.conftest import crystal
-from tests.engines.lammps_tools import deck, start, thermo
+from tests.engines.lammps_tools import deck, errors_of, start, thermo
+from tests.simulation.argon import write_model
 
 pytestmark = pytest.mark.usefixtures("native_build")
 
@@ -175,6 +176,37 @@ def test_multiple_time_steps(tmp_path, model, mode):
     assert evaluations - inner <= builds["shared"] > 0  # new lists may have the atoms in another order
     for name in ("shared", "apart"):
         assert [(n, used) for direct, n, used in told[name] if not direct] == [(outer_steps, 0)]
+
+
+@pytest.mark.slow
+def test_inner_models_are_refused_by_name(tmp_path, model):
+    argon = write_model(tmp_path / "argon.pt")
+    atoms = mixed()
+    head = deck(tmp_path, model, atoms)
+    respa = "run_style respa 2 4 inner 1 1.0 2.0 outer 2"
+
+    def with_style(style):
+        return [*head[:-2], f"pair_style mlplugins {style}", head[-1], respa, "fix 1 all nve", "run 1"]
+
+    found = errors_of(
+        tmp_path,
+        {
+            "file": with_style(f"{model} inner no.pt"),
+            "head": with_style(f"{argon} inner direct"),
+            "elements": with_style(f"{model} inner {argon}"),
+            "outer": with_style(f"{model} non_conservative on inner {argon}"),
+            "none": with_style(str(model)),
+        },
+    )
+    for name, text in {
+        "file": "inner 'no.pt': no such model file: 'no.pt'",
+        "head": "inner direct: ",
+        "elements": f"inner '{argon}': pair_coeff: element Kr (atom type 2) is not in the model; it knows",
+        "outer": "keyword 'inner': the outer steps need the gradients of the model",
+        "none": "does not support rRESPA inner/middle/outer",
+    }.items():
+        assert text in found[name], found[name]
+    assert "non_conservative_force" in found["head"]
 
 
 def add_mode(line, mode):
