@@ -70,9 +70,14 @@ def main() -> None:
         tables = {}
         for variant in variants:
             try:
-                tables[variant] = decks.energies(variant, args.ps)
+                table = decks.energies(variant, args.ps)
             except RunFailed as error:  # lost atoms
                 print(f"  {variant.name}: {str(error)[-50:]}")
+                continue
+            if np.isfinite(table["TotEng"]).all():
+                tables[variant] = table
+            else:
+                print(f"  {variant.name}: energies are not finite")
         require_equal_start(list(tables.values()))
         times = decks.times(list(tables), args.repeats, args.timed_ps)
     report(tables, times, len(atoms), args.timestep)
@@ -110,7 +115,7 @@ class Decks:
             "fix still all momentum 1 linear 1 1 1",
             "fix move all nve",
             f"run {steps}",
-            "write_data start.data",
+            "write_data start.data nocoeff",
         ]
         lammps.run_structure(self._model.path, atoms, commands, self._folder)
         self._elements = lammps.type_order(atoms)
@@ -168,7 +173,9 @@ def report(tables, times, n_atoms: int, timestep: float) -> None:
     for (variant, table), seconds in zip(tables.items(), times):
         outer = timestep * variant.every
         t, energy = table["Step"] * outer / FS_PER_PS, table["TotEng"] / n_atoms
-        blocks = np.array([part.mean(axis=1) for part in np.array_split([t, energy], BLOCKS, axis=1)])
+        blocks = np.array(
+            [part.mean(axis=1) for part in np.array_split(np.array([t, energy]), BLOCKS, axis=1)]
+        )
         fit, covariance = np.polyfit(*blocks.T, 1, cov=True)
         spread = 1000 * np.std(energy - np.polyval(fit, t))
         low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
