@@ -44,7 +44,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "cocaine": {"family": "nequip", "cutoff": 4.5, "num_layers": 2, "l_max": 1, "num_features": 16},
 }
 TRAINING: dict[str, dict[str, Any]] = {
-    "qm7x": {"epochs": 60, "batch_size": 4, "lr": 0.01, "optimizer": "adamw", "weight_decay": 0.1},
+    "qm7x": {
+        "epochs": 60,
+        "batch_size": 4,
+        "lr": 0.01,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "loss": {"huber": 0.1},
+    },
     "cocaine": {"epochs": 40, "batch_size": 1, "lr": 0.01, "optimizer": "adamw", "weight_decay": 0.01},
 }
 WIDTHS = np.linspace(0.9, 6.0, 8)

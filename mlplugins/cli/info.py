@@ -67,6 +67,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("elements", _list(record["elements"])),
         ("cutoff", cutoff),
         *(("of a structure", text) for text in inputs(record["inputs"])),
+        *[("energy", text) for text in [_energy(record)] if text],
         ("accuracy", _accuracy(record["errors"])),
         *[("uncertainty", text) for text in [_uncertainty(record)] if text],
         ("data", _data(record["data"]) + _subtracted(record["record"])),
@@ -120,6 +121,17 @@ def _accuracy(errors: Any) -> str:
         what = "training" if name == "train" else name
         return f"MAE of {found.get('n_structures')} {what} frames: {', '.join(parts)}"
     return "not recorded; `mlplugins evaluate` measures it"
+
+
+def _energy(record: dict[str, Any]) -> str | None:
+    """That there is none; None if there is."""
+    from mlplugins.model_file.card import has_no_energy
+
+    if not has_no_energy(record["record"]):
+        return None
+    return (
+        "none was learned: energy and forces are zero; the file is for what else it predicts (--all: outputs)"
+    )
 
 
 def _uncertainty(record: dict[str, Any]) -> str | None:

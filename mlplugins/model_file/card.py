@@ -66,6 +66,19 @@ def parts(family: str | None, hyperparameters: Mapping[str, Any]) -> list[dict[s
     return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
 
 
+def has_no_energy(details: Mapping[str, Any]) -> bool:
+    """Whether a training record says that no energies were learned, so that energy and forces are zero.
+
+    >>> has_no_energy({"configuration": {"data": {"keys": {"energy": None}}}}), has_no_energy({})
+    (True, False)
+    """
+    place: Any = details.get("configuration")
+    for name in ("data", "keys"):
+        place = place.get(name) if isinstance(place, Mapping) else None
+    none = isinstance(place, Mapping) and "energy" in place and place["energy"] is None
+    return none and "finetune" not in details  # whose base has energies
+
+
 def repels(hyperparameters: Mapping[str, Any]) -> bool:
     """Whether a model, or a term of it, holds a screened nuclear repulsion, by what it was built from.
 

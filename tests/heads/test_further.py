@@ -14,8 +14,10 @@ from ase.vibrations.raman import StaticRamanCalculator
 import mlplugins
 from mlplugins import MLCalculator
 from mlplugins.checks.physics import PhysicsChecks
+from mlplugins.cli.main import main
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.engines.ipi.extras import in_atomic_units
+from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from tests.heads.further import (
     CONFIGURATION,
@@ -98,6 +100,19 @@ def test_born_charges_are_differences_of_the_dipole(trained):
     np.testing.assert_allclose(atoms.get_charges(), without["charges"], atol=2e-7)
     own = in_atomic_units(artifact.load(folder / "model64.pt").evaluate([atoms])[0])["BEC"]
     np.testing.assert_allclose(own, sent["BEC"], rtol=0, atol=2e-7)
+
+
+def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path, capsys):
+    folder, test = trained
+    assert main(["info", str(folder / "run/model.pt")]) == 0
+    assert "none was learned: energy and forces are zero" in " ".join(capsys.readouterr().out.split())
+    [found] = artifact.load(folder / "run/model.pt").evaluate(test[:1], wanted=())
+    assert found.energy == 0.0
+    assert not found.forces.any()
+    write(tmp_path / "water.extxyz", test[0])
+    run = {"model": str(folder / "run/model.pt"), "structure": str(tmp_path / "water.extxyz")}
+    with pytest.raises(BadInput, match="'model.pt' was trained without energies, so that no forces move"):
+        mlplugins.simulate({**run, "temperatures": 300, "steps": 90}, tmp_path / "run")
 
 
 def test_check_turns_and_mirrors_them_all(trained):

@@ -129,3 +129,13 @@ def test_what_a_head_cannot_be_made_of(options, said):
 def test_there_is_a_head_for_every_record_that_names_one():
     for name in heads.predictable():
         assert heads.settings(name)() is not None
+
+
+def test_charges_of_a_model_that_takes_a_charge_add_up_to_it():
+    options = {"num_channels": 2, "l_max": 1, "correlation": 1, "heads": CHARGES}
+    model = with_heads(["H", "O"], mace, state={"charge": [-2, 2]}, **options)
+    atoms = standard_structures(("H", "O"))["molecule"]
+    for charge in (0, -1):
+        atoms.info["charge"] = charge
+        charges = model.everything(graph_of(atoms, ["H", "O"], model.cutoff))["charges"].detach()
+        assert float(charges.sum()) == pytest.approx(charge, abs=1e-13)

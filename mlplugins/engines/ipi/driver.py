@@ -33,6 +33,7 @@ from mlplugins.model_file.artifact import (
     load_all,
     sources,
 )
+from mlplugins.model_file.card import has_no_energy
 from mlplugins.model_file.committee import copies
 from mlplugins.structures import state as states
 
@@ -149,6 +150,11 @@ class MLDriver(Dummy_driver):
             + "".join(f", {name} {value:g}" for name, value in self._keywords().items())
             + ("" if self.options.baseline else "; energies without composition energies (baseline off)")
             + ("; direct forces" if self.options.non_conservative else "")
+            + (
+                "; no energies were learned: energy and forces are zero"
+                if has_no_energy(first.record)
+                else ""
+            )
             + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
