@@ -179,20 +179,19 @@ def test_a_hop_and_the_heat_flux_of_argon(examples):
     found = json.loads((examples / "barrier.json").read_text())
     assert found["quotable"]
     assert 0.05 < found["barrier_eV"] < 0.11
-    assert 0.3 < found["attempt_frequency_THz"] < 10.0
+    assert len(found["imaginary_THz"]) == 1
     deck = examples / "13_thermal.in"
     text = deck.read_text()
-    for long, short in {"0 4 0 4 0 4": "0 3 0 3 0 3", "run             5000\n": "run 100\n"}.items():
-        assert text.count(long) == 1
-        text = text.replace(long, short)
-    text = text.replace("run             1000", "run 50").replace("run             50000", "run 2000")
+    for long, short in {"5000\n": "100\n", "1000\n": "50\n", "30000\n": "2000\n"}.items():
+        assert text.count(f"run             {long}") == 1
+        text = text.replace(f"run             {long}", f"run {short}")
     deck.write_text(text)
     _run("lmp -in 13_thermal.in -log thermal.log", examples)
     _run("mlplugins thermal thermal.log --timestep 4 -o thermal --json thermal.json", examples)
     found = json.loads((examples / "thermal.json").read_text())
     assert found["interval_fs"] == 40.0
     assert 0 < found["kappa_W_mK"]["value"] < 2.0
-    assert (examples / "thermal" / "report.html").stat().st_size > 50_000
+    assert "W/(m K)" in (examples / "thermal" / "report.html").read_text()
 
 
 @pytest.mark.skipif("MLPLUGINS_REFERENCE_DATA" not in os.environ, reason="needs MLPLUGINS_REFERENCE_DATA")

@@ -78,7 +78,7 @@ def electronvolts(value: float, spread: float | None = None) -> str:
     ('0.3142 eV', '0.314 ± 0.012 eV')
     """
     if spread is None or spread <= 0:
-        return f"{value:.4f} eV"
+        return f"{round(value, 4) + 0.0:.4f} eV"  # not -0.0000
     places = int(np.clip(1 - np.floor(np.log10(spread)), 0, 4))
     return f"{value:.{places}f} ± {spread:.{places}f} eV"
 
@@ -153,7 +153,9 @@ def _images(found: Barrier) -> str:
     lines: list[list[Cell]] = []
     for m in range(len(found.images)):
         name = f"{m}, saddle" if m == profile.top else str(m)
-        lines.append([name, *(f.format(column[m]) for f, column in zip(formats, columns))])
+        lines.append(
+            [name, *(f.format(round(float(column[m]), 4) + 0.0) for f, column in zip(formats, columns))]
+        )
     caption = (
         "The images. Residual: what an optimisation of the path brings to zero, across the path, of the "
         "saddle and the end points all of it, on the worst atom."
