@@ -10,7 +10,10 @@ the scatter between blocks of time (which sees all correlations between ions) an
 ions that stay different for the whole run): V = V_time + V_ion − V_both, the two-way cluster variance, i.e.
 the limit of the bootstrap over time blocks and over ions for infinitely many replicas (A. Cameron, J.
 Gelbach, D. Miller, J. Bus. Econ. Stat. 29, 238 (2011)). Intervals are symmetric in ln D, with Student's t for
-the few blocks, and never narrower than one standard error of independent Gaussian ions.
+the few blocks, and never narrower than one standard error of independent Gaussian ions. Values are medians:
+a mean of few squares is skewed, too low more often than too high, and is multiplied by the mean over the
+median of the χ² distribution with its variance (`value.skewness`); a window given by the user keeps its plain
+slope as D*. D_σ holds what ions that stay different do, which only D* can tell; H is D*/D_σ.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from mlplugins.analysis.slopes import (
     relative_fit,
     weighed,
 )
-from mlplugins.analysis.value import UNKNOWN, Value, half_width, interval, spanning
+from mlplugins.analysis.value import UNKNOWN, Value, half_width, interval, skewness, spanning
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_FS, FS_PER_PS
 
@@ -96,7 +99,7 @@ class Diffusion:
     """Diffusion coefficients in cm²/s.
 
     Attributes:
-        tracer, collective: D* and D_σ; collective is None where it is not defined.
+        tracer, collective: D* and D_σ, medians; collective is None where it is not defined.
         haven: D*/D_σ.
         axes: D* along x, y, z.
         window: the fitted lags.
@@ -159,10 +162,14 @@ def diffusion(
     limit = float(special.stdtrit(len(fits[0].data.weights) - 1, 0.5 + CURVED_LEVEL / 2))
     fits = fits if curvature > limit else fits[:1]
     lags = window_lags(paths, window, estimator)
-    fit = relative_fit(lags, fits[0].line, 0.0, fits[0].value, block_count(paths, int(lags[-1])))
-    both = _collective(paths, [fit] * len(fits), fits) if collective else []
-    used = [relative_fit(lags, each.line, 0.0, each.value, fit.blocks) for each in fits]
+    blocks = block_count(paths, int(lags[-1]))
+    used = [_with_ions(relative_fit(lags, each.line, 0.0, each.value, blocks), each) for each in fits]
+    both = _collective(paths, used, fits) if collective else []
     return _diffusion(paths, (window, used, estimator), (fits, both), curvature)
+
+
+def _with_ions(fit: Fit, slope: Estimate) -> Fit:
+    return replace(fit, ions=slope.ions / slope.value**2 if slope.value > 0 else 0.0)
 
 
 def _collective(paths: Paths, used: Sequence[Fit], own: Sequence[Estimate]) -> list[Estimate]:
@@ -213,7 +220,7 @@ def _through_the_curve(paths: Paths, estimator: str, collective: bool) -> Diffus
     away = abs(float(plain @ slope.data.mean) - slope.value)
     line = drawn(fit.line.weights, fit.lags, inside, fit.line.variance)
     ordinary = drawn(plain, fit.lags, inside, fit.line.variance)
-    used = [replace(fit, line=line), replace(fit, line=ordinary)]
+    used = [replace(fit, line=line), replace(fit, line=ordinary, skew=1.0)]
     lost = slope.value <= 0 and not holds
     if lost:
         used[1] = relative_fit(fit.lags, ordinary, 0.0, float(plain @ slope.data.mean), fit.blocks)
@@ -273,7 +280,13 @@ def _curve(paths: Paths) -> tuple[Fit, Estimate, list[Fit]]:
         value = float(each.line.weights @ mean)
         other = relative_fit(lags, each.line, each.curvature, value, fit.blocks)
         slow.append(replace(other, beside=True))
-    return fit, weighed(paths, data, fit, found.line, one_mean), slow
+    slope = weighed(paths, data, fit, found.line, one_mean)
+    if slope.value > 0:
+        skew = skewness(max(slope.time + slope.ions, slope.model) / slope.value**2)
+        line = replace(fit.line, weights=skew * fit.line.weights, variance=skew**2 * fit.line.variance)
+        fit = _with_ions(replace(fit, line=line, skew=skew), slope)
+        slope = weighed(paths, data, fit, line, one_mean)
+    return fit, slope, slow
 
 
 def _overlap(fit: Fit, mean: Floats, longest: int, runs: float) -> float:
@@ -390,7 +403,8 @@ def _value(fits: Sequence[Estimate], unit: float) -> Value:
     parts = []
     for fit in fits:
         errors = fit.time + fit.ions, fit.model, fit.freedom, fit.curvature
-        parts.append(interval(fit.value, *errors, fit.cells.shape[1] == 1, fit.beside))
+        single = fit.skew if fit.cells.shape[1] == 1 else 0.0
+        parts.append(interval(fit.value, *errors, single, fit.beside))
     return spanning(parts).scaled(unit)
 
 
@@ -409,7 +423,8 @@ def _haven(tracers: Sequence[Estimate], charges: Sequence[Estimate]) -> Value | 
         return None
     found = spanning([_ratio(*pair) for pair in pairs])
     low = found.low if len(pairs) == len(tracers) else 0.0
-    return replace(found, low=low, limit=UNKNOWN)
+    value = _value(tracers[:1], 1.0).value / _value(charges[:1], 1.0).value
+    return replace(found, value=min(max(value, low), found.high), low=low, limit=UNKNOWN)
 
 
 def _ratio(tracer: Estimate, both: Estimate) -> Value:
@@ -423,6 +438,6 @@ def _ratio(tracer: Estimate, both: Estimate) -> Value:
     curvature = tracer.curvature / tracer.value**2
     shared = max(tracer.time + tracer.ions, tracer.model) / tracer.value**2
     least = max(both.model / both.value**2 - shared, 0.0)
-    found = interval(1.0, time + ions, least, freedom, curvature, single=True)
+    found = interval(1.0, time + ions, least, freedom, curvature, single=1.0)
     unity = Value(1.0, 1 / found.high, 1 / found.low, found.relative_error)
     return unity.scaled(tracer.value / both.value)

@@ -28,6 +28,7 @@ class MatrixSlope:
         weights: of the blocks.
         brownian: relative variance of the slope of one walker with these lags.
         curvature: relative variance by curvature that the lags do not exclude.
+        ions, skew: as in `Fit`.
     """
 
     value: Floats
@@ -36,6 +37,8 @@ class MatrixSlope:
     weights: Floats
     brownian: float
     curvature: float
+    ions: float
+    skew: float
 
     def entry(self, row: int, column: int, unit: float) -> Value:
         """One element with its 95 % interval, symmetric (off-diagonal elements may be negative)."""
@@ -80,7 +83,7 @@ def slope_matrix(products: Sequence[Floats], paths: Paths, fit: Fit, widened: bo
     error = np.sqrt([wider * time_variance(column, shares) for column in flat.T]).reshape(value.shape)
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(lags[-1]) + MIN_BLOCKS))
     brownian = fit.relative_variance * paths.longest / frames
-    return MatrixSlope(value, error, per_block, shares, brownian, fit.curvature)
+    return MatrixSlope(value, error, per_block, shares, brownian, fit.curvature, fit.ions, fit.skew)
 
 
 @dataclass(frozen=True)

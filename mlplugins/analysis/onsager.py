@@ -111,6 +111,9 @@ def onsager(
     plain = unit / (state.volume_a3 * BOLTZMANN_EV_K * state.temperature_k)
     sigma = spanning([_sum(slope, weight) for slope in slopes]).scaled(sigma_unit)
     sigma = replace(sigma, limit=UNKNOWN)
+    # σ is the median of its distribution, and the sum of its parts
+    total = float(weight @ slopes[0].value @ weight) * sigma_unit
+    skew = sigma.value / total if total > 0 else 1.0
     tracer = _nernst_einstein(own, ions, weight, state)
     shares = weight @ slopes[0].value * weight
     return Onsager(
@@ -118,8 +121,8 @@ def onsager(
             Carrier(name, float(z), count, one.tracer, one.curved)
             for name, z, count, one in zip(names, weight, ions, own)
         ),
-        coefficients=_entries(slopes, plain * np.ones_like(slopes[0].value)),
-        parts=_entries(slopes, sigma_unit * np.outer(weight, weight)),
+        coefficients=_entries(slopes, skew * plain * np.ones_like(slopes[0].value)),
+        parts=_entries(slopes, skew * sigma_unit * np.outer(weight, weight)),
         sigma=sigma,
         sigma_tracer=tracer,
         transference=tuple(float(share) for share in shares / shares.sum()) if shares.sum() > 0 else (),
@@ -146,8 +149,8 @@ def _sum(slope: MatrixSlope, weight: Floats) -> Value:
     currents = np.einsum("i,bij,j->b", weight, slope.per_block, weight)
     total = float(slope.weights @ currents)
     error = time_variance(currents, slope.weights)
-    model, curved = slope.brownian * total**2, slope.curvature * total**2
-    return interval(total, error, model, len(currents) - 1, curved, single=True)
+    model, known = slope.brownian * total**2, (slope.curvature + slope.ions) * total**2
+    return interval(total, error, model, len(currents) - 1, known, single=slope.skew)
 
 
 def _nernst_einstein(

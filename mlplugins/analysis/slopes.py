@@ -37,6 +37,9 @@ class Fit:
         overlap: variance of the slope over that which its blocks of time show, which lags longer than a block
             make alike.
         beside: whether a slow decay of any size was fitted as well.
+        skew: factor in the weights that makes the slope the median of its distribution, not the mean.
+        ions: relative variance by ions that stay different for the whole run: no block of time shows it in
+            the sum of all ions.
     """
 
     lags: Lags
@@ -46,6 +49,8 @@ class Fit:
     relative_variance: float
     overlap: float = 1.0
     beside: bool = False
+    skew: float = 1.0
+    ions: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Estimate:
     """A slope with its contributions per block and ion (blocks, ions), its variances, and what they are of.
 
     `curvature` is the variance by curvature, `one_mean` the probability that the runs have one mean,
-    `freedom` that of Student's t, `overlap` and `beside` as in `Fit`.
+    `freedom` that of Student's t, `overlap`, `beside` and `skew` as in `Fit`.
     """
 
     value: float
@@ -68,6 +73,7 @@ class Estimate:
     one_mean: float
     overlap: float = 1.0
     beside: bool = False
+    skew: float = 1.0
 
     @property
     def intercept(self) -> float:
@@ -90,8 +96,10 @@ def weighed(paths: Paths, data: BlockMsd, fit: Fit, line: LineWeights, one_mean:
     frames = sum(stop - start for _, (start, stop) in paths.stretches(int(fit.lags[-1]) + MIN_BLOCKS))
     model = variance / cells.shape[1] * paths.longest / frames
     found = of_cells(cells, data, model, line, one_mean, fit.overlap)
-    curvature = fit.curvature * found.value**2 if value > 0 else 0.0
-    return replace(found, curvature=curvature, beside=fit.beside)
+    square = found.value**2 if value > 0 else 0.0
+    # in the sum of all ions those that stay different are seen by D* alone
+    curvature = (fit.curvature + (fit.ions if cells.shape[1] == 1 else 0.0)) * square
+    return replace(found, curvature=curvature, beside=fit.beside, skew=fit.skew)
 
 
 def line_for(mean: Floats, lags: Lags, paths: Paths, estimator: str) -> LineWeights:

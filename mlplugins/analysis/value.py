@@ -13,6 +13,8 @@ UNDETERMINED = 1e6
 """High over low beyond which an interval is not printed: its ends are numbers without meaning."""
 MOST_LOG = 2.0
 """Half of an interval over the value beyond which the error is one of the value, not of its logarithm."""
+MOST_VARIANCE = 1.0
+"""Relative, beyond which the median of χ² says nothing."""
 UNKNOWN = 30.0
 """High over low beyond which a collective quantity (D_σ, σ collective, H) is not known."""
 
@@ -63,7 +65,7 @@ def interval(
     model: float,
     freedom: float,
     known: float = 0.0,
-    single: bool = False,
+    single: float = 0.0,
     positive: bool = False,
 ) -> Value:
     """95 % interval, symmetric in the logarithm; without a positive value only the upper limit says anything.
@@ -74,7 +76,9 @@ def interval(
     Student's t already allows for the few blocks; the Brownian variance `model` only keeps blocks that
     agree by chance from an interval narrower than one standard error. `known` is a variance that does not
     come from the blocks. `single` is for one walker, a Gaussian process: few blocks are all there is, and the
-    interval is not narrower than that of χ² with the relative variance `model`/`value`².
+    interval is not narrower than that of χ² with the relative variance `model`/`value`². The value is then
+    the median of this skewed distribution; `single` is the part of its `skewness` that `value` already has
+    (1: none).
     """
     z = float(special.ndtri(0.5 + LEVEL / 2))
     half = half_width(variance, model, freedom, known)
@@ -83,12 +87,24 @@ def interval(
     if value <= 0:
         return Value(0.0, 0.0, max(float(value + max(half, z * np.sqrt(model))), 0.0), float("inf"))
     up = down = float(np.exp(min(half / value, 700.0)))
+    middle = 1.0
     if single and model > 0:
         k = 2 * value**2 / model
-        tail = (1 - LEVEL) / 2
-        up = max(up, float(k / max(special.chdtri(k, 1 - tail), k * 1e-300)))
-        down = max(down, float(special.chdtri(k, tail)) / k)
-    return Value(value, value / down, value * up, half / value / z)
+        few, many = (float(special.chdtri(k, tail)) / k for tail in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
+        up, down = max(up, 1 / max(few, 1e-300)), max(down, many)
+        middle = float(np.clip(skewness(model / value**2) / single, 1.0, up))
+    return Value(value * middle, value / down, value * up, half / value / z)
+
+
+def skewness(relative_variance: float) -> float:
+    """Mean over median of χ² with this relative variance: what a mean of squares is to be multiplied by to
+    be too low as often as too high.
+
+    >>> round(skewness(0.1), 4)
+    1.034
+    """
+    k = 2 / float(np.clip(relative_variance, 1e-9, MOST_VARIANCE))
+    return k / float(special.chdtri(k, 0.5))
 
 
 def _above_zero(value: float, error: float) -> Value:

@@ -74,7 +74,7 @@ class NetworkWalk:
     together: int = 1
     seed: int = 0
 
-    def _network(self) -> tuple[Floats, NDArray[np.intp]]:
+    def network(self) -> tuple[Floats, NDArray[np.intp]]:
         """Probability and end of the six hops of each site in a step."""
         size = self.rates.shape[1]
         index = np.arange(size**3).reshape(size, size, size)
@@ -90,7 +90,7 @@ class NetworkWalk:
     @property
     def exact_cm2_s(self) -> float:
         """Trace of the effective diffusion tensor over three."""
-        chance, ends = self._network()
+        chance, ends = self.network()
         sites = np.arange(len(chance))
         generator = np.zeros((len(chance), len(chance)))
         for hop in range(6):
@@ -108,7 +108,7 @@ class NetworkWalk:
     def displacements(self) -> Floats:
         """Unwrapped displacements (frames, ions, 3)."""
         random = np.random.default_rng(self.seed)
-        chance, ends = self._network()
+        chance, ends = self.network()
         upper = chance.cumsum(axis=1)
         walkers = self.ions // self.together
         site = random.integers(0, len(chance), walkers)

@@ -8,6 +8,7 @@ from mlplugins.analysis.diffusion import Paths, curve_lags, diffusion
 from mlplugins.analysis.matrix import VOIGT, diffusion_tensor, slope_matrix
 from mlplugins.analysis.numbers import span
 from mlplugins.analysis.onsager import ThermodynamicState, onsager
+from mlplugins.analysis.value import skewness
 from mlplugins.errors import BadInput
 from mlplugins.testing.walks import LatticeWalk, NetworkWalk, ballistic, cages, random_barriers, soft_cage
 from mlplugins.units import BOLTZMANN_EV_K, CM2_S_PER_A2_FS
@@ -50,7 +51,10 @@ def curved_walk(frames=1200, ions=12, step=0.0, seed=3):
 
 
 def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
-    """Eight ions that move as one have H = 1/8 by any fit, but not if D* and D_σ take different ones."""
+    """Eight ions that move as one have H = 1/8 by any fit, but not if D* and D_σ take different ones.
+
+    Each is the median of its own distribution, which is 3 % here.
+    """
     one = curved_walk(ions=30)
     runs = [np.repeat(one[:, ion : ion + 1], 8, axis=1) for ion in range(one.shape[1])]
     result = diffusion(paths_of(*runs))
@@ -62,7 +66,8 @@ def test_where_the_msd_is_curved_all_numbers_come_from_the_same_fit():
     assert ordinary.estimator == "ols"
     assert ordinary.tracer.value != pytest.approx(result.tracer.value, rel=0.2)
     assert result.tracer.low < ordinary.tracer.value < result.tracer.high
-    assert result.haven.value == pytest.approx(1 / 8, rel=1e-9)
+    assert result.haven.value == pytest.approx(1 / 8, rel=0.04)
+    assert result.haven.value == pytest.approx(result.tracer.value / result.collective.value, rel=1e-9)
     # at most the χ² interval of thirty walkers, which is skew, is wider
     freedom = 2 * len(runs) / result.fits[0].relative_variance
     values = result.tracer.value, ordinary.tracer.value
@@ -83,7 +88,8 @@ def test_what_is_fitted_again_with_the_weights_of_a_curved_msd_gives_the_same_d(
     assert np.trace(own.value) / ions * unit == pytest.approx(result.tracer.value, rel=1e-9)
     summed = [run.sum(axis=1)[:, None, :] for run in paths.displacements]
     both = slope_matrix(summed, paths, result.fits[0])
-    assert both.value[0, 0] / ions * unit == pytest.approx(result.collective.value, rel=1e-9)
+    median = both.value[0, 0] / ions * unit * max(skewness(both.brownian) / both.skew, 1.0)
+    assert median == pytest.approx(result.collective.value, rel=1e-9)
     assert len(both.weights) == result.blocks
     # and the ordinary slope of its window is that of the same window given by hand, on other lags of it
     plain = diffusion(paths, window, "ols")
