@@ -2,7 +2,8 @@
 
     python benchmarks/coverage.py --walks 400                 every kind of `motions.py`: 6 CPU-min
     python benchmarks/coverage.py --only barriers cages       the kinds whose names hold one of these words
-    python benchmarks/coverage.py --save now.json             also keep the numbers, and, after a change,
+    python benchmarks/coverage.py --save now.json             also keep the numbers (kinds that the file holds
+                                                              are not run again), and, after a change,
     python benchmarks/coverage.py --against now.json          both on the same walks
     python benchmarks/coverage.py --into benchmarks/RESULTS.md
     python benchmarks/coverage.py --bayes --kinisi            also the regression (and kinisi's sampler, slow)
@@ -177,17 +178,20 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [kind for kind in KINDS if any(word in kind.name for word in arguments.only)]
     before: dict[str, Any] = json.loads(arguments.against.read_text()) if arguments.against else {}
-    found: dict[str, Rows] = {}
+    done = arguments.save and arguments.save.exists()
+    found: dict[str, Rows] = json.loads(arguments.save.read_text()) if done else {}
     speed_up()
     for kind in chosen:
         start = time.process_time()
-        options = arguments.bayes, arguments.kinisi
-        found[kind.name] = coverage(kind, arguments.walks, arguments.cache, *options)
+        if kind.name not in found:
+            options = arguments.bayes, arguments.kinisi
+            found[kind.name] = coverage(kind, arguments.walks, arguments.cache, *options)
+            if arguments.save:
+                arguments.save.write_text(json.dumps(found))
         rows = table({kind.name: found[kind.name]}, before).splitlines()
-        print("\n".join(rows if len(found) == 1 else rows[2:]), flush=True)
+        print("\n".join(rows if kind is chosen[0] else rows[2:]), flush=True)
         print(f"  {time.process_time() - start:.0f} CPU-s", file=sys.stderr, flush=True)
-        if arguments.save:
-            arguments.save.write_text(json.dumps(found))
+    found = {kind.name: found[kind.name] for kind in chosen}
     if arguments.into:
         write(arguments.into, table(found, before))
     return 0

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mlplugins.analysis.curvature import curve_fit, process_covariance
-from mlplugins.analysis.value import interval
+from mlplugins.analysis.value import interval, skewness
 
 SLOPE = 0.25
 
@@ -69,6 +69,18 @@ def test_the_interval_of_what_must_be_positive_is_that_of_a_truncated_normal(val
     known = interval(0.5, 0.1**2, 0.0, 1e9, positive=True)
     assert known == interval(0.5, 0.1**2, 0.0, 1e9)
     assert known.high == pytest.approx(0.5 * np.exp(1.96 * 0.2), rel=1e-4)
+
+
+def test_the_value_of_one_walker_is_the_median_of_its_interval():
+    """The mean of k squares: as often too low as too high, and 95 % in the interval."""
+    for k in (4.0, 12.0, 100.0):
+        found = interval(0.5, 0.0, 0.5**2 * 2 / k, 1e9, single=1.0)
+        law = stats.invgamma(k / 2, scale=0.5 * k / 2)  # of the truth, given the slope
+        assert found.value == pytest.approx(law.median(), rel=1e-6)
+        assert (found.low, found.high) == pytest.approx((law.ppf(0.025), law.ppf(0.975)), rel=1e-6)
+        # of a slope that is a median already nothing is left to do
+        ready = interval(0.5, 0.0, 0.5**2 * 2 / k, 1e9, single=skewness(2 / k))
+        assert ready.value == pytest.approx(0.5, rel=1e-9)
 
 
 def test_far_below_zero_no_end_is_lost():
