@@ -16,6 +16,8 @@ WITHOUT_H_CM = 2500.0
 """The same of systems without hydrogen."""
 FEW_BLOCKS = 5
 """Blocks below which errors are rough."""
+WIDE = 3.0
+"""Default widths from which on lines are called wide."""
 APART = 2.0
 """Ratio of the intensities of two runs that is suspicious."""
 NOISY = 1e-3
@@ -46,7 +48,7 @@ def doubts(found: Spectrum, settings: Settings, blocks: Floats, symbols: Sequenc
         texts.append(
             f"errors of {found.blocks} {found.blocks_of} only are rough: run longer, or widen the lines"
         )
-    if settings.width_cm is None and settings.window_fs is None and found.width_cm > 1.5 * WIDTH_CM:
+    if settings.width_cm is None and settings.window_fs is None and found.width_cm > WIDE * WIDTH_CM:
         texts.append(
             f"lines are {found.width_cm:.3g} cm⁻¹ wide, which is what runs of {min(found.length_ps):.3g} "
             "ps allow"

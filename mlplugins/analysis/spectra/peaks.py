@@ -9,7 +9,7 @@ from scipy.signal import find_peaks
 
 from mlplugins.analysis.readers._text import Floats
 
-LEAST, ERRORS = 0.02, 3.0
+LEAST, ERRORS = 0.02, 2.0
 """Prominence of a peak: of the highest one, and in standard errors."""
 
 
