@@ -42,14 +42,14 @@ CASES = (*FAMILIES, "kernel", "engines")
 # ---- in the process of a checkout
 
 
-def save(potential: Any, family: str, elements: list[str], path: Path, dtype: str) -> None:
+def save(potential: Any, family: str, elements: list[str], path: Path, dtype: str, **options: Any) -> None:
     try:
         from mlplugins.model_file.card import ModelCard as Card
         from mlplugins.model_file.write import save as write
     except ImportError:  # before the model file had a room of its own
         from mlplugins.export.metatomic import Description as Card
         from mlplugins.export.metatomic import save as write
-    write(potential, path, Card(family, elements, [0.0] * len(elements)), dtype)
+    write(potential, path, Card(family, elements, [0.0] * len(elements)), dtype, **options)
 
 
 def network(case: str, folder: Path, frames: Any) -> dict[str, Any]:
@@ -59,31 +59,39 @@ def network(case: str, folder: Path, frames: Any) -> dict[str, Any]:
     import ours
     import torch
 
-    try:
-        from mlplugins.model_file.tables import tabulated
-    except ImportError:
-        from mlplugins.export.tables import tabulated
-
     family, hyperparameters = FAMILIES[case]
     module = importlib.import_module(f"mlplugins.models.{family}")
     torch.manual_seed(0)
     model = module.Model(["H", "O"], module.Hyperparameters(**hyperparameters)).double()
     checkpoint = argparse.Namespace(potential=model, elements=["H", "O"])
     ours.potential_of = lambda source: checkpoint
-    tables, _ = tabulated(model, ["H", "O"], 1025, frames[:1])
     work = {}
-    for name, potential, dtype in (
-        ("float32", model, "float32"),
-        ("float64", model, "float64"),
-        ("tables", tables, "float32"),
-    ):
-        save(potential, family, ["H", "O"], folder / f"{name}.pt", dtype)
+    for name, knots in (("float32", None), ("float64", None), ("tables", 1025)):
+        potential, options = radial(model, knots, frames[:1])
+        save(
+            potential, family, ["H", "O"], folder / f"{name}.pt", name.replace("tables", "float32"), **options
+        )
         peer = ours.Ours(folder / f"{name}.pt", "", frames)
         for k, atoms in enumerate(frames):
             work[f"{case}, {name}, {len(atoms)} atoms"] = lambda p=peer, k=k: evaluated(p, k)
     step = peer.training_step(frames[-1])
     work[f"{case}, training step, {len(frames[-1])} atoms"] = lambda: step() or [0.0]
     return work
+
+
+def radial(model: Any, knots: int | None, frames: Any) -> tuple[Any, dict[str, Any]]:
+    """The model and the options of `save` for exact networks (None), or tables."""
+    try:
+        from mlplugins.model_file.tables import RadialTables
+    except ImportError:  # before tables were the default of float32
+        if knots is None:
+            return model, {}
+        try:
+            from mlplugins.model_file.tables import tabulated
+        except ImportError:
+            from mlplugins.export.tables import tabulated
+        return tabulated(model, ["H", "O"], knots, frames)[0], {}
+    return model, {"tables": RadialTables(knots or "off", frames)}
 
 
 def evaluated(peer: Any, k: int) -> Any:

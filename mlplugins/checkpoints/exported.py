@@ -1,7 +1,7 @@
 """Files `model.pt` of this package → the family they hold, with weights that can be trained again.
 
-The weights stand beside the program, as they were trained (files of 0.1.0: see `_exported_before_4`). Radial
-tables cannot be trained and are refused. The program inside is left alone.
+The weights stand beside the program, as they were trained (files of 0.1.0: see `_exported_before_4`), also
+where the program has radial tables. The program inside is left alone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
 from mlplugins.model_file import format
 from mlplugins.model_file.archive import Archive, Entries, read_archive
+from mlplugins.model_file.card import RADIAL
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
 
 METADATA = "extra/model-metadata"
-OF_THE_FILE = ("elements", "baseline_eV", "portable")
+OF_THE_FILE = ("elements", "baseline_eV", "portable", RADIAL)
 """Entries of the record that an exported file states anew."""
 
 
@@ -50,8 +51,8 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         The model with the weights it was exported from, and what the file records.
 
     Raises:
-        BadInput: truncated, damaged, radial tables, a family solved in closed form, weights that do not fit
-            this version's family, or an unknown element.
+        BadInput: truncated, damaged, radial tables in a file of 0.1.0, a family solved in closed form,
+            weights that do not fit this version's family, or an unknown element.
     """
     path = Path(path)
     archive = read_archive(path)
@@ -99,8 +100,6 @@ def _fill(potential: Potential, archive: Archive, entries: Entries) -> None:
             raise BadInput("another program wrote this file, without the weights to train; name the original")
         content = file.read(places[0])
     state: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True)
-    if any(name.endswith(".knots") for name in state):
-        raise BadInput(_exported_before_4.TABLES)
     potential.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float64))
     try:
         potential.load_state_dict(state)

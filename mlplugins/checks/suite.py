@@ -19,6 +19,7 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.model_file.card import RADIAL
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
@@ -87,7 +88,11 @@ class CheckReport:
 
     def record(self) -> dict[str, Any]:
         """As the JSON file holds it."""
-        return {"passed": self.passed, "checks": [row.record() for row in self.rows]}
+        return {
+            "passed": self.passed,
+            "checks": [row.record() for row in self.rows],
+            RADIAL: self.model.record.get(RADIAL),
+        }
 
 
 def check(

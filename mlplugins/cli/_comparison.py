@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlplugins.cli import _model_file
 from mlplugins.cli._common import named
 from mlplugins.errors import BadInput
 
@@ -55,7 +56,12 @@ def show(report: LabelComparison, out: Console) -> None:
         out.print(text, soft_wrap=True, markup=False, highlight=False)
     for text in dict.fromkeys(f"{row.engine}: {row.note}" for row in report.rows if row.note):
         out.print(Text("FAILED", style="red"), text, soft_wrap=True)
-    for text in (*report.explanations, *(f"note: {text}" for text in report.notes)):
+    radial = _model_file.radial(report.model.record)
+    for text in (
+        *([radial] if radial else []),
+        *report.explanations,
+        *(f"note: {text}" for text in report.notes),
+    ):
         out.print(text, soft_wrap=True, markup=False, highlight=False)
 
 

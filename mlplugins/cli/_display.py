@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mlplugins.cli import _model_file
 from mlplugins.quantities import QUANTITIES
 
 
@@ -110,10 +111,12 @@ def _errors(row: dict[str, float]) -> str:
 def summary(metrics: dict[str, Any], directory: object) -> str:
     """How the run ended, and where its model is."""
     check = metrics["finite_differences"]
+    radial = _model_file.radial(metrics)
     how = "" if "solver" in metrics else f"; best epoch {metrics['best_epoch']} of {metrics['epochs']}"
     return (
         f"{metrics['stopped']}{how}, "
         f"{metrics['n_parameters']} parameters, {metrics['wall_s']:.0f} s (CPU {metrics['cpu_s']:.0f} s)\n"
         f"forces = −dE/dr to {check['max_error_meV_per_A']:.1e} meV/Å by finite differences\n"
+        f"{radial + chr(10) if radial else ''}"
         f"{directory}/model.pt is ready for ASE, LAMMPS and i-PI"
     )

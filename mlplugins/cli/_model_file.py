@@ -30,11 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser, dtype: str | None, default: s
         help="without the ops of mlplugins, for programs that do not know them",
     )
     parser.add_argument(
-        "--radial-tables", type=int, metavar="KNOTS", help="cubic radial tables, e.g. 1025 knots (not exact)"
+        "--radial-tables",
+        type=_knots,
+        metavar="KNOTS",
+        help="knots of the cubic tables in place of radial networks, or `off`: the exact networks; default: "
+        "in float32 as many as make the error smaller than round-off, in float64 the exact networks",
     )
     parser.add_argument(
-        "--structures", metavar="FILE", help="structures to measure the error of --radial-tables on"
+        "--structures", metavar="FILE", help="structures to measure the error of the tables on"
     )
+
+
+def _knots(word: str) -> int | str:
+    """A number of knots, or `off`.
+
+    >>> _knots("1025"), _knots("off")
+    (1025, 'off')
+    """
+    if word == "off":
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of knots or 'off', got '{word}'") from None
 
 
 def checked(args: argparse.Namespace, *names: str) -> Path:
@@ -42,24 +60,23 @@ def checked(args: argparse.Namespace, *names: str) -> Path:
     anything is read.
 
     Raises:
-        BadInput: no such checkpoint, or structures for tables that are not asked for.
+        BadInput: no such checkpoint, or structures for a file that will have no tables.
     """
     path = _common.existing_file(args.checkpoint, *names)
     if args.structures is not None:
-        if args.radial_tables is None:
+        if args.radial_tables == "off" or (args.radial_tables is None and args.dtype == "float64"):
             raise BadInput(
-                "--structures: only --radial-tables are measured on them; add it, or leave this out"
+                "--structures: only radial tables are measured on them, and this file will have none; name "
+                "their knots (--radial-tables), or leave this out"
             )
         _common.existing_file(args.structures)
     return path
 
 
-def tables(args: argparse.Namespace) -> RadialTables | None:
+def tables(args: argparse.Namespace) -> RadialTables:
     """Radial tables as they are asked for."""
     from mlplugins.workflows.convert import RadialTables
 
-    if args.radial_tables is None:
-        return None
     return RadialTables(args.radial_tables, args.structures or ())
 
 
@@ -95,10 +112,17 @@ def terms(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def print_tables(record: dict[str, Any]) -> None:
-    """Print the error that the tables introduce, if there are any."""
-    from mlplugins.model_file.tables import TableError
+def radial(record: dict[str, Any]) -> str | None:
+    """The line on the radial functions of a file, in what a command found out about it."""
+    from mlplugins.model_file.card import RADIAL
+    from mlplugins.model_file.tables import RadialFunctions
 
-    if "radial_tables" in record:
-        error = TableError(**record["radial_tables"])
-        _common.console().print(str(error), soft_wrap=True)
+    found = RadialFunctions.of(record.get(RADIAL))
+    return None if found is None else str(found)
+
+
+def print_radial(record: dict[str, Any]) -> None:
+    """Print that line, if there is one."""
+    text = radial(record)
+    if text is not None:
+        _common.console().print(text, soft_wrap=True, highlight=False)

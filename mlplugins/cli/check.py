@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlplugins import engines, files
-from mlplugins.cli import _comparison
+from mlplugins.cli import _comparison, _model_file
 from mlplugins.cli._common import Items, add_json, add_keys, console
 from mlplugins.errors import BadInput
 
@@ -151,6 +151,9 @@ def _show(report: CheckReport, out: Console) -> None:
             if row.structure == label:
                 table.add_row(*_cells(row))
     out.print(table)
+    radial = _model_file.radial(model.record)
+    if radial is not None:
+        out.print(radial, soft_wrap=True, highlight=False)
     failed = [row for row in rows if not row.passed]
     for text in dict.fromkeys(f"{row.engine}: {row.note}" for row in failed if row.note):
         out.print(Text("FAILED", style="red"), text, soft_wrap=True)

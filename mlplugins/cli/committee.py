@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from mlplugins import files
-from mlplugins.cli import _common, info
+from mlplugins.cli import _common, _model_file, info
 from mlplugins.errors import BadInput
 
 
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     paths = [_common.existing_file(model, "model.pt", "checkpoint.ckpt") for model in args.models]
     record = committee(paths, args.output)
+    _model_file.print_radial(record)
     _common.console().print(
         f"{record['model']}: {info.parts('committee', record['parts'])}; {' '.join(record['elements'])}, "
         f"cutoff {record['cutoff_A']:g} Å, {record['parameters']:,} parameters, {record['dtype']}",

@@ -4,13 +4,13 @@ example:
   mlplugins convert checkpoint_sevennet_0.pth -o model.pt
   mlplugins convert checkpoint_sevennet_0.pth --elements Li P S Cl --dtype float64
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
-  mlplugins convert finetuned.model --head Default --radial-tables 1025
+  mlplugins convert finetuned.model --head Default --radial-tables off
   mlplugins convert checkpoint_sevennet_mf_0.pth --task PBE
   mlplugins convert checkpoint_sevennet_0.pth --zbl 0.8 1.4
 
 The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
 taken, too: to keep fewer elements, in another precision, portable, or with tables.
-`--radial-tables` as in `mlplugins export`: faster, never exact, with the error printed and stored.
+`--radial-tables` as in `mlplugins export`: in float32 tables by default, with their error printed and stored.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     changes = _model_file.changes(args)
     variant = Variant(args.head, args.charge, args.spin)
     record = convert(path, args.output, args.elements, variant, args.dtype, args.portable, changes)
-    _model_file.print_tables(record)
+    _model_file.print_radial(record)
     _print(record)
     files.write_json(args.json, record)
     return 0

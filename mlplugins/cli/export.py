@@ -4,8 +4,9 @@ example:
   mlplugins export runs/li6ps5cl/checkpoint.ckpt -o model.pt --dtype float64
 
 A checkpoint of an unfinished run works too: the best averaged weights so far are exported.
-`--radial-tables` replaces the radial networks by cubic tables, which is faster and never exact: the error it
-makes is measured on rattled crystals of the model's elements (or on --structures), printed and stored.
+In float32 the radial networks become cubic tables, which are faster, if their error, measured on crystals
+and molecules of the model's elements (or on --structures), is below the round-off of the exact model; both
+are printed and stored. `--radial-tables off` keeps the networks, `--radial-tables 1025` fixes the knots.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = _model_file.checked(args, "checkpoint.ckpt")
     record = export_checkpoint(path, args.output, args.dtype, args.portable, _model_file.tables(args))
-    _model_file.print_tables(record)
+    _model_file.print_radial(record)
     kind = ", portable" if args.portable else ""
     elements = " ".join(record["elements"])
     _common.console().print(f"{args.output}: {record['family']} for {elements}, {record['dtype']}{kind}")

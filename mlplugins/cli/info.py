@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplugins import files
+from mlplugins.cli import _model_file
 from mlplugins.cli._common import add_json, console
 
 SHOWN = 200
@@ -70,6 +71,7 @@ def first(record: dict[str, Any]) -> list[tuple[str, str]]:
         *[("energy", text) for text in [_energy(record)] if text],
         ("accuracy", _accuracy(record["errors"])),
         *[("uncertainty", text) for text in [_uncertainty(record)] if text],
+        *[("radial functions", text) for text in [_radial(record)] if text],
         ("data", _data(record["data"]) + _subtracted(record["record"])),
         ("date", record["date"] or UNSTATED),
         ("licence", str(record["licence"] or UNSTATED)),
@@ -143,6 +145,12 @@ def _uncertainty(record: dict[str, Any]) -> str | None:
         held_out = found.get("n_held_out")
         return f"of the energy, {found.get('method')}, calibrated with {held_out} held-out frames"
     return f"of the energy, {'spread of the members' if record['family'] == 'committee' else 'by the family'}"
+
+
+def _radial(record: dict[str, Any]) -> str | None:
+    """What the file computes its radial functions with; None if it does not say."""
+    text = _model_file.radial(record["record"]) if record["family"] else None
+    return text and text.removeprefix("radial functions: ").removeprefix("radial ")
 
 
 def _data(data: dict[str, Any] | None) -> str:

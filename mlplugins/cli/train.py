@@ -85,6 +85,7 @@ def _committee(args: argparse.Namespace, path: Path, directory: Path, console: C
     files.write_json(args.json, {"members": metrics, "committee": record})
     held_out = "validation" if metrics[0]["validation"] else "train"
     console.print(_errors.table({f"{k + 1}, {held_out}": each[held_out] for k, each in enumerate(metrics)}))
+    _model_file.print_radial(record)
     text = f"{record['model']}: {info.parts('committee', record['parts'])}; the models: {directory}/member_…"
     console.print(text, highlight=False, soft_wrap=True)
     return 0

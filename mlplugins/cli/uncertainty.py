@@ -15,7 +15,7 @@ import argparse
 from typing import Any
 
 from mlplugins import files
-from mlplugins.cli import _common
+from mlplugins.cli import _common, _model_file
 from mlplugins.errors import BadInput
 
 
@@ -76,4 +76,5 @@ def _print(console: Any, record: dict[str, Any]) -> None:
     )
     table = _errors.quality(record["quality"], "on the held-out frames")
     console.print(table)
+    _model_file.print_radial(record)
     console.print(f"{record['model']}: {record['family']} with the output energy_uncertainty", soft_wrap=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+RADIAL = "radial_tables"
+"""In the record of a file: how it computes its radial functions (`tables.RadialFunctions`)."""
+
 
 @dataclass(frozen=True)
 class ModelCard:

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import format
-from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.card import RADIAL, ModelCard
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.model_file.precision import DTYPES
+from mlplugins.model_file.tables import DEFAULT, RadialFunctions, RadialTables, chosen
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
@@ -37,7 +39,8 @@ def save(
     card: ModelCard,
     dtype: str = "float32",
     portable: bool = False,
-) -> None:
+    tables: RadialTables = DEFAULT,
+) -> RadialFunctions | None:
     """Write `potential` as a metatomic model file (atomically: an existing file survives a failure).
 
     Args:
@@ -47,9 +50,13 @@ def save(
         dtype: `float32` or `float64`, the precision the model computes in; energies are float64 either way.
         portable: write a file free of our ops, for engines that know nothing of mlplugins; LAMMPS then has no
             exchange mode.
+        tables: cubic tables in place of radial networks.
+
+    Returns:
+        What the file computes its radial functions with; None for a family without radial networks.
 
     Raises:
-        BadInput: unknown dtype, or a baseline that does not match the elements.
+        BadInput: unknown dtype, a baseline that does not match the elements, or tables that cannot be.
     """
     if dtype not in DTYPES:
         raise BadInput(f"dtype: expected float32 or float64, got '{dtype}'")
@@ -59,7 +66,10 @@ def save(
         raise BadInput(
             f"baseline: expected {len(card.elements)} values, one per element, got {len(card.baseline)}"
         )
-    model = _wrap(potential, card, dtype, portable)
+    exact = _folded(potential)
+    inside, radial = chosen(exact, card.elements, dtype, portable, tables)
+    card = replace(card, details=card.details | ({RADIAL: asdict(radial)} if radial else {}))
+    model = _wrap(_finished(inside, dtype, portable), card, dtype, portable)
     try:
         with files.replacing(Path(path)) as temporary:
             with warnings.catch_warnings(), _recorded_extensions(portable):
@@ -69,6 +79,7 @@ def save(
             _seal(str(temporary), _trainable(potential))
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+    return radial
 
 
 def _trainable(potential: Potential) -> bytes | None:
@@ -115,8 +126,18 @@ def _recorded_extensions(portable: bool) -> Iterator[None]:
 
 def for_inference(potential: Potential, dtype: str, portable: bool = False) -> Potential:
     """A copy as files hold it: folded, in float32 or float64, with the native ops unless it is portable."""
+    return _finished(_folded(potential), dtype, portable)
+
+
+def _folded(potential: Potential) -> Potential:
+    """A copy with what depends on its weights only computed before these are rounded."""
     potential = copy.deepcopy(potential).to(dtype=torch.float64).eval().requires_grad_(False)
-    potential.optimise_for_inference()  # before the weights are rounded
+    potential.optimise_for_inference()
+    return potential
+
+
+def _finished(potential: Potential, dtype: str, portable: bool) -> Potential:
+    """The same object in the precision of the file, with its ops."""
     potential.to(dtype=DTYPES[dtype])
     if not portable:
         potential.use_native_ops()
@@ -131,7 +152,6 @@ def _state(potential: Potential, card: ModelCard) -> dict[str, str]:
 
 
 def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
-    potential = for_inference(potential, dtype, portable)
     whole = of_whole_molecule(potential)
     exchange_width = 0 if portable else potential.exchange_width
     baseline = torch.tensor(card.baseline, dtype=torch.float64)

@@ -14,7 +14,7 @@ from mlplugins.errors import BadInput
 from mlplugins.models.base import Potential
 from mlplugins.nn.convolution import FUSED_DEGREE, Convolution
 from mlplugins.nn.last_layer import LastLayer
-from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.radial import BesselBasis, RadialMLP
 from mlplugins.structures.graph import Graph
 
 FEWEST_KNOTS = 16
@@ -90,15 +90,17 @@ class WholeMolecule:
 
 
 class HasRadialNetworks:
-    """Radial networks of the distance alone."""
+    """Radial networks, which are functions of the distance alone unless `beyond_distance` says otherwise."""
+
+    @torch.jit.unused
+    def beyond_distance(self) -> Optional[str]:
+        """What makes a radial network of this model see more than the distance, in words; None: nothing."""
+        return None
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        """Replace every radial network by a cubic table of `n_knots` knots: faster, never exact.
-
-        Raises:
-            BadInput: with these hyper-parameters a network sees more than the distance.
-        """
+        """Replace every radial network, a function of the distance alone, by a cubic table of `n_knots`
+        knots: faster, never exact."""
         raise NotImplementedError("a family with radial networks implements use_radial_tables()")
 
 
@@ -154,14 +156,50 @@ def use_radial_tables(potential: Potential, n_knots: int) -> None:
     Raises:
         BadInput: a part without radial networks of the distance alone, or too few knots.
     """
+    require_knots(potential, n_knots)
+    for part in learned_parts(potential):
+        if isinstance(part, HasRadialNetworks):
+            part.use_radial_tables(n_knots)
+
+
+def require_knots(potential: Potential, n_knots: int) -> None:
+    """Refuse radial tables that cannot be.
+
+    Raises:
+        BadInput: a part without radial networks of the distance alone, or too few knots.
+    """
     if n_knots < FEWEST_KNOTS:
         raise BadInput(f"radial tables: expected {FEWEST_KNOTS} knots or more, got {n_knots}")
-    parts = potential.parts()
-    learned = [part for part in parts if any(True for _ in part.parameters())]  # a repulsion has nothing to
-    for part in learned or parts:
+    if (obstacle := untabulated(potential)) is not None:
+        raise BadInput(f"radial tables: {obstacle}; use the exact model")
+
+
+def untabulated(potential: Potential) -> Optional[str]:
+    """Why the radial networks of the model cannot become tables; None if they can."""
+    for part in learned_parts(potential):
+        family = type(part).__module__.rpartition(".")[2]
         if not isinstance(part, HasRadialNetworks):
-            raise BadInput(f"radial tables: {type(part).__module__} has no radial network to tabulate")
-        part.use_radial_tables(n_knots)
+            return f"{family} has no radial network to tabulate"
+        if (what := part.beyond_distance()) is not None:
+            return f"with {what}, {family} has radial functions of more than the distance"
+    return None
+
+
+def kinks(potential: Potential) -> List[float]:
+    """Where the cutoff functions of radial networks have kinks within the cutoff, in units of it."""
+    bases = [module for module in potential.modules() if isinstance(module, BesselBasis)]
+    return sorted({basis.onset for basis in bases if basis.xplor})
+
+
+def radial_weights(potential: Potential) -> int:
+    """Number of radial weights per distance, over all convolutions."""
+    return sum(module.n_weights for module in potential.modules() if isinstance(module, Convolution))
+
+
+def learned_parts(potential: Potential) -> List[Potential]:
+    """The parts with parameters (a repulsion has none), or all if there are none."""
+    parts = potential.parts()
+    return [part for part in parts if any(True for _ in part.parameters())] or parts
 
 
 def unfused_degree(potential: Potential) -> Optional[int]:

@@ -338,15 +338,17 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         return int(part[1]) + 1 if part[0] in ("linear_up", "layers") else 0
 
     @torch.jit.unused
-    def use_radial_tables(self, n_knots: int) -> None:
+    def beyond_distance(self) -> str | None:
         plain = (Interaction, NonLinearInteraction)
         blocks = [module for module in self.modules() if isinstance(module, plain)]
-        density = any(block.density is not None for block in blocks)
-        if self.transform is not None or density or self.envelope_on_weights:
-            raise BadInput(
-                "radial tables: with a distance transform, density normalisation or the envelope on the "
-                "weights, mace has radial functions of more than the distance; use the exact model"
-            )
+        if self.transform is not None:
+            return "a distance transform by elements"
+        if any(block.density is not None for block in blocks):
+            return "density normalisation"
+        return "the envelope on the weights" if self.envelope_on_weights else None
+
+    @torch.jit.unused
+    def use_radial_tables(self, n_knots: int) -> None:
         tabulate(self, self.basis, self.cutoff, n_knots)
 
     @torch.jit.unused

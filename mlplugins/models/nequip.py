@@ -196,12 +196,11 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale", "heads") else 0
 
     @torch.jit.unused
+    def beyond_distance(self) -> str | None:
+        return None if self.transform is None else "cutoffs per pair of elements"
+
+    @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        if self.transform is not None:
-            raise BadInput(
-                "radial tables: with cutoffs per pair of elements, nequip has radial functions of more than "
-                "the distance; use the exact model"
-            )
         tabulate(self, self.basis, self.cutoff, n_knots)
 
     @torch.jit.unused

@@ -276,7 +276,7 @@ class RadialTable(nn.Module):
     def __init__(self, basis: nn.Module, radial: nn.Module, cutoff: float, n_knots: int) -> None:
         super().__init__()
         x = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64)
-        x[0] = 0.01 / (n_knots - 1)  # bases divide by r; no pair of atoms is in the first interval
+        x[0] = 1e-6  # bases divide by r, and are even functions of it to second order
         network = copy.deepcopy(nn.ModuleList([basis, radial])).double().requires_grad_(False)
         value, slope = torch.autograd.functional.jvp(
             lambda s: network[1](network[0](s * cutoff)), (x,), (torch.ones_like(x),)

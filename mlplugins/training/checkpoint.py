@@ -32,6 +32,7 @@ MAY_CHANGE = {
     "finetune.structures",
     "export.dtype",
     "export.portable",
+    "export.radial_tables",
     "export.authors",
     "export.licence",
     "export.cite",

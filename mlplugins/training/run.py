@@ -14,8 +14,9 @@ from mlplugins import models
 from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.added import Term
 from mlplugins.errors import BadInput
-from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.card import RADIAL, ModelCard
 from mlplugins.model_file.precision import DTYPES
+from mlplugins.model_file.tables import RadialTables
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
@@ -335,7 +336,10 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
     trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))
     trained = _with_terms(trained, record.configuration.added)
     dtype = settings.dtype or record.configuration.training.dtype
-    export(trained.potential, directory / "model.pt", trained.card, dtype, settings.portable)
+    tables = RadialTables(settings.radial_tables)
+    path = directory / "model.pt"
+    radial = export(trained.potential, path, trained.card, dtype, settings.portable, tables)
+    report[RADIAL] = radial and asdict(radial)
     return trained
 
 

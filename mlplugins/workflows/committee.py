@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from mlplugins import files, training
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
+from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.made_for import conditions
+from mlplugins.model_file.tables import DEFAULT, RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
 from mlplugins.observer import SILENT
@@ -63,19 +66,20 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
     paths = [Path(model) for model in models]
     read = [files.in_folder(path, "model.pt", "checkpoint.ckpt") for path in paths]
     files.require_writable(Path(output), "output", inputs=read)
-    first, dtype, portable = _models.read(paths[0])
-    found = [first]
+    first, kind = _models.read(paths[0])
+    found, kinds = [first], [kind]
     for path in paths[1:]:
-        one, other, plain = _models.read(path)
+        one, other = _models.read(path)
         if set(one.elements) == set(first.elements) and one.elements != first.elements:
-            one, other, plain = _models.read(path, first.elements)
-        _require_alike((paths[0], first, dtype), (path, one, other))
+            one, other = _models.read(path, first.elements)
+        _require_alike((paths[0], first, kind.dtype), (path, one, other.dtype))
         found.append(one)
-        portable = portable or plain
+        kinds.append(other)
     _require_different(paths, found)
     _require_one_zero(paths, found)
     potential, card = _joined(paths, found)
-    save(potential, output, card, dtype, portable)
+    portable = any(each.portable for each in kinds)
+    radial = save(potential, output, card, kind.dtype, portable, _tables(kinds))
     return {
         "model": str(output),
         "family": "committee",
@@ -85,8 +89,9 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         "cutoff_A": potential.cutoff,
         "layers": layers(potential.reach, potential.cutoff),
         "parameters": card.details["n_parameters"],
-        "dtype": dtype,
+        "dtype": kind.dtype,
         "portable": portable,
+        RADIAL: radial and asdict(radial),
         "source": card.source,
     }
 
@@ -200,6 +205,11 @@ def _require_different(paths: Sequence[Path], found: Sequence[Checkpoint]) -> No
             same = found[j].hyperparameters == found[k].hyperparameters and state.keys() == states[j].keys()
             if same and all(torch.equal(state[name], states[j][name]) for name in state):
                 raise BadInput(f"committee: {paths[k]} holds the same weights as {paths[j]}: leave one out")
+
+
+def _tables(kinds: Sequence[_models.FileKind]) -> RadialTables:
+    """The first that is not the default, which somebody asked for."""
+    return next((kind.tables for kind in kinds if kind.tables != DEFAULT), DEFAULT)
 
 
 def _joined(paths: Sequence[Path], found: Sequence[Checkpoint]) -> tuple[committees.Model, Checkpoint]:

@@ -7,18 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
-
-from mlplugins import checkpoints, elements, files
+from mlplugins import checkpoints, files
 from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.archive import layers
+from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.precision import DTYPES
-from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.tables import DEFAULT, RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models.capabilities import unfused_degree
-from mlplugins.structures import dataset
 from mlplugins.structures import state as states
 
 CHECKPOINT = "checkpoint.ckpt"
@@ -26,30 +24,16 @@ CHECKPOINT = "checkpoint.ckpt"
 
 
 @dataclass(frozen=True)
-class RadialTables:
-    """Cubic tables in place of radial networks: faster, never exact; their error is measured and stored.
-
-    Attributes:
-        knots: of every table, e.g. 1025.
-        structures: a file, or structures, to measure the error on; without any, rattled crystals of the
-            model's elements.
-    """
-
-    knots: int
-    structures: Path | str | Sequence[Atoms] = ()
-
-
-@dataclass(frozen=True)
 class Changes:
     """What is changed of the model.
 
     Attributes:
-        tables: radial tables.
+        tables: radial tables; by default those that are certified, in float32.
         zbl: a screened nuclear repulsion is added: True, or where its switching function begins and ends, Å.
         d3: dispersion is added: functional and damping (`pbe-bj`), or these and the cutoff of the pairs, Å.
     """
 
-    tables: RadialTables | None = None
+    tables: RadialTables = DEFAULT
     zbl: bool | Sequence[float] = False
     d3: str | Sequence[Any] | None = None
 
@@ -136,7 +120,7 @@ def export_checkpoint(
     output: Path | str = "model.pt",
     dtype: str | None = None,
     portable: bool = False,
-    tables: RadialTables | None = None,
+    tables: RadialTables = DEFAULT,
 ) -> dict[str, Any]:
     """Write the model of a checkpoint.ckpt of `train` or `finetune` as a model.pt; for an unfinished run with
     the best averaged weights so far.
@@ -169,7 +153,7 @@ class _Options:
     name: str
     dtype: str
     portable: bool
-    tables: RadialTables | None
+    tables: RadialTables
 
 
 def _check(dtype: str | None, output: Path, inputs: Any) -> None:
@@ -180,23 +164,7 @@ def _check(dtype: str | None, output: Path, inputs: Any) -> None:
 
 
 def _write(found: Checkpoint, output: Path, options: _Options) -> dict[str, Any]:
-    """Write the file, with tables if they are asked for, and return their record."""
-    potential, stored = found.potential, {}
-    if options.tables is not None:
-        structures = _structures(options.tables.structures, found.elements)
-        potential, error = tabulated(potential, found.elements, options.tables.knots, structures)
-        stored = {"radial_tables": asdict(error)}
-    card = replace(found, name=options.name, details=found.details | stored)
-    save(potential, output, card, options.dtype, options.portable)
-    return stored
-
-
-def _structures(source: Path | str | Sequence[Atoms], known: Sequence[str]) -> list[Atoms]:
-    if isinstance(source, Path | str):
-        frames = dataset.frames(source)
-    else:
-        frames = [(atoms, f"structure {k}") for k, atoms in enumerate(source)]
-    after = f"; the model to be written knows {' '.join(known)}"
-    for atoms, origin in frames:
-        elements.require_known(atoms.symbols, known, f"structures: {origin} holds ", after)
-    return [atoms for atoms, _ in frames]
+    """Write the file, and return the record of its radial functions."""
+    card = replace(found, name=options.name)
+    radial = save(found.potential, output, card, options.dtype, options.portable, options.tables)
+    return {RADIAL: radial and asdict(radial)}

@@ -15,6 +15,7 @@ from ase import Atoms
 from mlplugins import elements, errors, files
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
+from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.made_for import contradiction
 from mlplugins.model_file.write import save
 from mlplugins.models import composition
@@ -85,7 +86,7 @@ def uncertainty(
         BadInput: a family without a last layer, frames of the training among those held out, no labels.
     """
     _require_outputs(Path(output), plot, [files.in_folder(model, "model.pt"), data, held_out])
-    found, dtype, portable = _models.read(Path(model))
+    found, kind = _models.read(Path(model))
     layer = _last_layer(found)
     frames = _frames(found, data, held_out, keys or {})
     potential = copy.deepcopy(found.potential).double().eval()
@@ -105,12 +106,13 @@ def uncertainty(
     layer.set(chosen.scale * posterior.factor, chosen.floor)
     name = f"{found.family} for {'-'.join(found.elements)}"
     card = replace(found, name=name, details={**found.details, "uncertainty": record})
-    save(found.potential, output, card, dtype, portable)
+    radial = save(found.potential, output, card, kind.dtype, kind.portable, kind.tables)
     if plot is not None:
         from mlplugins.uncertainties import plots
 
         plots.quality(_values(posterior, calibration, of_held), Path(plot))
-    return {"model": str(output), "family": found.family, "elements": found.elements, **record}
+    written = {"model": str(output), "family": found.family, "elements": found.elements}
+    return {**written, RADIAL: radial and asdict(radial), **record}
 
 
 def _require_outputs(output: Path, plot: Path | str | None, inputs: Any) -> None:

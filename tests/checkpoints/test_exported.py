@@ -17,7 +17,6 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.card import ModelCard
 from mlplugins.model_file.format import MANIFEST, WEIGHTS
 from mlplugins.model_file.write import save
-from mlplugins.models.capabilities import use_radial_tables
 from mlplugins.structures.batch import graph_of
 from mlplugins.testing.structures import standard_structures
 
@@ -125,15 +124,6 @@ def test_the_precision_is_that_of_the_training(made, name, tmp_path):
     assert {p.dtype for p in read.parameters()} == {torch.float32}
     for key, value in read.state_dict().items():
         assert torch.equal(value, single.state_dict()[key]), key
-
-
-def test_tables_are_refused(made, tmp_path):
-    model, _ = made("nequip")
-    use_radial_tables(model, 64)
-    record = {"hyperparameters": {k: v for k, v in CASES["nequip"].items() if k != "family"}}
-    save(model, tmp_path / "t.pt", ModelCard("nequip", ELEMENTS, [0.0] * 3, "t", record))
-    with pytest.raises(BadInput, match=r"t\.pt: the radial networks of this file were replaced by tables"):
-        exported.read(tmp_path / "t.pt")
 
 
 def test_closed_form_families_are_refused(made, tmp_path):

@@ -171,7 +171,7 @@ def test_a_malicious_checkpoint_is_refused(tmp_path, capsys):
 
 @pytest.mark.long
 def test_a_model_of_ours_is_converted_too(tmp_path, capsys):
-    """To fewer elements, another precision; with tables it is refused."""
+    """To fewer elements, another precision; with tables it goes back to the networks."""
     assert main(["convert", str(SMALL), "-o", str(tmp_path / "m.pt"), "--dtype", "float64"]) == 0
     words = ["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]
     assert main([*words, "--elements", "Cl,Na", "--dtype", "float64"]) == 0
@@ -184,9 +184,13 @@ def test_a_model_of_ours_is_converted_too(tmp_path, capsys):
     assert second.energy == pytest.approx(first.energy, rel=1e-13)
     np.testing.assert_allclose(second.forces, first.forces, rtol=0, atol=1e-13)
     assert main([*words, "--radial-tables", "64"]) == 0
-    words[1] = str(tmp_path / "n.pt")
-    assert main([*words[:-1], str(tmp_path / "o.pt")]) == 2
-    assert "replaced by tables, which cannot be trained" in capsys.readouterr().err
+    assert "radial tables of 64 knots: force error" in capsys.readouterr().out
+    words = ["convert", str(tmp_path / "n.pt"), "-o", str(tmp_path / "o.pt")]
+    assert main([*words, "--dtype", "float64"]) == 0
+    third = artifact.load(tmp_path / "o.pt").evaluate([atoms])[0]
+    np.testing.assert_allclose(third.forces, first.forces, rtol=0, atol=1e-13)
+    assert main(["info", str(tmp_path / "n.pt")]) == 0
+    assert "tables of 64 knots: force error" in capsys.readouterr().out
 
 
 def test_a_program_is_not_a_checkpoint(tmp_path, capsys):
@@ -222,7 +226,9 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys, monkeypatch):
         (["c.pth", "-o", "."], "-o .: a folder"),
         (["c.pth", "-o", "c.pth/m.pt"], "-o c.pth/m.pt: cannot be written"),
         (["--elements", "Li", "c.pth"], "no checkpoint named; it comes first: mlplugins convert FILE"),
-        (["c.pth", *tables[2:]], "--structures: only --radial-tables are measured on them"),
+        (["c.pth", *tables[2:], "--radial-tables", "off"], "--structures: only radial tables are measured"),
+        (["c.pth", *tables[2:], "--dtype", "float64"], "--structures: only radial tables are measured on"),
+        (["c.pth", "--radial-tables", "of"], "expected a number of knots or 'off', got 'of'"),
         (["c.pth", *tables, "--elements", "Na"], "salt.xyz, frame 0 holds Cl; the model to be written"),
     ):
         assert main(["convert", *words]) == 2

@@ -17,7 +17,7 @@ from mlplugins import MLCalculator, engines
 from mlplugins.checkpoints import sevennet
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
-from mlplugins.model_file.tables import tabulated
+from mlplugins.model_file.tables import RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models import mace, nequip
 from mlplugins.models.base import TrainingStatistics
@@ -94,7 +94,7 @@ def potential(name: str) -> torch.nn.Module:
         return sevennet.read(CHECKPOINT, ELEMENTS[name]).potential
     if name in ("nequip", "mace of 2025"):
         return small_nequip() if name == "nequip" else non_linear_mace()
-    return small_mace() if name == "mace" else tabulated(small_mace(), ELEMENTS[name], 65)[0]
+    return small_mace()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,9 @@ def files(tmp_path_factory) -> dict[str, Path]:
     for name, elements in ELEMENTS.items():
         found[name] = folder / f"{name.replace(' ', '_')}.pt"
         family = "mace" if name.startswith("mace") else "nequip"
-        save(potential(name), found[name], ModelCard(family, elements, SHIFTS), "float64")
+        card = ModelCard(family, elements, SHIFTS)
+        tables = RadialTables(65 if "tables" in name else None)
+        save(potential(name), found[name], card, "float64", tables=tables)
     return found
 
 
