@@ -42,7 +42,6 @@ SHORTER = {
     },
     "finetune.md": {'"epochs": 50': '"epochs": 2, "devices": 1', '"rank": 4': '"rank": 1'},
     "kernels.md": {'"trials": 60': '"trials": 4'},
-    "convert.md": {"RadialTables(1025)": "RadialTables(129)"},
     "uncertainty.md": {"run/model.pt": "base/model.pt"},
     "start/lammps.md": {"run             200": "run             4"},
     "start/ase.md": {"steps=50": "steps=2", "dynamics.run(200)": "dynamics.run(4)"},
