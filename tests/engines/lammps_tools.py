@@ -17,6 +17,7 @@ from ase import Atoms, units
 from mlplugins import MLCalculator
 from mlplugins.engines import lammps
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.tables import RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models import nequip
 
@@ -30,6 +31,7 @@ def write_nequip(
     layers: int = 2,
     elements: Sequence[str] = ("Ar", "Kr"),
     portable: bool = False,
+    knots: int | str | None = None,
 ) -> Path:
     """A message-passing model with random weights; the interaction range is layers × 5 Å."""
     with torch.random.fork_rng():
@@ -37,7 +39,8 @@ def write_nequip(
         parameters = nequip.Hyperparameters(cutoff=5.0, num_layers=layers, num_features=4)
         model = nequip.Model(list(elements), parameters)
     baseline = [-1.0 - k for k in range(len(elements))]
-    save(model, path, ModelCard("nequip", list(elements), baseline), dtype, portable)
+    card = ModelCard("nequip", list(elements), baseline)
+    save(model, path, card, dtype, portable, RadialTables(knots))
     return path
 
 

@@ -23,6 +23,7 @@ from mlplugins.model_file.artifact import (
     load_all,
     sources,
 )
+from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
@@ -251,7 +252,8 @@ class MLCalculator(Calculator):
         """Second derivatives of the energy, (N, 3, N, 3), eV/Å², without finite differences.
 
         `ase.vibrations.VibrationsData(atoms, calc.get_hessian(atoms))` gives frequencies. One backward pass
-        for each coordinate, about two evaluations of forces each. Of a committee: the mean.
+        for each coordinate, about two evaluations of forces each. Of a committee: the mean. A file with
+        radial tables is warned of: their second derivatives have steps.
 
         Raises:
             BadInput: a model of others or of a whole molecule.
@@ -270,6 +272,13 @@ class MLCalculator(Calculator):
         >>> MLCalculator(file).get_hessian(dimer)[0, 2, 1, 2].round(4)
         np.float64(-57.1464)
         """
+        for artifact in self._artifacts:
+            if (artifact.record.get(RADIAL) or {}).get("n_knots"):
+                warnings.warn(
+                    f"{artifact.path.name} has radial tables: second derivatives err by up to about 1e-3 of "
+                    "the largest; `--radial-tables off`, or float64, writes an exact file",
+                    stacklevel=2,
+                )
         mean = self._mean([artifact.hessian(atoms, self._lists) for artifact in self._artifacts])
         return mean.reshape(len(atoms), 3, len(atoms), 3)
 
