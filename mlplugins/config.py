@@ -29,12 +29,24 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _knots(value: Any) -> Any:
+    """`off` is false to YAML; the fewest knots are those of the tables."""
+    from mlplugins.models.capabilities import FEWEST_KNOTS
+
+    value = "off" if value is False else _whole(value)
+    if value in (None, "off") or (type(value) is int and value >= FEWEST_KNOTS):
+        return value
+    raise ValueError(f"expected a number of knots from {FEWEST_KNOTS}, off or null")
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=2**53)]
 """1, 2, …; 1e6 as well."""
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
 """What every library takes as a seed."""
+Knots = Annotated[Any, BeforeValidator(_knots)]
+"""Of radial tables; `off`: none; None: as many as are certified, in float32 only."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

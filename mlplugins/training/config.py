@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from mlplugins import config, files, heads, models, registry, synonyms
 from mlplugins.checkpoints import added
 from mlplugins.checkpoints.added import Term
-from mlplugins.config import Count, Positive, Section, Seed, Weight, validated
+from mlplugins.config import Count, Knots, Positive, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
-from mlplugins.models.capabilities import FEWEST_KNOTS
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.components import checked_order
 from mlplugins.structures.dataset import Keys
@@ -243,8 +242,7 @@ class ExportSection(Section):
     Attributes:
         dtype: precision; None = as trained.
         portable: free of our ops.
-        radial_tables: knots of the radial tables, or `off` for the exact networks; None = as many as are
-            certified in float32, the exact networks in float64.
+        radial_tables: their knots, or `off`; None = as many as are certified, in float32 only.
         authors: of the model.
         licence: under which it may be used, e.g. `CC-BY-4.0`.
         cite: papers to cite for it, e.g. DOIs.
@@ -252,15 +250,10 @@ class ExportSection(Section):
 
     dtype: Literal["float32", "float64"] | None = None
     portable: bool = False
-    radial_tables: Annotated[int, Field(ge=FEWEST_KNOTS)] | Literal["off"] | None = None
+    radial_tables: Knots = None
     authors: list[str] = []
     licence: str | None = None
     cite: list[str] = []
-
-    @field_validator("radial_tables", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value  # to YAML, `off` is false
 
 
 class RunConfiguration(Section):

@@ -16,7 +16,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.made_for import conditions
-from mlplugins.model_file.tables import DEFAULT, RadialTables
+from mlplugins.model_file.tables import DEFAULT
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
 from mlplugins.observer import SILENT
@@ -73,13 +73,11 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         if set(one.elements) == set(first.elements) and one.elements != first.elements:
             one, other = _models.read(path, first.elements)
         _require_alike((paths[0], first, kind.dtype), (path, one, other.dtype))
-        found.append(one)
-        kinds.append(other)
+        found, kinds = [*found, one], [*kinds, other]
     _require_different(paths, found)
     _require_one_zero(paths, found)
-    potential, card = _joined(paths, found)
-    portable = any(each.portable for each in kinds)
-    radial = save(potential, output, card, kind.dtype, portable, _tables(kinds))
+    (potential, card), kind = _joined(paths, found), _joint(kinds)
+    radial = save(potential, output, card, kind.dtype, kind.portable, kind.tables)
     return {
         "model": str(output),
         "family": "committee",
@@ -90,7 +88,7 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         "layers": layers(potential.reach, potential.cutoff),
         "parameters": card.details["n_parameters"],
         "dtype": kind.dtype,
-        "portable": portable,
+        "portable": kind.portable,
         RADIAL: radial and asdict(radial),
         "source": card.source,
     }
@@ -207,9 +205,12 @@ def _require_different(paths: Sequence[Path], found: Sequence[Checkpoint]) -> No
                 raise BadInput(f"committee: {paths[k]} holds the same weights as {paths[j]}: leave one out")
 
 
-def _tables(kinds: Sequence[_models.FileKind]) -> RadialTables:
-    """The first that is not the default, which somebody asked for."""
-    return next((kind.tables for kind in kinds if kind.tables != DEFAULT), DEFAULT)
+def _joint(kinds: Sequence[_models.FileKind]) -> _models.FileKind:
+    """Of the committee: portable if one is, with the first tables that are not the default, which somebody
+    asked for."""
+    portable = any(kind.portable for kind in kinds)
+    tables = next((kind.tables for kind in kinds if kind.tables != DEFAULT), DEFAULT)
+    return _models.FileKind(kinds[0].dtype, portable, tables)
 
 
 def _joined(paths: Sequence[Path], found: Sequence[Checkpoint]) -> tuple[committees.Model, Checkpoint]:
