@@ -16,7 +16,7 @@ from mlplugins.errors import BadInput, nearest
 
 EXPECTED = "keys such as model, structure and hop, or initial and final"
 RECORD = "settings.json"
-FREE = ("steps", "fmax", "vibrations", "largest_move")
+FREE = ("steps", "vibrations", "largest_move")
 """What may change from one call to the next."""
 MOST_IMAGES = 99
 
@@ -132,16 +132,16 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def keep(config: BarrierConfig, folder: Path) -> None:
-    """Record the configuration in a new folder; refuse another one in a folder that has one.
+def record(config: BarrierConfig, folder: Path) -> dict[str, Any]:
+    """What is kept of the configuration in the folder, of which nothing is written here.
 
     Raises:
-        BadInput: naming what differs.
+        BadInput: the folder was begun with another configuration, which is named, or holds something else.
     """
     path = folder / RECORD
     places = [getattr(config, key) for key in ("model", "structure", "initial", "final")]
     prints = {Path(p).name: files.sha256(Path(p)) for p in places if p and files.exists(p, file=True)}
-    now = files.plain({**config.model_dump(mode="json"), "sha256": prints})
+    now: dict[str, Any] = files.plain({**config.model_dump(mode="json"), "sha256": prints})
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [k for k in {**before, **now} if k not in FREE and before.get(k) != now.get(k)]
@@ -153,4 +153,4 @@ def keep(config: BarrierConfig, folder: Path) -> None:
             )
     elif any(entry.name != "lock" for entry in folder.iterdir()):
         raise BadInput(f"'{folder}' is not empty and holds no path; choose another folder (-o)")
-    files.write_json(path, now)
+    return now

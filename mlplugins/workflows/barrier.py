@@ -22,7 +22,7 @@ from mlplugins.engines.band import ImageBand, Relaxed
 from mlplugins.model_file.artifact import evaluate_together
 from mlplugins.observer import SILENT, Observer
 from mlplugins.workflows import _barrier_ends as ends
-from mlplugins.workflows._barrier_config import BarrierConfig, band_optimiser, keep, load
+from mlplugins.workflows._barrier_config import RECORD, BarrierConfig, band_optimiser, load, record
 
 Array = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def barrier(
     files.require_writable(folder, "directory", folder=True)
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder / LOCK, LOCK_WAIT_S):
-        keep(settings, folder)
+        record(settings, folder)  # refuses another one; written with the end points, which may be refused too
         calculator = MLCalculator(settings.model, device=settings.device)
         found = _ends(settings, calculator, folder, observer)
         if settings.vibrations:  # refused before the work if the model has no second derivatives
@@ -83,10 +83,11 @@ def _ends(config: BarrierConfig, calculator: MLCalculator, folder: Path, observe
         notes = tuple(str(initial.info.pop("notes")).split("; "))
         return ends.Ends(initial, final, notes)
     found = ends.relaxed(ends.given(config, calculator, observer), calculator, config, observer)
-    kept = [found.initial.copy(), found.final.copy()]
-    kept[0].info["notes"] = "; ".join(found.notes)
+    files.write_json(folder / RECORD, record(config, folder))
+    both = [found.initial.copy(), found.final.copy()]
+    both[0].info["notes"] = "; ".join(found.notes)
     with files.replacing(path) as temporary:
-        ase.io.write(temporary, kept, format="extxyz")
+        ase.io.write(temporary, both, format="extxyz")
     return found
 
 

@@ -300,6 +300,8 @@ def test_end_points_of_one_minimum_are_refused(folder, tmp_path):
     ase.io.write(tmp_path / "near.extxyz", adatom(1.6))
     with pytest.raises(RunFailed, match="both end points relax to the same minimum"):
         mlplugins.barrier(settings(folder, final=str(tmp_path / "near.extxyz")), tmp_path / "out")
+    with pytest.raises(BadInput, match="largest_move"):  # the folder is free for another configuration
+        mlplugins.barrier(settings(folder, largest_move=3.0), tmp_path / "out")
 
 
 def test_the_first_path_keeps_atoms_apart():
