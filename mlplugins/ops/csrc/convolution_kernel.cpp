@@ -70,7 +70,19 @@ template <typename T> struct Pull {
   T *gx, *gw;                     // accumulated; or null
 };
 
-template <typename T, int D1, int D3, bool WHOLE>
+/// The operands of one path; copies, which no store can alias, stay in registers.
+template <typename T> inline Pull<T> of_path(const Pull<T> &edge, const Path &p)
+{
+  Pull<T> at = edge;
+  at.m += p.coupling, at.x += p.input, at.g += p.output, at.w += p.weight;
+  if (at.slope) at.slope += p.weight;
+  if (at.gx) at.gx += p.input;
+  if (at.gw) at.gw += p.weight;
+  return at;
+}
+
+/// All gradients for one vector of channels, but that of the coupling if GM is false.
+template <typename T, int D1, int D3, bool WHOLE, bool GM>
 inline void backward_lanes(const Pull<T> &at, int channels, Vector<T> *gm, Vector<T> &gr, int u, int rest)
 {
   const int n = WHOLE ? Lanes<T>::count : rest;
@@ -85,7 +97,7 @@ inline void backward_lanes(const Pull<T> &at, int channels, Vector<T> *gm, Vecto
     const Vector<T> wg = w * gk;
     for (int i = 0; i < D1; i++) {
       pulled[i] += at.m[k * D1 + i] * gk;
-      gm[k * D1 + i] += D1 < D3 ? wx[i] * gk : wg * xi[i];    // the shorter of two ways
+      if (GM) gm[k * D1 + i] += D1 < D3 ? wx[i] * gk : wg * xi[i];    // the shorter of two ways
     }
   }
   Vector<T> along = {};
@@ -99,36 +111,73 @@ inline void backward_lanes(const Pull<T> &at, int channels, Vector<T> *gm, Vecto
     }
 }
 
-template <typename T, int D1, int D3> inline void backward_channels(const Pull<T> &edge, const Path &p, Vector<T> *gm)
+template <typename T, int D1, int D3, bool GM>
+inline void backward_channels(const Pull<T> &at, int channels, Vector<T> *gm)
 {
-  // copies, which no store can alias: they stay in registers
-  Pull<T> at = edge;
-  const int channels = p.channels;
-  at.m += p.coupling, at.x += p.input, at.g += p.output, at.w += p.weight;
-  if (at.slope) at.slope += p.weight;
-  if (at.gx) at.gx += p.input;
-  if (at.gw) at.gw += p.weight;
   int u = 0;
   Vector<T> gr = {};
   for (; u + Lanes<T>::count <= channels; u += Lanes<T>::count)
-    backward_lanes<T, D1, D3, true>(at, channels, gm, gr, u, 0);
-  if (u < channels) backward_lanes<T, D1, D3, false>(at, channels, gm, gr, u, channels - u);
-  *edge.along_slope += gr;
+    backward_lanes<T, D1, D3, true, GM>(at, channels, gm, gr, u, 0);
+  if (u < channels) backward_lanes<T, D1, D3, false, GM>(at, channels, gm, gr, u, channels - u);
+  *at.along_slope += gr;
 }
+
+/// Zeros; unrolled, or the compiler fills memory with them and reads it.
+template <int N, typename V> inline void clear(V *to)
+{
+#pragma GCC unroll 32
+  for (int k = 0; k < N; k++) to[k] = V{};
+}
+
+template <int N, typename V> inline void add_or_store(const V *from, bool first, V *to)
+{
+  if (first) {
+#pragma GCC unroll 32
+    for (int k = 0; k < N; k++) to[k] = from[k];
+  } else {
+#pragma GCC unroll 32
+    for (int k = 0; k < N; k++) to[k] += from[k];
+  }
+}
+
+/// The gradient of rows [k0, k0 + ROWS) of the coupling: gm_ki += Σ_u w[u] g_k[u] x_i[u].
+template <typename T, int D1, int ROWS>
+inline void pull_coupling(const Pull<T> &at, int channels, bool first, int k0, Vector<T> *to)
+{
+  Vector<T> gm[ROWS * D1];
+  clear<ROWS * D1>(gm);
+  for (int u = 0; u < channels; u += Lanes<T>::count) {
+    const int n = channels - u < Lanes<T>::count ? channels - u : Lanes<T>::count;
+    const Vector<T> w = load(at.w + u, n);
+    for (int k = 0; k < ROWS; k++) {
+      const Vector<T> wg = w * load(at.g + (k0 + k) * channels + u, n);
+      for (int i = 0; i < D1; i++) gm[k * D1 + i] += wg * load(at.x + i * channels + u, n);
+    }
+  }
+  add_or_store<ROWS * D1>(gm, first, to);
+}
+
+/// Vectors of a coupling's gradient that are kept in registers (a few of (5, 5) are spilled, which is still less than a
+/// second sweep).
+constexpr int KEPT = MLPLUGINS_VECTOR_BYTES == 64 ? 25 : 12;
 
 template <typename T, int D1, int D3> void backward_path(const Pull<T> &edge, const Path &p)
 {
   constexpr int size = D3 * D1;
+  const int channels = p.channels;
+  const Pull<T> at = of_path(edge, p);
   Vector<T> *to = edge.gm + p.coupling;
-  if constexpr (size > 12) {    // more than the registers hold: work in place
-    if (p.first)
-      for (int k = 0; k < size; k++) to[k] = Vector<T>{};
-    backward_channels<T, D1, D3>(edge, p, to);
-  } else {
+  if constexpr (size <= KEPT) {
     Vector<T> gm[size];
-    for (int k = 0; k < size; k++) gm[k] = p.first ? Vector<T>{} : to[k];
-    backward_channels<T, D1, D3>(edge, p, gm);
-    for (int k = 0; k < size; k++) to[k] = gm[k];
+    clear<size>(gm);
+    backward_channels<T, D1, D3, true>(at, channels, gm);
+    add_or_store<size>(gm, p.first, to);
+  } else {    // stores to memory would take twice the time of the arithmetic: as many rows at a time as fit
+    backward_channels<T, D1, D3, false>(at, channels, nullptr);
+    constexpr int ROWS = KEPT / D1 < D3 ? KEPT / D1 : D3, REST = D3 % ROWS;
+    int k = 0;
+    for (; k + ROWS <= D3; k += ROWS) pull_coupling<T, D1, ROWS>(at, channels, p.first, k, to + k * D1);
+    if constexpr (REST > 0) pull_coupling<T, D1, REST>(at, channels, p.first, k, to + k * D1);
   }
 }
 
@@ -157,16 +206,13 @@ template <typename T> class RadialBlock {
       if (slopes) slope = perceptron->output_slopes();
     } else {
       size = GROUP;
-      memory = new T[(slopes ? 2 : 1) * size * stride];
+      stride = (stride + 15) / 16 * 16;    // rows start with a line of the cache
+      memory = storage.reserve((slopes ? 2 : 1) * size * stride);
       w = memory;
       if (slopes) slope = memory + size * stride;
     }
   }
-  ~RadialBlock()
-  {
-    delete perceptron;
-    delete[] memory;
-  }
+  ~RadialBlock() { delete perceptron; }
   RadialBlock(const RadialBlock &) = delete;
   RadialBlock &operator=(const RadialBlock &) = delete;
 
@@ -189,6 +235,7 @@ template <typename T> class RadialBlock {
   int64_t stride;
   const T *w = nullptr, *slope = nullptr;
   BlockPerceptron<T> *perceptron = nullptr;
+  Aligned<T> storage;
   T *memory = nullptr;
 
   /// x among the knots: k + t between the knots k and k + 1.
@@ -259,26 +306,49 @@ template <typename T> void forward(const Convolution<T> &c, int64_t first, int64
   delete[] coupling;
 }
 
-/// gy_j = Σ_k values[j, k] Σ_lanes gm[target + k]
-template <typename T> inline void pull_harmonics(const Convolution<T> &c, const Vector<T> *gm, T *to)
-{
-  constexpr int V = Lanes<T>::count;
-  for (int64_t j = 0; j < c.y_width; j++) to[j] = T(0);
-  for (int64_t p = 0; p < c.n_couplings; p++) {
-    const Coupling<T> &q = c.couplings[p];
-    const int64_t rows = (q.n_harmonics + V - 1) / V * V;
-    Vector<T> along[MAX_HARMONICS];    // one per harmonic
-    for (int64_t j = 0; j < rows; j++) along[j] = Vector<T>{};
-    for (int64_t k = 0; k < q.size; k += V) {
-      const Vector<T> sums = sum_lanes<T, V / 2>(gm + q.target + k);
-      for (int64_t j = 0; j < q.n_harmonics; j++) along[j] += sums * load(q.values + j * q.size + k);
+/// The gradient of an edge's harmonics from that of its coupling: gy_j = Σ_k C_kj Σ_lanes gm_k over the non-zero C_kj.
+template <typename T> class HarmonicsPull {
+ public:
+  explicit HarmonicsPull(const Convolution<T> &c) : width(c.y_width)
+  {
+    int64_t n = 0;
+    for (int64_t p = 0; p < c.n_couplings; p++) n += c.couplings[p].n_harmonics * c.couplings[p].size;
+    target.reserve(n), value.reserve(n), begin.reserve(width + 1);
+    n = 0;
+    for (int64_t j = 0; j < width; j++) {
+      begin[j] = n;
+      for (int64_t p = 0; p < c.n_couplings; p++) {
+        const Coupling<T> &q = c.couplings[p];
+        if (j < q.harmonic || j >= q.harmonic + q.n_harmonics) continue;
+        const T *row = q.values + (j - q.harmonic) * q.size;
+        for (int64_t k = 0; k < q.size; k++)
+          if (row[k] != T(0)) target[n] = q.target + k, value[n++] = row[k];
+      }
     }
-    for (int64_t first = 0; first < q.n_harmonics; first += V) {
-      const Vector<T> sums = sum_lanes<T, V / 2>(along + first);
-      for (int64_t j = first; j < q.n_harmonics && j < first + V; j++) to[q.harmonic + j] += sums[j - first];
+    begin[width] = n;
+  }
+
+  void operator()(const Vector<T> *gm, T *to) const
+  {
+    constexpr int V = Lanes<T>::count;
+    for (int64_t first = 0; first < width; first += V) {
+      Vector<T> along[V];    // one per harmonic; summed over their lanes at the very end
+      const int64_t last = first + V < width ? first + V : width;
+      for (int64_t j = first; j < last; j++) {
+        Vector<T> sum = {};
+        for (int64_t k = begin[j]; k < begin[j + 1]; k++) sum += value[k] * gm[target[k]];
+        along[j - first] = sum;
+      }
+      for (int64_t j = last; j < first + V; j++) along[j - first] = Vector<T>{};
+      store(to + first, sum_lanes<T, V / 2>(along), (int) (last - first));
     }
   }
-}
+
+ private:
+  const int64_t width;
+  Aligned<int64_t> target, begin;
+  Aligned<T> value;
+};
 
 template <typename T> inline T sum_of_lanes(const Vector<T> &v)
 {
@@ -287,34 +357,48 @@ template <typename T> inline T sum_of_lanes(const Vector<T> &v)
   return sum;
 }
 
+/// The couplings of the edges of rows [start, stop), in one loop without anything between them.
+template <typename T> void couple_rows(const Convolution<T> &c, int64_t start, int64_t stop, Aligned<T> &to)
+{
+  int64_t n = 0;
+  for (int64_t row = start; row < stop; row++)
+    for (int64_t e = c.radial.first[row]; e >= 0; e = c.radial.next[e]) n++;
+  T *m = to.reserve(n * c.coupling_size);
+  for (int64_t row = start; row < stop; row++)
+    for (int64_t e = c.radial.first[row]; e >= 0; e = c.radial.next[e], m += c.coupling_size)
+      couple(c, c.y + e * c.y_width, m);
+}
+
 template <typename T>
 void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &to)
 {
   static const BackwardPath<T> table[4][4] = TABLE(backward_path);
   const Radial<T> &rows = c.radial;
   RadialBlock<T> radial(c, to.w != nullptr);
-  T *m = new T[c.coupling_size];
-  Vector<T> *gm = new Vector<T>[c.coupling_size]();
+  const HarmonicsPull<T> pull_harmonics(c);
+  Aligned<T> couplings;
+  Aligned<Vector<T>> gm;
+  gm.reserve(c.coupling_size);
+  for (int64_t k = 0; k < c.coupling_size; k++) gm[k] = Vector<T>{};
   for (int64_t start = first; start < last; start += radial.size) {
     const int64_t stop = start + radial.size < last ? start + radial.size : last;
     if (!rows.rows) radial.fill([&](int64_t k) { return start + k; }, stop - start);
+    couple_rows(c, start, stop, couplings);
+    const T *m = couplings;
     for (int64_t row = start; row < stop; row++) {
       const T *w = rows.rows ? rows.rows + row * c.w_width : radial.weights(row - start);
       const T *slope = rows.rows ? nullptr : radial.slopes(row - start);
-      for (int64_t e = rows.first[row]; e >= 0; e = rows.next[e]) {
-        couple(c, c.y + e * c.y_width, m);
+      for (int64_t e = rows.first[row]; e >= 0; e = rows.next[e], m += c.coupling_size) {
         const int64_t sender = c.neighbors[e] * c.h_width;
         Vector<T> along_slope = {};
         const Pull<T> edge{m, c.h + sender, w, g + c.centers[e] * c.out_width, slope, gm, &along_slope,
                            to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + row * c.w_width : nullptr};
         for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
-        if (to.y) pull_harmonics(c, gm, to.y + e * c.y_width);
+        if (to.y) pull_harmonics(gm, to.y + e * c.y_width);
         if (slope) to.w[e] = sum_of_lanes<T>(along_slope);
       }
     }
   }
-  delete[] m;
-  delete[] gm;
 }
 
 }    // namespace

@@ -7,6 +7,7 @@
 // picked by the linker for everybody. All is in an unnamed namespace for the same reason.
 
 #include <cstdint>
+#include <new>
 
 #define MLPLUGINS_CONCAT_(a, b) a##b
 #define MLPLUGINS_CONCAT(a, b) MLPLUGINS_CONCAT_(a, b)
@@ -59,6 +60,31 @@ template <typename T> inline void store(T *to, const Vector<T> &v, int n)
   if (n >= Lanes<T>::count) return store(to, v);
   for (int k = 0; k < n; k++) to[k] = v[k];
 }
+
+/// Numbers whose vectors do not straddle two lines of the cache.
+template <typename T> class Aligned {
+ public:
+  ~Aligned() { ::operator delete[](data, LINE); }
+  Aligned() = default;
+  Aligned(const Aligned &) = delete;
+  Aligned &operator=(const Aligned &) = delete;
+
+  /// Room for n numbers, not initialised.
+  T *reserve(int64_t n)
+  {
+    if (n <= size) return data;
+    ::operator delete[](data, LINE);
+    data = static_cast<T *>(::operator new[](n * sizeof(T), LINE));
+    size = n;
+    return data;
+  }
+  operator T *() const { return data; }
+
+ private:
+  static constexpr std::align_val_t LINE{64};
+  T *data = nullptr;
+  int64_t size = 0;
+};
 
 template <int... I> struct Sequence {};
 template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
