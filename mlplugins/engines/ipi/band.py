@@ -24,6 +24,8 @@ INPUT, START, TEMPLATE, PREFIX, SCREEN = "neb.xml", "start.xyz", "template.extxy
 LAST, CHECKPOINT = "RESTART", f"{PREFIX}.chk"
 """i-PI's state at its end, and the one of every few steps."""
 EVERY = 5
+LONGEST_STEP = 3.0
+"""Of FIRE, atomic units with masses of 1: stable up to 4/3² hartree/bohr² (43 eV/Å²); i-PI's own is 1."""
 CLIMBED = "NEB_CLIMB finished successfully"
 FINISHED = "NEB finished successfully"
 
@@ -103,6 +105,7 @@ def _input(band: ImageBand) -> str:
         </tolerances>
         <spring> <varsprings> False </varsprings> <kappa> {band.spring / per_step:.10g} </kappa> </spring>
         <use_climb> {band.climb} </use_climb>
+        <dtmax_fire> {LONGEST_STEP:g} </dtmax_fire>
       </neb_optimizer>
     </motion>
     <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
