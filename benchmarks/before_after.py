@@ -82,7 +82,7 @@ def network(case: str, folder: Path, frames: Any) -> dict[str, Any]:
 def radial(model: Any, knots: int | None, frames: Any) -> tuple[Any, dict[str, Any]]:
     """The model and the options of `save` for exact networks (None), or tables."""
     try:
-        from mlplugins.model_file.tables import RadialTables
+        from mlplugins.model_file.radial import RadialTables
     except ImportError:  # before tables were the default of float32
         if knots is None:
             return model, {}

@@ -105,7 +105,7 @@ def write_models(source: str, dtype: str, folder: Path) -> list[Path]:
     """The exact model and the one with tables."""
     from ours import potential_of
 
-    from mlplugins.model_file.tables import RadialTables
+    from mlplugins.model_file.radial import RadialTables
     from mlplugins.model_file.write import save
 
     checkpoint = potential_of(source)

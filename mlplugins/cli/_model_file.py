@@ -115,7 +115,7 @@ def terms(args: argparse.Namespace) -> dict[str, Any]:
 def radial(record: dict[str, Any]) -> str | None:
     """The line on the radial functions of a file, in what a command found out about it."""
     from mlplugins.model_file.card import RADIAL
-    from mlplugins.model_file.tables import RadialFunctions
+    from mlplugins.model_file.radial import RadialFunctions
 
     found = RadialFunctions.of(record.get(RADIAL))
     return None if found is None else str(found)

@@ -25,7 +25,8 @@ from mlplugins.model_file.card import RADIAL, ModelCard
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.model_file.precision import DTYPES
-from mlplugins.model_file.tables import DEFAULT, RadialFunctions, RadialTables, chosen
+from mlplugins.model_file.radial import DEFAULT, RadialFunctions, RadialTables
+from mlplugins.model_file.tables import chosen
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
@@ -68,7 +69,9 @@ def save(
         )
     exact = _folded(potential)
     inside, radial = chosen(exact, card.elements, dtype, portable, tables)
-    card = replace(card, details=card.details | ({RADIAL: asdict(radial)} if radial else {}))
+    if radial is not None:
+        count = {"n_parameters": sum(p.numel() for p in potential.parameters())}  # of the networks, too
+        card = replace(card, details={**count, **card.details, RADIAL: asdict(radial)})
     model = _wrap(_finished(inside, dtype, portable), card, dtype, portable)
     try:
         with files.replacing(Path(path)) as temporary:

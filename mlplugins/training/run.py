@@ -16,7 +16,7 @@ from mlplugins.checkpoints.added import Term
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import RADIAL, ModelCard
 from mlplugins.model_file.precision import DTYPES
-from mlplugins.model_file.tables import RadialTables
+from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential

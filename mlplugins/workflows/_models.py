@@ -10,7 +10,7 @@ from mlplugins.checkpoints import exported, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.model_file.archive import read_archive
 from mlplugins.model_file.card import RADIAL
-from mlplugins.model_file.tables import DEFAULT, RadialFunctions, RadialTables
+from mlplugins.model_file.radial import DEFAULT, RadialFunctions, RadialTables
 
 
 @dataclass(frozen=True)

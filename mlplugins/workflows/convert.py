@@ -14,7 +14,7 @@ from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.precision import DTYPES
-from mlplugins.model_file.tables import DEFAULT, RadialTables
+from mlplugins.model_file.radial import DEFAULT, RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models.capabilities import unfused_degree
 from mlplugins.structures import state as states

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlplugins import elements
 from mlplugins.model_file.archive import layers
-from mlplugins.model_file.card import parts
+from mlplugins.model_file.card import RADIAL, parts
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.structures import state as states
 from mlplugins.workflows import _contents
@@ -70,7 +70,7 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "made_for": _made_for(record) if ours else {},
         "dtype": (ours and ours.dtype) or capabilities["dtype"],
         "devices": list(capabilities["supported_devices"]),
-        "parameters": model.n_parameters,
+        "parameters": record.get("n_parameters", 0) if RADIAL in record else model.n_parameters,
         "energy_per_atom": energy["sample_kind"] == "atom",
         "outputs": {key: value["unit"] for key, value in outputs.items()},
         "lammps_exchange": ours is not None and ours.exchange_width > 0,

@@ -123,8 +123,19 @@ def test_info_first_says_what_a_user_needs(finished, capsys, monkeypatch, tmp_pa
     run = finished[0] / "run"
     assert main(["info", str(run), "--json", str(tmp_path / "info.json")]) == 0
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line[0] != " ")
-    expected = ["elements", "cutoff", "accuracy", "data", "date", "licence", "cite", "model", "file"]
-    assert list(lines)[:9] == expected
+    expected = [
+        "elements",
+        "cutoff",
+        "accuracy",
+        "radial",
+        "data",
+        "date",
+        "licence",
+        "cite",
+        "model",
+        "file",
+    ]
+    assert list(lines)[:10] == expected
     record, metrics = (json.loads(p.read_text()) for p in (tmp_path / "info.json", run / "metrics.json"))
     assert record["errors"] == {name: metrics[name] for name in ("train", "validation", "test")}
     mae = metrics["test"]["energy"]["mae_meV_per_atom"]

@@ -17,7 +17,7 @@ from ase import Atoms, units
 from mlplugins import MLCalculator
 from mlplugins.engines import lammps
 from mlplugins.model_file.card import ModelCard
-from mlplugins.model_file.tables import RadialTables
+from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models import nequip
 

@@ -17,7 +17,7 @@ from mlplugins import MLCalculator, engines
 from mlplugins.checkpoints import sevennet
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import ModelCard
-from mlplugins.model_file.tables import RadialTables
+from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save
 from mlplugins.models import mace, nequip
 from mlplugins.models.base import TrainingStatistics

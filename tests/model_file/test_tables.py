@@ -13,7 +13,8 @@ from mlplugins.checkpoints import exported
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.model_file.card import RADIAL, ModelCard
-from mlplugins.model_file.tables import RadialFunctions, RadialTables, chosen, on_knots, samples
+from mlplugins.model_file.radial import RadialFunctions, RadialTables
+from mlplugins.model_file.tables import chosen, on_knots, samples
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, mace, nequip, zbl
 from mlplugins.models import sum as sums
