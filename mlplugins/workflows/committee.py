@@ -16,7 +16,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.made_for import conditions
-from mlplugins.model_file.tables import DEFAULT
+from mlplugins.model_file.radial import DEFAULT
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
 from mlplugins.observer import SILENT
