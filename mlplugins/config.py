@@ -243,6 +243,10 @@ def hyperparameters(cls: type, values: Mapping[str, Any], where: str) -> Any:
         raise BadInput(f"{where}: {error}") from error
 
 
+SHAPES = {"tuple_type": "expected a list", "model_type": "expected keys and values"}
+"""Words for types of Python."""
+
+
 def sentences(error: ValidationError, root: type) -> list[str]:
     """One sentence per wrong key of `root`, a model or a dataclass."""
     found: dict[str, list[str]] = {}
@@ -261,7 +265,7 @@ def sentences(error: ValidationError, root: type) -> list[str]:
 
 
 def _reason(item: Any, named: bool) -> str:
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = SHAPES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     if not named:
         return message
     value = repr(item["input"])

@@ -227,8 +227,8 @@ def require_writable(
             raise BadInput(f"{what} {target}: an input, which would be overwritten; choose another name")
 
 
-def named_in(value: Any) -> Iterator[str]:
-    """Files that a value names: paths, patterns, `file@slice`, and lists or mappings of them.
+def named_in(value: Any, folder: Path | str = "") -> Iterator[str]:
+    """Files that a value names: paths (from `folder` on), patterns, `file@slice`, lists or mappings of them.
 
     >>> list(named_in(["files.py", {"data": "no/such@:5"}, 3]))
     []
@@ -237,12 +237,13 @@ def named_in(value: Any) -> Iterator[str]:
     """
     if isinstance(value, str | Path):
         for name in dict.fromkeys((str(value), str(value).rpartition("@")[0])):
-            yield from [name] if name and exists(name, file=True) else _matching(name)
+            path = os.path.join(folder, name)
+            yield from [path] if name and exists(path, file=True) else _matching(path)
     elif isinstance(value, Mapping):
-        yield from named_in(list(value.values()))
+        yield from named_in(list(value.values()), folder)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from named_in(item)
+            yield from named_in(item, folder)
 
 
 def _matching(pattern: str) -> list[str]:

@@ -76,5 +76,9 @@ def test_no_input_is_overwritten(files, name):
 def test_the_command_line_sees_folders_and_patterns(files, capsys):
     assert main(["evaluate", "a.pt", "fr*.xyz", "-o", "frames.xyz"]) == 2
     assert "-o frames.xyz: an input" in capsys.readouterr().err
+    Path("barrier.yaml").write_text("model: run/model.pt\ninitial: a.xyz\nfinal: frames.xyz@-1\n")
+    for name in ("run/model.pt", "frames.xyz"):
+        assert main(["barrier", "barrier.yaml", "--json", name]) == 2
+        assert f"--json {name}: an input" in capsys.readouterr().err
     assert main(["convert", "run", "-o", "run/model.pt"]) == 2
     assert "run/model.pt: an input" in capsys.readouterr().err

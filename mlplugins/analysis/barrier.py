@@ -24,6 +24,8 @@ MOVED = 0.3
 """Atoms that move farther than this, Å, are named."""
 FLAT = 0.1
 """Modes of the saddle softer than this, THz, are not called imaginary."""
+LINEAR = 0.02
+"""Å; a molecule that is thinner across is linear, and has no rotation about its axis."""
 POINTS = 40
 """Of the spline between two images."""
 
@@ -145,7 +147,8 @@ class Modes(NamedTuple):
     Attributes:
         imaginary_thz: of the saddle, as positive numbers; one of a true saddle.
         attempt_thz: ν* = Π ν(minimum)/Π ν(saddle) of Vineyard, J. Phys. Chem. Solids 3, 121 (1957), so that
-            the rate is ν* exp(−E/kT); NaN without exactly one imaginary mode.
+            the rate is ν* exp(−E/kT); NaN without exactly one imaginary mode, or between a linear molecule
+            and a bent one.
     """
 
     imaginary_thz: tuple[float, ...]
@@ -160,20 +163,25 @@ def modes(minimum: Atoms, saddle: Atoms, hessians: tuple[Array, Array], free: ND
         hessians: (3N, 3N) of each, eV/Å².
         free: (N,) atoms that are not fixed.
     """
-    if not free.all():
-        rigid = 0
-    elif minimum.pbc.any():
-        rigid = 3
-    else:
-        rigid = 6 if len(minimum) > 2 else 5
+    rigid = [_rigid(atoms, free) for atoms in (minimum, saddle)]
     low, high = (
-        frequencies(atoms, h, free, rigid) for atoms, h in zip((minimum, saddle), hessians, strict=True)
+        frequencies(atoms, h, free, n) for atoms, h, n in zip((minimum, saddle), hessians, rigid, strict=True)
     )
     imaginary = tuple(float(-nu) for nu in high if nu < -FLAT)
-    if len(imaginary) != 1 or low.min() <= 0:
+    if len(imaginary) != 1 or low.min() <= 0 or rigid[0] != rigid[1]:
         return Modes(imaginary, float("nan"))
     real = high[high != high.min()]
     return Modes(imaginary, float(np.exp(np.log(low).sum() - np.log(np.abs(real)).sum())))
+
+
+def _rigid(atoms: Atoms, free: NDArray[np.bool_]) -> int:
+    """Motions of the whole that no force opposes."""
+    if not free.all():
+        return 0
+    if atoms.pbc.any():
+        return 3
+    extent = np.linalg.svd(atoms.positions - atoms.positions.mean(axis=0), compute_uv=False)
+    return 6 if (extent > LINEAR).sum() > 1 else 5
 
 
 def frequencies(atoms: Atoms, hessian: Array, free: NDArray[np.bool_], rigid: int) -> Array:
@@ -181,7 +189,7 @@ def frequencies(atoms: Atoms, hessian: Array, free: NDArray[np.bool_], rigid: in
 
     >>> hessian = np.kron([[1.0, -1.0], [-1.0, 1.0]], np.diag([0.0, 0.0, 5.0]))
     >>> frequencies(Atoms("H2"), hessian, np.array([True, True]), 5).round(2)
-    array([49.34])
+    array([49.24])
     """
     masses = np.repeat(atoms.get_masses()[free], 3)
     kept = np.repeat(free, 3)

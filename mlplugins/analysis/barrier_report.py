@@ -74,7 +74,7 @@ def rows(found: Barrier) -> list[tuple[str, str]]:
 def electronvolts(value: float, spread: float | None = None) -> str:
     """To 0.1 meV, or to two digits of the spread.
 
-    >>> electronvolts(0.31415), electronvolts(0.31415, 0.012)
+    >>> electronvolts(0.31416), electronvolts(0.31415, 0.012)
     ('0.3142 eV', '0.314 ± 0.012 eV')
     """
     if spread is None or spread <= 0:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -141,8 +142,19 @@ def require_outputs(args: argparse.Namespace) -> None:
             if other != name and same == path:
                 raise BadInput(f"{named[name]} and {named[other]} name the same file: '{path}'")
         for other in vars(args).keys() - outputs.keys():
-            if path.is_file() and any(path.samefile(name) for name in files.named_in(getattr(args, other))):
+            if path.is_file() and any(path.samefile(name) for name in _read(getattr(args, other))):
                 raise BadInput(f"{named[name]} {outputs[name]}: an input, which would be overwritten")
+
+
+def _read(value: Any) -> Iterator[str]:
+    """Files that an argument names, and those named by configurations among them."""
+    from mlplugins import config  # pydantic: for commands with an output that exists
+
+    for name in files.named_in(value):
+        yield name
+        if name.endswith((".yaml", ".yml")):
+            with contextlib.suppress(BadInput):  # refused by the command, in its own words
+                yield from files.named_in(config.read_yaml(Path(name), "keys"), Path(name).parent)
 
 
 def console(quiet: bool = False) -> Console:

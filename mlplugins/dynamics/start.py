@@ -119,13 +119,15 @@ def prepare(
         model: what depends on the model.
 
     Raises:
-        BadInput: atoms on top of each other, fractional coordinates, a lost periodic flag; constraints that
-            no engine keeps, or that leave nothing to move; velocities asked for that
-            are not there, or that a supercell would repeat.
+        BadInput: atoms on top of each other, fractional coordinates, a lost periodic flag; a supercell along
+            a direction that is not periodic; constraints that no engine keeps, or that leave nothing to
+            move; velocities asked for that are not there, or that a supercell would repeat.
     """
     model = model or ForModel()
     doubts = _doubts(given, source, model.repulsive)
     mask = _fixed(given, source)
+    if any(n > 1 and not periodic for n, periodic in zip(supercell, given.pbc)):
+        raise BadInput(f"'supercell': {list(supercell)} repeats a direction that is not periodic")
     atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=given.pbc)
     atoms.info = _state(given, source, supercell, model.inputs)
     notes = [*doubts, *_without_part(given, model.inputs)]

@@ -196,9 +196,6 @@ def _check_cell(config: SimulationConfig, atoms: Atoms) -> None:
             f"structure '{config.structure}': NPT needs a cell periodic in three directions, "
             f"got pbc = {atoms.pbc.tolist()}; use ensemble nvt and npt_steps 0"
         )
-    repeated = [n for n, periodic in zip(config.supercell, atoms.pbc) if n > 1 and not periodic]
-    if repeated:
-        raise BadInput(f"'supercell': {list(config.supercell)} repeats a direction that is not periodic")
     if len(atoms) == 1 and config.supercell == (1, 1, 1):
         raise BadInput(f"structure '{config.structure}': one atom has no temperature; give a 'supercell'")
 

@@ -20,7 +20,7 @@ FREE = ("steps", "vibrations", "largest_move")
 """What may change from one call to the next."""
 MOST_IMAGES = 99
 
-Site = Count | Literal[0] | tuple[float, float, float]
+Site = Annotated[int, Field(ge=0)] | tuple[float, float, float]
 
 
 class Hop(Section):
@@ -139,8 +139,11 @@ def record(config: BarrierConfig, folder: Path) -> dict[str, Any]:
         BadInput: the folder was begun with another configuration, which is named, or holds something else.
     """
     path = folder / RECORD
-    places = [getattr(config, key) for key in ("model", "structure", "initial", "final")]
-    prints = {Path(p).name: files.sha256(Path(p)) for p in places if p and files.exists(p, file=True)}
+    prints = {
+        key: files.sha256(Path(name))
+        for key in ("model", "structure", "initial", "final")
+        for name in list(files.named_in(getattr(config, key)))[:1]
+    }
     now: dict[str, Any] = files.plain({**config.model_dump(mode="json"), "sha256": prints})
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))

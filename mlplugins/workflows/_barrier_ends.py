@@ -19,7 +19,9 @@ from mlplugins.dynamics import start
 from mlplugins.elements import require_known
 from mlplugins.engines.ase.calculator import MLCalculator
 from mlplugins.errors import BadInput, RunFailed
+from mlplugins.model_file.card import has_no_energy
 from mlplugins.observer import Observer
+from mlplugins.structures import state as states
 from mlplugins.workflows._barrier_config import BarrierConfig, Hop, Site
 
 Array = NDArray[np.float64]
@@ -32,8 +34,8 @@ SAME = 0.1
 """End points whose atoms are all closer than this, Å, are one minimum."""
 NEAR_SITE = 1.0
 """A site that is given as a position is that of an atom within so many Å."""
-SAME_CELL = 1e-3
-"""Å."""
+SAME_CELL, HELD = 1e-3, 1e-2
+"""Å; of cells, of fixed atoms."""
 ROUNDS, MEDIAN = 3, 8
 """Of moving back a structure that is shifted as a whole, by the median over so many atoms or more."""
 IDPP_REACH = 6.0
@@ -62,6 +64,11 @@ def given(config: BarrierConfig, calculator: MLCalculator, observer: Observer) -
             two, sites that are none, a path that no hop takes.
     """
     model = calculator.artifacts[0]
+    if has_no_energy(model.record):
+        raise BadInput(
+            f"'{model.path.name}' was trained without energies, of which a barrier is made: name a model "
+            "with energies"
+        )
     taken = start.ForModel(model.repels, tuple(model.inputs))
 
     def prepared(source: str) -> tuple[Atoms, tuple[str, ...]]:
@@ -79,6 +86,7 @@ def given(config: BarrierConfig, calculator: MLCalculator, observer: Observer) -
     if config.structure is not None and config.hop is not None:
         crystal, notes = prepared(config.structure)
         if config.cell == "relaxed":
+            _require_cell(crystal, config.structure)
             relax(crystal, "crystal", calculator, config, observer, with_cell=True)
         ends = _vacancy(crystal, config.structure, config.hop)
         notes += ends.notes
@@ -87,12 +95,20 @@ def given(config: BarrierConfig, calculator: MLCalculator, observer: Observer) -
         notes += tuple(note for note in more if note not in notes)
         _require_alike(initial, final, config)
         if config.cell == "relaxed":
+            _require_cell(initial, str(config.initial))
             relax(initial, "initial structure", calculator, config, observer, with_cell=True)
             final.set_cell(initial.cell, scale_atoms=True)
         ends = _matched(initial, final)
         notes += ends.notes
     _require_hop(ends, config)
     return Ends(ends.initial, ends.final, notes)
+
+
+def _require_cell(atoms: Atoms, source: str) -> None:
+    if not atoms.pbc.any() or atoms.cell.rank < 3:
+        raise BadInput(
+            f"'cell: relaxed': structure '{source}' has no periodic cell with a volume; leave it out"
+        )
 
 
 def relax(
@@ -249,6 +265,10 @@ def _require_alike(initial: Atoms, final: Atoms, config: BarrierConfig) -> None:
         )
     if (start.fixed(initial) != start.fixed(final)).any():
         raise BadInput("'initial' and 'final' hold other atoms fixed: expected the same ones")
+    charged = states.of(initial.info), states.of(final.info)
+    if charged[0] != charged[1]:
+        said = " and ".join(f"charge {c:g} and spin multiplicity {s:g}" for c, s in charged)
+        raise BadInput(f"'initial' and 'final' have {said}: expected one electronic state")
 
 
 def _matched(initial: Atoms, final: Atoms) -> Ends:
@@ -300,6 +320,13 @@ def _require_hop(ends: Ends, config: BarrierConfig) -> None:
     initial = ends.initial
     way = ends.final.positions - initial.positions
     length = np.linalg.norm(way, axis=1)
+    held = start.fixed_whole(initial) & (length > HELD)
+    if held.any():
+        k = int(np.argmax(held * length))
+        raise BadInput(
+            f"atom {k} ({initial.symbols[k]}) is fixed, and moves by {length[k]:.2f} Å from end to end: let "
+            "it go, or give it one place"
+        )
     far = np.flatnonzero(length > FAR)
     k = int(np.argmax(length))
     if length[k] > config.largest_move:

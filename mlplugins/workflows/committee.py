@@ -168,16 +168,21 @@ def _require_alike(first: Read, other: Read) -> None:
 
 
 def _require_one_zero(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:
-    """Members of other levels of theory have energies of other atoms."""
-    baselines = np.array([one.baseline for one in found])
-    apart = np.ptp(baselines, axis=0)
-    if apart.max() > SAME_ZERO:
-        k = int(apart.argmax())
-        said = ", ".join(f"{path} {row[k]:.6g}" for path, row in zip(paths, baselines))
-        raise BadInput(
-            f"committee: the energies of {found[0].elements[k]} differ by {apart[k]:.4g} eV ({said}): "
-            "expected models of one level of theory, whose energies have one zero"
-        )
+    """Members of other levels of theory have energies of other atoms.
+
+    Fits of few compositions share the energy among the elements in other ways: those of some are higher,
+    those of others lower.
+    """
+    first = found[0].baseline
+    for path, one in zip(paths[1:], found[1:]):
+        apart = np.subtract(one.baseline, first)
+        k = int(np.abs(apart).argmax())
+        if abs(apart[k]) > SAME_ZERO and (np.sign(apart[k]) * apart).min() > -SAME_ZERO / 2:
+            raise BadInput(
+                f"committee: the energies of {one.elements[k]} differ by {abs(apart[k]):.4g} eV ({paths[0]} "
+                f"{first[k]:.6g}, {path} {one.baseline[k]:.6g}): expected models of one level of theory, "
+                "whose energies have one zero"
+            )
 
 
 def _state(read: Checkpoint) -> dict[str, Any]:

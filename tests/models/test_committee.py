@@ -129,6 +129,10 @@ def test_what_is_no_committee_is_refused(members, together, tmp_path):
     single = write_member(tmp_path / "single.pt", 3, dtype="float32")
     electrons = write_member(tmp_path / "all_electron.pt", 3, baseline=(-203.0, -10830.0))
     output = tmp_path / "model.pt"
+    shared = write_member(tmp_path / "shared.pt", 3, baseline=(-103.0, -230.0))  # of a single composition
+    apart = write_member(tmp_path / "apart.pt", 4, baseline=(-203.0, -130.0))
+    committee([shared, apart], output)
+    output.unlink()
     for models, text in (
         ([members[0], electrons], r"energies of S differ by 1.083e\+04 eV .*one level of theory"),
         (members[:1], "expected two models or more, got 1"),

@@ -14,6 +14,7 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 
 import mlplugins
+from mlplugins.analysis import barrier as paths
 from mlplugins.analysis.barrier import Profile
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput, RunFailed
@@ -239,7 +240,7 @@ def test_a_minimum_between_two_maxima_is_seen():
 
 
 def refused(folder, tmp_path, **changes):
-    for name in ("initial", "final"):
+    for name in ("initial", "final", "structure"):
         if isinstance(changes.get(name), Atoms):
             ase.io.write(tmp_path / f"{name}.extxyz", changes[name])
             changes[name] = str(tmp_path / f"{name}.extxyz")
@@ -250,6 +251,13 @@ def refused(folder, tmp_path, **changes):
 
 def in_a_cell(a: float) -> Atoms:
     return bulk("Ar", "fcc", a=a, cubic=True) * (2, 2, 2)
+
+
+def held(x: float) -> Atoms:
+    atoms = in_a_cell(5.27)
+    atoms.positions[0, 0] += x
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
 
 
 def in_a_box(y: float) -> Atoms:
@@ -266,6 +274,18 @@ def in_a_box(y: float) -> Atoms:
         ({"initial": bulk("Xe", "fcc", a=6.1)}, "holds Xe, which 'model.pt' does not know; it knows Ar"),
         ({"initial": in_a_cell(5.27), "final": in_a_cell(5.3)}, "expected one cell"),
         ({"initial": in_a_box(0.0), "final": in_a_box(4.4)}, "moves by half of the cell"),
+        ({"initial": held(0.0), "final": held(1.5)}, "atom 0 (Ar) is fixed, and moves by 1.50 Å"),
+        ({"cell": "relaxed"}, "'cell: relaxed': structure '"),
+        (
+            {
+                "initial": None,
+                "final": None,
+                "structure": Atoms("Ar2", [[0, 0, 0], [4, 0, 0]]),
+                "hop": {"species": "Ar"},
+                "supercell": [1, 1, 2],
+            },
+            "'supercell': [1, 1, 2] repeats a direction that is not periodic",
+        ),
         ({"largest_move": 3.0}, "atom 20 (Ar) would move by 3.99 Å, farther than 'largest_move' (3 Å)"),
         (
             {"hop": {"species": "Ar"}},
@@ -286,6 +306,7 @@ def test_what_is_no_hop_is_refused(folder, tmp_path, changes, text):
     [
         ({"species": "Li"}, "'hop.species': 'Li': expected two atoms of it or more"),
         ({"species": "Ar", "sites": [3, 3]}, "both are atom 3"),
+        ({"species": "Ar", "sites": [-1, 3]}, "'hop.sites.0': input should be greater than or equal to 0"),
         ({"species": "Ar", "sites": [3, 40]}, "the supercell has atoms 0 to 31"),
         ({"species": "Ar", "sites": [3, [1.0, 1.0, 1.0]]}, "no atom within 1 Å of [1.0, 1.0, 1.0]"),
     ],
@@ -294,6 +315,35 @@ def test_sites_that_are_none_are_refused(vacancy, tmp_path, hop, text):
     with pytest.raises(BadInput, match="hop") as refusal:
         mlplugins.barrier({**vacancy, "hop": hop}, tmp_path / "out")
     assert text in str(refusal.value)
+
+
+def test_end_points_of_two_charges_are_refused(folder):
+    initial, final = in_a_cell(5.27), in_a_cell(5.27)
+    final.info = {"total_charge": 0}  # as without
+    ends._require_alike(initial, final, None)
+    final.info = {"charge": 1.0}
+    with pytest.raises(BadInput, match="charge 0 .* and charge 1 .* expected one electronic state"):
+        ends._require_alike(initial, final, None)
+
+
+def test_a_linear_molecule_has_four_vibrations():
+    """Masses on x with springs along it (k) and against bending (b): ω² = k/m, 3k/m, 3b/m twice."""
+    atoms = Atoms("H3", [[-1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    bend = np.outer([1, -2, 1], [1, -2, 1]) / 2
+    springs = np.array([[1, -1, 0], [-1, 2, -1], [0, -1, 1]])
+
+    def hessian(k, b):
+        return sum(np.kron(m, np.diag(d)) for m, d in ((k * springs, (1, 0, 0)), (b * bend, (0, 1, 1))))
+
+    coupled = hessian(5.0, 1.0)
+    saddle = hessian(5.0, 4.0) - 15.0 * np.kron(np.outer([1, 0, -1], [1, 0, -1]) / 2, np.diag((1, 0, 0)))
+    found = paths.modes(atoms, atoms, (coupled, saddle), np.ones(3, dtype=bool))
+    assert len(found.imaginary_thz) == 1
+    unit = np.sqrt(1 / 1.008) * 98.22694788 / (2 * np.pi)
+    assert found.attempt_thz == pytest.approx(unit * np.sqrt(5 * 15 * 3**2 / (15 * 12**2)), rel=1e-6)
+    bent = atoms.copy()
+    bent.positions[1, 1] = 0.3
+    assert np.isnan(paths.modes(atoms, bent, (coupled, saddle), np.ones(3, dtype=bool)).attempt_thz)
 
 
 def test_end_points_of_one_minimum_are_refused(folder, tmp_path):
