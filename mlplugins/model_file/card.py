@@ -69,17 +69,24 @@ def parts(family: str | None, hyperparameters: Mapping[str, Any]) -> list[dict[s
     return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
 
 
+NO_ENERGIES = {"energies": "none"}
+"""In the record of a fine-tuning whose base has none."""
+
+
 def has_no_energy(details: Mapping[str, Any]) -> bool:
     """Whether a training record says that no energies were learned, so that energy and forces are zero.
 
     >>> has_no_energy({"configuration": {"data": {"keys": {"energy": None}}}}), has_no_energy({})
     (True, False)
+    >>> more = {"configuration": {"data": {"keys": {"energy": None}}}, "finetune": {"strategy": "heads"}}
+    >>> has_no_energy(more), has_no_energy({**more, "finetune": {"energies": "none"}})
+    (False, True)
     """
     place: Any = details.get("configuration")
     for name in ("data", "keys"):
         place = place.get(name) if isinstance(place, Mapping) else None
     none = isinstance(place, Mapping) and "energy" in place and place["energy"] is None
-    return none and "finetune" not in details  # whose base has energies
+    return none and details.get("finetune", NO_ENERGIES).items() >= NO_ENERGIES.items()
 
 
 def repels(hyperparameters: Mapping[str, Any]) -> bool:

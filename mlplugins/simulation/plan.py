@@ -22,7 +22,6 @@ from mlplugins.dynamics.start import read_structure
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
-from mlplugins.model_file.card import has_no_energy
 from mlplugins.simulation import provenance, time_steps
 from mlplugins.simulation.config import require_able
 
@@ -97,11 +96,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     require_able(config)
     given = read_structure(config.structure)
     model = artifact.load(config.model, device=config.device)
-    if has_no_energy(model.record):
-        raise BadInput(
-            f"model: '{model.path.name}' was trained without energies, so that no forces move the atoms: "
-            "name a model with energies"
-        )
+    time_steps.require_forces(model, "model")
     config = config.model_copy(update={"model": model.path})  # absolute: the runs have folders of their own
     require_known(
         given.symbols,

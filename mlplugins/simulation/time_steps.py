@@ -14,6 +14,7 @@ from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.model_file.card import has_no_energy
 
 LIGHT = 1.5
 """Atoms below this mass (u) vibrate like hydrogen."""
@@ -67,6 +68,19 @@ def checked(config: SimulationConfig, model: Artifact, atoms: Atoms) -> Inner | 
     return Inner(mts, fingerprint, tuple(found.inputs), made, tuple(notes))
 
 
+def require_forces(model: Artifact, key: str) -> None:
+    """Refuse a model that predicts what heads do, and no energies.
+
+    Raises:
+        BadInput: naming the key of the configuration.
+    """
+    if has_no_energy(model.record):
+        raise BadInput(
+            f"{key}: '{model.path.name}' was trained without energies, so that no forces move the atoms: "
+            "name a model with energies"
+        )
+
+
 def _require_direct(config: SimulationConfig, model: Artifact) -> None:
     if "direct_forces" not in model.more:
         raise BadInput(
@@ -84,6 +98,7 @@ def _require_direct(config: SimulationConfig, model: Artifact) -> None:
 
 def _student(config: SimulationConfig, path: Path, model: Artifact, symbols: Collection[str]) -> Artifact:
     found = artifact.load(path, device=config.device)
+    require_forces(found, "'mts.inner'")
     known = ", ".join(found.elements)
     require_known(
         symbols,

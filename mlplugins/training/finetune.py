@@ -14,6 +14,7 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
+from mlplugins.model_file.card import NO_ENERGIES, has_no_energy
 from mlplugins.model_file.made_for import conditions, contradiction
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.models.base import Potential
@@ -90,7 +91,8 @@ def finetune(
         directory, record, restart, {"adapter": made.adapter, "finetune": record.card.details["finetune"]}
     )
     store.prepare()
-    for warning in task.sets.warnings:
+    behind = new_heads.left_behind(inputs.base, configuration, [*inputs.parts.train, *inputs.replay])
+    for warning in [*task.sets.warnings, *behind]:
         observer.note(warning)
     trainable, total = _counts(made)
     if state := conditions(inputs.base.details):
@@ -272,6 +274,8 @@ def _record(task: FinetuneTask, made: Plan) -> Record:
         origin["dispersion"] = "D3 of the base"  # which a student learns
     elif learned is not None:
         origin["dispersion"] = learned
+    if has_no_energy(task.base.details):
+        origin |= NO_ENERGIES
     papers = task.base.references
     card = first_card(
         task.configuration, task.sets, made.family, made.hyperparameters, papers, finetune=origin

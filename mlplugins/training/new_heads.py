@@ -41,6 +41,26 @@ def require_possible(configuration: FinetuneConfiguration, train: Sequence[Struc
         )
 
 
+def left_behind(
+    base: Checkpoint, configuration: FinetuneConfiguration, train: Sequence[Structure]
+) -> list[str]:
+    """Warning about heads that are not trained while the features below them change."""
+    if configuration.strategy in (*OWN_MODEL, "heads"):
+        return []
+    names = [
+        name
+        for name in dict.fromkeys(name for part in base.potential.parts() for name in part.heads)
+        if all(s.get(QUANTITIES[name].learns or name) is None for s in train)
+    ]
+    if not names:
+        return []
+    return [
+        f"strategy {configuration.finetune.strategy} changes the features below the heads of the base, and "
+        f"no training frame has a label of {', '.join(names)}: what they predict gets worse; strategy "
+        "'heads' leaves them as they are"
+    ]
+
+
 def added(base: Checkpoint, configuration: FinetuneConfiguration, train: Sequence[Structure]) -> Checkpoint:
     """The base with the heads of the configuration, those that it has continued; fresh ones have the size of
     their labels.
@@ -92,4 +112,31 @@ def _merged(base: Checkpoint, asked: Mapping[str, Settings]) -> tuple[Settings, 
                 "give those, or choose another base"
             )
     term["heads"] = {**old, **asked}
-    return settings, [name for name in asked if name not in old]
+    flows = _share_charges(old, asked)
+    return settings, [name for name in asked if name not in old and not (flows and name == "charges")]
+
+
+def _share_charges(old: Mapping[str, Settings], asked: Mapping[str, Settings]) -> bool:
+    """Whether charges are added that a dipole of the base has already, with their size.
+
+    Raises:
+        BadInput: charges and a dipole, which are of the same flow, of which only one would be trained;
+            charges of another size than those of the dipole.
+    """
+    both = {**old, **asked}
+    if "charges" not in both or not both.get("dipole", {}).get("channels"):
+        return False
+    for name, other in (("charges", "dipole"), ("dipole", "charges")):
+        if name in asked and other not in asked:
+            remedy = ", or give dipole: {channels: 0}, of dipoles of atoms" if name == "dipole" else ""
+            raise BadInput(
+                f"heads: {name}: the base has the head '{other}', which is of the same charges and would "
+                f"change with them: name both, with labels of both{remedy}"
+            )
+    if "charges" in old or "dipole" not in old:
+        return False
+    sizes = {name: old["dipole"][name] for name in asked["charges"]}
+    if sizes != asked["charges"]:
+        said = ", ".join(f"{name}: {value}" for name, value in sizes.items())
+        raise BadInput(f"heads: charges: those of the dipole of the base have {{{said}}}: give the same")
+    return True

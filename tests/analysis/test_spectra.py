@@ -18,6 +18,7 @@ from ase.vibrations.placzek import PlaczekStatic
 from ase.vibrations.raman import StaticRamanCalculator
 
 from mlplugins import spectra
+from mlplugins.analysis.spectra.experiment import experiment
 from mlplugins.analysis.spectra.settings import Settings
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
@@ -229,6 +230,66 @@ def test_the_same_series_in_every_file(tmp_path, dipoles):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "scaled to the same area" in page
     assert "LAMMPS in units metal or real" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1000,5;0,25\n2000,5; 0,75\n", None),
+        ("1000,5\t0,25\n2000,5\t0,75\n", None),
+        ("wavenumber (cm-1), eps (a.u.)\n1000.5, 0.25\n2000.5,0.75\n", None),
+        ("# x: frequency (THz)\n1000.5 0.25\n2000.5 0.75\n", "line 1: .* says THz: expected wave numbers"),
+        ("E_meV g\nmeV 1/meV\n1000.5 0.25\n2000.5 0.75\n", "line 2: .* says meV"),
+        ("wavenumber,transmittance\n1000.5,0.25\n2000.5,0.75\n", "says transmittance"),
+    ],
+)
+def test_what_a_measured_spectrum_is(tmp_path, text, said):
+    """Decimal commas are read as such; another axis, or a transmittance, is not drawn as an absorption."""
+    (tmp_path / "m.txt").write_text(text)
+    axis = np.linspace(900, 2100, 13)
+    if said is None:
+        found = experiment(tmp_path / "m.txt", axis, np.ones(13), 1.0)
+        assert found.per_cm.tolist() == [1000.5, 2000.5]
+        assert found.values.tolist() == [0.25, 0.75]
+    else:
+        with pytest.raises(BadInput, match=said):
+            experiment(tmp_path / "m.txt", axis, np.ones(13), 1.0)
+
+
+def test_modes_of_a_molecule_at_rest(tmp_path):
+    """Two atoms whose centre rests have three degrees of freedom, not six: no halved temperature."""
+    masses, root = np.array([1.0, 3.0]), np.sqrt(units._k * KELVIN / units._amu) * 1e-5  # Å/fs
+    waves = np.sqrt(2.0) * np.cos(
+        angular(800.0) * 1e-15 * np.arange(2000)[:, None] + np.array([0.3, 1.1, 2.2])
+    )
+    reduced = masses.prod() / masses.sum()
+    speed = root / np.sqrt(reduced) * waves
+    values = np.stack([speed * reduced / masses[0], -speed * reduced / masses[1]], axis=1)
+    frames = []
+    for v in values:
+        frames.append(Atoms("H2", positions=np.zeros((2, 3)), masses=masses))
+        frames[-1].set_velocities(v / units.fs)
+    write(tmp_path / "v.traj", frames)
+    found = spectra("vdos", [tmp_path / "v.traj"], Settings(interval_fs=1.0, width_cm=60.0))
+    assert found.state.temperature_k == pytest.approx(KELVIN, rel=1e-2)
+    assert found.integral == pytest.approx(3.0, rel=1e-2)
+
+
+def test_times_of_a_dump_are_compared(tmp_path):
+    """A dump that says its times needs no time step, and contradicts the inner one of multiple time steps."""
+    speed = oscillator(500.0, 1.0, 400, 8.0)[:, 0]
+    frames = [
+        f"ITEM: UNITS\nmetal\nITEM: TIME\n{0.008 * k:.6g}\nITEM: TIMESTEP\n{k}\nITEM: NUMBER OF ATOMS\n1\n"
+        "ITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\nITEM: ATOMS id element x y z vx vy vz\n"
+        f"1 O 0 0 0 {v:.9g} 0 0\n"
+        for k, v in enumerate(speed)
+    ]
+    (tmp_path / "v.dump").write_text("".join(frames))
+    found = spectra("vdos", [tmp_path / "v.dump"], Settings(width_cm=60.0))
+    assert found.state.interval_fs == 8.0
+    assert found.peaks[0].position == pytest.approx(500.0, abs=3.0)
+    with pytest.raises(BadInput, match="8 fs by the times in the file, 2 fs by its steps and --timestep"):
+        spectra("vdos", [tmp_path / "v.dump"], Settings(width_cm=60.0, timestep_fs=2.0))
 
 
 def test_errors_are_those_of_repetitions():

@@ -71,6 +71,11 @@ def test_a_head_is_added_to_a_frozen_trunk(base, tmp_path, capsys):
             "the base has a head 'dipole' with",
         ),
         ({"heads": {}}, "leaves nothing to learn"),
+        ({"heads": {"charges": {"unit": "e", "key": "q"}}}, "charges: the base has the head 'dipole', which"),
+        (
+            {"heads": {"charges": {"unit": "e", "key": "q", "channels": 4}, **CONFIGURATION["heads"]}},
+            "charges: those of the dipole of the base have {channels: 16, ",
+        ),
     ],
 )
 def test_what_is_refused(base, tmp_path, changes, said):

@@ -1,6 +1,7 @@
 """A campaign of Lennard-Jones argon, small enough to run in every engine."""
 
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import yaml
@@ -11,10 +12,10 @@ from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 
 
-def write_model(path: Path, **changes: float) -> Path:
+def write_model(path: Path, record: dict[str, Any] | None = None, **changes: float) -> Path:
     parameters = {"epsilon": 0.0104, "sigma": 3.4, "cutoff": 5.0, **changes}
     model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
-    save(model, path, ModelCard("lennard-jones", ["Ar"], [0.0]), "float64")
+    save(model, path, ModelCard("lennard-jones", ["Ar"], [0.0], details=record or {}), "float64")
     return path
 
 

@@ -1,5 +1,7 @@
 """Multiple time steps of a campaign: two engines, one trajectory; refusals; times, restarts, the report."""
 
+from xml.etree import ElementTree
+
 import ase.io
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mlplugins.analysis.trajectory import read_frames
 from mlplugins.cli.main import main
 from mlplugins.dynamics.output import table
 from mlplugins.engines import load as load_engine
+from mlplugins.engines.ipi.input import xml
 from mlplugins.engines.lammps.deck import deck
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
@@ -97,10 +100,12 @@ class TestRefusals:
             ("lammps", {"mts": {"inner": "no.pt", "every": 4}}, "no.pt"),
             ("ipi", {"mts": {"inner": "direct", "every": 4}}, "'model.pt' has no direct forces"),
             ("ipi", {"mts": {"inner": "model.pt", "every": 4}}, "'model.pt' is the model itself"),
+            ("ipi", {"mts": {"inner": "heads.pt", "every": 4}}, "'heads.pt' was trained without energies"),
         ],
     )
     def test_by_name(self, tmp_path, engine, changes, text):
         path = prepared(tmp_path, **changes)
+        write_model(tmp_path / "heads.pt", {"configuration": {"data": {"keys": {"energy": None}}}})
         with pytest.raises(BadInput) as refusal:
             plan(load(path, engine), tmp_path / "out")
         assert text in str(refusal.value)
@@ -133,6 +138,13 @@ class TestRefusals:
         path.write_text(yaml.safe_dump({**content, "mts": None}))
         with pytest.raises(BadInput, match="mts was {'inner': 'a file', 'every': 4}, is None"):
             campaigns.write(plan(load(path), tmp_path / "out"))
+
+
+def test_extras_of_ipi_are_those_of_the_model(tmp_path, native_build):
+    """Of entries that two forces have i-PI keeps the last ones: dipoles are not the student's."""
+    [item] = plan(load(prepared(tmp_path), "ipi"), tmp_path / "out").runs
+    forces = ElementTree.fromstring(xml(item, "simulation")).iter("force")
+    assert [force.get("forcefield") for force in forces] == ["inner", "model"]
 
 
 def test_what_is_said(tmp_path, capsys, native_build):

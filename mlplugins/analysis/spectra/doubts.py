@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.spectra.result import Spectrum
 from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings
@@ -18,6 +20,8 @@ FEW_BLOCKS = 5
 """Blocks below which errors are rough."""
 WIDE = 3.0
 """Default widths from which on lines are called wide."""
+FLAT = 0.7
+"""Median over the maximum of a measured spectrum, whose lines are narrow, that is suspicious."""
 APART = 2.0
 """Ratio of the intensities of two runs that is suspicious."""
 NOISY = 1e-3
@@ -52,6 +56,12 @@ def doubts(found: Spectrum, settings: Settings, blocks: Floats, symbols: Sequenc
         texts.append(
             f"lines are {found.width_cm:.3g} cm⁻¹ wide, which is what runs of {min(found.length_ps):.3g} "
             "ps allow"
+        )
+    measured = None if found.experiment is None else found.experiment.values
+    if measured is not None and np.median(measured) > FLAT * measured.max():
+        texts.append(
+            f"experiment: half of its points are above {FLAT:g} of its maximum, as those of a transmittance, "
+            "or of an absorbance with its background: expected what is large where light is absorbed"
         )
     texts += _uneven(found, blocks)
     inside = found.per_cm < 5 * found.width_cm

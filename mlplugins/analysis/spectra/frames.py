@@ -36,13 +36,14 @@ ISOTOPES = {"D": 2.014101778, "T": 3.016049281}
 
 class Snapshot(NamedTuple):
     """What is taken of one frame: symbols (N,), its numbers (C,), MD step, cell (3, 3) if it is periodic,
-    total charge."""
+    total charge, time (fs) if the file says it."""
 
     symbols: tuple[str, ...]
     values: Floats
     step: int | None
     cell: Floats | None
     charge: float
+    time_fs: float | None = None
 
 
 @dataclass
@@ -135,7 +136,7 @@ class FrameSeries:
         velocities = frame.velocities.ravel()
         if self._dump and not self.stated:  # the reader took them for Å/ps
             velocities = velocities * FS_PER_PS
-        return Snapshot(self._known[1], velocities, frame.step, cell, 0.0)
+        return Snapshot(self._known[1], velocities, frame.step, cell, 0.0, frame.time_fs)
 
     def _of_atoms(self, atoms: Atoms, number: int) -> Snapshot:
         results = {} if atoms.calc is None else atoms.calc.results

@@ -71,6 +71,13 @@ class SeriesFile:
         steps = [each.step for each in islice(self.content.samples(), 2) if each.step is not None]
         return np.array(steps, dtype=np.int64)
 
+    def stated_interval(self) -> float | None:
+        """Between its first samples, fs, if the file says times."""
+        if isinstance(self.content, NumberFile):
+            return None
+        times = [each.time_fs for each in islice(self.content.samples(), 2) if each.time_fs is not None]
+        return times[1] - times[0] if len(times) == 2 else None
+
     def pieces(self) -> Iterator[Piece]:
         """All of it."""
         if isinstance(self.content, NumberFile):

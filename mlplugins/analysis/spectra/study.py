@@ -32,16 +32,21 @@ ENOUGH_RUNS = 5
 SHORTEST = 64
 """Samples of a segment at least."""
 OFF_TEMPERATURE = 0.1
+AT_REST = 1e-3
+"""Kinetic energy of the centre of mass, of what it has in equilibrium, that is rounding."""
+SAME_TIME = 1e-3
+"""Relative difference of two intervals that is rounding."""
 
 
 @dataclass
 class _SpectralRun:
-    """The sources of one run and what was found in it."""
+    """The sources of one run and what was found; of velocities `drift` is ⟨P²⟩/M of the centre of mass."""
 
     sources: list[SeriesFile]
     density: Density | None = None
     samples: int = 0
     variance: float = 0.0
+    drift: float = 0.0
     unwrapped: int = 0
 
 
@@ -100,18 +105,7 @@ def _interval(sources: Sequence[SeriesFile], settings: Settings) -> float:
     """Between samples, fs, the same in all files."""
     found: dict[float, Path] = {}
     for source in sources:
-        clock = Clock(source.path)
-        clock.add(source.first_steps())
-        if settings.interval_fs is not None:
-            found[settings.interval_fs] = source.path
-        elif clock.stride is None:
-            raise BadInput(
-                f"{source.path}: the time between samples is not in the file: give --interval (fs)"
-            )
-        elif settings.timestep_fs is None:
-            raise BadInput(f"{source.path} counts MD steps: give their length, --timestep (fs)")
-        else:
-            found[clock.stride * settings.timestep_fs] = source.path
+        found.setdefault(_interval_of(source, settings), source.path)
     if len(found) > 1:
         listed = ", ".join(f"{path.name} {interval:g} fs" for interval, path in found.items())
         raise BadInput(f"runs with different times between samples ({listed}): expected one")
@@ -126,6 +120,30 @@ def _interval(sources: Sequence[SeriesFile], settings: Settings) -> float:
             "less"
         )
     return interval
+
+
+def _interval_of(source: SeriesFile, settings: Settings) -> float:
+    """Between the samples of one file, fs: as it says, and as the settings say."""
+    clock = Clock(source.path)
+    clock.add(source.first_steps())
+    step = settings.timestep_fs
+    known = {
+        "the times in the file": source.stated_interval(),
+        "--interval": settings.interval_fs,
+        "its steps and --timestep": clock.stride * step if clock.stride is not None and step else None,
+    }
+    given = {name: value for name, value in known.items() if value is not None}
+    if not given and clock.stride is None:
+        raise BadInput(f"{source.path}: the time between samples is not in the file: give --interval (fs)")
+    if not given:
+        raise BadInput(f"{source.path} counts MD steps: give their length, --timestep (fs)")
+    if max(given.values()) > (1 + SAME_TIME) * min(given.values()):
+        listed = ", ".join(f"{value:.6g} fs by {name}" for name, value in given.items())
+        raise BadInput(
+            f"{source.path}: time between samples: {listed}: expected one (a step of multiple time steps is "
+            "the outer one)"
+        )
+    return float(f"{[*given.values()][-1]:.9g}")  # differences of times have few digits
 
 
 def _channels(kind: SpectrumKind, source: SeriesFile, settings: Settings) -> Channels:
@@ -183,7 +201,7 @@ def _analyse(
         clock, dipoles = Clock(run.sources[0].path), Dipoles(run.sources[0].path, how)
         skip = round(settings.discard_ps * FS_PER_PS / interval)
         last = None
-        run.samples, squares, run.unwrapped = 0, 0.0, 0
+        run.samples, squares, drift, run.unwrapped = 0, 0.0, 0.0, 0
         for piece in together(run.sources, warnings):
             clock.add(piece.steps)
             values = dipoles.follow(piece.values, piece.cells) if kind.name == "ir" else piece.values
@@ -194,6 +212,8 @@ def _analyse(
                 known = values if last is None else np.concatenate([last, values])
                 last, values = values[-1:].copy(), np.diff(known, axis=0)
             squares += float(np.einsum("nc,nc->", values, values))
+            if kind.name == "vdos":
+                drift += _of_centre(values, run.sources[0].masses)
             estimate.add(values)
         run.samples -= kind.differenced
         run.unwrapped = dipoles.unwrapped
@@ -203,7 +223,7 @@ def _analyse(
                 "a cell vector, so its branch is a guess: write it more "
                 "often"
             )
-        run.variance = squares / max(run.samples, 1)
+        run.variance, run.drift = squares / max(run.samples, 1), drift / max(run.samples, 1)
         if run.samples > 1 and not squares > 0:
             raise BadInput(f"{run.sources[0].path}: the {kind.what} does not change: nothing vibrates")
         run.density = estimate.finish()
@@ -213,13 +233,26 @@ def _analyse(
     return estimate
 
 
+def _of_centre(values: Floats, masses: Floats) -> float:
+    """Σ P²/M over the samples, of columns √m v."""
+    momenta = np.einsum("nac,a->nc", values.reshape(len(values), -1, 3), np.sqrt(masses))
+    return float(np.einsum("nc,nc->", momenta, momenta)) / float(masses.sum())
+
+
+def _freedom(runs: Sequence[_SpectralRun]) -> int:
+    """Degrees of freedom of velocities: 3N, less three where the centre of mass is at rest."""
+    all_of_them = runs[0].sources[0].width
+    rests = all(run.drift < AT_REST * 3 * run.variance / all_of_them for run in runs)
+    return all_of_them - 3 if rests and all_of_them > 3 else all_of_them
+
+
 def _temperature(
     kind: SpectrumKind, runs: Sequence[_SpectralRun], settings: Settings, warnings: list[str]
 ) -> float:
     """As given, or of the velocities."""
     if kind.name != "vdos":
         return settings.temperature_k or float("nan")
-    freedom = runs[0].sources[0].width
+    freedom = _freedom(runs)
     variance = float(np.average([run.variance for run in runs], weights=[run.samples for run in runs]))
     own = variance / freedom / (BOLTZMANN_EV_K * ASE_TIME_PER_FS**2)
     given = settings.temperature_k
@@ -367,6 +400,8 @@ def _assumptions(
         lines.append(("path integral", f"mean over {settings.beads} beads"))
     if state.temperature_k == state.temperature_k:
         how = "as given" if settings.temperature_k is not None else "of the velocities"
+        if kind.name == "vdos":
+            how += f" ({_freedom(runs)} degrees of freedom in {first.width} components)"
         lines.append(("temperature", f"{state.temperature_k:.6g} K, {how}"))
     if kind.name == "ir":
         per = (

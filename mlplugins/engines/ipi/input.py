@@ -86,10 +86,13 @@ def _sockets(run: Run) -> str:
 
 
 def _forces(run: Run) -> str:
-    """The forces, with their weights on the levels of multiple time steps, from the outer one inwards."""
+    """The forces, with their weights on the levels of multiple time steps, from the outer one inwards.
+
+    Of a dipole, charges, … that both models predict i-PI keeps the values of the last force: the model's.
+    """
     if run.config.mts is None:
         return "    <forces> <force forcefield='model'/> </forces>"
-    levels = {"model": "[1, 0]", "inner": "[-1, 1]"}
+    levels = {"inner": "[-1, 1]", "model": "[1, 0]"}
     return "\n".join(
         [
             "    <forces>   <!-- outer steps: the model less the inner one; inner steps: the inner one -->",
