@@ -78,6 +78,8 @@ def has_no_energy(details: Mapping[str, Any]) -> bool:
 
     >>> has_no_energy({"configuration": {"data": {"keys": {"energy": None}}}}), has_no_energy({})
     (True, False)
+    >>> has_no_energy({"configuration": {"data": {"keys": {"energy": None, "forces": "forces"}}}})
+    False
     >>> more = {"configuration": {"data": {"keys": {"energy": None}}}, "finetune": {"strategy": "heads"}}
     >>> has_no_energy(more), has_no_energy({**more, "finetune": {"energies": "none"}})
     (False, True)
@@ -85,7 +87,8 @@ def has_no_energy(details: Mapping[str, Any]) -> bool:
     place: Any = details.get("configuration")
     for name in ("data", "keys"):
         place = place.get(name) if isinstance(place, Mapping) else None
-    none = isinstance(place, Mapping) and "energy" in place and place["energy"] is None
+    none = isinstance(place, Mapping) and "energy" in place
+    none = none and all(place.get(name) is None for name in ("energy", "forces", "stress"))
     return none and details.get("finetune", NO_ENERGIES).items() >= NO_ENERGIES.items()
 
 

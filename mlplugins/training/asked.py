@@ -47,6 +47,7 @@ def require_learnable(
         require_states(everything, inputs)
     _require_sums(everything, inputs)
     _require_origin(configuration, everything)
+    _require_taught(configuration, sets.train)
     learned = with_derivatives(predicts)
     asked = _asked(configuration)
     for name, where in asked.items():
@@ -100,6 +101,17 @@ def _require_origin(configuration: RunConfiguration, frames: Iterable[Structure]
                 f"{frame.origin}: the dipole of a structure of charge {charge:g} e depends on the origin, "
                 "but the model's does not: take charge × reference point off the labels, and say heads: "
                 "{dipole: {origin: centre of mass}} (in words, for those who use the model)"
+            )
+
+
+def _require_taught(configuration: RunConfiguration, frames: Sequence[Structure]) -> None:
+    """Refuse heads without labels of their own where those that they learn from are not read."""
+    for name in configuration.heads:
+        teacher = QUANTITIES[name].learns
+        if teacher is not None and all(s.get(teacher) is None for s in frames):
+            raise BadInput(
+                f"heads: {name} learns from {teacher}, of which no training frame has any: name them in "
+                f"data.keys: {{{teacher}: NAME}} (energy: null leaves them out, too), or leave {name} out"
             )
 
 

@@ -146,7 +146,8 @@ def _write(structures: Sequence[Structure], predicted: Sequence[Results], path: 
             for prefix, value in (("REF", s.get(name)), ("predicted", p.get(name))):
                 if value is not None and (quantity.learns is None or prefix == "predicted"):
                     place = atoms.arrays if quantity.per == "atom" else atoms.info
-                    place[f"{prefix}_{name}"] = value
+                    tensors = quantity.per == "atom" and len(quantity.shape) > 1  # nine columns, row by row
+                    place[f"{prefix}_{name}"] = np.reshape(value, (len(s), -1)) if tensors else value
         frames.append(atoms)
     with files.replacing(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")

@@ -154,6 +154,8 @@ def test_density_of_states_from_every_trajectory(tmp_path):
     bare = spectra("vdos", [tmp_path / "bare.lammpstrj"], Settings(unit="A/fs", temperature_k=300.0, **timed))
     assert bare.integral == pytest.approx(9e6, rel=2e-3)
     assert re.search(r"velocities of 3\S*e\+08 K .*\(A/fs was taken\)", bare.warnings[0])
+    bare = spectra("vdos", [tmp_path / "bare.lammpstrj"], Settings(unit="A/fs", **timed))
+    assert re.search(r"velocities of 3\S*e\+08 K in A/fs: .*another unit", bare.warnings[0])
 
 
 def extras(path, values, first=0, stride=4):
@@ -440,6 +442,7 @@ REFUSED = [
     ({"correction": "bader"}, "correction: 'bader': Valid: harmonic"),
     ({"cell": (1.0, 2.0)}, "expected 3 or 9 numbers, got 2"),
     ({"laser_nm": -5.0}, "laser_nm: expected a positive number"),
+    ({"laser_nm": 18797.0}, "between 100 and 2500 nm, got 18797"),  # that is 532 nm in cm⁻¹
     ({"low_cm": 900.0, "high_cm": 100.0}, "expected low below high"),
 ]
 

@@ -102,6 +102,18 @@ def test_born_charges_are_differences_of_the_dipole(trained):
     np.testing.assert_allclose(own, sent["BEC"], rtol=0, atol=2e-7)
 
 
+def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):
+    """What `evaluate --predictions` writes is read again as labels, by the rules of data files."""
+    folder, test = trained
+    model = folder / "run/model.pt"
+    mlplugins.evaluate(model, test, keys={"shielding": "sigma:ppm"}, predictions=tmp_path / "p.extxyz")
+    again = mlplugins.evaluate(
+        model, tmp_path / "p.extxyz", keys={"shielding": "predicted_shielding:ppm", "forces": None}
+    )
+    assert again["shielding"]["rmse_ppm"] < 1e-4
+    assert "predicted_born_effective_charges" in (tmp_path / "p.extxyz").read_text()
+
+
 def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path, capsys):
     folder, test = trained
     assert main(["info", str(folder / "run/model.pt")]) == 0

@@ -168,13 +168,15 @@ def test_a_checkpoint_and_a_file_hold_their_heads(trained, tmp_path):
             "the charges add up to 3.000 e, those of the model to 0 e",
         ),
         ({"dipole": {"unit": "Debye", "key": "mu", "depth": 2}}, "heads: dipole: unknown key 'depth'"),
+        ({**CONFIGURATION["heads"]}, "direct_forces learns from forces, of which no training frame has any"),
     ],
 )
 def test_what_is_refused(trained, tmp_path, monkeypatch, heads, said):
     folder, _ = trained
     monkeypatch.chdir(folder)
+    data = {**CONFIGURATION["data"], "keys": {"energy": None} if "direct_forces" in heads else {}}
     with pytest.raises(BadInput) as refused:
-        mlplugins.train({**CONFIGURATION, "heads": heads}, tmp_path / "refused")
+        mlplugins.train({**CONFIGURATION, "heads": heads, "data": data}, tmp_path / "refused")
     assert said in str(refused.value)
     assert not (tmp_path / "refused").exists()
 

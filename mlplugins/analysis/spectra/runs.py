@@ -175,7 +175,7 @@ def _unit(
         "extras": "what i-PI's drivers are to send; --unit, if another driver sent them",
         "ave/time": "LAMMPS in units metal or real; --unit, if other",
     }
-    said["dump"] = said["ave/time"]
+    said["dump"] = "LAMMPS in units metal; --unit A/fs, if real"
     kind_of_file = content.kind if isinstance(content, NumberFile) else "dump" * (unit == "A/ps")
     return unit, "as given" if given else said.get(kind_of_file, "of this format"), kind.units[unit]
 

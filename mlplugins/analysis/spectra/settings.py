@@ -13,6 +13,8 @@ from mlplugins.analysis.spectra.runs import Reading
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures.components import checked_order
 
+LASER_NM = (100.0, 2500.0)
+"""Light beyond the infrared has less energy than a bond to H."""
 WIDTH_CM = 10.0
 """Default width of a line, cm⁻¹."""
 
@@ -80,6 +82,11 @@ def require(kind: SpectrumKind, settings: Settings, paths: Sequence[Path | str])
         value = getattr(settings, name)
         if value is not None and not (np.isfinite(value) and value > 0):
             raise BadInput(f"{name}: expected a positive number, got {value}")
+    if settings.laser_nm is not None and not LASER_NM[0] <= settings.laser_nm <= LASER_NM[1]:
+        raise BadInput(
+            f"laser_nm: expected a wave length between {LASER_NM[0]:g} and {LASER_NM[1]:g} nm, got "
+            f"{settings.laser_nm:g}"
+        )
     if settings.correction not in CORRECTIONS:
         raise BadInput(f"correction: '{settings.correction}': {nearest(settings.correction, CORRECTIONS)}")
     if settings.order is not None:

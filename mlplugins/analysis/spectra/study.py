@@ -32,8 +32,10 @@ ENOUGH_RUNS = 5
 SHORTEST = 64
 """Samples of a segment at least."""
 OFF_TEMPERATURE = 0.1
+OFF_VOLUME = 0.1
 AT_REST = 1e-3
 """Kinetic energy of the centre of mass, of what it has in equilibrium, that is rounding."""
+PLAUSIBLE_K = 1.0, 1e5
 SAME_TIME = 1e-3
 """Relative difference of two intervals that is rounding."""
 
@@ -261,6 +263,11 @@ def _temperature(
             f"velocities of {own:.4g} K (of {freedom} degrees of freedom), not {given:g} K: another unit "
             f"({runs[0].sources[0].unit} was taken), a run that is not in equilibrium, or frozen atoms"
         )
+    if given is None and not PLAUSIBLE_K[0] < own < PLAUSIBLE_K[1]:
+        warnings.append(
+            f"velocities of {own:.3g} K in {runs[0].sources[0].unit}: expected those of a simulation, so "
+            "another unit (--unit)"
+        )
     return given if given is not None else own
 
 
@@ -331,6 +338,12 @@ def _conditions(
 ) -> Conditions:
     first = runs[0].sources[0]
     own = getattr(first.content, "volume", 0.0) or None
+    given = settings.volume_a3
+    if own and given and kind.name == "ir" and abs(given / own - 1) > OFF_VOLUME:
+        warnings.append(
+            f"{first.path}: its cell has {own:.6g} Å³, --volume is {given:.6g} Å³, which was taken: expected "
+            "the volume that the dipole is of"
+        )
     return Conditions(
         temperature_k=_temperature(kind, runs, settings, warnings),
         volume_a3=settings.volume_a3 or (own if kind.name == "ir" else None),
