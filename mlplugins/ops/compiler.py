@@ -28,7 +28,8 @@ def build(force: bool = False, progress: Callable[[str], None] | None = None) ->
 
     Raises:
         MissingDependency: no C++ compiler, CMake, torch or metatomic-torch.
-        RunFailed: the compilation failed; the text ends with the first error.
+        RunFailed: the compilation failed (the text ends with the first error), or what it is made of changed
+            meanwhile.
     """
     found = state()
     if found.wheel and not force:
@@ -41,7 +42,8 @@ def build(force: bool = False, progress: Callable[[str], None] | None = None) ->
     compiler = find_compiler()
     if found.status == "current" and not force and _same_compiler(found.directory, compiler):
         return found
-    directory = root / installed.current_key().digest()
+    key = installed.current_key()
+    directory = root / key.digest()
     options = cmake_options(installed.version("torch"), installed.linked_directories())
     with _lock(root / f"{directory.name}.lock"):
         again = state()
@@ -50,7 +52,12 @@ def build(force: bool = False, progress: Callable[[str], None] | None = None) ->
             return again
         with tempfile.TemporaryDirectory(dir=root, prefix="building-") as scratch:
             products = compile_in(Path(scratch), compiler, options, progress or (lambda line: None))
-            _publish(products, directory, compiler)
+            if installed.current_key() != key:  # else old code would stand under the name of the new one
+                raise RunFailed(
+                    "the sources, or the packages they are compiled for, changed during the compilation: "
+                    "run `mlplugins build` again"
+                )
+            _publish(products, directory, key, compiler)
     return state()
 
 
@@ -197,9 +204,8 @@ def _stream(command: list[str], progress: Callable[[str], None], failure: str) -
         raise RunFailed(f"{failure}:\n" + "\n".join(lines[first:][:15]))
 
 
-def _publish(products: list[Path], directory: Path, compiler: str) -> None:
+def _publish(products: list[Path], directory: Path, key: installed.Key, compiler: str) -> None:
     """Move a finished build into place; readers see the old one or the new one, never half of one."""
-    key = installed.current_key()
     staged = Path(tempfile.mkdtemp(dir=directory.parent, prefix="publish-"))
     for product in products:
         shutil.copy2(product, staged / product.name)

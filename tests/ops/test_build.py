@@ -146,6 +146,17 @@ def test_compile_error_shows_the_first_error(tiny, cache):
     assert not list(cache.glob("building-*"))
 
 
+def test_sources_that_change_during_the_compilation(tiny):
+    """By an update of the package, say: the old code is not kept under the name of the new one."""
+
+    def update(line: str) -> None:
+        (tiny / "tiny.cpp").write_text('extern "C" int answer() { return 43; }\n')
+
+    with pytest.raises(RunFailed, match="changed during the compilation: run `mlplugins build` again"):
+        compiler.build(progress=update)
+    assert build.state().status == "missing"
+
+
 def test_cache_that_cannot_be_written(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MLPLUGINS_CACHE", str(tmp_path / "file"))
