@@ -268,7 +268,8 @@ class RadialTable(nn.Module):
     """Cubic Hermite table of radial weights w(x), x = r / r_c; never exact.
 
     Attributes:
-        knots: (K, 2, W), value and slope dw/dx · step at x = k / (K − 1).
+        knots: (K, 3, W), at x = k / (K − 1) the value, slope dw/dx · step, and the rise to the next value,
+            rounded by itself: the difference of rounded values has a noise in dw/dx that grows with K.
     """
 
     knots: Tensor
@@ -282,7 +283,8 @@ class RadialTable(nn.Module):
             lambda s: network[1](network[0](s * cutoff)), (x,), (torch.ones_like(x),)
         )
         dtype = next(radial.parameters()).dtype
-        self.register_buffer("knots", torch.stack([value, slope / (n_knots - 1)], dim=1).to(dtype))
+        rise = torch.diff(value, dim=0, append=value[-1:])
+        self.register_buffer("knots", torch.stack([value, slope / (n_knots - 1), rise], dim=1).to(dtype))
 
     def matrices(self) -> List[Tensor]:
         """The one table."""

@@ -97,7 +97,8 @@ def interpolate(x: Tensor, knots: Tensor) -> Tensor:
 
     Args:
         x: (E,)
-        knots: (K, 2, W), value and slope · step at each knot.
+        knots: (K, 3, W), at each knot the value, slope · step, and the rise to the next value; or, in older
+            files, (K, 2, W) without rises, which then have the round-off of the values.
 
     Returns:
         (E, W).
@@ -106,9 +107,9 @@ def interpolate(x: Tensor, knots: Tensor) -> Tensor:
     place = x.clamp(0, 1) * last
     knot = place.detach().floor().clamp_max(last - 1).to(torch.long)
     t = (place - knot).unsqueeze(1)
-    a, b = knots.index_select(0, knot), knots.index_select(0, knot + 1)  # (E, 2, W)
-    rise = t * t * (3 - 2 * t)
-    w = (1 - rise) * a[:, 0] + rise * b[:, 0]
+    a, b = knots.index_select(0, knot), knots.index_select(0, knot + 1)  # (E, 3 or 2, W)
+    rise = a[:, 2] if knots.shape[1] == 3 else b[:, 0] - a[:, 0]
+    w = a[:, 0] + t * t * (3 - 2 * t) * rise
     w = w + t * (1 - t) * (1 - t) * a[:, 1] + t * t * (t - 1) * b[:, 1]
     return torch.where((x < 1).unsqueeze(1), w, torch.zeros_like(w))
 

@@ -79,6 +79,13 @@ def test_tables_of_float32_err_less_than_round_off(model, tmp_path):
     assert "NOT below the float32 round-off of the exact model" in str(few)
 
 
+def test_rounded_tables_err_as_little_as_the_rounded_model(model):
+    """With differences of rounded values for rises, four times the knots would have four times the error."""
+    for n_knots in (513, 2049):
+        radial = measured(model, n_knots, dtype="float32")[1]
+        assert radial.float32_eV_A < 2 * radial.round_off_eV_A + radial.force_eV_A
+
+
 def test_training_goes_on_from_the_networks(model, tmp_path):
     save(
         model,

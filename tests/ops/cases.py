@@ -34,7 +34,7 @@ def arguments() -> dict[str, Arguments]:
     shared = ([*edges, row], 4, tables)
     radial = [_leaf(11), _leaf(6, 5), torch.randn(6, 5, dtype=torch.float64)]
     weights = [_leaf(5, 7).detach(), _leaf(7, 6).detach()]
-    x, knots = torch.rand(11, dtype=torch.float64).requires_grad_(), _leaf(9, 2, 6).detach()
+    x, knots = torch.rand(11, dtype=torch.float64).requires_grad_(), _leaf(9, 3, 6).detach()
     g, wanted = _leaf(4, 17), [True, True, True]
     contraction = _contraction()
     dx, dc = (_leaf(*t.shape) for t in contraction[:2])
@@ -50,6 +50,7 @@ def arguments() -> dict[str, Arguments]:
         "radial_convolution with weights that are trained": (h, y, radial, _leaves(weights), *shared),
         "radial_convolution_backward": (g, h, y, radial, weights, *shared, wanted),
         "table_convolution": (h, y, x, knots, *graph),
+        "table_convolution without rises": (h, y, x, knots[:, :2], *graph),
         "table_convolution of shared rows": (h, y, x.detach()[row].requires_grad_(), knots, *shared),
         "table_convolution_backward": (g, h, y, x, knots, *graph, wanted),
         "edge_rows": (*edges, _leaf(11, 3)),

@@ -59,7 +59,7 @@ def radial_convolution(generator: torch.Generator) -> Arguments:
 
 def table_convolution(generator: torch.Generator) -> Arguments:
     h, y, basis, edges, n_centers, tables, layer = _layer(generator)
-    return [h, y, basis[:, 0].abs() / 2, _normal(generator, 9, 2, layer.n_weights), edges, n_centers, tables]
+    return [h, y, basis[:, 0].abs() / 2, _normal(generator, 9, 3, layer.n_weights), edges, n_centers, tables]
 
 
 def symmetric_contraction(generator: torch.Generator) -> Arguments:

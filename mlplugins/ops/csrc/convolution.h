@@ -37,7 +37,7 @@ struct Graph {
 struct RadialInput {
   enum Kind { rows, perceptron, table } kind;
   at::Tensor x;                       // rows: (U, W); perceptron: basis (U, B); table: (E,), 1 at the cutoff
-  std::vector<at::Tensor> weights;    // perceptron: its matrices; table: the knots (K, 2, W)
+  std::vector<at::Tensor> weights;    // perceptron: its matrices; table: the knots (K, 3 or 2, W)
   at::Tensor slopes;                  // perceptron: derivative of the basis with respect to the distance (U, B)
 };
 

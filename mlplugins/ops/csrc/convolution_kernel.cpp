@@ -248,10 +248,10 @@ template <typename T> class RadialBlock {
   /// w(x) and, if `slope` is not null, dw/dx; both zero beyond the last knot.
   void interpolate(T x, T next_x, T *w, T *slope) const
   {
-    const int64_t last = c.radial.table->n_knots - 1, width = c.w_width;
+    const int64_t last = c.radial.table->n_knots - 1, rows = c.radial.table->n_rows, width = c.w_width;
     const T place = this->place(x), next_place = this->place(next_x);
     const T *next = c.radial.table->knots;
-    if (next_place < T(last)) next += (int64_t) next_place * 2 * width;
+    if (next_place < T(last)) next += (int64_t) next_place * rows * width;
     if (!(place < T(last))) {
       for (int64_t k = 0; k < width; k++) w[k] = T(0);
       for (int64_t k = 0; slope && k < width; k++) slope[k] = T(0);
@@ -259,14 +259,15 @@ template <typename T> class RadialBlock {
     }
     const int64_t knot = (int64_t) place;
     const T t = place - T(knot), u = T(1) - t;
-    const T *v0 = c.radial.table->knots + knot * 2 * width;
+    const T *v0 = c.radial.table->knots + knot * rows * width;
     const T rise = t * t * (T(3) - T(2) * t), p = t * u * u, q = -t * t * u;
     const T steep = T(last) * T(6) * t * u, dp = T(last) * u * (T(1) - T(3) * t), dq = T(last) * t * (T(3) * t - T(2));
     for (int64_t k = 0; k < width; k += Lanes<T>::count) {
       const int n = width - k < Lanes<T>::count ? (int) (width - k) : Lanes<T>::count;
-      for (int row = 0; row < 4; row++) __builtin_prefetch(next + row * width + k);
-      const Vector<T> a = load(v0 + k, n), s0 = load(v0 + width + k, n), s1 = load(v0 + 3 * width + k, n);
-      const Vector<T> step = load(v0 + 2 * width + k, n) - a;
+      for (int row = 0; row < 5; row++) __builtin_prefetch(next + row * width + k);
+      const Vector<T> a = load(v0 + k, n), s0 = load(v0 + width + k, n), s1 = load(v0 + (rows + 1) * width + k, n);
+      Vector<T> step = load(v0 + 2 * width + k, n);    // the rise, or the next value where a table has no rises
+      if (rows == 2) step -= a;
       store(w + k, Vector<T>(a + rise * step + p * s0 + q * s1), n);
       if (slope) store(slope + k, Vector<T>(steep * step + dp * s0 + dq * s1), n);
     }

@@ -38,10 +38,12 @@ template <typename T> struct Perceptron {
   const T *matrices[MAX_LAYERS];    ///< W_l, packed
 };
 
-/// Radial weights by cubic Hermite interpolation in x ∈ [0, 1], zero beyond; rows (value, slope · step) per knot.
+/// Radial weights by cubic Hermite interpolation in x ∈ [0, 1], zero beyond; rows (value, slope · step, rise to the
+/// next value) per knot. A rise is not the difference of two rounded values, whose noise the slopes would have; tables
+/// of older files lack it.
 template <typename T> struct Table {
-  const T *knots;    ///< (n_knots, 2, width)
-  int64_t n_knots;
+  const T *knots;    ///< (n_knots, n_rows, width)
+  int64_t n_knots, n_rows;
 };
 
 /// Where the weights come from: `rows`, `perceptron` or `table`, whichever is not null. Edges of the same length

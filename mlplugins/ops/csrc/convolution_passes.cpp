@@ -52,8 +52,8 @@ void check_weights(const RadialInput &radial)
   if (radial.kind == RadialInput::rows) return;
   if (radial.kind == RadialInput::table) {
     TORCH_CHECK(radial.weights.size() == 1 && radial.weights[0].dim() == 3 && radial.weights[0].size(0) >= 2 &&
-                    radial.weights[0].size(1) == 2,
-                "convolution: expected a table (knots, 2, weights) of two knots or more");
+                    (radial.weights[0].size(1) == 3 || radial.weights[0].size(1) == 2),
+                "convolution: expected a table (knots, 3, weights), or 2 without rises, of two knots or more");
     return;
   }
   TORCH_CHECK(!radial.slopes.defined() || (radial.slopes.sizes() == radial.x.sizes() &&
@@ -147,7 +147,7 @@ template <typename T> class PreparedRadial {
     if (input.kind == RadialInput::table) {
       if (graph.row.defined()) x = x.index_select(0, at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong));
       knots = input.weights[0].contiguous();
-      table = {knots.template data_ptr<T>(), knots.size(0)};
+      table = {knots.template data_ptr<T>(), knots.size(0), knots.size(1)};
     } else if (input.kind == RadialInput::perceptron) {
       pack(input.weights);
       if (input.slopes.defined()) slopes = input.slopes.contiguous();

@@ -89,7 +89,8 @@ Tensor perceptron(Tensor x, at::TensorList weights)
   return x;
 }
 
-/// Cubic Hermite interpolation between knots at x = 0, 1/(K−1), …, 1; zero beyond.
+/// Cubic Hermite interpolation between knots at x = 0, 1/(K−1), …, 1; zero beyond. Rows of a knot: value, slope · step
+/// and, but for older files, rise to the next value.
 Tensor interpolated(const Tensor &x, const Tensor &knots)
 {
   const int64_t last = knots.size(0) - 1;
@@ -97,8 +98,8 @@ Tensor interpolated(const Tensor &x, const Tensor &knots)
   const Tensor knot = place.detach().floor().clamp_max(last - 1).to(at::kLong);
   const Tensor t = (place - knot).unsqueeze(1);
   const Tensor a = knots.index_select(0, knot), b = knots.index_select(0, knot + 1);
-  const Tensor rise = t * t * (3 - 2 * t);
-  const Tensor w = (1 - rise) * a.select(1, 0) + rise * b.select(1, 0) + t * (1 - t) * (1 - t) * a.select(1, 1) +
+  const Tensor rise = knots.size(1) == 3 ? a.select(1, 2) : b.select(1, 0) - a.select(1, 0);
+  const Tensor w = a.select(1, 0) + t * t * (3 - 2 * t) * rise + t * (1 - t) * (1 - t) * a.select(1, 1) +
                    t * t * (t - 1) * b.select(1, 1);
   return at::where((x < 1).unsqueeze(1), w, at::zeros_like(w));
 }
