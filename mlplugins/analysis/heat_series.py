@@ -116,7 +116,7 @@ def _numpy(path: Path) -> Series:
 
 def _text(path: Path) -> Series:
     """Tables: a head of names, then rows of as many numbers; of a log the longest one with a vector."""
-    tables: list[tuple[tuple[str, ...], list[list[float]]]] = []
+    tables: list[tuple[tuple[str, ...], list[list[float]], dict[str, str]]] = []
     said: dict[str, str] = {}
     head: tuple[str, ...] = ()
     words_before: tuple[str, ...] = ()  # a head if a row of as many numbers follows
@@ -137,22 +137,22 @@ def _text(path: Path) -> Series:
             if not row or len(row) != len(head):
                 continue
             if not tables or tables[-1][0] is not head:
-                tables.append((head, []))
+                tables.append((head, [], dict(said)))
             tables[-1][1].append(row)
     if not tables:
         raise BadInput(
             f"{path}: no table: expected a LAMMPS log with c_J[1] … in its thermo output, the output of fix "
             "ave/time, CSV with a head of names, or .npy"
         )
-    columns, rows = max(tables, key=lambda table: len(table[1]))
+    columns, rows, of_run = max(tables, key=lambda table: len(table[1]))
     table = np.array(rows)
-    step = said.get("Time step")
+    step = of_run.get("Time step")
     return Series(
         path,
         columns,
         table,
         _interval(path, columns, table),
-        units=said.get("Unit style"),
+        units=of_run.get("Unit style"),
         time_step=None if step is None else float(step),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -118,36 +119,44 @@ def import_labels(loop: Loop, start: Sequence[Atoms]) -> None:
     for number, atoms in enumerate(start):
         name = store.add(atoms)
         if not store.is_done(name):
-            structure = dataset.from_atoms(atoms, origin=f"start frame {number}")
-            if structure.energy is None or structure.forces is None:
-                raise BadInput(
-                    f"{structure.origin}: 'start.labelled' is true, but it has no energy or no forces"
-                )
-            labelled = structure.to_atoms()
+            labelled = _labels_of(atoms, number).to_atoms()
             labelled.info |= {"label_hash": name, "label_code": "start.frames", "label_cpu_s": 0.0}
             store.put(name, labelled)
+
+
+def _labels_of(atoms: Atoms, number: int) -> dataset.Structure:
+    structure = dataset.from_atoms(atoms, origin=f"start frame {number}")
+    if structure.energy is None or structure.forces is None:
+        raise BadInput(f"{structure.origin}: 'start.labelled' is true, but it has no energy or no forces")
+    return structure
 
 
 def require_same_level(loop: Loop, start: Sequence[Atoms]) -> None:
     """Label one of the start frames again: all labels of a loop are of one level of theory.
 
     Raises:
-        BadInput: the labels of the frame differ from those of the code.
+        BadInput: the labels of the frame differ from those of the code; nothing of them is kept then.
+        Waiting: a job is to do it.
     """
     done = loop.folder / CHECKED
     if done.exists():
         return
-    frame = min(start, key=len)
+    # single atoms are often computed with other settings
+    number = min(range(len(start)), key=lambda k: (len(start[k]) == 1, len(start[k])))
+    frame, given = start[number], _labels_of(start[number], number)
     found = label([frame], loop.config.labels, store=loop.folder / "labels_checked")
+    if found.waiting and found.script:
+        raise Waiting(found)
     if not found.frames:
         loop.observer.note(
             "'start.labelled': that the labels are of the code of 'labels' could not be checked"
         )
         return
-    given, again = (dataset.from_atoms(a, origin="start frame") for a in (frame, found.frames[0]))
+    again = dataset.from_atoms(found.frames[0], origin="start frame")
     apart = abs(float(given.energy) - float(again.energy)) / len(frame)  # type: ignore[arg-type]
     off = float(np.sqrt(np.mean(np.subtract(given.forces, again.forces) ** 2)))  # type: ignore[arg-type]
     if apart > SAME_ENERGY or off > SAME_FORCES:
+        shutil.rmtree(found.store)  # free for other settings
         raise BadInput(
             f"'start.labelled': of the frame with {len(frame)} atoms the labels and those of "
             f"'labels: {{kind: {loop.config.labels['kind']}}}' differ by {apart:.3g} eV/atom and "

@@ -54,7 +54,8 @@ def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux):
     rows = "\n".join(f"{k} " + " ".join(map(repr, row)) for k, row in enumerate(flux[:4000, :3].tolist()))
     head = "Setting up Verlet run ...\n  Unit style    : {}\n  Current step  : 0\n  Time step     : {}\n"
     log = tmp_path / "log.lammps"
-    log.write_text(head.format("metal", 0.002) + "   Step c_J[1] c_J[2] c_J[3]\n" + rows + "\n")
+    later = head.format("metal", 0.001) + "   Step Temp\n0 90.0\n"  # a run after it, with another step
+    log.write_text(head.format("metal", 0.002) + "   Step c_J[1] c_J[2] c_J[3]\n" + rows + "\n" + later)
     assert not [w for w in thermal([log], Settings(timestep_fs=2.0, **STATE)).warnings if "known has" in w]
     with pytest.raises(BadInput, match="log says a time step of 2 fs, and --timestep is 1 fs"):
         thermal([log], Settings(timestep_fs=1.0, **STATE))

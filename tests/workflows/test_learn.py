@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -245,8 +246,10 @@ def test_labels_of_another_level_of_theory_are_refused(tmp_path):
     config["start"]["labelled"] = True
     loop = rounds.Loop(load(config), tmp_path)
     frames = read(config["start"]["frames"], ":")
+    single = Atoms("Cu", cell=[9, 9, 9], pbc=True)  # as of other settings, which is usual
+    single.calc = SinglePointCalculator(single, energy=-7.0, forces=np.zeros((1, 3)))
     for shift in (0.2, 0.0):
-        labelled = []
+        labelled = [single]
         for atoms in frames:
             copy = atoms.copy()
             copy.calc = EMT()
@@ -257,6 +260,7 @@ def test_labels_of_another_level_of_theory_are_refused(tmp_path):
             text = r"{kind: emt}' differ by 0.2 eV/atom and .* one level of theory"
             with warm.starts(), pytest.raises(BadInput, match=text):
                 rounds.require_same_level(loop, labelled)
+            assert not (tmp_path / "labels_checked").exists()
         else:
             rounds.require_same_level(loop, labelled)
             assert (tmp_path / rounds.CHECKED).exists()
