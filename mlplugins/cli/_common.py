@@ -116,9 +116,15 @@ def named(option: str, words: Sequence[str], what: str = "NAME") -> dict[str, st
 
     >>> named("--keys", ["energy=E0"])
     {'energy': 'E0'}
+    >>> named("--keys", "polarizability=a:A^3:xx,yy,zz,yz,xz,xy".split(","))  # as `Items` has parted it
+    {'polarizability': 'a:A^3:xx,yy,zz,yz,xz,xy'}
     """
     found: dict[str, str] = {}
+    label = ""
     for word in words:
+        if re.fullmatch("[xyz]{2}", word) and found.get(label, "").count(":") == 2:
+            found[label] += f",{word}"
+            continue
         label, _, value = word.partition("=")
         if not value:
             raise BadInput(f"{option}: expected LABEL={what}, got '{word}'")

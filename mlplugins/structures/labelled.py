@@ -41,6 +41,8 @@ def keys_of(names: Mapping[str, str], where: str) -> Keys:
         place = f"{where}: {label}={names[label]}"
         plain[label], *more = names[label].split(":", 2)
         units[label] = file_unit(label, more[0] if more else None, place)
+        if len(more) > 1 and not quantities.QUANTITIES[label].symmetric:
+            raise BadInput(f"{place}: an order of components is for symmetric tensors only; leave it out")
         if len(more) > 1:
             orders[label] = checked_order(more[1], place)
     return replace(Keys(), named=frozenset(names), units=units, orders=orders, **plain)

@@ -21,6 +21,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from tests.heads.further import (
     CONFIGURATION,
+    ORDER,
     charges,
     dipole,
     molecules,
@@ -100,6 +101,26 @@ def test_born_charges_are_differences_of_the_dipole(trained):
     np.testing.assert_allclose(atoms.get_charges(), without["charges"], atol=2e-7)
     own = in_atomic_units(artifact.load(folder / "model64.pt").evaluate([atoms])[0])["BEC"]
     np.testing.assert_allclose(own, sent["BEC"], rtol=0, atol=2e-7)
+
+
+def test_six_components_on_the_command_line(trained, tmp_path, capsys):
+    """As docs/heads.md says: commas part keys, and the components of an order."""
+    folder, test = trained
+    order = ",".join(ORDER.split())
+    words = [
+        "evaluate",
+        str(folder / "run/model.pt"),
+        str(folder / "test.extxyz"),
+        "--keys",
+        "dipole=mu:e*bohr",
+    ]
+    output = ["--json", str(tmp_path / "e.json")]
+    assert main([*words, f"polarizability=alpha:e^2*A^2/eV:{order}", *output]) == 0
+    metrics = json.loads((folder / "run/metrics.json").read_text())["test"]["polarizability"]
+    found = json.loads((tmp_path / "e.json").read_text())["polarizability"]
+    assert found["rmse_mA3_per_atom"] == pytest.approx(metrics["rmse_mA3_per_atom"], rel=1e-5)
+    assert main([*words[:-1], f"dipole=mu:e*bohr:{order}"]) == 2
+    assert "for symmetric tensors only" in capsys.readouterr().err
 
 
 def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):

@@ -178,12 +178,14 @@ def _long_enough(runs: Sequence[_SpectralRun], samples: int, interval: float, se
         if run.samples < max(samples, SHORTEST):
             best = _width(max(run.samples, 1), interval)
             left = f" after the first {settings.discard_ps:g} ps" if settings.discard_ps else ""
+            shorter = (
+                f"; a --width of {5 * best:.2g} cm⁻¹ would give a few blocks" if best < WIDEST_CM else ""
+            )
             raise BadInput(
                 f"{run.sources[0].path}: {run.samples} samples ({run.samples * interval / FS_PER_PS:.3g} "
                 f"ps){left}, too few for lines of "
                 f"{_width(samples, interval):.3g} cm⁻¹ ({samples} samples): run "
-                "longer; a --width of "
-                f"{5 * best:.2g} cm⁻¹ would give a few blocks"
+                f"longer{shorter}"
             )
 
 

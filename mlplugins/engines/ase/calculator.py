@@ -97,7 +97,7 @@ class MLCalculator(Calculator):
         *(
             name
             for quantity in QUANTITIES.values()
-            if quantity.name == "energy" or quantity.derivative is not None
+            if quantity.name == "energy" or (quantity.derivative and quantity.derivative.of == "energy")
             for name in (quantity.ase, quantity.ase_per_atom)
             if name is not None
         ),
