@@ -19,7 +19,7 @@ from mlplugins.observer import SILENT, Observer, Silent
 from mlplugins.structures import dataset, selection
 from mlplugins.training.config import solver_of
 from mlplugins.workflows import _learn_judge as judging
-from mlplugins.workflows._learn_config import LearnConfig, train_content
+from mlplugins.workflows._learn_config import RECORD, LearnConfig, train_content
 from mlplugins.workflows._learn_explore import Scene, all_frames, closest, explore
 from mlplugins.workflows._learn_files import read_frames, read_json, write_frames
 from mlplugins.workflows.select import mean_soap
@@ -156,7 +156,8 @@ def require_same_level(loop: Loop, start: Sequence[Atoms]) -> None:
     apart = abs(float(given.energy) - float(again.energy)) / len(frame)  # type: ignore[arg-type]
     off = float(np.sqrt(np.mean(np.subtract(given.forces, again.forces) ** 2)))  # type: ignore[arg-type]
     if apart > SAME_ENERGY or off > SAME_FORCES:
-        shutil.rmtree(found.store)  # free for other settings
+        shutil.rmtree(found.store)
+        (loop.folder / RECORD).unlink(missing_ok=True)  # free for other settings
         raise BadInput(
             f"'start.labelled': of the frame with {len(frame)} atoms the labels and those of "
             f"'labels: {{kind: {loop.config.labels['kind']}}}' differ by {apart:.3g} eV/atom and "

@@ -87,12 +87,11 @@ def learn(
     with files.locked(folder / "lock", LOCK_WAIT_S):
         loop = Loop(settings, folder, observer)
         start, test = rounds.start_frames(loop)
+        keep(settings, folder)
         done: list[dict[str, Any]] = []
         try:
             if settings.start.labelled:
                 rounds.require_same_level(loop, start)
-            keep(settings, folder)
-            if settings.start.labelled:
                 rounds.import_labels(loop, start)
             return _until_enough(loop, start, test, done)
         except Waiting as waiting:

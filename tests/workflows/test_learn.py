@@ -240,11 +240,12 @@ def test_too_few_frames_are_refused(tmp_path):
         learn(wrong, tmp_path / "loop")
 
 
-def test_labels_of_another_level_of_theory_are_refused(tmp_path):
+def test_labels_of_another_level_of_theory_are_refused(tmp_path, monkeypatch):
     """Start frames that have energies 0.2 eV/atom apart from those of the code, then its own."""
     config = _config(tmp_path)
     config["start"]["labelled"] = True
-    loop = rounds.Loop(load(config), tmp_path)
+    folder = tmp_path / "loop"
+    monkeypatch.setattr(module, "_until_enough", lambda loop, start, test, done: len(start))
     frames = read(config["start"]["frames"], ":")
     single = Atoms("Cu", cell=[9, 9, 9], pbc=True)  # as of other settings, which is usual
     single.calc = SinglePointCalculator(single, energy=-7.0, forces=np.zeros((1, 3)))
@@ -256,14 +257,17 @@ def test_labels_of_another_level_of_theory_are_refused(tmp_path):
             energy, forces = copy.get_potential_energy() + shift * len(copy), copy.get_forces()
             copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
             labelled.append(copy)
+        write(tmp_path / "start.extxyz", labelled)
         if shift:
             text = r"{kind: emt}' differ by 0.2 eV/atom and .* one level of theory"
             with warm.starts(), pytest.raises(BadInput, match=text):
-                rounds.require_same_level(loop, labelled)
-            assert not (tmp_path / "labels_checked").exists()
+                learn(config, folder)
+            assert [path.name for path in folder.iterdir()] == ["lock"]  # free for other settings
         else:
-            rounds.require_same_level(loop, labelled)
-            assert (tmp_path / rounds.CHECKED).exists()
+            for _ in range(2):
+                assert learn(config, folder) == 7
+            assert (folder / rounds.CHECKED).exists()
+            assert len(list((folder / "labels").glob("*/label.extxyz"))) == 7
 
 
 @pytest.mark.long
