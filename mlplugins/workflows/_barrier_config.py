@@ -15,7 +15,7 @@ from mlplugins.engines.band import ImageBand, Relaxed
 from mlplugins.errors import BadInput, nearest
 
 EXPECTED = "keys such as model, structure and hop, or initial and final"
-RECORD = "settings.json"
+RECORD, CONTENTS = "settings.json", "sha256"
 FREE = ("steps", "vibrations", "largest_move")
 """What may change from one call to the next."""
 MOST_IMAGES = 99
@@ -144,12 +144,17 @@ def record(config: BarrierConfig, folder: Path) -> dict[str, Any]:
         for key in ("model", "structure", "initial", "final")
         for name in list(files.named_in(getattr(config, key)))[:1]
     }
-    now: dict[str, Any] = files.plain({**config.model_dump(mode="json"), "sha256": prints})
+    now: dict[str, Any] = files.plain({**config.model_dump(mode="json"), CONTENTS: prints})
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [k for k in {**before, **now} if k not in FREE and before.get(k) != now.get(k)]
         if differing:
-            said = "; ".join(f"'{k}' was {before.get(k)!r}, is {now.get(k)!r}" for k in differing)
+            said = "; ".join(
+                f"'{k}' was {before.get(k)!r}, is {now.get(k)!r}" for k in differing if k != CONTENTS
+            )
+            changed = [k for k in prints if before.get(CONTENTS, {}).get(k) != prints[k]]
+            if changed and not said:
+                said = f"the file of {' and of '.join(map(repr, changed))} has another content"
             raise BadInput(
                 f"'{folder}' was begun with another configuration: {said}. Put the old values back, or "
                 f"choose another folder (-o); {', '.join(FREE)} may change"

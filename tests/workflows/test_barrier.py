@@ -169,6 +169,15 @@ def test_too_few_steps_are_said_and_the_same_command_goes_on(folder, tmp_path, c
     path.write_text(yaml.safe_dump(settings(folder, images=4)))
     assert main(words) == 2
     assert "begun with another configuration: 'images' was 3, is 4" in capsys.readouterr().err
+    moved = tmp_path / "other" / "b.extxyz"  # the name that the other end has in another folder
+    moved.parent.mkdir()
+    ase.io.write(moved, adatom(1.45))
+    path.write_text(yaml.safe_dump(settings(folder, initial=str(moved), fmax=0.1, images=1)))
+    again = [*words[:-1], str(tmp_path / "again")]
+    main(again)
+    ase.io.write(moved, adatom(1.46))
+    assert main(again) == 2
+    assert "another configuration: the file of 'initial' has another content" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
