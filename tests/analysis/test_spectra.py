@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -452,6 +453,23 @@ def test_settings_without_meaning(tmp_path, dipoles, settings, text):
     np.save(tmp_path / "mu.npy", dipoles)
     with pytest.raises(BadInput, match=text):
         spectra("ir", [tmp_path / "mu.npy"], Settings(**({"interval_fs": 2.0} | STATE | settings)))
+
+
+def test_tables_of_users(tmp_path, dipoles):
+    """A column of times contradicts --interval; tables without names, or transposed, are named as such."""
+    settings = Settings(interval_fs=2.0, columns=("x", "y", "z"), **STATE)
+    for unit, factor in {"fs": 1.0, "ps": 1e-3}.items():
+        rows = np.column_stack([2.0 * factor * np.arange(len(dipoles)), dipoles])
+        np.savetxt(tmp_path / unit, rows, delimiter=",", header="time,x,y,z", comments="")
+        assert spectra("ir", [tmp_path / unit], settings).peaks
+    with pytest.raises(BadInput, match="grows by 2 from row to row, which is 0.5 fs in no unit"):
+        spectra("ir", [tmp_path / "fs"], replace(settings, interval_fs=0.5))
+    np.savetxt(tmp_path / "bare.txt", dipoles)
+    with pytest.raises(BadInput, match="a table has a line of names above its columns"):
+        spectra("ir", [tmp_path / "bare.txt"], settings)
+    np.save(tmp_path / "turned.npy", dipoles.T)
+    with pytest.raises(BadInput, match=r"x\[12\], … \(\d+ in all\): name them"):
+        spectra("ir", [tmp_path / "turned.npy"], Settings(interval_fs=2.0, **STATE))
 
 
 def test_files_without_meaning(tmp_path, dipoles):

@@ -28,6 +28,7 @@ from tests.heads.further import (
     polarizability,
     shielding,
 )
+from tests.simulation.argon import write_model
 
 EXPECTED = {
     "charges": (charges, 0.4),
@@ -133,6 +134,9 @@ def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):
     )
     assert again["shielding"]["rmse_ppm"] < 1e-4
     assert "predicted_born_effective_charges" in (tmp_path / "p.extxyz").read_text()
+    assert "born_effective_charges" in MLCalculator(model).implemented_properties
+    other = MLCalculator(write_model(tmp_path / "argon.pt"))
+    assert "born_effective_charges" not in other.implemented_properties
 
 
 def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path, capsys):

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 from ase.io import iread
+from ase.io.formats import UnknownFileTypeError
 
 from mlplugins.analysis.readers import lammps_dump, xyz
 from mlplugins.analysis.readers._text import Floats, Frame, Lines, ReadOptions, Table, head, whole_frames
@@ -100,6 +101,11 @@ class FrameSeries:
                 yield self._of_atoms(atoms, number)
         except BadInput:
             raise
+        except UnknownFileTypeError as error:
+            raise BadInput(
+                f"{self.path}: neither a trajectory nor a table that is known; a table has a line of names "
+                "above its columns, one for each, with blanks or commas between them"
+            ) from error
         except Exception as error:  # ASE's parsers of damaged files raise anything
             raise BadInput(f"{self.path}: ASE cannot read it ({type(error).__name__}: {error})") from error
 

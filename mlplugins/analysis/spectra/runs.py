@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,6 +17,8 @@ from mlplugins.analysis.spectra.kinds import SpectrumKind
 from mlplugins.analysis.spectra.series import NumberFile, Steps, open_table, picked
 from mlplugins.errors import BadInput, nearest
 
+TIME = re.compile(r"([Tt]ime|t)\b(?!\[)|[Tt]ime_")
+"""Columns of times (T is a temperature)."""
 JUMP = 10.0
 """A step of a dipole that is so many times the median one is a jump, not dynamics."""
 FEW = 32
@@ -77,6 +80,16 @@ class SeriesFile:
             return None
         times = [each.time_fs for each in islice(self.content.samples(), 2) if each.time_fs is not None]
         return times[1] - times[0] if len(times) == 2 else None
+
+    def clock(self) -> float | None:
+        """Between the first two rows of a table with a column of times, whose unit it does not say."""
+        if not isinstance(self.content, NumberFile):
+            return None
+        column = next((k for k, name in enumerate(self.content.columns) if TIME.match(name)), None)
+        first = next(self.content.chunks(), None)
+        if column is None or first is None or len(first.values) < 2:
+            return None
+        return float(first.values[1, column] - first.values[0, column])
 
     def pieces(self) -> Iterator[Piece]:
         """All of it."""

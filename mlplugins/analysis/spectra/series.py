@@ -22,6 +22,7 @@ PIECE_BYTES = 1 << 20
 STEP_NAMES = ("Step", "TimeStep", "step", "timestep")
 EXTRAS = re.compile(rb"^ *#EXTRAS\w*(?:\(\d+\))?\(([^)]*)\)# Step: +(\d+).*$", re.MULTILINE)
 """Above the numbers of each frame in i-PI."""
+SHOWN = 12
 SIZES = {"dipole": 3, "polarizability": 9}
 """Numbers of an extra, where several stand in one line."""
 
@@ -203,7 +204,7 @@ def picked(table: NumberFile, columns: Sequence[str], counts: Sequence[int], wha
         if len(fitting) != 1:
             many = " or ".join(map(str, counts))
             raise BadInput(
-                f"{table.path}: expected one {what} of {many} columns, got {', '.join(table.columns)}: name "
+                f"{table.path}: expected one {what} of {many} columns, got {_listed(table.columns)}: name "
                 "them with --columns"
             )
         names = fitting[0]
@@ -214,6 +215,12 @@ def picked(table: NumberFile, columns: Sequence[str], counts: Sequence[int], wha
         many = " or ".join(map(str, counts))
         raise BadInput(f"{table.path}: {len(names)} columns of the {what}, expected {many}")
     return [table.columns.index(name) for name in names]
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """Names, the first of many."""
+    shown = ", ".join(columns[:SHOWN])
+    return shown if len(columns) <= SHOWN else f"{shown}, … ({len(columns)} in all)"
 
 
 def _numpy(path: Path) -> NumberFile:

@@ -19,7 +19,7 @@ from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings, reading, req
 from mlplugins.analysis.spectra.welch import HANN_WIDTH, Density, Periodogram
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures.components import ORDERS, checked_order
-from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
+from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
 
 WIDEST_CM = 200.0
 """Lines of a spectrum whose width nobody asked for are not wider."""
@@ -35,6 +35,8 @@ OFF_TEMPERATURE = 0.1
 OFF_VOLUME = 0.1
 AT_REST = 1e-3
 """Kinetic energy of the centre of mass, of what it has in equilibrium, that is rounding."""
+TIME_UNITS_FS = (1.0, FS_PER_PS, 1e15, ATOMIC_TIME_S * 1e15)
+TIME_DIGITS = 0.02
 PLAUSIBLE_K = 1.0, 1e5
 SAME_TIME = 1e-3
 """Relative difference of two intervals that is rounding."""
@@ -139,6 +141,15 @@ def _interval_of(source: SeriesFile, settings: Settings) -> float:
         raise BadInput(f"{source.path}: the time between samples is not in the file: give --interval (fs)")
     if not given:
         raise BadInput(f"{source.path} counts MD steps: give their length, --timestep (fs)")
+    column = source.clock()
+    if column is not None and not any(
+        abs(column * unit / value - 1) < TIME_DIGITS for unit in TIME_UNITS_FS for value in given.values()
+    ):
+        listed = " or ".join(f"{value:.6g} fs" for value in given.values())
+        raise BadInput(
+            f"{source.path}: its column of times grows by {column:.6g} from row to row, which is {listed} in "
+            "no unit (fs, ps, s, atomic): expected the time between its rows as --interval"
+        )
     if max(given.values()) > (1 + SAME_TIME) * min(given.values()):
         listed = ", ".join(f"{value:.6g} fs by {name}" for name, value in given.items())
         raise BadInput(
