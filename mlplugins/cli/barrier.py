@@ -10,6 +10,7 @@ example:
     hop: {species: Li, sites: [12, 3]}   # atom 12 hops into the vacancy at 3: numbers from 0, or positions
                                      # in Å; without sites: the first one and its nearest neighbour
     # or two structures:  initial: a.extxyz   final: b.extxyz
+    # order: file                    # takes equal atoms as they come; else each goes to the nearest place
     engine: ase                      # ase | lammps (a process for each image) | ipi
     images: 7                        # between the end points
     fmax: 0.02                       # eV/Å
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     for name, value in rows(found):
         say(f"{name}: {value}")
+    say(f"end points: {dict(found.assumptions)['end points']}")
     for text in found.warnings:
         say(f"warning: {text}", "yellow")
     say(f"report: {args.output / 'report.html'}")

@@ -45,6 +45,8 @@ class BarrierConfig(Section):
         supercell: repetitions of it.
         hop: in this crystal.
         initial, final: instead: two structures of the same atoms.
+        order: of equal atoms in the two: `nearest` assigns them, `file` takes them as they come, such as for
+            an atom that goes past another one instead of pushing it on.
         engine: that optimises the path.
         images: between the end points.
         fmax: largest force on an atom of the saddle, and across the path, eV/Å; the end points are relaxed to
@@ -64,6 +66,7 @@ class BarrierConfig(Section):
     hop: Hop | None = None
     initial: str | None = None
     final: str | None = None
+    order: Literal["nearest", "file"] = "nearest"
     engine: str = "ase"
     images: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 7
     fmax: Positive = 0.02

@@ -98,7 +98,7 @@ def given(config: BarrierConfig, calculator: MLCalculator, observer: Observer) -
             _require_cell(initial, str(config.initial))
             relax(initial, "initial structure", calculator, config, observer, with_cell=True)
             final.set_cell(initial.cell, scale_atoms=True)
-        ends = _matched(initial, final)
+        ends = _matched(initial, final, config.order == "file")
         notes += ends.notes
     _require_hop(ends, config)
     return Ends(ends.initial, ends.final, notes)
@@ -271,30 +271,33 @@ def _require_alike(initial: Atoms, final: Atoms, config: BarrierConfig) -> None:
         raise BadInput(f"'initial' and 'final' have {said}: expected one electronic state")
 
 
-def _matched(initial: Atoms, final: Atoms) -> Ends:
+def _matched(initial: Atoms, final: Atoms, keep: bool = False) -> Ends:
     """The final structure with its atoms in the order and the frame of the initial one.
 
     Periodic: equal atoms are assigned so that the squared distances are least in sum, and the whole is moved
-    back where nothing fixes it. A molecule keeps the order of its file and is turned upon the initial one.
+    back where nothing fixes it. A molecule keeps the order of its file and is turned upon the initial one;
+    with `keep` all do.
     """
     notes: list[str] = []
+    keep = keep or not initial.pbc.any()
+    if keep and (initial.numbers != final.numbers).any():
+        raise BadInput("'final': its elements come in another order than those of 'initial': reorder it")
     if not initial.pbc.any():
-        if (initial.numbers != final.numbers).any():
-            raise BadInput("'final': its elements come in another order than those of 'initial': reorder it")
         if not initial.constraints:
             minimize_rotation_and_translation(initial, final)
         return Ends(initial, final, ("the atoms of the molecule keep the order of the files",))
     shift = np.zeros(3)
     free = initial.pbc.all() and not initial.constraints and len(initial) >= MEDIAN
     for _ in range(ROUNDS if free else 1):
-        order, way = _assigned(initial, final, shift)
+        order, way = _assigned(initial, final, shift, keep)
         if free:
             shift -= np.median(way, axis=0)
-    order, way = _assigned(initial, final, shift)
+    order, way = _assigned(initial, final, shift, keep)
     exchanged = int((order != np.arange(len(order))).sum())
     if exchanged:
         notes.append(
-            f"{exchanged} atoms of 'final' are taken in another order, nearest to those of 'initial'"
+            f"{exchanged} atoms of 'final' are taken in another order, nearest to those of 'initial' "
+            "(order: file keeps it)"
         )
     if np.linalg.norm(shift) > SAME_CELL:
         notes.append(f"'final' is moved as a whole by {np.round(shift, 3).tolist()} Å")
@@ -303,10 +306,10 @@ def _matched(initial: Atoms, final: Atoms) -> Ends:
     return Ends(initial, moved, tuple(notes))
 
 
-def _assigned(initial: Atoms, final: Atoms, shift: Array) -> tuple[NDArray[np.intp], Array]:
+def _assigned(initial: Atoms, final: Atoms, shift: Array, keep: bool) -> tuple[NDArray[np.intp], Array]:
     """Which atom of `final` each of `initial` becomes, and the vectors to it."""
     order = np.arange(len(initial))
-    for number in set(initial.numbers.tolist()):
+    for number in () if keep else set(initial.numbers.tolist()):
         a, b = np.flatnonzero(initial.numbers == number), np.flatnonzero(final.numbers == number)
         ends = initial.positions[a], final.positions[b] + shift
         _, apart = get_distances(*ends, initial.cell, initial.pbc)

@@ -237,6 +237,21 @@ def test_final_atoms_in_another_order_and_frame_are_the_same_path(vacancy):
     assert "another order" in found.notes[0]
 
 
+def test_an_atom_goes_past_another_one_if_asked():
+    """By twice the distance of neighbours, in files of one order: nearest places mean that two atoms move."""
+    initial = bulk("Ar", "fcc", a=5.3, cubic=True) * (3, 3, 3)
+    step = initial.get_distance(0, 1, mic=True, vector=True)
+    target = int(np.argmin(np.linalg.norm(initial.positions - 2 * step, axis=1)))
+    final = initial.copy()
+    final.positions[0] += 2 * step
+    for atoms in (initial, final):
+        del atoms[target]
+    for keep, moving in ((False, 2), (True, 1)):
+        found = ends._matched(initial, final, keep)
+        assert (np.linalg.norm(found.final.positions - initial.positions, axis=1) > 0.1).sum() == moving
+        assert ("another order" in "".join(found.notes)) != keep
+
+
 def test_a_minimum_between_two_maxima_is_seen():
     """E = x²(x² − 1)² between −1 and 1, but for a shallow one."""
     x = np.linspace(-1, 1, 21)
