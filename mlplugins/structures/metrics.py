@@ -57,7 +57,7 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> 
     found = pairs(structures, predictions)
     for name, quantity in QUANTITIES.items():
         if name not in found:
-            if quantity.head is None and quantity.learns is None:
+            if quantity.learns is None and not quantity.file_units:  # what every model has
                 result[name] = None
             continue
         labels, predicted = found[name]

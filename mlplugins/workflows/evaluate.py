@@ -14,6 +14,7 @@ from mlplugins import elements, errors, files, quantities
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.model_file.card import has_no_energy
 from mlplugins.observer import SILENT, Observer
 from mlplugins.quantities import Results
 from mlplugins.structures import dipoles, labelled, labels
@@ -96,7 +97,15 @@ def _notes(
     """What is odd about the data."""
     found = [*labels.notes(structures, names), *labels.unseen_states(structures, loaded.inputs)]
     found += [*dipoles.check(structures, names), dipoles.of_charged(structures)]
-    return [note for note in [*found, *explain(structures, predicted, OFFSET_EV)] if note]
+    explained = explain(structures, predicted, OFFSET_EV)
+    if has_no_energy(loaded.record):
+        explained = [text for text in explained if not text.startswith(("energy:", "forces:", "stress:"))]
+        if any(s.energy is not None for s in structures):
+            found.append(
+                f"{loaded.path.name} learned no energies: its energies and forces are zero, and their errors "
+                "those of nothing"
+            )
+    return [note for note in [*found, *explained] if note]
 
 
 def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.units import Bohr
 from ase.vibrations.placzek import PlaczekStatic
@@ -29,6 +30,22 @@ from tests.heads.further import (
     shielding,
 )
 from tests.simulation.argon import write_model
+
+
+class Notes:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+    def start(self, *_):
+        pass
+
+    step = start
+
 
 EXPECTED = {
     "charges": (charges, 0.4),
@@ -129,6 +146,11 @@ def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):
     folder, test = trained
     model = folder / "run/model.pt"
     mlplugins.evaluate(model, test, keys={"shielding": "sigma:ppm"}, predictions=tmp_path / "p.extxyz")
+    (labelled := test[0].copy()).calc = SinglePointCalculator(test[0], energy=-1.0)
+    notes = Notes()
+    mlplugins.evaluate(model, labelled, observer=notes)
+    [said] = [text for text in notes.said if "energies" in text or text.startswith("energy")]
+    assert "learned no energies" in said
     again = mlplugins.evaluate(
         model, tmp_path / "p.extxyz", keys={"shielding": "predicted_shielding:ppm", "forces": None}
     )
