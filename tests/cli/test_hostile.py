@@ -380,6 +380,7 @@ def test_outputs_are_tried_before_the_work(command, tmp_path, capsys, monkeypatc
         "label": ["a.xyz", "--config", "in.yaml", "-o", "b.xyz"],
         "select": ["a.xyz", "-n", "1", "-o", "b.xyz"],
         "ipi-driver": ["m.pt", "a.xyz"],
+        "spectra": ["vdos", "a.xyz"],
         "uncertainty": ["m.pt", "a.xyz", "--held-out", "b.xyz", "-o", "n.pt"],
     }
     words = inputs.get(command, [] if command in ("build", "doctor") else ["in.yaml"])
