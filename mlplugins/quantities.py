@@ -286,6 +286,7 @@ class Results:
     def of(cls, values: Mapping[str, Any]) -> Results:
         """Results from values by name of the quantity, None where there is none.
 
+        >>> import numpy as np
         >>> Results.of({"energy": -1.0, "forces": np.zeros((2, 3)), "dipole": np.ones(3)}).more
         {'dipole': array([1., 1., 1.])}
         """
@@ -296,6 +297,7 @@ class Results:
     def get(self, name: str) -> Any:
         """Value of a quantity of the table; None if there is none.
 
+        >>> import numpy as np
         >>> Results(-1.0, np.zeros((2, 3))).get("energy"), Results(-1.0, np.zeros((2, 3))).get("stress")
         (-1.0, None)
         """

@@ -101,7 +101,7 @@ def skewness(relative_variance: float) -> float:
     be too low as often as too high.
 
     >>> round(skewness(0.1), 4)
-    1.034
+    1.0343
     """
     k = 2 / float(np.clip(relative_variance, 1e-9, MOST_VARIANCE))
     return k / float(special.chdtri(k, 0.5))
