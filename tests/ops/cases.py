@@ -50,7 +50,6 @@ def arguments() -> dict[str, Arguments]:
         "radial_convolution with weights that are trained": (h, y, radial, _leaves(weights), *shared),
         "radial_convolution_backward": (g, h, y, radial, weights, *shared, wanted),
         "table_convolution": (h, y, x, knots, *graph),
-        "table_convolution without rises": (h, y, x, knots[:, :2], *graph),
         "table_convolution of shared rows": (h, y, x.detach()[row].requires_grad_(), knots, *shared),
         "table_convolution_backward": (g, h, y, x, knots, *graph, wanted),
         "edge_rows": (*edges, _leaf(11, 3)),
