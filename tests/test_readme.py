@@ -49,6 +49,7 @@ def form(text):
     text = re.sub(
         r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d[\d.]*(?= )|(?<=[\[ ])−?\d[\d.]*(?=[,\] ])|─+|mS/cm|S/cm|undetermined", "#", text
     )
+    text = text.replace("σ(# K) = # [#, #] #", "σ(# K) = #")  # which it is where it is undetermined
     return [re.sub(r" {2,}", "  ", line).strip() for line in text.splitlines()]
 
 

@@ -74,7 +74,8 @@ def _diffusion(axes: Any, runs: Sequence[RunResult], law: ArrheniusResult | None
         energy = numbers.span(law.activation_ev)
         _line(axes, law.law, inverse, runs, (BLUE, f"$E_a$ = {energy} eV"))
         _other_laws(axes, law, 1 / inverse)
-        label = f"300 K, extrapolated: {numbers.significant(law.room_d.value)} cm²/s"
+        room = f"{numbers.significant(law.room_d.value)} cm²/s" if law.room_d.determined else numbers.UNKNOWN
+        label = f"300 K, extrapolated: {room}"
         _points(axes, [(ROOM_K, law.room_d)], fmt="o", mfc="white", color=BLUE, label=label)
     _points(axes, [(run.temperature_k, run.diffusion.tracer) for run in runs], fmt="o", color=INK)
     axes.set_ylabel(f"D*({runs[0].species}) (cm²/s)")
@@ -124,7 +125,8 @@ def _line(
 
 
 def _points(axes: Any, points: Iterable[tuple[float, Value | None]], label: str = "", **look: Any) -> None:
-    """Positive values with their intervals; an end at zero reaches down to the axis."""
+    """Positive values with their intervals, or these alone where a value is undetermined; an end at zero
+    reaches down to the axis."""
     known = [(t, value) for t, value in points if value is not None and 0 < value.value < np.inf]
     if not known:
         return
@@ -132,8 +134,13 @@ def _points(axes: Any, points: Iterable[tuple[float, Value | None]], label: str 
     low = np.maximum([value.low for _, value in known], y / FARTHEST)
     high = np.minimum([value.high for _, value in known], y * FARTHEST)
     limits = axes.dataLim.frozen()
-    bars = [y - low, high - y]
-    axes.errorbar(x, y, bars, ls="none", ms=4, capsize=2, lw=0.9, label=label or None, **look)
+    bars = np.array([y - low, high - y])
+    determined = np.array([value.determined for _, value in known])
+    for part, style in ((determined, look), (~determined, look | {"fmt": "none"})):
+        if part.any():
+            options = {"ls": "none", "ms": 4, "capsize": 2, "lw": 0.9, "label": label or None}
+            axes.errorbar(x[part], y[part], bars[:, part], **options | style)
+            label = ""
     axes.dataLim.set(limits)
     _make_room(axes, x, (low, y, high))
 
@@ -217,11 +224,14 @@ def _caption(
             f"{second}σT: Nernst–Einstein value from D* (filled circles) and collective value (open squares; "
             "where it is not determined, none is drawn)."
         )
-    texts.append("Bars: 95 % intervals (as the bands, cut by the frame where they are wide).")
+    texts.append(
+        "Bars: 95 % intervals (as the bands, cut by the frame where they are wide), without a mark where the "
+        "value is undetermined."
+    )
     if law is not None:
         texts.append(
             "Lines: weighted Arrhenius fits, dashed where extrapolated, with their 95 % prediction bands; "
-            "open circle: D* at 300 K by the line."
+            "open circle: D* at 300 K by the line, if it is determined."
         )
     if comparison.systems:
         texts.append("Other systems: Nernst–Einstein values filled, collective values open.")
