@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlplugins import __version__, files
+from mlplugins import __version__
+from mlplugins.analysis import written
 from mlplugins.analysis.barrier import Barrier
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.page import STYLE, warnings_box
@@ -50,9 +48,7 @@ def write_report(found: Barrier, folder: Path) -> list[Path]:
         "profile.csv": _profile_csv(found).encode(),
         "report.html": page(found, png, str(picture.get_label())).encode(errors="backslashreplace"),
     }
-    for name, data in contents.items():
-        files.write_bytes(folder / name, data)
-    return [folder / name for name in contents]
+    return written.write(folder, contents)
 
 
 def rows(found: Barrier) -> list[tuple[str, str]]:
@@ -183,14 +179,6 @@ def _methods(found: Barrier) -> str:
     return f"<p>{html.escape(text)}</p><ol>{''.join(f'<li>{html.escape(each)}</li>' for each in cited)}</ol>"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return buffer.getvalue()
-
-
 def _images_csv(found: Barrier) -> str:
     profile = found.profile
     columns = {
@@ -203,8 +191,10 @@ def _images_csv(found: Barrier) -> str:
     for k, member in enumerate(found.members):
         columns[f"model_{k}_eV"] = member - member[0]
     lines = ([m, *(f"{column[m]:.8g}" for column in columns.values())] for m in range(len(found.images)))
-    return _table(["image", *columns], lines)
+    return written.csv_table(["image", *columns], lines)
 
 
 def _profile_csv(found: Barrier) -> str:
-    return _table(["path_A", "energy_eV"], ([f"{x:.6g}", f"{e:.6g}"] for x, e in zip(*found.profile.curve())))
+    return written.csv_table(
+        ["path_A", "energy_eV"], ([f"{x:.6g}", f"{e:.6g}"] for x, e in zip(*found.profile.curve()))
+    )

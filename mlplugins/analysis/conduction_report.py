@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlplugins import __version__, files
+from mlplugins.analysis import written
 from mlplugins.analysis.conduction import AXES, Conduction, Settings, conduction, named_runs
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.numbers import measured, parts, unit_of
@@ -57,20 +56,14 @@ def write_report(found: Conduction, folder: Path) -> list[Path]:
     """Write the figures (PNG and PDF), results.csv, spectrum.csv, integral.csv and report.html."""
     from mlplugins import plotting  # matplotlib only when a report is wanted
 
-    shown: dict[str, Drawn] = {}
-    contents: dict[str, bytes] = {}
     with plotting.style():
-        for name, picture in {"spectrum": spectrum_figure(found), "integral": integral_figure(found)}.items():
-            shown[name] = Drawn(plotting.rendered(picture), str(picture.get_label()), 0.7)
-            contents[f"{name}.png"] = shown[name].png
-            contents[f"{name}.pdf"] = plotting.rendered(picture, "pdf")
+        pictures = {"spectrum": spectrum_figure(found), "integral": integral_figure(found)}
+        shown, contents = written.drawn(pictures, 0.7)
     contents["results.csv"] = _results_csv(found).encode()
     contents["spectrum.csv"] = _spectrum_csv(found).encode()
     contents["integral.csv"] = _integral_csv(found).encode()
     contents["report.html"] = page(found, shown).encode(errors="backslashreplace")
-    for name, data in contents.items():
-        files.write_bytes(folder / name, data)
-    return [folder / name for name in contents]
+    return written.write(folder, contents)
 
 
 def rows(found: Conduction) -> list[tuple[str, Value]]:
@@ -172,17 +165,9 @@ def page(found: Conduction, figures: dict[str, Drawn]) -> str:
     return numbered("\n".join(body))
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return buffer.getvalue()
-
-
 def _results_csv(found: Conduction) -> str:
     numbers = ((name, *(f"{x:.6g}" for x in (v.value, v.low, v.high))) for name, v in rows(found))
-    return _table(["of", "kappa_W_mK", "low", "high"], numbers)
+    return written.csv_table(["of", "kappa_W_mK", "low", "high"], numbers)
 
 
 def _spectrum_csv(found: Conduction) -> str:
@@ -193,7 +178,7 @@ def _spectrum_csv(found: Conduction) -> str:
         found.factor * spectral.smooth,
     )
     lines = ([f"{x:.6g}" for x in line] for line in zip(*columns, strict=True))
-    return _table(["frequency_THz", "periodogram_W_mK", "density_W_mK"], lines)
+    return written.csv_table(["frequency_THz", "periodogram_W_mK", "density_W_mK"], lines)
 
 
 def _integral_csv(found: Conduction) -> str:
@@ -202,4 +187,4 @@ def _integral_csv(found: Conduction) -> str:
     kept = np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
     columns = (found.time_ps[kept], found.running[kept], found.correlation[kept])
     lines = ([f"{x:.6g}" for x in line] for line in zip(*columns, strict=True))
-    return _table(["time_ps", "kappa_W_mK", "correlation"], lines)
+    return written.csv_table(["time_ps", "kappa_W_mK", "correlation"], lines)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlplugins import files
+from mlplugins.analysis import written
 from mlplugins.analysis.observables.base import found_in, registered
-from mlplugins.analysis.page import Drawn, report_html
+from mlplugins.analysis.page import report_html
 from mlplugins.analysis.report import Report
 from mlplugins.analysis.value import Value
 
@@ -30,23 +30,16 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     from mlplugins import plotting  # matplotlib only when a report is wanted
 
-    shown: dict[str, Drawn] = {}
-    contents: dict[str, bytes] = {}
     with plotting.style():
-        for name, figure in _figures(report).items():
-            share = min(1.0, figure.get_figwidth() / plotting.PAGE)
-            shown[name] = Drawn(plotting.rendered(figure), str(figure.get_label()), share)
-            contents[f"{name}.png"] = shown[name].png
-            contents[f"{name}.pdf"] = plotting.rendered(figure, "pdf")
+        shown, contents = written.drawn(_figures(report))
     contents["results.csv"] = results_csv(report).encode(errors="backslashreplace")
     contents["msd.csv"] = msd_csv(report).encode(errors="backslashreplace")
     contents["report.html"] = report_html(report, shown).encode(errors="backslashreplace")
     former = _former_figures(folder)
-    for name, data in contents.items():
-        files.write_bytes(folder / name, data)
+    paths = written.write(folder, contents)
     for name in former - contents.keys():
         (folder / name).unlink(missing_ok=True)
-    return [folder / name for name in contents]
+    return paths
 
 
 def _figures(report: Report) -> dict[str, Figure]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlplugins import __version__, files
+from mlplugins.analysis import written
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.numbers import DASH, decimals, raised, rounded, significant
 from mlplugins.analysis.page import STYLE, Drawn, warnings_box
@@ -83,22 +82,15 @@ def write_report(found: Spectrum, folder: Path) -> list[Path]:
     """Write the figures (PNG and PDF), spectrum.csv, peaks.csv and report.html."""
     from mlplugins import plotting  # matplotlib only when a report is wanted
 
-    shown: dict[str, Drawn] = {}
-    contents: dict[str, bytes] = {}
     with plotting.style():
         pictures = {"spectrum": spectrum_figure(found)}
         if found.ratio is not None:
             pictures["depolarisation"] = ratio_figure(found, found.ratio)
-        for name, picture in pictures.items():
-            shown[name] = Drawn(plotting.rendered(picture), str(picture.get_label()), 0.85)
-            contents[f"{name}.png"] = shown[name].png
-            contents[f"{name}.pdf"] = plotting.rendered(picture, "pdf")
+        shown, contents = written.drawn(pictures, 0.85)
     contents["spectrum.csv"] = _spectrum_csv(found).encode()
     contents["peaks.csv"] = _peaks_csv(found).encode()
     contents["report.html"] = page(found, shown).encode(errors="backslashreplace")
-    for name, data in contents.items():
-        files.write_bytes(folder / name, data)
-    return [folder / name for name in contents]
+    return written.write(folder, contents)
 
 
 def with_error(value: float, error: float) -> str:
@@ -277,14 +269,6 @@ def _inside(found: Spectrum) -> np.ndarray:
     return (found.per_cm >= found.low_cm) & (found.per_cm <= found.high_cm)
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return buffer.getvalue()
-
-
 def _spectrum_csv(found: Spectrum) -> str:
     inside = _inside(found)
     columns = [found.per_cm]
@@ -296,9 +280,9 @@ def _spectrum_csv(found: Spectrum) -> str:
         columns += [found.ratio.value, found.ratio.error]
         head += ["depolarisation", "depolarisation_error"]
     lines = zip(*(column[inside] for column in columns), strict=True)
-    return _table(head, ([f"{x:.6g}" for x in line] for line in lines))
+    return written.csv_table(head, ([f"{x:.6g}" for x in line] for line in lines))
 
 
 def _peaks_csv(found: Spectrum) -> str:
     head = ["position_cm-1", "low_cm-1", "high_cm-1", "height", "intensity", "error"]
-    return _table(head, ([f"{x:.7g}" for x in peak.as_json().values()] for peak in found.peaks))
+    return written.csv_table(head, ([f"{x:.7g}" for x in peak.as_json().values()] for peak in found.peaks))
