@@ -251,9 +251,9 @@ class MLCalculator(Calculator):
     def get_hessian(self, atoms: Atoms) -> np.ndarray:
         """Second derivatives of the energy, (N, 3, N, 3), eV/Å², without finite differences.
 
-        `ase.vibrations.VibrationsData(atoms, calc.get_hessian(atoms))` gives frequencies. One backward pass
-        for each coordinate, about two evaluations of forces each. Of a committee: the mean. A file with
-        radial tables is warned of: their second derivatives have steps.
+        `ase.vibrations.VibrationsData(atoms, calc.get_hessian(atoms))` gives frequencies. Less than half an
+        evaluation of forces for each coordinate of a message-passing model, about two of others. Of a
+        committee: the mean. A file with radial tables is warned of: their second derivatives have steps.
 
         Raises:
             BadInput: a model of others or of a whole molecule.
