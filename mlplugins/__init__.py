@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlplugins.analysis.conduction_report import thermal
+    from mlplugins.analysis.conduction_trend_report import thermal
     from mlplugins.analysis.spectra.report import spectra
     from mlplugins.analysis.study import conductivity
     from mlplugins.checks.suite import check
@@ -66,7 +66,7 @@ _PLACES = {
     "select": "mlplugins.workflows.select",
     "simulate": "mlplugins.simulation.campaign",
     "spectra": "mlplugins.analysis.spectra.report",
-    "thermal": "mlplugins.analysis.conduction_report",
+    "thermal": "mlplugins.analysis.conduction_trend_report",
     "train": "mlplugins.training",
     "uncertainty": "mlplugins.workflows.uncertainty",
 }

@@ -38,6 +38,8 @@ FS_PER_STEP = {"metal": FS_PER_PS, "real": 1.0}
 KNOWN_W_MK = (1e-3, 1e4)
 """Thermal conductivities of anything, from gases (0.005) to diamond (3000)."""
 AXES = "xyz"
+SAME_TEMPERATURE = 0.05
+"""Relative difference of the mean temperatures of runs of one state."""
 CORRELATIONS = 50.0
 """Correlation times that a run has to have."""
 
@@ -130,14 +132,28 @@ def conduction(paths: Sequence[Path | str], settings: Settings) -> Conduction:
         BadInput: an unreadable file, a time step, temperature or volume that neither files nor settings say,
             runs of different intervals or cells, settings without meaning.
     """
+    return of_series(read(paths, settings), settings)
+
+
+def read(paths: Sequence[Path | str], settings: Settings) -> list[Series]:
+    """The series of these files.
+
+    Raises:
+        BadInput: as `conduction`, but for what several files have to agree in.
+    """
     if not paths:
         raise BadInput("expected one file with a heat flux or more, got none")
     _check(settings)
     series = [heat_series.read(Path(path), settings.columns) for path in paths]
     for each in series:
         _require_units(each, settings)
+    return series
+
+
+def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
+    """As `conduction`, of series that have been read."""
     interval = _interval(series, settings)
-    temperature = _common(series, "Temp", settings.temperature_k, "temperature", 0.05)
+    temperature = _common(series, "Temp", settings.temperature_k, "temperature", SAME_TEMPERATURE)
     volume = _common(series, "Volume", settings.volume_a3, "volume", 0.01)
     factor = W_MK_PER_EV_A_FS_K * FLUX_UNITS[settings.units] ** 2
     factor /= 2.0 * volume * BOLTZMANN_EV_K * temperature**2

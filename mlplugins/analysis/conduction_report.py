@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlplugins import __version__, files
+from mlplugins import __version__
 from mlplugins.analysis import written
-from mlplugins.analysis.conduction import AXES, Conduction, Settings, conduction, named_runs
+from mlplugins.analysis.conduction import AXES, Conduction, named_runs
 from mlplugins.analysis.markup import Cell, figure, numbered, pairs, table
 from mlplugins.analysis.numbers import measured, parts, unit_of
 from mlplugins.analysis.page import STYLE, Drawn, warnings_box
@@ -40,16 +39,6 @@ REFERENCES = (
     "R. Bertossa, F. Grasselli, L. Ercole, S. Baroni, Phys. Rev. Lett. 122, 255901 (2019), "
     "10.1103/PhysRevLett.122.255901.",
 )
-
-
-def thermal(paths: Sequence[Path | str], settings: Settings, folder: Path | str | None = None) -> Conduction:
-    """κ of the runs in these files, as `conduction`; and its report if a `folder` is named."""
-    if folder is not None:
-        files.require_writable(Path(folder), "directory", folder=True, inputs=list(paths), written=WRITTEN)
-    found = conduction(paths, settings)
-    if folder is not None:
-        write_report(found, Path(folder))
-    return found
 
 
 def write_report(found: Conduction, folder: Path) -> list[Path]:

@@ -80,11 +80,11 @@ class Tape:
         return m
 
 
-class _Thread(threading.local):
+class _Recording(threading.local):
     tape: Tape | None = None
 
 
-_thread = _Thread()
+_thread = _Recording()
 
 
 def convolved(h: Tensor, y: Tensor, w: Tensor, edges: list[Tensor], n: int, tables: list[Tensor]) -> Tensor:
