@@ -1,6 +1,13 @@
 """Barriers: known ones, the same in three hosts, and end points between which there is none."""
 
+import contextlib
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import ase.io
 import numpy as np
@@ -178,6 +185,56 @@ def test_too_few_steps_are_said_and_the_same_command_goes_on(folder, tmp_path, c
     ase.io.write(moved, adatom(1.46))
     assert main(again) == 2
     assert "another configuration: the file of 'initial' has another content" in capsys.readouterr().err
+
+
+def stamp(path):
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def begin_and_kill(path, out, saved, moments, limit_s=60.0):
+    """`kill -9` of the command when `saved` has been written anew so many times (at step 0, 10, …)."""
+    seen, deadline = {stamp(saved)}, time.monotonic() + limit_s
+    command = [sys.executable, "-m", "mlplugins.cli.main", "barrier", str(path), "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while len(seen) <= moments and process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):  # replaced meanwhile
+            seen.add(stamp(saved))
+        time.sleep(0.002)
+    assert process.poll() is None, "the command ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def energies_of(log):
+    """Step and energy of the highest image in every line of ASE's FIRE, as printed."""
+    rows = [line.split() for line in log.read_text().splitlines() if line.startswith("FIRE:")]
+    return [(int(row[1]), row[3]) for row in rows]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("warm_start")
+@pytest.mark.parametrize("moments", [[2], pytest.param([2, 5, 3], marks=pytest.mark.exhaustive)])
+def test_killed_and_started_again_it_goes_on(folder, known, tmp_path, moments):
+    """The next start begins with the images that were saved, and ends with the barrier known by symmetry."""
+    given = settings(folder, steps=1000, fmax=0.0005, images=1)
+    path, out = tmp_path / "barrier.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(given))
+    logged = [0]
+    for count in moments:
+        begin_and_kill(path, out, out / "ase" / "images.extxyz", count)
+        assert not (out / "barrier.json").exists()
+        logged.append(len(energies_of(out / "ase" / "neb.log")))
+    ends_before = (out / "ends.extxyz").read_bytes()
+    found = mlplugins.barrier(given, out)
+    assert found.quotable, found.warnings
+    assert (out / "ends.extxyz").read_bytes() == ends_before
+    lines = energies_of(out / "ase" / "neb.log")
+    for begin, end in itertools.pairwise(logged):
+        saved = {energy for step, energy in lines[begin:end] if step > 0 or begin > 0}
+        assert lines[end][0] == 0
+        assert lines[end][1] in saved
+        assert lines[end][1] != lines[0][1]
+    assert found.forward == pytest.approx(known[0], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
