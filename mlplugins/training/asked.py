@@ -7,13 +7,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from mlplugins.errors import BadInput
+from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES, with_derivatives, with_labels
 from mlplugins.structures import labels
 from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
-from mlplugins.training.config import LossSection, RunConfiguration
+from mlplugins.training.config import RunConfiguration
 from mlplugins.training.data import DataSets
+from mlplugins.training.gradient_config import LossSection
 
 CHARGE_OFF = 0.02
 """Rounding of the sum of charges in files, e."""
@@ -40,7 +41,7 @@ def require_learnable(
 
     Raises:
         BadInput: a quantity that the model does not predict, or that no frame of a set is labelled with; a
-            charge or spin that the model does not know.
+            charge or spin that the model does not know; a stage that learns nothing.
     """
     everything = [*sets.train, *sets.validation, *sets.test]
     if inputs:
@@ -49,6 +50,7 @@ def require_learnable(
     _require_origin(configuration, everything)
     _require_taught(configuration, sets.train)
     learned = with_derivatives(predicts)
+    notes = _stages(configuration, sets, learned)
     asked = _asked(configuration)
     for name, where in asked.items():
         if name not in learned:
@@ -62,9 +64,8 @@ def require_learnable(
                     f"{where}: '{name}' is to be learned, but none of the {len(frames)} {each} frames that "
                     f"are used has it (first {frames[0].origin}): leave this key out, or label the frames"
                 )
-    notes = (
-        _not_learned(sets, learned) + _not_measured(sets, asked) + labels.unseen_states(everything, inputs)
-    )
+    notes += _not_learned(sets, learned) + _not_measured(sets, asked)
+    notes += labels.unseen_states(everything, inputs)
     return replace(sets, warnings=[*sets.warnings, *notes])
 
 
@@ -119,6 +120,7 @@ def _asked(configuration: RunConfiguration) -> dict[str, str]:
     """Quantities that the user asks for → where."""
     keys = configuration.keys
     weights: Any = getattr(configuration.training, "loss", LossSection())  # solvers have none
+    stages = getattr(configuration.training, "stages", None) or ()
     found = {}
     for name, quantity in QUANTITIES.items():
         for label in quantity.labels:
@@ -128,7 +130,45 @@ def _asked(configuration: RunConfiguration) -> dict[str, str]:
                 found[name] = f"{where}: {{{label.option}: {key}}}"
         if name in weights.model_fields_set and weights.weight(name) > 0:
             found[name] = f"training.loss: {{{name}: {weights.weight(name):g}}}"
+        for stage in stages:
+            if getattr(stage.loss, name):
+                found[name] = (
+                    f"training.stages: {stage.name}: loss: {{{name}: {getattr(stage.loss, name):g}}}"
+                )
     return found
+
+
+def _stages(configuration: RunConfiguration, sets: DataSets, predicts: Sequence[str]) -> list[str]:
+    """Warnings about heads that the features leave behind in the last stage.
+
+    Raises:
+        BadInput: a stage that names a head that the model lacks, or that has nothing to learn from.
+    """
+    stages = getattr(configuration.training, "stages", None)
+    if not stages:
+        return []
+    labelled = [name for name in predicts if any(s.get(name) is not None for s in sets.train)]
+    heads = [name for name in labelled if QUANTITIES[name].head is not None]
+    learned: list[str] = []
+    for stage, section in zip(stages, configuration.training.each()):
+        where = f"training.stages: {stage.name}"
+        for name in stage.heads or ():
+            if name not in heads:
+                choice = nearest(name, heads) if heads else "there is none"
+                raise BadInput(f"{where}: no head '{name}' whose labels the frames hold: {choice}")
+        learned = [name for name in labelled if name in section.loss.learned]
+        if not learned:
+            raise BadInput(
+                f"{where}: nothing is learned, the weights of {', '.join(labelled)} are zero: give one in "
+                "its loss, or leave the stage out"
+            )
+    idle = ", ".join(name for name in heads if name not in learned)
+    if not idle:
+        return []
+    return [
+        f"the last stage changes the features below {idle}, which it does not learn: what they predict gets "
+        "worse; a small weight in its loss keeps them"
+    ]
 
 
 def _sets(configuration: RunConfiguration, sets: DataSets) -> dict[str, Sequence[Structure]]:

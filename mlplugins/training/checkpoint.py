@@ -78,7 +78,8 @@ def require_same_run(
         BadInput: naming the keys that differ and what to do.
     """
     old, new = _weighted(content["configuration"]), _weighted(configuration)
-    keys = sorted((old.keys() | new.keys()) - MAY_CHANGE)
+    stage = content.get("state", {}).get("counters", {}).get("stage", 0)
+    keys = [key for key in sorted((old.keys() | new.keys()) - MAY_CHANGE) if not _ahead(key, stage)]
     changed = [f"{k}: {old.get(k)} → {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
     names = sorted(content["sha256"].keys() | sha256.keys())
     changed += [f"{n} data" for n in names if n != "test" and content["sha256"].get(n) != sha256.get(n)]
@@ -87,6 +88,15 @@ def require_same_run(
             f"{path} belongs to another run ({'; '.join(changed)}): choose another output folder (-o), "
             "or --restart to begin anew here (the old checkpoint is kept as checkpoint.old.ckpt)"
         )
+
+
+def _ahead(key: str, stage: int) -> bool:
+    """Whether a key is of a stage that has not begun, or says when the current one ends."""
+    section, name, *rest = [*key.split("."), ""]
+    if (section, name) != ("training", "stages") or len(rest) < 3:
+        return False
+    number = int(rest[0])
+    return number > stage or (number == stage and rest[1] in ("epochs", "early_stopping"))
 
 
 def is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -107,6 +117,8 @@ def _weighted(configuration: dict[str, Any]) -> dict[str, Any]:
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:

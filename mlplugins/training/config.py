@@ -7,23 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, create_model, field_validator, model_validator
 
 from mlplugins import config, files, heads, models, registry, synonyms
 from mlplugins.checkpoints import added
 from mlplugins.checkpoints.added import Term
-from mlplugins.config import Count, Knots, Positive, Section, Seed, Weight, validated
+from mlplugins.config import Knots, Section, Seed, Weight, validated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.quantities import QUANTITIES
 from mlplugins.structures.components import checked_order
 from mlplugins.structures.dataset import Keys
 from mlplugins.structures.labelled import file_unit
-from mlplugins.training import loggers
-
-Index = Annotated[int, Field(ge=0)]
-
+from mlplugins.training.gradient_config import TrainingSection
 
 _keys: dict[str, Any] = {
     label.option: (str | None, label.key)
@@ -31,9 +28,7 @@ _keys: dict[str, Any] = {
     for label in quantity.labels
     if not quantity.file_units  # their names and units stand in `heads`
 }
-_weights: dict[str, Any] = {name: (Weight, quantity.loss) for name, quantity in QUANTITIES.items()}
 _Keys: Any = create_model("_Keys", __base__=Section, **_keys)
-_Weights: Any = create_model("_Weights", __base__=Section, **_weights)
 
 
 class KeySection(_Keys):
@@ -131,97 +126,6 @@ class HeadSection(BaseModel):
     unit: str | None = None
     key: str | None = None
     order: str | None = None
-
-
-class LossSection(_Weights):
-    """Weights of the loss, of every quantity in the table; those of heads multiply the mean square error over
-    the mean square of the labels.
-
-    Attributes:
-        energy: of the mean square error of the energy per atom, (eV/atom)².
-        forces: of the mean square error of the force components, (eV/Å)².
-        stress: of the mean square error of the virial per atom V σ/N, (eV/atom)².
-        huber: from this error on (same units) the loss grows linearly; None = squares throughout.
-    """
-
-    huber: Positive | None = None
-
-    def weight(self, name: str) -> float:
-        """Weight of a quantity."""
-        return float(getattr(self, name))
-
-
-class ScheduleSection(Section):
-    """Learning rate over time, as a factor of `lr`.
-
-    Attributes:
-        name: `cosine` (to `final` at the last step), `exponential` (likewise), `plateau` (times `factor`
-            after `patience` epochs without a better validation loss, not below `final`), `constant`.
-        warmup_steps: linear rise over the first steps.
-        final: factor at the end.
-    """
-
-    name: Literal["cosine", "exponential", "plateau", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    final: Annotated[float, Field(gt=0, le=1)] = 0.01
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    patience: Count = 20
-
-
-class TrainingSection(Section):
-    """Gradient training.
-
-    Attributes:
-        epochs: passes over the training frames.
-        batch_size: structures per step and device.
-        lr: learning rate.
-        loss: weights of the loss.
-        optimizer: `adam` (AMSGrad) or `adamw`.
-        weight_decay: decoupled, adamw only.
-        schedule: learning rate over time.
-        ema: decay of the moving average of the weights, which is what is validated and exported; 0 = off.
-        gradient_clip: largest norm of the gradient; None = no clipping.
-        early_stopping: stop after this many epochs without a better validation loss; None = never.
-        validate_every: epochs between validations.
-        max_minutes: stop after this wall time, all sessions together; the schedule then ends with it.
-        dtype: precision of the training.
-        checkpoint_seconds: time between checkpoints.
-        loggers: where the errors of every epoch go besides log.csv, by Lightning's loggers.
-        accelerator, num_nodes: as in Lightning.
-        devices: how many (-1: all), a list of their numbers, or `auto`.
-    """
-
-    epochs: Count = 200
-    batch_size: Count = 5
-    lr: Positive = 0.01
-    loss: LossSection = LossSection()
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: Weight = 0.0
-    schedule: ScheduleSection = ScheduleSection()
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    gradient_clip: Positive | None = 10.0
-    early_stopping: Count | None = None
-    validate_every: Count = 1
-    max_minutes: Positive | None = None
-    dtype: Literal["float32", "float64"] = "float32"
-    checkpoint_seconds: Weight = 30.0
-    loggers: list[Literal["csv", "tensorboard", "wandb"]] = []
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: (
-        Literal["auto", -1]
-        | Count
-        | Annotated[list[Index], Field(min_length=1)]
-        | Annotated[str, Field(pattern=r"^\d+(,\d+)*$")]
-    ) = "auto"
-    num_nodes: Count = 1
-
-    @field_validator("loggers")
-    @classmethod
-    def _installed(cls, value: list[str]) -> list[str]:
-        missing = loggers.missing(value)
-        if missing is not None:
-            raise ValueError(missing)
-        return value
 
 
 class SolverSection(Section):
@@ -326,7 +230,7 @@ class RunConfiguration(Section):
     @property
     def needs_forces(self) -> bool:
         """Whether every frame must have forces."""
-        return self.training.loss.weight("forces") > 0
+        return any("forces" in stage.loss.learned for stage in self.training.each())
 
     @model_validator(mode="before")
     @classmethod

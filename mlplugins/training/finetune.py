@@ -192,7 +192,7 @@ def _labelled_frames(
     configuration: FinetuneConfiguration, source: str | list[str], section: KeySection, where: str
 ) -> list[Structure]:
     frames = dataset.read(source, section.names)
-    validation.check(frames, section.names, configuration.training.loss.forces > 0, where)
+    validation.check(frames, section.names, configuration.needs_forces, where)
     labels.require_named(frames, section.names, where)
     return frames
 

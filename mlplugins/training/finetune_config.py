@@ -204,7 +204,8 @@ def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(training, dict) or not isinstance(strategy, str):
         return content
     rate = LEARNING_RATES.get(strategy.partition(":")[0])
-    defaults = {"epochs": EPOCHS} | ({"lr": rate} if rate is not None else {})
+    defaults = {} if training.get("stages") else {"epochs": EPOCHS}
+    defaults |= {"lr": rate} if rate is not None else {}
     return {**content, "training": {**defaults, **training}}
 
 

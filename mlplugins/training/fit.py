@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from mlplugins.errors import BadInput, Interrupted, RunFailed
 from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential
+from mlplugins.quantities import with_derivatives
 from mlplugins.structures.batch import Batch, concatenate, pack
-from mlplugins.training.config import TrainingSection
+from mlplugins.training.gradient_config import TrainingSection
 from mlplugins.training.loss import ErrorSums, Predictor, loss, residuals
 from mlplugins.training.schedule import MovingAverage, Schedule
 
@@ -60,8 +61,10 @@ class Counters:
         batch: batches completed of the current epoch.
         step: optimiser steps.
         wall_s, cpu_s: spent so far, all sessions.
-        best_score, best_epoch: lowest validation loss, and the epoch it was reached in.
-        stopped: why the run ended early, empty if it did not.
+        best_score, best_epoch: lowest validation loss, and the epoch it was reached in; of the current stage.
+        stopped: why the run (with stages: the current one) ended early, empty if it did not.
+        stage: number of the current stage, 0, 1, …
+        stage_epoch, stage_step: epochs and steps before it.
     """
 
     epoch: int = 0
@@ -72,6 +75,9 @@ class Counters:
     best_score: float = float("inf")
     best_epoch: int = 0
     stopped: str = ""
+    stage: int = 0
+    stage_epoch: int = 0
+    stage_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,33 +173,62 @@ class _Run:
     best: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        settings = self.parts.settings
-        self.settings = settings
+        self.stages = self.parts.settings.each()
         self.potential = self.parts.potential.to(self.fabric.device).train()
         if self.fabric.device.type == "cpu":
             self.potential.use_native_ops()
             self.potential.set_exchange(nn.Identity())  # no ghosts here; the op has no second derivative
+        self.sums = ErrorSums(self.fabric.device)
+        self.packed = [batch.to(self.fabric.device) for batch in self._mine(pack(self.parts.validation))]
+        self.saved_at = self.clock = (time.perf_counter(), time.process_time())
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a stage begins with beside the weights: it remembers nothing of the one before."""
+        settings = self.settings = self.stages[self.counters.stage]
+        self.best = None
         self.average = MovingAverage(self.potential, settings.ema)
         self.averaged = Predictor(self.average.module)  # type: ignore[arg-type]
         self.raw_optimizer = _optimizer(self.potential, settings)
-        self.model, self.optimizer = self.fabric.setup(Predictor(self.potential), self.raw_optimizer)
+        predictor = Predictor(self.potential, settings.loss.learned)
+        self.model, self.optimizer = self.fabric.setup(predictor, self.raw_optimizer)
         self.schedule = Schedule(settings.schedule)
-        self.sums = ErrorSums(self.fabric.device)
-        self.packed = [batch.to(self.fabric.device) for batch in self._mine(pack(self.parts.validation))]
         self.per_epoch = -(-len(self.parts.train) // (settings.batch_size * self.fabric.world_size))
-        self.saved_at = self.clock = (time.perf_counter(), time.process_time())
 
     # --- the loop ---------------------------------------------------------------------------------------
 
     def train(self, stopped: list[int]) -> None:
-        """All epochs that are left."""
-        self.observer.start(self.counters.epoch, self.settings.epochs)
-        while self.counters.epoch < self.settings.epochs and not self._stop_early():
-            if not (self._epoch(stopped) and self._end_of_epoch(stopped)):
-                self._save()
-                self.observer.note("interrupted; checkpoint written, the same command continues")
-                raise Interrupted(stopped[0] if stopped else signal.SIGTERM)  # or another rank was
+        """All epochs that are left, of all stages."""
+        self.observer.start(self.counters.epoch, self.parts.settings.epochs)
+        while True:
+            while not self._stage_is_done() and not self._stop_early():
+                if not (self._epoch(stopped) and self._end_of_epoch(stopped)):
+                    self._save()
+                    self.observer.note("interrupted; checkpoint written, the same command continues")
+                    raise Interrupted(stopped[0] if stopped else signal.SIGTERM)  # or another rank was
+            if self.counters.stage + 1 == len(self.stages):
+                break
+            self._next_stage()
         self._save()
+
+    def _stage_is_done(self) -> bool:
+        return self.counters.epoch - self.counters.stage_epoch >= self.settings.epochs
+
+    def _next_stage(self) -> None:
+        """Begin the next stage with the best averaged weights of this one."""
+        counters = self.counters
+        names = self.parts.settings.names
+        ended = f"after {counters.stopped}" if counters.stopped else "done"
+        self.observer.note(
+            f"stage {names[counters.stage]} {ended}; {names[counters.stage + 1]} begins with its epoch "
+            f"{counters.best_epoch - counters.stage_epoch}"
+        )
+        self.use_best()
+        self.potential.train()
+        counters.stage += 1
+        counters.stage_epoch, counters.stage_step = counters.epoch, counters.step
+        counters.best_score, counters.best_epoch = Counters.best_score, counters.epoch
+        self._begin()
 
     def _epoch(self, stopped: list[int]) -> bool:
         """The remaining batches of an epoch; False if interrupted."""
@@ -213,7 +248,8 @@ class _Run:
 
     def _step(self, batch: Batch) -> None:
         counters, settings = self.counters, self.settings
-        rate = settings.lr * self.schedule.factor(counters.step, self._progress())
+        step = counters.step - counters.stage_step
+        rate = settings.lr * self.schedule.factor(step, self._progress())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         errors = residuals(self.model(batch, True), batch)
@@ -224,7 +260,7 @@ class _Run:
         if settings.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.potential.parameters(), settings.gradient_clip)
         self.optimizer.step()
-        self.average.update(counters.step)
+        self.average.update(step)
         self.sums.add(errors, value, batch.n_systems)
         counters.step += 1
 
@@ -234,6 +270,8 @@ class _Run:
         self._tick()
         sums = self._reduced(self.sums)
         row: Row = {"epoch": counters.epoch + 1, "step": counters.step, "seconds": round(counters.wall_s, 3)}
+        if self.parts.settings.stages is not None:
+            row["stage"] = counters.stage + 1
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         row |= {f"train_{name}": value for name, value in sums.summary().items()}
         self._require_finite(row["train_loss"])
@@ -246,7 +284,7 @@ class _Run:
         self.history.append(row)
         if self.fabric.is_global_zero:
             self.store.log([row], restart=False)
-            self.observer.epoch(row, self.settings.epochs, improved)
+            self.observer.epoch(row, self.parts.settings.epochs, improved)
         self._save_if_due()
         return True
 
@@ -254,7 +292,7 @@ class _Run:
         """Errors of the averaged weights on the validation set; True if they are the best so far, None if
         interrupted (a run on one rank)."""
         counters, every = self.counters, self.settings.validate_every
-        last = counters.epoch == self.settings.epochs or self._out_of_time()
+        last = self._stage_is_done() or self._out_of_time()
         if not self.parts.validation:
             counters.best_epoch = counters.epoch  # nothing to choose by: the last weights count
             return False
@@ -300,7 +338,7 @@ class _Run:
         return batches[self.fabric.global_rank : wanted : ranks]
 
     def _progress(self) -> float:
-        done = self.counters.step / (self.per_epoch * self.settings.epochs)
+        done = (self.counters.step - self.counters.stage_step) / (self.per_epoch * self.settings.epochs)
         if self.settings.max_minutes is None:
             return done
         self._tick()
@@ -400,15 +438,17 @@ class _Run:
 
     def _restore(self, state: dict[str, Any]) -> None:
         device = self.fabric.device
-        self.average.module.load_state_dict(state["average"])
-        self.raw_optimizer.load_state_dict(state["optimizer"])
-        self.schedule.restore(state["schedule"])
         counters = Counters(**state["counters"])
         for name, value in vars(Counters()).items():
             kind = float | int if isinstance(value, float) else type(value)
             if not isinstance(getattr(counters, name), kind):
                 raise TypeError(f"'counters.{name}' is {getattr(counters, name)!r}")
         self.counters = counters
+        if counters.stage > 0:
+            self._begin()
+        self.average.module.load_state_dict(state["average"])
+        self.raw_optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
         self.history = [dict(row) for row in state["history"]]
         self.sums.restore(state["sums"].to(device))
         self.best = state["best"] and {name: value.to(device) for name, value in state["best"].items()}
@@ -421,9 +461,19 @@ class _Run:
 
 
 def _optimizer(potential: Potential, settings: TrainingSection) -> torch.optim.Optimizer:
-    parameters = [p for p in potential.parameters() if p.requires_grad]
+    parameters = [p for p in _learning(potential, settings) if p.requires_grad]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=settings.lr, weight_decay=settings.weight_decay, amsgrad=True, fused=True
         )
     return torch.optim.Adam(parameters, lr=settings.lr, amsgrad=True, fused=True)
+
+
+def _learning(potential: Potential, settings: TrainingSection) -> list[nn.Parameter]:
+    """Parameters without those of heads that do not learn (of what two heads share, if neither does)."""
+    active, idle = set(), set()
+    for part in potential.parts():
+        for name, head in part.heads.items():
+            learns = any(each in settings.loss.learned for each in with_derivatives([name]))
+            (active if learns else idle).update(id(p) for p in head.parameters())
+    return [p for p in potential.parameters() if id(p) not in idle - active]

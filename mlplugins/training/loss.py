@@ -12,7 +12,7 @@ w_F/w_E is in Å². With `huber` = δ the square of an error x becomes δ (2|x| 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential, edge_sums, energy_derivatives
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures.batch import Batch
-from mlplugins.training.config import LossSection
+from mlplugins.training.gradient_config import LossSection
 
 Predicted = dict[str, Tensor]
 """Of a batch, by name of the quantity: (S, …) or (N, …); without baseline, those per volume times the volume
@@ -32,19 +32,30 @@ Predicted = dict[str, Tensor]
 
 
 class Predictor(nn.Module):
-    """A potential with its derivatives in one forward pass (what is trained, also in data-parallel runs)."""
+    """A potential with its derivatives in one forward pass (what is trained, also in data-parallel runs).
 
-    def __init__(self, potential: Potential) -> None:
+    Args:
+        potential: the model.
+        learned: quantities that a step learns from; None: all.
+    """
+
+    def __init__(self, potential: Potential, learned: Collection[str] | None = None) -> None:
         super().__init__()
         self.potential = potential
+        self.learned = [*QUANTITIES] if learned is None else learned
 
     def forward(self, batch: Batch, create_graph: bool) -> Predicted:
-        """All predictions for a batch; `create_graph` to differentiate forces and stress again, which are
-        then left out if no structure has a label of them."""
-        graph, n_systems = batch.graph(batch.vectors.detach().requires_grad_()), batch.n_systems
-        found = self.potential.everything(graph)
+        """All predictions for a batch; `create_graph` to differentiate forces and stress again. Then only
+        what is learned from is computed: forces and stress if a structure has a label of them."""
+        of_energy = [name for name in ("forces", "stress") if name in self.learned]
+        derivatives = not create_graph or any(bool(batch.has(name).any()) for name in of_energy)
+        vectors, n_systems = batch.vectors.detach().requires_grad_(derivatives), batch.n_systems
+        graph = batch.graph(vectors)
+        found = self.potential(graph)
+        wanted = self._learning() if create_graph else list(self.potential.predicts)
+        found |= self.potential.of_heads(graph, found, wanted)
         predicted, derived = {}, {}
-        if not create_graph or any(bool(batch.has(name).any()) for name in ("forces", "stress")):
+        if derivatives:
             forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
             derived = {("energy", "positions"): forces, ("energy", "strain"): virial}
         for name, quantity in QUANTITIES.items():
@@ -59,6 +70,11 @@ class Predictor(nn.Module):
         if not create_graph:
             return {name: value.detach() for name, value in predicted.items()}
         return predicted
+
+    def _learning(self) -> list[str]:
+        """What is learned from, and of what a derivative is."""
+        sources = (QUANTITIES[name].derivative for name in self.learned)
+        return [*self.learned, *(source.of for source in sources if source is not None)]
 
 
 def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:

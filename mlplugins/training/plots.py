@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ PANEL = 2.35
 
 
 def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Path) -> None:
-    """Loss and errors per epoch, training and validation; the best epoch marked."""
+    """Loss and errors per epoch, training and validation; the best epoch and the ends of stages marked."""
+    ends = [one["epoch"] for one, other in pairwise(rows) if one.get("stage") != other.get("stage")]
     panels = {"loss": "loss"}
     panels |= {k: v for k, v in _errors().items() if any(f"train_{k}" in row for row in rows)}
     with plotting.style():
@@ -31,6 +33,8 @@ def learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, path: Pat
                     x, y = zip(*points)
                     marker = "o" if len(points) < 3 else None
                     ax.plot(x, y, color=color, label=part, marker=marker)
+            for end in ends:
+                ax.axvline(end + 0.5, color=GREY, lw=0.8)
             ax.axvline(best_epoch, color=GREY, lw=0.8, ls=":", label=f"best epoch, {best_epoch}")
             ax.set(xlabel="epoch", title=title, yscale="log")
             plotting.finish(ax)

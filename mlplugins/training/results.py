@@ -78,13 +78,22 @@ def n_parameters(potential: torch.nn.Module) -> int:
 COLUMNS = ["epoch", "step", "seconds", "lr"]
 
 
-def write_log(path: Path, rows: Sequence[dict[str, float]], restart: bool, columns: Sequence[str]) -> None:
-    """Append epochs to `log.csv`, or write the file anew (`restart`); absent values stay empty."""
+def write_log(
+    path: Path,
+    rows: Sequence[dict[str, float]],
+    restart: bool,
+    columns: Sequence[str],
+    stages: Sequence[str] = (),
+) -> None:
+    """Append epochs to `log.csv`, or write the file anew (`restart`); absent values stay empty. Rows have the
+    numbers of stages, the file their names."""
+    first = [*COLUMNS, *(["stage"] if stages else [])]
     with path.open("w" if restart else "a", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, [*COLUMNS, *columns], restval="", extrasaction="ignore")
+        writer = csv.DictWriter(stream, [*first, *columns], restval="", extrasaction="ignore")
         if restart:
             writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({**row, "stage": stages[int(row["stage"]) - 1]} if stages else row)
 
 
 def log_columns(structures: Sequence[Structure], of_heads: Collection[str] = ()) -> list[str]:

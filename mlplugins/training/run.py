@@ -239,6 +239,7 @@ class Files:
         self.columns = results.log_columns(sets.train, with_derivatives(record.configuration.heads))
         self.loggers: list[Any] | None = None
         self.named = getattr(record.configuration.training, "loggers", [])
+        self.stages = getattr(record.configuration.training, "names", [])
 
     def prepare(self) -> None:
         """Make the directory; with `restart`, set the old checkpoint aside."""
@@ -272,7 +273,7 @@ class Files:
 
     def log(self, rows: Sequence[Row], restart: bool) -> None:
         """Write `log.csv`."""
-        results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns)
+        results.write_log(self.path.with_name("log.csv"), rows, restart, self.columns, self.stages)
         if self.loggers is None:
             self.loggers = loggers.make(self.named, self.path.parent)
         if not restart:  # else they have these rows already

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlplugins.training.config import ScheduleSection
+from mlplugins.training.gradient_config import ScheduleSection
 
 
 class Schedule:

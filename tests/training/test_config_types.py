@@ -14,7 +14,7 @@ from mlplugins.errors import BadInput
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
 from mlplugins.training import config, data
-from mlplugins.training.config import LossSection
+from mlplugins.training.gradient_config import LossSection
 from mlplugins.training.loss import loss, residuals
 
 from .argon import CONFIG, argon

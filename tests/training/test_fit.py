@@ -10,8 +10,8 @@ from mlplugins.models import nequip
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
-from mlplugins.training.config import ScheduleSection, TrainingSection
 from mlplugins.training.fit import Parts, fit
+from mlplugins.training.gradient_config import ScheduleSection, TrainingSection
 from mlplugins.training.loss import ErrorSums
 
 from .argon import argon

@@ -8,7 +8,7 @@ from mlplugins.quantities import QUANTITIES, Results
 from mlplugins.structures import batch
 from mlplugins.structures.dataset import from_atoms
 from mlplugins.structures.metrics import metrics
-from mlplugins.training.config import LossSection
+from mlplugins.training.gradient_config import LossSection
 from mlplugins.training.loss import ErrorSums, Predictor, Residual, loss, residuals
 
 from .argon import argon

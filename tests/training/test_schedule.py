@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mlplugins.training.config import ScheduleSection
+from mlplugins.training.gradient_config import ScheduleSection
 from mlplugins.training.schedule import MovingAverage, Schedule
 
 
