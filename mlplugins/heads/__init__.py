@@ -1,9 +1,10 @@
 """Heads: what a trunk predicts beside its energy, from the features of its layers. One file each.
 
 A file has `Hyperparameters` (a frozen dataclass) and `Head(nn.Module)`, made of the name of a quantity, the
-`Trunk` and the hyper-parameters. Its forward takes a `Graph` and what the family returned for it, and gives
-the quantity per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along_edges`. Before the
-training `initialise` tells it how large its labels are.
+`Trunk` and the hyper-parameters. Its forward takes a `Graph` and what the family returned for it (the
+features of its layers; `harmonics` of the directions of the edges, if it has them), and gives the quantity
+per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along_edges`. Before the training
+`initialise` tells it how large its labels are.
 """
 
 from collections.abc import Collection, Mapping

@@ -169,7 +169,8 @@ class EdgeGradientModel:
             (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
         results = self._derived(structures, pairs, found, gradient, virials)
         if direct is not None:
-            results = _with_direct(results, self._derived(structures, pairs, found, direct, False))
+            other = results if self._direct else self._derived(structures, pairs, found, direct, False)
+            results = _with_direct(results, other)
         return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
 
     def _add_heads(

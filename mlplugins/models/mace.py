@@ -366,7 +366,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         central = species[: graph.n_centers]
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
-        found: Dict[str, Tensor] = {}
+        found: Dict[str, Tensor] = {"harmonics": harmonics}
         h = self.embedding.index_select(0, central)  # (n_centers, num_channels)
         if self.state is not None:
             state = self.state(graph)  # (N, num_channels)

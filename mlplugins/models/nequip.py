@@ -227,6 +227,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         h = self.embedding.index_select(0, graph.species)  # (N, num_features)
         central = graph.species[: graph.n_centers]
         found: Dict[str, Tensor] = {}
+        if not self.solid_harmonics:
+            found["harmonics"] = harmonics
         for layer, interaction in enumerate(self.interactions):
             if layer > 0:
                 h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
