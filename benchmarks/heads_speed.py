@@ -60,19 +60,18 @@ def model(path: Path) -> Path:
 
 
 class Steps:
-    """Steps of small moves of one structure."""
+    """Steps of small moves of one structure: the properties that are asked for in each."""
 
     def __init__(self, atoms: Atoms, calculator: MLCalculator, properties: list[list[str]]) -> None:
         self.atoms, self.properties = atoms.copy(), properties
         self.atoms.calc = calculator
-        self.moves = np.random.default_rng(0).normal(0, 0.002, (len(properties), len(atoms), 3))
+        self.start, self.random = atoms.positions, np.random.default_rng(0)
 
     def __call__(self) -> None:
-        for move, names in zip(self.moves, self.properties):
-            self.atoms.positions += move
+        for names in self.properties:
+            self.atoms.positions = self.start + self.random.uniform(-0.05, 0.05, self.start.shape)
             for name in names:
                 self.atoms.calc.get_property(name, self.atoms)
-        self.atoms.positions -= self.moves.sum(axis=0)
 
 
 def cpu(work: Callable[[], None]) -> float:

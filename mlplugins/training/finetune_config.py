@@ -204,8 +204,9 @@ def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(training, dict) or not isinstance(strategy, str):
         return content
     rate = LEARNING_RATES.get(strategy.partition(":")[0])
-    defaults = {} if training.get("stages") else {"epochs": EPOCHS}
-    defaults |= {"lr": rate} if rate is not None else {}
+    defaults: dict[str, Any] = {} if rate is None else {"lr": rate}
+    if not training.get("stages"):  # which have epochs of their own
+        defaults["epochs"] = EPOCHS
     return {**content, "training": {**defaults, **training}}
 
 

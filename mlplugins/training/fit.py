@@ -471,7 +471,8 @@ def _optimizer(potential: Potential, settings: TrainingSection) -> torch.optim.O
 
 def _learning(potential: Potential, settings: TrainingSection) -> list[nn.Parameter]:
     """Parameters without those of heads that do not learn (of what two heads share, if neither does)."""
-    active, idle = set(), set()
+    active: set[int] = set()
+    idle: set[int] = set()
     for part in potential.parts():
         for name, head in part.heads.items():
             learns = any(each in settings.loss.learned for each in with_derivatives([name]))

@@ -27,11 +27,11 @@ MINIMAL = {"data": {"train": "a.xyz"}, "model": {"family": "nequip"}, "heads": {
 
 
 def parts(*stages, **settings) -> Parts:
-    graphs = [batch.single(from_atoms(a), ["Ar"], 5.5, 0.0, torch.float64) for a in argon(9, 5)]
+    graphs = [batch.single(from_atoms(a), ["Ar"], 4.2, 0.0, torch.float64) for a in argon(9, 5)]
     torch.manual_seed(0)
     head = {"direct_forces": {"channels": 2, "num_basis": 4, "width": 4}}
     hyperparameters = nequip.Hyperparameters(
-        cutoff=5.5, num_layers=2, num_features=4, radial_mlp=[8], heads=head
+        cutoff=4.2, num_layers=2, num_features=4, radial_mlp=[8], heads=head
     )
     model = nequip.Model(["Ar"], hyperparameters)
     model.initialise(TrainingStatistics(40.0, 0.5))
@@ -51,7 +51,7 @@ def whole():
     return run(parts(DIRECT, GRADIENT))
 
 
-@pytest.mark.parametrize("saves", [1, 6, 7, 11])
+@pytest.mark.parametrize("saves", [1, 6, 11])
 def test_a_kill_in_any_stage_changes_nothing(whole, saves):
     """Six saves, after each of two steps and each epoch, are of the first stage."""
     broken = Memory(saves=saves)
@@ -179,7 +179,7 @@ def test_train_and_finetune_in_stages(tmp_path, monkeypatch):
     content = {
         "data": {"train": "train.extxyz", "validation": 0.25},
         "heads": head,
-        "model": {"family": "nequip", "cutoff": 5.5, "num_layers": 2, "num_features": 4, "radial_mlp": [8]},
+        "model": {"family": "nequip", "cutoff": 4.2, "num_layers": 2, "num_features": 4, "radial_mlp": [8]},
         "training": {"batch_size": 6, "devices": 1, "stages": [DIRECT, GRADIENT]},
     }
     trained = mlplugins.train(content, "run")

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from scipy.spatial.distance import pdist
 
+from mlplugins.config import Count, Positive, Section
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.write import for_inference
 from mlplugins.models.molecular_kernel import Hyperparameters, Model
@@ -19,7 +20,7 @@ from mlplugins.quantities import MILLI
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
 from mlplugins.training import data, folds, learning_curve, results
-from mlplugins.training.config import Count, Positive, Section, SolverSection
+from mlplugins.training.config import SolverSection
 from mlplugins.training.fit import TrainingObserver
 from mlplugins.training.search import Trial, Variable, search
 from mlplugins.training.solve import Solution, SolverTask

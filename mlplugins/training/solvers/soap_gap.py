@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from mlplugins.config import Count, Positive, Section
 from mlplugins.errors import BadInput
 from mlplugins.models.soap_gap import Model
 from mlplugins.quantities import MILLI
@@ -21,7 +22,7 @@ from mlplugins.structures.batch import Batch, pack
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.metrics import metrics, z_statistics
 from mlplugins.training import data, folds, learning_curve, results
-from mlplugins.training.config import Count, Positive, Section, SolverSection
+from mlplugins.training.config import SolverSection
 from mlplugins.training.fit import TrainingObserver
 from mlplugins.training.run import named_sets
 from mlplugins.training.solve import Solution, SolverTask
