@@ -79,10 +79,6 @@ def read_structure(source: str) -> Atoms:
         ) from error
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise BadInput(f"structure '{source}': expected one structure with atoms")
-    if "mass" in atoms.arrays and not atoms.has(
-        "masses"
-    ):  # extended xyz of other programs; ASE's is `masses`
-        atoms.set_masses(atoms.arrays["mass"])
     for what, values in (
         ("positions", atoms.positions),
         ("cell vectors", atoms.cell.array),

@@ -109,6 +109,7 @@ class Structure:
         unconverged: the electrons had not converged where the labels were written (VASP).
         config_type: what kind of structure the file says it is, e.g. `IsolatedAtom`.
         weight: factor in the loss.
+        kinetic: (3, 3) Σ p⊗p/m of the momenta that the frame holds, eV, or None.
     """
 
     numbers: NDArray[np.int64]
@@ -128,6 +129,7 @@ class Structure:
     unconverged: bool = False
     config_type: str | None = None
     weight: float = 1.0
+    kinetic: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -289,7 +291,15 @@ def from_atoms(atoms: Atoms, keys: Keys | None = None, origin: str = "structure"
         states={name: value for name, value in labels.items() if _is_state(name, value)},
         unconverged=UNCONVERGED in labels,
         config_type=str(labels["config_type"]) if isinstance(labels.get("config_type"), str) else None,
+        kinetic=_kinetic(atoms),
     ).labelled(values)
+
+
+def _kinetic(atoms: Atoms) -> NDArray[np.float64] | None:
+    if not atoms.has("momenta"):
+        return None
+    momenta = atoms.get_momenta()
+    return np.asarray(momenta.T @ (momenta / atoms.get_masses()[:, None]))
 
 
 def _value(

@@ -15,13 +15,12 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from mlplugins.errors import BadInput
-from mlplugins.structures import comments
+from mlplugins.structures import comments, foreign
 
 TENSORS = ("stress", "virial")
 LONGEST_CELL_A = 500.0
@@ -36,10 +35,10 @@ def read(path: Path | str, index: int | str) -> Atoms | list[Atoms]:
     """`ase.io.read` of any format, with the comment lines of extended xyz corrected.
 
     Raises:
-        BadInput: see `corrected`; whatever else ASE's readers raise is left as it is.
+        BadInput: see `corrected` and `foreign.read`; whatever else ASE's readers raise is left as it is.
     """
     with _prepared(str(path), str(index)) as plain:
-        return ase.io.read(plain, index=index)
+        return foreign.read(plain, index)
 
 
 @contextmanager

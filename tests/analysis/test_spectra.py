@@ -20,6 +20,7 @@ from ase.vibrations.raman import StaticRamanCalculator
 from mlplugins import spectra
 from mlplugins.analysis.spectra.experiment import experiment
 from mlplugins.analysis.spectra.settings import Settings
+from mlplugins.analysis.trajectory import read_frames
 from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
 
@@ -101,6 +102,28 @@ def test_activities_and_depolarisation(tmp_path):
     thermal = 1 - np.exp(-units._hplanck * C * shift / KT)
     si = factor * found.integral * 1e-40 / units._amu / thermal  # m²/sr
     assert green.integral == pytest.approx(si * 1e34, rel=1e-4)  # the factor varies over the line
+
+
+def test_isotopes_of_the_files(tmp_path):
+    """Deuterium called H: its mass is in the dump, or in the column `mass` of extended xyz."""
+    nu, mass, step, n = 1100.0, 2.014, 4.0, 1000
+    amplitude = np.sqrt(2 * units._k * KELVIN / (mass * units._amu)) * 1e-5  # Å/fs
+    phase = angular(nu) * step * 1e-15 * np.arange(n)[:, None] + np.array([0.3, 1.1, 2.2])
+    with open(tmp_path / "v.lammpstrj", "w") as dump, open(tmp_path / "v.extxyz", "w") as xyz:
+        for k, v in enumerate(amplitude * np.cos(phase)):
+            dump.write(
+                f"ITEM: UNITS\nmetal\nITEM: TIMESTEP\n{4 * k}\nITEM: NUMBER OF ATOMS\n1\n"
+                "ITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\nITEM: ATOMS id element mass x y z vx vy vz\n"
+                f"1 H {mass} 0 0 0 " + " ".join(f"{1000 * x:.10g}" for x in v) + "\n"
+            )
+            momentum = " ".join(f"{mass * x / units.fs:.10g}" for x in v)
+            xyz.write(f"1\nProperties=species:S:1:pos:R:3:mass:R:1:momenta:R:3\nH 0 0 0 {mass} {momentum}\n")
+    for name, time in (("v.lammpstrj", {"timestep_fs": 1.0}), ("v.extxyz", {"interval_fs": step})):
+        found = spectra("vdos", [tmp_path / name], Settings(**time))
+        assert found.state.temperature_k == pytest.approx(KELVIN, rel=2e-3), name
+    frames = list(read_frames(tmp_path / "v.lammpstrj"))
+    kinetic = np.mean([frame.kinetic for frame in frames if frame.kinetic is not None])
+    assert kinetic == pytest.approx(1.5 * units.kB * KELVIN, rel=0.1)
 
 
 def test_density_of_states_from_every_trajectory(tmp_path):

@@ -15,6 +15,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from mlplugins.analysis.readers._comment import Comment, ipi_title
 from mlplugins.analysis.readers._text import Floats, Frame, ReadOptions, head, open_bytes
 from mlplugins.errors import BadInput
+from mlplugins.structures import foreign
 
 NAME = "a format of ASE (.traj, …)"
 LAST = True  # asked after all other readers
@@ -78,6 +79,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
 def _kinetic(atoms: Atoms) -> Floats | None:
     if not atoms.has("momenta"):
         return None
+    foreign.take_masses(atoms)
     return np.asarray((atoms.get_momenta() ** 2).sum(axis=1) / (2 * atoms.get_masses()))
 
 

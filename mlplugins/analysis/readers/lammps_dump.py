@@ -80,6 +80,7 @@ class _DumpReader:
         self._ids: Floats = np.array([])
         self._order: NDArray[np.intp] | slice = slice(None)
         self._sorted_ids: Floats = np.array([])
+        self._masses: Floats = np.array([])  # of the first frame, if it has them
         self._symbols: NDArray[np.str_] = np.array([], dtype=str)
         self._kinds: NDArray[np.str_] = np.array([], dtype=str)  # elements or types in the order of the file
 
@@ -203,8 +204,10 @@ class _DumpReader:
         also = {field: found[name] for name, field in MORE.items() if name in found}
         if set(VELOCITIES) <= set(found):
             speeds = np.stack([found[name] for name in VELOCITIES]) / TIME_FS[self.units or "metal"]
-            masses = [atomic_masses[atomic_numbers.get(str(name), 0)] for name in self._symbols]
-            kinetic = 0.5 * np.array(masses) * ((speeds / ASE_TIME_PER_FS) ** 2).sum(axis=0)
+            self._masses = also.get("masses", self._masses)
+            own = len(self._masses) == len(self._symbols)
+            masses = self._masses if own else atomic_masses[[atomic_numbers.get(s, 0) for s in self._symbols]]
+            kinetic = 0.5 * masses * ((speeds / ASE_TIME_PER_FS) ** 2).sum(axis=0)
             slow = self.units is None and kinetic.mean() < COLD_EV  # units real, which the file does not say
             also["kinetic"] = kinetic * FS_PER_PS**2 if slow else kinetic
         return also

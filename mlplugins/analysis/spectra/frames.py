@@ -17,7 +17,7 @@ from ase.io.formats import UnknownFileTypeError
 from mlplugins.analysis.readers import lammps_dump, xyz
 from mlplugins.analysis.readers._text import Floats, Frame, Lines, ReadOptions, Table, head, whole_frames
 from mlplugins.errors import BadInput
-from mlplugins.structures import comments, state
+from mlplugins.structures import comments, foreign, state
 from mlplugins.units import A_FS_PER_ATOMIC_VELOCITY, ASE_TIME_PER_FS, FS_PER_PS
 
 AT_ONCE = 1 << 19
@@ -138,6 +138,8 @@ class FrameSeries:
             raise BadInput(f"{self.path}: no velocities; expected the columns vx vy vz")
         if not hasattr(self, "_known") or self._known[0] is not frame.symbols:
             self._known: tuple[Any, tuple[str, ...]] = (frame.symbols, tuple(map(str, frame.symbols)))
+        if self._masses is None and frame.masses is not None:
+            self._masses = frame.masses
         cell = frame.cell if all(frame.periodic) and np.any(frame.cell) else None
         velocities = frame.velocities.ravel()
         if self._dump and not self.stated:  # the reader took them for Å/ps
@@ -146,6 +148,7 @@ class FrameSeries:
 
     def _of_atoms(self, atoms: Atoms, number: int) -> Snapshot:
         results = {} if atoms.calc is None else atoms.calc.results
+        foreign.take_masses(atoms)
         if self.wanted == "velocities":
             if not atoms.has("momenta"):
                 raise BadInput(

@@ -1,0 +1,146 @@
+"""Files in which ASE's readers fill in what the file does not say: elements, energies, units, occupancies."""
+
+import numpy as np
+import pytest
+
+from mlplugins.dynamics.start import read_structure
+from mlplugins.errors import BadInput
+from mlplugins.labels._labelling import _frames
+from mlplugins.structures.dataset import read
+
+ROWS = ["1 1 0 0 0", "3 2 2.2 0 0", "2 2 0 2.1 0"]  # id type x y z
+
+
+def dump(columns, rows, units=None, steps=(0, 10)):
+    head = "" if units is None else f"ITEM: UNITS\n{units}\n"
+    box = "ITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+    return "".join(
+        f"{head}ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{len(rows)}\n{box}ITEM: ATOMS {columns}\n"
+        + "".join(f"{row}\n" for row in rows)
+        for step in steps
+    )
+
+
+def with_more(*more):
+    return [f"{row} {extra}" for row, extra in zip(ROWS, more)]
+
+
+def test_types_are_no_atomic_numbers(tmp_path):
+    path = tmp_path / "pool.lammpstrj"
+    path.write_text(dump("id type x y z", ROWS))
+    for reader in (read, read_structure, _frames):  # train and evaluate; simulate and barrier; label
+        with pytest.raises(BadInput, match="does not say the elements of its types.*specorder"):
+            reader(str(path))
+    path.write_text(dump("id type x y z element", with_more("C", "C", "C")))
+    with pytest.raises(BadInput, match="atoms of 2 types are all called C"):
+        read(path)
+    path.write_text(dump("id type x y z element", with_more("Li", "S", "S")))
+    assert [s.numbers.tolist() for s in read(path)] == [[3, 16, 16]] * 2  # in the order of the ids
+    path.write_text(dump("id x y z element", ["1 0 0 0 C", "2 1.4 0 0 C"]))
+    assert read(path)[0].numbers.tolist() == [6, 6]
+
+
+def test_elements_by_masses(tmp_path):
+    path = tmp_path / "pool.lammpstrj"
+    path.write_text(dump("id type x y z mass", with_more("6.94", "32.06", "32.06")))
+    assert read(path)[1].numbers.tolist() == [3, 16, 16]
+    path.write_text(dump("id type x y z mass", with_more("3.016", "15.999", "15.999")))  # T2O, read as HeO2
+    with pytest.raises(BadInput, match="no element has the mass of an atom, 3.016 u"):
+        read(path)
+
+
+@pytest.mark.parametrize(("units", "force"), [(None, 1.0), ("metal", 1.0), ("real", 1 / 23.060548)])
+def test_a_dump_holds_forces_but_no_energy(tmp_path, units, force):
+    path = tmp_path / "run.lammpstrj"
+    rows = with_more("Li 1 0 0", "S -1 0 0", "S 0 0 0")
+    path.write_text(dump("id type x y z element fx fy fz", rows, units))
+    [first, _] = read(path)
+    assert first.energy is None
+    assert "energy" not in first.available
+    np.testing.assert_allclose(first.forces, [[force, 0, 0], [0, 0, 0], [-force, 0, 0]], rtol=1e-6)
+
+
+def test_lengths_of_no_unit(tmp_path):
+    path = tmp_path / "run.lammpstrj"
+    path.write_text(dump("id type x y z element", with_more("Ar", "Ar", "Ar"), "lj"))
+    with pytest.raises(BadInput, match="units lj, which have no lengths"):
+        read(path)
+
+
+def data(masses, labels=""):
+    return (
+        "LAMMPS data file\n\n3 atoms\n2 atom types\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\n"
+        f"{labels}{masses}Atoms # atomic\n\n" + "".join(f"{row}\n" for row in ROWS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("masses", "expected", "own"),
+    [
+        ("Masses\n\n1 6.94\n2 32.06\n\n", [3, 16, 16], 32.06),
+        ("Masses\n\n1 40.0 # Ca\n2 3.016 # H\n\n", [20, 1, 1], 3.016),  # by mass: Ar, He
+        ("Masses\n\n2 17.999 # O\n1 13.003 # C\n\n", [6, 8, 8], 17.999),  # by mass: C, F
+    ],
+)
+def test_elements_of_a_data_file(tmp_path, masses, expected, own):
+    path = tmp_path / "start.lammps-data"
+    path.write_text(data(masses))
+    atoms = read_structure(str(path))
+    assert atoms.numbers.tolist() == expected
+    assert atoms.get_masses()[2] == pytest.approx(own)
+
+
+def test_data_files_that_name_no_elements(tmp_path):
+    path = tmp_path / "start.lammps-data"
+    path.write_text(data(""))
+    with pytest.raises(BadInput, match="type 1 has no mass"):
+        read_structure(str(path))
+    path.write_text(data("Masses\n\n1 6.94\n2 3.016\n\n"))
+    with pytest.raises(BadInput, match="no element has the mass of type 2, 3.016 u"):
+        read_structure(str(path))
+    path.write_text(data("", "Atom Type Labels\n\n1 Li\n2 S\n\n"))
+    assert read_structure(str(path)).numbers.tolist() == [3, 16, 16]
+
+
+CIF = """data_x
+_cell_length_a 4.0
+_cell_length_b 4.0
+_cell_length_c 4.0
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Li1 Li 0.0 0.0 0.0 {li}
+S1 S 0.5 0.5 0.5 {s}
+"""
+
+
+def test_a_disordered_crystal_is_no_start(tmp_path):
+    path = tmp_path / "x.cif"
+    path.write_text(CIF.format(li="1.0", s="1.0"))
+    assert read_structure(str(path)).get_chemical_formula() == "LiS"
+    path.write_text(CIF.format(li="0.5", s="1.0"))
+    for reader in (read_structure, read, _frames):
+        with pytest.raises(BadInput, match="a site holds 0.5 Li: such a crystal is disordered"):
+            reader(str(path))
+    path.write_text(CIF.format(li="0.7", s="1.0") + "Na1 Na 0.0 0.0 0.0 0.3\n")
+    with pytest.raises(BadInput, match="a site holds 0.7 Li, 0.3 Na"):
+        read_structure(str(path))
+
+
+def test_masses_by_the_name_of_other_programs(tmp_path):
+    path = tmp_path / "x.extxyz"
+    path.write_text(
+        '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:mass:R:1:momenta:R:3 energy=0\n'
+        "H 0 0 0 2.0 1 0 0\nH 0 0 0.8 2.0 0 0 3\n"
+    )
+    [found] = read(path)
+    np.testing.assert_allclose(found.kinetic, np.diag([0.5, 0, 4.5]))  # Σ p⊗p/m
+    assert read_structure(str(path)).get_masses().tolist() == [2.0, 2.0]
