@@ -27,7 +27,7 @@ from mlplugins.errors import BadInput, RunFailed
 from mlplugins.labels._contract import LabelSettings, settings_of
 from mlplugins.labels._store import LOCK, LabelStore
 from mlplugins.observer import SILENT, Observer
-from mlplugins.structures import dataset
+from mlplugins.structures import dataset, state
 
 EXPECTED = "keys such as kind, timeout and parallel"
 SCRIPT = "submit.sh"
@@ -36,6 +36,8 @@ KEPT = ("config_type",)
 WORKER = (sys.executable, "-m", "mlplugins.labels._worker")
 POLL_S = 0.1
 BY_HAND = "files"
+DENSE_A3 = 60.0
+"""Volume per atom above which a cell is no solid's."""
 FEWEST = 5
 """Labels of one composition whose median is compared with."""
 
@@ -154,7 +156,23 @@ def _frames(frames: Any) -> list[Atoms]:
             raise BadInput(f"frame {number}: no atoms, or positions or a cell that are not finite")
         if atoms.pbc.any() and not atoms.cell[atoms.pbc].any(axis=1).all():
             raise BadInput(f"frame {number}: periodic along a direction without a cell vector")
+        if said := state.unsaid(atoms, (state.CHARGE,)):
+            raise BadInput(f"frame {number}: {said}")
+        _require_flags(atoms, number)
     return sources
+
+
+def _require_flags(atoms: Atoms, number: int) -> None:
+    """Refuse a solid without its periodic flags (it would be labelled as a cluster), and fractions for Å."""
+    dense = 0.0 < atoms.cell.volume < DENSE_A3 * len(atoms)
+    crowded = len(atoms) > 3 and atoms.positions.min() >= 0.0 and atoms.positions.max() <= 1.0
+    if (dense and not atoms.pbc.all()) or crowded:
+        from mlplugins.structures import labels  # it imports torch, which labels rarely need
+
+        plain = dataset.from_atoms(
+            atoms, dataset.Keys(energy=None, forces=None, stress=None), f"frame {number}"
+        )
+        labels.check_flags([plain])
 
 
 def _place(settings: LabelSettings, store: Path | str | None, output: Path | str | None, base: Path) -> Path:

@@ -58,7 +58,7 @@ def labelled(calculator: Any, atoms: Atoms, code: str) -> CodeResult:
     """What a calculator says of a structure; stress where it has any and the structure is periodic."""
     atoms = atoms.copy()
     atoms.calc = calculator
-    energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=np.float64)
+    energy, forces = _energy(atoms), np.array(atoms.get_forces(), dtype=np.float64)
     stress = None
     if atoms.pbc.all():
         try:
@@ -66,6 +66,14 @@ def labelled(calculator: Any, atoms: Atoms, code: str) -> CodeResult:
         except (PropertyNotImplementedError, NotImplementedError):
             stress = None
     return CodeResult(energy, forces, stress, code)
+
+
+def _energy(atoms: Atoms) -> float:
+    """The energy whose derivatives the forces are: of smeared electrons not the one extrapolated to none."""
+    try:
+        return float(atoms.get_potential_energy(force_consistent=True))
+    except (PropertyNotImplementedError, NotImplementedError):
+        return float(atoms.get_potential_energy())
 
 
 def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:

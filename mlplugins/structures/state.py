@@ -25,6 +25,10 @@ OPTIONS = {CHARGE: "charge", SPIN: "spin"}
 """As options of commands, keywords of the pair style and of the driver."""
 
 
+WHOLE = 0.02
+"""How far sums of charges may be from whole numbers."""
+
+
 class ElectronicState(NamedTuple):
     """Of a structure that says nothing: neutral, a singlet.
 
@@ -89,6 +93,32 @@ def stated(info: Mapping[str, Any], name: str) -> float | None:
         said = ", ".join(f"{key} {value:g}" for key, value in values.items())
         raise BadInput(f"{said}: expected one {name.replace('_', ' ')}, remove the wrong one")
     return next(iter(values.values()), None)
+
+
+def unsaid(atoms: Any, taken: Collection[str] = (CHARGE, SPIN)) -> str:
+    """A sentence on a charge or spin that atoms add up to and `info` does not say; "" where there is none.
+
+    ASE's calculators of quantum chemistry take the sums of the initial charges and moments, others `info`.
+
+    >>> from ase import Atoms
+    >>> unsaid(Atoms("OH", charges=[-0.9, -0.1]))[:61]
+    'the initial charges of the atoms add up to -1, and its info d'
+    >>> unsaid(Atoms("OH", charges=[-0.4, 0.4])), unsaid(Atoms("OH", charges=[-1, 0], info={"charge": 0}))
+    ('', '')
+    """
+    for name, column, rest in ((CHARGE, "initial_charges", 0), (SPIN, "initial_magmoms", 1)):
+        values, (key, *others) = atoms.arrays.get(column), NAMES[name]
+        if name not in taken or values is None or values.ndim > 1 or {key, *others} & set(atoms.info):
+            continue
+        total = float(values.sum())
+        if round(total) != 0 and abs(total - round(total)) < WHOLE:
+            said = round(total) if name == CHARGE else abs(round(total)) + rest
+            words = column.replace("_", " ").replace("magmoms", "moments")
+            return (
+                f"the {words} of the atoms add up to {total:g}, and its info does not say '{key}': set "
+                f"atoms.info['{key}'] = {said}, or {rest} if that is meant"
+            )
+    return ""
 
 
 def of(info: Mapping[str, Any], where: str = "structure") -> ElectronicState:

@@ -20,8 +20,11 @@ from mlplugins.model_file.artifact import Artifact
 from mlplugins.model_file.committee import copies
 from mlplugins.models import soap_gap
 from mlplugins.observer import SILENT, Observer
-from mlplugins.structures import dataset, selection
+from mlplugins.structures import dataset, labels, selection
 from mlplugins.structures.batch import graph_of
+
+UNREAD = dataset.Keys(energy=None, forces=None, stress=None)
+"""No labels are looked at."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,11 @@ def select(
 def _frames(data: Any) -> list[Atoms]:
     sources = [data] if isinstance(data, Path | str | Atoms) else list(data)
     if sources and all(isinstance(item, Atoms) for item in sources):
-        return sources
-    return [atoms for atoms, _ in dataset.frames(sources)]
+        found = [(atoms, f"frame {k}") for k, atoms in enumerate(sources)]
+    else:
+        found = dataset.frames(sources)
+    labels.check_flags([dataset.from_atoms(atoms, UNREAD, origin) for atoms, origin in found])
+    return [atoms for atoms, _ in found]
 
 
 def _uncertainties(

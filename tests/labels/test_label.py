@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
@@ -21,6 +22,7 @@ from mlplugins.errors import BadInput
 from mlplugins.labels import espresso, fingerprint, label
 from mlplugins.labels._contract import LabelFailed
 from mlplugins.labels._store import LabelStore
+from mlplugins.labels.calculator import labelled
 from mlplugins.structures import state
 from tests import warm
 
@@ -52,6 +54,27 @@ def test_labels_are_those_of_the_code(tmp_path):
         np.testing.assert_allclose(got.get_forces(), asked.get_forces(), atol=1e-6)
         np.testing.assert_allclose(got.get_stress(), asked.get_stress(), atol=1e-7)
         assert str(got.info["label_code"]).startswith("EMT")
+
+
+class Smeared(Calculator):
+    """Springs to the origin with electrons whose entropy varies, as of VASP, GPAW and CASTEP: the forces are
+    derivatives of the free energy."""
+
+    implemented_properties = ("energy", "free_energy", "forces")
+
+    def calculate(self, atoms, properties, changes):
+        square = float((atoms.positions**2).sum())
+        self.results = {"free_energy": square, "energy": 1.3 * square, "forces": -2.0 * atoms.positions}
+
+
+def test_the_energy_of_a_label_is_the_one_that_its_forces_differentiate():
+    def found(x):
+        return labelled(Smeared(), Atoms("Cu2", [[x, 0, 0], [0, 1, 0]]), "springs")
+
+    slope = (found(0.501).energy - found(0.499).energy) / 0.002
+    assert found(0.5).forces[0, 0] == pytest.approx(-slope, rel=1e-9)
+    copper = _copper(1)[0]
+    assert labelled(EMT(), copper, "EMT").energy == pytest.approx(EMT().get_potential_energy(copper))
 
 
 def test_nothing_is_labelled_twice(tmp_path):
@@ -384,3 +407,24 @@ def test_a_worker_ends_with_its_driver(tmp_path):
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_what_would_be_labelled_as_something_else_is_refused(tmp_path):
+    """A crystal whose flags were lost is no cluster; charges that add up to those of an ion say so."""
+    crystal = bulk("Cu", cubic=True, a=3.6)
+    crystal.pbc = False
+    with pytest.raises(BadInput, match="frame 0: pbc F F F, but across its faces"):
+        label([crystal], EMT_KIND, store=tmp_path / "a")
+    fractions = bulk("Cu", cubic=True, a=3.6)
+    fractions.positions = fractions.get_scaled_positions()
+    with pytest.raises(BadInput, match="frame 0: all 4 atoms lie between 0 and 1 Å"):
+        label([fractions], EMT_KIND, store=tmp_path / "b")
+    ion = Atoms("CuAu", [[0, 0, 0], [0, 0, 2.5]], charges=[1.2, -0.2])
+    with pytest.raises(BadInput, match=r"initial charges of the atoms add up to 1, .*\['charge'\] = 1, or 0"):
+        label([ion], EMT_KIND, store=tmp_path / "c")
+    ion.info["charge"] = 0
+    assert len(label([ion], EMT_KIND, store=tmp_path / "d").frames) == 1
+    slab = bulk("Cu", cubic=True, a=3.6)
+    slab.pbc = [True, True, False]
+    slab.cell[2, 2] = 20.0
+    assert len(label([slab], EMT_KIND, store=tmp_path / "e").frames) == 1
