@@ -12,7 +12,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <set>
 
 using namespace LAMMPS_NS;
 
@@ -22,6 +24,9 @@ namespace {
 
 constexpr double ROUNDING = 1e-6;    // relative differences of forces that are those of single precision
 constexpr double ZERO = 1e-9;        // forces of a perfect crystal, which tell nothing of the models
+
+constexpr double ANOTHER_ZERO = 0.2;     // eV per atom: see committee.py
+constexpr double PER_DEVIATION = 5.0;    // the same, over the differences of forces (eV/Å) and virials per atom (eV)
 
 }    // namespace
 
@@ -35,7 +40,8 @@ Deviation::~Deviation()
   if (file_) std::fclose(file_);
 }
 
-/// A run that continues (beginstep above 0) appends, without a second header.
+/// A run that continues appends, without a second header: at a step above 0, or after the file was begun in this process
+/// (a style that is declared again after reset_timestep 0).
 void Deviation::init()
 {
   if (settings_.atomic && !atom->tag_consecutive())
@@ -45,7 +51,9 @@ void Deviation::init()
   opened_ = true;
   n_columns_ = atom->natoms;
   if (comm->me != 0) return;
-  const bool append = update->beginstep > 0;
+  static std::set<std::filesystem::path> begun;
+  const bool known = !begun.insert(std::filesystem::absolute(settings_.file)).second;
+  const bool append = update->beginstep > 0 || known;
   file_ = std::fopen(settings_.file.c_str(), append ? "a" : "w");
   if (!file_)
     error->one(FLERR, "Pair style mlplugins: keyword out_file: cannot write '{}': {}", settings_.file,
@@ -99,7 +107,8 @@ void Deviation::evaluate(const SystemAdaptor &adaptor, bool ghosts)
     for (current_ = 0; current_ < n_models_; current_++) comm->reverse_comm(pair_, 3);
   current_ = -1;
   of_atoms_.assign(std::max(atom->nlocal, 1), 0.0);
-  double sums[2] = {0.0, static_cast<double>(adaptor.n_centers())}, all[2];
+  n_own_ = adaptor.n_centers();
+  double sums[2] = {0.0, static_cast<double>(n_own_)}, all[2];
   const double infinity = std::numeric_limits<double>::infinity();
   double extremes[2] = {-infinity, -infinity};    // largest, minus the smallest
   tagint worst = 0;
@@ -152,8 +161,10 @@ void Deviation::compare(int i)
 {
   const int width = n_models_ + 1;
   differences_.resize(static_cast<std::size_t>(n_models_) * width, 0.0);
+  squares_.resize(n_models_, 0.0);
   for (int m = 0; m < n_models_; m++)
     for (std::size_t k = 3 * static_cast<std::size_t>(i); k < 3 * static_cast<std::size_t>(i) + 3; k++) {
+      squares_[m] += (forces_[m][k] - forces_[0][k]) * (forces_[m][k] - forces_[0][k]);
       for (int n = 0; n < m; n++) {
         auto &largest = differences_[m * width + n];
         largest = std::max(largest, std::fabs(forces_[m][k] - forces_[n][k]));
@@ -161,6 +172,32 @@ void Deviation::compare(int i)
       auto &largest = differences_[m * width + n_models_];
       largest = std::max(largest, std::fabs(forces_[m][k]));
     }
+}
+
+std::string Deviation::zeros(const std::vector<Result> &results, double unit)
+{
+  if (zeros_known_ || unit == 0.0) return "";
+  zeros_known_ = true;
+  std::vector<double> sums(8 * static_cast<std::size_t>(n_models_) + 1, 0.0);    // energies, squares, virials, atoms
+  squares_.resize(n_models_, 0.0);    // no atoms on this rank
+  for (int m = 0; m < n_models_; m++) {
+    sums[m] = results[m].energy;
+    sums[n_models_ + m] = squares_[m] / (unit * unit);
+    for (int k = 0; k < 6; k++) sums[2 * n_models_ + 6 * m + k] = virials_[6 * m + k] / unit;
+  }
+  sums.back() = n_own_;
+  MPI_Allreduce(MPI_IN_PLACE, sums.data(), static_cast<int>(sums.size()), MPI_DOUBLE, MPI_SUM, world);
+  const double n = std::max(sums.back(), 1.0);
+  std::string found;
+  for (int m = 1; m < n_models_; m++) {
+    double virial = 0.0;
+    for (int k = 0; k < 6; k++)
+      virial = std::max(virial, std::fabs(sums[2 * n_models_ + 6 * m + k] - sums[2 * n_models_ + k]) / n);
+    const double apart = (sums[m] - sums[0]) / n;
+    if (std::fabs(apart) > ANOTHER_ZERO + PER_DEVIATION * (std::sqrt(sums[n_models_ + m] / n) + virial))
+      found += fmt::format("{}{} by {:.3g} eV", found.empty() ? "" : ", ", m + 1, apart);
+  }
+  return found;
 }
 
 std::string Deviation::copies()

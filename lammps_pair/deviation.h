@@ -41,6 +41,10 @@ class Deviation : protected LAMMPS_NS::Pointers {
   const double *columns() const { return columns_; }
   /// Which models gave the same forces, to rounding ("1 = 3"), where forces were seen for the first time; else empty.
   std::string copies();
+  /// Which models' energies count from another zero than those of the first ("2 by -3 eV"), at the first evaluation; else
+  /// empty. Before `copies`.
+  /// @param unit  of the energies of the run, per eV
+  std::string zeros(const std::vector<Result> &results, double unit);
   double largest_force() const { return columns_[3]; }
   /// ID of the atom that has it.
   LAMMPS_NS::tagint worst() const { return worst_; }
@@ -63,8 +67,10 @@ class Deviation : protected LAMMPS_NS::Pointers {
   double columns_[N_COLUMNS] = {};
   LAMMPS_NS::tagint worst_ = 0;
   std::FILE *file_ = nullptr;
-  bool opened_ = false, compared_ = false;
+  bool opened_ = false, compared_ = false, zeros_known_ = false;
+  std::vector<double> squares_;                ///< of the differences of the forces from those of the first model
   std::vector<double> differences_;            ///< (models, models + 1) largest of a force, and the largest force
+  int n_own_ = 0;                              ///< atoms of this rank that the models see
   LAMMPS_NS::bigint n_columns_ = 0;                       ///< atoms that the file has columns for
   std::string last_row_;
 

@@ -27,6 +27,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <optional>
 
 namespace LAMMPS_NS {
@@ -200,7 +201,6 @@ void PairMLPlugins::init_style()
   read_composition();
   check_monte_carlo();
   check_heat_flux();
-  scalars_asked_ = !modify->get_compute_by_style("^pair$").empty();
   if (deviation_) deviation_->init();
   request_list(cutoff_of_all());
   ghosts_told_ = false;
@@ -299,12 +299,17 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   const int n_driving = settings_->drive_first ? 1 : evaluator_->size();
   for (int m = 0; m < n_driving; m++) add_results((*results)[m], 1.0 / n_driving);
   keep_uncertainties(results->front());
-  if (deviation) keep_deviations(*results);
+  if (deviation)
+    keep_deviations(*results);
+  else if (deviation_)    // what is there belongs to another step
+    std::fill(columns_.begin(), columns_.end(), std::numeric_limits<double>::quiet_NaN());
 }
 
 bool PairMLPlugins::deviation_due() const
 {
-  return deviation_ && (deviation_->due() || deviation_flag_ || (scalars_asked_ && eflag_global));
+  if (!deviation_) return false;
+  // asked each time: a compute may be new before `run … pre no`
+  return deviation_->due() || deviation_flag_ || (eflag_global && !modify->get_compute_by_style("^pair$").empty());
 }
 
 int PairMLPlugins::models_wanted() const
@@ -320,6 +325,10 @@ void PairMLPlugins::keep_deviations(const std::vector<mlplugins::Result> &result
     scatter(results[m], deviation_->of_model(static_cast<int>(m), std::fabs(energy_unit_)));
   deviation_->evaluate(*adaptor_, mode_ != Mode::fold);
   if (comm->me == 0) std::copy_n(deviation_->columns(), nextra, columns_.begin());
+  if (const auto far = deviation_->zeros(results, std::fabs(energy_unit_)); comm->me == 0 && !far.empty())
+    error->warning(FLERR, "energies of the models differ by far more than their forces let expect (model {} per atom from "
+                   "model 1): models of several levels of theory or settings, or of other compositions than this one? "
+                   "Their mean energy is that of nothing, and its uncertainty is this constant", far);
   if (const auto same = deviation_->copies(); comm->me == 0 && !same.empty())
     error->warning(FLERR, "models of the committee that give the same forces: {}: copies of one model? They narrow the "
                    "deviation, which is then no measure of errors; expected models trained from different seeds", same);

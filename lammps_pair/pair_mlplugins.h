@@ -68,7 +68,6 @@ class PairMLPlugins : public Pair {
   std::vector<double> columns_;   ///< pvector: the model deviation, on rank 0, or this rank's share of a dipole
   bool per_atom_asked_ = false;   ///< a fix pair was defined
   int deviation_flag_ = 0;        ///< fix pair asks for the deviations of the next step
-  bool scalars_asked_ = false;    ///< compute pair may read pvector
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
   std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
   double **scale_ = nullptr;      ///< factor per pair of types, all equal: fix adapt and compute fep change them

@@ -15,6 +15,9 @@ from mlplugins.quantities import Results
 
 ROUNDING = 1e-6
 """Relative differences of forces that are those of single precision."""
+ANOTHER_ZERO_EV, PER_DEVIATION = 0.2, 5.0
+"""Energies of models differ by this much per atom and by so many times what their forces (eV/Å) and virials
+per atom (eV) differ by, where they count from different zeros: models of one level of theory err together."""
 
 
 @dataclass(frozen=True)
@@ -162,3 +165,37 @@ def _alike(a: Results, b: Results) -> bool:
     pairs: list[Any] = [(a.forces, b.forces), (a.virial, b.virial), (a.energy, b.energy)]
     near = [np.allclose(x, y, rtol=0, atol=ROUNDING * np.abs(x).max()) for x, y in pairs if x is not None]
     return all(near)
+
+
+def zeros(paths: Sequence[Path], members: Sequence[Results]) -> str:
+    """A sentence that names models whose energies count from another zero than those of the first; "" if none
+    do.
+
+    >>> forces = np.array([[0.1, 0.0, 0.0], [-0.1, 0.0, 0.0]])
+    >>> members = [Results(-8.0, forces), Results(-8.1, 0.9 * forces), Results(-14.0, 0.8 * forces)]
+    >>> zeros([Path("a.pt"), Path("b.pt"), Path("c.pt")], members).partition("expect ")[2][:37]
+    '(c.pt by -3 eV per atom from a.pt): m'
+    """
+    first = members[0]
+    n = max(len(first.forces), 1)
+    apart = [(member.energy - first.energy) / n for member in members]
+    found = {}
+    for path, member, energy in zip(paths, members, apart):
+        forces = (
+            float(np.sqrt(np.mean((member.forces - first.forces) ** 2) * 3)) if len(first.forces) else 0.0
+        )
+        virial = 0.0
+        if member.virial is not None and first.virial is not None:
+            virial = float(np.abs(np.asarray(member.virial) - first.virial).max()) / n
+        if abs(energy) > ANOTHER_ZERO_EV + PER_DEVIATION * (forces + virial):
+            found[str(path)] = energy
+    if not found:
+        return ""
+    named = ", ".join(f"{path} by {energy:.3g} eV per atom" for path, energy in found.items())
+    return (
+        "energies of the models differ by far more than their forces let expect "
+        f"({named} from {paths[0]}): models of several levels of theory or settings, or of other "
+        "compositions than this one? Their mean energy is that of nothing, and energy_uncertainty is this "
+        "constant; forces and their deviations may be used; expected models that learned the same data from "
+        "different seeds"
+    )

@@ -24,6 +24,9 @@ from ase.optimize import BFGS
 from mlplugins import MLCalculator
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.artifact import load
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones
 
 from . import general_model
 from .conftest import (
@@ -246,6 +249,32 @@ def test_copies_of_one_model_are_no_committee(argon_committee, tmp_path):
     apart = Atoms("Ar2", [[0, 0, 0], [0, 0, 90]])
     apart.calc = MLCalculator(argon_committee)
     assert apart.get_potential_energy() == 0.0  # of every model, and no warning
+
+
+def lennard_jones_file(path, epsilon, baseline):
+    parameters = {"epsilon": epsilon, "sigma": 3.4}
+    model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
+    card = ModelCard("lennard-jones", ["Ar"], [baseline], details={"hyperparameters": parameters})
+    save(model, path, card, "float64")
+    return path
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.1])
+def test_models_of_another_zero_of_energy_are_named(tmp_path, amplitude):
+    """Of other levels of theory: forces agree, energies do not. In a perfect crystal no force acts."""
+    models = [
+        lennard_jones_file(tmp_path / f"{name}.pt", epsilon, baseline)
+        for name, epsilon, baseline in (("a", 0.0104, -7.0), ("b", 0.0102, -10.0), ("c", 0.0106, -7.05))
+    ]
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(amplitude, seed=1)
+    atoms.calc = MLCalculator(models)
+    with pytest.warns(UserWarning, match=r"\(\S*b\.pt by -3 eV per atom from \S*a\.pt\): models of several"):
+        atoms.get_potential_energy()
+    atoms.rattle(0.1, seed=2)
+    atoms.get_potential_energy()  # said once
+    atoms.calc = MLCalculator([models[0], models[2]])
+    atoms.get_potential_energy()
 
 
 def test_copies(argon_committee, tmp_path):

@@ -288,6 +288,54 @@ def test_replicas_copies_and_the_zero_of_the_first_model(tmp_path, members, toge
         assert log.read_text().count("copies of one model?") == 1
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_models_of_another_zero_of_energy_are_named(tmp_path, ranks):
+    """Composition energies 3 eV apart; the forces of the third differ as much as its energies."""
+    models = []
+    for name, epsilon, baseline in (("a", 0.0104, -7.0), ("b", 0.0102, -10.0), ("c", 0.1, -7.0)):
+        parameters = {"epsilon": epsilon, "sigma": 3.4}
+        model = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(**parameters))
+        card = ModelCard("lennard-jones", ["Ar"], [baseline], details={"hyperparameters": parameters})
+        save(model, tmp_path / f"{name}.pt", card, "float64")
+        models.append(f"{name}.pt")
+    head = [line.replace('"', "") for line in deck(tmp_path, " ".join(models), argon(), "out_freq 1")]
+    done = start(tmp_path, [*head, "fix md all nve", "run 2"], ranks=ranks)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    log = " ".join((tmp_path / "log.lammps").read_text().split())
+    assert log.count("(model 2 by -3 eV per atom from model 1)") == 1
+    assert "model 3 by" not in log
+
+
+def test_rows_are_neither_lost_nor_of_another_step(tmp_path, members):
+    """A style declared again after reset_timestep 0 goes on in its file; a compute that is new before
+    `run … pre no` shows no value of before."""
+    models = " ".join(map(str, members[:2]))
+    style = [f"pair_style mlplugins {models} out_file devi.out out_freq 1", "pair_coeff * * Ar"]
+    head = [line.replace('"', "") for line in deck(tmp_path, models, argon(), "out_freq 0")]
+    lines = [
+        *head[:-2],
+        *style,
+        "fix md all nve",
+        "run 2",
+        "reset_timestep 0",
+        *style,
+        "run 1",
+        f"pair_style mlplugins {models} out_freq 0",
+        "pair_coeff * * Ar",
+        "thermo 1",
+        "run 1",
+        "compute p all pair mlplugins",
+        "variable d equal c_p[4]",
+        "run 2 pre no every 1 'print \"D $d\"'",
+    ]
+    done = start(tmp_path, lines)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = np.loadtxt(tmp_path / "devi.out")
+    assert rows[:, 0].tolist() == [0, 1, 2, 0, 1]
+    assert (tmp_path / "devi.out").read_text().count("max_devi_v") == 1
+    print(done.stdout[-1500:])
+
+
 def test_bad_input_is_named(tmp_path, members, together):
     (tmp_path / "folder").mkdir()
     head = deck(tmp_path, together, argon())[:-2]

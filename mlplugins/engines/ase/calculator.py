@@ -24,7 +24,7 @@ from mlplugins.model_file.artifact import (
     sources,
 )
 from mlplugins.model_file.card import RADIAL
-from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies
+from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies, zeros
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import QUANTITIES, VOIGT
 from mlplugins.structures import state as states
@@ -315,6 +315,9 @@ class MLCalculator(Calculator):
         if atoms is None:
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
         self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
+        inputs = {name for artifact in self._artifacts for name in artifact.inputs}
+        if inputs and (said := states.unsaid(atoms, inputs)):
+            raise BadInput(f"{self!r}: {said}")
         stresses = "stresses" in properties
         self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
         uncertain = self._n_models == 1 and any(name in properties for name in UNCERTAINTIES)
@@ -325,7 +328,7 @@ class MLCalculator(Calculator):
             (self.committee,) = evaluate_together(
                 self._artifacts, [atoms], stresses, self._lists, self._asked
             )
-            self._name_copies(self.committee)
+            self._compare(self.committee)
         mean = self.committee.mean
         results: dict[str, Any] = {
             "energy": mean.energy,
@@ -351,12 +354,13 @@ class MLCalculator(Calculator):
             results |= _spreads(self.committee)
         self.results = results
 
-    def _name_copies(self, committee: Committee) -> None:
-        """Warn, once, of models that are one and the same."""
+    def _compare(self, committee: Committee) -> None:
+        """Warn, once, of models that are one and the same, or of another zero of the energy."""
         if self._n_models > 1 and not self._compared:
             self._compared = True
-            if said := copies(sources(self._artifacts), committee.members):
-                warnings.warn(said, stacklevel=3)
+            for compare in (copies, zeros):
+                if said := compare(sources(self._artifacts), committee.members):
+                    warnings.warn(said, stacklevel=3)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Changes among the properties of the atoms that a model depends on."""

@@ -34,7 +34,7 @@ from mlplugins.model_file.artifact import (
     sources,
 )
 from mlplugins.model_file.card import has_no_energy
-from mlplugins.model_file.committee import copies
+from mlplugins.model_file.committee import copies, zeros
 from mlplugins.structures import state as states
 
 try:
@@ -186,8 +186,9 @@ class MLDriver(Dummy_driver):
             committees = [combine([result]) for result in results]
         else:
             committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=self._sent)
-        if not self.n_calls and (said := copies(sources(self.artifacts), committees[0].members)):
-            self.say(f"warning: {said}")
+        for compare in (copies, zeros) if not self.n_calls else ():
+            if said := compare(sources(self.artifacts), committees[0].members):
+                self.say(f"warning: {said}")
         replies = [self._reply(committee) for committee in committees]
         self.n_calls += 1
         self.n_structures += len(structures)
