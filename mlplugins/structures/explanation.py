@@ -97,12 +97,14 @@ def explain(
         both = [(s, p) for s, p in together if s.get(name) is not None and p.get(name) is not None]
         if both:
             found.append(_factor_of(name, [s for s, _ in both], [p for _, p in both]))
-    found.append(_kinetic([(s, p) for s, p in together if s.stress is not None and p.stress is not None]))
+    found.append(kinetic(structures, predictions))
     return [text for text in found if text]
 
 
-def _kinetic(together: Sequence[tuple[Structure, Results]]) -> str | None:
+def kinetic(structures: Sequence[Structure], predictions: Sequence[Results]) -> str | None:
     """Of the stress: the momentum that atoms carry in molecular dynamics, −N kT/V of an ideal gas."""
+    both = zip(structures, predictions, strict=True)
+    together = [(s, p) for s, p in both if s.stress is not None and p.stress is not None]
     if len(together) <= FREEDOM:
         return None
     apart = np.array([np.asarray(s.stress) - np.asarray(p.stress) for s, p in together])

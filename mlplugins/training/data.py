@@ -19,7 +19,7 @@ from mlplugins.models import composition
 from mlplugins.models.base import TrainingStatistics
 from mlplugins.models.composition import Composition
 from mlplugins.quantities import QUANTITIES, Quantity
-from mlplugins.structures import batch, consistency, dataset, dipoles, labels, magnitudes, validation
+from mlplugins.structures import batch, consistency, dataset, dipoles, kinetic, labels, magnitudes, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.training import subtraction
@@ -134,7 +134,7 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     warnings += validation.check_disjoint([*train, *held_out], test, "test")
     if label is None or data.prior is not None:
         warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
-        warnings += consistency.check(train, keys)
+        warnings += [*consistency.check(train, keys), *kinetic.check(train, keys)]
     if label is None:
         warnings += [*magnitudes.check(train), *dipoles.check(train, keys)]
     if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):

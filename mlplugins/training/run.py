@@ -21,7 +21,7 @@ from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
 from mlplugins.quantities import with_derivatives
-from mlplugins.structures import validation
+from mlplugins.structures import explanation, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, pairs
@@ -179,17 +179,18 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     Energies per element that the configuration gives stay; a constant beside them is pointed out.
     """
     sets, graphs = record.sets, record.graphs["train"]
-    predicted = [p.energy for p in results.predict(potential, sets.train, graphs, sets.baseline)]
-    baseline, note = references.settle(sets.train, predicted, sets.baseline)
+    predicted = results.predict(potential, sets.train, graphs, sets.baseline)
+    baseline, note = references.settle(sets.train, [p.energy for p in predicted], sets.baseline)
     if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         note = note and note.partition(": it went")[0] + (
             "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
         )
-    if note:
-        observer.note(note)
+    notes = [text for text in (note, explanation.kinetic(sets.train, predicted)) if text]
+    for text in notes:
+        observer.note(text)
     store.rebase(baseline.energies)
-    warnings = [*sets.warnings, *([note] if note else [])]
+    warnings = [*sets.warnings, *notes]
     card = replace(record.card, baseline=baseline.energies)
     return replace(record, sets=replace(sets, baseline=baseline, warnings=warnings), card=card)
 
