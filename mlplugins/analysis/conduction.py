@@ -190,7 +190,17 @@ def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
         assumptions=_assumptions(series, settings, temperature, volume, interval),
         warnings=(),
     )
-    return replace(result, warnings=tuple(_doubts(result, currents, n)))
+    return replace(result, warnings=(*_left_out(series), *_doubts(result, currents, n)))
+
+
+def _left_out(series: Sequence[Series]) -> list[str]:
+    """Which run of a log was taken, where another one may be meant."""
+    return [
+        f"{each.path}: taken is {each.chosen}: the others may be equilibration, or runs of their own, which "
+        "count if each has a file (log FILE before its run)"
+        for each in series
+        if each.doubtful
+    ]
 
 
 def _check(settings: Settings) -> None:
@@ -320,9 +330,11 @@ def _assumptions(
 ) -> tuple[tuple[str, str], ...]:
     source = {"T": settings.temperature_k, "V": settings.volume_a3}
     said = {name: "as given" if value is not None else "mean of the files" for name, value in source.items()}
+    chosen = "; ".join(f"{each.path.name}: {each.chosen}" for each in series if each.chosen)
     projected = ", ".join(settings.others) or "none (one component, or a solid)"
     return (
         ("files", ", ".join(str(each.path) for each in series)),
+        *([("tables", chosen)] if chosen else []),
         ("heat flux", f"columns {', '.join(series[0].fluxes)}, times the volume, units {settings.units}"),
         ("further fluxes projected out", projected),
         ("time between samples", f"{interval:g} fs"),

@@ -31,6 +31,8 @@ class Series:
         fluxes: names of the columns that are J_x, J_y, J_z.
         units: of the run, as a LAMMPS log says; None: not in the file.
         time_step: of the run, in these units, likewise.
+        chosen: which of several tables of a log this is, in words; "" for the only one.
+        doubtful: another one is half as long or longer, or comes later.
     """
 
     path: Path
@@ -40,6 +42,8 @@ class Series:
     fluxes: tuple[str, ...] = ()
     units: str | None = None
     time_step: float | None = None
+    chosen: str = ""
+    doubtful: bool = False
 
     def values(self, names: Sequence[str]) -> Floats:
         """Columns (samples, names).
@@ -144,7 +148,12 @@ def _text(path: Path) -> Series:
             f"{path}: no table: expected a LAMMPS log with c_J[1] … in its thermo output, the output of fix "
             "ave/time, CSV with a head of names, or .npy"
         )
-    columns, rows, of_run = max(tables, key=lambda table: len(table[1]))
+    place = max(range(len(tables)), key=lambda k: len(tables[k][1]))
+    columns, rows, of_run = tables[place]
+    same = [k for k, table in enumerate(tables) if table[0] == columns]
+    lengths = sorted(len(tables[k][1]) for k in same)
+    number = same.index(place) + 1
+    chosen = f"the longest of {len(same)} tables, number {number}: {len(rows)} of {sum(lengths)} rows"
     table = np.array(rows)
     step = of_run.get("Time step")
     return Series(
@@ -154,6 +163,8 @@ def _text(path: Path) -> Series:
         _interval(path, columns, table),
         units=of_run.get("Unit style"),
         time_step=None if step is None else float(step),
+        chosen=chosen if len(same) > 1 else "",
+        doubtful=len(same) > 1 and (place != same[-1] or 2 * lengths[-2] >= lengths[-1]),
     )
 
 

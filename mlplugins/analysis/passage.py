@@ -21,7 +21,10 @@ from mlplugins.analysis.sites import NOWHERE, SHIFTS, Sites, States
 from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K
 
 Floats = NDArray[np.float64]
-LEAST_KAPPA, MOST_KAPPA = 0.003, 10.0
+LEAST_KAPPA, MOST_KAPPA = 0.01, 3.0
+"""Beyond these the time is another: κ is at most 1, and known to a factor of about 2."""
+CRYSTALS = 0.05, 1.0
+"""Of crystals, which most times that nobody checked are in."""
 FEWEST_HOPS, FEWEST_SEEN = 20, 30
 """Hops, and ions seen near a surface, below which κ is not known."""
 RESOLVED = 0.2
@@ -86,6 +89,15 @@ def kappa(parts: Sequence[Passage], species: str, temperature_k: float, interval
     mass = float(atomic_masses[atomic_numbers[species]])
     speed = float(np.sqrt(2 * BOLTZMANN_EV_K * temperature_k / np.pi / mass)) * ASE_TIME_PER_FS
     return hops / float(density[fewest] * speed * interval_fs)
+
+
+def allowed(found: float | None, interval_fs: float) -> tuple[float, float] | None:
+    """Times between frames, fs, with which κ would be that of a crystal; None where it is not known.
+
+    >>> allowed(0.15, 100.0)
+    (15.0, 300.0)
+    """
+    return None if found is None else (interval_fs * found / CRYSTALS[1], interval_fs * found / CRYSTALS[0])
 
 
 def doubt(found: float | None, species: str, temperature_k: float, interval_fs: float) -> list[str]:

@@ -32,6 +32,7 @@ class Abilities:
         ranks: whether one run can use several MPI ranks.
         beads: whether it does path integrals.
         mts: whether it has an integrator with multiple time steps.
+        turns: whether it turns cells so that a lies along x and b in the plane of x and y.
         band: optimises a path between two minima (`engines/band.py`); None: it cannot.
     """
 
@@ -40,6 +41,7 @@ class Abilities:
     ranks: bool = False
     beads: bool = False
     mts: bool = False
+    turns: bool = False
     band: Callable[[ImageBand], Relaxed] | None = None
 
 

@@ -14,7 +14,7 @@ import yaml
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from mlplugins import files
+from mlplugins import engines, files
 from mlplugins.dynamics import start
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import DIRECT, Mobile, SimulationConfig, label
@@ -25,6 +25,8 @@ from mlplugins.model_file import artifact
 from mlplugins.simulation import provenance, time_steps
 from mlplugins.simulation.config import require_able
 
+UPRIGHT = 1e-8
+"""Components of an upright cell above its diagonal, relative to its largest."""
 MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 """Ions taken as the mobile ones if the configuration names none (the first that the structure holds)."""
 
@@ -109,6 +111,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     taken = start.ForModel(model.repels, tuple(model.inputs))
     atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, taken)
     _check_start(config, atoms)
+    notes = (*notes, *_turned(config, atoms))
     inner = time_steps.checked(config, model, atoms)
     if inner is not None:
         config = config.model_copy(update={"mts": inner.settings})
@@ -193,6 +196,18 @@ def _check_cell(config: SimulationConfig, atoms: Atoms) -> None:
         )
     if len(atoms) == 1 and config.supercell == (1, 1, 1):
         raise BadInput(f"structure '{config.structure}': one atom has no temperature; give a 'supercell'")
+
+
+def _turned(config: SimulationConfig, atoms: Atoms) -> list[str]:
+    """A note on axes of the results that are not those of the structure."""
+    engine = engines.load(config.engine)
+    above = np.abs(np.triu(atoms.cell.array, 1)).max()
+    if not engine.ABILITIES.turns or not atoms.pbc.any() or above < UPRIGHT * np.abs(atoms.cell.array).max():
+        return []
+    return [
+        f"{engine.TITLE} turns the cell of '{config.structure}' (a along x, b in the plane of x and y): x, y "
+        "and z of its trajectories, and of D, stresses and dipoles of them, are not those of the structure"
+    ]
 
 
 def _check_start(config: SimulationConfig, atoms: Atoms) -> None:

@@ -67,6 +67,26 @@ def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux):
     assert any("J seems to be divided by the volume" in text for text in found.warnings)
 
 
+def test_which_run_of_a_log_was_taken_is_said(tmp_path, flux):
+    """A long equilibration before the run, two runs of one length, or a short equilibration."""
+    title, timed = "   Step c_J[1] c_J[2] c_J[3]\n", Settings(timestep_fs=2.0, **STATE)
+
+    def log(name, *lengths):
+        path = tmp_path / name
+        rows = [f"{k} {' '.join(map(repr, row))}\n" for k, row in enumerate(flux[:, :3].tolist())]
+        path.write_text("Loop time of 1\n".join(title + "".join(rows[:n]) for n in lengths))
+        return thermal([path], timed)
+
+    for name, lengths, number in (("long", (3000, 1000), 1), ("same", (2000, 2000), 1)):
+        found = log(name, *lengths)
+        [said] = [text for text in found.warnings if "the longest" in text]
+        assert f"taken is the longest of 2 tables, number {number}: {max(lengths)} of 4000 rows" in said
+    found = log("usual", 300, 3000)
+    assert not [text for text in found.warnings if "the longest" in text]
+    assert dict(found.assumptions)["tables"] == "usual: the longest of 2 tables, number 2: 3000 of 3300 rows"
+    assert "tables" not in dict(log("one", 3000).assumptions)
+
+
 def test_what_particles_carry_is_projected_out():
     """J + 30 M has the S(0) of J when M, in other units, is known; without it 900 times as much and more."""
     generator = np.random.default_rng(2)

@@ -95,6 +95,16 @@ class HopsBetweenSites(Observable[Hopping]):
         caption = "Hops between sites; f = D*/D of uncorrelated hops."
         return ["<h2>Hops between sites</h2>", table(header, rows, caption)]
 
+    def checks(self, run: RunResult, found: Hopping) -> list[tuple[str, str]]:
+        """The time between frames, with whose inverse D and σ go."""
+        text = _times(run, found)
+        return [(f"time between frames, {run.temperature_k:g} K", text)] if text else []
+
+    def lines(self, run: RunResult, found: Hopping) -> list[str]:
+        """What the hops say of the time between frames."""
+        text = _times(run, found)
+        return [f"{run.temperature_k:g} K, time between frames: {text}"] if text else []
+
     def sentence(self, found: Sequence[tuple[RunResult, Hopping]], cite: Cite) -> str:
         """The definition of a hop."""
         return (
@@ -102,6 +112,17 @@ class HopsBetweenSites(Observable[Hopping]):
             "times are time per departure, over all runs. The van Hove functions are of the longest stretch "
             "of the first run."
         )
+
+
+def _times(run: RunResult, found: Hopping) -> str:
+    times = passage.allowed(found.kappa, run.interval_fs)
+    if times is None or found.kappa is None:
+        return ""
+    return (
+        f"{run.interval_fs:.4g} fs was taken; the hops allow {significant(times[0])} to "
+        f"{significant(times[1])} fs (transmission coefficient {significant(found.kappa)}, 0.05 to 1 in "
+        "crystals)"
+    )
 
 
 def _every(sample: Sample) -> int:

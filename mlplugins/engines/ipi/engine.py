@@ -22,6 +22,7 @@ ABILITIES = Abilities(
     couplings=("iso", "aniso", "flexible"),
     beads=True,
     mts=True,
+    turns=True,
     band=band.relax,
 )
 
