@@ -1,7 +1,9 @@
 """What ASE's readers fill in where a file does not say it: refused by name, or taken out.
 
 ASE 3.29 reads LAMMPS' types as atomic numbers (1 = H, 2 = He, …), gives frames of a dump that hold forces an
-energy of 0, takes all dumps for units `metal`, and fills sites of a CIF that are partly occupied.
+energy of 0, takes all dumps for units `metal`, fills sites of a CIF that are partly occupied, reads the names
+NA and CL of a gro file as N and C (CA of a pdb as Ca), and the cell of 1 Å that stands for none in a pdb as
+one.
 """
 
 from __future__ import annotations
@@ -20,6 +22,67 @@ from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 from mlplugins.errors import BadInput
 
 DUMP, BINARY_DUMP, DATA, CIF = "lammps-dump-text", "lammps-dump-binary", "lammps-data", "cif"
+PDB, NAMED = "proteindatabank", ("gromacs", "proteindatabank")
+TWO_LETTERS = set(
+    [
+        "Ba",
+        "Be",
+        "Br",
+        "Ca",
+        "Cd",
+        "Ce",
+        "Cl",
+        "Co",
+        "Cr",
+        "Cs",
+        "Cu",
+        "Fe",
+        "Na",
+        "Ni",
+        "Pb",
+        "Pd",
+        "Pt",
+        "Se",
+        "Si",
+        "Sn",
+    ]
+)
+"""Elements whose symbols, in capitals, are names of atoms of other elements in force fields."""
+OF_PROTEINS = set(
+    [
+        "ALA",
+        "ARG",
+        "ASN",
+        "ASP",
+        "ASH",
+        "CYS",
+        "CYX",
+        "GLN",
+        "GLU",
+        "GLH",
+        "GLY",
+        "HIS",
+        "HID",
+        "HIE",
+        "HIP",
+        "ILE",
+        "LEU",
+        "LYS",
+        "LYN",
+        "MET",
+        "PHE",
+        "PRO",
+        "SER",
+        "THR",
+        "TRP",
+        "TYR",
+        "VAL",
+        "ACE",
+        "NME",
+        "NH2",
+    ]
+)
+"""Residues of which two-letter names are no such elements."""
 LENGTHS_OF_NOTHING = "lj"
 """The units of LAMMPS of which ASE knows no lengths."""
 FULL = 0.99
@@ -59,6 +122,11 @@ def read(path: str, index: int | str) -> Atoms | list[Atoms]:
             _correct_elements(atoms, path)
         elif known == CIF:
             _require_full(atoms, where)
+        elif known in NAMED and (known != PDB or _lacks_elements(path)):
+            _take_names(atoms, where)
+        if known == PDB and np.allclose(atoms.cell.lengths(), 1.0):  # as the standard has it of molecules
+            atoms.set_cell(None)
+            atoms.pbc = False
     return found
 
 
@@ -187,6 +255,51 @@ def _types(path: str) -> tuple[dict[int, float], dict[int, str]]:
             elif section == "Atom Type Labels":
                 names[int(words[0])] = words[1]
     return masses, names
+
+
+def _lacks_elements(path: str) -> bool:
+    """Whether the columns of the elements are blank in a pdb file."""
+    with open_with_compression(path, "r") as lines:
+        atoms = (line for line in lines if line.startswith(("ATOM", "HETATM")))
+        return not next(atoms, "").rstrip("\n")[76:78].strip()
+
+
+def _take_names(atoms: Atoms, where: str) -> None:
+    """Elements by the names of atoms and residues.
+
+    Raises:
+        BadInput: a name that is that of two elements.
+    """
+    kinds = list(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"]))
+    found = {kind: element_of_name(str(kind[0]), str(kind[1])) for kind in dict.fromkeys(kinds)}
+    for (name, residue), symbol in found.items():
+        if not symbol:
+            raise BadInput(
+                f"{where}: nobody can tell the element of the atoms '{name}' of '{residue}' by their name: "
+                "write the elements (extended xyz, or columns 77 and 78 of a pdb file)"
+            )
+    atoms.numbers[:] = [atomic_numbers[found[kind]] for kind in kinds]
+
+
+def element_of_name(name: str, residue: str) -> str:
+    """The symbol of an atom by its name in a force field; "" where two are possible, or none is.
+
+    >>> names = (("OW", "SOL"), ("NA", "NA"), ("CA", "ALA"), ("CL1", "LIG"), ("HO", "X"))
+    >>> [element_of_name(*pair) for pair in names]
+    ['O', 'Na', 'C', '', 'H']
+    """
+    letters, of_residue = (re.sub("[^A-Za-z]", "", text) for text in (name, residue))
+    one, two = letters[:1].upper(), letters[:2].capitalize()
+    is_ion = letters.upper() == of_residue.upper()
+    if (
+        two in atomic_numbers
+        and len(letters) > 1
+        and (letters[1].islower() or is_ion or one not in atomic_numbers)
+    ):
+        return two
+    if two in TWO_LETTERS and of_residue.upper() not in OF_PROTEINS:
+        return ""
+    return one if one in atomic_numbers else ""
 
 
 def _require_full(atoms: Atoms, where: str) -> None:

@@ -69,6 +69,11 @@ def test_ase_follows_the_info_of_the_atoms(model, cases):
     assert atoms.get_potential_energy() == pytest.approx(cases[4][1], rel=1e-10)
     atoms.info = {}
     assert atoms.get_potential_energy() == pytest.approx(cases[0][1], rel=1e-10)
+    atoms.set_initial_charges([-1.0, *[0.0] * (len(atoms) - 1)])  # as ASE's calculators of molecules take it
+    with pytest.raises(
+        BadInput, match="initial charges of the atoms add up to -1, and its info does not say"
+    ):
+        atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (2, "exchange")])

@@ -158,6 +158,8 @@ def test_the_centre_of_mass_rests_without_fixed_atoms(tmp_path, engine):
     drift = (atoms.get_masses() @ (positions[-1] - positions[0]).reshape(27, 3)) / atoms.get_masses().sum()
     assert np.abs(drift).max() < 3e-5  # i-PI prints five decimals; the given drift is 0.2 A
     assert any("the centre of mass at rest" in note for note in campaign.notes)
+    turned = np.abs(frames[0].cell - 3 * bulk("Ar", "fcc", a=5.5).cell.array).max() > 0.1
+    assert any("turns the cell of" in note for note in campaign.notes) == turned == (engine != "ase")
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,52 @@ def test_masses_by_the_name_of_other_programs(tmp_path):
     [found] = read(path)
     np.testing.assert_allclose(found.kinetic, np.diag([0.5, 0, 4.5]))  # Σ p⊗p/m
     assert read_structure(str(path)).get_masses().tolist() == [2.0, 2.0]
+
+
+def gro(*atoms):
+    rows = [
+        f"{1:5d}{residue:<5s}{name:>5s}{k + 1:5d}{0.3 * k:8.3f}{0:8.3f}{0:8.3f}\n"
+        for k, (residue, name) in enumerate(atoms)
+    ]
+    return f"title\n{len(atoms):5d}\n{''.join(rows)}   2.0 2.0 2.0\n"
+
+
+def test_names_of_force_fields(tmp_path):
+    path = tmp_path / "x.gro"
+    atoms = [
+        ("NA", "NA"),
+        ("CL", "CL"),
+        ("SOL", "OW"),
+        ("SOL", "HW1"),
+        ("ALA", "CA"),
+        ("LI", "LI"),
+        ("K", "K"),
+    ]
+    path.write_text(gro(*atoms))  # ASE: N C O H C L.. and dummies
+    assert read_structure(str(path)).get_chemical_symbols() == ["Na", "Cl", "O", "H", "C", "Li", "K"]
+    path.write_text(gro(("LIG", "CL1"), ("LIG", "C2")))
+    with pytest.raises(BadInput, match="nobody can tell the element of the atoms 'CL1' of 'LIG'"):
+        read(path)
+
+
+def pdb(*atoms, cell=""):
+    rows = [
+        f"ATOM  {k + 1:5d} {name:<4s} {residue:3s} A   1    {3.0 * k:8.3f}{0:8.3f}{0:8.3f}  1.00  0.00"
+        f"          {element:>2s}\n"
+        for k, (residue, name, element) in enumerate(atoms)
+    ]
+    return cell + "".join(rows) + "END\n"
+
+
+def test_a_pdb_without_elements_or_with_the_cell_of_none(tmp_path):
+    path = tmp_path / "x.pdb"
+    path.write_text(pdb(("ALA", "CA", ""), ("CA", "CA", ""), ("ALA", "N", "")))
+    assert read_structure(str(path)).get_chemical_symbols() == ["C", "Ca", "N"]
+    none = "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n"
+    path.write_text(pdb(("LIG", "CL1", "CL"), ("LIG", "C2", "C"), cell=none))
+    [found] = read(path)
+    assert found.numbers.tolist() == [17, 6]
+    assert found.volume == 0.0
+    assert not found.pbc.any()
+    path.write_text(pdb(("LIG", "C2", "C"), cell=none.replace("1.000", "9.000")))
+    assert read(path)[0].volume == pytest.approx(729.0)
