@@ -36,15 +36,20 @@ others."""
 ALIKE, POLAR_D = 0.8, 0.7
 """Correlation with the sums of moments, and their RMS (Debye), that the comparison needs."""
 FEWEST, LOOKED_AT = 5, 200
+SAME_CELL, NEAR = 0.02, 0.2
+"""Relative difference of two cells, and how far a step of the dipole may be from a cell vector times e."""
 POLAR = 0.5
 """Dipole over the length of a molecule, e, which water (0.25) and HF (0.4) do not reach, but LiF (0.8)."""
 
 
 def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
-    """A warning about dipoles that look like those of another unit than the one declared.
+    """A warning about dipoles that look like those of another unit than the one declared, or are of several
+    branches.
 
-    The labels are e·Å by now. Only molecules (not periodic) of non-metals are compared.
+    The labels are e·Å by now. Only molecules (not periodic) of non-metals are compared with bonds.
     """
+    if branches := _branches(structures):
+        return [branches]
     frames = [s for s in structures if s.get("dipole") is not None and not s.pbc.any() and len(s) > 2]
     rows = [(s, moment(s)) for s in frames[:: max(1, math.ceil(len(frames) / LOOKED_AT))]]
     known = [(s, expected) for s, expected in rows if expected is not None]
@@ -70,6 +75,33 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     if abs(math.log(ratio)) < math.log(OFF_DIVERSE if diverse else OFF):
         return []
     return [_words(ratio * TYPICAL, ratio, keys.units["dipole"], alike)]
+
+
+def _branches(structures: Sequence[Structure]) -> str:
+    """Dipoles of periodic frames that differ by e times cell vectors from one frame of a run to the next."""
+    jumps, others, first = 0, 0, ""
+    for a, b in zip(structures, structures[1:]):
+        before, after = a.get("dipole"), b.get("dipole")
+        if before is None or after is None or not (a.pbc.all() and b.pbc.all()):
+            continue
+        if not np.array_equal(a.numbers, b.numbers) or abs(np.linalg.det(a.cell)) < 1e-9:
+            continue
+        if np.abs(a.cell - b.cell).max() > SAME_CELL * np.abs(a.cell).max():
+            continue
+        parts = np.linalg.solve(a.cell.T, np.asarray(after) - np.asarray(before))
+        whole = np.rint(parts)
+        if whole.any():
+            near = bool((np.abs(parts - whole) < NEAR).all())
+            jumps, others = jumps + near, others + (not near)
+            first = first or near * f"{a.origin} and {b.origin}"
+    if jumps <= 3 * others:
+        return ""
+    return (
+        "heads: dipole: the dipole of periodic frames is known up to e times a cell vector, and the labels "
+        f"jump by such vectors {jumps} times from one frame to the next, e.g. between {first}: no model can "
+        "learn several branches: take the labels to one (subtract the jumps, or sum Wannier centres relative "
+        "to their molecules)"
+    )
 
 
 def _long(frames: Sequence[Structure]) -> list[str]:

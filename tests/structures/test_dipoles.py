@@ -65,3 +65,26 @@ def test_real_sets(reference_data):
     atoms = [Atoms("COH2", x, info={"mu": d}) for x, d in rows]
     structures = [dataset.from_atoms(each, KEYS["e*A"], "frame") for each in atoms]
     assert "0.3 times the moments" in dipoles.check(structures, KEYS["e*A"])[0]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_labels_of_several_branches_are_said(wrapped):
+    """Σ q r of a vibrating crystal, as Berry-phase codes print it: modulo e times a cell vector."""
+    rng = np.random.default_rng(4)
+    cell = np.array([[5.0, 0.4, 0.0], [0.0, 5.5, 0.3], [0.2, 0.0, 6.0]])
+    rest = rng.uniform(size=(8, 3)) @ cell
+    charges = np.array([1.0, -1.0] * 4)
+    found = []
+    for _ in range(60):
+        atoms = Atoms("LiF" * 4, rest + 0.15 * rng.normal(size=(8, 3)), cell=cell, pbc=True)
+        mu = charges @ (atoms.positions - rest) + 0.5 * cell.sum(axis=0)  # at the corner of the branch
+        atoms.info["mu"] = (np.linalg.solve(cell.T, mu) % 1.0) @ cell if wrapped else mu
+        found.append(dataset.from_atoms(atoms, KEYS["e*A"], "frame"))
+    assert dipoles.check(found, KEYS["e*A"]) == []
+    for k, s in enumerate(found):
+        shifted = np.asarray(s.get("dipole")) - 0.5 * cell.sum(axis=0)
+        label = (np.linalg.solve(cell.T, shifted) % 1.0) @ cell if wrapped else shifted
+        found[k] = s.labelled({"dipole": label})
+    notes = dipoles.check(found, KEYS["e*A"])
+    assert len(notes) == wrapped
+    assert not wrapped or "jump by such vectors" in notes[0]
