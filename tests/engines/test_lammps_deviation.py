@@ -327,13 +327,18 @@ def test_rows_are_neither_lost_nor_of_another_step(tmp_path, members):
         "compute p all pair mlplugins",
         "variable d equal c_p[4]",
         "run 2 pre no every 1 'print \"D $d\"'",
+        "run 0",
+        'print "D $d"',
     ]
     done = start(tmp_path, lines)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = np.loadtxt(tmp_path / "devi.out")
     assert rows[:, 0].tolist() == [0, 1, 2, 0, 1]
     assert (tmp_path / "devi.out").read_text().count("max_devi_v") == 1
-    print(done.stdout[-1500:])
+    values = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("D ")]
+    assert len(values) == 3
+    assert values[1] == pytest.approx(values[2], rel=1e-9)  # of the same step, set up anew
+    assert values[0] != values[1]
 
 
 def test_bad_input_is_named(tmp_path, members, together):
