@@ -86,6 +86,23 @@ def factors(found: ClosePairs) -> Factors:
     return Factors(known.get(0), 1.0 / stress if stress else None, n)
 
 
+def spread(found: ClosePairs) -> float:
+    """RMS of the differences of the energies, eV."""
+    return float(np.sqrt(np.mean(np.square(found.change)))) if len(found.change) else 0.0
+
+
+def unexplained(found: ClosePairs) -> float:
+    """RMS of what the best factors of both works leave of the differences, over that of these.
+
+    >>> along = np.array([1.0, -2.0, 0.5])
+    >>> unexplained(ClosePairs([], [], along, 0 * along, 3 * along)) < 1e-9
+    True
+    """
+    matrix = np.stack([found.work, found.strain_work], axis=1)
+    left = found.change - matrix @ np.linalg.lstsq(matrix, found.change, rcond=1e-6)[0]
+    return float(np.sqrt(np.mean(np.square(left)))) / (spread(found) or 1.0)
+
+
 def residual(found: ClosePairs, name: str) -> float | None:
     """RMS (eV) of the differences of the energy `name` minus the work; None if a frame lacks it."""
     if len(found.change) < MIN_PAIRS or not all(name in s.energies for s in [*found.first, *found.second]):

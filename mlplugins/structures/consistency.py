@@ -36,6 +36,10 @@ EXPLAINED, FOLLOWED = 0.95, 0.97
 STRONG, WEAK = 0.85, 0.65
 """Correlations that the better and the worse of the two fits must have."""
 
+FEWEST_PAIRS, LEAST_CHANGE, UNEXPLAINED = 10, 2e-3, 0.7
+"""Pairs of close frames, RMS difference of their energies (eV), and part of it that no work explains, from
+which on forces belong to something else."""
+
 SKEW, LEFT = 1e-4, 0.5
 """Asymmetry of cells that tells rows from columns; what a transposed lattice may leave of the unexplained
 forces."""
@@ -88,7 +92,10 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     near = close_frames.factors(found)
     rough = [fit for ridge in pair_fit.RIDGES if (fit := pair_fit.implied(structures, ridge)) is not None]
     energy = _energy_factor(near, rough)
-    notes = [_energy(energy, structures) or _other_energy(found), _large_forces(structures)]
+    notes = [
+        _energy(energy, structures) or _other_energy(found) or _no_work(found),
+        _large_forces(structures),
+    ]
     notes += [_transposed(rough)]
     if any(s.stress is not None for s in structures):
         stress = _stress_factor(near, rough, energy)
@@ -149,6 +156,19 @@ def _other_energy(found: close_frames.ClosePairs) -> str | None:
         f"the forces belong to '{best}' rather than to '{taken[0]}': between {len(found.change)} pairs of "
         f"close frames their work differs by {MILLI * left[best]:.3g} meV (RMS) from the change of the "
         f"one, by {MILLI * left[taken[0]]:.3g} meV from that of the other; data.keys: {{energy: {best}}}"
+    )
+
+
+def _no_work(found: close_frames.ClosePairs) -> str | None:
+    """Forces that do not do the work of the energies at all: of other atoms, or of turned structures."""
+    n, spread = len(found.change), close_frames.spread(found)
+    if n < FEWEST_PAIRS or spread < LEAST_CHANGE or (left := close_frames.unexplained(found)) < UNEXPLAINED:
+        return None
+    return (
+        f"energies and forces do not belong together: between {n} pairs of close frames, whose energies "
+        f"differ by {MILLI * spread:.3g} meV (RMS), the work of forces and stress leaves {100 * left:.0f} % "
+        "of that unexplained: forces in another order of atoms (sorted by element?), of turned positions, "
+        "of another method, or energies that have not converged"
     )
 
 

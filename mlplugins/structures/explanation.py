@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mlplugins import units
 from mlplugins.quantities import MILLI, QUANTITIES, Results
+from mlplugins.structures import arrangement
 from mlplugins.structures.consistency import STRESS_UNITS
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import pairs
@@ -96,7 +97,11 @@ def explain(
             continue
         both = [(s, p) for s, p in together if s.get(name) is not None and p.get(name) is not None]
         if both:
-            found.append(_factor_of(name, [s for s, _ in both], [p for _, p in both]))
+            given, said = [s.get(name) for s, _ in both], [p.get(name) for _, p in both]
+            found.append(
+                _factor_of(name, [s for s, _ in both], [p for _, p in both])
+                or arrangement.otherwise(name, given, said)
+            )
     found.append(kinetic(structures, predictions))
     return [text for text in found if text]
 

@@ -248,3 +248,22 @@ def test_dft_of_the_example_passes():
     (note,) = consistency.check(scaled(frames, stress=-10 / units.GPa), Keys())
     assert "kbar (factor 1602)" in note
     assert "opposite sign" in note
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_forces_that_do_no_work_of_the_energies_are_said(periodic):
+    """In another order of the atoms, or of turned positions, around one structure; right ones pass."""
+    rng = np.random.default_rng(2)
+    frames = []
+    for _ in range(14):
+        atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
+        atoms.symbols[0] = "Au"
+        atoms.pbc = periodic
+        atoms.positions += [[0.1, 0.2, 0.0], [0, 0, 0.2], [0.2, 0, 0], [0, 0.3, 0.1]]
+        atoms.positions += rng.normal(0, 0.04, atoms.positions.shape)
+        frames.append(labelled(atoms, EMT()))
+    assert not [text for text in consistency.check(frames, KEYS) if "belong together" in text]
+    turn = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    for wrong in (lambda f: f[[1, 2, 3, 0]], lambda f: f @ turn):
+        notes = consistency.check([replace(s, forces=wrong(s.forces)) for s in frames], KEYS)
+        assert [text for text in notes if "belong together" in text]

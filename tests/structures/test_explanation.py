@@ -132,3 +132,39 @@ def test_a_unit_is_no_other_zero_where_energies_hardly_vary(factor, said):
     found = explain(labelled, model, 5e-3)
     assert len(found) == 1
     assert (said or "another zero of the energy") in found[0]
+
+
+def test_labels_of_turned_structures_and_of_another_order(frames):
+    """Forces in an orientation or an order of their own; as they are, or of a poor model, nothing is said."""
+    same = [
+        replace(s, numbers=s.numbers[:20], positions=s.positions[:20], forces=s.forces[:20]) for s in frames
+    ]
+    random = np.random.default_rng(3)
+    model = _model(same)
+    order = np.r_[3, 1, 2, 0, np.arange(4, 18), 19, 18]
+    turns = [np.linalg.qr(random.normal(size=(3, 3)))[0] for _ in same]
+    turns = [turn * np.sign(np.linalg.det(turn)) for turn in turns]
+    turned = [replace(s, forces=s.forces @ turn) for s, turn in zip(same, turns)]
+    [text] = explain(turned, model)
+    assert text.startswith("forces: labels = predictions turned, in every frame")
+    [text] = explain([replace(s, forces=s.forces[order]) for s in same], model)
+    assert text.startswith(
+        "forces: labels = predictions of other atoms (4 of 20 exchanged, alike in every frame"
+    )
+    noise = [Results(s.energy, random.normal(size=s.forces.shape), stress=s.stress) for s in same]
+    assert explain(same, noise) == []
+
+
+@pytest.mark.parametrize("name", ["born_effective_charges", "shielding"])
+def test_transposed_tensors(frames, name):
+    random = np.random.default_rng(1)
+    model, labelled = [], []
+    for s in frames:
+        tensors = random.normal(size=(len(s), 3, 3))
+        noise = 0.05 * random.normal(size=tensors.shape)
+        model.append(Results(s.energy, s.forces, stress=s.stress, more={name: tensors + noise}))
+        labelled.append(replace(s, more={name: tensors}))
+    assert explain(labelled, model) == []
+    turned = [replace(s, more={name: s.more[name].transpose(0, 2, 1)}) for s in labelled]
+    [text] = explain(turned, model)
+    assert text.startswith(f"{name}: labels = transposed predictions")
