@@ -2,8 +2,8 @@
 
 ASE 3.29 reads LAMMPS' types as atomic numbers (1 = H, 2 = He, …), gives frames of a dump that hold forces an
 energy of 0, takes all dumps for units `metal`, fills sites of a CIF that are partly occupied, reads the names
-NA and CL of a gro file as N and C (CA of a pdb as Ca), and the cell of 1 Å that stands for none in a pdb as
-one.
+NA and CL of a gro file as N and C (CA of a pdb as Ca), the cell of 1 Å that stands for none in a pdb as one,
+and rows of a database without their keys and data (charge, spin, functional, further labels).
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses, atomic_numbers
-from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression, string2index
 
 from mlplugins.errors import BadInput
 
 DUMP, BINARY_DUMP, DATA, CIF = "lammps-dump-text", "lammps-dump-binary", "lammps-data", "cif"
+DATABASES = ("db", "json")
 PDB, NAMED = "proteindatabank", ("gromacs", "proteindatabank")
 TWO_LETTERS = set(
     [
@@ -111,7 +113,7 @@ def read(path: str, index: int | str) -> Atoms | list[Atoms]:
         more = _of_dump(path)
     elif known == BINARY_DUMP:
         raise BadInput(f"{path}: a binary dump does not say the elements of its types: {HOW}")
-    found = ase.io.read(path, index=index, **more)
+    found = _rows(path, index) if known in DATABASES else ase.io.read(path, index=index, **more)
     for number, atoms in enumerate(found if isinstance(found, list) else [found]):
         where = f"{path}, frame {number}" if isinstance(found, list) else path
         take_masses(atoms)
@@ -128,6 +130,25 @@ def read(path: str, index: int | str) -> Atoms | list[Atoms]:
             atoms.set_cell(None)
             atoms.pbc = False
     return found
+
+
+def _rows(path: str, index: int | str) -> Atoms | list[Atoms]:
+    """Rows of an ASE database, with their keys and data in `info`."""
+    wanted = string2index(index) if isinstance(index, str) else index
+    with ase.db.connect(path, serial=True) as database:
+        if isinstance(wanted, int) and wanted >= 0:
+            found = list(database.select(offset=wanted, limit=1))
+            return _with_keys(found[0]) if found else ase.io.read(path, index=index)  # which says so
+        rows = list(database.select())[wanted]
+    return [_with_keys(row) for row in rows] if isinstance(rows, list) else _with_keys(rows)
+
+
+def _with_keys(row: Any) -> Atoms:
+    atoms: Atoms = row.toatoms()
+    # ASE shows the sum of the initial charges in place of a key `charge`, and that of masses for `mass`
+    keys = {key: vars(row).get(key, value) for key, value in row.key_value_pairs.items()}
+    atoms.info = {**row.data, **keys, **atoms.info}
+    return atoms
 
 
 def take_masses(atoms: Atoms) -> None:

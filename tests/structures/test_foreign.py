@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.db import connect
 
 from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.labels._labelling import _frames
-from mlplugins.structures.dataset import read
+from mlplugins.structures.dataset import Keys, read
+from mlplugins.structures.labels import unseen_states
 
 ROWS = ["1 1 0 0 0", "3 2 2.2 0 0", "2 2 0 2.1 0"]  # id type x y z
 
@@ -193,3 +196,21 @@ def test_a_pdb_without_elements_or_with_the_cell_of_none(tmp_path):
     assert not found.pbc.any()
     path.write_text(pdb(("LIG", "C2", "C"), cell=none.replace("1.000", "9.000")))
     assert read(path)[0].volume == pytest.approx(729.0)
+
+
+@pytest.mark.parametrize("name", ["x.db", "x.json"])
+def test_keys_and_data_of_a_database(tmp_path, name):
+    """ASE reads rows without them: anions became neutral, sets of two functionals one."""
+    path = tmp_path / name
+    with connect(path) as database:
+        for k, (functional, charge) in enumerate((("PBE", -1), ("PBE", -1), ("SCAN", 0))):
+            atoms = Atoms("OH", [[0, 0, 0], [0, 0, 0.96 + 0.01 * k]])
+            database.write(atoms, xc=functional, charge=charge, E0=-3.0 - k, data={"mu": [0.0, 0.0, 0.1 * k]})
+    found = read(path, Keys(energy="E0", dipole="mu", units={"dipole": "e*A"}))
+    assert [s.energy for s in found] == [-3.0, -4.0, -5.0]
+    assert found[2].get("dipole") == pytest.approx([0, 0, 0.2])
+    assert [s.states["charge"] for s in found] == [-1, -1, 0]
+    assert sum("the frames differ in 'xc' (PBE, SCAN)" in text for text in unseen_states(found)) == 1
+    assert [s.energy for s in read(f"{path}@::-2", Keys(energy="E0"))] == [-5.0, -3.0]
+    assert read(f"{path}@-1", Keys(energy="E0"))[0].energy == -5.0
+    assert read_structure(f"{path}@0").info["charge"] == -1
