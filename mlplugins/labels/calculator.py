@@ -70,10 +70,11 @@ def labelled(calculator: Any, atoms: Atoms, code: str) -> CodeResult:
 
 def _energy(atoms: Atoms) -> float:
     """The energy whose derivatives the forces are: of smeared electrons not the one extrapolated to none."""
+    plain = float(atoms.get_potential_energy())
     try:
         return float(atoms.get_potential_energy(force_consistent=True))
-    except (PropertyNotImplementedError, NotImplementedError):
-        return float(atoms.get_potential_energy())
+    except PropertyNotImplementedError:
+        return plain
 
 
 def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
