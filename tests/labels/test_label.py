@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from mlplugins.cli import main
@@ -75,6 +76,18 @@ def test_the_energy_of_a_label_is_the_one_that_its_forces_differentiate():
     assert found(0.5).forces[0, 0] == pytest.approx(-slope, rel=1e-9)
     copper = _copper(1)[0]
     assert labelled(EMT(), copper, "EMT").energy == pytest.approx(EMT().get_potential_energy(copper))
+
+
+def test_fixed_atoms_have_forces(tmp_path):
+    """A constraint belongs to a dynamics, not to a label."""
+    free = _copper(1)[0]
+    held = free.copy()
+    held.set_constraint(FixAtoms([0, 1]))
+    label([held], EMT_KIND, tmp_path / "out.extxyz", tmp_path / "store")
+    free.calc = EMT()
+    got = read(tmp_path / "out.extxyz").calc.results["forces"]
+    assert np.linalg.norm(free.get_forces()[:2], axis=1).min() > 0.1
+    np.testing.assert_allclose(got, free.get_forces(), atol=1e-6)
 
 
 def test_nothing_is_labelled_twice(tmp_path):
