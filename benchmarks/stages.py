@@ -29,7 +29,7 @@ from mlplugins.observer import Silent
 
 MODEL = {"family": "nequip", "cutoff": 4.0, "num_layers": 3, "l_max": 2, "num_features": 64}
 COMMON: dict[str, Any] = {"batch_size": 20, "lr": 0.01, "loss": {"energy": 1, "forces": 100}}
-DIRECT = {"forces": 0, "direct_forces": 100}
+DIRECT = {"energy": 500, "forces": 0, "direct_forces": 100}
 GRADIENT = {"direct_forces": 0}
 NAMES = ("gradients", "stages")
 ERROR = "validation_forces_mae_meV_per_A"
