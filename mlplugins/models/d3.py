@@ -22,7 +22,7 @@ from mlplugins.errors import BadInput, nearest, needed
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.exchange import with_ghost_rows
 from mlplugins.nn.modes import Foldable
-from mlplugins.nn.radial import quintic_switch
+from mlplugins.nn.pair_sum import PairSum
 from mlplugins.structures.graph import Graph
 from mlplugins.units import A_PER_BOHR, EV_PER_HARTREE
 
@@ -33,6 +33,9 @@ N_REFERENCES = 7
 
 ONSET = 0.9
 """Fraction of a cutoff where its switch begins."""
+
+STEEPNESS = 16.0
+"""k of the coordination number CN_i = Σ_j 1 / (1 + exp(−k (R_ij / r − 1)))."""
 
 PARAMETERS = {"bj": ("s6", "s8", "a1", "a2"), "zero": ("s6", "s8", "rs6", "rs8", "alp")}
 """Of each damping, as the reference program names them."""
@@ -87,12 +90,14 @@ class Model(Foldable, Potential):
         super().__init__(h.cutoff, n_layers=2, exchange_width=N_REFERENCES)
         self.reach = h.cutoff + h.cn_cutoff
         self.elements = list(elements)
-        self.cn_cutoff, self.onset = float(h.cn_cutoff), ONSET
-        self.bohr, self.hartree = A_PER_BOHR, EV_PER_HARTREE
+        self.hartree = EV_PER_HARTREE
         self.becke_johnson = h.damping == "bj"
-        self.s6, self.s8 = float(h.s6), float(h.s8)
+        self.s8 = float(h.s8)
         self.a1, self.a2 = float(h.a1 or 0.0), float(h.a2 or 0.0)
-        self.rs6, self.rs8, self.alp = float(h.rs6 or 0.0), float(h.rs8 or 0.0), float(h.alp or 0.0)
+        self.counts = PairSum("count", [A_PER_BOHR, h.cn_cutoff, ONSET, STEEPNESS])
+        of_form = [h.s6] if self.becke_johnson else [h.s6, h.rs6 or 0.0, h.rs8 or 0.0, h.alp or 0.0]
+        form = "becke-johnson" if self.becke_johnson else "zero"
+        self.pairs = PairSum(form, [A_PER_BOHR, h.cutoff, ONSET, *of_form])
         n, m = len(elements), N_REFERENCES
         shapes = {
             "covalent_radius": [n],  # bohr, times 4/3
@@ -137,28 +142,21 @@ class Model(Foldable, Potential):
         self.reference_c6 = self.reference_c6[:, :, :most, :most].clone()
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(graph.vectors, dim=1) / self.bohr  # (E,), bohr
-        i = graph.species.index_select(0, graph.centers)
-        pair = i * self.charge_radius.shape[0] + graph.species.index_select(0, graph.neighbors)  # (E,)
-        cn = self.coordination(graph, pair, r)  # (n_centers,)
+        present, kind = torch.unique(graph.species, return_inverse=True)  # (P,), (N,)
+        n, dtype, device = graph.species.shape[0], graph.vectors.dtype, graph.vectors.device
+        none = [torch.zeros(graph.n_centers, 0, dtype=dtype, device=device)]
+        none.append(torch.zeros(n, present.shape[0], 0, dtype=dtype, device=device))
+        radii = self.covalent_radius[present]
+        cn = self.counts(graph, none, kind, (radii[:, None] + radii[None, :]).unsqueeze(2))  # (n_centers,)
         w = self.weights(cn, graph.species[: graph.n_centers])  # (n_centers, M)
-        w = self.exchange(with_ghost_rows(w, graph.species.shape[0]))  # (N, M)
-        damped = self.damped_bj(pair, r) if self.becke_johnson else self.damped_zero(pair, r)
-        switch = quintic_switch(r * (self.bohr / self.cutoff), self.onset)
-        zero = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
-        energy = zero.index_add(0, graph.centers, self.c6(w, graph) * damped * switch)
-        return {"energy": (-0.5 * self.hartree) * energy}  # eV
-
-    def coordination(self, graph: Graph, pair: Tensor, r: Tensor) -> Tensor:
-        """CN_i = Σ_j 1 / (1 + exp(−16 (R_ij / r − 1))), (n_centers,)."""
-        near = torch.nonzero(r < self.cn_cutoff / self.bohr).squeeze(1)
-        r = r.index_select(0, near)
-        radius = self.covalent_radius[:, None] + self.covalent_radius[None, :]
-        radius = radius.flatten().index_select(0, pair.index_select(0, near))
-        count = torch.sigmoid(16.0 * (radius / r - 1.0))
-        count = count * quintic_switch(r * (self.bohr / self.cn_cutoff), self.onset)
-        zero = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
-        return zero.index_add(0, graph.centers.index_select(0, near), count)
+        all_w = self.exchange(with_ghost_rows(w, n))  # (N, M)
+        # Σ_b C6_ab w_b of every atom, for every element that is there
+        tables = self.reference_c6[present].transpose(0, 1)[graph.species]  # (N, P, M, M)
+        inner = torch.matmul(tables, all_w[:, None, :, None]).squeeze(3)  # (N, P, M)
+        factors = [all_w[: graph.n_centers], inner]
+        return {
+            "energy": (-0.5 * self.hartree) * self.pairs(graph, factors, kind, self.damping(present))
+        }  # eV
 
     def weights(self, cn: Tensor, species: Tensor) -> Tensor:
         """w_a = exp(−4 (CN − CN_a)²) / Σ_b exp(−4 (CN − CN_b)²) of each reference system, (n_centers, M)."""
@@ -166,37 +164,18 @@ class Model(Foldable, Potential):
         exponent = -4.0 * (cn.unsqueeze(1) - reference) ** 2
         return torch.softmax(exponent.masked_fill(reference < 0.0, -float("inf")), dim=1)
 
-    def c6(self, w: Tensor, graph: Graph) -> Tensor:
-        """C6_ij = Σ_ab w_a(i) C6_ab w_b(j) of every edge, (E,)."""
-        # the sum over b for every atom and every element that is there, then the sum over a for every edge
-        present, place = torch.unique(graph.species, return_inverse=True)
-        tables = self.reference_c6[present].transpose(0, 1)[graph.species]  # (N, P, M, M)
-        inner = torch.matmul(tables, w[:, None, :, None]).squeeze(3).flatten(0, 1)  # (N P, M)
-        j = graph.neighbors * present.shape[0] + place.index_select(0, graph.centers)
-        # systems first, edges last: faster
-        of_i, of_j = w.t().contiguous(), inner.t().contiguous()
-        return (of_i.index_select(1, graph.centers) * of_j.index_select(1, j)).sum(dim=0)
+    def damping(self, present: Tensor) -> Tensor:
+        """Parameters of the damping of every pair of elements, (P, P, K).
 
-    def damped_bj(self, pair: Tensor, r: Tensor) -> Tensor:
-        """s6 / (r⁶ + f⁶) + s8 C8/C6 / (r⁸ + f⁸) with f = a1 √(C8/C6) + a2, (E,)."""
-        ratio = self.c8_over_c6()  # (S²,)
-        f2 = (self.a1 * torch.sqrt(ratio) + self.a2) ** 2
-        f6, r2 = f2 * f2 * f2, r * r
-        r6 = r2 * r2 * r2
-        six = self.s6 / (r6 + f6.index_select(0, pair))
-        eight = (self.s8 * ratio).index_select(0, pair) / (r6 * r2 + (f6 * f2).index_select(0, pair))
-        return six + eight
-
-    def damped_zero(self, pair: Tensor, r: Tensor) -> Tensor:
-        """s6 / r⁶ / (1 + 6 (r / rs6 R)^−α) + s8 C8/C6 / r⁸ / (1 + 6 (r / rs8 R)^−(α + 2)), (E,)."""
-        r2, x = r * r, self.pair_radius.flatten().index_select(0, pair) / r
-        six = self.s6 / (1.0 + 6.0 * (self.rs6 * x) ** self.alp)
-        eight = self.s8 / (1.0 + 6.0 * (self.rs8 * x) ** (self.alp + 2.0))
-        return (six + self.c8_over_c6().index_select(0, pair) * eight / r2) / (r2 * r2 * r2)
-
-    def c8_over_c6(self) -> Tensor:
-        """3 Q_i Q_j of every pair of elements, (S²,)."""
-        return 3.0 * (self.charge_radius[:, None] * self.charge_radius[None, :]).flatten()
+        Becke–Johnson: f⁶, f⁸ with f = a1 √(C8/C6) + a2, and s8 C8/C6; zero: R and C8/C6.
+        """
+        q = self.charge_radius[present]
+        ratio = 3.0 * q[:, None] * q[None, :]  # C8/C6
+        if self.becke_johnson:
+            f2 = (self.a1 * torch.sqrt(ratio) + self.a2) ** 2
+            f6 = f2 * f2 * f2
+            return torch.stack([f6, f6 * f2, self.s8 * ratio], dim=2)
+        return torch.stack([self.pair_radius[present][:, present], self.s8 * ratio], dim=2)
 
 
 def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, Any]:

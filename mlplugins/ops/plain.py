@@ -120,6 +120,8 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "-> (Tensor energy, Tensor gradient)": reference.kernel_sum,
     "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "
     "-> (Tensor energy, Tensor gradient, Tensor farthest)": reference.molecular_kernel,
+    "pair_sum(Tensor vectors, Tensor[] factors, Tensor kind, Tensor[] edges, Tensor pairs, str form, "
+    "float[] constants) -> Tensor": reference.pair_sum,
     "ghost_exchange(Tensor h) -> Tensor": _ghost_exchange,
     "message_copies(Tensor? sources, Tensor? factors, int n_nodes) -> ()": _message_copies,
     "near_pairs(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "

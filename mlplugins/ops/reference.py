@@ -185,6 +185,64 @@ def linear(x: Tensor, weights: List[Tensor], terms: List[int], n_out: int) -> Te
     return torch.cat(parts, dim=1)
 
 
+def pair_sum(
+    vectors: Tensor,
+    factors: List[Tensor],
+    kind: Tensor,
+    edges: List[Tensor],
+    pairs: Tensor,
+    form: str,
+    constants: List[float],
+) -> Tensor:
+    """E_i = Σ_{e: centre i} c_e f(r_e) s(r_e): a function of the distance times a coefficient of two atoms.
+
+    c_e = Σ_m left[i, m] right[j, kind_i, m], or 1 where there are no columns m; r = |v| / unit; s is the
+    quintic switch between `onset` · cutoff and the cutoff. With p the parameters of the two kinds, f(r) is
+
+    - `becke-johnson`: s6 / (r⁶ + p0) + p2 / (r⁸ + p1), constants s6;
+    - `zero`: s6 / r⁶ / (1 + 6 (rs6 p0/r)^α) + p1 / r⁸ / (1 + 6 (rs8 p0/r)^(α + 2)), constants s6, rs6,
+      rs8, α;
+    - `count`: 1 / (1 + exp(−k (p0/r − 1))), constants k.
+
+    Args:
+        vectors: v (E, 3), Å.
+        factors: left (n_centers, M) and right (N, P, M).
+        kind: (N,) int64 of P.
+        edges: centers (E,) int64, ascending, and neighbors (E,) int64.
+        pairs: (P, P, 3, 2 or 1) parameters.
+        form: of f.
+        constants: unit and cutoff (Å), onset, and those of the form.
+
+    Returns:
+        (n_centers,).
+    """
+    left, right = factors[0], factors[1]
+    unit, cutoff, onset = constants[0], constants[1], constants[2]
+    length = torch.linalg.vector_norm(vectors, dim=1)
+    near = torch.nonzero(length < cutoff).squeeze(1)
+    i, j = edges[0].index_select(0, near), edges[1].index_select(0, near)
+    r, of_i = length.index_select(0, near) / unit, kind.index_select(0, i)
+    p = pairs.flatten(0, 1).index_select(0, of_i * pairs.shape[0] + kind.index_select(0, j))
+    r2 = r * r
+    r6 = r2 * r2 * r2
+    if form == "becke-johnson":
+        f = constants[3] / (r6 + p[:, 0]) + p[:, 2] / (r6 * r2 + p[:, 1])
+    elif form == "zero":
+        x = p[:, 0] / r
+        six = constants[3] / (1.0 + 6.0 * (constants[4] * x) ** constants[6])
+        eight = p[:, 1] / (1.0 + 6.0 * (constants[5] * x) ** (constants[6] + 2.0))
+        f = (six + eight / r2) / r6
+    else:
+        f = torch.sigmoid(constants[3] * (p[:, 0] / r - 1.0))
+    t = ((r * (unit / cutoff) - onset) / (1.0 - onset)).clamp(0.0, 1.0)
+    f = f * (1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t)))
+    if left.shape[1] > 0:
+        row = right.flatten(0, 1).index_select(0, j * pairs.shape[0] + of_i)
+        # columns first, edges last: faster
+        f = f * (left.t().contiguous().index_select(1, i) * row.t()).sum(dim=0)
+    return torch.zeros(left.shape[0], dtype=r.dtype, device=r.device).index_add(0, i, f)
+
+
 def near_pairs(
     positions: Tensor, expected: Tensor, cell: Tensor, samples: Tensor, cutoff: float
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

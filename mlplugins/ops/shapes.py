@@ -106,6 +106,14 @@ def _molecular_kernel(positions: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tenso
     )
 
 
+def _pair_sum(vectors: Tensor, factors: list[Tensor], *_: Any) -> Tensor:
+    return vectors.new_empty(factors[0].shape[0])
+
+
+def _pair_sum_backward(g: Tensor, vectors: Tensor, factors: list[Tensor], *_: Any) -> tuple[Tensor, ...]:
+    return _gradients((vectors, *factors), [True] * 3)
+
+
 def _near_pairs(positions: Tensor, *_: Any) -> tuple[Tensor, ...]:
     n = _from_data()
     rows, centers, neighbors = (positions.new_empty(n, dtype=torch.long) for _ in range(3))
@@ -143,6 +151,8 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "symmetric_contraction_double_backward": _symmetric_contraction_double_backward,
     "kernel_sum": _kernel_sum,
     "molecular_kernel": _molecular_kernel,
+    "pair_sum": _pair_sum,
+    "pair_sum_backward": _pair_sum_backward,
     "ghost_exchange": torch.empty_like,
     "near_pairs": _near_pairs,
     "forces_and_virials": _forces_and_virials,

@@ -70,7 +70,7 @@ def test_zbl_is_that_of_lammps(tmp_path):
 def test_d3_is_that_of_lammps_but_for_the_smooth_end(tmp_path):
     """`dispersion/d3` cuts its sums; where ours do, too, the rest are the constants of LAMMPS (1e-6)."""
     model = filled(["Si", "O"], cutoff=9.0, cn_cutoff=7.0)
-    model.onset = 1 - 1e-12
+    model.counts.constants[2] = model.pairs.constants[2] = 1 - 1e-12
     style = ["pair_style dispersion/d3 bj pbe 9.0 7.0", "pair_coeff * * Si O"]
     ours, stock = compared(tmp_path, model, crystal(), style)
     assert stock[-1, 0] < -1.0

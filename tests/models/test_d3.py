@@ -150,7 +150,7 @@ def test_equal_to_the_reference_program(name, kind):
     cutoffs = {"cutoff": reach[0] * A_PER_BOHR, "cn_cutoff": reach[1] * A_PER_BOHR}
     model = d3.Model(sorted(set(atoms.symbols)), d3.Hyperparameters(**(d3.parameters(name) | cutoffs)))
     model.initialise(None)
-    model.onset = 1 - 1e-12
+    model.counts.constants[2] = model.pairs.constants[2] = 1 - 1e-12
     energy, forces, virial = evaluated(model, atoms)
     functional, _, damping = name.partition("-")
     kinds = {"bj": interface.RationalDampingParam, "zero": interface.ZeroDampingParam}

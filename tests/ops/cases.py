@@ -16,6 +16,7 @@ ONLY_COMPILED = {
     "table_convolution_backward",
     "symmetric_contraction_backward",
     "symmetric_contraction_double_backward",
+    "pair_sum_backward",
 }
 """Gradients that torch makes by itself of the ops registered from Python."""
 
@@ -40,6 +41,7 @@ def arguments() -> dict[str, Arguments]:
     dx, dc = (_leaf(*t.shape) for t in contraction[:2])
     packed = reference.pack_points(_leaf(10, 6).detach(), _leaf(10, 6).detach())
     pairs = torch.stack([torch.arange(6), torch.randperm(6)])
+    zero, count = ("zero", [0.9, 3.0, 0.5, 0.8, 0.7, 0.6, 4.0]), ("count", [0.9, 3.0, 0.5, 4.0])
     terms = [0, 0, 1, 3, 0, 0, 9, 0, 1, 2, 0, 3, 3, 4, 3, 2, 1, 0]
     return {
         "convolution": (h, y, w, *graph),
@@ -66,6 +68,10 @@ def arguments() -> dict[str, Arguments]:
             "matern52",
             0.7,
         ),
+        "pair_sum": _pair_sum(edges, 3, 2, "becke-johnson", [0.9, 3.0, 0.5, 0.8]),
+        "pair_sum of zero damping": _pair_sum(edges, 2, 3, *zero),
+        "pair_sum of coordination": _pair_sum(edges, 1, 0, *count),
+        "pair_sum_backward": (_leaf(4), *_pair_sum(edges, 2, 3, *zero)),
         "ghost_exchange": (_leaf(4, 3),),
         "near_pairs": (_leaf(6, 3), _leaf(6, 3), _leaf(3, 3), _candidates(edges), 2.0),
         "forces_and_virials": (
@@ -94,6 +100,15 @@ def detached(value: Any) -> Any:
 
 def _candidates(edges: list[Tensor]) -> Tensor:
     return torch.cat([torch.stack(edges, dim=1), torch.randint(-1, 2, (len(edges[0]), 3))], dim=1).int()
+
+
+def _pair_sum(
+    edges: list[Tensor], parameters: int, columns: int, form: str, constants: list[float]
+) -> Arguments:
+    """Two kinds of nodes."""
+    kind, pairs = torch.tensor([0, 1, 1, 0, 1, 0]), 0.5 + torch.rand(2, 2, parameters, dtype=torch.float64)
+    factors = [_leaf(4, columns), _leaf(6, 2, columns)]
+    return _leaf(11, 3), factors, kind, edges, pairs, form, constants
 
 
 def _contraction() -> Arguments:

@@ -30,6 +30,8 @@ bool define(const std::string &name, const std::string &signature, Cpu cpu, Refe
 #define MLPLUGINS_OP(name, signature) \
   define(#name, signature, TORCH_FN(cpu::name), TORCH_FN(reference::name), TORCH_FN(autograd::name))
 #define MLPLUGINS_GRAPH "Tensor[] edges, int n_centers, Tensor[] tables"
+#define MLPLUGINS_PAIR_SUM \
+  "Tensor vectors, Tensor[] factors, Tensor kind, Tensor[] edges, Tensor pairs, str form, float[] constants"
 #define MLPLUGINS_CONTRACTION "Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out"
 
 const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", nullptr,
@@ -60,6 +62,8 @@ const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", n
                              "-> (Tensor energy, Tensor gradient)"),
     MLPLUGINS_OP(molecular_kernel, "(Tensor positions, Tensor[] tables, str kernel, float sigma) "
                                    "-> (Tensor energy, Tensor gradient, Tensor farthest)"),
+    MLPLUGINS_OP(pair_sum, "(" MLPLUGINS_PAIR_SUM ") -> Tensor"),
+    MLPLUGINS_OP(pair_sum_backward, "(Tensor g, " MLPLUGINS_PAIR_SUM ") -> (Tensor, Tensor, Tensor)"),
     MLPLUGINS_OP(near_pairs,
                  "(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
                  "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)"),

@@ -64,6 +64,12 @@ MLPLUGINS_DECLARE(Two, kernel_sum, const Tensor &q, const Tensor &packed, const 
                   double sigma)
 MLPLUGINS_DECLARE(Three, molecular_kernel, const Tensor &positions, at::TensorList tables, std::string kernel,
                   double sigma)
+MLPLUGINS_DECLARE(Tensor, pair_sum, const Tensor &vectors, at::TensorList factors, const Tensor &kind,
+                  at::TensorList edges, const Tensor &pairs, std::string form, at::ArrayRef<double> constants)
+/// Gradients of ⟨g, pair_sum⟩ with respect to vectors and both factors.
+MLPLUGINS_DECLARE(Three, pair_sum_backward, const Tensor &g, const Tensor &vectors, at::TensorList factors,
+                  const Tensor &kind, at::TensorList edges, const Tensor &pairs, std::string form,
+                  at::ArrayRef<double> constants)
 MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
 /// Let `ghost_exchange` on this thread return (n_centers, D) and behind it, for every edge, a copy of the row of its
 /// neighbour `sources` among the nodes; gradients that come back along an edge are multiplied by its factor.
