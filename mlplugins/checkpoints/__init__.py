@@ -9,7 +9,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlplugins import files, registry
-from mlplugins.checkpoints import unpickle
+from mlplugins.checkpoints import _elsewhere, unpickle
 from mlplugins.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,15 +37,19 @@ def reader(path: Path) -> ModuleType:
         BadInput: no such file, damaged, or no format recognises it.
     """
     if not files.exists(path, file=True):
-        raise BadInput(f"no such checkpoint: '{path}'")
+        folder = _elsewhere.what_folder_it_is(path)
+        raise BadInput(f"{path}: {folder}" if folder else f"no such checkpoint: '{path}'")
     for name in formats():
         module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
         if module.recognises(path):
             return module
+    what = _elsewhere.what_it_is(path)
+    if what is not None:
+        raise BadInput(f"{path}: {what}")
     if _is_torchscript(path):
         raise BadInput(
-            f"{path}: a TorchScript program, not a checkpoint; if `mlplugins info` knows it as a metatomic "
-            "model, it runs here as it is, and is fine-tuned with the package that made it"
+            f"{path}: a TorchScript program that is no metatomic model; convert the checkpoint that it was "
+            "made from"
         )
     contents = unpickle.names(path)  # damaged files are refused here, with the reason
     if contents.strings >= NATIVE:
@@ -75,7 +79,8 @@ def read(
     Raises:
         BadInput: see `reader`, and what the format's own `read` refuses.
     """
-    path = files.in_folder(path, "model.pt")
+    if _elsewhere.what_folder_it_is(path) is None:  # that of MatGL has a model.pt of another kind
+        path = files.in_folder(path, "model.pt")
     found = reader(path)
     takes = inspect.signature(found.read).parameters
     chosen: dict[str, Any] = {}

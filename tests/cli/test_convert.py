@@ -196,7 +196,7 @@ def test_a_model_of_ours_is_converted_too(tmp_path, capsys):
 def test_a_program_is_not_a_checkpoint(tmp_path, capsys):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "m.pt"))
     assert main(["convert", str(tmp_path / "m.pt"), "-o", str(tmp_path / "n.pt")]) == 2
-    assert "a TorchScript program, not a checkpoint" in capsys.readouterr().err
+    assert "a TorchScript program that is no metatomic model" in capsys.readouterr().err
 
 
 def test_elements_that_the_model_lacks(tmp_path, capsys):
