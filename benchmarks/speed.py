@@ -48,7 +48,10 @@ CASES = {
     "mace-small": Case("mace", "mace_stock.py", ("--model", "small")),
     "mace-light": Case("mace", "mace_stock.py", ("--model", "light")),
     "sevennet-0": Case("sevenn", "sevennet_stock.py"),
+    "nequix-mp-1": Case("nequix", "nequix_stock.py"),
 }
+NEQUIX = Path(os.environ.get("MLPLUGINS_REFERENCE_DATA", "reference")) / "nequix" / "nequix-mp-1.nqx"
+"""The published file, which nobody's package contains."""
 
 
 class Process:
@@ -122,9 +125,13 @@ def start(case: Case, dtype: str, threads: int, frames: Path, folder: Path) -> t
     arguments = [str(frames), *case.arguments, "--threads", str(threads)]
     if case.package == "mace":
         arguments += ["--dtype", dtype, "--write", str(folder / "weights.npz")]
+    if case.package == "nequix":
+        arguments += ["--model", str(NEQUIX)]
     processes = {"stock": Process(python, case.script, arguments)}
     if case.package == "mace":
         source = f"mace:{folder / 'weights.npz'}"
+    elif case.package == "nequix":
+        source = str(NEQUIX)
     else:
         pattern = "lib/python*/site-packages/sevenn/pretrained_potentials/SevenNet_0__11Jul2024/*.pth"
         source = str(next(python.parent.parent.glob(pattern)))
@@ -226,7 +233,7 @@ def run_case(name: str, dtype: str, args: argparse.Namespace, frames: Path, peak
         memory = {variant: process.ask("rss")["peak_MiB"] for variant, process in processes.items()}
         print("  peak memory, MiB: " + ", ".join(f"{key} {value:.0f}" for key, value in memory.items()))
         records.append({"case": name, "dtype": dtype, "threads": args.threads, "peak_MiB": memory})
-        if dtype == "float32" and not args.no_training:
+        if dtype == "float32" and not args.no_training and CASES[name].package != "nequix":
             steps = training(processes, len([n for n in args.atoms if n < 1000]) - 1, clock)
             ratio = steps["stock"] / steps["exact"]
             print(
@@ -242,7 +249,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    usual = [name for name in CASES if CASES[name].package != "nequix" or NEQUIX.exists()]
+    parser.add_argument("--cases", nargs="+", default=usual, choices=list(CASES))
     parser.add_argument("--atoms", nargs="+", type=int, default=[24, 192, 1536])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"], choices=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=1)
