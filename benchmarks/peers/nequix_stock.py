@@ -1,7 +1,9 @@
 """The stock nequix package, on its PyTorch backend (eager), as a peer (`serve.py`).
 
-Runs in an environment with nequix and knows nothing of mlplugins:
+Runs in an environment with nequix, here benchmarks/.envs/nequix, and knows nothing of mlplugins:
 
+    pip install torch==2.13.0 "jax[cpu]" e3nn-jax equinox jraph optax ase matscipy h5py pyyaml cloudpickle
+    pip install tqdm e3nn torch-geometric && pip install --no-deps nequix==0.4.5
     python benchmarks/peers/nequix_stock.py water.extxyz --model nequix-mp-1.nqx
 """
 
