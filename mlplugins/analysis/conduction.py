@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from mlplugins.analysis import cepstrum, green_kubo, heat_series
+from mlplugins.analysis import cepstrum, green_kubo, heat_series, twice
 from mlplugins.analysis.cepstrum import Cepstrum, Floats
 from mlplugins.analysis.heat_series import Series
 from mlplugins.analysis.value import LEVEL, Value
@@ -159,6 +159,7 @@ def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
     factor /= 2.0 * volume * BOLTZMANN_EV_K * temperature**2
     skip = round(settings.discard_ps * FS_PER_PS / interval)
     currents = [_fluxes(each, settings, skip) for each in series]
+    twice.require_other_runs([str(each.path) for each in series], currents)
     segments = _segments(currents)  # (runs, samples, 3, fluxes)
     n_runs, n, _, n_fluxes = segments.shape
     found = _zero(segments, interval, settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mlplugins.analysis import twice
 from mlplugins.errors import BadInput, nearest
 
 Floats = NDArray[np.float64]
@@ -79,11 +80,15 @@ def read(path: Path, columns: Sequence[str] = ()) -> Series:
     names = tuple(columns) or _vector(series)
     if len(names) != 3:
         raise BadInput(f"{path}: expected three columns of the flux, got {len(names)}: {', '.join(names)}")
+    twice.require_other_names(path, names)
     flux = series.values(names)
     if not np.isfinite(flux).all():
         raise BadInput(f"{path}: sample {int(np.argmin(np.isfinite(flux).all(axis=1)))} is not finite")
     if len(flux) < SHORTEST:
         raise BadInput(f"{path}: {len(flux)} samples of the flux, expected at least {SHORTEST}: run longer")
+    twice.require_other_columns(path, names, flux)
+    if series.step is None:
+        twice.in_one_piece(path, flux)
     return replace(series, fluxes=names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,29 @@ def test_files_that_do_not_fit_are_named(tmp_path, flux):
     ):
         with pytest.raises(BadInput, match=text):
             thermal([tmp_path / name for name in files], settings)
+
+
+def test_what_is_there_twice_is_refused(tmp_path, flux):
+    """A run as two files, a restart appended without step numbers, a component as two."""
+    given, one = Settings(interval_fs=2.0, **STATE), flux[:3000, :3]
+    for name, values in {
+        "a": one,
+        "b": one,
+        "appended": np.concatenate([one[:2000], one[1500:]]),
+        "twin": one[:, [0, 1, 1]],
+        "periodic": np.tile(one[:500], (6, 1)),
+    }.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    for files, settings, text in (
+        (["a", "b"], given, "b.npy holds the same numbers as .*a.npy: a run counts once"),
+        (["a", "a"], given, "a run counts once"),
+        (["appended"], given, r"samples around 20\d\d are those around 15\d\d again"),
+        (["twin"], given, r"'J\[2\]' and 'J\[3\]' hold the same numbers"),
+        (["a"], replace(given, columns=("J[1]", "J[1]", "J[3]")), r"the column 'J\[1\]' is named twice"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            thermal([tmp_path / f"{name}.npy" for name in files], settings)
+    assert thermal([tmp_path / "periodic.npy"], given).kappa.value > 0
 
 
 def test_runs_of_different_states_and_poor_sampling(tmp_path, flux):

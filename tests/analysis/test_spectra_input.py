@@ -150,3 +150,26 @@ def test_warnings(tmp_path, dipoles):  # noqa: F811
     cut = spectra("ir", [tmp_path / "killed"], Settings(timestep_fs=0.5, temperature_k=KELVIN))
     assert any("killed run" in each for each in cut.warnings)
     assert cut.length_ps[0] == pytest.approx(2e-3 * (len(dipoles) - 2))
+
+
+def test_what_is_there_twice_is_refused(tmp_path):
+    """A run as two files, a restart appended without step numbers, a component as two; oscillators repeat."""
+    mu = np.cumsum(np.random.default_rng(3).normal(size=(3000, 3)), axis=0) % 5.0
+    given = {"interval_fs": 2.0, "keep_jumps": True, **STATE}
+    for name, values in {
+        "a": mu,
+        "b": mu,
+        "appended": np.concatenate([mu[:2000], mu[1500:]]),
+        "twin": mu[:, [0, 1, 1]],
+        "periodic": np.tile(mu[:500], (6, 1)),
+    }.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    for files, columns, text in (
+        (["a", "b"], (), "b.npy holds the same numbers as .*a.npy: a run counts once"),
+        (["appended"], (), r"samples around 20\d\d are those around 15\d\d again"),
+        (["twin"], (), "'μy' and 'μz' hold the same numbers"),
+        (["a"], ("x[1]", "x[1]", "x[3]"), r"the column 'x\[1\]' is named twice"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            spectra("ir", [tmp_path / f"{name}.npy" for name in files], Settings(columns=columns, **given))
+    assert spectra("ir", [tmp_path / "periodic.npy"], Settings(**given)).integral > 0

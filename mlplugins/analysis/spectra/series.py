@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlplugins.analysis import twice
 from mlplugins.analysis.readers._text import ReadOptions, decimals, head, open_bytes
 from mlplugins.errors import BadInput, nearest
 
@@ -208,6 +209,7 @@ def picked(table: NumberFile, columns: Sequence[str], counts: Sequence[int], wha
                 "them with --columns"
             )
         names = fitting[0]
+    twice.require_other_names(table.path, names)
     for name in names:
         if name not in table.columns:
             raise BadInput(f"{table.path}: no column '{name}': {nearest(name, table.columns)}")

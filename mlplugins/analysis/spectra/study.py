@@ -17,6 +17,7 @@ from mlplugins.analysis.spectra.result import Ratio, Spectrum
 from mlplugins.analysis.spectra.runs import Clock, Dipoles, Reading, SeriesFile, open_source, together
 from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings, reading, require
 from mlplugins.analysis.spectra.welch import HANN_WIDTH, Density, Periodogram
+from mlplugins.analysis.twice import Appended, require_other_columns, require_other_runs
 from mlplugins.errors import BadInput, nearest
 from mlplugins.structures.components import ORDERS, checked_order
 from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
@@ -33,6 +34,7 @@ SHORTEST = 64
 """Samples of a segment at least."""
 OFF_TEMPERATURE = 0.1
 OFF_VOLUME = 0.1
+AXES = ("μx", "μy", "μz")
 AT_REST = 1e-3
 """Kinetic energy of the centre of mass, of what it has in equilibrium, that is rounding."""
 TIME_UNITS_FS = (1.0, FS_PER_PS, 1e15, ATOMIC_TIME_S * 1e15)
@@ -213,12 +215,17 @@ def _analyse(
     samples, interval = grid
     for run in runs:
         estimate = Periodogram(samples, interval, channels.groups, kind.centred)
+        appended = Appended(run.sources[0].path)
         clock, dipoles = Clock(run.sources[0].path), Dipoles(run.sources[0].path, how)
         skip = round(settings.discard_ps * FS_PER_PS / interval)
         last = None
         run.samples, squares, drift, run.unwrapped = 0, 0.0, 0.0, 0
         for piece in together(run.sources, warnings):
             clock.add(piece.steps)
+            if piece.steps is None:
+                appended.see(piece.values)
+            if kind.name == "ir" and len(piece.values) >= SHORTEST:
+                require_other_columns(run.sources[0].path, AXES, piece.values)
             values = dipoles.follow(piece.values, piece.cells) if kind.name == "ir" else piece.values
             values, skip = values[skip:], max(0, skip - len(values))
             values = channels.transform(values)
@@ -242,6 +249,8 @@ def _analyse(
         if run.samples > 1 and not squares > 0:
             raise BadInput(f"{run.sources[0].path}: the {kind.what} does not change: nothing vibrates")
         run.density = estimate.finish()
+    means = [run.density.mean for run in runs if run.density is not None]
+    require_other_runs([str(run.sources[0].path) for run in runs], means)
     for source in (source for run in runs for source in run.sources):
         warnings.extend(text for text in source.content.warnings if text not in warnings)
         source.content.warnings.clear()
