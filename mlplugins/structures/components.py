@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from mlplugins.errors import BadInput
 
 ORDERS = ("xx yy zz yz xz xy", "xx xy xz yy yz zz", "xx yy zz xy xz yz")
 """Orders in use: Voigt's (ASE), row by row (MACE-MDP), LAMMPS'; others are read, too."""
+
+FEW_OF_MANY = 0.05
+"""Part of the frames that may be no ground states."""
 
 ASYMMETRY = 1e-2
 """Of nine numbers, relative to the largest, above which they are no symmetric tensor."""
@@ -66,3 +70,24 @@ def tensor(value: Any, order: str | None, name: str) -> NDArray[np.float64]:
             f"(largest component {np.abs(full).max():.3g}): is it this quantity, and nine numbers row by row?"
         )
     return 0.5 * (full + full.T)
+
+
+def indefinite(tensors: Sequence[NDArray[np.float64]], what: str) -> str:
+    """A sentence on polarizabilities that no ground state has, "" if there are none.
+
+    The energy −½ E·α·E of a field falls whatever its direction, so α is positive definite; six components in
+    another order are not: off the diagonal stands what should be on it.
+
+    >>> indefinite([np.diag([1.0, 2.0, 3.0])], "alpha"), indefinite([], "alpha")
+    ('', '')
+    >>> indefinite([np.diag([1.0, 0.1, -0.1])], "alpha").partition(":")[0]
+    'alpha'
+    """
+    values = np.linalg.eigvalsh(np.stack(tensors))[:, 0] if len(tensors) else np.ones(1)
+    wrong = int((values <= 0).sum())
+    if wrong <= FEW_OF_MANY * len(values):
+        return ""
+    return (
+        f"{what}: {wrong} of {len(values)} polarizabilities are not positive definite, which those of ground "
+        f"states are: are the components in another order ({'; '.join(ORDERS)}), or differences?"
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlplugins.errors import BadInput
 from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity, with_labels
 from mlplugins.quantities import labels as all_labels
-from mlplugins.structures import bonds
+from mlplugins.structures import bonds, components
 from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
@@ -352,3 +352,10 @@ def _constrained(structures: Sequence[Structure]) -> str | None:
         f"not add up to zero, e.g. {origin} ({n} atoms, net force {net:.2g} eV/Å): constrained atoms, "
         "whose forces were set to zero? The model would learn these zeros"
     )
+
+
+def indefinite(structures: Sequence[Structure]) -> list[str]:
+    """A warning about polarizabilities that no ground state has."""
+    tensors = [s.get("polarizability") for s in structures if s.get("polarizability") is not None]
+    said = components.indefinite(tensors, "heads: polarizability")
+    return [said] if said else []

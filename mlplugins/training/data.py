@@ -136,7 +136,7 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
         warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
         warnings += [*consistency.check(train, keys), *kinetic.check(train, keys)]
     if label is None:
-        warnings += [*magnitudes.check(train), *dipoles.check(train, keys)]
+        warnings += [*magnitudes.check(train), *dipoles.check(train, keys), *labels.indefinite(train)]
     if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
         warnings.append("the stress is not learned from: data.prior has none to subtract")
     return Split(train, held_out, test, elements, warnings)

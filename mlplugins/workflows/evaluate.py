@@ -96,7 +96,11 @@ def _notes(
 ) -> list[str]:
     """What is odd about the data."""
     found = [*labels.notes(structures, names), *labels.unseen_states(structures, loaded.inputs)]
-    found += [*dipoles.check(structures, names), dipoles.of_charged(structures)]
+    found += [
+        *dipoles.check(structures, names),
+        dipoles.of_charged(structures),
+        *labels.indefinite(structures),
+    ]
     explained = explain(structures, predicted, OFFSET_EV)
     if has_no_energy(loaded.record):
         explained = [text for text in explained if not text.startswith(("energy:", "forces:", "stress:"))]

@@ -173,3 +173,19 @@ def test_what_is_there_twice_is_refused(tmp_path):
         with pytest.raises(BadInput, match=text):
             spectra("ir", [tmp_path / f"{name}.npy" for name in files], Settings(columns=columns, **given))
     assert spectra("ir", [tmp_path / "periodic.npy"], Settings(**given)).integral > 0
+
+
+def test_polarizabilities_that_no_ground_state_has(tmp_path):
+    """Six components row by row, read in Voigt's order: xx, xy, xz on the diagonal."""
+    mode = oscillator(1200.0, 1.0, 4000, 1.0)[:, :1]
+    alpha = np.array([10.0, 0.3, -0.2, 9.0, 0.1, 8.0]) + mode * [1.0, 0.2, 0.1, 0.5, 0.3, 0.4]
+    np.save(tmp_path / "alpha.npy", alpha)
+    np.save(tmp_path / "changes.npy", alpha - alpha.mean(axis=0))
+    given = {"interval_fs": 1.0, "temperature_k": KELVIN, "unit": "A^3"}
+    for name, order, wrong in (
+        ("alpha", "xx xy xz yy yz zz", False),
+        ("alpha", "xx yy zz yz xz xy", True),
+        ("changes", "xx yy zz yz xz xy", False),
+    ):
+        found = spectra("raman", [tmp_path / f"{name}.npy"], Settings(order=order, **given))
+        assert bool([text for text in found.warnings if "not positive definite" in text]) == wrong

@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from mlplugins.structures import dataset, dipoles
+from mlplugins.structures import dataset, dipoles, labels
 from mlplugins.structures.labelled import keys_of
 from mlplugins.units import A_PER_BOHR, E_A_PER_DEBYE
 
@@ -88,3 +88,18 @@ def test_labels_of_several_branches_are_said(wrapped):
     notes = dipoles.check(found, KEYS["e*A"])
     assert len(notes) == wrapped
     assert not wrapped or "jump by such vectors" in notes[0]
+
+
+def test_polarizabilities_in_another_order_are_said():
+    def read_as(order):
+        keys = keys_of({"polarizability": f"alpha:A^3:{order}"}, "keys")
+        found = []
+        for k in range(6):
+            atoms = molecule("H2O")
+            atoms.info["alpha"] = [1.5 + 0.01 * k, 0.02, -0.03, 1.4, 0.01, 1.45]  # xx xy xz yy yz zz
+            found.append(dataset.from_atoms(atoms, keys, "frame"))
+        return labels.indefinite(found)
+
+    assert read_as("xx,xy,xz,yy,yz,zz") == []
+    [said] = read_as("xx,yy,zz,yz,xz,xy")
+    assert "6 of 6 polarizabilities are not positive definite" in said

@@ -19,7 +19,7 @@ from mlplugins.analysis.spectra.settings import WIDTH_CM, Settings, reading, req
 from mlplugins.analysis.spectra.welch import HANN_WIDTH, Density, Periodogram
 from mlplugins.analysis.twice import Appended, require_other_columns, require_other_runs
 from mlplugins.errors import BadInput, nearest
-from mlplugins.structures.components import ORDERS, checked_order
+from mlplugins.structures.components import ORDERS, checked_order, indefinite
 from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS, PER_CM_PER_FS
 
 WIDEST_CM = 200.0
@@ -34,6 +34,8 @@ SHORTEST = 64
 """Samples of a segment at least."""
 OFF_TEMPERATURE = 0.1
 OFF_VOLUME = 0.1
+LOOKED_AT, ABSOLUTE = 100, 5.0
+"""Samples of a polarizability, and their mean over their scatter, by which its sign can be told."""
 AXES = ("μx", "μy", "μz")
 AT_REST = 1e-3
 """Kinetic energy of the centre of mass, of what it has in equilibrium, that is rounding."""
@@ -229,6 +231,8 @@ def _analyse(
             values = dipoles.follow(piece.values, piece.cells) if kind.name == "ir" else piece.values
             values, skip = values[skip:], max(0, skip - len(values))
             values = channels.transform(values)
+            if kind.name == "raman" and run.samples == 0:
+                warnings.extend(_indefinite(values[:LOOKED_AT], run.sources[0].path))
             run.samples += len(values)
             if kind.differenced and len(values):
                 known = values if last is None else np.concatenate([last, values])
@@ -255,6 +259,16 @@ def _analyse(
         warnings.extend(text for text in source.content.warnings if text not in warnings)
         source.content.warnings.clear()
     return estimate
+
+
+def _indefinite(values: Floats, path: Path) -> list[str]:
+    """A warning about polarizabilities that no ground state has; differences to a mean may be anything."""
+    size, scatter = np.linalg.norm(values.mean(axis=0)), np.linalg.norm(values.std(axis=0))
+    if not len(values) or size < ABSOLUTE * scatter:
+        return []
+    tensors = values[:, 1:].reshape(-1, 3, 3) + values[:, :1, None] * np.eye(3)
+    said = indefinite(list(tensors), str(path))
+    return [said] if said else []
 
 
 def _of_centre(values: Floats, masses: Floats) -> float:
