@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mlplugins.analysis.arrhenius import ArrheniusResult
 from mlplugins.analysis.comparison import Comparison
 from mlplugins.analysis.numbers import measured
-from mlplugins.analysis.observables.base import each_found, found_in
+from mlplugins.analysis.observables.base import each_found, found_in, summaries
 from mlplugins.analysis.result import RunResult
 
 
@@ -50,6 +50,7 @@ class Report:
             "runs": [run.as_json() for run in self.runs],
             "arrhenius": self.arrhenius.as_json() if self.arrhenius else None,
             "warnings": list(self.warnings),
+            **summaries(self.runs),
         }
 
 

@@ -14,7 +14,6 @@ from mlplugins.analysis import written
 from mlplugins.analysis.observables.base import found_in, registered
 from mlplugins.analysis.page import report_html
 from mlplugins.analysis.report import Report
-from mlplugins.analysis.value import Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,9 +23,9 @@ FIRST_FIGURES = ("msd", "convergence", "arrhenius")
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write the figures (PNG and PDF), results.csv, msd.csv and report.html; return the paths.
+    """Write the figures (PNG and PDF), the tables (CSV) and report.html; return the paths.
 
-    Figures that an earlier report wrote there, and this one does not have, are removed.
+    Figures and tables that an earlier report wrote there, and this one does not have, are removed.
     """
     from mlplugins import plotting  # matplotlib only when a report is wanted
 
@@ -34,8 +33,9 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         shown, contents = written.drawn(_figures(report))
     contents["results.csv"] = results_csv(report).encode(errors="backslashreplace")
     contents["msd.csv"] = msd_csv(report).encode(errors="backslashreplace")
+    contents |= {name: text.encode(errors="backslashreplace") for name, text in _tables(report).items()}
     contents["report.html"] = report_html(report, shown).encode(errors="backslashreplace")
-    former = _former_figures(folder)
+    former = _former(folder)
     paths = written.write(folder, contents)
     for name in former - contents.keys():
         (folder / name).unlink(missing_ok=True)
@@ -56,8 +56,17 @@ def _figures(report: Report) -> dict[str, Figure]:
     return dict(sorted(made.items(), key=lambda item: places.get(item[0], len(places))))
 
 
-def _former_figures(folder: Path) -> set[str]:
-    """Files of the figures in the report that the folder holds; whatever else is there stays."""
+def _tables(report: Report) -> dict[str, str]:
+    """Those of the observables."""
+    made: dict[str, str] = {}
+    for name, each in registered().items():
+        if found := found_in(name, report.runs):
+            made.update(each.tables(found))
+    return made
+
+
+def _former(folder: Path) -> set[str]:
+    """Files of the figures and tables of the report that the folder holds; whatever else is there stays."""
     try:
         page = (folder / "report.html").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -65,7 +74,8 @@ def _former_figures(folder: Path) -> set[str]:
     if "Ionic conductivity of" not in page[:4000]:
         return set()
     names = re.findall(r"<img alt='([\w-]+)\.png'", page)
-    return {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
+    tables = {name for each in registered().values() for name in each.files}
+    return tables | {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
 
 
 def results_csv(report: Report) -> str:
@@ -81,20 +91,12 @@ def results_csv(report: Report) -> str:
     for run in report.runs:
         result = run.diffusion
         values = [result.tracer, run.sigma_tracer, result.collective, run.sigma_collective, result.haven]
-        cells = [text for value in values for text in _cells(value)]
+        cells = [text for value in values for text in written.ends(value)]
         window = [f"{result.window.low_ps:.6g}", f"{result.window.high_ps:.6g}"]
         size = [run.n_ions, f"{run.volume_a3:.6f}".replace("nan", ""), run.n_frames, f"{run.length_ps:.6g}"]
         unknown = [name for name, value in zip(names, values) if value is not None and not value.determined]
         writer.writerow([f"{run.temperature_k:g}", *cells, *window, *size, " ".join(unknown)])
     return buffer.getvalue()
-
-
-def _cells(value: Value | None) -> list[str]:
-    return (
-        ["", "", ""]
-        if value is None
-        else [f"{number:.6g}" for number in (value.value, value.low, value.high)]
-    )
 
 
 def msd_csv(report: Report) -> str:

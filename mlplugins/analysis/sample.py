@@ -17,6 +17,8 @@ from mlplugins.analysis.msd import collective_displacement, mean_squared_displac
 from mlplugins.analysis.pooling import pool
 from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import UNKNOWN, Value
+from mlplugins.analysis.vibrations import Vibrations, vibrations
+from mlplugins.analysis.visits import Visits, visits
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS
 
@@ -40,6 +42,7 @@ class AnalysisSettings:
         carriers: charges of other mobile species, e.
         viscosity_mpa_s: of a liquid, for the finite-size correction.
         sites: fractional coordinates of sites (S, 3); None finds them.
+        site_names: a name for each of them, which kinds of jumps are told apart by; empty for none.
         sampler: `closed` or `kinisi`, of the Bayesian check.
         current: where the Green–Kubo check reads the charge current; None leaves it out.
     """
@@ -52,6 +55,7 @@ class AnalysisSettings:
     carriers: Mapping[str, float] = field(default_factory=dict)
     viscosity_mpa_s: float | None = None
     sites: Floats | None = None
+    site_names: tuple[str, ...] = ()
     sampler: str = "closed"
     current: CurrentSource | None = None
 
@@ -152,6 +156,16 @@ class Sample:
     def collective(self) -> Paths | None:
         """Paths of Σ r / √N; None where D_σ is not defined."""
         return collective_paths(self.paths) if self.diffusion.collective is not None else None
+
+    @cached_property
+    def visits(self) -> Visits:
+        """From which site to which the ions went, and when."""
+        return visits(self.trajectories, self.slices, self.paths, self.settings.sites)
+
+    @cached_property
+    def vibrations(self) -> Vibrations:
+        """How far and how fast the ions vibrate about their sites."""
+        return vibrations(self.paths, self.visits, self.species, self.temperature_k)
 
     @property
     def estimated_hops(self) -> float:

@@ -96,28 +96,33 @@ class Hops:
         }
 
 
-def read_sites(path: Path) -> Floats:
-    """Fractional coordinates (S, 3), one site per line.
+def read_sites(path: Path) -> tuple[Floats, tuple[str, ...]]:
+    """Fractional coordinates (S, 3), one site per line, and the names in a fourth column (empty without).
 
     Raises:
-        BadInput: no such file, or not three numbers per line.
+        BadInput: no such file, or not three numbers per line, or names on some lines only.
     """
     if not path.is_file():
         raise BadInput(f"no such file of sites: '{path}'")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [words for line in lines if (words := line.partition("#")[0].split())]
+    widths = sorted({len(words) for words in rows})
+    if widths not in ([3], [4]) or len(rows) < 2:
+        shown = " and ".join(map(str, widths)) or "0"
+        raise BadInput(
+            f"{path}: {shown} columns, {len(rows)} lines; expected at least two lines of three fractional "
+            "coordinates, with or without a name after each"
+        )
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.array([[float(word) for word in words[:3]] for words in rows])
     except ValueError as error:
         raise BadInput(f"{path}: {error}; expected three fractional coordinates per line") from error
-    if table.shape[1] != 3 or len(table) < 2:
-        raise BadInput(
-            f"{path}: {table.shape[1]} columns, {len(table)} lines; expected at least two lines of three"
-        )
     if not ((table >= -1) & (table <= 2)).all():
         raise BadInput(
             f"{path}: a coordinate of {table.flat[np.abs(table - 0.5).argmax()]:g}; expected fractions of "
             "the cell, between −1 and 2, not Å"
         )
-    return table % 1.0
+    return table % 1.0, tuple(words[3] for words in rows if len(words) == 4)
 
 
 def find_sites(positions: Floats, cell: Floats) -> Sites:
@@ -188,20 +193,44 @@ def _cores(sites: Sites) -> Floats:
     return CORE * apart
 
 
+@dataclass(frozen=True)
+class Followed:
+    """Ions followed from core to core: arrays (frames, ions).
+
+    Attributes:
+        states: site of the ion, that whose core it was in last; −1 until it first enters one.
+        last: frame in which it was in a core last; −1 before.
+        nearest: the nearest site.
+        offsets: vector from the nearest site (frames, ions, 3), Å.
+    """
+
+    states: States
+    last: Indices
+    nearest: Indices
+    offsets: Floats
+
+
+def follow(positions: Floats, sites: Sites) -> Followed:
+    """Follow ions whose positions (frames, ions, 3), Å, are unwrapped or not."""
+    shape = positions.shape[:2]
+    fractions = positions.reshape(-1, 3) @ np.linalg.inv(sites.cell)
+    nearest, distance = _nearest(fractions, sites)
+    apart = fractions - sites.fractions[nearest]
+    apart -= np.round(apart)
+    inside = (distance < _cores(sites)[nearest]).reshape(shape)
+    last = np.maximum.accumulate(np.where(inside, np.arange(shape[0])[:, None], -1), axis=0)
+    nearest = nearest.reshape(shape)
+    filled = np.take_along_axis(nearest, np.maximum(last, 0), axis=0)
+    states = np.where(last >= 0, filled, NOWHERE).astype(np.int32)
+    return Followed(states, last, nearest, (apart @ sites.cell).reshape(positions.shape))
+
+
 def assign(positions: Floats, sites: Sites) -> States:
     """Site of every ion in every frame (frames, ions); −1 until it first enters a core."""
     frames, ions, _ = positions.shape
-    cores, inverse = _cores(sites), np.linalg.inv(sites.cell)
-    result = np.full((frames, ions), NOWHERE, dtype=np.int32)
     size = max(1, ASSIGNED_AT_ONCE // frames)
-    for first in range(0, ions, size):
-        part = positions[:, first : first + size]
-        nearest, distance = _nearest(part.reshape(-1, 3) @ inverse, sites)
-        inside = (distance < cores[nearest]).reshape(part.shape[:2])
-        last = np.maximum.accumulate(np.where(inside, np.arange(frames)[:, None], -1), axis=0)
-        filled = np.take_along_axis(nearest.reshape(part.shape[:2]), np.maximum(last, 0), axis=0)
-        result[:, first : first + size] = np.where(last >= 0, filled, NOWHERE)
-    return result
+    groups = [positions[:, first : first + size] for first in range(0, ions, size)]
+    return np.concatenate([follow(group, sites).states for group in groups], axis=1)
 
 
 def hop_statistics(states: States, sites: Sites, interval_fs: float) -> Hops:
@@ -289,14 +318,22 @@ def _lengths(moves: Sequence[tuple[int, int]], sites: Sites) -> Floats:
     return np.linalg.norm(apart @ sites.cell, axis=1)
 
 
-def poisson_rate(count: int, time: float) -> Value:
-    """Events per time with the exact 95 % interval of a Poisson count.
+def poisson_rate(count: int, time: float, dispersion: float = 1.0) -> Value:
+    """Events per time with the exact 95 % interval of a Poisson count (F. Garwood, Biometrika 28, 437, 1936).
+
+    Args:
+        count: events.
+        time: in which they were seen.
+        dispersion: variance of counts over their mean, where that is not 1: the interval is that of
+            count/dispersion independent events.
 
     >>> poisson_rate(0, 10.0).high < 0.4
     True
     """
     tail = (1 - LEVEL) / 2
-    low = float(stats.chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    high = float(stats.chi2.ppf(1 - tail, 2 * count + 2)) / 2
-    error = 1 / np.sqrt(count) if count else float("inf")
-    return Value(count / time, low / time, high / time, float(error))
+    independent = count / dispersion
+    low = float(stats.chi2.ppf(tail, 2 * independent)) / 2 if count else 0.0
+    high = float(stats.chi2.ppf(1 - tail, 2 * independent + 2)) / 2
+    error = 1 / np.sqrt(independent) if count else float("inf")
+    scale = dispersion / time
+    return Value(count / time, low * scale, high * scale, float(error))

@@ -135,6 +135,7 @@ def conductivity(
     config = load(configuration)
     if directory is not None:
         _require_outputs(Path(directory), config)
+    sites, names = read_sites(Path(config.sites)) if config.sites else (None, ())
     settings = AnalysisSettings(
         charge=config.charge,
         discard_ps=config.discard_ps,
@@ -143,7 +144,8 @@ def conductivity(
         hop_length_a=config.hop_length,
         carriers=config.carriers,
         viscosity_mpa_s=config.viscosity,
-        sites=read_sites(Path(config.sites)) if config.sites else None,
+        sites=sites,
+        site_names=names,
         sampler="kinisi" if config.kinisi else "closed",
     )
     comparison = _comparison(config)
@@ -177,7 +179,9 @@ def _require_outputs(folder: Path, config: Config) -> None:
         from mlplugins import plotting  # noqa: F401
     inputs = [files.in_folder(each.results, "results.json") for each in config.compare]
     inputs += [Path(name) for each in config.runs for name in (*each.files, each.green_kubo or "")]
-    files.require_writable(folder, "directory", folder=True, inputs=inputs, written=WRITTEN)
+    inputs += [Path(name) for name in (config.sites, config.topology) if name]
+    written = (*WRITTEN, *(name for each in registered().values() for name in each.files))
+    files.require_writable(folder, "directory", folder=True, inputs=inputs, written=written)
 
 
 def load(configuration: Path | str | Mapping[str, Any] | Config, where: str = "configuration") -> Config:

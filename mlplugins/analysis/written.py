@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlplugins import files
 from mlplugins.analysis.page import Drawn
+from mlplugins.analysis.value import Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,17 @@ def csv_table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     writer.writerow(head)
     writer.writerows(lines)
     return buffer.getvalue()
+
+
+def ends(value: Value | None) -> list[str]:
+    """A value and its limits as cells, empty where there is none.
+
+    >>> ends(Value(2e-6, 1e-6, 4e-6, 0.3)), ends(None)
+    (['2e-06', '1e-06', '4e-06'], ['', '', ''])
+    """
+    if value is None:
+        return ["", "", ""]
+    return [f"{number:.6g}" for number in (value.value, value.low, value.high)]
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:

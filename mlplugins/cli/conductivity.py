@@ -88,7 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hop-length", type=float, metavar="A", help=f"for the count of hops (default {HOP_LENGTH_A:g})"
     )
     parser.add_argument("--carriers", **several, metavar="EL=CHARGE", help="other mobile charged species")
-    parser.add_argument("--sites", metavar="FILE", help="fractional coordinates of sites (default: found)")
+    parser.add_argument(
+        "--sites", metavar="FILE", help="fractional coordinates of sites, and names (default: found)"
+    )
     parser.add_argument("--topology", metavar="FILE", help="elements for formats of MDAnalysis")
     parser.add_argument(
         "--viscosity", type=float, metavar="MPA_S", help="of a liquid: finite-size correction (Yeh–Hummer)"

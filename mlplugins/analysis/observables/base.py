@@ -2,7 +2,8 @@
 
 A file `observables/NAME.py` with an instance `OBSERVABLE` of a subclass is all there is to add: it is found
 by its name, computed for every temperature, and every hook that it overrides is called. On the page of the
-report appear `section`, `figures`, `checks` and `sentence`, on the terminal `lines`, on both `doubts`.
+report appear `section`, `figures`, `checks` and `sentence`, on the terminal `lines`, on both `doubts`;
+`tables` are CSV files. What takes several temperatures stands in the JSON beside them (`summary`).
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class Observable(Generic[Found]):
     Attributes:
         order: place among the observables, wherever several have something to say; equal ones by name.
         keys: of the JSON's entry of a temperature; null where nothing was found.
+        summary_keys: of the JSON beside the temperatures, likewise.
+        files: names of the `tables`.
         paragraph: part of the methods text that `sentence` stands at the end of: `fit` or `conductivity`.
         references: works that `sentence` cites beside those of the main text, by key.
     """
 
     order: int = 100
     keys: tuple[str, ...] = ()
+    summary_keys: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     paragraph: Literal["fit", "conductivity"] = "conductivity"
     references: Mapping[str, str] = {}
 
@@ -66,6 +71,14 @@ class Observable(Generic[Found]):
 
     def figures(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, Figure]:
         """Figures by the names of their files."""
+        return {}
+
+    def tables(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, str]:
+        """CSV tables by the names of their files, `files`."""
+        return {}
+
+    def summary(self, found: Sequence[tuple[RunResult, Found]]) -> dict[str, object]:
+        """Values of `summary_keys`."""
         return {}
 
     def section(self, found: Sequence[tuple[RunResult, Found]]) -> list[str]:
@@ -114,6 +127,15 @@ def each_found(runs: Sequence[RunResult]) -> Iterator[tuple[Observable[Any], Run
         for name, each in observables:
             for _, found in found_in(name, [run]):
                 yield each, run, found
+
+
+def summaries(runs: Sequence[RunResult]) -> dict[str, object]:
+    """Entries of the observables in the JSON beside the temperatures."""
+    entries: dict[str, object] = {}
+    for name, each in registered().items():
+        found = found_in(name, runs)
+        entries |= dict.fromkeys(each.summary_keys) | (each.summary(found) if found else {})
+    return entries
 
 
 def check_rows(runs: Sequence[RunResult]) -> list[tuple[str, str]]:

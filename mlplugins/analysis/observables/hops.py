@@ -5,31 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlplugins.analysis import passage
 from mlplugins.analysis.markup import Cell, table
 from mlplugins.analysis.numbers import parts, significant, unit_of
 from mlplugins.analysis.observables.base import Cite, Observable
 from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import Sample
-from mlplugins.analysis.sites import (
-    ASSIGNED_AT_ONCE,
-    Hops,
-    Sites,
-    assign,
-    find_sites,
-    hop_statistics,
-    pooled,
-)
-from mlplugins.analysis.trajectory import Trajectory
-from mlplugins.errors import BadInput
-
-Floats = NDArray[np.float64]
-HOP_SPACING_FS = 100.0
-POINTS = 1_000_000
-"""Ion positions that sites are found from: longer runs are thinned for that."""
+from mlplugins.analysis.sites import Hops, pooled
+from mlplugins.units import FS_PER_PS
 
 
 @dataclass(frozen=True)
@@ -49,21 +32,25 @@ class HopsBetweenSites(Observable[Hopping]):
 
     def compute(self, sample: Sample, notes: list[str]) -> Hopping | None:
         """Assign ions to sites at about 0.1 ps per frame and count their hops."""
-        found = _hops(sample, notes)
-        if not found:
+        found = sample.visits
+        if found.failed:
+            runs = len(sample.trajectories)
+            share = f" of {len(found.failed)} of {runs} runs" if found.stretches else ""
+            notes.append(f"no hop statistics{share}: {found.failed[0]}")
+        if not found.stretches:
             return None
-        hops = pooled([each for each, _ in found])
+        hops = pooled([each.hops for each in found.stretches])
         jump = hops.jump_diffusion_cm2_s.value
         factor = sample.diffusion.tracer.value / jump if hops.count and jump else None
-        interval_fs = sample.paths.interval_fs * _every(sample)
-        kappa = passage.kappa([each for _, each in found], sample.species, sample.temperature_k, interval_fs)
+        passages = [each.passage for each in found.stretches]
+        kappa = passage.kappa(passages, sample.species, sample.temperature_k, FS_PER_PS * found.interval_ps)
         return Hopping(hops, factor, kappa)
 
     def doubts(self, found: Hopping | None, sample: Sample) -> list[str]:
         """A time between frames that the hops do not fit."""
         if found is None:
             return []
-        interval_fs = sample.paths.interval_fs * _every(sample)
+        interval_fs = FS_PER_PS * sample.visits.interval_ps
         return passage.doubt(found.kappa, sample.species, sample.temperature_k, interval_fs)
 
     def as_json(self, found: Hopping) -> dict[str, object]:
@@ -123,52 +110,6 @@ def _times(run: RunResult, found: Hopping) -> str:
         f"{significant(times[1])} fs (transmission coefficient {significant(found.kappa)}, 0.05 to 1 in "
         "crystals)"
     )
-
-
-def _every(sample: Sample) -> int:
-    return max(1, int(HOP_SPACING_FS / sample.paths.interval_fs))
-
-
-def _hops(sample: Sample, notes: list[str]) -> list[tuple[Hops, passage.Passage]]:
-    found: list[tuple[Hops, passage.Passage]] = []
-    failed: list[str] = []
-    paths, runs = sample.paths, sample.trajectories
-    every = _every(sample)
-    for run, part, segments in zip(runs, sample.slices, paths.segments):
-        if run.start is None or run.cell is None or not run.framework_rms:
-            continue
-        moved = run.displacements[part]
-        rows = [moved[start:stop:every] for start, stop in segments if (stop - start) // every > 1]
-        if not rows:
-            failed.append(f"the run is shorter than two frames {HOP_SPACING_FS:g} fs apart")
-            continue
-        try:
-            sites = _sites(rows, run, sample.settings.sites)
-        except BadInput as error:
-            failed.append(str(error))
-            continue
-        found += [_hops_of(row, run.start, sites, paths.interval_fs * every) for row in rows]
-    if failed:
-        share = f" of {len(failed)} of {len(runs)} runs" if found else ""
-        notes.append(f"no hop statistics{share}: {failed[0]}")
-    return found
-
-
-def _sites(rows: Sequence[Floats], run: Trajectory, given: Floats | None) -> Sites:
-    if run.start is None or run.cell is None:
-        raise BadInput("no positions of the ions, or no cell")
-    if given is not None:
-        return Sites(given, run.cell)
-    thin = max(1, sum(len(row) for row in rows) * run.n_ions // POINTS)
-    return find_sites(np.concatenate([row[::thin] for row in rows]) + run.start, run.cell)
-
-
-def _hops_of(row: Floats, start: Floats, sites: Sites, interval_fs: float) -> tuple[Hops, passage.Passage]:
-    """Hops of one stretch, some ions at a time, and what is between sites."""
-    size = max(1, ASSIGNED_AT_ONCE // len(row))
-    groups = [slice(first, first + size) for first in range(0, row.shape[1], size)]
-    states = np.concatenate([assign(row[:, group] + start[group], sites) for group in groups], axis=1)
-    return hop_statistics(states, sites, interval_fs), passage.passage(row, start, states, sites)
 
 
 OBSERVABLE = HopsBetweenSites()
