@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlplugins.analysis import identity, plausibility
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.analysis.run import ReadSettings, Trajectory
+from mlplugins.analysis.snapshots import SnapshotStore
 from mlplugins.analysis.store import FrameStore
 from mlplugins.analysis.timegrid import NO_TIMES, TimeGrid, thinned, uniform_grid
 from mlplugins.analysis.unwrapping import Lattice, Place, Unwrapper
@@ -53,6 +54,7 @@ class Joiner:
         self._witnesses = Witnesses(self.settings.interval, self.settings.timestep_fs)
         self._last_step_before = 0
         self._store = FrameStore(self.settings.memory_bytes)
+        self._snapshots = SnapshotStore(self.settings.memory_bytes)
         self._waiting: list[list[Floats]] = []  # rows by both readings of a file, until one is taken
         self._volume = 0.0
         self._cell: Floats = np.zeros((3, 3))
@@ -214,6 +216,7 @@ class Joiner:
         self._waiting.append([self._row(displaced) for displaced in self._unwrapper.candidates])
         self._flush()
         self._filling.see(place)
+        self._snapshots.add(place.fractions, place.lattice.cell)
         self._volume += place.lattice.volume
         self._cell += self._unwrapper.renaming @ place.lattice.cell
 
@@ -242,9 +245,12 @@ class Joiner:
         if not self._numbered and self.settings.interval is None and None in self.times:
             raise BadInput(f"{self.path}: {NO_STEPS}")
         grid = uniform_grid(self.steps, self.times, self.settings.timestep_fs)
-        grid = thinned(grid, self._store.stride)
+        whole, grid = grid, thinned(grid, self._store.stride)
         self.warnings.extend(grid.warnings)
-        return self._trajectory(grid, count)
+        run = self._trajectory(grid, count)
+        if self._symbols is None or not all(self._periodic):
+            return run
+        return replace(run, snapshots=self._snapshots.finish(self._symbols, self.steps, whole))
 
     def _report(self, count: int) -> None:
         if count < 2:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplugins.analysis.readers._text import Floats
+from mlplugins.analysis.snapshots import Snapshots
 from mlplugins.analysis.store import BUDGET_BYTES
 from mlplugins.analysis.witnesses import Kinetic
 
@@ -61,6 +62,7 @@ class Trajectory:
         cell: mean lattice vectors as rows, Å; None if not known, or not periodic in all directions.
         reading: what was taken as the motion of the atoms: image flags, nearest images, ….
         kinetic: temperature of the velocities of the mobile ions; None where the files hold none.
+        snapshots: some frames with all atoms; None where the cell is not periodic in all directions.
     """
 
     species: str
@@ -78,6 +80,7 @@ class Trajectory:
     cell: Floats | None = None
     reading: str = ""
     kinetic: Kinetic | None = None
+    snapshots: Snapshots | None = None
 
     @property
     def n_frames(self) -> int:
