@@ -3,13 +3,14 @@
     git worktree add ../before COMMIT          # and, with PYTHONPATH=../before, `mlplugins build`
     python benchmarks/before_after.py ../before [--rounds 9] [--atoms 24 192] [--frames ethanol.extxyz]
                                                 [--cases mace-128 mace-64 sevennet kernel engines]
+                                                [--kinds tables lammps float32 float64 training]
 
 Each checkout has a process of its own with one thread, in this environment; in each round both do each piece
 of work once. Weights are random, of one seed, on the water of `speed.py`; those of the kernel model (sgdml,
 200 frames of one molecule) are trained by the checkout before and read by both. Results are compared first,
 and their largest difference is printed. Given are medians of process CPU time and the ratio after / before:
-the median over the rounds, with quartiles. "engines" are the calls of engine_overhead.py and the step of
-lammps_overhead.py.
+the median over the rounds, with quartiles. "lammps" is an NVE step with tables; "engines" are the calls of
+engine_overhead.py and the step of lammps_overhead.py.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Shapes of the models of `speed.py`."""
 CASES = (*FAMILIES, "kernel", "engines")
+KINDS = ("float32", "float64", "tables", "lammps", "training")
 
 
 # ---- in the process of a checkout
@@ -52,7 +54,7 @@ def save(potential: Any, family: str, elements: list[str], path: Path, dtype: st
     write(potential, path, Card(family, elements, [0.0] * len(elements)), dtype, **options)
 
 
-def network(case: str, folder: Path, frames: Any) -> dict[str, Any]:
+def network(case: str, folder: Path, frames: Any, kinds: list[str]) -> dict[str, Any]:
     """Pieces of work with a network: energy and forces, exact and with tables, and a step of training."""
     import importlib
 
@@ -67,16 +69,37 @@ def network(case: str, folder: Path, frames: Any) -> dict[str, Any]:
     ours.potential_of = lambda source: checkpoint
     work = {}
     for name, knots in (("float32", None), ("float64", None), ("tables", 1025)):
+        if name not in kinds and not (name == "tables" and "lammps" in kinds):
+            continue
         potential, options = radial(model, knots, frames[:1])
         save(
             potential, family, ["H", "O"], folder / f"{name}.pt", name.replace("tables", "float32"), **options
         )
         peer = ours.Ours(folder / f"{name}.pt", "", frames)
         for k, atoms in enumerate(frames):
-            work[f"{case}, {name}, {len(atoms)} atoms"] = lambda p=peer, k=k: evaluated(p, k)
-    step = peer.training_step(frames[-1])
-    work[f"{case}, training step, {len(frames[-1])} atoms"] = lambda: step() or [0.0]
+            if name in kinds:
+                work[f"{case}, {name}, {len(atoms)} atoms"] = lambda p=peer, k=k: evaluated(p, k)
+            if name == "tables" and "lammps" in kinds:
+                work[f"{case}, LAMMPS step, {len(atoms)} atoms"] = lammps_step(
+                    folder / "tables.pt", atoms, folder
+                )
+    if "training" in kinds:
+        step = ours.Ours(folder / "tables.pt", "", frames).training_step(frames[-1])
+        work[f"{case}, training step, {len(frames[-1])} atoms"] = lambda: step() or [0.0]
     return work
+
+
+def lammps_step(model: Path, atoms: Any, folder: Path) -> Any:
+    """A step of NVE; gives the positions."""
+    import lammps_overhead
+
+    lmp = lammps_overhead.start_lammps(model, atoms, folder)
+
+    def step() -> Any:
+        lmp.command("run 1 pre no post no")
+        return np.array(lmp.gather_atoms("x", 1, 3))
+
+    return step
 
 
 def radial(model: Any, knots: int | None, frames: Any) -> tuple[Any, dict[str, Any]]:
@@ -135,7 +158,6 @@ def kernel(folder: Path, frames: str) -> dict[str, Any]:
 def engines(folder: Path) -> dict[str, Any]:
     """Steps of the engines with the small model of engine_overhead.py."""
     import engine_overhead
-    import lammps_overhead
 
     try:
         from mlplugins.model_file.artifact import load
@@ -145,17 +167,13 @@ def engines(folder: Path) -> dict[str, Any]:
     atoms, random = engine_overhead.structure(256, "Ar"), np.random.default_rng(0)
     atoms.write(folder / "init.extxyz")
     i_pi = engine_overhead.MLDriver(model=str(path), template=str(folder / "init.extxyz"))
-    lmp = lammps_overhead.start_lammps(path, atoms, folder)
+    positions = lammps_step(path, atoms, folder)
     bare, cell = engine_overhead.bare_call(load(path), atoms), np.asarray(atoms.cell).T / 0.529177210903
     atoms.calc = engine_overhead.MLCalculator(path)
 
     def moved(step: Any) -> Any:
         atoms.positions += random.normal(0, 0.01, (len(atoms), 3))
         return step()
-
-    def positions() -> Any:
-        lmp.command("run 1 pre no post no")
-        return np.array(lmp.gather_atoms("x", 1, 3))
 
     return {
         "engines, bare model": lambda: bare() or [0.0],
@@ -167,15 +185,15 @@ def engines(folder: Path) -> dict[str, Any]:
     }
 
 
-def work_of(checkout: Path, case: str, folder: Path, atoms: list[int], frames: str) -> dict[str, Any]:
+def work_of(checkout: Path, case: str, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     sys.path[:0] = [str(checkout / "benchmarks"), str(checkout / "benchmarks" / "peers")]
     if case == "kernel":
-        return kernel(folder, frames)
+        return kernel(folder, asked["frames"])
     if case == "engines":
         return engines(folder)
     from speed import water
 
-    return network(case, folder, [water(n // 3) for n in atoms])
+    return network(case, folder, [water(n // 3) for n in asked["atoms"]], asked["kinds"])
 
 
 def answer(arguments: list[str]) -> None:
@@ -186,8 +204,8 @@ def answer(arguments: list[str]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    checkout, case, folder, atoms, frames = arguments
-    work = work_of(Path(checkout), case, Path(folder), json.loads(atoms), frames)
+    checkout, case, folder, asked = arguments
+    work = work_of(Path(checkout), case, Path(folder), json.loads(asked))
     print(json.dumps(list(work)), file=output, flush=True)
     for line in sys.stdin:
         start = time.process_time()
@@ -250,7 +268,8 @@ def compare(checkouts: list[Path], case: str, args: argparse.Namespace) -> list[
             train_kernel(checkouts[0], folder, args.frames)
         for k, checkout in enumerate(checkouts):
             (folder / str(k)).mkdir()
-            sides.append(Side(checkout, case, str(folder / str(k)), json.dumps(args.atoms), args.frames))
+            asked = {"atoms": args.atoms, "frames": args.frames, "kinds": args.kinds}
+            sides.append(Side(checkout, case, str(folder / str(k)), json.dumps(asked)))
         names = [side.answer() for side in sides][-1]
         for work in names:
             first = [side.do(work)[1] for side in sides]
@@ -279,6 +298,7 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="checkout of the commit before, its native code built")
     parser.add_argument("--after", type=Path, default=HERE.parent, help="the other one; default: this one")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--atoms", nargs="+", type=int, default=[24, 192])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--frames", default="", help="structures of one molecule with forces, for `kernel`")

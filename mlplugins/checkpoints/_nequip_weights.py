@@ -144,7 +144,7 @@ def fill(model: nequip.Model, weights: Weights, average_neighbors: Tensor) -> li
     n_basis = model.basis.roots.numel()
     model.basis.roots.copy_(weights.get("bessel_encode.bessel_weights", n_basis) * math.pi)
     model.average_neighbors.copy_(average_neighbors)
-    harmonics = o3.Irreps.spherical_harmonics(len(model.harmonics.degrees))
+    harmonics = o3.Irreps.spherical_harmonics(model.geometry.l_max)
     types = torch.eye(n_types, dtype=torch.float64)[weights.rows] if weights.one_hot else embedding
     for t, module in enumerate(model.interactions):
         interaction = cast(nequip.Interaction, module)

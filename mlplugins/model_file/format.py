@@ -5,8 +5,9 @@ CMake turns each line `NAME = value` into a C++ constant, so a value is one numb
 
 # Newest version of the entries below. Engines refuse a newer one.
 # 1; 2: with ATOM_ORDER (models of whole molecules); 3: computes in float32, declares float64;
-# 4: of all files now, with WEIGHTS, and the module under its present name
-NEWEST = 4
+# 4: with WEIGHTS, and the module under its present name; 5: of all files now, sums of linear maps, gates
+# and harmonics are ops
+NEWEST = 5
 FIRST_WITH_WEIGHTS = 4
 
 # Keys of metatomic's metadata

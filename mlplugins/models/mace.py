@@ -5,7 +5,7 @@ h' = linear(B) + residual of h; every layer's invariants are read out (eqs. 8–
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from mlplugins.heads import Trunk
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.contraction import SymmetricContraction
-from mlplugins.nn.convolution import Convolution, SphericalHarmonics, tabulate
+from mlplugins.nn.convolution import Convolution, EdgeGeometry, tabulate
 from mlplugins.nn.distance import TRANSFORMS
 from mlplugins.nn.edge_rows import EdgeRows, per_edge
 from mlplugins.nn.exchange import with_ghost_rows
@@ -23,6 +23,7 @@ from mlplugins.nn.gate import Gate
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
+from mlplugins.nn.modes import HasNativeOps
 from mlplugins.nn.radial import (
     BesselBasis,
     BiasedMLP,
@@ -32,6 +33,7 @@ from mlplugins.nn.radial import (
     radial_slopes,
 )
 from mlplugins.nn.state import StateEmbedding
+from mlplugins.nn.sums import LinearSum
 from mlplugins.nn.zbl import ROUNDED, ZBL
 from mlplugins.structures.graph import Graph
 
@@ -97,7 +99,7 @@ class Hyperparameters:
     heads: Dict[str, Dict[str, Any]] | None = None
 
 
-class Interaction(nn.Module):
+class Interaction(HasNativeOps, nn.Module):
     """A_i = linear(Σ_j R(r_ij) ⊙ (u_j ⊗ Y(r̂_ij))) / neighbours, for mixed node features u.
 
     The divisor is the average number of neighbours or, in the density variants, 1 + Σ_j tanh(d(r_ij)²) with a
@@ -123,6 +125,14 @@ class Interaction(nn.Module):
         self.density = RadialMLP([hyperparameters.num_basis, 1]) if "Density" in kind else None
         self.element_mix = None if "Residual" in kind else Linear(irreps_a, irreps_a, n_species)
         self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
+        self.mean: Optional[nn.Module] = None
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """Folded, the division by the average number of neighbours is part of the linear map."""
+        if self.linear.folded and self.density is None:
+            self.mean = LinearSum([self.linear], [1.0 / float(self.average_neighbors)])
+            self.linear.clear()
 
     def forward(
         self,
@@ -138,18 +148,24 @@ class Interaction(nn.Module):
             weights = [radial[0], self.radial(radial[1]) * radial[2]]
         a = self.convolution(up, harmonics, weights, edges, n_centers)  # (n_centers, Σ_paths)
         species = species[:n_centers]
-        a = self.linear(a, species)  # (n_centers, num_channels (l_max + 1)²)
+        if self.mean is not None:
+            a = self.mean([a], species)  # (n_centers, num_channels (l_max + 1)²)
+        else:
+            a = self._normalised(self.linear(a, species), edges, radial)
+        if self.element_mix is not None:
+            a = self.element_mix(a, species)
+        return a
+
+    def _normalised(self, a: Tensor, edges: List[Tensor], radial: List[Tensor]) -> Tensor:
         if self.density is not None:
             row_density = torch.tanh(self.density(radial[1]) ** 2)
             if self.radial is not None:
                 row_density = row_density * radial[2]
             edge_density = per_edge(row_density, edges)  # (E, 1)
-            density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
+            density = torch.zeros(a.shape[0], 1, dtype=a.dtype, device=a.device)
             a = a / (1.0 + density.index_add(0, edges[0], edge_density))
         else:
             a = a / self.average_neighbors
-        if self.element_mix is not None:
-            a = self.element_mix(a, species)
         return a
 
 
@@ -205,7 +221,7 @@ class NonLinearInteraction(nn.Module):
         return self.linear_out(a, species)  # (n_centers, num_channels (l_max + 1)²)
 
 
-class Layer(nn.Module):
+class Layer(HasNativeOps, nn.Module):
     """Interaction, product basis, residual and readout of one message-passing step."""
 
     def __init__(
@@ -233,6 +249,7 @@ class Layer(nn.Module):
         by_element = 0 if kind == NON_LINEAR else n_species
         self.residual = Linear(irreps_in, shared, by_element) if "Residual" in kind else None
         self.n_new = irreps_out.dim - shared.dim  # irreps that the residual cannot reach: the last ones
+        self.update: Optional[nn.Module] = None
         width = hyperparameters.readout_mlp
         if not last or first:
             self.readout = RadialMLP([n, 1])
@@ -241,6 +258,14 @@ class Layer(nn.Module):
         else:
             self.readout = RadialMLP([n, width, 1])
         self.n_scalars = n
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """Folded, the linear map and the residual are one sum."""
+        if self.linear.folded and self.residual is not None:
+            self.update = LinearSum([self.linear, self.residual])
+            self.linear.clear()
+            self.residual.clear()
 
     def forward(
         self,
@@ -254,9 +279,13 @@ class Layer(nn.Module):
         n_centers = h.shape[0]
         a = self.interaction(up, species, n_centers, edges, harmonics, radial)
         central = species[:n_centers]
-        out = self.linear(self.contraction(a, central), central)  # (n_centers, irreps_out.dim)
-        if self.residual is not None:
-            out = out + torch.nn.functional.pad(self.residual(h, central), [0, self.n_new])
+        b = self.contraction(a, central)  # (n_centers, irreps_out.dim)
+        if self.update is not None:
+            out = self.update([b, h], central)
+        else:
+            out = self.linear(b, central)
+            if self.residual is not None:
+                out = out + torch.nn.functional.pad(self.residual(h, central), [0, self.n_new])
         energy, inputs = self.readout.readout(out[:, : self.n_scalars])  # (n_centers, 1), (n_centers, T)
         return out, energy.squeeze(1), inputs
 
@@ -292,7 +321,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.envelope_on_weights = hyperparameters.envelope_on_weights
         kinds = (hyperparameters.interaction_first, hyperparameters.interaction)
         self.edge_rows = EdgeRows(directed=NON_LINEAR in kinds[:n_layers])
-        self.harmonics = SphericalHarmonics(hyperparameters.l_max)
+        self.geometry = EdgeGeometry(hyperparameters.l_max)
+        self.table_cutoff = 0.0  # of radial tables
         scalars = _natural(n, 0)
         linear_up: List[nn.Module] = []
         layers: List[nn.Module] = []
@@ -350,6 +380,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
         tabulate(self, self.basis, self.cutoff, n_knots)
+        self.table_cutoff = self.cutoff
 
     @torch.jit.unused
     def readouts(self) -> List[RadialMLP]:
@@ -357,12 +388,12 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         species = graph.species
-        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
-        harmonics = self.harmonics(graph.vectors / r.unsqueeze(1))  # (E, (l_max + 1)²)
+        r, harmonics = self.geometry(graph.vectors)  # (E,), (E, (l_max + 1)²)
         edges, first = self.edge_rows(graph)
-        r_rows = r.index_select(0, first)  # (U,)
-        edge_functions = self._radial(r_rows, species, graph, first)
-        radial = [r] + edge_functions
+        if self.table_cutoff > 0.0:
+            radial = [r / self.table_cutoff]
+        else:
+            radial = [r] + self._radial(r.index_select(0, first), species, graph, first)
         central = species[: graph.n_centers]
         e = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []

@@ -1,7 +1,8 @@
 """NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Literal
+from typing import Any, Dict, List, Literal, Optional
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from mlplugins.errors import BadInput
 from mlplugins.heads import Trunk
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
-from mlplugins.nn.convolution import Convolution, SphericalHarmonics, reachable_irreps, tabulate
+from mlplugins.nn.convolution import Convolution, EdgeGeometry, reachable_irreps, tabulate
 from mlplugins.nn.distance import PairCutoffs
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
@@ -19,7 +20,9 @@ from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.layer_norm import RMSLayerNorm
 from mlplugins.nn.linear import Linear
+from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.nn.radial import BesselBasis, RadialMLP
+from mlplugins.nn.sums import LinearSum
 from mlplugins.nn.zbl import ZBL
 from mlplugins.structures.graph import Graph
 
@@ -80,7 +83,7 @@ class Hyperparameters:
     heads: Dict[str, Dict[str, Any]] | None = None
 
 
-class Interaction(nn.Module):
+class Interaction(HasNativeOps, nn.Module):
     """Interaction block: self-connection + (linear → convolution → linear), layer norm, the gate."""
 
     def __init__(
@@ -100,9 +103,21 @@ class Interaction(nn.Module):
         self.layer_norm = RMSLayerNorm(self.gate.irreps_in) if hyperparameters.layer_norm else None
         self.neighbors_by_element = hyperparameters.neighbors_by_element
         self.irreps_out = self.gate.irreps_out
+        self.divisor = 1.0  # of the sum over neighbours, once it is known for good
+        self.update: Optional[nn.Module] = None
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """Folded, both linear maps are one sum, and the normalisation is part of it."""
+        if self.linear_down.folded:
+            scale = 1.0 if self.neighbors_by_element else 1.0 / self.divisor
+            self.update = LinearSum([self.linear_down, self.self_connection], [scale, 1.0])
+            self.linear_down.clear()
+            self.self_connection.clear()
 
     def forward(
         self,
+        up: Tensor,
         h: Tensor,
         species: Tensor,
         edges: List[Tensor],
@@ -110,21 +125,23 @@ class Interaction(nn.Module):
         radial: List[Tensor],
         normalisation: Tensor,
     ) -> Tensor:
-        n_centers = species.shape[0]
-        up = self.linear_up(h, species)  # (N, irreps_in.dim)
+        """Of `up`, the features that neighbours see, of all nodes, and h of the centres."""
         if self.neighbors_by_element:
             up = up * normalisation
-        m = self.convolution(up, harmonics, radial, edges, n_centers)  # (n_centers, mid.dim)
-        m = self.linear_down(m, species)  # (n_centers, gate.dim)
-        if not self.neighbors_by_element:
-            m = m / normalisation
-        m = m + self.self_connection(h[:n_centers], species)
+        m = self.convolution(up, harmonics, radial, edges, species.shape[0])  # (n_centers, mid.dim)
+        if self.update is not None:
+            m = self.update([m, h], species)  # (n_centers, gate.dim)
+        else:
+            m = self.linear_down(m, species)
+            if not self.neighbors_by_element:
+                m = m / normalisation
+            m = m + self.self_connection(h, species)
         if self.layer_norm is not None:
             m = self.layer_norm(m)
         return self.gate(m)  # (n_centers, irreps_out.dim)
 
 
-class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
+class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
     """Per-atom energies of the NequIP architecture.
 
     >>> model = Model(["H", "O"], Hyperparameters(num_layers=2, num_features=4))
@@ -154,8 +171,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         cutoffs = _pair_cutoffs(elements, hyperparameters)
         self.transform = None if cutoffs is None else PairCutoffs(cutoffs, hyperparameters.cutoff)
         self.edge_rows = EdgeRows(directed=cutoffs is not None)
-        self.harmonics = SphericalHarmonics(hyperparameters.l_max)
-        self.solid_harmonics = hyperparameters.solid_harmonics
+        self.geometry = EdgeGeometry(hyperparameters.l_max, hyperparameters.solid_harmonics)
+        self.table_cutoff = 0.0  # of radial tables
         interactions: List[nn.Module] = []
         h_irreps = o3.Irreps([(n_embedding, "0e")])
         layers: Dict[str, o3.Irreps] = {}
@@ -202,37 +219,42 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
         tabulate(self, self.basis, self.cutoff, n_knots)
+        self.table_cutoff = self.cutoff
+
+    @torch.jit.unused
+    def fold(self) -> None:
+        if self.average_neighbors.dim() == 0:
+            for interaction in self.interactions:
+                if isinstance(interaction, Interaction):
+                    interaction.divisor = math.sqrt(float(self.average_neighbors))
 
     @torch.jit.unused
     def readouts(self) -> List[RadialMLP]:
         return [self.readout]
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
-        r = torch.linalg.vector_norm(graph.vectors, dim=1)  # (E,)
-        directions = graph.vectors if self.solid_harmonics else graph.vectors / r.unsqueeze(1)
-        harmonics = self.harmonics(directions)  # (E, (l_max + 1)²)
+        r, harmonics = self.geometry(graph.vectors)  # (E,), (E, (l_max + 1)²)
         edges, first = self.edge_rows(graph)
-        r_rows = r.index_select(0, first)  # (U,)
-        x_rows = r_rows
-        if self.transform is not None:
-            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
-            x_rows = self.transform(r_rows, graph.species, ends)
-        radial = [r, self.basis(x_rows)]  # (E,), (U, num_basis)
-        if self.edge_rows.wants_slopes():
-            slopes = self.basis.slopes(x_rows)
-            radial.append(slopes if self.transform is None else slopes * (x_rows / r_rows).unsqueeze(1))
+        if self.table_cutoff > 0.0:
+            radial = [r / self.table_cutoff]
+        else:
+            radial = [r] + self._radial(r, graph, first)
         normalisation = self.average_neighbors.sqrt()
         if self.average_neighbors.dim() > 0:
             normalisation = (1.0 / normalisation).index_select(0, graph.species).unsqueeze(1)  # (N, 1)
-        h = self.embedding.index_select(0, graph.species)  # (N, num_features)
         central = graph.species[: graph.n_centers]
+        h = self.embedding.index_select(0, central)  # (n_centers, num_features)
         found: Dict[str, Tensor] = {}
-        if not self.solid_harmonics:
+        if not self.geometry.solid:
             found["harmonics"] = harmonics
         for layer, interaction in enumerate(self.interactions):
-            if layer > 0:
-                h = self.exchange(with_ghost_rows(h, graph.species.shape[0]))  # (N, irreps.dim)
-            h = interaction(h, central, edges, harmonics, radial, normalisation)
+            if layer == 0:  # the same for all atoms of an element, ghosts included
+                up = interaction.linear_up(self.embedding, central)  # type: ignore[operator]
+                up = up.index_select(0, graph.species)
+            else:
+                up = interaction.linear_up(h, central)  # type: ignore[operator]
+                up = self.exchange(with_ghost_rows(up, graph.species.shape[0]))  # (N, irreps.dim)
+            h = interaction(up, h, central, edges, harmonics, radial, normalisation)
             found[self.layer_names[layer]] = h
         e, features = self.readout.readout(h)  # (n_centers, 1), (n_centers, T)
         scale = self.energy_scale.index_select(0, central)
@@ -241,6 +263,19 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             energy = energy + self.repulsion(graph, r)
         found["energy"], found["feature"] = energy, scale.unsqueeze(1) * features
         return found
+
+    def _radial(self, r: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:
+        """The basis of the rows of weights (U, num_basis) and, for the fused ops, its slopes."""
+        r_rows = r.index_select(0, first)  # (U,)
+        x_rows = r_rows
+        if self.transform is not None:
+            ends = [graph.centers.index_select(0, first), graph.neighbors.index_select(0, first)]
+            x_rows = self.transform(r_rows, graph.species, ends)
+        radial = [self.basis(x_rows)]
+        if self.edge_rows.wants_slopes():
+            slopes = self.basis.slopes(x_rows)
+            radial.append(slopes if self.transform is None else slopes * (x_rows / r_rows).unsqueeze(1))
+        return radial
 
 
 def _features(hyperparameters: Hyperparameters) -> List[int]:

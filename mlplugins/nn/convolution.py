@@ -58,16 +58,50 @@ class SphericalHarmonics(nn.Module):
         return torch.cat(harmonics, dim=1)  # (E, (l_max + 1)²)
 
 
+class EdgeGeometry(HasNativeOps, nn.Module):
+    """Lengths r (E,) of vectors, and their harmonics (E, (l_max + 1)²) up to `l_max`, of directions or solid.
+
+    >>> r, y = EdgeGeometry(1)(torch.tensor([[0.0, 0.0, 2.0]], dtype=torch.float64))
+    >>> r.tolist(), y.shape
+    ([2.0], torch.Size([1, 4]))
+    """
+
+    __constants__ = ["native"]
+
+    def __init__(self, l_max: int, solid: bool = False) -> None:
+        super().__init__()
+        self.l_max, self.solid = l_max, solid
+        self.harmonics = SphericalHarmonics(l_max)
+        self.native = False
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """In inference, one op, which knows degrees up to `FUSED_DEGREE`."""
+        ops.load()
+        self.native = 1 <= self.l_max <= FUSED_DEGREE
+
+    def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor]:
+        if self.native and not self.training:
+            r, y = torch.ops.mlplugins.harmonics(vectors, self.l_max, self.solid)
+            return r, y
+        return self._plain(vectors)
+
+    def _plain(self, vectors: Tensor) -> Tuple[Tensor, Tensor]:
+        r = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
+        directions = vectors if self.solid else vectors / r.unsqueeze(1)
+        return r, self.harmonics(directions)
+
+
 class TensorProduct(nn.Module):
     """The sum over neighbours in plain torch; `radial` is [r, basis (, its slopes)], see `EdgeRows`.
 
     Args:
-        table_cutoff: r_c of a radial table, a function of r / r_c; 0 for a perceptron of the basis.
+        table: the weights are a radial table, and `radial` is [r / r_c].
     """
 
-    def __init__(self, table_cutoff: float = 0.0) -> None:
+    def __init__(self, table: bool = False) -> None:
         super().__init__()
-        self.table_cutoff = table_cutoff
+        self.table = table
 
     def forward(
         self,
@@ -79,8 +113,8 @@ class TensorProduct(nn.Module):
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        if self.table_cutoff > 0.0:  # a row for every edge
-            w = reference.interpolate(radial[0] / self.table_cutoff, weights[0])
+        if self.table:  # a row for every edge
+            w = reference.interpolate(radial[0], weights[0])
             edges = edges[:2]
         else:
             w = reference.perceptron(radial[1], weights)
@@ -90,10 +124,10 @@ class TensorProduct(nn.Module):
 class NativeTensorProduct(nn.Module):
     """The same through the ops of the native library; in inference the weights never leave the kernel."""
 
-    def __init__(self, table_cutoff: float = 0.0) -> None:
+    def __init__(self, table: bool = False) -> None:
         super().__init__()
         ops.load()
-        self.table_cutoff = table_cutoff
+        self.table = table
 
     def forward(
         self,
@@ -105,9 +139,10 @@ class NativeTensorProduct(nn.Module):
         n_centers: int,
         tables: List[Tensor],
     ) -> Tensor:
-        if self.table_cutoff > 0.0:
-            x = radial[0] / self.table_cutoff
-            return torch.ops.mlplugins.table_convolution(h, y, x, weights[0], edges, n_centers, tables)
+        if self.table:
+            return torch.ops.mlplugins.table_convolution(
+                h, y, radial[0], weights[0], edges, n_centers, tables
+            )
         if len(radial) == 2:
             w = reference.perceptron(radial[1], weights)
             return torch.ops.mlplugins.convolution(h, y, w, edges, n_centers, tables)
@@ -125,7 +160,7 @@ class Convolution(HasNativeOps, nn.Module):
         l_max: degree of the harmonics.
         irreps_target: only paths into these irreps are kept.
         radial_widths: radial basis functions, then the hidden widths of R; none: `radial` holds the weights
-            R of every edge themselves, in place of the basis.
+            R of every edge themselves, in place of the basis. With tables `radial` is [r / r_c].
 
     Attributes:
         irreps_out: one block per path, in path order (grouped by input block).
@@ -172,19 +207,19 @@ class Convolution(HasNativeOps, nn.Module):
         self.register_buffer("paths", torch.tensor(paths, dtype=torch.long), persistent=False)
         self.register_buffer("entries", index, persistent=False)
         self.register_buffer("values", values, persistent=False)
-        self.table_cutoff = 0.0
+        self.table = False
         self.product: nn.Module = TensorProduct()
 
     def use_native_ops(self) -> None:
         """Compute with the op of the native library, which knows degrees up to `FUSED_DEGREE`."""
         if self.degree <= FUSED_DEGREE:
-            self.product = NativeTensorProduct(self.table_cutoff)
+            self.product = NativeTensorProduct(self.table)
 
     def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
         """Replace the radial network by a cubic table of R(basis(r)), a function of r / r_c."""
         self.add_module("radial", RadialTable(basis, self.radial, cutoff, n_knots))
-        self.table_cutoff = float(cutoff)
-        self.product = TensorProduct(self.table_cutoff)
+        self.table = True
+        self.product = TensorProduct(self.table)
 
     def forward(
         self, h: Tensor, y: Tensor, radial: List[Tensor], edges: List[Tensor], n_centers: int

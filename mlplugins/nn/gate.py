@@ -5,8 +5,10 @@ from typing import List, Tuple
 import torch
 from torch import Tensor, nn
 
+from mlplugins import ops
 from mlplugins.nn.irreps import normalize2mom, o3
 from mlplugins.nn.linear import blocks
+from mlplugins.nn.modes import HasNativeOps
 from mlplugins.nn.radial import SILU_NORM, TANH_NORM
 
 SIGMOID_NORM: float = float(normalize2mom(torch.sigmoid).cst)
@@ -20,7 +22,7 @@ def split(irreps: o3.Irreps) -> Tuple[o3.Irreps, o3.Irreps]:
     return scalars, gated
 
 
-class Gate(nn.Module):
+class Gate(HasNativeOps, nn.Module):
     """h = (silu(s), tanh(p), silu(g) ⊙ v) for inputs s ⊕ p ⊕ g ⊕ v, one gate scalar g per channel of v.
 
     (NequIP, "Nonlinearity": silu for even scalars s and gates g, the odd tanh for odd scalars p.)
@@ -33,6 +35,8 @@ class Gate(nn.Module):
         irreps_in: scalars + gates + gated, what the preceding linear map must produce.
         irreps_out: `irreps`, sorted as even scalars, odd scalars, then the rest.
     """
+
+    __constants__ = ["native"]
 
     gated_blocks: List[List[int]]
     gate_sizes: List[int]
@@ -54,8 +58,23 @@ class Gate(nn.Module):
         gates = o3.Irreps([(self.n_gates, "0e")]) if self.n_gates else o3.Irreps([])
         self.irreps_in = scalars + gates + gated
         self.irreps_out = scalars + gated
+        pairs = [number for _, dim, mul in self.gated_blocks for number in (dim, mul)]
+        self.sizes: List[int] = [self.n_even, self.n_odd, int(sigmoid), *pairs]
+        self.factors: List[float] = [SILU_NORM, TANH_NORM, SIGMOID_NORM if sigmoid else SILU_NORM]
+        self.native = False
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """In inference, one op."""
+        ops.load()
+        self.native = True
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.native and not self.training:
+            return torch.ops.mlplugins.gate(x, self.sizes, self.factors)
+        return self._plain(x)
+
+    def _plain(self, x: Tensor) -> Tensor:
         n = x.shape[0]
         rest = x.shape[1] - self.n_even - self.n_odd - self.n_gates
         even, odd, gates, gated = x.split([self.n_even, self.n_odd, self.n_gates, rest], dim=1)

@@ -1,7 +1,7 @@
 """Equivariant linear maps: channels mix within each irrep, never between irreps."""
 
 import math
-from typing import List
+from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mlplugins import ops
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.modes import Foldable, HasNativeOps
+from mlplugins.nn.sums import LinearSum
 from mlplugins.ops import reference
 
 
@@ -68,6 +69,7 @@ class Linear(Foldable, HasNativeOps, nn.Module):
         self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_species: int = 0, bias: bool = False
     ) -> None:
         super().__init__()
+        self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.terms, weights = [], []
         in_blocks = blocks(irreps_in)
         for target, ((offset, dim, mul), (_, ir)) in enumerate(zip(blocks(irreps_out), irreps_out)):
@@ -84,11 +86,27 @@ class Linear(Foldable, HasNativeOps, nn.Module):
         self.invariant = [k for k, ir in enumerate(component_irreps(irreps_out)) if ir == o3.Irrep("0e")]
         self.bias = nn.Parameter(torch.zeros(len(self.invariant), dtype=torch.float64)) if bias else None
         self.product: nn.Module = BlockProduct()
+        self.packed: Optional[nn.Module] = None
         self.folded = False
 
+    @torch.jit.unused
     def use_native_ops(self) -> None:
-        """Compute with the op of the native library."""
-        self.product = NativeBlockProduct()
+        """Compute with the ops of the native library; a folded map gives up its own parameters."""
+        if self.folded and self.terms:
+            self.packed = LinearSum([self])
+            self.clear()
+        elif not self.folded:
+            self.product = NativeBlockProduct()
+
+    @torch.jit.unused
+    def clear(self) -> None:
+        """Forget the parameters, which stand packed elsewhere: this map is not used any more."""
+        self.weights, self.bias, self.terms = nn.ParameterList(), None, []
+
+    @torch.jit.unused
+    def numbered_terms(self) -> List[List[int]]:
+        """Of every product: offsets in x and y, 2l + 1, channels, the matrix, and its first row."""
+        return [self.terms[k : k + 6] for k in range(0, len(self.terms), 6)]
 
     @torch.jit.unused
     def fold(self) -> None:
@@ -108,11 +126,15 @@ class Linear(Foldable, HasNativeOps, nn.Module):
         return bias.new_zeros(self.n_out).index_copy(0, columns, bias)
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
-        y = self._products(x, species)
-        bias = self.bias
-        if bias is not None:
-            y = y + (bias if self.folded else self._row(bias))
-        return y
+        if self.packed is not None:
+            y = self.packed([x], species)
+        else:
+            y = self._products(x, species)
+            bias = self.bias
+            if bias is not None:
+                y = y + (bias if self.folded else self._row(bias))
+        result: Tensor = y
+        return result
 
     def _products(self, x: Tensor, species: Tensor) -> Tensor:
         w: List[Tensor] = []

@@ -116,6 +116,11 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "symmetric_contraction(Tensor x, Tensor coefficients, Tensor species, Tensor monomials, int n_out) "
     "-> Tensor": reference.symmetric_contraction,
     "linear(Tensor x, Tensor[] weights, int[] terms, int n_out) -> Tensor": reference.linear,
+    "linear_sums(Tensor[] x, Tensor species, Tensor[] weights, int[] plan, int[] back) -> Tensor[]": (
+        reference.linear_sums
+    ),
+    "gate(Tensor x, int[] sizes, float[] factors) -> Tensor": reference.gate,
+    "harmonics(Tensor vectors, int l_max, bool solid) -> (Tensor r, Tensor y)": reference.harmonics,
     "kernel_sum(Tensor q, Tensor packed, Tensor values, str kernel, float sigma) "
     "-> (Tensor energy, Tensor gradient)": reference.kernel_sum,
     "molecular_kernel(Tensor positions, Tensor[] tables, str kernel, float sigma) "

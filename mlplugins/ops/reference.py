@@ -243,6 +243,96 @@ def pair_sum(
     return torch.zeros(left.shape[0], dtype=r.dtype, device=r.device).index_add(0, i, f)
 
 
+STRIP = 32
+"""Columns of a packed matrix that stand together."""
+
+
+def linear_sums(
+    x: List[Tensor], species: Tensor, weights: List[Tensor], plan: List[int], back: List[int]
+) -> List[Tensor]:
+    """Sums of equivariant linear maps of x with constant weights, one or several results.
+
+    Args:
+        x: inputs (N, D_k) in ir_mul order.
+        species: (N,) int64, of maps that depend on it.
+        weights: the matrices of the sums (see below), and those of the gradient, the transposed ones.
+        plan: the number of results and their widths; then of each of their blocks, which cover them: result,
+            offset, components 2l + 1, channels, the number of sources, and of each source: input, offset,
+            channels, the place of its matrix in weights[0], and how much further that of the next species
+            stands (0: it is the same). A matrix (channels, columns) is packed as
+            (⌈columns / STRIP⌉, channels, STRIP), its last columns filled up with zeros.
+        back: the same of the gradient with respect to x.
+
+    Returns:
+        Results (N, width).
+    """
+    n_results, at = plan[0], 1 + plan[0]
+    parts: List[List[Tensor]] = [[] for _ in range(n_results)]
+    n = x[0].shape[0]
+    while at < len(plan):
+        result, _, components, columns, n_sources = plan[at : at + 5]
+        at += 5
+        y = x[0].new_zeros(n, components * columns)
+        for _ in range(n_sources):
+            source, offset, channels, place, stride = plan[at : at + 5]
+            at += 5
+            block = x[source][:, offset : offset + components * channels]
+            x_s = block.reshape(n, components, channels)
+            strips = -(-columns // STRIP)
+            size = strips * channels * STRIP
+            if stride > 0:  # the matrix of every row
+                panels = weights[0][place:].unfold(0, size, stride).index_select(0, species)
+            else:
+                panels = weights[0][place : place + size].unsqueeze(0)
+            w = panels.reshape(-1, strips, channels, STRIP).transpose(1, 2)
+            w = w.reshape(-1, channels, strips * STRIP)[:, :, :columns]
+            y = y + torch.matmul(x_s, w).reshape(n, components * columns)
+        parts[result].append(y)
+    return [torch.cat(blocks, dim=1) if blocks else x[0].new_zeros(n, 0) for blocks in parts]
+
+
+def gate(x: Tensor, sizes: List[int], factors: List[float]) -> Tensor:
+    """(a silu(s), b tanh(p), c f(g) ⊙ v) of rows s ⊕ p ⊕ g ⊕ v; one gate g for each channel of a block of v.
+
+    Args:
+        x: (N, D).
+        sizes: numbers of s and of p; 1 if f is the logistic function, 0: silu; then components and channels
+            of each block of v.
+        factors: a, b, c.
+    """
+    even, odd, logistic = sizes[:3]
+    blocks = [(sizes[k], sizes[k + 1]) for k in range(3, len(sizes), 2)]
+    n_gates = sum(channels for _, channels in blocks)
+    s, p, g, v = x.split([even, odd, n_gates, x.shape[1] - even - odd - n_gates], dim=1)
+    g = (torch.sigmoid(g) if logistic else torch.nn.functional.silu(g)) * factors[2]
+    out = [torch.nn.functional.silu(s) * factors[0], torch.tanh(p) * factors[1]]
+    first, column = 0, 0
+    for components, channels in blocks:
+        part = v[:, first : first + components * channels].reshape(x.shape[0], components, channels)
+        scaled = part * g[:, column : column + channels].unsqueeze(1)
+        out.append(scaled.reshape(x.shape[0], components * channels))
+        first, column = first + components * channels, column + channels
+    return torch.cat(out, dim=1)
+
+
+def harmonics(vectors: Tensor, l_max: int, solid: bool) -> Tuple[Tensor, Tensor]:
+    """Lengths (E,) of vectors (E, 3), and real spherical harmonics (E, (l_max + 1)²) of their directions or,
+    solid, of themselves, up to degree 3: e3nn's components, Σ_m Y_lm² = 2l + 1 (times r^(2l), solid)."""
+    r = torch.linalg.vector_norm(vectors, dim=1)
+    v = vectors if solid else vectors / r.unsqueeze(1)
+    x, y, z = v.unbind(dim=1)
+    xz, a, b = x * x + z * z, x * z, 0.5 * (z * z - x * x)
+    s3, s5, s7, s15 = 3.0**0.5, 5.0**0.5, 7.0**0.5, 15.0**0.5
+    found = [torch.ones_like(x), s3 * x, s3 * y, s3 * z]
+    if l_max > 1:
+        found += [s15 * a, s15 * x * y, s5 * (y * y - 0.5 * xz), s15 * y * z, s15 * b]
+    if l_max > 2:
+        c, d, f = 17.5**0.5, 2.625**0.5, 4.0 * y * y - xz
+        found += [c * (a * z + b * x), s15 * s7 * a * y, d * f * x, 0.5 * s7 * y * (2.0 * y * y - 3.0 * xz)]
+        found += [d * f * z, s15 * s7 * b * y, c * (b * z - a * x)]
+    return r, torch.stack(found, dim=1)
+
+
 def near_pairs(
     positions: Tensor, expected: Tensor, cell: Tensor, samples: Tensor, cutoff: float
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -76,6 +76,19 @@ def _linear(x: Tensor, weights: list[Tensor], terms: list[int], n_out: int) -> T
     return x.new_empty(x.shape[0], n_out)
 
 
+def _linear_sums(x: list[Tensor], species: Tensor, weights: Any, plan: list[int], back: Any) -> list[Tensor]:
+    return [x[0].new_empty(x[0].shape[0], width) for width in plan[1 : 1 + plan[0]]]
+
+
+def _gate(x: Tensor, sizes: list[int], factors: list[float]) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1] - sum(sizes[4::2]))
+
+
+def _harmonics(vectors: Tensor, l_max: int, solid: bool) -> tuple[Tensor, Tensor]:
+    n = vectors.shape[0]
+    return vectors.new_empty(n), vectors.new_empty(n, (l_max + 1) ** 2)
+
+
 def _symmetric_contraction(
     x: Tensor, coefficients: Tensor, species: Tensor, monomials: Tensor, n_out: int
 ) -> Tensor:
@@ -146,6 +159,11 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "table_convolution_backward": _convolution_backward,
     "edge_rows": _edge_rows,
     "linear": _linear,
+    "linear_sums": _linear_sums,
+    "gate": _gate,
+    "gate_backward": lambda g, x, *_: torch.empty_like(x),
+    "harmonics": _harmonics,
+    "harmonics_backward": lambda gr, gy, vectors, *_: torch.empty_like(vectors),
     "symmetric_contraction": _symmetric_contraction,
     "symmetric_contraction_backward": _symmetric_contraction_backward,
     "symmetric_contraction_double_backward": _symmetric_contraction_double_backward,

@@ -403,8 +403,8 @@ def test_bad_files(argon_model, tmp_path):
 
 
 def test_file_of_a_newer_format(argon_model, tmp_path):
-    rewrite_extra(argon_model, tmp_path / "new.pt", '"mlplugins::format": "4"', '"mlplugins::format": "5"')
-    with pytest.raises(BadInput, match=r"format 5 .*reads up to format 4: `pip install --upgrade mlplugins`"):
+    rewrite_extra(argon_model, tmp_path / "new.pt", '"mlplugins::format": "5"', '"mlplugins::format": "6"')
+    with pytest.raises(BadInput, match=r"format 6 .*reads up to format 5: `pip install --upgrade mlplugins`"):
         load(tmp_path / "new.pt")
 
 

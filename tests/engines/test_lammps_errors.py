@@ -150,12 +150,12 @@ def test_newer_file_format(tmp_path, lines, passing_model):
         for entry in source.infolist():
             data = source.read(entry)
             if entry.filename.endswith("model-metadata"):
-                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"4"', rb'\g<1>"5"', data)
+                changed = re.sub(rb'("mlplugins::format"\s*:\s*)"5"', rb'\g<1>"6"', data)
                 assert changed != data
                 data = changed
             target.writestr(entry.filename, data)
     text = refused(tmp_path, replaced(lines, "pair_style", "pair_style mlplugins newer.pt"))
-    assert "written by a newer mlplugins (file format 5, this one reads up to 4): upgrade mlplugins" in text
+    assert "written by a newer mlplugins (file format 6, this one reads up to 5): upgrade mlplugins" in text
 
 
 def test_damaged_model_files(tmp_path, lines, passing_model):

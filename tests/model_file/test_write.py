@@ -120,7 +120,7 @@ def test_float32_keeps_per_atom_resolution(potential, tmp_path):
 
 def test_metadata(model_file, potential):
     extra = load_atomistic_model(model_file).metadata().extra
-    assert extra["mlplugins::format"] == "4"
+    assert extra["mlplugins::format"] == "5"
     assert extra["mlplugins::family"] == "nequip"
     assert float(extra["mlplugins::cutoff"]) == potential.cutoff
     assert int(extra["mlplugins::exchange_width"]) == potential.exchange_width > 0

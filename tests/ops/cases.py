@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlplugins.nn.irreps import o3
+from mlplugins.nn.linear import Linear
+from mlplugins.nn.sums import LinearSum
 from mlplugins.ops import reference
 
 Arguments = tuple[Any, ...]
 
 ONLY_COMPILED = {
+    "gate_backward",
+    "harmonics_backward",
     "radial_convolution_backward",
     "table_convolution_backward",
     "symmetric_contraction_backward",
@@ -56,6 +61,12 @@ def arguments() -> dict[str, Arguments]:
         "table_convolution_backward": (g, h, y, x, knots, *graph, wanted),
         "edge_rows": (*edges, _leaf(11, 3)),
         "linear": (_leaf(5, 11), [_leaf(5, 4), _leaf(2, 3)], terms, 14),
+        "linear_sums": _sums(),
+        "gate": (_leaf(5, 14), *GATE),
+        "gate_backward": (_leaf(5, 11), _leaf(5, 14), *GATE),
+        "harmonics": (_leaf(7, 3), 3, False),
+        "harmonics of solid ones": (_leaf(7, 3), 2, True),
+        "harmonics_backward": (_leaf(7), _leaf(7, 16), _leaf(7, 3), 3, False),
         "symmetric_contraction": contraction,
         "symmetric_contraction_backward": (_leaf(7, 6), *contraction, True),
         "symmetric_contraction_double_backward": (dx, dc, _leaf(7, 6), *contraction, True),
@@ -84,6 +95,24 @@ def arguments() -> dict[str, Arguments]:
         ),
         "forces_and_virials of atoms": (_leaf(11, 3), _leaf(11, 3), *edges, torch.zeros(6).long(), 1, True),
     }
+
+
+GATE = (
+    [4, 2, 1, 3, 1, 1, 2],
+    [1.5, 0.8, 1.2],
+)  # and a logistic gate for a vector, one for each of two scalars
+
+
+def _sums() -> Arguments:
+    """Of 5x0e + 2x1o, and of 3x0e with weights by species, into 4x0e + 3x1o."""
+    both = o3.Irreps("4x0e+3x1o")
+    maps = [Linear(o3.Irreps("5x0e+2x1o"), both), Linear(o3.Irreps("3x0e"), both, n_species=2)]
+    for each in maps:
+        each.fold()
+    packed = LinearSum(maps, [0.5, 2.0])
+    species = torch.tensor([0, 1, 1, 0, 1])
+    weights = [packed.weights, packed.transposed]
+    return [_leaf(5, 11), _leaf(5, 3)], species, weights, packed.plan, packed.back
 
 
 def operator(case: str) -> Any:

@@ -19,15 +19,17 @@ from mlplugins import ops
 from tests.ops import cases
 
 LAST_DERIVATIVES = {
+    "gate_backward",
+    "harmonics_backward",
     "radial_convolution_backward",
     "table_convolution_backward",
     "symmetric_contraction_double_backward",
     "pair_sum_backward",
     "near_pairs",
 }
-"""Not differentiable further: second derivatives of convolutions and pair sums take another way, third ones
-of the contraction do not exist, and the last is for inference. In a graph they are checked without
-gradients; asking for these must be refused, see `main`."""
+"""Not differentiable further: second derivatives of convolutions, pair sums, gates and harmonics take another
+way, third ones of the contraction do not exist, and the last is for inference. In a graph they are checked
+without gradients; asking for these must be refused, see `main`."""
 
 
 def main(form: str) -> None:

@@ -51,6 +51,15 @@ MLPLUGINS_DECLARE(Three, table_convolution_backward, const Tensor &g, const Tens
                   at::TensorList tables, Wanted wanted)
 MLPLUGINS_DECLARE(Two, edge_rows, const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
 MLPLUGINS_DECLARE(Tensor, linear, const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
+/// Sums of linear maps of x with constant weights: those of the sums (`plan`) and of their gradients (`back`).
+MLPLUGINS_DECLARE(std::vector<Tensor>, linear_sums, at::TensorList x, const Tensor &species, at::TensorList weights,
+                  at::IntArrayRef plan, at::IntArrayRef back)
+MLPLUGINS_DECLARE(Tensor, gate, const Tensor &x, at::IntArrayRef sizes, at::ArrayRef<double> factors)
+MLPLUGINS_DECLARE(Tensor, gate_backward, const Tensor &g, const Tensor &x, at::IntArrayRef sizes,
+                  at::ArrayRef<double> factors)
+MLPLUGINS_DECLARE(Two, harmonics, const Tensor &vectors, int64_t l_max, bool solid)
+MLPLUGINS_DECLARE(Tensor, harmonics_backward, const Tensor &gr, const Tensor &gy, const Tensor &vectors, int64_t l_max,
+                  bool solid)
 MLPLUGINS_DECLARE(Tensor, symmetric_contraction, const Tensor &x, const Tensor &coefficients, const Tensor &species,
                   const Tensor &monomials, int64_t n_out)
 /// Gradients of Φ = ⟨g, symmetric_contraction⟩ with respect to x and, if wanted, the coefficients.

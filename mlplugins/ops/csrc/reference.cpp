@@ -4,8 +4,12 @@
 // differentiating these functions.
 
 #include "convolution.h"
+#include "gate.h"
+#include "harmonics.h"
 #include "kernel_sum.h"
 #include "linear.h"
+#include "linear_sums.h"
+#include "node_kernel.h"
 #include "ops.h"
 #include "symmetric_contraction.h"
 
@@ -129,6 +133,38 @@ Tensor mapped(const Tensor &x, at::TensorList weights, const Blocks &blocks)
   return parts.empty() ? at::zeros({x.size(0), 0}, x.options()) : at::cat(parts, 1);
 }
 
+/// The matrix (channels, columns) that stands packed in `w` from `at` on.
+Tensor unpacked(const Tensor &w, int64_t at, int64_t channels, int64_t columns)
+{
+  const int64_t strips = (columns + STRIP - 1) / STRIP;
+  const Tensor panels = w.narrow(0, at, strips * channels * STRIP).reshape({strips, channels, STRIP});
+  return panels.permute({1, 0, 2}).reshape({channels, strips * STRIP}).narrow(1, 0, columns);
+}
+
+/// The sum of the maps of one block's sources, (N, components · columns).
+Tensor summed(const SumTarget &t, at::TensorList x, const Tensor &species, const Tensor &w)
+{
+  const int64_t n = x[0].size(0);
+  Tensor sum = at::zeros({n, t.components * t.columns}, x[0].options());
+  const auto map = [&](const Tensor &rows, const SumSource &s, int64_t matrix) {
+    const Tensor block = rows.narrow(1, s.offset, t.components * s.channels).reshape({rows.size(0) * t.components, s.channels});
+    return block.matmul(unpacked(w, matrix, s.channels, t.columns)).reshape({rows.size(0), t.components * t.columns});
+  };
+  for (const SumSource &s : t.sources) {
+    if (s.species_stride == 0) {
+      sum = sum + map(x[s.tensor], s, s.matrix);
+      continue;
+    }
+    const Tensor present = std::get<0>(at::_unique(species)).cpu();
+    for (int64_t k = 0; k < present.size(0); k++) {
+      const int64_t z = present[k].item<int64_t>();
+      const Tensor rows = (species == z).nonzero().squeeze(1);
+      sum = sum.index_add(0, rows, map(x[s.tensor].index_select(0, rows), s, s.matrix + z * s.species_stride));
+    }
+  }
+  return sum;
+}
+
 /// B_nk = Σ_m c_{z(n),m} x_{n,i1} x_{n,i2} x_{n,i3}, m = (k, i1, i2, i3)
 Tensor contracted(const Tables &tables, const Tensor &x, const Tensor &c)
 {
@@ -162,6 +198,76 @@ Tensor weights_of(const RadialInput &radial)
 {
   return radial.kind == RadialInput::table ? interpolated(radial.x, radial.weights[0])
                                            : perceptron(radial.x, radial.weights);
+}
+
+Tensor gated(const Tensor &x, const GatePlan &p)
+{
+  const int64_t n = x.size(0);
+  const auto parts = x.split_with_sizes({p.n_even, p.n_odd, p.n_gates, p.n_gated}, 1);
+  const Tensor gates = (p.sigmoid ? at::sigmoid(parts[2]) : at::silu(parts[2])) * p.gate;
+  variable_list out{at::silu(parts[0]) * p.silu, at::tanh(parts[1]) * p.tanh};
+  int64_t gate = 0, at = 0;
+  for (size_t b = 0; b < p.blocks.size(); b += 2) {
+    const int64_t components = p.blocks[b], channels = p.blocks[b + 1];
+    const Tensor v = parts[3].narrow(1, at, components * channels).reshape({n, components, channels});
+    out.push_back((v * gates.narrow(1, gate, channels).unsqueeze(1)).reshape({n, components * channels}));
+    at += components * channels, gate += channels;
+  }
+  return at::cat(out, 1);
+}
+
+Two harmonics_of(const Tensor &vectors, int64_t l_max, bool solid)
+{
+  using namespace harmonic_factors;
+  const Tensor r = vectors.square().sum(1).sqrt(), v = solid ? vectors : vectors / r.unsqueeze(1);
+  const Tensor x = v.select(1, 0), y = v.select(1, 1), z = v.select(1, 2);
+  const Tensor xz = x * x + z * z, yy = y * y, a = x * z, b = 0.5 * (z * z - x * x), f = 4.0 * yy - xz;
+  variable_list found{at::ones_like(x)};
+  if (l_max > 0) found.insert(found.end(), {S3 * x, S3 * y, S3 * z});
+  if (l_max > 1) found.insert(found.end(), {S15 * a, S15 * x * y, S5 * (yy - 0.5 * xz), S15 * y * z, S15 * b});
+  if (l_max > 2)
+    found.insert(found.end(), {C33 * (a * z + b * x), S105 * a * y, C31 * f * x, 0.5 * S7 * y * (2.0 * yy - 3.0 * xz),
+                               C31 * f * z, S105 * b * y, C33 * (b * z - a * x)});
+  return {r, at::stack(found, 1)};
+}
+
+std::vector<Tensor> reference::linear_sums(at::TensorList x, const Tensor &species, at::TensorList weights,
+                                           at::IntArrayRef numbers, at::IntArrayRef)
+{
+  const SumPlan plan = read_plan(numbers);
+  check(plan, x, species, weights);
+  std::vector<variable_list> parts(plan.widths.size());
+  for (const SumTarget &t : plan.targets) parts[t.tensor].push_back(summed(t, x, species, weights[0]));
+  std::vector<Tensor> out;
+  for (const variable_list &blocks : parts)
+    out.push_back(blocks.empty() ? at::zeros({x[0].size(0), 0}, x[0].options()) : at::cat(blocks, 1));
+  return out;
+}
+
+Tensor reference::gate(const Tensor &x, at::IntArrayRef sizes, at::ArrayRef<double> factors)
+{
+  return gated(x, GatePlan(x, sizes, factors));
+}
+
+Tensor reference::gate_backward(const Tensor &g, const Tensor &x, at::IntArrayRef sizes, at::ArrayRef<double> factors)
+{
+  const GatePlan plan(x, sizes, factors);
+  const Differentiation by({x});
+  return by.gradients({gated(by[0], plan)}, {g})[0].detach();
+}
+
+Two reference::harmonics(const Tensor &vectors, int64_t l_max, bool solid)
+{
+  check_harmonics(vectors, l_max);
+  return harmonics_of(vectors, l_max, solid);
+}
+
+Tensor reference::harmonics_backward(const Tensor &gr, const Tensor &gy, const Tensor &vectors, int64_t l_max, bool solid)
+{
+  check_harmonics(vectors, l_max);
+  const Differentiation by({vectors});
+  const auto [r, y] = harmonics_of(by[0], l_max, solid);
+  return by.gradients({r, y}, {gr, gy})[0].detach();
 }
 
 Tensor reference::convolution(const Tensor &h, const Tensor &y, const Tensor &w, at::TensorList edges,
