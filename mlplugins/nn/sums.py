@@ -23,7 +23,7 @@ class Map(Protocol):
 
 
 class LinearSum(nn.Module):
-    """y = Σ_k s_k L_k(x_k) of linear maps with the same blocks of results; it forgets their parameters.
+    """y = Σ_k s_k L_k(x_k) of linear maps with the same blocks of results.
 
     Matrices and their transposes are packed once and for all. Gradients with respect to x, of any order, are
     sums of the same kind; the weights are constants.
