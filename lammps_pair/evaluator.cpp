@@ -35,6 +35,9 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   const auto metadata = read_metadata(settings.path);
   const auto entries = read_entries(settings.path, metadata);
   load();
+  if (entries.no_energy && settings.is_inner && !settings.direct_forces)
+    throw std::runtime_error("'" + settings.path + "' learned no energies, so that its forces are zero: for inner steps "
+                             "name a model of energies, or `inner direct`");
 
   info.name = metadata->name;
   info.by_tag = entries.by_tag;
@@ -46,9 +49,9 @@ Evaluator::State::State(const Settings &s, int local_rank) :
     inputs.emplace_back(input.name, system_data(input.name, input.value, options, input.unit));
     info.inputs.emplace_back(input.keyword, input.value);
   }
-  read_composition();
   pick_system_outputs(entries);
   pick_outputs();
+  read_composition();
   info.family = "metatomic";
   if (entries.format > 0) take_fast_way(entries);
 
@@ -61,16 +64,20 @@ Evaluator::State::State(const Settings &s, int local_rank) :
 void Evaluator::State::take_fast_way(const Entries &entries)
 {
   if (!loaded->baseline.defined()) return;
-  const bool plain = energy_name == "energy" && info.atom_energies && capabilities->length_unit() == LENGTH_UNIT &&
+  const bool plain = place_of(energy_name) >= 0 && info.atom_energies && capabilities->length_unit() == LENGTH_UNIT &&
       capabilities->outputs().at(energy_name)->unit() == "eV";
   info.direct_edges = plain && settings.direct_forces && settings.direct_stress && !settings.check_consistency &&
       forces_name == "non_conservative_force" && stress_name == "non_conservative_stress";
   info.edge_model = plain && (info.direct_edges || (!settings.direct_forces && !settings.direct_stress));
   auto inside = inner.attr("baseline").toTensor();
-  if (info.edge_model)
+  auto others = inner.hasattr("baselines") ? inner.attr("baselines").toTensor() : loaded->baselines.clone();
+  if (info.edge_model) {
     inside.zero_();
-  else
+    others.zero_();
+  } else {
     inside.copy_(loaded->baseline);
+    others.copy_(loaded->baselines);
+  }
   if (!info.edge_model) return;
   if (lists.size() != 1 || info.cutoff != entries.cutoff)
     throw std::runtime_error("'" + settings.path + "' is damaged: its metadata say a cutoff of " +
@@ -131,12 +138,40 @@ void Evaluator::State::pick_device(int local_rank)
   info.device = device.str();
 }
 
+/// Which of its energies an output of a model of ours is: 0 for the first, by either name; -1: none of them.
+int64_t Evaluator::State::place_of(const std::string &output) const
+{
+  if (output == "energy") return 0;
+  if (output.compare(0, 7, "energy/") != 0 || !inner.hasattr("energies")) return -1;
+  const auto names = inner.attr("energies").toListRef();
+  for (std::size_t k = 1; k < names.size(); k++)
+    if (names[k].toStringRef() == output) return static_cast<int64_t>(k);
+  return names.size() > 1 ? 0 : -1;
+}
+
+/// Composition energies per species of one of several energies of a model of ours.
+torch::Tensor Evaluator::State::baseline_of(const std::string &output) const
+{
+  const auto place = place_of(output);
+  return place > 0 ? loaded->baselines[place - 1].contiguous() : loaded->baseline;
+}
+
+double Evaluator::State::composition_of(const std::string &output, const Graph &graph) const
+{
+  const auto energies = baseline_of(output);
+  const double *const of_species = energies.data_ptr<double>();
+  const int64_t *const species = loaded->species_of_number.data_ptr<int64_t>();
+  double sum = 0.0;
+  for (int i = 0; i < graph.n_centers; i++) sum += of_species[species[graph.types[i]]];
+  return sum;
+}
+
 /// Files of ours hold the energy per atom of each element that was taken off before training.
 void Evaluator::State::read_composition()
 {
   if (!loaded->baseline.defined()) return;
   const auto species = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong);
-  const auto energies = loaded->baseline.to(torch::kCPU, torch::kDouble);
+  const auto energies = baseline_of(energy_name);
   for (const int number : info.numbers)
     info.composition[number] = energies[species[number].item<int64_t>()].item<double>();
 }
@@ -157,7 +192,11 @@ std::string Evaluator::State::output(const std::string &quantity, const std::str
     return mta::pick_output(quantity, capabilities->outputs(), chosen);
   } catch (const std::exception &) {
     if (!needed) return "";
-    throw std::runtime_error("'" + settings.path + "': " + describe_current_exception());
+    std::sort(variants.begin(), variants.end());
+    std::string known;
+    for (const auto &name : variants) known += (known.empty() ? "" : ", ") + name;
+    throw std::runtime_error("'" + settings.path + "': " + describe_current_exception() +
+                             (known.empty() ? "" : "; it has " + known));
   }
 }
 
@@ -208,7 +247,7 @@ void Evaluator::State::pick_system_outputs(const Entries &entries)
     holder->set_unit(capabilities->outputs().at(given.name)->unit());
     holder->set_sample_kind("system");
     all_outputs.insert(given.name, holder);
-    info.system_outputs.push_back({given.name, holder->unit(), given.size});
+    info.system_outputs.push_back({given.name, holder->unit(), given.size, given.name.compare(0, 7, "energy/") == 0});
   }
 }
 
@@ -306,7 +345,8 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
   if (info.edge_model) {
     baselines = torch::empty({graph.n_centers}, torch::kDouble);
     double *const b = baselines.data_ptr<double>();
-    const double *const of_species = loaded->baseline.data_ptr<double>();
+    const auto own = baseline_of(energy_name);
+    const double *const of_species = own.data_ptr<double>();
     const int64_t *const species = loaded->species_of_number.data_ptr<int64_t>();
     for (int i = 0; i < graph.n_centers; i++) b[i] = of_species[species[graph.types[i]]];
     energies = energies.flatten() + baselines;
@@ -327,12 +367,18 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
   }
 }
 
-void Evaluator::State::read_system_outputs()
+/// Of the energies: with composition energies, unless they are left out everywhere.
+void Evaluator::State::read_system_outputs(const Graph &graph)
 {
   result.system_outputs.clear();
   if (!request.system_outputs) return;
   for (const auto &each : info.system_outputs) {
-    const auto values = block(each.name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+    auto values = block(each.name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
+    if (each.is_energy) {    // per atom, if it is the one that is evaluated
+      const bool inside = !info.edge_model, wanted = settings.baseline != Choice::off;
+      const double composition = inside == wanted ? 0.0 : composition_of(each.name, graph);
+      values = values.sum().reshape({1}) + (wanted ? composition : -composition);
+    }
     if (values.numel() != each.size)
       throw std::runtime_error("the output '" + each.name + "' has " + std::to_string(values.numel()) +
                                " components instead of " + std::to_string(each.size));
@@ -373,7 +419,7 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
 
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);
-  read_system_outputs();
+  read_system_outputs(graph);
   gradients = edge_gradients(block->values(), vectors);
   result.edge_gradients = gradients.data_ptr<double>();
   result.finite = result.finite && all_finite(result.edge_gradients, 3 * graph.n_edges);

@@ -60,6 +60,7 @@ struct Settings {
 struct SystemOutput {
   std::string name, unit;             ///< of metatomic's output
   int size = 0;                       ///< number of components
+  bool is_energy = false;             ///< one of several energies, eV
 };
 
 /// What the engine needs to know about a model. Lengths in Å.

@@ -64,7 +64,7 @@ void Evaluator::State::strain_evaluation(const Graph &graph, const Request &requ
   if (select && !info.atom_energies && !selection_heeded) require_selection(atoms);
   const auto block = run(atoms, select);
   read_energies(block, graph);
-  read_system_outputs();
+  read_system_outputs(graph);
   const auto values = block->values();
   std::vector<torch::Tensor> inputs;
   if (!settings.direct_forces) inputs.push_back(leaf);

@@ -74,6 +74,8 @@ struct Evaluator::State {
   State(const Settings &s, int local_rank);
   void load();
   void take_fast_way(const Entries &entries);
+  int64_t place_of(const std::string &output) const;
+  torch::Tensor baseline_of(const std::string &output) const;
   void pick_device(int local_rank);
   void read_composition();
   void pick_outputs();
@@ -91,7 +93,8 @@ struct Evaluator::State {
   mts::TensorBlock block(const std::string &name) const;
   torch::Tensor by_atom(const mts::TensorBlock &block, const Graph &graph) const;
   void read_energies(const mts::TensorBlock &block, const Graph &graph);
-  void read_system_outputs();
+  void read_system_outputs(const Graph &graph);
+  double composition_of(const std::string &output, const Graph &graph) const;
   torch::Tensor edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const;
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);

@@ -113,6 +113,7 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
   entries.dtype = text(format::DTYPE, "");
   entries.cutoff = entry(path, metadata, format::CUTOFF, 1e-6, 1e4);
   entries.exchange_width = static_cast<int>(entry(path, metadata, format::EXCHANGE_WIDTH, 0, 1e6));
+  entries.no_energy = text(format::ENERGY, "") == "none";
   entries.by_tag = text(format::ATOM_ORDER, "") == format::BY_TAG;
   std::istringstream words(text(format::SYSTEM_OUTPUTS, ""));
   for (std::string word; words >> word;) {
@@ -121,7 +122,7 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
     if (size <= 0)
       throw Damaged("'" + path + "' is damaged: its metadata say " + format::SYSTEM_OUTPUTS + " = '" + word +
                     "'; copy it again, or export the model again");
-    entries.system_outputs.push_back({word.substr(0, colon), "", size});
+    entries.system_outputs.push_back({word.substr(0, colon), "", size, false});
   }
   return entries;
 }
@@ -177,6 +178,9 @@ std::shared_ptr<const LoadedModel> load_model(const Settings &settings)
     const auto inner = loaded->module->attr("module").toModule();
     if (is_ours(inner)) {
       loaded->baseline = inner.attr("baseline").toTensor().to(torch::kCPU, torch::kDouble).clone();
+      loaded->baselines = inner.hasattr("baselines")
+          ? inner.attr("baselines").toTensor().to(torch::kCPU, torch::kDouble).clone()
+          : torch::zeros({0, loaded->baseline.size(0)}, torch::kDouble);
       loaded->species_of_number = inner.attr("species_of_number").toTensor().to(torch::kCPU, torch::kLong).clone();
     }
   } catch (const std::exception &) {

@@ -15,6 +15,7 @@ namespace mlplugins {
 struct LoadedModel {
   std::shared_ptr<metatensor_torch::Module> module;
   torch::Tensor baseline;             ///< composition energy per species, eV, in double; undefined if not ours
+  torch::Tensor baselines;            ///< the same of further energies, a row each
   torch::Tensor species_of_number;    ///< index into it of every atomic number
 };
 
@@ -25,6 +26,7 @@ struct Entries {
   double cutoff = 0.0;
   int exchange_width = 0;
   bool by_tag = false;
+  bool no_energy = false;             ///< none were learned: energy and gradients are zero
   std::vector<SystemOutput> system_outputs;    ///< names and sizes
 };
 

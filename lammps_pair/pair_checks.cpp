@@ -89,7 +89,7 @@ void PairMLPlugins::announce_more()
   int first = 1;
   for (const auto &each : model.system_outputs) {
     utils::logmesg(lmp, "mlplugins: compute ID all pair STYLE: c_ID[{}-{}] {} in {}\n", first, first + each.size - 1,
-                   each.name, each.unit);
+                   each.name, each.is_energy ? std::string("the energy unit of the run") : each.unit);
     first += each.size;
   }
   if (settings_->direct_forces)

@@ -434,6 +434,11 @@ void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
   }
   if (eflag_global) eng_vdwl += unit * energy;
   std::copy(result.system_outputs.begin(), result.system_outputs.end(), columns_.begin());
+  std::size_t column = 0;
+  for (const auto &each : evaluator_->info().system_outputs) {
+    if (each.is_energy && column < result.system_outputs.size()) columns_[column] *= energy_unit_;
+    column += each.size;
+  }
 
   mlplugins::Accumulators out;
   out.forces = atom->f;

@@ -28,6 +28,7 @@ from mlplugins import units
 from mlplugins.quantity import MILLI, VOIGT, Array, Derivative, Label, Quantity
 
 __all__ = [
+    "ENERGY",
     "MILLI",
     "QUANTITIES",
     "VOIGT",
@@ -38,6 +39,9 @@ __all__ = [
     "with_derivatives",
     "with_labels",
 ]
+
+ENERGY = "energy/"
+"""What names of further energies begin with, `energy/scan`: other levels of theory, other states."""
 
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity

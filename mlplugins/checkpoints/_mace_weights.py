@@ -9,12 +9,13 @@ What differs between the two, all absorbed here:
 | element-dependent maps | 1/√(channels · elements) | 1/√channels |
 | product basis | any spanning set of symmetric tensors, kept in the file | an orthonormal basis, recomputed |
 | energy | scale · (Σ readouts + ZBL) + shift | scale · (Σ readouts + shift) + ZBL |
-| heads | all | one |
+| heads | all | one, or all (`--head all`) |
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
@@ -41,7 +42,10 @@ from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import BiasedMLP, RadialMLP
 from mlplugins.nn.state import StateEmbedding
 from mlplugins.nn.zbl import ROUNDED
+from mlplugins.quantities import ENERGY
 
+ALL = "all"
+"""In place of the name of a head: all of them."""
 COULOMB_EV_A = 14.3996
 """e²/(4πε₀) as mace-torch rounds it, eV Å: kept, for equal energies."""
 SCREENING_A = 0.529
@@ -171,7 +175,8 @@ def from_state(
     Args:
         config: its architecture.
         state: its `state_dict()`, every entry; the precision of the result is that of the weights.
-        head: which head of several, by name; default: the only one, or the one called "Default".
+        head: which head of several, by name; default: the only one, or the one called "Default". `all`: all
+            of them, as several energies, of which that one, or else the first, is the default.
         elements: keep only these (symbols), in this order; default: all.
         conditions: `total_charge`, e, and `total_spin` (multiplicity) that the model is fixed to; others
             stay inputs of a model with embeddings of them.
@@ -187,6 +192,9 @@ def from_state(
     symbols, rows = _record.kept([_symbol(int(number)) for number in config.atomic_numbers], elements)
     source = Source(state, rows, len(config.atomic_numbers))
     which = _head_index(config.heads, head)
+    others = [name for name in config.heads if _keeps_all(config.heads, head) and name != config.heads[which]]
+    if others:
+        parameters = _with_energies(parameters, config.heads[which], others)
     with torch.random.fork_rng(devices=[]):
         model = mace.Model(symbols, parameters)
     with torch.no_grad():
@@ -196,6 +204,7 @@ def from_state(
         baseline = _energies(model, config, source, which)
         if config.use_embedding_readout:
             baseline = _with_readout(baseline, model, config, source, which)
+        baselines = {name: _energy(model, config, source, name) for name in others}
     source.finish()
     return Checkpoint(
         potential=model.to(source.dtype).eval(),
@@ -203,10 +212,42 @@ def from_state(
         elements=symbols,
         baseline=baseline,
         details=_record.details(
-            model, parameters, home={**asdict(config), "head": config.heads[which], **conditions}
+            model,
+            parameters,
+            home={**asdict(config), "head": ALL if others else config.heads[which], **conditions},
         ),
         references=list(mace.REFERENCES),
+        baselines=baselines,
     )
+
+
+def _keeps_all(heads: Sequence[str], head: str | None) -> bool:
+    return head == ALL and ALL not in heads
+
+
+def _with_energies(
+    parameters: mace.Hyperparameters, first: str, others: Sequence[str]
+) -> mace.Hyperparameters:
+    """Hyper-parameters of a model with all heads."""
+    odd = [name for name in (first, *others) if not re.fullmatch(r"[A-Za-z0-9_+-]+", name)]
+    _require("heads", ", ".join(odd), not odd, "heads called by letters, digits, _, + and - (--head NAME)")
+    _require("use_embedding_readout", True, not parameters.state_readout, "one head (--head NAME)")
+    width = parameters.readout_mlp if parameters.num_interactions > 1 else 0
+    readout = {"width": width, "biased": parameters.biased_readout and width > 0}
+    heads = {ENERGY + name: dict(readout) for name in others}
+    return replace(parameters, heads=heads, energy_name=first)
+
+
+def _energy(model: mace.Model, config: HomeConfig, source: Source, name: str) -> list[float]:
+    """Fill in one more energy; returns its atomic energies."""
+    own, place = cast(Any, model.heads[ENERGY + name]), list(config.heads).index(name)
+    for readout, prefix in zip(own.readouts, _readout_names(config)):
+        _readout(readout, source, prefix, len(config.heads), place)
+    scale, shift, energies = _scale_shift(config, source, place)
+    own.common_scale.fill_(scale / float(model.energy_scale))
+    own.energy_scale.fill_(scale)
+    own.shift.fill_(shift / scale)
+    return energies
 
 
 def _fill_elements(
@@ -267,11 +308,13 @@ def _symbol(number: int) -> str:
 
 
 def _head_index(heads: Sequence[str], head: str | None) -> int:
+    if _keeps_all(heads, head):
+        return list(heads).index("Default") if "Default" in heads else 0
     if head is None:
         if len(heads) != 1 and "Default" not in heads:
             raise BadInput(
                 f"MACE: the model has the heads {', '.join(heads)}; choose one (`mlplugins convert --head`, "
-                "`base.head` in `finetune`)"
+                "`base.head` in `finetune`), or `all`"
             )
         return list(heads).index("Default") if "Default" in heads else 0
     if head not in heads:
@@ -407,17 +450,24 @@ def _radial_basis(model: mace.Model, source: Source) -> None:
 
 def _energies(model: mace.Model, config: HomeConfig, source: Source, head: int) -> list[float]:
     """Scale, shift and repulsion; returns the atomic energies."""
-    scale, shift = 1.0, 0.0
-    if config.model_cls == "ScaleShiftMACE":
-        scale = float(source.take("scale_shift.scale").view(-1).expand(len(config.heads))[head])
-        shift = float(source.take("scale_shift.shift").view(-1).expand(len(config.heads))[head])
+    scale, shift, energies = _scale_shift(config, source, head)
     model.energy_scale.fill_(scale)
     model.shift.fill_(shift / scale)
     if model.repulsion is not None:
         _repulsion(model, model.repulsion, source, scale)
+    return energies
+
+
+def _scale_shift(config: HomeConfig, source: Source, head: int) -> tuple[float, float, list[float]]:
+    """Scale, shift and atomic energies of one head."""
+    scale, shift = 1.0, 0.0
+    if config.model_cls == "ScaleShiftMACE":
+        scale = float(source.take("scale_shift.scale").view(-1).expand(len(config.heads))[head])
+        shift = float(source.take("scale_shift.shift").view(-1).expand(len(config.heads))[head])
     n_heads, n_elements = len(config.heads), len(config.atomic_numbers)
     energies = source.take("atomic_energies_fn.atomic_energies", n_heads * n_elements)
-    return [float(energy) for energy in energies.view(n_heads, n_elements)[head, source.rows]]
+    rows = energies.view(n_heads, n_elements)[head, source.rows]
+    return scale, shift, [float(value) for value in rows]
 
 
 def _repulsion(model: mace.Model, repulsion: nn.Module, source: Source, scale: float) -> None:

@@ -124,6 +124,8 @@ def require_possible(
         raise BadInput(
             f"{new[0]['family']}: {name} is one of a whole molecule, which stands alone; leave it out"
         )
+    if potential.variants and any(term["family"] == "d3" for term in new):
+        raise BadInput(f"d3: {name} has several energies, and D3 is the dispersion of one functional")
     for term in new:
         if term["family"] == "zbl" and repulsion.repels(potential):
             raise BadInput(

@@ -28,7 +28,7 @@ from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
 
 METADATA = "extra/model-metadata"
-OF_THE_FILE = ("elements", "baseline_eV", "portable", RADIAL)
+OF_THE_FILE = ("elements", "baseline_eV", "baselines_eV", "portable", RADIAL)
 """Entries of the record that an exported file states anew."""
 
 
@@ -89,6 +89,10 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
             baseline=[float(record["baseline_eV"][row]) for row in rows],
             details={"source": source, **details, "n_parameters": count},
             references=list(archive.references["architecture"]),
+            baselines={
+                name: [float(energies[row]) for row in rows]
+                for name, energies in record.get("baselines_eV", {}).items()
+            },
         )
 
 

@@ -59,7 +59,7 @@ def read(
     Args:
         path: the `.model` file.
         elements: keep only these (symbols); default: all that the model knows.
-        head: which head of several; default: the only one, or the one called "Default".
+        head: which head of several; default: the only one, or the one called "Default"; `all`.
         conditions: `total_charge`, e, and `total_spin` (multiplicity) that a model with embeddings of them
             is fixed to; others stay inputs.
 

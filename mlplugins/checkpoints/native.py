@@ -52,7 +52,7 @@ class Checkpoint(ModelCard):
     @property
     def composition(self) -> Composition:
         """The energy references of the model."""
-        return Composition(self.elements, self.baseline, len(self.baseline))
+        return Composition(self.elements, self.baseline, len(self.baseline), self.baselines)
 
 
 def read(path: Path | str) -> Checkpoint:
@@ -94,9 +94,22 @@ def read(path: Path | str) -> Checkpoint:
                 **({"finetune": content["finetune"]} if "finetune" in content else {}),
             },
             references=family.references,
+            baselines=_baselines(path, content),
         )
         potential, card = added.add(potential.eval(), card, content.get("added", []))
         return Checkpoint(potential=potential, **vars(card))
+
+
+def _baselines(path: Path, content: dict[str, Any]) -> dict[str, list[float]]:
+    """Those of further energies."""
+    found, n = content.get("baselines", {}), len(content["elements"])
+    whole = isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(row, list) and len(row) == n and all(map(_is_finite, row))
+        for name, row in found.items()
+    )
+    if not whole:
+        raise BadInput(f"{path}: 'baselines': expected {n} energies in eV by name, got {found}")
+    return {name: [float(energy) for energy in row] for name, row in found.items()}
 
 
 def _load(potential: Potential, weights: dict[str, Tensor], adapter: dict[str, Any] | None) -> None:

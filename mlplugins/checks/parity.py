@@ -94,9 +94,10 @@ def _compare(
         stress = float(np.abs(outcome.stress - reference.stress).max())
         rows.append(row("stress", stress, bounds.stress, STRESS_UNIT))
     for name, value in (outcome.more or {}).items():
-        expected, quantity = reference.get(name), QUANTITIES[name]
+        expected, quantity = reference.get(name), QUANTITIES.get(name, QUANTITIES["energy"])
         if expected is not None:
             off = float(np.abs(value - expected).max()) / (n if quantity.extensive else 1)
             size = max(1.0, float(np.abs(expected).max()))
-            rows.append(row(name, off, bounds.force * size, quantity.compared_unit))
+            limit = bounds.force * size if name in QUANTITIES else bounds.energy
+            rows.append(row(name, off, limit, quantity.compared_unit))
     return rows

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head",
         "--task",
         metavar="NAME",
-        help="which of several levels of theory: head of MACE (default: 'Default') or task of SevenNet",
+        help="which of several levels of theory: head of MACE (default: Default; all: as several energies) "
+        "or task of SevenNet",
     )
     _model_file.add_terms(parser)
     parser.add_argument(

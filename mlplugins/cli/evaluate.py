@@ -31,21 +31,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the frames with their labels (REF_energy, …) and predictions (predicted_energy, …)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="which of several energies the labels are of (default: as `head` in each frame's info says)",
+    )
     _common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 if it worked."""
     from mlplugins.cli import _display, _errors
+    from mlplugins.model_file import artifact
     from mlplugins.workflows.evaluate import evaluate
 
     path = _common.existing_file(args.model, "model.pt")
+    model = path if args.variant is None else artifact.load(path, args.device, args.variant)
     keys = _common.named("--keys", args.keys)
     console = _common.console()
     with _display.Bar(console, "evaluating") as bar:
-        result = evaluate(path, args.data, keys, args.device, args.plot, bar, args.output)
+        result = evaluate(model, args.data, keys, args.device, args.plot, bar, args.output)
     rows = result.get("files", {})
-    kinds = {f"config_type {kind}": errors for kind, errors in result.get("config_types", {}).items()}
+    kinds = {f"energy {name}": errors for name, errors in result.get("energies", {}).items()}
+    kinds |= {f"config_type {kind}": errors for kind, errors in result.get("config_types", {}).items()}
     console.print(_errors.table({**rows, **kinds, "all" if rows or kinds else args.data[0]: result}))
     if result.get("uncertainty"):
         console.print(_errors.quality(result["uncertainty"], "of the energy per atom"))

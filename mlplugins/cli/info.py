@@ -98,6 +98,8 @@ def rest(record: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("LAMMPS modes", modes if layers and layers > 1 else "one layer: every mode"))
     if record["baseline_eV"]:
         lines.append(("baseline, eV", _list([f"{k} {v:.6g}" for k, v in record["baseline_eV"].items()])))
+    for name, row in record["baselines_eV"].items():
+        lines.append((f"baseline of {name}, eV", _list([f"{k} {v:.6g}" for k, v in row.items()])))
     lines.append(("extensions", _list(record["extensions"]) or "none"))
     lines.append(("written with", _list([f"{k} {v}" for k, v in record["written_with"].items()])))
     for kind, items in record["references"].items():
@@ -126,14 +128,25 @@ def _accuracy(errors: Any) -> str:
 
 
 def _energy(record: dict[str, Any]) -> str | None:
-    """That there is none; None if there is."""
+    """That there is none, or which of several there are; None if there is one."""
     from mlplugins.model_file.card import has_no_energy
 
+    if len(record["energies"]) > 1:
+        names = record["energies"]
+        first = f"energy is {_first_energy(record)}; " if _first_energy(record) else ""
+        return f"several: {_list(names)} ({first}variant NAME chooses in every engine)"
     if not has_no_energy(record["record"]):
         return None
     return (
         "none was learned: energy and forces are zero; the file is for what else it predicts (--all: outputs)"
     )
+
+
+def _first_energy(record: dict[str, Any]) -> str | None:
+    """What the energy that comes without a choice is called, where the file says it."""
+    hyperparameters = _section(record["record"], "hyperparameters")
+    terms = [hyperparameters, *(hyperparameters.get("terms") or [])]
+    return next((term["energy_name"] for term in terms if term.get("energy_name")), None)
 
 
 def _uncertainty(record: dict[str, Any]) -> str | None:
@@ -160,6 +173,8 @@ def _data(data: dict[str, Any] | None) -> str:
     for name, what in (("train", "training"), ("validation", "validation"), ("test", "test")):
         count = data.get(f"n_{name}")
         named = data["files"].get(name)
+        if isinstance(named, dict):  # of several energies
+            named = [f"{k}: {_list(v) if isinstance(v, list) else v}" for k, v in named.items()]
         where = _list(named) if isinstance(named, list) else named if isinstance(named, str) else None
         if count or where:
             frames = f"{count} {what}" if count else what

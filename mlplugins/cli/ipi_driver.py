@@ -49,18 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse a first structure with the template's atoms in another order (default: %(default)s)",
     )
     parser.add_argument("--variant", metavar="NAME", help="which energy of a model that has several")
-    parser.add_argument(
-        "--baseline",
-        choices=("on", "off"),
-        default="on",
-        help="off: energies without the composition energies (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--non-conservative",
-        choices=("on", "off"),
-        default="off",
-        help="on: the model's direct forces, for the inner of multiple time steps (default: %(default)s)",
-    )
+    _add_switches(parser)
     parser.add_argument(
         "--charge", type=float, metavar="Q", help="total charge, e (default: as the template says, else 0)"
     )
@@ -77,6 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sockets-prefix", metavar="PREFIX", help="as i-pi -S (default: i-PI's own)")
     parser.add_argument("--path", action="store_true", help="print the path of the driver file and exit")
     add_json(parser)
+
+
+def _add_switches(parser: argparse.ArgumentParser) -> None:
+    """Options that are on or off, with their defaults."""
+    switches = {
+        "--baseline": ("on", "off: energies without the composition energies"),
+        "--non-conservative": ("off", "on: the model's direct forces, for the inner of multiple time steps"),
+        "--energies": ("off", "on: all energies of a model that has several in the extras"),
+    }
+    for name, (default, text) in switches.items():
+        parser.add_argument(
+            name, choices=("on", "off"), default=default, help=f"{text} (default: %(default)s)"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,6 +116,7 @@ def _serve(args: argparse.Namespace) -> int:
         charge=args.charge,
         spin=args.spin,
         non_conservative=args.non_conservative,
+        energies=args.energies,
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port

@@ -93,7 +93,7 @@ def _committee(args: argparse.Namespace, path: Path, directory: Path, console: C
 
 def with_terms(configuration: Any, args: argparse.Namespace) -> Any:
     """The configuration with the terms of the command line in its section `add`."""
-    from mlplugins.training.config import TermsSection
+    from mlplugins.training.sections import TermsSection
 
     given = _model_file.terms(args)
     if not given:

@@ -9,6 +9,7 @@ per atom, (n_centers, …), or for every edge, (E, 3), if its record says `along
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -17,7 +18,7 @@ from mlplugins import registry
 from mlplugins.errors import BadInput, nearest
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import blocks
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import ENERGY, QUANTITIES
 
 
 class Trunk(NamedTuple):
@@ -87,9 +88,7 @@ def settings(name: str, values: Mapping[str, Any] | None = None) -> Any:
     Raises:
         BadInput: no head predicts it, or its head has no such hyper-parameter.
     """
-    if name not in predictable():
-        raise BadInput(f"heads: no head predicts '{name}': {nearest(name, predictable())}")
-    own = registry.load(__name__, str(QUANTITIES[name].head), "head").Hyperparameters
+    own = _file(name).Hyperparameters
     known = [field.name for field in fields(own)]
     for key in values or ():
         if key not in known:
@@ -104,6 +103,13 @@ def made(name: str, trunk: Trunk, values: Mapping[str, Any]) -> nn.Module:
         BadInput: no such head, a hyper-parameter that it lacks, or features that it cannot be made of.
     """
     own = settings(name, values)
-    file = registry.load(__name__, str(QUANTITIES[name].head), "head")
-    head: nn.Module = file.Head(name, trunk, own(**values))
+    head: nn.Module = _file(name).Head(name, trunk, own(**values))
     return head
+
+
+def _file(name: str) -> ModuleType:
+    if name.startswith(ENERGY):
+        return registry.load(__name__, "energy", "head")
+    if name not in predictable():
+        raise BadInput(f"heads: no head predicts '{name}': {nearest(name, predictable())}")
+    return registry.load(__name__, str(QUANTITIES[name].head), "head")

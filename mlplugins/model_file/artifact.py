@@ -70,6 +70,7 @@ class Artifact:
         inputs: what it takes of a structure as a whole (`charge`, `spin_multiplicity`), with the lowest and
             the highest value that it knows.
         more: names of the quantities that it predicts beside the energy and its derivatives.
+        energies: outputs of a model of ours with several energies, the default first; else empty.
         references: papers to cite, by kind.
         devices: kinds of device that the model supports.
         exchange_width: widest feature row exchanged between layers by LAMMPS' exchange mode; 0 = none.
@@ -93,6 +94,7 @@ class Artifact:
     outputs: dict[str, str]
     inputs: dict[str, tuple[float, float]]
     more: tuple[str, ...]
+    energies: tuple[str, ...]
     references: dict[str, list[str]]
     devices: tuple[str, ...]
     exchange_width: int
@@ -113,7 +115,8 @@ class Artifact:
     @property
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
-        return self.family is not None and "energy_uncertainty" in self.outputs
+        first = self.energy_output in ("energy", *self.energies[:1])
+        return self.family is not None and first and "energy_uncertainty" in self.outputs
 
     @property
     def repels(self) -> bool:
@@ -123,7 +126,8 @@ class Artifact:
     @property
     def unused(self) -> tuple[str, ...]:
         """Outputs of the file that no engine of mlplugins passes on."""
-        used = {self.energy_output, *(QUANTITIES[name].output or "" for name in self.more)}
+        used = {self.energy_output, *self.energies, *(QUANTITIES[name].output or "" for name in self.more)}
+        used |= {"energy"} if self.energies else set()
         used |= {"energy_uncertainty"} if self.has_uncertainty else set()
         used |= {"non_conservative_forces"} if "direct_forces" in self.more else set()  # another spelling
         if self.family is not None:  # for programs, not for dynamics; metatomic adds the older name
@@ -150,7 +154,7 @@ class Artifact:
             virials: also give per-atom virials (models of ours only).
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
-            wanted: which quantities of `more` are computed; None: all.
+            wanted: which quantities of `more` are computed, and which of `energies`; None: all of `more`.
 
         Raises:
             BadInput: an element that the model does not know, an impossible cell, a charge or spin in `info`
@@ -178,6 +182,19 @@ class Artifact:
         return self._evaluated(
             structures, lambda inputs: [self._model.evaluate(inputs, cache, virials, uncertainty, wanted)]
         )[0]
+
+    def of_energy(self, output: str) -> Artifact:
+        """The same loaded model with another of its `energies` as the energy.
+
+        Raises:
+            BadInput: it has no such energy.
+        """
+        if output not in self.energies or not isinstance(self._model, EdgeGradientModel):
+            known = ", ".join(self.energies) or self.energy_output
+            raise BadInput(f"'{self.path.name}' has no output '{output}', expected one of {known}")
+        if self.non_conservative:
+            raise BadInput(f"'{self.path.name}': direct forces are those of one energy")
+        return replace(self, energy_output=output, _model=self._model.of_energy(output))
 
     @property
     def n_members(self) -> int:
@@ -386,16 +403,15 @@ def load(
     parts.require_supported(device, target, path, capabilities.supported_devices)
     energy = parts.energy_output(path, list(capabilities.outputs), output)
     loaded = loaded.to(target)
-    lists = loaded.requested_neighbor_lists()
     ours = parts.ours(archive, loaded, energy)
     if not baseline:
         parts.leave_out_composition(path, loaded, ours)
     dtype = (ours and ours.dtype) or capabilities.dtype
-    asked = parts.asked(path, capabilities.outputs, non_conservative, ours is not None)
+    asked = parts.asked(path, loaded, non_conservative, ours is not None, energy)
     return Artifact(
         path=path,
         elements=tuple(symbol(z) for z in capabilities.atomic_types),
-        cutoff=ours.cutoff if ours else max((each.engine_cutoff("angstrom") for each in lists), default=0.0),
+        cutoff=ours.cutoff if ours else parts.longest_list(loaded),
         interaction_range=capabilities.engine_interaction_range("angstrom"),
         dtype=dtype,
         device=str(target),
@@ -407,6 +423,7 @@ def load(
         outputs={key: value.unit for key, value in capabilities.outputs.items()},
         inputs=parts.inputs(path, loaded) if ours is None else ours.inputs,
         more=tuple(asked.more),
+        energies=tuple(asked.energies),
         references=archive.references,
         devices=tuple(capabilities.supported_devices),
         exchange_width=ours.exchange_width if ours else 0,

@@ -22,6 +22,7 @@ class ModelCard:
         details: JSON-able training record: `hyperparameters`, hash of the data, `versions`, `source` (file
             that the model was read from), …
         references: papers to cite for the architecture.
+        baselines: the same as `baseline` of further energies, by their names (`scan` of `energy/scan`).
 
     >>> ModelCard("nequip", ["Ar"], [-1.5], details={"hyperparameters": {"cutoff": 4.5}}).hyperparameters
     {'cutoff': 4.5}
@@ -33,6 +34,7 @@ class ModelCard:
     name: str = "mlplugins model"
     details: dict[str, Any] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

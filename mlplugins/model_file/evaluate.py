@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,15 +20,21 @@ from mlplugins.model_file.heat_flux import potential_flux
 from mlplugins.model_file.hessian import hessian
 from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
 from mlplugins.model_file.structure import Array, Prepared, in_vacuum
-from mlplugins.quantities import QUANTITIES, Results
+from mlplugins.quantities import ENERGY, QUANTITIES, Results
 from mlplugins.structures.graph import Graph
 
 
 class Program:
-    """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0."""
+    """The program of a family, which takes one `Graph`, or its fields in files of mlplugins 0.1.0.
 
-    def __init__(self, potential: Any) -> None:
+    Args:
+        potential: it.
+        energy: which of several energies is meant, as the family names it.
+    """
+
+    def __init__(self, potential: Any, energy: str = "energy") -> None:
         self.potential = potential
+        self.energy = energy
         arguments = potential.forward.schema.arguments
         self._takes_fields = len(arguments) > 2  # itself and the graph
         # six until models took the charge and spin of a structure
@@ -44,6 +51,9 @@ class Program:
     def predict(self, graph: Graph) -> dict[str, Tensor]:
         """Quantities per atom by name, `energy` (n_centers,) among them, in the precision of the model."""
         found: dict[str, Tensor] = self.potential(*self._of_file(graph))
+        if self.energy != "energy":
+            chosen = self.potential.of_heads(*self._of_file(graph), found, [self.energy])
+            found = {**found, FIRST: found["energy"], "energy": chosen[self.energy]}
         return found
 
     def _of_file(self, graph: Graph) -> tuple[Any, ...]:
@@ -87,11 +97,19 @@ class Asked(NamedTuple):
     Attributes:
         more: quantities that it predicts.
         direct: forces and stress are the direct ones, not the derivatives of the energy.
+        energies: outputs of a model of ours with several energies → its names of these; the first is
+            `energy`.
+        energy: that which is evaluated.
     """
 
     more: Sequence[str]
     direct: bool = False
+    energies: Mapping[str, str] = {}
+    energy: str = "energy"
 
+
+FIRST = "first energy"
+"""Entry of the results of a program that was asked for another energy."""
 
 DIRECT_FORCES, DIRECT_STRESS = "direct_forces", "direct_stress"
 BORN = "born_effective_charges"
@@ -134,15 +152,25 @@ class EdgeGradientModel:
         dtype: torch.dtype,
         device: torch.device,
     ):
-        self._program = Program(module.potential)
-        self._more, self._direct = asked
+        self._program = Program(module.potential, asked.energies.get(asked.energy, "energy"))
+        self._more, self._direct, self._energies = asked.more, asked.direct, asked.energies
         self._species_of_number = module.species_of_number.cpu()
-        self._baseline = module.baseline.cpu()
+        rows = [module.baseline.cpu(), *getattr(module, "baselines", torch.zeros(0)).cpu()]
+        self._baselines = dict(zip(["energy", *getattr(module, "energies", ["energy"])[1:]], rows))
+        self._baseline = self._baselines[self._program.energy]
         self._takes_state = len(getattr(module, "inputs", [])) > 0
         self._dtype = dtype
         self._device = device
         self._cutoff = float(options.cutoff)  # asking metatomic costs a small molecule a tenth of its time
         self._composition: _Composition | None = None
+
+    def of_energy(self, output: str) -> EdgeGradientModel:
+        """The same program with another of several energies as the energy."""
+        other = copy.copy(self)
+        other._program = Program(self._program.potential, self._energies[output])
+        other._baseline = self._baselines[other._program.energy]
+        other._composition = None
+        return other
 
     def evaluate(
         self,
@@ -164,6 +192,7 @@ class EdgeGradientModel:
         direct = self._add_heads(found, graph, wanted)
         if moments is not None:
             found[BORN] = self._born(moments, graph, pairs, atoms)
+        self._add_energies(found, graph, wanted or ())
         gradient = direct if self._direct else None
         if found["energy"].requires_grad and not self._direct:
             (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
@@ -181,6 +210,15 @@ class EdgeGradientModel:
         names += [DIRECT_FORCES] if self._direct and DIRECT_FORCES not in names else []
         found |= self._program.of_heads(graph, found, names)
         return found.pop(DIRECT_FORCES, None)
+
+    def _add_energies(self, found: dict[str, Tensor], graph: Graph, wanted: Collection[str]) -> None:
+        """Add those of several energies that are wanted, of the atoms and with their baselines."""
+        names = {output: name for output, name in self._energies.items() if output in wanted}
+        others = [name for name in names.values() if name != "energy"]
+        values = {"energy": found.get(FIRST, found["energy"]), **self._program.of_heads(graph, found, others)}
+        for output, name in names.items():
+            baseline = self._baselines[name][graph.species.cpu()]
+            found[output] = values[name].detach().cpu().double() + baseline
 
     def _born(self, moments: Tensor, graph: Graph, pairs: NeighborPairs, atoms: _Composition) -> Tensor:
         """Z_iab = ∂μ_a/∂r_ib (N, 3, 3): three backward passes to the vectors, summed as forces are."""
@@ -236,7 +274,7 @@ class EdgeGradientModel:
         )
         energies = found["energy"].detach().cpu().numpy() + atoms.baseline  # the sum is in float64
         results = _by_structure(structures, atoms.starts, energies, *(t.numpy() for t in sums))
-        if any(name in QUANTITIES for name in found if name != "energy"):
+        if any(_is_more(name) for name in found):
             results = _with_more(results, found, [len(s.numbers) for s in structures])
         return results
 
@@ -348,11 +386,16 @@ def _with_more(results: list[Results], found: dict[str, Tensor], sizes: list[int
     """The results with the other quantities of the table that the family returned."""
     more: list[dict[str, Array]] = [{} for _ in results]
     for name, values in found.items():
-        if name != "energy" and name in QUANTITIES:
-            whole = QUANTITIES[name].per == "system"
+        if _is_more(name):
+            whole = name not in QUANTITIES or QUANTITIES[name].per == "system"
             for each, part in zip(more, values.detach().cpu().double().split(sizes)):
                 each[name] = (part.sum(dim=0) if whole else part).numpy()
     return [replace(result, more=each or None) for result, each in zip(results, more)]
+
+
+def _is_more(name: str) -> bool:
+    """Whether an entry of a family's results is a quantity beside its energy."""
+    return name.startswith(ENERGY) or (name != "energy" and name in QUANTITIES)
 
 
 def _with_direct(results: list[Results], direct: list[Results]) -> list[Results]:

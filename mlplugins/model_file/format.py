@@ -19,6 +19,8 @@ DTYPE = "mlplugins::dtype"
 ATOM_ORDER = "mlplugins::atom_order"
 BY_TAG = "tag"
 RECORD = "mlplugins::metadata"
+# "none" if no energies were learned, so that energy and gradients are zero
+ENERGY = "mlplugins::energy"
 # Outputs of whole systems that heads predict, `NAME:COMPONENTS` with blanks between them
 SYSTEM_OUTPUTS = "mlplugins::system_outputs"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,38 @@ from mlplugins.model_file.general import GeneralModel, declared
 from mlplugins.structures import state as states
 
 
-def asked(path: Path, outputs: Mapping[str, Any], non_conservative: bool, ours: bool) -> Asked:
-    """What a model with these outputs is asked for; the dipole of one of `ours` has a derivative."""
-    more = declared(outputs)
+def energies(module: Any) -> dict[str, str]:
+    """Outputs of a module of ours with several energies → its names of these, the first `energy`."""
+    known = list(getattr(module, "energies", []))
+    pairs = getattr(module, "names", []) if known else []
+    return {output: name for name, output in pairs if name in known and output != "energy"}
+
+
+def asked(path: Path, loaded: Any, non_conservative: bool, ours: bool, energy: str) -> Asked:
+    """What a model is asked for; the dipole of one of `ours` has a derivative."""
+    more = declared(loaded.capabilities().outputs)
     more += (BORN,) if ours and "dipole" in more else ()
     if non_conservative and "direct_forces" not in more:
         raise BadInput(
             f"'{path.name}' predicts no direct forces (output non_conservative_force): train a model with "
             "heads: {direct_forces: {}}, or leave non_conservative out"
         )
-    return Asked(more, non_conservative)
+    several = energies(loaded.module) if ours else {}
+    if non_conservative and several.get(energy, "energy") != "energy":
+        raise BadInput(
+            f"'{path.name}': its direct forces are those of '{next(iter(several))}', not of '{energy}': "
+            "leave non_conservative or the variant out"
+        )
+    return Asked(more, non_conservative, several, energy)
 
 
 def ours(archive: Archive, loaded: Any, energy: str) -> Entries | None:
     """Our entries, if the module is one of ours; None for others, and for wrappers around one of ours."""
     module, capabilities = loaded.module, loaded.capabilities()
     entries = archive.entries
-    if entries is None or not is_ours(runtime.class_name(module)) or energy != "energy":
+    if entries is None or not is_ours(runtime.class_name(module)):
+        return None
+    if energy != "energy" and energy not in energies(module):
         return None
     if capabilities.length_unit != "angstrom" or capabilities.outputs[energy].unit != "eV":
         return None  # somebody declared other units, which metatomic then converts
@@ -55,6 +70,12 @@ def evaluator(
     return GeneralModel(loaded, energy, asked, *kind)
 
 
+def longest_list(loaded: Any) -> float:
+    """The longest of the neighbour lists that a model asks for, Å; 0 without any."""
+    lists = loaded.requested_neighbor_lists()
+    return max((each.engine_cutoff("angstrom") for each in lists), default=0.0)
+
+
 def require_supported(given: str, device: torch.device, path: Path, supported: Sequence[str]) -> None:
     if device.type not in supported:
         raise BadInput(f"device '{given}': '{path.name}' supports {', '.join(supported)}")
@@ -65,6 +86,8 @@ def leave_out_composition(path: Path, loaded: Any, ours: Entries | None) -> None
         why = "does not say its composition energies (files written by mlplugins do)"
         raise BadInput(f"'{path.name}' {why}, so that they cannot be left out (baseline)")
     loaded.module.baseline.zero_()
+    if hasattr(loaded.module, "baselines"):
+        loaded.module.baselines.zero_()
 
 
 def energy_output(path: Path, outputs: list[str], wanted: str | None) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlplugins.model_file import format
 from mlplugins.models.base import Potential, edge_sums
 from mlplugins.models.capabilities import predicts_variance
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import ENERGY, QUANTITIES
 from mlplugins.structures.graph import Graph
 from mlplugins.structures.state import UNITS, ElectronicState
 
@@ -24,16 +24,20 @@ DIRECT = ("non_conservative_force", "non_conservative_stress")
 
 
 class MetatomicModel(nn.Module):
-    """Adapts a family (plain tensors) to metatomic (systems, labels)."""
+    """Adapts a family (plain tensors) to metatomic (systems, labels).
+
+    `baselines` are those of all energies, (elements,) or (energies, elements).
+    """
 
     species_of_number: Tensor
     baseline: Tensor
+    baselines: Tensor
     precision: Tensor
     inputs: List[str]
     direct_outputs: List[str]
 
     def __init__(
-        self, potential: Potential, elements: List[str], baseline: Tensor, dtype: torch.dtype
+        self, potential: Potential, elements: List[str], baselines: Tensor, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.potential = potential
@@ -46,18 +50,24 @@ class MetatomicModel(nn.Module):
         self.defaults: List[float] = list(ElectronicState())
         self.units: Dict[str, str] = dict(UNITS)
         self.edge_gradients_key: str = format.EDGE_GRADIENTS
+        self.energies: List[str] = ["energy", *potential.variants]  # in the order of `baselines`
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name)
             for name in potential.predicts
             if not QUANTITIES[name].along_edges
         ]
+        if potential.variants:
+            self.names += [("energy", ENERGY + potential.energy_name)]
+            self.names += [(name, name) for name in potential.variants]
         edges = any(QUANTITIES[name].along_edges for name in potential.predicts)
         self.direct_outputs = [*DIRECT] if edges else []
         species_of_number = torch.full((len(atomic_numbers) + 1,), -1, dtype=torch.long)
         for index, symbol in enumerate(elements):
             species_of_number[atomic_numbers[symbol]] = index
         self.register_buffer("species_of_number", species_of_number)
-        self.register_buffer("baseline", baseline.to(torch.float64))
+        baselines = torch.atleast_2d(baselines.to(torch.float64))
+        self.register_buffer("baseline", baselines[0].clone())
+        self.register_buffer("baselines", baselines[1:].clone())
         self.register_buffer("precision", torch.zeros(0, dtype=dtype))  # of the potential
         self.options = NeighborListOptions(cutoff=potential.cutoff, full_list=True, strict=True)
 
@@ -98,8 +108,10 @@ class MetatomicModel(nn.Module):
         for name, output in self.names:
             if output in outputs:
                 values = found[name].to(torch.float64)
-                if name == "energy":
-                    values = values + self.baseline.index_select(0, species[:n_centers])
+                if name in self.energies:
+                    place = self.energies.index(name)
+                    of_elements = self.baseline if place == 0 else self.baselines[place - 1]
+                    values = values + of_elements.index_select(0, species[:n_centers])
                 per_atom = outputs[output].sample_kind == "atom"
                 values = values[rows] if per_atom else _by_system(values[rows], samples[0], len(systems))
                 results[output] = _map(values.unsqueeze(-1), samples, per_atom, dtype, output)

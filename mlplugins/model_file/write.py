@@ -21,7 +21,7 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import format
-from mlplugins.model_file.card import RADIAL, ModelCard
+from mlplugins.model_file.card import RADIAL, ModelCard, has_no_energy
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.model_file.precision import DTYPES
@@ -30,7 +30,7 @@ from mlplugins.model_file.tables import chosen
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import is_trainable, of_whole_molecule, predicts_variance
 from mlplugins.ops.build import OPS_LIBRARY
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import ENERGY, QUANTITIES
 from mlplugins.structures.state import CHARGE, SPIN
 
 
@@ -67,6 +67,12 @@ def save(
         raise BadInput(
             f"baseline: expected {len(card.elements)} values, one per element, got {len(card.baseline)}"
         )
+    for name in potential.variants:
+        if len(card.baselines.get(name.removeprefix(ENERGY), ())) != len(card.elements):
+            raise BadInput(
+                f"baselines: expected {len(card.elements)} values of '{name}', one per element, got "
+                f"{card.baselines.get(name.removeprefix(ENERGY))}"
+            )
     exact = _folded(potential)
     inside, radial = chosen(exact, card.elements, dtype, portable, tables)
     if radial is not None:
@@ -110,7 +116,13 @@ def _seal(path: str, weights: bytes | None) -> None:
 def _system_outputs(potential: Potential) -> str:
     """What heads predict of whole systems, as LAMMPS reads it: `mlplugins::dipole:3`."""
     own = [QUANTITIES[name] for name in potential.predicts if name != "energy"]
-    return " ".join(f"{q.output}:{math.prod(q.shape)}" for q in own if q.per == "system" and q.output)
+    found = [f"{q.output}:{math.prod(q.shape)}" for q in own if q.per == "system" and q.output]
+    return " ".join([*found, *(f"{name}:1" for name in _energies(potential))])
+
+
+def _energies(potential: Potential) -> list[str]:
+    """Outputs by which several energies are chosen, that of the first among them."""
+    return [ENERGY + potential.energy_name, *potential.variants] if potential.variants else []
 
 
 @contextmanager
@@ -154,15 +166,17 @@ def _state(potential: Potential, card: ModelCard) -> dict[str, str]:
     return fixed | {keys[name]: f"{low:g} {high:g}" for name, (low, high) in potential.inputs.items()}
 
 
-def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
-    whole = of_whole_molecule(potential)
-    exchange_width = 0 if portable else potential.exchange_width
-    baseline = torch.tensor(card.baseline, dtype=torch.float64)
-    module = MetatomicModel(potential, card.elements, baseline, DTYPES[dtype])
+def _outputs(potential: Potential) -> dict[str, ModelOutput]:
+    """What the file declares."""
     outputs = {
-        q.output: ModelOutput(unit=q.output_unit, sample_kind="atom", description=q.description or q.noun)
+        str(q.output): ModelOutput(
+            unit=q.output_unit, sample_kind="atom", description=q.description or q.noun
+        )
         for q in (QUANTITIES[name] for name in potential.predicts)
     }
+    for name in _energies(potential):
+        energy = f"potential energy, {name.removeprefix(ENERGY)}"
+        outputs[name] = ModelOutput(unit="eV", sample_kind="atom", description=energy)
     if "direct_forces" in potential.predicts:
         stress = QUANTITIES["direct_stress"]
         outputs[str(stress.output)] = ModelOutput(
@@ -176,8 +190,16 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
         outputs["feature"] = ModelOutput(
             unit="", sample_kind="atom", description="inputs of the readout's layers times the energy scale"
         )
+    return outputs
+
+
+def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
+    whole = of_whole_molecule(potential)
+    exchange_width = 0 if portable else potential.exchange_width
+    rows = [card.baseline, *(card.baselines[name.removeprefix(ENERGY)] for name in potential.variants)]
+    module = MetatomicModel(potential, card.elements, torch.tensor(rows, dtype=torch.float64), DTYPES[dtype])
     capabilities = ModelCapabilities(
-        outputs=outputs,
+        outputs=_outputs(potential),
         atomic_types=[atomic_numbers[symbol] for symbol in card.elements],
         interaction_range=float("inf") if whole else potential.reach,
         length_unit="angstrom",
@@ -201,11 +223,13 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
             format.DTYPE: dtype,
             **({format.ATOM_ORDER: format.BY_TAG} if whole else {}),
             **_state(potential, card),
+            **({format.ENERGY: "none"} if has_no_energy(card.details) else {}),
             **({format.SYSTEM_OUTPUTS: totals} if (totals := _system_outputs(potential)) else {}),
             format.RECORD: json.dumps(
                 {
                     "elements": card.elements,
                     "baseline_eV": card.baseline,
+                    **({"baselines_eV": card.baselines} if card.baselines else {}),
                     "portable": portable,
                     **card.details,
                 }

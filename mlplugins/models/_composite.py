@@ -39,6 +39,9 @@ class Composite(Potential):
         self.cutoffs: List[float] = [term.cutoff for term in terms]
         self.has_heads: List[bool] = [any(part.heads for part in term.parts()) for term in terms]
         self.along_edges = [name for name, quantity in QUANTITIES.items() if quantity.along_edges]
+        self.energy_name, self.variants = _energies(terms)
+        self.energies: List[str] = ["energy", *self.variants]  # never empty: TorchScript asks for a type
+        self.has_variants: List[bool] = [bool(term.variants) for term in terms]
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -68,6 +71,8 @@ class Composite(Potential):
         if self.has_heads[index]:
             for name, values in part.items():
                 found[str(index) + "." + name] = values
+        elif len(self.energies) > 1:
+            found[str(index) + ".energy"] = part["energy"]
 
     @torch.jit.export
     def of_heads(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
@@ -91,6 +96,11 @@ class Composite(Potential):
                         kept = torch.nonzero(r < self.cutoffs[index]).squeeze(1)
                         values = torch.zeros_like(graph.vectors).index_copy(0, kept, values)
                     total[name] = total[name] + values if name in total else values
+        for name in self.energies:
+            if name in total:
+                for index, with_variants in enumerate(self.has_variants):
+                    if not with_variants:  # a term that all energies have in common
+                        total[name] = total[name] + found[str(index) + ".energy"]
         return total
 
     def within(self, graph: Graph, r: Tensor, cutoff: float) -> Graph:
@@ -111,6 +121,18 @@ def _inputs(terms: List[Potential]) -> Dict[str, Tuple[float, float]]:
             lowest, highest = found.get(name, (low, high))
             found[name] = (max(low, lowest), min(high, highest))
     return found
+
+
+def _energies(terms: List[Potential]) -> Tuple[str, List[str]]:
+    """Names of the energies of the terms that have several, which must be the same of all these."""
+    several = [(term.energy_name, list(term.variants)) for term in terms if term.energy_name]
+    for other in several[1:]:
+        if other != several[0]:
+            one, another = (" ".join([first, *rest]) for first, rest in (several[0], other))
+            raise BadInput(
+                f"energies: expected the same in all terms that name them, got {one} and {another}"
+            )
+    return several[0] if several else ("", [])
 
 
 def built(elements: List[str], each: List[Dict[str, Any]], what: str) -> List[Potential]:

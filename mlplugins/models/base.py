@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from mlplugins import heads
+from mlplugins.errors import BadInput
 from mlplugins.nn.exchange import GhostExchange
 from mlplugins.nn.modes import Foldable, HasNativeOps
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import ENERGY, QUANTITIES
 from mlplugins.structures.graph import Graph
 
 
@@ -51,6 +52,8 @@ class Potential(nn.Module):
         inputs: what it takes of a structure as a whole, `charge` or `spin_multiplicity`, with the lowest and
             the highest value that it knows; families without them see positions and elements only.
         feature_width: width T of the entry `feature` of its results, 0 if there is none (`HasLastLayer`).
+        energy_name: what its energy is called where there are others; "" without a name.
+        variants: the other energies, `energy/scan`, which heads give.
     """
 
     predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
@@ -60,6 +63,8 @@ class Potential(nn.Module):
     exchange_width: int
     inputs: Dict[str, Tuple[float, float]]
     feature_width: int
+    energy_name: str
+    variants: List[str]
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
@@ -69,21 +74,35 @@ class Potential(nn.Module):
         self.exchange_width = int(exchange_width)
         self.inputs = {}
         self.feature_width = 0
+        self.energy_name = ""
+        self.variants = []
         self.exchange: nn.Module = nn.Identity()
         self.heads = nn.ModuleDict()
 
     @torch.jit.unused
-    def add_heads(self, given: Optional[Mapping[str, Any]], trunk: heads.Trunk) -> None:
-        """Predict the quantities of `given` (name → hyper-parameters of its head, or None) as well.
+    def add_heads(
+        self, given: Optional[Mapping[str, Any]], trunk: heads.Trunk, energy_name: Optional[str] = None
+    ) -> None:
+        """Predict the quantities of `given` (name → hyper-parameters of its head, or None) as well; the first
+        energy is called `energy_name`.
 
         Raises:
-            BadInput: no such head, or features that it cannot be made of.
+            BadInput: no such head, features that it cannot be made of, or energies of which one has no name.
         """
         given = given or {}
+        self.energy_name = energy_name or ""
         for name in [*(n for n in QUANTITIES if n in given), *(n for n in given if n not in QUANTITIES)]:
             own = trunk._replace(inputs=tuple(self.inputs), heads=dict(self.heads))
             self.heads[name] = heads.made(name, own, given[name] or {})
-            self.predicts = (*self.predicts, name)
+            if name.startswith(ENERGY):
+                self.variants.append(name)
+            else:
+                self.predicts = (*self.predicts, name)
+        if self.variants and (not self.energy_name or ENERGY + self.energy_name in self.variants):
+            raise BadInput(
+                f"energies: expected a name of the first that differs from {', '.join(self.variants)}, got "
+                f"'{self.energy_name}'"
+            )
 
     @torch.jit.unused
     def initialise_heads(self, statistics: TrainingStatistics) -> None:
@@ -152,7 +171,7 @@ class Potential(nn.Module):
 
     @torch.jit.unused
     def everything(self, graph: Graph) -> Dict[str, Tensor]:
-        """What `forward` returns, and all heads."""
+        """What `forward` returns, and all heads but those of further energies."""
         found: Dict[str, Tensor] = self(graph)
         return {**found, **self.of_heads(graph, found, list(self.predicts))}
 

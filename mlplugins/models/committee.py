@@ -128,6 +128,11 @@ def _require_alike(terms: List[Potential]) -> None:
                 f"committee: member {index + 1} is a model of a whole molecule, which is evaluated without "
                 "neighbour lists: give engines the separate files"
             )
+        if term.variants:
+            raise BadInput(
+                f"committee: member {index + 1} has several energies, and a committee in one file has one: "
+                "give engines the separate files, of which they evaluate the same variant"
+            )
         if term.predicts != terms[0].predicts:
             raise BadInput(
                 f"committee: member {index + 1} predicts {', '.join(term.predicts)}, and member 1 "

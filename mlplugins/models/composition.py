@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,11 +23,33 @@ class Composition:
         elements: symbols, in the order of `energies`.
         energies: eV per atom.
         rank: number of independent compositions in the data, ≤ len(elements).
+        others: energies per atom of further energies of the model, by name, in their order.
     """
 
     elements: list[str]
     energies: list[float]
     rank: int
+    others: Mapping[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of all energies, "" for the first."""
+        return ["", *self.others]
+
+    def of_head(self, head: str) -> Composition:
+        """The baseline of one of the energies alone.
+
+        >>> Composition(["Li"], [-0.7], 1, {"scan": [-0.9]}).of_head("scan").energies
+        [-0.9]
+        """
+        return Composition(self.elements, self.others[head] if head else self.energies, self.rank)
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, Composition]) -> Composition:
+        """Baselines of all energies, by name, "" for the first, as one."""
+        first = parts[""]
+        others = {name: part.energies for name, part in parts.items() if name}
+        return cls(first.elements, first.energies, min(part.rank for part in parts.values()), others)
 
     @property
     def note(self) -> str | None:
@@ -41,8 +63,8 @@ class Composition:
             "are not meaningful; add frames of other compositions or isolated atoms if you need them."
         )
 
-    def predict(self, symbols: Sequence[str]) -> float:
-        """Baseline energy (eV) of the atoms `symbols`.
+    def predict(self, symbols: Sequence[str], head: str = "") -> float:
+        """Baseline energy (eV) of the atoms `symbols`, of the energy called `head`, or of the first.
 
         >>> round(Composition(["H", "O"], [-13.0, -430.0], 2).predict(["O", "H", "H"]), 6)
         -456.0
@@ -52,7 +74,8 @@ class Composition:
         """
         known = f"; it holds {', '.join(self.elements)}"
         require_known(symbols, self.elements, "composition baseline: no energy for ", known)
-        table = dict(zip(self.elements, self.energies, strict=True))
+        energies = self.others[head] if head else self.energies
+        table = dict(zip(self.elements, energies, strict=True))
         return float(sum(table[symbol] for symbol in symbols))
 
 

@@ -73,7 +73,8 @@ class Hyperparameters:
         state: what the model sees of a structure as a whole, `charge` (e) and `spin_multiplicity`: the lowest
             and the highest whole number of a table, or the width of a network of any number.
         state_readout: an energy of every atom is read out of it.
-        heads: further quantities that are predicted, and the hyper-parameters of their heads.
+        heads: further quantities and energies that are predicted, and the hyper-parameters of their heads.
+        energy_name: what the energy is called among several.
     """
 
     cutoff: float = 5.0
@@ -97,6 +98,7 @@ class Hyperparameters:
     state: Dict[str, List[int]] = field(default_factory=dict)
     state_readout: bool = False
     heads: Dict[str, Dict[str, Any]] | None = None
+    energy_name: str | None = None
 
 
 class Interaction(HasNativeOps, nn.Module):
@@ -349,7 +351,8 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.repulsion = ZBL(elements, self.envelope_power, ROUNDED) if hyperparameters.zbl else None
         self.shift = nn.Parameter(torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
-        self.add_heads(hyperparameters.heads, Trunk(n_species, hyperparameters.cutoff, features))
+        trunk = Trunk(n_species, hyperparameters.cutoff, features)
+        self.add_heads(hyperparameters.heads, trunk, hyperparameters.energy_name)
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -415,9 +418,12 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             features.append(inputs)
         energy = self.energy_scale * (e + self.shift[central])
         if self.repulsion is not None:
-            energy = energy + self.repulsion(graph, r)
+            found["common"] = self.repulsion(graph, r)
+            energy = energy + found["common"]
         if self.state is not None:
-            energy = energy + self.state.energies(state[: graph.n_centers])
+            own = self.state.energies(state[: graph.n_centers])
+            energy = energy + own
+            found["common"] = found["common"] + own if "common" in found else own
         found["energy"], found["feature"] = energy, self.energy_scale * torch.cat(features, dim=1)
         return found
 

@@ -58,7 +58,8 @@ class Hyperparameters:
             Nequix.
         neighbors_by_element: every element has its own average number of neighbours, by whose root the
             features of its atoms are divided before they are sent, as in nequip with such an option.
-        heads: further quantities that are predicted, and the hyper-parameters of their heads.
+        heads: further quantities and energies that are predicted, and the hyper-parameters of their heads.
+        energy_name: what the energy is called among several.
     """
 
     cutoff: float = 5.0
@@ -81,6 +82,7 @@ class Hyperparameters:
     layer_norm: bool = False
     neighbors_by_element: bool = False
     heads: Dict[str, Dict[str, Any]] | None = None
+    energy_name: str | None = None
 
 
 class Interaction(HasNativeOps, nn.Module):
@@ -198,7 +200,8 @@ class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
         self.register_buffer("energy_scale", torch.ones(n_species, dtype=torch.float64))
         n_averages = [n_species] if hyperparameters.neighbors_by_element else []
         self.register_buffer("average_neighbors", torch.ones(n_averages, dtype=torch.float64))
-        self.add_heads(hyperparameters.heads, Trunk(n_species, hyperparameters.cutoff, layers))
+        trunk = Trunk(n_species, hyperparameters.cutoff, layers)
+        self.add_heads(hyperparameters.heads, trunk, hyperparameters.energy_name)
 
     @torch.jit.unused
     def initialise(self, statistics: TrainingStatistics) -> None:
@@ -260,7 +263,8 @@ class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
         scale = self.energy_scale.index_select(0, central)
         energy = scale * (e.squeeze(1) + self.shift.index_select(0, central))
         if self.repulsion is not None:
-            energy = energy + self.repulsion(graph, r)
+            found["common"] = self.repulsion(graph, r)
+            energy = energy + found["common"]
         found["energy"], found["feature"] = energy, scale.unsqueeze(1) * features
         return found
 

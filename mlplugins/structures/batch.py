@@ -33,6 +33,7 @@ class Batch:
         volume: (S,) cell volume, Å³; 0 without a full cell.
         weight: (S,) factor of the structure in the loss.
         state: (S, 2) charge, e, and spin multiplicity.
+        head: (S,) int64, of which energy the labels are: 0 for the first, or the only one.
         labels: of every quantity in the table, (S, …) or (N, …) of its components; NaN where there is none.
             The composition baseline is subtracted from the energy.
     """
@@ -46,6 +47,7 @@ class Batch:
     volume: Tensor
     weight: Tensor
     state: Tensor
+    head: Tensor
     labels: dict[str, Tensor]
 
     @property
@@ -113,7 +115,12 @@ def graph_of(
 
 
 def single(
-    structure: Structure, elements: Sequence[str], cutoff: float, baseline: float, dtype: torch.dtype
+    structure: Structure,
+    elements: Sequence[str],
+    cutoff: float,
+    baseline: float,
+    dtype: torch.dtype,
+    head: int = 0,
 ) -> Batch:
     """Batch of one structure, its neighbour list included.
 
@@ -123,6 +130,7 @@ def single(
         cutoff: Å.
         baseline: composition energy of the structure, eV; subtracted from the energy in float64.
         dtype: of all floating-point tensors.
+        head: place of the energy that the labels are of.
 
     Raises:
         BadInput: an element that is not in `elements`.
@@ -148,6 +156,7 @@ def single(
         volume=torch.tensor([structure.volume], dtype=dtype),
         weight=torch.full((1,), structure.weight, dtype=dtype),
         state=torch.tensor([states.row(structure.states)], dtype=torch.float64),
+        head=torch.tensor([head]),
         labels=labels,
     )
 

@@ -110,6 +110,7 @@ class Structure:
         config_type: what kind of structure the file says it is, e.g. `IsolatedAtom`.
         weight: factor in the loss.
         kinetic: (3, 3) Σ p⊗p/m of the momenta that the frame holds, eV, or None.
+        head: which of several energies its labels are of, by name; "" for the first, or the only one.
     """
 
     numbers: NDArray[np.int64]
@@ -130,6 +131,7 @@ class Structure:
     config_type: str | None = None
     weight: float = 1.0
     kinetic: NDArray[np.float64] | None = None
+    head: str = ""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -157,7 +159,10 @@ class Structure:
         return len(self) == 1 and (self.config_type == ISOLATED or not self.pbc.any())
 
     def get(self, name: str) -> Any:
-        """Label of a quantity of the table; None if there is none."""
+        """Label of a quantity of the table; None if there is none. What learns from another quantity does so
+        from labels of the first energy only."""
+        if self.head and name in QUANTITIES and QUANTITIES[name].learns:
+            return None
         name = QUANTITIES[name].learns or name if name in QUANTITIES else name
         return self.more[name] if name in self.more else getattr(self, name, None)
 

@@ -81,7 +81,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         keys: names of the labels.
         others: further names that are used, such as those of a cheaper method.
     """
-    found: list[str | None] = [*_taken(structures, keys)]
+    found: list[str | None] = [*_taken(structures, keys, others)]
     found += [
         _per_atom(keys),
         _free_energy(structures, keys),
@@ -93,9 +93,9 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
     return [note for note in found if note]
 
 
-def _taken(structures: Sequence[Structure], keys: Keys) -> list[str]:
+def _taken(structures: Sequence[Structure], keys: Keys, others: Iterable[str | None]) -> list[str]:
     """Labels that were taken from names that nobody gave."""
-    named = {getattr(keys, label.option) for label in all_labels()}
+    named = {getattr(keys, label.option) for label in all_labels()} | {*others}
     named |= {key for quantity in QUANTITIES.values() for key in quantity.other_keys}
     notes = []
     for name in sorted({name for s in structures for name in s.taken} - named):
@@ -319,9 +319,10 @@ def unseen_states(structures: Sequence[Structure], inputs: Collection[str] = ())
 
     Args:
         structures: the frames.
-        inputs: `charge`, `spin_multiplicity`, if the model takes them.
+        inputs: `charge`, `spin_multiplicity`, if the model takes them, and entries of `info` that it sees.
     """
-    names = sorted({name for s in structures for name in s.states if states.input_of(name) not in inputs})
+    unseen = {name for s in structures for name in s.states if states.input_of(name) not in inputs}
+    names = sorted(unseen - set(inputs))
     notes = []
     for name in names:
         values = sorted({str(s.states[name]) for s in structures if name in s.states})
@@ -330,6 +331,7 @@ def unseen_states(structures: Sequence[Structure], inputs: Collection[str] = ())
             notes.append(
                 f"the frames differ in '{name}' ({shown}), which the model does not see: it learns one "
                 "energy for each geometry; train on frames of one state"
+                + (", or name them: energies: [NAME, …]" if name == "head" else "")
             )
     return notes
 

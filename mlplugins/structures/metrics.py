@@ -43,6 +43,26 @@ def pairs(structures: Sequence[Structure], predictions: Sequence[Results]) -> Pa
     }
 
 
+def of_energies(
+    structures: Sequence[Structure], predictions: Sequence[Results], first: str
+) -> dict[str, Any]:
+    """The same of the frames of each of several energies, as the entry `energies`; of one nothing.
+
+    Args:
+        structures: frames, whose labels are of the energy `head`.
+        predictions: of these energies.
+        first: name of the first energy.
+    """
+    names = list(dict.fromkeys(s.head for s in structures))
+    if not first or not any(names):
+        return {}
+    found = {}
+    for name in names:
+        own = [(s, p) for s, p in zip(structures, predictions, strict=True) if s.head == name]
+        found[name or first] = metrics([s for s, _ in own], [p for _, p in own])
+    return {"energies": found}
+
+
 def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
     """MAE and RMSE as `mlplugins evaluate --json` writes them; null for a quantity without labels. Of tensors
     also those of each part, e.g. `isotropic`, with the root mean square of its labels.

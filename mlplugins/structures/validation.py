@@ -217,7 +217,7 @@ def data_hash(structures: Iterable[Structure]) -> str:
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
         for name in sorted(s.more):  # nothing for a quantity that the frame has not: older hashes stay
             digest.update(name.encode() + np.ascontiguousarray(s.more[name]).tobytes())
-        digest.update(_state(s))
+        digest.update(_state(s) + s.head.encode())
     return digest.hexdigest()
 
 
@@ -323,7 +323,7 @@ def _fingerprint(structure: Structure) -> bytes:
     cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
     for array in (structure.positions, cell):
         digest.update((np.round(array, DIGITS) + 0.0).tobytes())
-    digest.update(_state(structure))
+    digest.update(_state(structure) + structure.head.encode())
     return digest.digest()
 
 

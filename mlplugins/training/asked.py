@@ -14,6 +14,7 @@ from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Structure
 from mlplugins.training.config import RunConfiguration
 from mlplugins.training.data import DataSets
+from mlplugins.training.energies import HEAD
 from mlplugins.training.gradient_config import LossSection
 
 CHARGE_OFF = 0.02
@@ -64,8 +65,9 @@ def require_learnable(
                     f"{where}: '{name}' is to be learned, but none of the {len(frames)} {each} frames that "
                     f"are used has it (first {frames[0].origin}): leave this key out, or label the frames"
                 )
+    seen = [*inputs, *([HEAD] if configuration.energies else [])]
     notes += _not_learned(sets, learned) + _not_measured(sets, asked)
-    notes += labels.unseen_states(everything, inputs)
+    notes += labels.unseen_states(everything, seen)
     return replace(sets, warnings=[*sets.warnings, *notes])
 
 

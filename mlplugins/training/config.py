@@ -3,129 +3,35 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, create_model, field_validator, model_validator
+from pydantic import create_model, field_validator, model_validator
 
 from mlplugins import config, files, heads, models, registry, synonyms
-from mlplugins.checkpoints import added
 from mlplugins.checkpoints.added import Term
-from mlplugins.config import Knots, Section, Seed, Weight, validated
+from mlplugins.config import Knots, Section, Seed, validated
 from mlplugins.errors import BadInput, nearest
-from mlplugins.quantities import QUANTITIES
+from mlplugins.quantities import ENERGY, QUANTITIES
 from mlplugins.structures.components import checked_order
 from mlplugins.structures.dataset import Keys
 from mlplugins.structures.labelled import file_unit
 from mlplugins.training.gradient_config import TrainingSection
+from mlplugins.training.sections import (
+    ByHead,
+    DataSection,
+    EnergySection,
+    HeadSection,
+    ModelSection,
+    Sources,
+    TermsSection,
+)
 
-_keys: dict[str, Any] = {
-    label.option: (str | None, label.key)
-    for quantity in QUANTITIES.values()
-    for label in quantity.labels
-    if not quantity.file_units  # their names and units stand in `heads`
-}
-_Keys: Any = create_model("_Keys", __base__=Section, **_keys)
-
-
-class KeySection(_Keys):
-    """Names of the labels in the data files; see `mlplugins.structures.dataset.Keys`.
-
-    `forces: null` learns from energies alone, `energy: null` what heads predict alone.
-    """
-
-    @property
-    def names(self) -> Keys:
-        """The keys, and which of them the user chose."""
-        return Keys(**self.model_dump(), named=frozenset(self.model_fields_set))
-
-
-class PriorSection(Section):
-    """Names of the labels that are subtracted: energy, and forces if they are learned from."""
-
-    energy: str
-    forces: str | None = None
-
-
-class TermsSection(Section):
-    """Terms without parameters.
-
-    Attributes:
-        zbl: screened nuclear repulsion: true, or where its switching function begins and ends, Å.
-        d3: dispersion: functional and damping (`pbe-bj`), or these and the cutoff of the pairs, Å.
-    """
-
-    zbl: Literal[True] | list[float] | None = None
-    d3: str | list[str | float] | None = None
-
-    @property
-    def terms(self) -> list[Term]:
-        """As terms of the family `sum`."""
-        return added.terms(**{name: value for name, value in self if value is not None})
-
-
-class DataSection(Section):
-    """The data to learn from.
-
-    Attributes:
-        train: a file, a glob, `file@slice`, or a list of them.
-        validation: fraction of the training frames in [0, 0.5], or a file.
-        test: file of frames that nothing is decided with; its errors go to metrics.json.
-        keys: names of the labels.
-        prior: labels of a cheaper method in the same files: their difference to the labels is learned
-            (Δ-learning), and whoever runs the model adds that method.
-        subtract: terms whose energies, forces and stress are taken off the labels; the model is without them.
-        elements: symbols in the order of the species index; those of the training data if absent.
-        baseline: `fit` (least squares), `isolated` (the energies of the isolated atoms among the training
-            frames), or the energy of every element, eV per atom.
-        weights: factor in the loss of frames by their `config_type`, 1 if absent.
-        mixed_pbc: allow periodic and non-periodic frames in one set.
-    """
-
-    train: str | list[str]
-    validation: float | str | list[str] = 0.1
-    test: str | list[str] | None = None
-    keys: KeySection = KeySection()
-    prior: PriorSection | None = None
-    subtract: TermsSection | None = None
-    elements: list[str] | None = None
-    baseline: Literal["fit", "isolated"] | dict[str, float] = "fit"
-    weights: dict[str, Weight] = {}
-    mixed_pbc: bool = False
-
-    @field_validator("validation")
-    @classmethod
-    def _fraction(cls, value: float | str | list[str]) -> float | str | list[str]:
-        if isinstance(value, float) and not 0.0 <= value <= 0.5:
-            raise ValueError("expected a fraction between 0 and 0.5, or a file")
-        return value
-
-
-class ModelSection(BaseModel):
-    """The family; all other keys are its hyper-parameters, validated against the family itself."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    family: str
-
-
-class HeadSection(BaseModel):
-    """A head and the labels that it learns from; all other keys are hyper-parameters of the head.
-
-    Attributes:
-        unit: of the labels in the data files; never guessed.
-        key: their name there; the quantity's own if absent.
-        order: of six numbers of a symmetric tensor, e.g. `xx xy xz yy yz zz`; never guessed.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    unit: str | None = None
-    key: str | None = None
-    order: str | None = None
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_+-]+")
 
 
 class SolverSection(Section):
@@ -165,11 +71,14 @@ class RunConfiguration(Section):
 
     Attributes:
         heads: what the model predicts beside energy, forces and stress, by the name of the quantity.
+        energies: names of several energies (levels of theory, electronic states), a list or a mapping; the
+            first is the default.
         add: terms that the written model holds beside what is learned. Labels are of the whole, so that the
             rest is learned from labels without these terms.
     """
 
     data: DataSection
+    energies: dict[str, EnergySection] = {}
     heads: dict[str, HeadSection] = {}
     add: TermsSection | None = None
     training: TrainingSection = TrainingSection()
@@ -200,11 +109,35 @@ class RunConfiguration(Section):
     def settings_of_heads(self) -> dict[str, dict[str, Any]]:
         """Hyper-parameters of the heads, by the name of the quantity."""
         found = {}
+        self._require_one_flow()
         for name, section in self.heads.items():
             values = section.model_extra or {}
             own = config.hyperparameters(heads.settings(name, values), values, f"heads.{name}")
             found[name] = asdict(own)
+        for name in [*self.energies][1:]:
+            values = self.energies[name].model_extra or {}
+            own = config.hyperparameters(heads.settings(ENERGY + name, values), values, f"energies.{name}")
+            found[ENERGY + name] = asdict(own)
         return found
+
+    def _require_one_flow(self) -> None:
+        """Refuse sizes of a flow for the dipole that are not those of the charges, whose flow it takes."""
+        charges, dipole = (self.heads.get(name) for name in ("charges", "dipole"))
+        if charges is None or dipole is None or (dipole.model_extra or {}).get("channels") == 0:
+            return
+        own = asdict(heads.settings("charges")()) | (charges.model_extra or {})
+        for key in ("channels", "num_basis"):
+            value = (dipole.model_extra or {}).get(key, own[key])
+            if value != own[key]:
+                raise BadInput(
+                    f"heads: dipole: {key}: {value}, but the charges, whose flow it takes, have {own[key]}: "
+                    "give it to `charges` alone"
+                )
+
+    @property
+    def energy_name(self) -> str | None:
+        """Name of the first of several energies."""
+        return next(iter(self.energies), None)
 
     @property
     def added(self) -> list[Term]:
@@ -225,12 +158,38 @@ class RunConfiguration(Section):
                 f"data.subtract, add: both name {', '.join(sorted(twice))}; `add` takes it off the labels "
                 "as well: leave it out of data.subtract, or out of `add` if the model is to be without it"
             )
+        if len(self.energies) > 1 and "d3" in [term["family"] for term in [*alone, *self.added]]:
+            raise BadInput(
+                "add, data.subtract: d3 is the dispersion of one functional, and there are several energies "
+                f"({', '.join(self.energies)}), which would all get it: leave it out"
+            )
         return [*alone, *self.added]
 
     @property
     def needs_forces(self) -> bool:
         """Whether every frame must have forces."""
         return any("forces" in stage.loss.learned for stage in self.training.each())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_energies(cls, content: Any) -> Any:
+        """`energies` may be a list, or be left out where `data.train` names them."""
+        energies, data = content.get("energies"), content.get("data")
+        if energies is None and isinstance(data, dict) and isinstance(data.get("train"), dict):
+            energies = list(data["train"])
+        if not isinstance(energies, list) or not all(isinstance(name, str) for name in energies):
+            return content
+        if len(set(energies)) < len(energies):
+            raise ValueError(f"energies: expected different names, got {', '.join(energies)}")
+        return {**content, "energies": {name: {} for name in energies}}
+
+    @field_validator("energies")
+    @classmethod
+    def _plain_names(cls, value: dict[str, EnergySection]) -> dict[str, EnergySection]:
+        for name in value:
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"expected names of letters, digits, _, + and -, got '{name}'")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -273,13 +232,19 @@ class Configuration(RunConfiguration):
     def hyperparameters(self) -> Any:
         """The family's own `Hyperparameters`, heads included."""
         family, given = self.model.family, dict(self.model.model_extra or {})
+        if "energy_name" in given:
+            raise BadInput("model.energy_name: energies are a section of their own: energies: [pbe, scan]")
         own = models.family(family).Hyperparameters
         if "heads" in given:
             raise BadInput("model.heads: heads are a section of their own: heads: {NAME: {unit: …, key: …}}")
-        if self.heads:
-            if "heads" not in {field.name for field in fields(own)}:
-                raise BadInput(f"heads: '{family}' has no features for heads: choose nequip or mace")
-            given["heads"] = self.settings_of_heads
+        if self.heads and "heads" not in {field.name for field in fields(own)}:
+            raise BadInput(f"heads: '{family}' has no features for heads: choose nequip or mace")
+        if self.energies and "energy_name" not in {field.name for field in fields(own)}:
+            raise BadInput(f"energies: '{family}' has one energy: choose nequip or mace")
+        if self.heads or self.energies:
+            given["heads"] = self.settings_of_heads or None
+        if self.energies:
+            given["energy_name"] = self.energy_name
         return hyperparameters(family, given, "model")
 
     @property
@@ -341,7 +306,7 @@ def load(source: Path | str | Mapping[str, Any] | Configuration) -> Configuratio
     found = {
         name: located(value, Path(source).parent)
         for name in ("train", "validation", "test")
-        if isinstance(value := getattr(data, name), str | list)
+        if isinstance(value := getattr(data, name), str | list | dict)
     }
     return configuration.model_copy(update={"data": data.model_copy(update=found)})
 
@@ -352,7 +317,7 @@ def parse(content: Any, source: str) -> Configuration:
         raise BadInput(f"{source}: expected a mapping with 'data' and 'model', got {type(content).__name__}")
     configuration = validated(_configuration_class(content.get("model")), content, source)
     hyperparameters(configuration.model.family, configuration.model.model_extra or {}, f"{source}: model")
-    if configuration.heads:
+    if configuration.heads or configuration.energies:
         _ = configuration.keys, configuration.hyperparameters
     return configuration
 
@@ -392,8 +357,11 @@ def hyperparameters(family: str, values: dict[str, Any], where: str) -> Any:
     return config.hyperparameters(cls, values, where)
 
 
-def located(value: str | list[str], folder: Path) -> str | list[str]:
+def located(value: Sources | ByHead, folder: Path) -> Sources | ByHead:
     """Data files that lie in `folder`, else as they are named."""
+    if isinstance(value, dict):
+        by_head: Any = {head: located(item, folder) for head, item in value.items()}
+        return by_head
     if isinstance(value, list):
         return [str(located(item, folder)) for item in value]
     name = value.partition("@")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from mlplugins.quantities import QUANTITIES, Quantity
 from mlplugins.structures import batch, consistency, dataset, dipoles, kinetic, labels, magnitudes, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Keys, Structure
-from mlplugins.training import subtraction
-from mlplugins.training.config import Configuration, DataSection, RunConfiguration
+from mlplugins.training import energies, subtraction
+from mlplugins.training.config import Configuration, RunConfiguration
+from mlplugins.training.sections import ByHead, DataSection, Sources
 
 Labeller = Callable[[list[Structure]], list[Structure]]
 """Gives structures other labels."""
@@ -78,10 +79,22 @@ def load(configuration: Configuration) -> DataSets:
         BadInput: see `mlplugins.structures.validation`; an element outside `data.elements`.
     """
     parts = split(configuration)
-    given = given_baseline(configuration.data, [*parts.train, *parts.validation])
-    baseline = _baseline(given, parts.train, parts.elements)
+    energies.require_trained(configuration, parts.train)
+    baseline = _baselines(configuration, parts)
     warnings = parts.warnings + ([baseline.note] if baseline.note else [])
     return data_sets(parts, baseline, warnings)
+
+
+def _baselines(configuration: RunConfiguration, parts: Split) -> Composition:
+    """The baseline of every energy, of its own frames."""
+    frames = energies.by_head([*parts.train, *parts.validation])
+    names = list(configuration.energies) or [""]
+    found = {}
+    for k, name in enumerate(names):
+        head = name if k else ""
+        given = given_baseline(configuration.data, frames.get(head, []), name)
+        found[head] = _baseline(given, [s for s in parts.train if s.head == head], parts.elements)
+    return Composition.joined(found)
 
 
 def data_sets(parts: Split, baseline: Composition, warnings: list[str]) -> DataSets:
@@ -99,20 +112,19 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     """Read, check and split the data (see `load`); `label` replaces the labels of the frames."""
     data = configuration.data
     keys = configuration.keys
-    need_forces = configuration.needs_forces
     if data.prior is not None and label is None:
-        label = _without_prior(data, need_forces)
+        label = _without_prior(configuration)
     terms = configuration.subtracted
-    train = subtraction.without(terms, _read(data.train, keys, need_forces, label))
+    train = subtraction.without(terms, _read(data.train, configuration, label))
     _require_energies(configuration, train)
     if label is None or data.prior is not None:
         labels.require_named(train, keys)
     held_out = None
     if not isinstance(data.validation, float):
-        held_out = subtraction.without(terms, _read(data.validation, keys, need_forces, label))
+        held_out = subtraction.without(terms, _read(data.validation, configuration, label))
     test = []
     if data.test is not None:
-        test = subtraction.without(terms, _read(data.test, keys, need_forces, label))
+        test = subtraction.without(terms, _read(data.test, configuration, label))
     frames = [*train, *(held_out or []), *test]
     if not data.mixed_pbc:
         validation.check_periodicity(frames)
@@ -130,16 +142,28 @@ def split(configuration: RunConfiguration, label: Labeller | None = None) -> Spl
     fraction = data.validation if isinstance(data.validation, float) else 0.0
     if held_out is None:
         train, held_out = _divide(train, fraction, configuration.seed)
+    warnings += energies.notes([*train, *held_out], frames, configuration)
     warnings += validation.check_disjoint(train, held_out, "validation")
     warnings += validation.check_disjoint([*train, *held_out], test, "test")
     if label is None or data.prior is not None:
-        warnings += labels.notes(frames, keys, data.prior.model_dump().values() if data.prior else ())
-        warnings += [*consistency.check(train, keys), *kinetic.check(train, keys)]
+        warnings += _of_labels(configuration, frames, train)
     if label is None:
         warnings += [*magnitudes.check(train), *dipoles.check(train, keys), *labels.indefinite(train)]
-    if data.prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
-        warnings.append("the stress is not learned from: data.prior has none to subtract")
     return Split(train, held_out, test, elements, warnings)
+
+
+def _of_labels(
+    configuration: RunConfiguration, frames: Sequence[Structure], train: Sequence[Structure]
+) -> list[str]:
+    """What is odd about the labels of the files."""
+    keys, prior = configuration.keys, configuration.data.prior
+    others = energies.names_of_labels(configuration) + [*(prior.model_dump().values() if prior else ())]
+    found = labels.notes(frames, keys, others)
+    for part in energies.by_head(train).values():
+        found += [*consistency.check(part, keys), *kinetic.check(part, keys)]
+    if prior is not None and any({keys.stress, keys.virial} & set(s.available) for s in train):
+        found.append("the stress is not learned from: data.prior has none to subtract")
+    return found
 
 
 def _require_energies(configuration: RunConfiguration, train: Sequence[Structure]) -> None:
@@ -155,24 +179,38 @@ def graphs(
     structures: Sequence[Structure], baseline: Composition, cutoff: float, dtype: torch.dtype
 ) -> list[Batch]:
     """One batch of one structure each, neighbour lists computed."""
+    places = {head: k for k, head in enumerate(baseline.heads)}
     return [
-        batch.single(s, baseline.elements, cutoff, baseline.predict(symbols(s)), dtype) for s in structures
+        batch.single(
+            s, baseline.elements, cutoff, baseline.predict(symbols(s), s.head), dtype, places[s.head]
+        )
+        for s in structures
     ]
 
 
-def statistics(graphs: Sequence[Batch], n_species: int) -> TrainingStatistics:
-    """Mean neighbour number and force RMS of the training set; without forces, the spread of the energy, and
-    zero without energies, whose energy is then zero as well."""
+def statistics(graphs: Sequence[Batch], n_species: int, variants: Sequence[str] = ()) -> TrainingStatistics:
+    """Mean neighbour number of the training set, and sizes of its forces and labels; `variants` are further
+    energies, each with the size of its own forces."""
     atoms = sum(g.species.shape[0] for g in graphs)
     edges = sum(g.centers.shape[0] for g in graphs)
+    of_heads = [[g for g in graphs if int(g.head[0]) == k] for k in range(1 + len(variants))]
+    found = {name: label_sizes(graphs, QUANTITIES[name], n_species) for name in heads.predictable()}
+    sizes = {name: each for name, each in found.items() if each}
+    sizes |= {name: LabelSizes((force_rms(own),)) for name, own in zip(variants, of_heads[1:])}
+    return TrainingStatistics(edges / atoms, force_rms(of_heads[0]), sizes)
+
+
+def force_rms(graphs: Sequence[Batch]) -> float:
+    """Root mean square of the force components; without forces, the spread of the energy per atom, and zero
+    without energies, whose energy is then zero as well."""
+    atoms = sum(g.species.shape[0] for g in graphs)
     squares = sum(float(g.labels["forces"].double().square().nansum()) for g in graphs)
-    rms = float(np.sqrt(squares / (3 * atoms)))
+    rms = float(np.sqrt(squares / (3 * max(atoms, 1))))
     if rms == 0.0:
         energies = [float(g.labels["energy"].sum()) / float(g.n_atoms.sum()) for g in graphs]
         known = [energy for energy in energies if np.isfinite(energy)]
         rms = (float(np.std(known)) or 1.0) if known else 0.0
-    found = {name: label_sizes(graphs, QUANTITIES[name], n_species) for name in heads.predictable()}
-    return TrainingStatistics(edges / atoms, rms, {name: sizes for name, sizes in found.items() if sizes})
+    return rms
 
 
 def label_sizes(graphs: Sequence[Batch], quantity: Quantity, n_species: int) -> LabelSizes | None:
@@ -215,16 +253,19 @@ def _of_elements(values: np.ndarray, species: np.ndarray, whole: float) -> tuple
 
 
 def _read(
-    source: str | list[str], keys: Keys, need_forces: bool, label: Labeller | None = None
+    source: Sources | ByHead, configuration: RunConfiguration, label: Labeller | None = None
 ) -> list[Structure]:
-    structures = dataset.read(source, keys)
+    structures = energies.read(source, configuration)
     structures = structures if label is None else label(structures)
-    validation.check(structures, keys, need_forces)
+    validation.check(structures, configuration.keys, configuration.needs_forces)
     return structures
 
 
-def _without_prior(data: DataSection, need_forces: bool) -> Labeller:
+def _without_prior(configuration: RunConfiguration) -> Labeller:
     """Subtracts the labels of the cheaper method, read from the same files."""
+    data, need_forces = configuration.data, configuration.needs_forces
+    if configuration.energies:
+        raise BadInput("data.prior: differences to a cheaper method are of one energy: leave out `energies`")
     if data.prior is None:
         return lambda structures: structures
     named = frozenset(("energy", "forces", "stress"))
@@ -275,30 +316,42 @@ def _check_elements(structures: Sequence[Structure], elements: Sequence[str]) ->
 def _divide(
     structures: list[Structure], fraction: float, seed: int
 ) -> tuple[list[Structure], list[Structure]]:
-    """Random split, the same for the same seed; frames keep their order within the parts."""
+    """Random split, the same for the same seed; frames keep their order within the parts, and those with
+    labels of several energies stay in one of them."""
     if fraction == 0.0:
         return structures, []
     if len(structures) < 2:
         raise BadInput(
             f"{structures[0].origin}: one training frame cannot be split: set data.validation to 0 or a file"
         )
-    n = min(max(1, round(fraction * len(structures))), len(structures) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(structures))[:n].tolist())
+    origins = {origin: k for k, origin in enumerate(dict.fromkeys(s.origin for s in structures))}
+    n = min(max(1, round(fraction * len(origins))), len(origins) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(origins))[:n].tolist())
     parts: tuple[list[Structure], list[Structure]] = ([], [])
-    for index, structure in enumerate(structures):
-        parts[index in chosen].append(structure)
+    for structure in structures:
+        parts[origins[structure.origin] in chosen].append(structure)
     return parts
 
 
-def given_baseline(data: DataSection, structures: Sequence[Structure]) -> dict[str, float] | None:
+def given_baseline(
+    data: DataSection, structures: Sequence[Structure], name: str = ""
+) -> dict[str, float] | None:
     """Energies of the elements that the configuration gives, or the isolated atoms among the frames; None if
     they are to be fitted.
 
+    Args:
+        data: the section.
+        structures: the frames.
+        name: of several energies the one that they are of.
+
     Raises:
-        BadInput: two energies of one isolated atom, or no isolated atom at all.
+        BadInput: two energies of one isolated atom, or no isolated atom at all; not one mapping for each
+            energy.
     """
-    if data.baseline == "fit" or isinstance(data.baseline, dict):
-        return data.baseline if isinstance(data.baseline, dict) else None
+    if isinstance(data.baseline, dict):
+        return _own(data.baseline, name)
+    if data.baseline == "fit":
+        return None
     atoms: dict[str, Structure] = {}
     for s in structures:
         if not s.is_isolated_atom or s.energy is None:
@@ -316,6 +369,20 @@ def given_baseline(data: DataSection, structures: Sequence[Structure]) -> dict[s
             "atom, config_type=IsolatedAtom or not periodic): add one, give energies, or leave baseline out"
         )
     return {symbol: float(s.energy or 0.0) for symbol, s in atoms.items()}
+
+
+def _own(baseline: Mapping[str, Any], name: str) -> dict[str, float]:
+    """What the configuration gives for one of several energies."""
+    nested = any(isinstance(value, dict) for value in baseline.values())
+    if not name and not nested:
+        return dict(baseline)
+    if not name or not nested or name not in baseline:
+        raise BadInput(
+            f"data.baseline: expected the energies of the elements of {name or 'the only energy'}"
+            + (f" as one mapping for each energy, {{{name}: {{Li: …}}}}" if name else ", {Li: …}")
+            + f", got {', '.join(baseline)}"
+        )
+    return dict(baseline[name])
 
 
 def _isolated(train: Sequence[Structure], data: DataSection) -> list[str]:

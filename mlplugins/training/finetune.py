@@ -19,12 +19,12 @@ from mlplugins.model_file.made_for import conditions, contradiction
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import forget_uncertainty, is_trainable, of_whole_molecule
+from mlplugins.models.composition import Composition
 from mlplugins.structures import dataset, labels, validation
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics
-from mlplugins.training import data, forgetting, new_heads, references, results
+from mlplugins.training import data, energies, forgetting, new_heads, references, results
 from mlplugins.training.asked import require_learnable, require_states
-from mlplugins.training.config import KeySection
 from mlplugins.training.data import DataSets, Split
 from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration, Replay
 from mlplugins.training.fit import Parts, TrainingObserver, fit
@@ -39,6 +39,7 @@ from mlplugins.training.run import (
     named_sets,
     settled,
 )
+from mlplugins.training.sections import KeySection
 from mlplugins.training.strategies import FinetuneTask, Plan, plan
 
 Reader = Callable[[list[str] | None], Checkpoint]
@@ -169,6 +170,7 @@ def _inputs(configuration: FinetuneConfiguration, read: Reader) -> Inputs:
         base_set = _labelled_frames(
             configuration, configuration.base.data, configuration.base.keys, "base.keys"
         )
+    replayed, base_set = (energies.placed(frames, configuration) for frames in (replayed, base_set))
     parts = data.split(configuration, _labels_of(whole) if configuration.strategy == "distill" else None)
     frames = [*parts.train, *parts.validation, *parts.test, *replayed, *base_set]
     _check_elements(frames, elements)
@@ -235,6 +237,8 @@ def _chosen(configuration: FinetuneConfiguration, base: Checkpoint, frames: Sequ
 
 def _references(configuration: FinetuneConfiguration, inputs: Inputs) -> References:
     base, frames = inputs.base, inputs.parts.train
+    if base.composition.others:
+        return _references_of_energies(configuration, inputs)
     given = data.given_baseline(configuration.data, [*frames, *inputs.parts.validation])
     if configuration.strategy == "distill":  # the student learns total energies: references as in `train`
         predicted = [base.composition.predict(data.symbols(s)) for s in frames]
@@ -242,6 +246,25 @@ def _references(configuration: FinetuneConfiguration, inputs: Inputs) -> Referen
         found = forgetting.evaluate(forgetting.double(base.potential), frames, base.composition)
         predicted = [p.energy for p in found]
     return references.refit(frames, predicted, base.composition, given)
+
+
+def _references_of_energies(configuration: FinetuneConfiguration, inputs: Inputs) -> References:
+    """References of each of several energies, by its own frames."""
+    base, parts = inputs.base, inputs.parts
+    teacher, fitted = forgetting.double(base.potential), {}
+    for head in base.composition.heads:
+        name = head or base.potential.energy_name
+        frames = [s for s in parts.train if s.head == head]
+        held_out = [s for s in parts.validation if s.head == head]
+        given = data.given_baseline(configuration.data, [*frames, *held_out], name) if frames else None
+        predicted = [p.energy for p in forgetting.evaluate(teacher, frames, base.composition)]
+        fitted[head] = references.refit(frames, predicted, base.composition.of_head(head), given)
+    reports = {head or base.potential.energy_name: found.report for head, found in fitted.items()}
+    return References(
+        Composition.joined({head: found.composition for head, found in fitted.items()}),
+        {**fitted[""].report, "energies": reports},
+        [f"{head}: {text}" if head else text for head, found in fitted.items() for text in found.warnings],
+    )
 
 
 def _sets(configuration: FinetuneConfiguration, inputs: Inputs, fitted: References) -> DataSets:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlplugins import config
 from mlplugins.config import Count, Positive, Section, Weight, validated
 from mlplugins.errors import BadInput, nearest
-from mlplugins.training.config import KeySection, ModelSection, RunConfiguration, hyperparameters, located
+from mlplugins.training.config import RunConfiguration, hyperparameters, located
+from mlplugins.training.sections import KeySection, ModelSection
 
 LEARNING_RATES = {
     "full": 1e-3,
@@ -189,6 +190,11 @@ def parse(content: Any, source: str) -> FinetuneConfiguration:
         raise BadInput(
             f"{source}: add, data.subtract: 'distill' learns what the base predicts, no other labels: leave "
             "them out, or add the term to the finished model (`mlplugins convert`)"
+        )
+    if configuration.energies and configuration.strategy in (*OWN_MODEL, "lora"):
+        raise BadInput(
+            f"{source}: energies: '{configuration.strategy}' trains one energy: choose 'heads', 'freeze:N', "
+            "'full' or 'replay'"
         )
     if configuration.data.prior is not None:
         raise BadInput(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mlplugins.errors import BadInput, Interrupted, RunFailed
 from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential
-from mlplugins.quantities import with_derivatives
+from mlplugins.quantities import ENERGY, with_derivatives
 from mlplugins.structures.batch import Batch, concatenate, pack
 from mlplugins.training.gradient_config import TrainingSection
 from mlplugins.training.loss import ErrorSums, Predictor, loss, residuals
@@ -475,6 +475,9 @@ def _learning(potential: Potential, settings: TrainingSection) -> list[nn.Parame
     idle: set[int] = set()
     for part in potential.parts():
         for name, head in part.heads.items():
-            learns = any(each in settings.loss.learned for each in with_derivatives([name]))
+            learns = any(
+                each in settings.loss.learned
+                for each in with_derivatives(["energy" if name.startswith(ENERGY) else name])
+            )
             (active if learns else idle).update(id(p) for p in head.parameters())
     return [p for p in potential.parameters() if id(p) not in idle - active]

@@ -23,6 +23,7 @@ from mlplugins.heads import LabelSizes
 from mlplugins.models.base import Potential, edge_sums, energy_derivatives
 from mlplugins.quantities import QUANTITIES, VOIGT, Quantity
 from mlplugins.structures.batch import Batch
+from mlplugins.structures.graph import Graph
 from mlplugins.training.gradient_config import LossSection
 
 Predicted = dict[str, Tensor]
@@ -54,6 +55,7 @@ class Predictor(nn.Module):
         found = self.potential(graph)
         wanted = self._learning() if create_graph else list(self.potential.predicts)
         found |= self.potential.of_heads(graph, found, wanted)
+        found["energy"] = self._chosen(found, graph, batch)
         predicted, derived = {}, {}
         if derivatives:
             forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
@@ -75,6 +77,17 @@ class Predictor(nn.Module):
         """What is learned from, and of what a derivative is."""
         sources = (QUANTITIES[name].derivative for name in self.learned)
         return [*self.learned, *(source.of for source in sources if source is not None)]
+
+    def _chosen(self, found: Predicted, graph: Graph, batch: Batch) -> Tensor:
+        """Energies of the atoms: of each structure that which its labels are of."""
+        energy = found["energy"]
+        wanted = [name for k, name in enumerate(self.potential.variants) if bool((batch.head == k + 1).any())]
+        if not wanted:
+            return energy
+        head = batch.head.index_select(0, batch.system)
+        for name, values in self.potential.of_heads(graph, found, wanted).items():
+            energy = torch.where(head == self.potential.variants.index(name) + 1, values, energy)
+        return energy
 
 
 def _by_system(values: Tensor, system: Tensor, n_systems: int) -> Tensor:

@@ -137,6 +137,19 @@ def settle(
     return settled, offset_note(before, after, "it went into the composition baseline")
 
 
+def settle_each(
+    structures: Sequence[Structure], predicted: Sequence[float], baseline: Composition
+) -> tuple[Composition, list[str]]:
+    """As `settle`, the baseline of every energy by its own frames."""
+    parts, notes = {}, []
+    for head in baseline.heads:
+        rows = [k for k, s in enumerate(structures) if s.head == head]
+        own = [structures[k] for k in rows], [predicted[k] for k in rows]
+        parts[head], note = settle(*own, baseline.of_head(head))
+        notes += [f"{head}: {note}" if head else note] if note else []
+    return Composition.joined(parts), notes
+
+
 def offset_note(before: np.ndarray, after: np.ndarray, done: str) -> str | None:
     """Note about residuals per atom (eV) that are a constant rather than a spread.
 

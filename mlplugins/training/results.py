@@ -43,7 +43,7 @@ def predict(
             parts[name] = values.numpy() if whole else [part.numpy() for part in values.split(sizes)]
         for k in range(len(sizes)):
             s = structures[len(rows)]
-            offset = baseline.predict(s.to_atoms().get_chemical_symbols())
+            offset = baseline.predict(s.to_atoms().get_chemical_symbols(), s.head)
             rows.append(
                 Results.of({name: _finished(QUANTITIES[name], parts[name][k], s, offset) for name in parts})
             )

@@ -20,11 +20,12 @@ from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save as export
 from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
+from mlplugins.models.composition import Composition
 from mlplugins.quantities import with_derivatives
 from mlplugins.structures import explanation, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import metrics, pairs
+from mlplugins.structures.metrics import metrics, of_energies, pairs
 from mlplugins.training import checkpoint, data, is_helper, loggers, plots, references, results
 from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import Configuration, RunConfiguration
@@ -80,7 +81,7 @@ def train(
     }
     record = Record(configuration, sets, graphs, card)
     store = Files(directory, record, restart)
-    statistics = data.statistics(graphs["train"], len(sets.elements))
+    statistics = data.statistics(graphs["train"], len(sets.elements), potential.variants)
     potential.initialise(statistics)
     potential.initialise_heads(statistics)
     store.prepare()
@@ -170,6 +171,7 @@ def first_card(
         f"{family} for {'-'.join(sets.elements)}",
         {**described, **details},
         references,
+        dict(sets.baseline.others),
     )
 
 
@@ -180,18 +182,20 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     """
     sets, graphs = record.sets, record.graphs["train"]
     predicted = results.predict(potential, sets.train, graphs, sets.baseline)
-    baseline, note = references.settle(sets.train, [p.energy for p in predicted], sets.baseline)
+    baseline, notes = references.settle_each(sets.train, [p.energy for p in predicted], sets.baseline)
     if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
-        note = note and note.partition(": it went")[0] + (
-            "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
-        )
-    notes = [text for text in (note, explanation.kinetic(sets.train, predicted)) if text]
-    for text in notes:
-        observer.note(text)
-    store.rebase(baseline.energies)
+        notes = [
+            note.partition(": it went")[0]
+            + "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
+            for note in notes
+        ]
+    notes += [text for text in [explanation.kinetic(sets.train, predicted)] if text]
+    for note in notes:
+        observer.note(note)
+    store.rebase(baseline)
     warnings = [*sets.warnings, *notes]
-    card = replace(record.card, baseline=baseline.energies)
+    card = replace(record.card, baseline=baseline.energies, baselines=dict(baseline.others))
     return replace(record, sets=replace(sets, baseline=baseline, warnings=warnings), card=card)
 
 
@@ -230,6 +234,7 @@ class Files:
             "family": record.card.family,
             "elements": record.card.elements,
             "baseline": record.card.baseline,
+            **({"baselines": record.card.baselines} if record.card.baselines else {}),
             "hyperparameters": record.card.hyperparameters,
             "configuration": record.configuration.model_dump(mode="json"),
             "sha256": sets.sha256,
@@ -266,11 +271,13 @@ class Files:
         """Write the checkpoint."""
         checkpoint.save(self.path, {**self.identity, "state": state})
 
-    def rebase(self, baseline: list[float]) -> None:
+    def rebase(self, baseline: Composition) -> None:
         """Give the checkpoint of a finished run its final baseline; a continued run fits one anew."""
         content = checkpoint.load(self.path)
-        if content is not None and content["baseline"] != baseline:
-            checkpoint.save(self.path, {**content, "baseline": baseline})
+        final: dict[str, Any] = {"baseline": baseline.energies}
+        final |= {"baselines": dict(baseline.others)} if baseline.others else {}
+        if content is not None and any(content.get(name) != value for name, value in final.items()):
+            checkpoint.save(self.path, {**content, **final})
 
     def log(self, rows: Sequence[Row], restart: bool) -> None:
         """Write `log.csv`."""
@@ -327,6 +334,7 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
             graphs = record.graphs[name]
             predicted = results.predict(trained.potential, structures, graphs, sets.baseline)
             report[name] = metrics(structures, predicted)
+            report[name] |= of_energies(structures, predicted, trained.potential.energy_name)
             shown = (structures, predicted, name)
     if history:
         plots.learning_curves(history, report["best_epoch"], directory / "learning")

@@ -46,7 +46,10 @@ def sampled(
         RunFailed: a run of the MD failed.
     """
     settings, folder = configuration.options.dynamics, directory / FOLDER
-    start = dataset.frames(configuration.data.train)[0][0]
+    given = configuration.data.train
+    if isinstance(given, dict):
+        raise BadInput("data.train: files by the names of energies are for strategies that train several")
+    start = dataset.frames(given)[0][0]
     start.calc = None
     if "model" in settings:
         raise BadInput("finetune.dynamics: leave 'model' out: the base runs")
@@ -74,7 +77,6 @@ def sampled(
                 raise RunFailed(f"finetune.dynamics: {outcome.run} {outcome.state}: {outcome.message}")
     host = engines.load(campaign.engine)
     frames = [str(path) for run in planned.runs for path in host.trajectories(run)]
-    given = configuration.data.train
     frames = [*([given] if isinstance(given, str) else given), *frames]
     data = configuration.data.model_copy(update={"train": frames})
     return configuration.model_copy(update={"data": data})

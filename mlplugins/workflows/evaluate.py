@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.model_file.card import has_no_energy
 from mlplugins.observer import SILENT, Observer
-from mlplugins.quantities import Results
+from mlplugins.quantities import ENERGY, Results
 from mlplugins.structures import dipoles, labelled, labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.explanation import explain
-from mlplugins.structures.metrics import by_config_type, by_element, metrics, pairs
+from mlplugins.structures.metrics import by_config_type, by_element, metrics, of_energies, pairs
 from mlplugins.uncertainties.quality import quality
 
 ATOMS_PER_CALL = 512
@@ -43,7 +45,8 @@ def evaluate(
     """Errors of energy, forces and stress of a model on labelled structures.
 
     Args:
-        model: model.pt, any metatomic model; or one that is loaded.
+        model: model.pt, any metatomic model; or one that is loaded. Of several energies that which the `head`
+            in the `info` of each frame names, else the first; of one loaded with an `output` that one.
         data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
         keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
         device: `cpu` or `cuda`, where a file is loaded.
@@ -55,7 +58,7 @@ def evaluate(
     Returns:
         What `mlplugins evaluate --json` writes: `n_structures`, MAE and RMSE of `energy` (meV/atom), `forces`
         (meV/Å) and `stress` (meV/Å³), None without labels; also of several `files`, `elements` and kinds;
-        how good a predicted `uncertainty` is (`mlplugins.uncertainties.quality`).
+        of several `energies` each; how good an `uncertainty` is (`mlplugins.uncertainties.quality`).
 
     Raises:
         BadInput: no such file, absent or wrong labels, an element that the model does not know.
@@ -77,10 +80,11 @@ def evaluate(
     _require_outputs(plot, predictions, [data, model])
     names = labelled.keys_of(keys or {}, WHERE)
     parts = labelled.read(data, names, WHERE)
-    structures = [s for part in parts.values() for s in part]
     loaded = _loaded(model, device, names, WHERE)
+    parts = {name: _placed(part, loaded) for name, part in parts.items()}
+    structures = [s for part in parts.values() for s in part]
     predicted = _predict(loaded, structures, observer, predictions is not None)
-    result = {**metrics(structures, predicted), **_grouped(parts, predicted)}
+    result = {**metrics(structures, predicted), **_grouped(parts, predicted, loaded)}
     result |= _quality(structures, predicted) if loaded.has_uncertainty else {}
     for note in _notes(structures, names, predicted, loaded):
         observer.note(note)
@@ -91,11 +95,31 @@ def evaluate(
     return result
 
 
+def _placed(structures: list[Structure], model: Artifact) -> list[Structure]:
+    """The frames, each with the energy that its `info` names, unless one is chosen."""
+    if not model.energies or model.energy_output != "energy":
+        return structures
+    names = [name.removeprefix(ENERGY) for name in model.energies]
+    found = []
+    for s in structures:
+        head = str(s.states.get("head", names[0]))
+        if head not in names:
+            raise BadInput(
+                f"{s.origin}: head '{head}': '{model.path.name}' has the energies {', '.join(names)}: leave "
+                "the frame out, or say which one its labels are of (--variant)"
+            )
+        found.append(replace(s, head="" if head == names[0] else head))
+    return found
+
+
 def _notes(
     structures: Sequence[Structure], names: Keys, predicted: Sequence[Results], loaded: Artifact
 ) -> list[str]:
     """What is odd about the data."""
-    found = [*labels.notes(structures, names), *labels.unseen_states(structures, loaded.inputs)]
+    seen = [*loaded.inputs, *(["head"] if loaded.energies else [])]
+    found = [*labels.notes(structures, names), *labels.unseen_states(structures, seen)]
+    if loaded.energies:
+        found.append(_of_which(structures, loaded))
     found += [
         *dipoles.check(structures, names),
         dipoles.of_charged(structures),
@@ -110,6 +134,14 @@ def _notes(
                 "those of nothing"
             )
     return [note for note in [*found, *explained] if note]
+
+
+def _of_which(structures: Sequence[Structure], model: Artifact) -> str:
+    """With which energies labels are compared."""
+    first = model.energy_output if model.energy_output != "energy" else model.energies[0]
+    counts = Counter(ENERGY + s.head if s.head else first for s in structures)
+    said = ", ".join(f"{count} frame(s) with {name}" for name, count in counts.items())
+    return f"of the energies {', '.join(model.energies)} labels are compared: {said}"
 
 
 def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, name: str) -> None:
@@ -128,13 +160,16 @@ def _require_outputs(plot: Path | str | None, predictions: Path | str | None, in
         files.require_writable(Path(predictions), "predictions", inputs=inputs)
 
 
-def _grouped(parts: Mapping[str, list[Structure]], predicted: Sequence[Results]) -> dict[str, Any]:
-    """Errors of every file and element where there are several, and of every config_type."""
+def _grouped(
+    parts: Mapping[str, list[Structure]], predicted: Sequence[Results], model: Artifact
+) -> dict[str, Any]:
+    """Errors of every file, energy and element where there are several, and of every config_type."""
     structures, one_by_one = [s for part in parts.values() for s in part], iter(predicted)
     files_ = {name: metrics(part, [next(one_by_one) for _ in part]) for name, part in parts.items()}
     kinds, symbols = by_config_type(structures, predicted), by_element(structures, predicted)
     found: dict[str, Any] = {"files": files_} if len(parts) > 1 else {}
     found |= {"config_types": kinds} if kinds else {}
+    found |= of_energies(structures, predicted, "".join(model.energies[:1]).removeprefix(ENERGY))
     return found | ({"elements": symbols} if len(symbols) > 1 else {})
 
 
@@ -195,10 +230,12 @@ def _predict(
         model.state(structure.states, structure.origin)
     results: list[Results] = []
     observer.start(0, len(structures))
+    models = {s.head: model.of_energy(ENERGY + s.head) if s.head else model for s in structures}
     for chunk in _chunks(structures):
         atoms = [s.to_atoms() for s in chunk]
         wanted = {name for name in model.more if predictions or any(s.get(name) is not None for s in chunk)}
-        results.extend(model.evaluate(atoms, uncertainty=model.has_uncertainty, wanted=wanted))
+        own = models[chunk[0].head]
+        results.extend(own.evaluate(atoms, uncertainty=own.has_uncertainty, wanted=wanted))
         observer.step(len(results), len(structures))
     return results
 
@@ -207,7 +244,8 @@ def _chunks(structures: Iterable[Structure]) -> Iterator[list[Structure]]:
     waiting: list[Structure] = []
     atoms = 0
     for structure in structures:
-        if waiting and atoms + len(structure) > ATOMS_PER_CALL:
+        other = waiting and waiting[0].head != structure.head
+        if other or (waiting and atoms + len(structure) > ATOMS_PER_CALL):
             yield waiting
             waiting, atoms = [], 0
         waiting.append(structure)

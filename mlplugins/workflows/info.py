@@ -43,6 +43,7 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
     record = dict(entries.record) if entries else {}
     stored = record.pop("elements", None)
     baseline = record.pop("baseline_eV", None)
+    others = record.pop("baselines_eV", None)
     ours = entries if model.ours else None
     stated = _section(_section(record, "configuration"), "export")
     outputs = capabilities["outputs"]
@@ -63,6 +64,8 @@ def _described(model: _contents.Contents) -> dict[str, Any]:
         "format": entries.format if entries else None,
         "elements": [elements.symbol(number) for number in capabilities["atomic_types"]],
         "baseline_eV": None if baseline is None else dict(zip(stored or [], baseline)),
+        "energies": [key.partition("/")[2] for key in energies if "/" in key],
+        "baselines_eV": {name: dict(zip(stored or [], row)) for name, row in (others or {}).items()},
         "cutoff_A": ours.cutoff if ours else model.cutoff,
         "layers": layers(model.interaction_range, model.cutoff) if ours else None,
         "interaction_range_A": model.interaction_range,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlplugins import convert
 from mlplugins.checkpoints import mace
 from mlplugins.checkpoints.mace import HomeConfig, from_state
 from mlplugins.errors import BadInput
@@ -169,6 +170,24 @@ def test_a_converted_file_gives_the_numbers_of_the_home_package(converted, name,
         if atoms.pbc.all():
             voigt = result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
             _assert_close(name, dtype, index, "stress", voigt)
+
+
+@pytest.mark.slow
+def test_all_heads_in_one_file(files, tmp_path):
+    """`--head all`: the head of the stored numbers is a variant, the first is the default; their scales
+    differ beside a repulsion."""
+    name = "non_linear_heads"
+    for head in ("all", "a"):
+        convert(files / f"{name}.model", tmp_path / f"{head}.pt", head=head, dtype="float64")
+    both, alone = artifact.load(tmp_path / "all.pt", output="b"), artifact.load(tmp_path / "a.pt")
+    assert both.energies == ("energy/a", "energy/b")
+    for index, atoms in enumerate(structures(name)):
+        [result] = both.evaluate([atoms])
+        _assert_close(name, "float64", index, "energy", result.energy)
+        _assert_close(name, "float64", index, "forces", result.forces)
+        [first], [own] = both.of_energy("energy/a").evaluate([atoms]), alone.evaluate([atoms])
+        assert first.energy == pytest.approx(own.energy, abs=1e-10)
+        np.testing.assert_allclose(first.forces, own.forces, rtol=0, atol=1e-10)
 
 
 def test_precision_is_that_of_the_weights():

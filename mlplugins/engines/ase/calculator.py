@@ -26,7 +26,7 @@ from mlplugins.model_file.artifact import (
 from mlplugins.model_file.card import RADIAL
 from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies, zeros
 from mlplugins.model_file.heat_flux import HeatFlux
-from mlplugins.quantities import QUANTITIES, VOIGT
+from mlplugins.quantities import ENERGY, QUANTITIES, VOIGT
 from mlplugins.structures import state as states
 
 SKIN = 0.5
@@ -58,7 +58,8 @@ class MLCalculator(Calculator):
         device: `cpu`, `cuda`, `cuda:1`, …
         skin: the neighbour list is reused until an atom has moved by half of this, Å; 0 switches it off.
         variant: which energy of a model that has several (`pbe` of `energy/pbe`); None means `energy`, or the
-            only one there is.
+            only one there is. The others are computed by the way if somebody asks for them, by
+            `get_property("energy/scan")`, and then in `results`.
         extensions: directory of TorchScript extensions that a model of others needs.
         baseline: whether energies include the composition energies; without them, energies and chemical
             potentials are relative to the isolated atoms as the model counts them (`mlplugins info`).
@@ -139,6 +140,7 @@ class MLCalculator(Calculator):
             self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
         common = set.intersection(*(set(artifact.more) for artifact in self._artifacts))
         more = [q.ase or name for name, q in QUANTITIES.items() if name in common]
+        more += [e for e in self._artifacts[0].energies if all(e in a.energies for a in self._artifacts)]
         if more:
             self.implemented_properties = [*self.implemented_properties, *more]
         self.parameters.update({"model": paths, "device": str(device), "skin": float(skin)})
@@ -320,6 +322,7 @@ class MLCalculator(Calculator):
             raise BadInput(f"{self!r}: {said}")
         stresses = "stresses" in properties
         self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
+        self._asked |= {name for name in properties if name.startswith(ENERGY)}
         uncertain = self._n_models == 1 and any(name in properties for name in UNCERTAINTIES)
         if uncertain:
             own = self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked)
@@ -347,7 +350,10 @@ class MLCalculator(Calculator):
                 "stress: this structure has no periodic cell with a volume (set atoms.cell and atoms.pbc)"
             )
         for name in mean.more or ():
-            results[QUANTITIES[name].ase or name] = mean.get(name)
+            if name in QUANTITIES:
+                results[QUANTITIES[name].ase or name] = mean.get(name)
+            else:
+                results[name] = float(mean.get(name))
         if uncertain:
             results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
         if self._n_models > 1:

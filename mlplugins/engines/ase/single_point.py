@@ -24,7 +24,7 @@ def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> lis
     """Through `MLCalculator`."""
     from mlplugins.engines.ase.calculator import MLCalculator
 
-    calculator = MLCalculator(model.path, device=model.device)
+    calculator = MLCalculator(model.path, device=model.device, variant=model.energy_output)
     outcomes: list[Results | MlpluginsError] = []
     for structure in structures:
         atoms = structure.copy()
@@ -33,7 +33,9 @@ def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> lis
             stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
             energies = atoms.get_potential_energies() if model.per_atom else None
             energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-            more = {name: calculator.get_property(QUANTITIES[name].ase or name, atoms) for name in model.more}
+            names = {name: QUANTITIES[name].ase or name for name in model.more}
+            names |= {name: name for name in model.energies}
+            more = {name: calculator.get_property(key, atoms) for name, key in names.items()}
             found = {"energy": energy, "forces": forces, "stress": stress, "energies": energies}
             outcomes.append(Results.of({**found, **more}))
         except MlpluginsError as error:

@@ -20,7 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
-from mlplugins.engines.ipi.extras import BORN, SENT, extras
+from mlplugins.engines.ipi.extras import BORN, SENT, all_energies, extras
 from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
 from mlplugins.errors import BadInput, MissingDependency, MlpluginsError, RunFailed, nearest
@@ -107,6 +107,7 @@ class MLDriver(Dummy_driver):
         self.info = self._info()
         self.pbc: NDArray[np.bool_] | None = None
         self._sent = SENT | {BORN} if options.bec else SENT
+        self._sent |= all_energies(self.artifacts) if options.energies else frozenset()
         for artifact in self.artifacts:
             if options.bec and BORN not in artifact.more:
                 raise BadInput(
@@ -150,6 +151,7 @@ class MLDriver(Dummy_driver):
             + "".join(f", {name} {value:g}" for name, value in self._keywords().items())
             + ("" if self.options.baseline else "; energies without composition energies (baseline off)")
             + ("; direct forces" if self.options.non_conservative else "")
+            + (f"; {first.energy_output} of {', '.join(first.energies)}" if len(first.energies) > 1 else "")
             + (
                 "; no energies were learned: energy and forces are zero"
                 if has_no_energy(first.record)

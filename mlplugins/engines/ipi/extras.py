@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from metatomic.torch import unit_conversion_factor
 
 from mlplugins.engines.ipi.template import ELECTRONVOLT, FORCE
+from mlplugins.errors import BadInput
+from mlplugins.model_file.artifact import Artifact
 from mlplugins.model_file.committee import Committee
-from mlplugins.quantities import QUANTITIES, Quantity, Results
+from mlplugins.quantities import ENERGY, QUANTITIES, Quantity, Results
+
+ENERGIES = "energies"
+"""Key of all energies of a model that has several, in the order of its file."""
 
 BORN = "born_effective_charges"
 SENT = frozenset(name for name, quantity in QUANTITIES.items() if quantity.ipi and name != BORN)
@@ -22,19 +28,40 @@ def in_atomic_units(results: Results) -> dict[str, Any]:
     """Quantities beside energy, forces and stress by their keys: flat lists (tensors row by row), in a.u.
 
     `BEC`, which i-PI's driven dynamics reads, has 3N rows, one for each coordinate, of three components of
-    the dipole.
+    the dipole. `energies` are all energies of a model that has several.
 
     >>> in_atomic_units(Results(-1.0, np.zeros((1, 3))))
     {}
     """
     extras: dict[str, Any] = {}
+    energies = {name: value for name, value in (results.more or {}).items() if name.startswith(ENERGY)}
+    if energies:
+        extras[ENERGIES] = [ELECTRONVOLT * float(value) for value in energies.values()]
     for name, value in (results.more or {}).items():
+        if name in energies:
+            continue
         quantity = QUANTITIES[name]
         if quantity.ipi is not None:
             found = value * _atomic_units(quantity)
             found = found.transpose(0, 2, 1).reshape(-1, 3) if name == BORN else found.ravel()
             extras[quantity.ipi] = found.tolist()
     return extras
+
+
+def all_energies(models: Sequence[Artifact]) -> frozenset[str]:
+    """All energies of models that have several, and the same.
+
+    Raises:
+        BadInput: naming a model that has not.
+    """
+    first = models[0].energies
+    for model in models:
+        if len(model.energies) < 2 or model.energies != first:
+            raise BadInput(
+                f"energies: '{model.path.name}' has {', '.join(model.energies) or 'one energy'}: expected "
+                "several, the same of all models; leave energies out"
+            )
+    return frozenset(first)
 
 
 def of_atomic_units(name: str, value: Any, n_atoms: int) -> Any:

@@ -14,6 +14,7 @@ SWITCHES = {
     "baseline": "on or off",
     "non_conservative": "on or off",
     "bec": "on or off",
+    "energies": "on or off",
 }
 """Options that are on or off, and the words for it."""
 
@@ -39,6 +40,7 @@ class Options:
             inner steps of multiple time steps.
         bec: also send the Born effective charges, derivatives of the dipole (`on`, `off`), at the price of
             three more backward passes and 9N numbers of text each step: for i-PI's driven dynamics.
+        energies: also send all energies of a model that has several (`on`, `off`), Hartree.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Options:
     spin: float | None = None
     non_conservative: bool | str = False
     bec: bool | str = False
+    energies: bool | str = False
 
 
 def checked(options: Options) -> Options:

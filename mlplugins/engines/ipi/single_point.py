@@ -61,13 +61,19 @@ def _process(model: Artifact, structures: Sequence[Atoms], socket: bool) -> list
         commands = [[sys.executable, "-m", "mlplugins.engines.ipi._evaluate", "input.xml", "results.npz"]]
         if socket:
             driver = [sys.executable, "-m", "mlplugins.cli.main", "ipi-driver", str(model.path), "0.extxyz"]
+            driver += ["--variant", model.energy_output]
             commands.append([*driver, "--unix", folder.name, "--device", model.device])
         _run(commands, folder)
         with np.load(folder / "results.npz") as results:
-            return [_result(results, k, atoms, turned[k].rotation) for k, atoms in enumerate(structures)]
+            names = model.energies
+            return [
+                _result(results, k, atoms, turned[k].rotation, names) for k, atoms in enumerate(structures)
+            ]
 
 
-def _result(results: Mapping[str, Array], k: int, given: Atoms, rotation: Array) -> Results:
+def _result(
+    results: Mapping[str, Array], k: int, given: Atoms, rotation: Array, energies: Sequence[str]
+) -> Results:
     from mlplugins.engines.ipi import extras  # needs i-PI
 
     stress = None
@@ -75,11 +81,12 @@ def _result(results: Mapping[str, Array], k: int, given: Atoms, rotation: Array)
         upper = np.triu(results[f"virial_{k}"])  # the triangle that i-PI uses
         virial = upper + np.triu(upper, 1).T
         stress = rotation @ (-virial / given.get_volume()) @ rotation.T
-    more = {}
+    sent = results.get(f"extras_{extras.ENERGIES}_{k}", ())
+    more = {name: np.asarray(value / extras.ELECTRONVOLT) for name, value in zip(energies, sent)}
     for name, quantity in QUANTITIES.items():
-        sent = results.get(f"extras_{quantity.ipi}_{k}")
-        if sent is not None:
-            more[name] = quantity.turned(extras.of_atomic_units(name, sent, len(given)), rotation)
+        value = results.get(f"extras_{quantity.ipi}_{k}")
+        if value is not None:
+            more[name] = quantity.turned(extras.of_atomic_units(name, value, len(given)), rotation)
     found = {"energy": float(results[f"energy_{k}"]), "forces": results[f"forces_{k}"] @ rotation.T}
     return Results.of({**found, "stress": stress, **more})
 
@@ -95,6 +102,8 @@ def _input(model: Artifact, count: int, address: str | None) -> str:
             )
         else:
             parameters = f"model:{model.path},template:{k}.extxyz,device:{model.device}"
+            parameters += f",variant:{model.energy_output}"
+            parameters += ",energies:on" if len(model.energies) > 1 else ""
             parameters += ",bec:on" if "born_effective_charges" in model.more else ""
             forces.append(
                 f"<ffdirect name='f{k}' pbc='False'><pes>custom</pes><pes_path>{driver_file()}</pes_path>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def ways(model: Artifact, structures: Sequence[Atoms], ranks: Sequence[int]) -> 
 
 def single_points(model: Artifact, structures: Sequence[Atoms], way: Way) -> list[Results | MlpluginsError]:
     """Through `lmp`, `run 0`."""
-    keywords = f"device {model.device} mode {way.detail}"
+    keywords = f"device {model.device} mode {way.detail} variant/energy {model.energy_output}"
     try:
         return [*evaluate_all(model.path, structures, way.ranks, keywords, of_model=model)]
     except MlpluginsError as error:
@@ -128,7 +128,7 @@ def evaluate_all(
     """`evaluate` for several structures in one run of `lmp`, which starts slowly. Of a model that is loaded:
     with the charge and spin of each, if it takes them, and with what it predicts of whole systems."""
     inputs = () if of_model is None else tuple(of_model.inputs)
-    totals = [] if of_model is None else _totals(of_model)
+    totals = {} if of_model is None else _totals(of_model)
     require(ranks)
     path = Path(model).resolve()
     with _folder(directory) as folder:
@@ -139,7 +139,9 @@ def evaluate_all(
             boxes.append(write_data(folder / f"{k}.{DATA}", atoms, elements))
             own = f"{keywords} {words(states.keywords(atoms.info, inputs))}"
             lines += ["clear", *deck_head(path, elements, boxes[-1].boundary, own, f"{k}.{DATA}")]
-            lines += _static_commands(f"{k}.{DUMP}", per_atom, sum(math.prod(q.shape) for q in totals))
+            lines += _static_commands(
+                f"{k}.{DUMP}", per_atom, sum(math.prod(q.shape) for q in totals.values())
+            )
         (folder / DECK).write_text("\n".join(lines) + "\n", encoding="utf-8")
         tables = run(folder / DECK, ranks).tables
         rows = [read_dump(folder / f"{k}.{DUMP}") for k in range(len(structures))]
@@ -147,21 +149,24 @@ def evaluate_all(
     return [_with_totals(*parts, totals) for parts in zip(found, boxes, tables)]
 
 
-def _totals(model: Artifact) -> list[Quantity]:
-    """What `compute pair` shows of a model: of several the deviation."""
+def _totals(model: Artifact) -> dict[str, Quantity]:
+    """What `compute pair` shows of a model, the energies of several last: of several models the deviation."""
     if model.n_members > 1 or model.family is None:
-        return []
-    found = [QUANTITIES[name] for name in model.more]
-    return [q for q in found if q.per == "system" and q.derivative is None]
+        return {}
+    found = {name: QUANTITIES[name] for name in model.more}
+    found = {name: q for name, q in found.items() if q.per == "system" and q.derivative is None}
+    return found | dict.fromkeys(model.energies, QUANTITIES["energy"])
 
 
-def _with_totals(results: Results, box: Box, table: dict[str, Array], totals: Sequence[Quantity]) -> Results:
+def _with_totals(
+    results: Results, box: Box, table: dict[str, Array], totals: Mapping[str, Quantity]
+) -> Results:
     """The results and the values of `compute pair`, in the frame of the structure."""
     more, column = {}, 0
-    for quantity in totals:
+    for name, quantity in totals.items():
         size = math.prod(quantity.shape)
         values = [table[f"c_totals[{column + k + 1}]"][-1] for k in range(size)]
-        more[quantity.name] = quantity.turned(np.reshape(values, quantity.shape), box.rotation)
+        more[name] = quantity.turned(np.reshape(values, quantity.shape), box.rotation)
         column += size
     return replace(results, more=more or None)
 

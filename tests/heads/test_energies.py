@@ -1,0 +1,213 @@
+"""Several energies of one trunk: each with its own forces, in every engine, from one file."""
+
+import numpy as np
+import pytest
+import torch
+from ase.stress import full_3x3_to_voigt_6_stress
+from metatomic_ase import MetatomicCalculator
+
+from mlplugins import MLCalculator
+from mlplugins.engines import lammps
+from mlplugins.engines.base import Way
+from mlplugins.engines.ipi import single_point
+from mlplugins.errors import BadInput
+from mlplugins.heads import LabelSizes
+from mlplugins.model_file import artifact
+from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.write import save
+from mlplugins.models import mace, nequip
+from mlplugins.models import sum as sums
+from mlplugins.models.base import TrainingStatistics
+from tests.engines.conftest import crystal
+from tests.engines.lammps_tools import deck, errors_of, thermo
+
+BASELINES = {"pbe": [-1.0, -2.0], "scan": [-3.0, 5.0], "hse": [0.25, -7.0]}
+ENERGIES = tuple(f"energy/{name}" for name in BASELINES)
+NEQUIP = {"cutoff": 4.2, "num_layers": 2, "num_features": 4, "zbl": True}
+MACE = {"cutoff": 4.2, "num_channels": 4, "l_max": 1, "correlation": 2, "zbl": True}
+MODES = {"fold": 1, "exchange": 2, "ghost": 2}
+
+
+def write(path, family=nequip, dtype="float64", repelled=False):
+    heads = {"energy/scan": {"width": 4}, "energy/hse": {"width": 0}, "dipole": {"width": 4, "channels": 2}}
+    options = dict(NEQUIP if family is nequip else MACE, heads=heads, energy_name="pbe")
+    name = family.__name__.rpartition(".")[2]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        potential = family.Model(["Ar", "Kr"], family.Hyperparameters(**options))
+        sizes = {name: LabelSizes((0.2,)) for name in potential.variants} | {"dipole": LabelSizes((1.0,))}
+        statistics = TrainingStatistics(12.0, 0.3, sizes)
+        potential.initialise(statistics)
+        potential.initialise_heads(statistics)
+        if repelled:
+            terms = [{"family": name, **options}, {"family": "zbl", "inner": 1.0, "outer": 3.9}]
+            whole = sums.Model(["Ar", "Kr"], sums.Hyperparameters(terms))
+            whole.potentials()[0].load_state_dict(potential.state_dict())
+            potential, name, options = whole, "sum", {"terms": terms}
+    first, *others = BASELINES
+    card = ModelCard(
+        name,
+        ["Ar", "Kr"],
+        BASELINES[first],
+        details={"hyperparameters": options},
+        baselines={other: BASELINES[other] for other in others},
+    )
+    save(potential, path, card, dtype)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("energies") / "model.pt")
+
+
+def mixed(repeat=1):
+    atoms = crystal(repeat)
+    atoms.numbers[::3] = 36
+    atoms.rattle(0.15, seed=4)
+    return atoms
+
+
+@pytest.mark.parametrize("kind", ["nequip", "sum of mace"])
+def test_each_energy_has_its_forces(tmp_path, model, kind):
+    """Forces and stress are the derivatives of their own energy; metatomic's calculator gives the same; all
+    energies come from one call; one alone is evaluated as if there were no others."""
+    if kind != "nequip":
+        model = write(tmp_path / "model.pt", mace, repelled=True)
+    atoms = mixed()
+    shift = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    found = {}
+    for name in ENERGIES:
+        variant = name.partition("/")[2]
+        calculator = MLCalculator(model, variant=variant)
+        found[name] = calculator.get_property("energy", atoms)
+        forces, stress = calculator.get_forces(atoms), calculator.get_property("stress", atoms)
+        moved = [calculator.get_property("energy", _shifted(atoms, shift, x)) for x in (1e-4, -1e-4)]
+        assert (moved[0] - moved[1]) / 2e-4 == pytest.approx(-np.sum(forces * shift), rel=1e-6, abs=1e-7)
+        strained = []
+        for x in (1e-5, -1e-5):
+            cell = atoms.copy()
+            cell.set_cell(atoms.cell.array @ np.diag([1, 1 + x, 1]), scale_atoms=True)
+            strained.append(calculator.get_property("energy", cell))
+        slope = (strained[0] - strained[1]) / 2e-5 / atoms.get_volume()
+        assert slope == pytest.approx(stress[1], rel=1e-5, abs=1e-8)
+        stresses = calculator.get_property("stresses", atoms)
+        np.testing.assert_allclose(stresses.sum(axis=0), stress, rtol=0, atol=1e-10)
+    at_once = {name: calculator.get_property(name, atoms) for name in ENERGIES}
+    assert at_once == pytest.approx(found, abs=1e-10)
+    assert calculator.get_property("energy", atoms) == pytest.approx(found[name], abs=1e-10)
+    other = MetatomicCalculator(str(model), variants={"energy": variant})
+    assert other.get_potential_energy(atoms) == pytest.approx(found[name], abs=1e-9)
+    np.testing.assert_allclose(other.get_forces(atoms), forces, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(other.get_stress(atoms), stress, rtol=0, atol=1e-9)
+    assert len({round(energy, 3) for energy in found.values()}) == len(ENERGIES)
+    plain = MLCalculator(model)
+    assert plain.get_property("energy", atoms) == found["energy/pbe"]
+    assert "energy/scan" not in plain.results  # nobody asked
+
+
+def _shifted(atoms, shift, step):
+    moved = atoms.copy()
+    moved.positions += step * shift
+    return moved
+
+
+def test_second_derivatives_are_of_the_chosen_energy(model):
+    calculator, atoms = MLCalculator(model, variant="scan"), mixed()
+    shift = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    hessian = calculator.get_hessian(atoms).reshape(3 * len(atoms), -1)
+    forces = [calculator.get_property("forces", _shifted(atoms, shift, x)) for x in (1e-4, -1e-4)]
+    slope = (forces[1] - forces[0]).ravel() / 2e-4
+    np.testing.assert_allclose(hessian @ shift.ravel(), slope, rtol=1e-5, atol=1e-5)
+
+
+def test_float32_files_keep_the_digits_of_every_baseline(tmp_path, model):
+    path = write(tmp_path / "model.pt", dtype="float32")
+    exact, loaded, atoms = artifact.load(model), artifact.load(path), mixed(2)
+    [single] = loaded.evaluate([atoms], wanted=loaded.energies)
+    [double] = exact.evaluate([atoms], wanted=exact.energies)
+    for name in ENERGIES:
+        assert float(single.get(name)) == pytest.approx(float(double.get(name)), abs=2e-5 * len(atoms))
+
+
+def test_what_is_refused(tmp_path, model):
+    with pytest.raises(BadInput, match="no output 'b3lyp'.*energy, energy/hse, energy/pbe, energy/scan"):
+        MLCalculator(model, variant="b3lyp")
+    heads = {**NEQUIP, "heads": {"energy/scan": {}}}
+    potential = nequip.Model(["Ar", "Kr"], nequip.Hyperparameters(**heads, energy_name="pbe"))
+    card = ModelCard("nequip", ["Ar", "Kr"], [0.0, 0.0])
+    with pytest.raises(BadInput, match="baselines: expected 2 values of 'energy/scan', one per element"):
+        save(potential, tmp_path / "no.pt", card)
+    for name in (None, "scan"):
+        options = nequip.Hyperparameters(**heads, energy_name=name)
+        with pytest.raises(BadInput, match="expected a name of the first that differs from energy/scan"):
+            nequip.Model(["Ar", "Kr"], options)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.usefixtures("native_build")
+@pytest.mark.parametrize("mode", MODES)
+def test_lammps(tmp_path, model, mode):
+    """`variant NAME` in every mode, per-atom values too; `compute pair` has all energies of one pass."""
+    atoms, ranks = mixed(2), MODES[mode]
+    columns = "step pe pxx pyy pzz pyz pxz pxy c_sum" + "".join(f" c_all[{k}]" for k in range(1, 7))
+    lines = []
+    for name in (*BASELINES, "scan baseline off"):
+        lines += ["clear", *deck(tmp_path, model, atoms, f"mode {mode} variant {name}")]
+        lines += [
+            "compute all all pair mlplugins",
+            "compute s all pe/atom",
+            "compute sum all reduce sum c_s",
+            f"thermo_style custom {columns}",
+            "thermo_modify format float %.15g",
+            f"dump forces all custom 1 {name.split()[0]}.dump id fx fy fz",
+            "dump_modify forces sort id format float %.15g",
+            "run 0",
+        ]
+    *tables, without = thermo(tmp_path, lines, ranks)
+    loaded = artifact.load(model)
+    [everything] = loaded.evaluate([atoms], wanted=(*loaded.energies, "dipole"))
+    for name, table in zip(BASELINES, tables, strict=True):
+        [expected] = artifact.load(model, output=name).evaluate([atoms])
+        for column in ("PotEng", "c_sum"):
+            assert table[column][0] == pytest.approx(expected.energy, abs=1e-9), name
+        if name != "scan":  # overwritten without baseline: the same forces
+            forces = np.loadtxt(tmp_path / f"{name}.dump", skiprows=9)[:, 1:]
+            np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-9)
+        pressure = [table[column][0] for column in ("Pxx", "Pyy", "Pzz", "Pyz", "Pxz", "Pxy")]
+        stress = -full_3x3_to_voigt_6_stress(expected.stress)
+        np.testing.assert_allclose(np.array(pressure) / lammps.NKTV2P_METAL, stress, rtol=0, atol=1e-9)
+        for k, other in enumerate(ENERGIES):
+            assert table[f"c_all[{4 + k}]"][0] == pytest.approx(float(everything.get(other)), abs=1e-9)
+    counts = [np.count_nonzero(atoms.numbers == z) for z in (18, 36)]
+    for k, name in enumerate(BASELINES):
+        bare = float(everything.get(f"energy/{name}")) - np.dot(counts, BASELINES[name])
+        assert without[f"c_all[{4 + k}]"][0] == pytest.approx(bare, abs=1e-9)
+    forces = np.loadtxt(tmp_path / "scan.dump", skiprows=9)[:, 1:]
+    [expected] = artifact.load(model, output="scan").evaluate([atoms])
+    np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.usefixtures("native_build")
+def test_lammps_names_the_energies_that_there_are(tmp_path, model):
+    decks = {"unknown": deck(tmp_path, model, mixed(2), "variant b3lyp")}
+    said = errors_of(tmp_path, decks)["unknown"]
+    assert "b3lyp" in said
+    assert all(name in said for name in BASELINES)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.usefixtures("warm_start")
+def test_ipi(model):
+    atoms = mixed(2)
+    loaded = artifact.load(model, output="scan")
+    [expected] = loaded.evaluate([atoms], wanted=loaded.energies)
+    [found] = single_point.single_points(loaded, [atoms], Way((0,)))
+    assert found.energy == pytest.approx(expected.energy, abs=1e-9)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-9)
+    for name in ENERGIES:
+        assert float(found.get(name)) == pytest.approx(float(expected.get(name)), abs=1e-9)
