@@ -48,7 +48,7 @@ def passage(moved: Floats, start: Floats, states: States, sites: Sites) -> Passa
 
     Args:
         moved: displacements (frames, ions, 3), Å, from the positions `start` (ions, 3).
-        states: sites of the ions (frames, ions), as `sites.assign` gives them.
+        states: sites of the ions (frames, ions), as `sites.follow` gives them.
         sites: the sites.
     """
     before, after = states[:-1], states[1:]

@@ -37,7 +37,6 @@ LEAST_SHARE = 0.45
 """Of all ion positions within the cores of the sites found: below 0.3 in a gas or a sampled liquid, 0.5
 to 0.7 in Li6PS5Cl at 500 K."""
 MOST_VOXELS = 4_000_000
-ASSIGNED_AT_ONCE = 500_000
 NOWHERE = -1
 SHIFTS = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 """The cell and its neighbours."""
@@ -223,14 +222,6 @@ def follow(positions: Floats, sites: Sites) -> Followed:
     filled = np.take_along_axis(nearest, np.maximum(last, 0), axis=0)
     states = np.where(last >= 0, filled, NOWHERE).astype(np.int32)
     return Followed(states, last, nearest, (apart @ sites.cell).reshape(positions.shape))
-
-
-def assign(positions: Floats, sites: Sites) -> States:
-    """Site of every ion in every frame (frames, ions); −1 until it first enters a core."""
-    frames, ions, _ = positions.shape
-    size = max(1, ASSIGNED_AT_ONCE // frames)
-    groups = [positions[:, first : first + size] for first in range(0, ions, size)]
-    return np.concatenate([follow(group, sites).states for group in groups], axis=1)
 
 
 def hop_statistics(states: States, sites: Sites, interval_fs: float) -> Hops:

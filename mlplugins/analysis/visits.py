@@ -16,7 +16,6 @@ from mlplugins.analysis.blocks import Paths
 from mlplugins.analysis.jackknife import BLOCKS, block_of
 from mlplugins.analysis.run import Trajectory
 from mlplugins.analysis.sites import (
-    ASSIGNED_AT_ONCE,
     NOWHERE,
     Followed,
     Hops,
@@ -31,6 +30,8 @@ from mlplugins.units import FS_PER_PS
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 SPACING_FS = 100.0
+FOLLOWED_AT_ONCE = 500_000
+"""Ion positions."""
 POINTS = 1_000_000
 """Ion positions that sites are found from: longer runs are thinned for that."""
 
@@ -167,7 +168,7 @@ def _stretch(row: Floats, start: Floats, sites: Sites, interval_fs: float, clock
     before, total = clock
     frames, ions, _ = row.shape
     block = block_of(before + np.arange(frames), total)
-    size = max(1, ASSIGNED_AT_ONCE // frames)
+    size = max(1, FOLLOWED_AT_ONCE // frames)
     states = np.empty((frames, ions), dtype=np.int32)
     seen, spread = np.zeros((BLOCKS, len(sites))), np.zeros((BLOCKS, len(sites), 5))
     parts = []

@@ -10,7 +10,7 @@ from ase.data import atomic_masses, atomic_numbers
 from mlplugins.analysis import passage
 from mlplugins.analysis.observables.hops import OBSERVABLE
 from mlplugins.analysis.sample import AnalysisSettings, Sample
-from mlplugins.analysis.sites import Sites, assign
+from mlplugins.analysis.sites import Sites, follow
 from mlplugins.analysis.trajectory import Trajectory
 
 KELVIN, LATTICE_A, BARRIER_KT, EVERY, STEP_FS = 600.0, 3.0, 5.0, 25, 4.0
@@ -48,7 +48,7 @@ def run():
 def test_kramers_transmission_coefficient(run):
     grid = np.stack(np.meshgrid(*[np.arange(4) / 4] * 3), axis=-1).reshape(-1, 3)
     sites = Sites(grid, run.cell)
-    states = assign(run.displacements + run.start, sites)
+    states = follow(run.displacements + run.start, sites).states
     found = passage.passage(run.displacements, run.start, states, sites)
     kappa = passage.kappa([found], "Li", KELVIN, run.interval_fs)
     assert 150 < found.hops < 450

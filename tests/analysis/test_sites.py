@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mlplugins.analysis import visits as module
+from mlplugins.analysis.blocks import Paths
 from mlplugins.analysis.observables.van_hove import van_hove
-from mlplugins.analysis.sites import Sites, assign, find_sites, hop_statistics, poisson_rate, pooled
+from mlplugins.analysis.sites import Sites, find_sites, follow, hop_statistics, poisson_rate, pooled
+from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.errors import BadInput
 
 BOX, STEP = 12.0, 3.0
@@ -29,6 +32,10 @@ def walk():
     fractions = (site + np.cumsum(steps, axis=0) + 0.125) / 4
     positions = fractions @ CELL + 0.25 * random.normal(size=steps.shape)
     return positions, int(hops.sum()), frames * ions * 0.1
+
+
+def assign(positions, sites):
+    return follow(positions, sites).states
 
 
 def grid():
@@ -109,13 +116,26 @@ def test_sites_that_coincide_or_are_never_visited_are_refused():
         hop_statistics(assign(positions, away), away, 100.0)
 
 
-def test_ions_are_assigned_in_chunks_as_at_once(walk, monkeypatch):
-    from mlplugins.analysis import sites as module
+def test_ions_are_followed_in_chunks_as_at_once(walk, monkeypatch):
+    moved = walk[0][:500] - walk[0][0]
+    still = np.zeros((500, 3))
+    run = Trajectory(
+        "Li", moved, 100.0, ((0, 500),), 1728.0, 24, {"S": np.zeros(500)}, still, start=walk[0][0], cell=CELL
+    )
 
-    positions = walk[0][:500]
-    whole = assign(positions, grid())
-    monkeypatch.setattr(module, "ASSIGNED_AT_ONCE", 2600)  # five ions at a time
-    assert np.array_equal(assign(positions, grid()), whole)
+    def found():
+        paths = Paths([moved], [run.segments], 100.0)
+        return module.visits([run], [slice(None)], paths, grid().fractions).stretches[0]
+
+    whole = found()
+    monkeypatch.setattr(module, "FOLLOWED_AT_ONCE", 2600)  # five ions at a time
+    parts = found()
+    assert len(whole.jumps) == whole.hops.count == parts.hops.count > 50
+    assert np.array_equal(whole.seen, parts.seen)
+    assert parts.spread == pytest.approx(whole.spread)
+    for column in ("origin", "target", "left", "arrived"):
+        key = [np.lexsort((each.jumps.ion, each.jumps.arrived)) for each in (whole, parts)]
+        assert np.array_equal(*(getattr(each.jumps, column)[k] for each, k in zip((whole, parts), key)))
 
 
 def test_poisson_intervals_are_exact():

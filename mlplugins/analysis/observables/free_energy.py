@@ -160,7 +160,7 @@ def _figure(found: Sequence[tuple[RunResult, Landscape]]) -> Figure:
                 shown["way"].plot(barrier.distance_a, barrier.energy_ev, style, color=color, label=label)
     shown["way"].set(xlabel="distance along the path (Å)", ylabel="free energy (eV)", ylim=(0, None))
     if shown["way"].get_legend_handles_labels()[1]:
-        shown["way"].legend(ncols=min(3, len(found)), loc="upper right")
+        figure.legend(loc="outside lower center", ncols=6)
     plotting.finish(shown["way"])
     plotting.letters(list(shown.values()))
     return figure
