@@ -1,4 +1,4 @@
-"""Spectral density of a flux at zero frequency, from the logarithm of its periodogram, with a standard error.
+"""Spectral density of a flux at zero frequency, from the logarithm of its periodogram, with an interval.
 
 The periodogram of a flux scatters about its spectral density S(f) as χ², whatever the length of the run, and
 its logarithm about ln S with known mean and variance. Cepstral analysis (L. Ercole, A. Marcolongo and
@@ -6,22 +6,28 @@ S. Baroni, Sci. Rep. 7, 15835 (2017)) expands ln S in cosines of f and keeps as 
 says. The choice scatters more than the error allows for, and a narrow peak at zero is cut off. Here the
 cosines
 
-    ln S(f) = Σ_n b_n cos nθ,   θ = π asinh(f/f₀)/asinh(f_max/f₀),   b_n ~ N(0, A²/n⁴) for n > 0,
+    ln S(f) = Σ_n b_n cos nθ,   θ = π asinh(f/f₀)/asinh(f_max/f₀),   b_n ~ N(0, A²/n²ᵖ) for n > 0,
 
 have a prior that prefers smooth spectra, θ resolves low frequencies as finely as high ones, and the result is
-the average over f₀ and A by their evidence. Its error includes what these leave open. Further fluxes (of
-particles) are projected out: 1/(S⁻¹)₀₀ of the matrix of cross-spectra takes the place of S (R. Bertossa
+the average over f₀, A and p. No such prior is right for every flux: with their evidence as weights, a slow
+part that is weak in the spectrum would be smoothed away, and its absence believed. The weights are therefore
+the root of the evidence (a learning rate of ½, P. Grünwald and T. van Ommen, Bayesian Anal. 12, 1069 (2017)),
+and the interval is that of the mixture: it holds what rougher spectra of lesser weight say. Further fluxes
+(of particles) are projected out: 1/(S⁻¹)₀₀ of the matrix of cross-spectra takes the place of S (R. Bertossa
 et al., Phys. Rev. Lett. 122, 255901 (2019)). `benchmarks/thermal_coverage.py` counts how often intervals hold
 the truth, with the criterion of Akaike beside it.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, special
+from scipy import fft, linalg, optimize, special
+
+from mlplugins.analysis.value import LEVEL
 
 Floats = NDArray[np.float64]
 FEWEST = 64
@@ -30,9 +36,11 @@ POWER = 0.9
 """Part of the variance of the flux below the highest frequency that is analysed."""
 BIN = 0.06
 """Width of the bins in which the periodogram is averaged first, of their frequency."""
-TERMS, POWER_OF_N = 30, 2.0
-"""Cosines, and how fast they fall: A/n²."""
-WIDTHS, LOWEST = 6, 3e-3
+TERMS, POWERS_OF_N = 30, (1.5, 2.0)
+"""Cosines, and values of p: how fast they fall, A/nᵖ."""
+LEARNING_RATE = 0.5
+"""Power of the evidence that is the weight of a model."""
+WIDTHS, LOWEST = 8, 1e-3
 """Values of f₀, from this share of the highest frequency (and three of the lowest) up to it."""
 FLOOR = 0.05
 """Of the error of ln S in a bin: it need not be constant there."""
@@ -48,7 +56,7 @@ class Cepstrum:
 
     Attributes:
         log_zero: ln S(0), of the unit of S.
-        error: its standard error.
+        low, high: ends of its 95 % interval.
         frequency: (B,) of the bins, in one over the unit of time.
         spectrum: (B,), the periodogram averaged in them, free of the bias of the logarithm.
         smooth: (B,), the density.
@@ -56,11 +64,17 @@ class Cepstrum:
     """
 
     log_zero: float
-    error: float
+    low: float
+    high: float
     frequency: Floats
     spectrum: Floats
     smooth: Floats
     width: float
+
+    @property
+    def error(self) -> float:
+        """Of ln S(0): the standard error of a normal distribution with as long an interval."""
+        return float((self.high - self.low) / (2 * special.ndtri(0.5 + LEVEL / 2)))
 
 
 def spectra(segments: Floats, interval: float) -> Floats:
@@ -73,12 +87,23 @@ def spectra(segments: Floats, interval: float) -> Floats:
     Of one flux it is the mean of |Σ_t J e^(−2πift)|² interval/N; of several it is 1/(S⁻¹)₀₀ of that matrix
     times ℓ/(ℓ − M + 1), which has the same mean.
     """
-    n_runs, n, n_fluxes = segments.shape
+    return power(transformed(segments, interval))
+
+
+def transformed(segments: Floats, interval: float) -> NDArray[np.complex128]:
+    """Fourier components (realisations, F, M), of which `power` makes what `spectra` returns."""
+    n = segments.shape[1]
     centred = segments - segments.mean(axis=1, keepdims=True)
-    waves = fft.rfft(centred, axis=1)[:, 1 : (n + 1) // 2] * np.sqrt(interval / n)
+    found: NDArray[np.complex128] = fft.rfft(centred, axis=1)[:, 1 : (n + 1) // 2] * np.sqrt(interval / n)
+    return found
+
+
+def power(waves: NDArray[np.complex128]) -> Floats:
+    """`spectra` of Fourier components, of all runs and axes or some of them."""
+    n_runs, _, n_fluxes = waves.shape
     if n_fluxes == 1:
-        power: Floats = (waves.real**2 + waves.imag**2).mean(axis=0)[:, 0]
-        return power
+        squares: Floats = (waves.real**2 + waves.imag**2).mean(axis=0)[:, 0]
+        return squares
     scale = np.sqrt((np.abs(waves) ** 2).mean(axis=(0, 1)))  # units that differ by powers of ten
     waves = waves / scale
     matrix = np.einsum("rfa,rfb->fab", waves, waves.conj()) / n_runs
@@ -99,7 +124,7 @@ def cepstrum(
 
     >>> noise = np.random.default_rng(1).normal(size=(3, 20000, 1))  # white: S = 1
     >>> found = cepstrum(spectra(noise, 1.0), 1 / 20000, 3.0)
-    >>> abs(found.log_zero) < 2 * found.error < 0.2
+    >>> found.low < 0 < found.high < found.low + 0.6
     True
     """
     if highest is None:
@@ -116,16 +141,35 @@ def cepstrum(
     for width in np.geomspace(max(LOWEST * f[-1], 3 * f[0]), f[-1], WIDTHS):
         theta = np.pi * np.arcsinh(f / width) / np.arcsinh(f[-1] / width)
         cosines = np.cos(np.outer(theta, n))
-        for size in SIZES:
-            prior = np.concatenate([[CONSTANT], size**2 / n[1:] ** (2 * POWER_OF_N)])
-            models.append((width, *_solved(cosines, logs - level, variance, prior)))
+        weighted = cosines / variance[:, None]
+        normal, right = cosines.T @ weighted, weighted.T @ (logs - level)
+        for fall, size in itertools.product(POWERS_OF_N, SIZES):
+            prior = np.concatenate([[CONSTANT], size**2 / n[1:] ** (2 * fall)])
+            models.append((width, *_solved(cosines, normal, right, prior)))
     widths, evidence, zeros, variances, curves = (np.array(part) for part in zip(*models, strict=True))
-    weight = np.exp(evidence - evidence.max())
+    weight = np.exp(LEARNING_RATE * (evidence - evidence.max()))
     weight /= weight.sum()
     zero = float(weight @ zeros)
-    error = float(np.sqrt(weight @ (variances + (zeros - zero) ** 2)))
+    ends = [_quantile(weight, zeros, np.sqrt(variances), 0.5 + sign * LEVEL / 2) for sign in (-1, 1)]
     width = float(np.exp(weight @ np.log(widths)))
-    return Cepstrum(level + zero, error, f, np.exp(logs), np.exp(level + weight @ curves), width)
+    low, high = min(ends[0], zero), max(ends[1], zero)
+    curve = np.exp(level + weight @ curves)
+    return Cepstrum(level + zero, level + low, level + high, f, np.exp(logs), curve, width)
+
+
+def _quantile(weight: Floats, means: Floats, errors: Floats, share: float) -> float:
+    """Of a mixture of normal distributions.
+
+    >>> round(_quantile(np.ones(2) / 2, np.zeros(2), np.ones(2), 0.975), 4)
+    1.96
+    """
+    reach = 8.0 * errors
+    found = optimize.brentq(
+        lambda x: float(weight @ special.ndtr((x - means) / errors)) - share,
+        float((means - reach).min()),
+        float((means + reach).max()),
+    )
+    return float(found)
 
 
 def _binned(periodogram: Floats, interval: float) -> tuple[Floats, Floats, Floats]:
@@ -139,13 +183,12 @@ def _binned(periodogram: Floats, interval: float) -> tuple[Floats, Floats, Float
 
 
 def _solved(
-    cosines: Floats, logs: Floats, variance: Floats, prior: Floats
+    cosines: Floats, normal: Floats, right: Floats, prior: Floats
 ) -> tuple[float, float, float, Floats]:
     """Logarithm of the evidence, ln S(0), its variance, and ln S of a linear model with Gaussian prior."""
-    weighted = cosines / variance[:, None]
-    factor = np.linalg.cholesky(cosines.T @ weighted + np.diag(1.0 / prior))
-    right = np.linalg.solve(factor, np.column_stack([weighted.T @ logs, np.ones(len(prior))]))
-    data, ones = right.T  # all cosines are one at f = 0
+    factor = np.linalg.cholesky(normal + np.diag(1.0 / prior))
+    both = linalg.solve_triangular(factor, np.column_stack([right, np.ones(len(prior))]), lower=True)
+    data, ones = both.T  # all cosines are one at f = 0
     evidence = 0.5 * (data @ data) - np.log(np.diag(factor)).sum() - 0.5 * np.log(prior).sum()
-    coefficients = np.linalg.solve(factor.T, data)
+    coefficients = linalg.solve_triangular(factor.T, data)
     return float(evidence), float(ones @ data), float(ones @ ones), cosines @ coefficients

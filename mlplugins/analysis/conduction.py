@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from mlplugins.analysis import cepstrum, green_kubo, heat_series, twice
@@ -162,10 +163,13 @@ def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
     twice.require_other_runs([str(each.path) for each in series], currents)
     segments = _segments(currents)  # (runs, samples, 3, fluxes)
     n_runs, n, _, n_fluxes = segments.shape
-    found = _zero(segments, interval, settings)
+    step = 1.0 / (n * interval)  # of frequency
+    waves = cepstrum.transformed(segments.transpose(0, 2, 1, 3).reshape(-1, n, n_fluxes), interval)
+    waves = waves.reshape(n_runs, 3, -1, n_fluxes)
+    found = _zero(waves, step, settings)
     single = n_runs >= n_fluxes  # enough realisations for one axis alone
-    axes = [_zero(segments[:, :, [k]], interval, settings) for k in range(3) if single]
-    alone = [_zero(each[None], interval, settings) for each in segments if n_runs > 1]
+    axes = [_zero(waves[:, [k]], step, settings) for k in range(3) if single]
+    alone = [_zero(each[None], step, settings) for each in waves if n_runs > 1]
     correlation = np.mean([green_kubo.autocorrelation(each[..., 0]) for each in segments], axis=0)
     correlation = correlation[: max(int(n * green_kubo.LONGEST_SHARE), green_kubo.SHORTEST // 2)]
     cut, reason = green_kubo.plateau(correlation, interval, settings.cut_ps, n_runs * n)
@@ -292,21 +296,18 @@ def _segments(currents: Sequence[Floats]) -> Floats:
     return np.stack(pieces)
 
 
-def _zero(segments: Floats, interval: float, settings: Settings) -> Cepstrum:
-    """S(0) of all pieces and axes together."""
-    n, n_fluxes = segments.shape[1], segments.shape[3]
-    realisations = segments.transpose(0, 2, 1, 3).reshape(-1, n, n_fluxes)
-    degrees = len(realisations) - n_fluxes + 1
-    power = cepstrum.spectra(realisations, interval)
+def _zero(waves: NDArray[np.complex128], step: float, settings: Settings) -> Cepstrum:
+    """S(0) of the Fourier components of some pieces and axes (pieces, axes, frequencies, fluxes)."""
+    together = waves.reshape(-1, *waves.shape[2:])
+    degrees = len(together) - together.shape[2] + 1
     highest = None if settings.highest_thz is None else settings.highest_thz / FS_PER_PS
-    return cepstrum.cepstrum(power, 1.0 / (n * interval), degrees, highest)
+    return cepstrum.cepstrum(cepstrum.power(together), step, degrees, highest)
 
 
 def _value(found: Cepstrum, factor: float) -> Value:
-    """κ with an interval symmetric in the logarithm."""
-    half = float(special.ndtri(0.5 + LEVEL / 2)) * found.error
-    kappa = factor * float(np.exp(found.log_zero))
-    return Value(kappa, kappa * float(np.exp(-half)), kappa * float(np.exp(half)), found.error)
+    """κ with its interval."""
+    kappa, low, high = (factor * float(np.exp(log)) for log in (found.log_zero, found.low, found.high))
+    return Value(kappa, low, high, found.error)
 
 
 def _blocked(currents: Floats, interval: float, cut: int, integral: float, unit: float) -> Value:

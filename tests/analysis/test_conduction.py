@@ -39,13 +39,13 @@ def test_intervals_hold_the_truth():
     """Of 40 fluxes with one and with two times, 95 % intervals (benchmarks/thermal_coverage.py: of 200)."""
     for parts in ([(10.0, 1.0)], [(5.0, 1.0), (80.0, 0.3)]):
         expected = np.log(density_at_zero(parts))
-        scores = []
+        scores, held = [], 0
         for seed in range(40):
             sample = ornstein_uhlenbeck(np.random.default_rng(seed), (8000, 3), parts)
             found = cepstrum(spectra(sample.T[:, :, None], 1.0), 1 / 8000, 3.0)
             scores.append((found.log_zero - expected) / found.error)
-        held = np.abs(scores) < 1.96
-        assert held.sum() >= 35
+            held += found.low < expected < found.high
+        assert held >= 36
         assert 0.5 < np.std(scores) < 1.3
         assert abs(np.mean(scores)) < 0.75
 
@@ -140,7 +140,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path, flux):
         assert each.kappa.value == pytest.approx(found["npy"].kappa.value, rel=1e-6), name
         assert each.interval_fs == pytest.approx(2.0), name
     kappa, integral = found["npy"].kappa, found["npy"].integral
-    assert kappa.low < truth(PARTS) < kappa.high < 1.6 * kappa.low
+    assert kappa.low < truth(PARTS) < kappa.high < 2.0 * kappa.low
     assert integral.low < truth(PARTS) < integral.high
     assert found["npy"].warnings == ()
     assert len(found["npy"].axes) == 3
