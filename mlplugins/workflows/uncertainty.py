@@ -194,6 +194,13 @@ def _of_differences(found: Checkpoint) -> list[str]:
 def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.Batch]:
     """One graph each, energies without the baseline of the model."""
     cutoff, baseline = found.potential.cutoff, found.composition
+    first = found.potential.energy_name
+    for s in structures:
+        if first and (head := s.states.get("head", first)) != first:
+            raise BadInput(
+                f"{s.origin}: head '{head}', but the uncertainty is one of '{first}', the first of several "
+                "energies: leave the frame out"
+            )
     return [
         batches.single(
             s, found.elements, cutoff, baseline.predict(s.to_atoms().get_chemical_symbols()), torch.float64
