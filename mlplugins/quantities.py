@@ -273,6 +273,7 @@ class Results:
             either atom. None unless asked for.
         uncertainty: standard deviation of the energy as the model predicts it, eV. None unless asked for.
         uncertainties: (N,), the same of the per-atom energies.
+        forces_uncertainty: (N, 3), the same of the components of the forces, eV/Å.
         more: values of the other quantities of the table, by name; None: none.
     """
 
@@ -284,6 +285,7 @@ class Results:
     virials: Array | None = None
     uncertainty: float | None = None
     uncertainties: Array | None = None
+    forces_uncertainty: Array | None = None
     more: Mapping[str, Array] | None = None
 
     @classmethod

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     kinds |= {f"config_type {kind}": errors for kind, errors in result.get("config_types", {}).items()}
     console.print(_errors.table({**rows, **kinds, "all" if rows or kinds else args.data[0]: result}))
     if result.get("uncertainty"):
-        console.print(_errors.quality(result["uncertainty"], "of the energy per atom"))
+        console.print(_errors.quality(result["uncertainty"], "of energies per atom and force components"))
     if any(len(row) > 1 for row in result.get("elements", {}).values()):
         console.print(_errors.by_element(result["elements"]))
     if args.plot is not None:

@@ -119,6 +119,26 @@ class Artifact:
         return self.family is not None and first and "energy_uncertainty" in self.outputs
 
     @property
+    def has_force_uncertainty(self) -> bool:
+        """Whether it predicts the standard deviation of its forces; a committee has that of its spread."""
+        if not self.has_uncertainty or self.non_conservative or self.n_members > 1:
+            return False
+        return isinstance(self._model, EdgeGradientModel) and self._model.has_force_uncertainty
+
+    @property
+    def without_force_uncertainty(self) -> str:
+        """Why there is none, and what to do."""
+        if self.non_conservative:
+            return "it is one of the derivatives of the energy, not of direct forces"
+        if self.n_members > 1:
+            return "a committee has the spread of its members (`forces_uncertainty` of MLCalculator)"
+        if self.has_uncertainty and (self.record.get("uncertainty") or {}).get("method") == "llpr":
+            return "its file has none for forces: run `mlplugins uncertainty` again, with force labels"
+        if self.has_uncertainty:
+            return f"{self.family} has one of atomic energies only"
+        return "add one with `mlplugins uncertainty` (networks), or join models with `mlplugins committee`"
+
+    @property
     def repels(self) -> bool:
         """Whether it holds a screened nuclear repulsion, for atoms closer than in any training frame."""
         return self.family == "zbl" or repels(self.record.get("hyperparameters") or {})
@@ -146,6 +166,7 @@ class Artifact:
         lists: NeighborCache | None = None,
         uncertainty: bool = False,
         wanted: Collection[str] | None = None,
+        probes: int | None = None,
     ) -> list[Results]:
         """Energy, forces and stress of several structures in one model call.
 
@@ -155,6 +176,8 @@ class Artifact:
             lists: neighbour lists to reuse between calls; None builds them anew.
             uncertainty: also give standard deviations (models with the output `energy_uncertainty`).
             wanted: which quantities of `more` are computed, and which of `energies`; None: all of `more`.
+            probes: also give standard deviations of the components of forces (`has_force_uncertainty`), from
+                that many random probes, a backward pass each; 0: exactly, of as many as there are features.
 
         Raises:
             BadInput: an element that the model does not know, an impossible cell, a charge or spin in `info`
@@ -178,10 +201,19 @@ class Artifact:
                 f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): add it with "
                 "`mlplugins uncertainty`, or give several models, whose spread stands for it"
             )
-        cache = lists or NeighborCache()
-        return self._evaluated(
-            structures, lambda inputs: [self._model.evaluate(inputs, cache, virials, uncertainty, wanted)]
-        )[0]
+        if probes is not None:
+            self._require_probes(probes)
+        asked = lists or NeighborCache(), virials, uncertainty, wanted, probes
+        return self._evaluated(structures, lambda inputs: [self._model.evaluate(inputs, *asked)])[0]
+
+    def _require_probes(self, probes: int) -> None:
+        """Refuse probes of a model without an uncertainty of forces."""
+        if not self.has_force_uncertainty:
+            raise BadInput(
+                f"'{self.path.name}' predicts no uncertainty of its forces: {self.without_force_uncertainty}"
+            )
+        if probes < 0:
+            raise BadInput(f"probes: expected their number, or 0 for the exact uncertainty, got {probes}")
 
     def of_energy(self, output: str) -> Artifact:
         """The same loaded model with another of its `energies` as the energy.

@@ -90,6 +90,19 @@ class Program:
 
         return _deviation(summed(residual), summed(psi)), _deviation(residual, psi)
 
+    @property
+    def force_floor(self) -> float | None:
+        """Floor of the standard deviation of a force component, eV/Å; None: there is no such uncertainty."""
+        if not hasattr(self.potential, "force_floor"):  # of earlier versions
+            return None
+        floor = float(self.potential.force_floor())
+        return floor if floor >= 0 else None
+
+    def force_probes(self, graph: Graph, found: dict[str, Tensor], count: int) -> Tensor:
+        """(N, K), eV; see `capabilities.PredictsVariance`."""
+        probes: Tensor = self.potential.force_probes(*self._of_file(graph), found, count)
+        return probes
+
 
 class Asked(NamedTuple):
     """What is asked of a model beside its energy.
@@ -179,6 +192,7 @@ class EdgeGradientModel:
         virials: bool = False,
         uncertainty: bool = False,
         wanted: Collection[str] | None = None,
+        probes: int | None = None,
     ) -> list[Results]:
         atoms = self._composed(structures)
         if self._program.takes_molecules and not virials and self._in_vacuum(structures):
@@ -195,11 +209,16 @@ class EdgeGradientModel:
         self._add_energies(found, graph, wanted or ())
         gradient = direct if self._direct else None
         if found["energy"].requires_grad and not self._direct:
-            (gradient,) = torch.autograd.grad(found["energy"].sum(), graph.vectors, allow_unused=True)
+            keep = probes is not None
+            (gradient,) = torch.autograd.grad(
+                found["energy"].sum(), graph.vectors, retain_graph=keep, allow_unused=True
+            )
         results = self._derived(structures, pairs, found, gradient, virials)
         if direct is not None:
             other = results if self._direct else self._derived(structures, pairs, found, direct, False)
             results = _with_direct(results, other)
+        if probes is not None:
+            results = self._with_force_uncertainty(graph, pairs, found, results, probes)
         return self._with_uncertainty(structures, graph, found, results) if uncertainty else results
 
     def _add_heads(
@@ -219,6 +238,33 @@ class EdgeGradientModel:
         for output, name in names.items():
             baseline = self._baselines[name][graph.species.cpu()]
             found[output] = values[name].detach().cpu().double() + baseline
+
+    @property
+    def has_force_uncertainty(self) -> bool:
+        """Whether the model says how uncertain its forces are."""
+        return self._program.force_floor is not None
+
+    def _with_force_uncertainty(
+        self,
+        graph: Graph,
+        pairs: NeighborPairs,
+        found: dict[str, Tensor],
+        results: list[Results],
+        count: int,
+    ) -> list[Results]:
+        """Standard deviations of force components: one backward pass for each probe."""
+        floor = self._program.force_floor or 0.0
+        sums = self._program.force_probes(graph, found, count).sum(dim=0)  # (K,)
+        edges = pairs.vectors, pairs.centers, pairs.neighbors, graph.system.cpu()
+        variance = torch.full((len(graph.species), 3), floor**2, dtype=torch.float64)
+        last = len(sums) - 1
+        for q, probe in enumerate(sums):
+            (gradient,) = torch.autograd.grad(probe, graph.vectors, retain_graph=q < last)
+            forces, *_ = torch.ops.mlplugins.forces_and_virials(gradient.cpu(), *edges, len(results), False)
+            variance += forces.square()
+        sizes = [len(result.forces) for result in results]
+        parts = variance.sqrt().split(sizes)
+        return [replace(result, forces_uncertainty=part.numpy()) for result, part in zip(results, parts)]
 
     def _born(self, moments: Tensor, graph: Graph, pairs: NeighborPairs, atoms: _Composition) -> Tensor:
         """Z_iab = ∂μ_a/∂r_ib (N, 3, 3): three backward passes to the vectors, summed as forces are."""

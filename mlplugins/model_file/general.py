@@ -52,8 +52,9 @@ class GeneralModel:
         virials: bool = False,
         uncertainty: bool = False,
         wanted: Collection[str] | None = None,
+        probes: int | None = None,
     ) -> list[Results]:
-        if uncertainty:
+        if uncertainty or probes is not None:
             raise BadInput(
                 "uncertainty: mlplugins did not write this model, and reads that output of its own only"
             )

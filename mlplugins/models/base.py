@@ -182,6 +182,16 @@ class Potential(nn.Module):
         none = torch.zeros(graph.n_centers, 0, dtype=graph.vectors.dtype, device=graph.vectors.device)
         return none.sum(dim=1), none
 
+    @torch.jit.export
+    def force_probes(self, graph: Graph, found: Dict[str, Tensor], count: int) -> Tensor:
+        """No probes, (n_centers, 0); see `capabilities.PredictsVariance`."""
+        return torch.zeros(graph.n_centers, 0, dtype=graph.vectors.dtype, device=graph.vectors.device)
+
+    @torch.jit.export
+    def force_floor(self) -> float:
+        """0: nothing about this model is uncertain; see `capabilities.PredictsVariance`."""
+        return 0.0
+
 
 def resize_buffers(module: nn.Module, state: Dict[str, Tensor], prefix: str) -> None:
     """Give the buffers of `module` the shapes of their values in `state` (weights of any number of training

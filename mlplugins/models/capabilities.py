@@ -35,6 +35,19 @@ class PredictsVariance:
         atom, Σ residual + ‖Σ ψ‖² of a sum of atoms. `found` is what `forward` returned for this graph."""
         raise NotImplementedError("a family that predicts its variance implements posterior_features()")
 
+    @torch.jit.export
+    def force_probes(self, graph: Graph, found: Dict[str, Tensor], count: int) -> Tensor:
+        """(n_centers, K) energies, eV, whose sums over atoms have gradients g_q with respect to positions:
+        var F_iα = Σ_q g_qiα² + floor², exactly with `count` = 0, else for about `count` random probes in the
+        mean. With gradients; of families without an uncertainty of forces none."""
+        return torch.zeros(graph.n_centers, 0, dtype=graph.vectors.dtype, device=graph.vectors.device)
+
+    @torch.jit.export
+    def force_floor(self) -> float:
+        """Floor of the standard deviation of a force component, eV/Å; negative: there is no uncertainty of
+        forces."""
+        return -1.0
+
 
 class HasLastLayer(PredictsVariance):
     """`forward` also returns `feature` (n_centers, T), eV: the inputs f_i of all layers of the readout times
@@ -54,6 +67,14 @@ class HasLastLayer(PredictsVariance):
     @torch.jit.export
     def posterior_features(self, graph: Graph, found: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         return self.last_layer(found["feature"])
+
+    @torch.jit.export
+    def force_probes(self, graph: Graph, found: Dict[str, Tensor], count: int) -> Tensor:
+        return self.last_layer.probes(found["feature"], count)
+
+    @torch.jit.export
+    def force_floor(self) -> float:
+        return float(self.last_layer.force_floor)
 
 
 class SolvedInClosedForm:

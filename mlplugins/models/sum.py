@@ -6,6 +6,7 @@ neighbour list serves all terms, with the largest cutoff; each term sees the edg
 
 # mypy: disable-error-code=operator
 # (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
@@ -89,18 +90,41 @@ class Model(Composite):
         r = torch.linalg.vector_norm(graph.vectors, dim=1)
         total = torch.zeros(graph.n_centers, dtype=r.dtype, device=r.device)
         features: List[Tensor] = []
-        first = 0
         for index, term in enumerate(self.terms):
             part = self.within(graph, r, self.cutoffs[index])
-            own: Dict[str, Tensor] = {}
-            width = self.feature_widths[index]
-            if width > 0:
-                own["feature"] = found["feature"][:, first : first + width]
-            first += width
-            residual, psi = term.posterior_features(part, own)
+            residual, psi = term.posterior_features(part, self._own(found, index))
             total = total + residual
             features.append(psi)
         return total, torch.cat(features, dim=1)
+
+    @torch.jit.export
+    def force_probes(self, graph: Graph, found: Dict[str, Tensor], count: int) -> Tensor:
+        """Those of independent terms, side by side."""
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)
+        probes: List[Tensor] = []
+        for index, term in enumerate(self.terms):
+            part = self.within(graph, r, self.cutoffs[index])
+            probes.append(term.force_probes(part, self._own(found, index), count))
+        return torch.cat(probes, dim=1)
+
+    @torch.jit.export
+    def force_floor(self) -> float:
+        """Root of the sum of squares; negative where any term has no uncertainty of its forces."""
+        squares, known = 0.0, True
+        for term in self.terms:
+            floor = float(term.force_floor())
+            known = known and floor >= 0.0
+            squares += floor * floor
+        return math.sqrt(squares) if known else -1.0
+
+    def _own(self, found: Dict[str, Tensor], index: int) -> Dict[str, Tensor]:
+        """The features of one term among those of all."""
+        own: Dict[str, Tensor] = {}
+        width = self.feature_widths[index]
+        if width > 0:
+            first = sum(self.feature_widths[:index])
+            own["feature"] = found["feature"][:, first : first + width]
+        return own
 
 
 def _predicted(terms: List[Potential]) -> Tuple[str, ...]:

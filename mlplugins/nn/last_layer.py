@@ -1,9 +1,13 @@
 """Posterior of the last layer's weights: the variance of what is linear in them."""
 
+import math
 from typing import Any, Dict, Tuple
 
 import torch
 from torch import Tensor, nn
+
+UNKNOWN = -1.0
+"""Floor of forces whose uncertainty nobody calibrated."""
 
 
 class LastLayer(nn.Module):
@@ -21,17 +25,26 @@ class LastLayer(nn.Module):
 
     factor: Tensor
     floor: Tensor
+    force_ratio: Tensor
+    force_floor: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("factor", torch.zeros(0, 0, dtype=torch.float64))  # L (T, K)
         self.register_buffer("floor", torch.zeros((), dtype=torch.float64))  # eV
+        self.register_buffer("force_ratio", torch.ones((), dtype=torch.float64))
+        self.register_buffer("force_floor", torch.full((), UNKNOWN, dtype=torch.float64))  # eV/Å
 
     @torch.jit.unused
-    def set(self, factor: Tensor, floor: float) -> None:
-        """Take L, and the standard deviation of every atom that no data take away, eV."""
+    def set(
+        self, factor: Tensor, floor: float, force_ratio: float = 1.0, force_floor: float = UNKNOWN
+    ) -> None:
+        """Take L, and the standard deviation of every atom that no data take away, eV; and for force
+        components the scale of L over that of the energies, and their own floor, eV/Å (negative: unknown)."""
         self.factor = factor.to(self.factor)
         self.floor = torch.full_like(self.floor, floor)
+        self.force_ratio = torch.full_like(self.force_ratio, force_ratio)
+        self.force_floor = torch.full_like(self.force_floor, force_floor)
 
     @torch.jit.unused
     def forget(self) -> None:
@@ -42,6 +55,17 @@ class LastLayer(nn.Module):
     def is_known(self) -> bool:
         """Whether there is a posterior."""
         return self.factor.shape[1] > 0
+
+    @torch.jit.export
+    def probes(self, features: Tensor, count: int) -> Tensor:
+        """`count` of the columns of ψ, (N, count), eV, scaled so that the squares of their gradients add up
+        to the variance of a force component without its floor: exactly for all K columns (`count` of 0, or
+        of K and more); of fewer in the mean over rotations of the columns (`llpr.rotated`), with a relative
+        standard error of √(2/count) at most."""
+        width = self.factor.shape[1]
+        n = width if count <= 0 or count > width else count
+        scale = self.force_ratio * math.sqrt(width / max(n, 1))
+        return features @ (scale * self.factor[:, :n])
 
     def forward(self, features: Tensor) -> Tuple[Tensor, Tensor]:
         """Residuals (N,), eV², and ψ (N, K), eV, of features (N, T)."""
@@ -61,4 +85,6 @@ class LastLayer(nn.Module):
         self.forget()
         if factor is not None:
             self.factor = self.factor.new_zeros(factor.shape)
+            for name in ("force_ratio", "force_floor"):  # absent before forces had an uncertainty
+                state_dict.setdefault(prefix + name, getattr(self, name))
             super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -137,5 +137,18 @@ def is_determined(errors: Array, variances: Array) -> NDArray[np.bool_]:
     return ~np.isnan(errors) & (variances > SYMMETRIC * variances.max(initial=0.0))
 
 
+def rotated(factor: Tensor, seed: int = 0) -> Tensor:
+    """The same covariance L Lᵀ by columns in random directions: L Q, Q orthogonal and uniformly distributed.
+
+    >>> factor = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    >>> torch.allclose(rotated(factor) @ rotated(factor).t(), factor @ factor.t())
+    True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = factor.shape[1]
+    q, r = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
+    return factor @ (q * torch.sign(torch.diagonal(r)))
+
+
 def _rms(x: Tensor) -> float:
     return max(float(x.square().mean().sqrt()), 1e-9)

@@ -103,7 +103,9 @@ def uncertainty(
     for text in _doubts(record):
         observer.note(text)
     chosen = calibration.energy or replace(_known(calibration.forces), floor=0.0)
-    layer.set(chosen.scale * posterior.factor, chosen.floor)
+    forces = calibration.forces
+    of_forces = () if forces is None else (forces.scale / chosen.scale, forces.floor)
+    layer.set(chosen.scale * llpr.rotated(posterior.factor), chosen.floor, *of_forces)
     name = f"{found.family} for {'-'.join(found.elements)}"
     card = replace(found, name=name, details={**found.details, "uncertainty": record})
     radial = save(found.potential, output, card, kind.dtype, kind.portable, kind.tables)
@@ -230,7 +232,7 @@ def _same_reference(
     free = len(n) - rank
     if free < FEWEST or np.sqrt(np.sum(after**2) / free) > LEFT * np.sqrt(np.mean(before**2)):
         off = of_held.energy_errors.nanmean() / of_held.n_atoms.mean()
-        if len(before) and abs(off) > OTHER_ZERO * np.sqrt(np.mean(before**2)):
+        if len(before) and abs(off) > OTHER_ZERO * _worse(of_data, of_held) * np.sqrt(np.mean(before**2)):
             raise BadInput(
                 f"the energies of the held-out frames are {MILLI * off:+.4g} meV/atom off, those of DATA are "
                 "not: label both sets by the same method, with the same zero of energy"
@@ -248,6 +250,20 @@ def _same_reference(
             "by the same method, with the same zero of energy"
         )
     return replace(of_data, energy_errors=without[0]), replace(of_held, energy_errors=without[1]), note
+
+
+def _worse(of_data: FeatureRows, of_held: FeatureRows) -> float:
+    """How many times larger the errors of forces are on the held-out frames than on the data, 1 at least:
+    where the model fails, its energies are off without another zero."""
+    each = [
+        r.force_errors.square().nanmean(dim=1) / spread
+        for r, spread in (
+            (of_data, 3.0 * of_data.n_atoms),  # along directions of all atoms
+            (of_held, torch.ones_like(of_held.n_atoms)),  # along single coordinates
+        )
+    ]
+    data, held = (float(x.nanmean().sqrt()) for x in each)
+    return max(held / data, 1.0) if data > 0 and np.isfinite(held / data) else 1.0
 
 
 def _counts(symbols: Sequence[str], structures: Sequence[Structure]) -> np.ndarray:

@@ -35,6 +35,9 @@ SKIN = 0.5
 
 _VOIGT = [3 * row + column for row, column in VOIGT]
 
+PROBES = 8
+"""Random probes of the uncertainty of forces: it is right to 25 % or better."""
+
 UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
 SPREADS = ("energy_uncertainty", "forces_uncertainty")
 
@@ -51,7 +54,8 @@ class MLCalculator(Calculator):
     and the model deviation as LAMMPS and DeePMD-kit give it (divided by M), `max_devi_f`, … `devi_f` ((N,),
     eV/Å). `committee.members` has every result.
     One model that predicts its own uncertainty gives, when asked for by `get_property`,
-    `energy_uncertainty` and `energies_uncertainty` ((N,), eV).
+    `energy_uncertainty`, `energies_uncertainty` ((N,), eV) and, of networks, `forces_uncertainty` ((N, 3),
+    eV/Å), from `probes` random ones (8, one backward pass each; 0: exactly, as many as there are features).
 
     Args:
         model: file, or a list of files for a committee.
@@ -128,6 +132,7 @@ class MLCalculator(Calculator):
         self.committee: Committee | None = None
         self._compared = False
         self._asked: set[str] = set()  # what is computed only if somebody wants it, and somebody did
+        self.probes = PROBES
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
         self._n_models = sum(artifact.n_members for artifact in self._artifacts)
@@ -137,7 +142,8 @@ class MLCalculator(Calculator):
                 *dict.fromkeys((*UNCERTAINTIES, *SPREADS, *DEVIATIONS)),
             ]
         elif self._artifacts[0].has_uncertainty:
-            self.implemented_properties = [*self.implemented_properties, *UNCERTAINTIES]
+            own = [*UNCERTAINTIES, *([SPREADS[1]] if self._artifacts[0].has_force_uncertainty else [])]
+            self.implemented_properties = [*self.implemented_properties, *own]
         common = set.intersection(*(set(artifact.more) for artifact in self._artifacts))
         more = [q.ase or name for name, q in QUANTITIES.items() if name in common]
         more += [e for e in self._artifacts[0].energies if all(e in a.energies for a in self._artifacts)]
@@ -323,9 +329,10 @@ class MLCalculator(Calculator):
         stresses = "stresses" in properties
         self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
         self._asked |= {name for name in properties if name.startswith(ENERGY)}
-        uncertain = self._n_models == 1 and any(name in properties for name in UNCERTAINTIES)
+        uncertain = self._n_models == 1 and any(name in properties for name in (*UNCERTAINTIES, *SPREADS))
         if uncertain:
-            own = self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked)
+            probes = self.probes if SPREADS[1] in properties else None
+            own = self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked, probes)
             self.committee = combine(own)
         else:
             (self.committee,) = evaluate_together(
@@ -356,6 +363,8 @@ class MLCalculator(Calculator):
                 results[name] = float(mean.get(name))
         if uncertain:
             results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
+            if mean.forces_uncertainty is not None:
+                results[SPREADS[1]] = mean.forces_uncertainty
         if self._n_models > 1:
             results |= _spreads(self.committee)
         self.results = results
@@ -404,7 +413,7 @@ class MLCalculator(Calculator):
             key: np.array(value) if isinstance(value, np.ndarray) else value
             for key, value in self.results.items()
         }
-        copy._state = self._state
+        copy._state, copy.probes = self._state, self.probes
         copy.committee = self.committee
         memo[id(self)] = copy
         return copy
