@@ -1,8 +1,9 @@
 """What models say of frames that have no labels: the expected error of a force, in eV/Å.
 
-Every atom has a deviation D: of a committee the norm of the sample standard deviation of its force, else the
-standard deviation of its energy. On labelled frames that were not learned from, the scale a is that for which
-a·D and the errors |ΔF| have the same root mean square; a·D is the expected error.
+Every atom has a deviation D: of a committee the norm of the sample standard deviation of its force, of a
+network with a posterior the norm of the predicted one, else the standard deviation of its energy. On
+labelled frames that were not learned from, the scale a is that for which a·D and the errors |ΔF| have the
+same root mean square; a·D is the expected error.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from scipy.stats import spearmanr
 from mlplugins.model_file import artifact
 
 Array = NDArray[np.float64]
+PROBES = 8
+"""Of the uncertainty of forces."""
 SMALLEST = 1e-12
 """Deviations below (eV/Å, eV) say nothing."""
 
@@ -52,9 +55,12 @@ class Judge:
     def of(self, atoms: Atoms) -> Opinion:
         """What they say of a frame."""
         single = len(self.models) == 1
-        members = [model.evaluate([atoms], uncertainty=single)[0] for model in self.models]
+        probes = PROBES if single and self.models[0].has_force_uncertainty else None
+        members = [model.evaluate([atoms], uncertainty=single, probes=probes)[0] for model in self.models]
         both = artifact.combine(members)
-        if single and both.mean.uncertainties is not None:
+        if both.mean.forces_uncertainty is not None:
+            deviations = np.linalg.norm(both.mean.forces_uncertainty, axis=1)
+        elif single and both.mean.uncertainties is not None:
             deviations = np.asarray(both.mean.uncertainties, dtype=np.float64)
         else:
             deviations = np.linalg.norm(both.forces_spread, axis=1)
