@@ -29,6 +29,12 @@ class RunFailed(MlpluginsError, RuntimeError):
     """The work started and failed (exit code 1)."""
 
 
+class RunStopped(MlpluginsError, RuntimeError):
+    """The work ended at a limit that the user set, what is done being recorded (exit code 3)."""
+
+    exit_code = 3
+
+
 class Interrupted(KeyboardInterrupt):
     """Work that was ended by a signal in good order: what is done is saved.
 

@@ -19,6 +19,7 @@ from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.analysis.value import UNKNOWN, Value
 from mlplugins.analysis.vibrations import Vibrations, vibrations
 from mlplugins.analysis.visits import Visits, visits
+from mlplugins.analysis.watched import Watched
 from mlplugins.errors import BadInput
 from mlplugins.units import CM2_S_PER_A2_PS, FS_PER_PS
 
@@ -45,6 +46,7 @@ class AnalysisSettings:
         site_names: a name for each of them, which kinds of jumps are told apart by; empty for none.
         sampler: `closed` or `kinisi`, of the Bayesian check.
         current: where the Green–Kubo check reads the charge current; None leaves it out.
+        watched: uncertainty along every run, None of runs without; empty: of none.
     """
 
     charge: float = 1.0
@@ -58,6 +60,7 @@ class AnalysisSettings:
     site_names: tuple[str, ...] = ()
     sampler: str = "closed"
     current: CurrentSource | None = None
+    watched: Sequence[Watched | None] = ()
 
 
 @dataclass(frozen=True)

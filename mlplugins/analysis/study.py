@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from mlplugins import errors, files
+from mlplugins.analysis import watched
 from mlplugins.analysis.arrhenius import arrhenius
 from mlplugins.analysis.choices import HOP_LENGTH_A
 from mlplugins.analysis.comparison import Comparison, Measured, read_system
@@ -30,6 +31,7 @@ from mlplugins.analysis.result import RunResult
 from mlplugins.analysis.sample import AnalysisSettings
 from mlplugins.analysis.sites import read_sites
 from mlplugins.analysis.trajectory import ReadSettings, Trajectory, read_trajectory
+from mlplugins.analysis.watched import Watched
 from mlplugins.config import Count, Positive, Section, read_yaml, validated
 from mlplugins.config import read as content_of
 from mlplugins.errors import BadInput
@@ -50,6 +52,23 @@ def _charged(value: float) -> float:
 Charge = Annotated[float, AfterValidator(_charged)]
 
 
+class Uncertainty(Section):
+    """The table of the model's uncertainty that a run left: steps and largest values."""
+
+    file: str
+    what: str = "uncertainty"
+    unit: str = "eV/Å"
+    keep_above: Positive | None = None
+    stop_above: Positive | None = None
+    first_step: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Uncertainty:
+        if self.keep_above is None and self.stop_above is None:
+            raise ValueError("expected keep_above, stop_above or both: the limit of what the model knows")
+        return self
+
+
 class RunConfig(Section):
     """One run: its files in order and what they do not hold."""
 
@@ -59,6 +78,7 @@ class RunConfig(Section):
     interval: Count | None = None
     volume: Positive | None = None
     green_kubo: str | None = None
+    uncertainty: Uncertainty | None = None
 
 
 class Measurement(Section):
@@ -159,7 +179,8 @@ def conductivity(
         entries = [entry for entry in config.runs if entry.temperature == temperature]
         runs = [repeats.new(_read(entry, config, progress), entry.files) for entry in entries]
         readings |= dict.fromkeys(run.reading for run in runs)
-        own = replace(settings, current=sources[temperature])
+        looks = tuple(_watched(entry, config) for entry in entries)
+        own = replace(settings, current=sources[temperature], watched=looks)
         results.append(analyse(runs, temperature, own, observables))
     law, notes = arrhenius(results)
     named = [text for entry in config.runs if (text := other_temperature(entry.files, entry.temperature))]
@@ -208,6 +229,8 @@ def read(path: Path) -> dict[str, Any]:
     for entry in runs if isinstance(runs, list) else ():
         if isinstance(entry, dict):
             _beside(path.parent, entry, ("files", "green_kubo"))
+            if isinstance(entry.get("uncertainty"), dict):
+                _beside(path.parent, entry["uncertainty"], ("file",))
     others = content.get("compare")
     for entry in others if isinstance(others, list) else ():
         if isinstance(entry, dict):
@@ -243,6 +266,18 @@ def _current_source(config: Config, temperature: float) -> CurrentSource | None:
     charges = {config.species: config.charge, **config.carriers}
     timestep = named[0].timestep or config.timestep
     return CurrentSource(path, charges, timestep, tuple(config.type_map), config.discard_ps)
+
+
+def _watched(entry: RunConfig, config: Config) -> Watched | None:
+    """The uncertainty along one run."""
+    given, step = entry.uncertainty, entry.timestep or config.timestep
+    if given is None:
+        return None
+    if step is None:
+        raise BadInput(f"uncertainty: '{given.file}' counts MD steps: give their length, timestep (fs)")
+    limit = given.keep_above or given.stop_above or 0.0  # one of them is given
+    limits = (limit, given.stop_above)
+    return watched.read(Path(given.file), (given.what, given.unit), limits, given.first_step, step)
 
 
 def _read(entry: RunConfig, config: Config, progress: Progress | None) -> Trajectory:

@@ -21,6 +21,16 @@ from mlplugins.engines.ipi.program import SKIN, driver_file
 from mlplugins.engines.ipi.socket import orderly_end
 from mlplugins.errors import BadInput
 
+WATCHED = (
+    "force_uncertainty",
+    "probes",
+    "stop_above",
+    "keep_above",
+    "watch_interval",
+    "first_step",
+    "beads",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mlplugins ipi-driver`."""
@@ -56,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spin", type=float, metavar="M", help="spin multiplicity (default: as the template says, else 1)"
     )
+    _add_watch(parser)
     parser.add_argument(
         "--wait",
         type=float,
@@ -79,6 +90,28 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name, choices=("on", "off"), default=default, help=f"{text} (default: %(default)s)"
         )
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    """Uncertainties, and what becomes of a run that meets large ones."""
+    parser.add_argument(
+        "--force-uncertainty",
+        choices=("on", "off"),
+        default="off",
+        help="on: predicted uncertainty of the forces in the extras (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--probes", type=int, default=8, help="random ones of it; 0: exactly (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stop-above", type=float, metavar="X", help="end where an atom is less certain (see simulate)"
+    )
+    parser.add_argument("--keep-above", type=float, metavar="X", help="write such frames to kept.extxyz")
+    parser.add_argument(
+        "--watch-interval", type=int, default=10, metavar="N", help="steps between looks (%(default)s)"
+    )
+    parser.add_argument("--first-step", type=int, default=0, metavar="N", help="of the first structure")
+    parser.add_argument("--beads", type=int, default=1, metavar="P", help="structures of one step")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,6 +150,7 @@ def _serve(args: argparse.Namespace) -> int:
         spin=args.spin,
         non_conservative=args.non_conservative,
         energies=args.energies,
+        **{name: getattr(args, name) for name in WATCHED if getattr(args, name) is not None},
     )
     host = "localhost" if args.host is None else args.host
     port = 31415 if args.port is None else args.port

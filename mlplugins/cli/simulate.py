@@ -22,6 +22,9 @@ md.yaml:
   barostat: {coupling: iso, time_constant: 1000}      # iso | aniso | flexible
   beads: 1                         # path integrals (i-PI): with csvr PILE-G, with langevin PILE-L
   pressure: 0.0                    # GPa
+  stop_above: 0.5                  # uncertainty on an atom that ends a run: eV/Å (eV of models without that)
+  keep_above: 0.2                  # above it frames are kept in a file of their own
+  watch_interval: 10               # steps between looks (default: dump_interval); probes: 8
   supercell: [1, 1, 1]
   mobile: {species: Li, charge: 1}              # for conductivity.yaml
   ranks: 1                         # MPI ranks of one run (LAMMPS); threads: 1 of each
@@ -29,7 +32,8 @@ md.yaml:
   cluster: {provider: slurm, jobs: 4, workers: 1, options: {partition: P, walltime: "24:00:00"}}   # by Parsl
 
 The same command continues a campaign that was killed and skips runs that are finished; with larger `steps` it
-lengthens them. Fixed atoms, masses and velocities of the structure are kept, or refused by name.
+lengthens them, with a higher `stop_above` it continues those that were stopped (exit code 3). Fixed atoms,
+masses and velocities of the structure are kept, or refused by name.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ from rich.text import Text
 
 from mlplugins import engines, files
 from mlplugins.cli._common import OutputFolder, add_json, console
+from mlplugins.errors import RunStopped
 
 if TYPE_CHECKING:
     from mlplugins.dynamics.run import Run
@@ -71,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, write, run; 1 if a run failed."""
+    """Plan, write, run; 1 if a run failed, else 3 if one was stopped."""
     from mlplugins.simulation import campaign as campaigns
     from mlplugins.simulation.config import load_all
     from mlplugins.simulation.plan import plan
@@ -102,7 +107,12 @@ def run(args: argparse.Namespace) -> int:
             _print(campaign, ended, out)
             outcomes += ended
     files.write_json(args.json, {"directory": directory, "runs": [asdict(item) for item in outcomes]})
-    return 0 if all(item.state == "finished" for item in outcomes) else 1
+    states = {item.state for item in outcomes}
+    return (
+        RunStopped.exit_code
+        if states <= {"finished", "stopped"} and "stopped" in states
+        else (0 if states == {"finished"} else 1)
+    )
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -160,14 +170,15 @@ def _print(campaign: Campaign, outcomes: list[RunOutcome], out: Console) -> None
 
     table = Table("run", "state", "steps")
     for item in outcomes:
-        colour = "green" if item.state == "finished" else "red"
+        colour = {"finished": "green", "stopped": "yellow"}.get(item.state, "red")
         table.add_row(item.run, Text(item.state, style=colour), f"{item.step} of {item.total_steps}")
     out.print(table)
     for item in outcomes:
-        if item.state == "failed":
-            out.print(Text(item.run, style="red"), f": {item.message}", sep="", soft_wrap=True)
+        if item.state in ("failed", "stopped"):
+            colour = "red" if item.state == "failed" else "yellow"
+            out.print(Text(item.run, style=colour), f": {item.message}", sep="", soft_wrap=True)
             for line in item.last_lines:
                 out.print(f"    {line}", soft_wrap=True)
     ready = campaign.directory.parent / CONDUCTIVITY
-    if all(item.state == "finished" for item in outcomes):
+    if all(item.state in ("finished", "stopped") for item in outcomes):
         out.print(f"next: mlplugins conductivity {ready}", soft_wrap=True)

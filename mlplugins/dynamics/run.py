@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlplugins.dynamics import start
 from mlplugins.dynamics.settings import SimulationConfig
+from mlplugins.dynamics.watch import Watch
 from mlplugins.errors import BadInput
 
 
@@ -27,6 +28,7 @@ class Run:
         seed: of velocities and thermostats.
         directory: where the host runs.
         inner_inputs: `charge`, `spin_multiplicity`, if the model of the inner steps takes them.
+        watch: how it watches its own uncertainty; None: it does not.
     """
 
     config: SimulationConfig
@@ -36,6 +38,7 @@ class Run:
     seed: int
     directory: Path
     inner_inputs: tuple[str, ...] = ()
+    watch: Watch | None = None
 
     @property
     def name(self) -> str:

@@ -163,6 +163,10 @@ class SimulationConfig(_Strict):
     dump_interval: Count = 10  # steps
     log_interval: Count = 100  # steps
     restart_interval: Count = 1000  # steps
+    stop_above: Positive | None = None  # uncertainty on an atom that ends a run, in the unit of the model's
+    keep_above: Positive | None = None  # above it frames are kept in a file of their own
+    watch_interval: Count | None = None  # steps between looks; None: dump_interval
+    probes: CountOrZero = 8  # of a predicted uncertainty of forces; 0: exactly
     mobile: Mobile | None = None
     ranks: Count = 1  # of one run, LAMMPS
     threads: Count = 1  # per rank; ranks × threads × parallel beyond the cores is several times slower
@@ -177,6 +181,7 @@ class SimulationConfig(_Strict):
             if len(set(values)) != len(values):
                 raise ValueError(f"'{name}' holds a value twice: {values}")
         self._plausible()
+        self._require_watch()
         if self.steps < self.dump_interval:
             raise ValueError(
                 f"'steps' ({self.steps}) is smaller than 'dump_interval' ({self.dump_interval}): "
@@ -187,6 +192,24 @@ class SimulationConfig(_Strict):
                 "'thermostat.kind': pile thermostats a ring polymer: it needs 'beads' of 2 or more"
             )
         return self
+
+    def _require_watch(self) -> None:
+        """Settings of a watch without one, and thresholds in the wrong order."""
+        given = self.model_fields_set
+        if not self.watches:
+            for name in ("watch_interval", "probes"):
+                if name in given and getattr(self, name) is not None:
+                    raise ValueError(f"'{name}' needs 'stop_above' or 'keep_above': nothing is watched")
+        if self.stop_above and self.keep_above and self.keep_above >= self.stop_above:
+            raise ValueError(
+                f"'keep_above' ({self.keep_above:g}) must be below 'stop_above' ({self.stop_above:g}): "
+                "frames between the two are kept, and the one above the latter"
+            )
+
+    @property
+    def watches(self) -> bool:
+        """Whether the runs watch their own uncertainty."""
+        return self.stop_above is not None or self.keep_above is not None
 
     def _plausible(self) -> None:
         """Values in other units than these, and temperatures that share a folder."""

@@ -128,15 +128,12 @@ class Artifact:
     @property
     def without_force_uncertainty(self) -> str:
         """Why there is none, and what to do."""
-        if self.non_conservative:
-            return "it is one of the derivatives of the energy, not of direct forces"
         if self.n_members > 1:
             return "a committee has the spread of its members (`forces_uncertainty` of MLCalculator)"
         if self.has_uncertainty and (self.record.get("uncertainty") or {}).get("method") == "llpr":
             return "its file has none for forces: run `mlplugins uncertainty` again, with force labels"
-        if self.has_uncertainty:
-            return f"{self.family} has one of atomic energies only"
-        return "add one with `mlplugins uncertainty` (networks), or join models with `mlplugins committee`"
+        other = "add one with `mlplugins uncertainty` (networks), or join models with `mlplugins committee`"
+        return f"{self.family} has one of atomic energies only" if self.has_uncertainty else other
 
     @property
     def repels(self) -> bool:

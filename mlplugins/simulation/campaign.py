@@ -19,6 +19,7 @@ from mlplugins.simulation.config import load_all
 from mlplugins.simulation.driving import STATUS, Progress, RunOutcome, drive, locked, save
 from mlplugins.simulation.plan import (
     PLACES,
+    WATCH,
     Campaign,
     as_yaml,
     conductivity_inputs,
@@ -161,7 +162,7 @@ def _refuse_difference(campaign: Campaign, run: Run, record: dict[str, Any] | No
         return
     before, now = record["settings"], json.loads(json.dumps(campaign.settings()))
     longer = now["steps"] - before.get("steps", now["steps"])
-    leave = [*PLACES, *(["steps"] if longer > 0 else [])]
+    leave = [*PLACES, *WATCH, *(["steps"] if longer > 0 else [])]
     different = sorted(
         _differences(
             {key: value for key, value in before.items() if key not in leave},
@@ -182,11 +183,11 @@ def _refuse_difference(campaign: Campaign, run: Run, record: dict[str, Any] | No
 
 
 def _moved(campaign: Campaign, run: Run, record: dict[str, Any]) -> bool:
-    """Whether the inputs of a run name other files, another folder or another number of steps."""
+    """Whether the inputs of a run name other files, another folder, number of steps or threshold."""
     before, now = record["settings"], campaign.settings()
     there = str(run.directory.resolve())
     return record.get("directory", there) != there or any(
-        before.get(key) != now[key] for key in (*PLACES, "steps")
+        before.get(key) != now[key] for key in (*PLACES, *WATCH, "steps")
     )
 
 

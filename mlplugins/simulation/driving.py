@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from mlplugins import engines, files
+from mlplugins.dynamics import watch
 from mlplugins.dynamics.process import RunningStage
 from mlplugins.dynamics.run import Run
 from mlplugins.engines.base import Engine
@@ -29,9 +30,9 @@ class RunOutcome:
     """How a run ended; `status.json` holds the same.
 
     Attributes:
-        state: `written`, `running`, `finished` or `failed`.
+        state: `written`, `running`, `finished`, `stopped` (above `stop_above`) or `failed`.
         step: last step seen, of `total_steps` (equilibration included).
-        message: why it failed.
+        message: why it failed or was stopped.
         last_lines: what the host said last.
     """
 
@@ -96,6 +97,8 @@ class _Worker:
         status = self._stage.poll()
         self._host.prune(self.run)
         self.outcome.step = self._host.steps_done(self.run)
+        if status is not None and self._is_stopped():
+            return
         hottest = self._host.hottest(self.run)
         if hottest > BLOWN_UP * self.run.temperature:
             self._stage.stop()
@@ -118,7 +121,21 @@ class _Worker:
             self.outcome.step = self._host.steps_done(self.run)
             self._save()
 
+    def _is_stopped(self) -> bool:
+        """Whether the run met more than `stop_above`: an end that is recorded as one."""
+        row = watch.stopped_at(self.run.directory, self.run.watch)
+        if row is None or self.run.watch is None:
+            return False
+        symbol = self.run.atoms.get_chemical_symbols()[row.atom - 1] if row.atom > 0 else ""
+        self._stage = None
+        self.outcome.state, self.outcome.step = "stopped", row.step
+        self.outcome.message = watch.describe(row, self.run.watch, symbol)
+        self._save()
+        return True
+
     def _next(self, after: str | None = None) -> None:
+        if after is None and self._is_stopped():
+            return
         stage = self._host.next_stage(self.run)
         if stage is None:
             self._stage = None

@@ -22,7 +22,7 @@ from mlplugins.dynamics.start import read_structure
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
-from mlplugins.simulation import provenance, time_steps
+from mlplugins.simulation import provenance, time_steps, watching
 from mlplugins.simulation.config import require_able
 
 UPRIGHT = 1e-8
@@ -32,6 +32,9 @@ MOBILE_IONS = {"Li": 1.0, "Na": 1.0, "K": 1.0, "Rb": 1.0, "Cs": 1.0, "Ag": 1.0}
 
 NOT_PHYSICS = ("temperatures", "seeds", "parallel", "ranks", "threads", "mobile", "engine", "cluster")
 """Keys that do not change what one existing run is."""
+
+WATCH = ("stop_above", "keep_above", "watch_interval", "probes")
+"""Keys that may change while a run is continued: its input files are then written again."""
 
 LATER_KEYS = ("velocities", "beads", "mts")
 """Keys that status files of older versions lack."""
@@ -84,7 +87,7 @@ class Campaign:
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of an older run, with the values then implied for keys that were added later."""
     fields = SimulationConfig.model_fields
-    later = {key: fields[key].default for key in LATER_KEYS}
+    later = {key: fields[key].default for key in (*LATER_KEYS, *WATCH)}
     return {**later, **settings}
 
 
@@ -93,7 +96,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
 
     Raises:
         BadInput: what the engine cannot do, missing files, elements that the model does not know, NPT
-            without a periodic cell, and what `start.prepare` and `time_steps.checked` refuse.
+            without a periodic cell, and what `start.prepare`, `time_steps.checked` and `watching.of` refuse.
     """
     require_able(config)
     given = read_structure(config.structure)
@@ -112,6 +115,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, taken)
     _check_start(config, atoms)
     notes = (*notes, *_turned(config, atoms))
+    watch, said = watching.of(config, model)
     inner = time_steps.checked(config, model, atoms)
     if inner is not None:
         config = config.model_copy(update={"mts": inner.settings})
@@ -127,6 +131,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
             seed,
             root / f"T{label(temperature)}_seed{seed}",
             () if inner is None else inner.inputs,
+            watch,
         )
         for temperature in config.temperatures
         for seed in config.seeds
@@ -135,7 +140,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
         "model_sha256": files.sha256(config.model),
         "structure_sha256": _hash(atoms),
     }
-    potential = provenance.potential(model)
+    potential, notes = provenance.potential(model), (*notes, *said)
     if inner is not None:
         fingerprint, notes = fingerprint | inner.fingerprint, (*notes, *inner.notes)
         potential |= inner.made
@@ -161,6 +166,7 @@ def conductivity_inputs(
             "temperature": run.temperature,
             "timestep": run.config.timestep,
             "interval": run.config.dump_interval,
+            **watching.entry(run, base),
         }
         for run, files in zip(campaign.runs, trajectories)
     ]

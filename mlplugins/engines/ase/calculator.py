@@ -332,8 +332,9 @@ class MLCalculator(Calculator):
         uncertain = self._n_models == 1 and any(name in properties for name in (*UNCERTAINTIES, *SPREADS))
         if uncertain:
             probes = self.probes if SPREADS[1] in properties else None
-            own = self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked, probes)
-            self.committee = combine(own)
+            self.committee = combine(
+                self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked, probes)
+            )
         else:
             (self.committee,) = evaluate_together(
                 self._artifacts, [atoms], stresses, self._lists, self._asked
@@ -362,9 +363,8 @@ class MLCalculator(Calculator):
             else:
                 results[name] = float(mean.get(name))
         if uncertain:
-            results.update(zip(UNCERTAINTIES, (mean.uncertainty, mean.uncertainties)))
-            if mean.forces_uncertainty is not None:
-                results[SPREADS[1]] = mean.forces_uncertainty
+            own = (mean.uncertainty, mean.uncertainties, mean.forces_uncertainty)
+            results |= {k: v for k, v in zip((*UNCERTAINTIES, SPREADS[1]), own) if v is not None}
         if self._n_models > 1:
             results |= _spreads(self.committee)
         self.results = results

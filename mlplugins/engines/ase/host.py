@@ -50,7 +50,7 @@ from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
 from mlplugins import MLCalculator
-
+{watch_import}
 MODEL = {model!r}
 T, SEED = {temperature!r}, {seed!r}  # K
 STEP = {timestep!r}  # fs
@@ -61,7 +61,7 @@ PRESSURE = {pressure!r} * units.GPa
 
 atoms = read("start.extxyz")
 atoms.calc = MLCalculator(MODEL, device={device!r})
-dt = STEP * units.fs
+{watch}dt = STEP * units.fs
 
 
 def fixed():
@@ -126,7 +126,7 @@ def go(make, name, every, first, steps):
                 print("%10d %10.3f %18.9f %18.9f %14.6f" % row, file=log, flush=True)
 
         dynamics.attach(report)
-        dynamics.run(steps - at)
+{watch_attach}        dynamics.run(steps - at)
 
 
 def take(frame):
@@ -252,6 +252,7 @@ def script(run: Run) -> str:
     config = run.config
     kind = "csvr" if config.ensemble == "nve" else config.thermostat.kind
     return TEMPLATE.format(
+        **_watch(run),
         title=run.title,
         model=str(config.model),
         temperature=run.temperature,
@@ -272,3 +273,18 @@ def script(run: Run) -> str:
         constraint="" if kind == "nose-hoover" else "held",
         production=PRODUCTION[config.ensemble, kind],
     )
+
+
+def _watch(run: Run) -> dict[str, str]:
+    """Lines of a script that watches the uncertainty; none of others."""
+    given = run.watch
+    if given is None:
+        return {"watch_import": "", "watch": "", "watch_attach": ""}
+    limits = f"stop_above={given.stop_above!r}, keep_above={given.keep_above!r}, probes={given.probes}"
+    return {
+        "watch_import": "from mlplugins.engines.ase.watching import Watcher\n",
+        "watch": f"# {given.measure.words}, {given.measure.unit}, every {given.every} steps\n"
+        f"watch = Watcher(atoms, {given.measure.key!r}, {given.every}, {limits})\n",
+        "watch_attach": "        watch.begin(first + at)\n"
+        "        dynamics.attach(lambda: watch.look(first + at + dynamics.nsteps))\n",
+    }

@@ -20,6 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlplugins.engines.ipi import socket as _ipi_socket
+from mlplugins.engines.ipi import watching
 from mlplugins.engines.ipi.extras import BORN, SENT, all_energies, extras
 from mlplugins.engines.ipi.options import Options, checked
 from mlplugins.engines.ipi.program import sockets_prefix
@@ -115,6 +116,7 @@ class MLDriver(Dummy_driver):
                     "are: leave bec out, or train with heads: {dipole: {unit: …}}"
                 )
         self._lists = NeighborCache(float(options.skin))
+        self._watch = watching.watch(options, self.artifacts)
 
     def _info(self) -> dict[str, Any]:
         """Charge and spin for models that take them, in their range."""
@@ -184,13 +186,16 @@ class MLDriver(Dummy_driver):
         structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
         first = self.artifacts[0]
         if len(self.artifacts) == 1 and first.n_members == 1 and first.has_uncertainty:
-            results = first.evaluate(structures, lists=self._lists, uncertainty=True, wanted=self._sent)
+            probes = watching.probes(self.options, self._watch, len(structures))
+            results = first.evaluate(structures, False, self._lists, True, self._sent, probes)
             committees = [combine([result]) for result in results]
         else:
             committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=self._sent)
         for compare in (copies, zeros) if not self.n_calls else ():
             if said := compare(sources(self.artifacts), committees[0].members):
                 self.say(f"warning: {said}")
+        if self._watch is not None:
+            self._watch.look(structures, committees)
         replies = [self._reply(committee) for committee in committees]
         self.n_calls += 1
         self.n_structures += len(structures)
@@ -233,12 +238,12 @@ class MLDriver(Dummy_driver):
         return pbc
 
     def _reply(self, committee: Committee) -> Reply:
-        mean = committee.mean
+        mean, options = committee.mean, self.options
         return Reply(
             float(_energy(mean.energy)),
             _force(mean.forces),
             _energy(mean.virial),
-            extras(committee, bool(self.options.committee_forces)),
+            extras(committee, bool(options.committee_forces), bool(options.force_uncertainty)),
         )
 
 

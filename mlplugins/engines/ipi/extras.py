@@ -82,14 +82,15 @@ def _atomic_units(quantity: Quantity) -> float:
     return float(unit_conversion_factor(quantity.output_unit, atomic))
 
 
-def extras(committee: Committee, forces: bool) -> str:
+def extras(committee: Committee, forces: bool, uncertainties: bool = False) -> str:
     """JSON, in atomic units, of what one or several models say beside energy, forces and virial.
 
     For M > 1 models: `committee_pot` (M,), `energy_uncertainty` (sample standard deviation of the M
     energies), `max_force_uncertainty` (largest standard deviation of a force component), the model deviation
     (`max_devi_v`, … `max_devi_f`, …: divided by M; the virials per atom) and, with `forces`,
     `committee_force` (M, 3N) and `committee_virial` (M, 9): the keys that `<ffcommittee>` reads. Of a model
-    that predicts its uncertainty `energy_uncertainty`.
+    that predicts its uncertainty `energy_uncertainty`, and with `uncertainties` the standard deviations of
+    the components of its forces, `forces_uncertainty` (3N,), and the largest, `max_force_uncertainty`.
 
     >>> from mlplugins.model_file.committee import combine
     >>> extras(combine([Results(-1.0, np.zeros((1, 3)))]), False)
@@ -100,6 +101,10 @@ def extras(committee: Committee, forces: bool) -> str:
     if len(members) == 1:
         if committee.mean.uncertainty is not None:
             found["energy_uncertainty"] = energy * committee.mean.uncertainty
+        if uncertainties and committee.mean.forces_uncertainty is not None:
+            deviations = force * committee.mean.forces_uncertainty
+            found["max_force_uncertainty"] = float(deviations.max())
+            found["forces_uncertainty"] = deviations.ravel().tolist()
         return json.dumps(found)
     found |= {
         "committee_pot": [energy * member.energy for member in members],

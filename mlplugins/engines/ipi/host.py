@@ -12,6 +12,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 
+from mlplugins.dynamics import watch
 from mlplugins.dynamics.output import cut_frames, cut_table, largest, last_lines, last_table_step, table
 from mlplugins.dynamics.run import Command, Run, Stage, require_axes, threads
 from mlplugins.dynamics.settings import DIRECT
@@ -57,7 +58,7 @@ def write(run: Run) -> None:
     write_xyz(run.directory / START, atoms)
     if not run.periodic:
         ase.io.write(run.directory / TEMPLATE, atoms, format="extxyz")
-    stages, drivers = stages_of(run), _drivers(run)
+    stages = stages_of(run)
     for stage in stages:
         (run.directory / f"{stage}.xml").write_text(xml(run, stage), encoding="utf-8")
     lines = [
@@ -67,6 +68,7 @@ def write(run: Run) -> None:
         f"export OMP_NUM_THREADS={run.config.threads}",
     ]
     for stage in stages:
+        drivers = _drivers(run, before(run, stage))
         lines += [
             f"i-pi {stage}.xml &",
             *(f"mlplugins {shlex.join(arguments)} &" for arguments in drivers[1:]),
@@ -91,14 +93,20 @@ def next_stage(run: Run) -> Stage | None:
         checkpoint = _newest_checkpoint(run.directory, stage)
         if checkpoint is None:
             _remove_output(run.directory, stage)
-            return _stage(run, f"{stage}.xml", f"{stage} from the start")
+            return _stage(run, f"{stage}.xml", f"{stage} from the start", before(run, stage))
         step = _checkpoint_step(checkpoint)
         for frames in run.directory.glob(f"{stage}.*.xyz"):
             cut_frames(frames, whole_frames, before=step + 1)
         cut_table(run.directory / f"{stage}.out", before=step + 1)
         _write_resume(run, checkpoint, steps)
-        return _stage(run, RESUME, f"{stage} from step {step}")
+        return _stage(run, RESUME, f"{stage} from step {step}", before(run, stage) + step)
     return None
+
+
+def before(run: Run, stage: str) -> int:
+    """Steps of the stages before this one."""
+    names = list(stages_of(run))
+    return sum(stages_of(run)[name] for name in names[: names.index(stage)])
 
 
 def steps_done(run: Run) -> int:
@@ -135,7 +143,9 @@ def failure(run: Run) -> list[str]:
     return driver[-1:] + last_lines(run.directory / SCREEN, 3)
 
 
-def _stage(run: Run, source: str, how: str) -> Stage:
+def _stage(run: Run, source: str, how: str, first_step: int) -> Stage:
+    if run.watch is not None:
+        watch.cut(run.directory, first_step)
     for name in ("", INNER):
         Path(sockets_prefix() + address(run, name)).unlink(missing_ok=True)  # left behind by a killed i-PI
     return Stage(
@@ -145,15 +155,16 @@ def _stage(run: Run, source: str, how: str) -> Stage:
             Command(
                 (sys.executable, "-m", "mlplugins.cli.main", *arguments), screen, threads(run.config.threads)
             )
-            for arguments, screen in zip(_drivers(run), (DRIVER_SCREEN, INNER_SCREEN))
+            for arguments, screen in zip(_drivers(run, first_step), (DRIVER_SCREEN, INNER_SCREEN))
         ),
     )
 
 
-def _drivers(run: Run) -> list[list[str]]:
+def _drivers(run: Run, first_step: int) -> list[list[str]]:
     """Arguments of the driver of the model, and of that of the inner steps."""
     config, mts = run.config, run.config.mts
-    arguments = [_driver(run, str(config.model), address(run), states.NAMES)]
+    own = _driver(run, str(config.model), address(run), states.NAMES)
+    arguments = [[*own, *_watching(run, first_step)]]
     if mts is not None:
         model = str(config.model) if mts.inner == DIRECT else mts.inner
         inner = _driver(run, model, address(run, INNER), run.inner_inputs)
@@ -172,6 +183,21 @@ def _driver(run: Run, model: str, place: str, taken: Collection[str]) -> list[st
         "--device",
         run.config.device,
         *(f"--{name}={value:g}" for name, value in states.keywords(run.atoms.info, taken).items()),
+    ]
+
+
+def _watching(run: Run, first_step: int) -> list[str]:
+    """Arguments of a driver that watches the uncertainty; none of others."""
+    given = run.watch
+    if given is None:
+        return []
+    limits = {"--stop-above": given.stop_above, "--keep-above": given.keep_above}
+    return [
+        *(f"{name}={limit!r}" for name, limit in limits.items() if limit is not None),
+        f"--watch-interval={given.every}",
+        f"--probes={given.probes}",
+        f"--first-step={first_step}",
+        f"--beads={run.config.beads}",
     ]
 
 

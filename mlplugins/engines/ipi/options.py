@@ -15,6 +15,7 @@ SWITCHES = {
     "non_conservative": "on or off",
     "bec": "on or off",
     "energies": "on or off",
+    "force_uncertainty": "on or off",
 }
 """Options that are on or off, and the words for it."""
 
@@ -41,6 +42,15 @@ class Options:
         bec: also send the Born effective charges, derivatives of the dipole (`on`, `off`), at the price of
             three more backward passes and 9N numbers of text each step: for i-PI's driven dynamics.
         energies: also send all energies of a model that has several (`on`, `off`), Hartree.
+        force_uncertainty: also send the predicted standard deviations of the forces (`on`, `off`), at the
+            price of `probes` backward passes each step.
+        probes: of these; 0: exactly.
+        stop_above: uncertainty on an atom above which the driver ends, and i-PI with it: the model deviation
+            or the predicted uncertainty of its force, eV/Å, or else that of its energy, eV.
+        keep_above: above it the frame is written to kept.extxyz.
+        watch_interval: steps between looks.
+        first_step: that of the first structure, in uncertainty.dat.
+        beads: structures of one step.
     """
 
     model: str
@@ -57,6 +67,19 @@ class Options:
     non_conservative: bool | str = False
     bec: bool | str = False
     energies: bool | str = False
+    force_uncertainty: bool | str = False
+    probes: int = 8
+    stop_above: float | None = None
+    keep_above: float | None = None
+    watch_interval: int = 10
+    first_step: int = 0
+    beads: int = 1
+
+
+LIMITS = ("stop_above", "keep_above")
+
+LEAST = {"probes": 0, "watch_interval": 1, "first_step": 0, "beads": 1}
+"""Options that are whole numbers, and the smallest."""
 
 
 def checked(options: Options) -> Options:
@@ -77,10 +100,21 @@ def checked(options: Options) -> Options:
         skin = float(options.skin)
     except (TypeError, ValueError) as error:
         raise BadInput(f"skin: expected a length in Å, got '{options.skin}'") from error
-    of_whole = {name: getattr(options, name) for name in states.OPTIONS.values()}
+    of_whole = {name: getattr(options, name) for name in (*states.OPTIONS.values(), *LIMITS)}
     whole = {name: _number(name, value) for name, value in of_whole.items() if value is not None}
     texts: Any = {name: str(getattr(options, name)) for name in ("model", "template", "device")} | whole
-    return replace(options, **texts, skin=skin, pbc=pbc, **switches)
+    for name in LIMITS:
+        if name in whole and not whole[name] > 0:
+            raise BadInput(f"{name}: expected a positive number, got '{whole[name]:g}'")
+    counts: Any = {name: _count(name, getattr(options, name)) for name in LEAST}
+    return replace(options, **texts, skin=skin, pbc=pbc, **switches, **counts)
+
+
+def _count(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number != int(number) or number < LEAST[name]:
+        raise BadInput(f"{name}: expected a whole number from {LEAST[name]} on, got '{value}'")
+    return int(number)
 
 
 def _number(name: str, value: Any) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlplugins.dynamics.run import Run
 from mlplugins.dynamics.settings import DIRECT
 from mlplugins.dynamics.start import AXES, patterns
+from mlplugins.dynamics.watch import COLUMNS, DEVIATION, FORCE, TABLE
 from mlplugins.engines.lammps.data import type_order
 from mlplugins.errors import BadInput
 from mlplugins.structures import state as states
@@ -19,6 +20,7 @@ from mlplugins.units import BAR_PER_EV_A3, FS_PER_PS, GPA_PER_EV_A3
 
 DATA, DECK = "data.lmp", "in.lmp"
 TRAJECTORY, LOG, FINISHED = "trajectory.lammpstrj", "log.lammps", "finished"
+KEPT = "kept.lammpstrj"
 LARGEST_SEED = 900_000_000
 BAR_PER_GPA = BAR_PER_EV_A3 / GPA_PER_EV_A3
 COUPLINGS = {"iso": "iso", "aniso": "aniso", "flexible": "tri"}
@@ -85,7 +87,7 @@ def deck(run: Run, restart: str | None = None, step: int = 0) -> str:
     config = run.config
     n_npt = config.equilibration.npt_steps
     n_equilibration = n_npt + config.equilibration.steps
-    sections = [_head(run, restart), _output(run)]
+    sections = [_head(run, restart), _output(run), *_watch(run)]
     if n_npt > 0 and step < n_npt:
         sections.append(_npt_section(run, step))
     if step < n_equilibration and config.equilibration.steps > 0:
@@ -104,7 +106,8 @@ def _head(run: Run, restart: str | None) -> str:
     return (
         f"# {run.title}\n"
         f"units           metal\n{settings}{start}\n"
-        f"pair_style      mlplugins {quoted(config.model)} device {config.device}{_inner(run)}{_state(run)}\n"
+        f"pair_style      mlplugins {quoted(config.model)} device {config.device}{_inner(run)}{_state(run)}"
+        f"{_watched(run)}\n"
         f"pair_coeff      * * {' '.join(type_order(run.atoms))}\n"
         f"neighbor        1.0 bin\n"
         f"neigh_modify    every 1 delay 0 check yes\n"
@@ -117,6 +120,51 @@ def _state(run: Run) -> str:
     """Charge and spin, which the structure keeps only for models that take them."""
     said = words(states.keywords(run.atoms.info, states.NAMES))
     return f" {said}" if said else ""
+
+
+def _watched(run: Run) -> str:
+    """Keywords for a run that watches its uncertainty, which `fix pair` asks for."""
+    if run.watch is None:
+        return ""
+    return {DEVIATION.key: " out_freq 0", FORCE.key: f" probes {run.watch.probes}"}.get(
+        run.watch.measure.key, ""
+    )
+
+
+def _watch(run: Run) -> list[str]:
+    """Table of the uncertainty, and the end of the run above `stop_above`."""
+    watch = run.watch
+    if watch is None:
+        return []
+    n = watch.every
+    lines = [
+        f"# {watch.measure.words}, {watch.measure.unit}",
+        f"fix             known all pair {n} mlplugins {watch.measure.key} 1",
+        "compute         ids all property/atom id",
+        "compute         worst all reduce max c_ids f_known replace 1 2   # the atom, and its value",
+        "compute         mean all reduce ave f_known",
+        "variable        largest equal c_worst[2]",
+        f"fix             table all ave/time {n} 1 {n} c_worst[2] c_worst[1] c_mean append {TABLE} "
+        f'title1 "{watch.title}" title2 "# {COLUMNS}" format " %.8g"',
+        f'variable        dull equal "c_worst[2] <= {watch.kept_above!r}"',
+    ]
+    if watch.stop_above is not None:
+        limit = f"v_largest > {watch.stop_above!r} error soft message yes"
+        lines.append(f"fix             stop all halt {n} {limit}   # later `run` commands do nothing")
+    return ["\n".join(lines) + "\n"]
+
+
+def _kept(run: Run) -> tuple[str, str]:
+    """The dump of uncertain frames in one stage, and its end."""
+    watch = run.watch
+    if watch is None:
+        return "", ""
+    return (
+        f"dump            kept all custom {watch.every} {KEPT} id element xu yu zu f_known\n"
+        f"dump_modify     kept element {' '.join(type_order(run.atoms))} sort id format float %.8g time yes "
+        f"units yes flush yes append yes skip v_dull\n",
+        "undump          kept\n",
+    )
 
 
 def _inner(run: Run) -> str:
@@ -201,6 +249,7 @@ def _npt_section(run: Run, step: int) -> str:
     config = run.config
     n = config.equilibration.npt_steps
     sample = max(n // 2, 1)
+    kept, end = _kept(run)
     cell = run.atoms.cell.standard_form()[0].array  # lower triangular, as LAMMPS wants it
     tilted = np.abs(cell[[1, 2, 2], [0, 0, 1]]).max() > 1e-8
     tilts = ("xy", "xz", "yz") if tilted or config.barostat.coupling == "flexible" else ()
@@ -212,7 +261,9 @@ def _npt_section(run: Run, step: int) -> str:
         _langevin(run, config.equilibration.time_constant, step),
         f"fix             integrate all nph {_pressure(run)}",
         f"fix             cell all ave/time 1 {sample} {n} " + " ".join(f"v_mean_{name}" for name in names),
+        *filter(None, [kept.rstrip()]),
         f"run             {n}",
+        *filter(None, [end.rstrip()]),
         *(f"variable        {name}0 equal $(f_cell[{i}]:%.10f)" for i, name in enumerate(names, 1)),
         "unfix           cell",
         "unfix           heat",
@@ -226,13 +277,14 @@ def _npt_section(run: Run, step: int) -> str:
 
 def _equilibration_section(run: Run, until: int, step: int) -> str:
     hold, release = _hold(run)
+    kept, end = _kept(run)
     still = "" if hold else "unfix           still\n"
     return (
         "# equilibration: Langevin brings energy to every mode\n"
         f"restart         {run.config.restart_interval} restart.*\n"
         f"{_langevin(run, run.config.equilibration.time_constant, step)}\n"
-        f"fix             integrate all nve\n{hold}"
-        f"run             {until} upto\n"
+        f"fix             integrate all nve\n{hold}{kept}"
+        f"run             {until} upto\n{end}"
         f"unfix           heat\n{still}unfix           integrate\n{release}"
     )
 
@@ -242,15 +294,17 @@ def _production_section(run: Run, step: int, resumed: bool) -> str:
     append = " append yes" if resumed else ""
     rests = "velocity        all zero linear   # the centre of mass rests\n"
     still = "" if resumed or run.atoms.constraints else rests
+    # a run that was stopped ends at another step
+    last = "*" if run.watch is not None and run.watch.stop_above is not None else str(config.total_steps)
     return (
         f"# production\n{still}"
         f"restart         {config.restart_interval} restart.*\n"
         f"{_integrator(run, step)}\n{_hold(run)[0]}"
         f"dump            trajectory all custom {config.dump_interval} {TRAJECTORY} id element xu yu zu\n"
         f"dump_modify     trajectory element {' '.join(type_order(run.atoms))} sort id "
-        f"format float %.6f time yes units yes flush yes{append}\n"
+        f"format float %.6f time yes units yes flush yes{append}\n{_kept(run)[0]}"
         f"run             {config.total_steps} upto\n"
-        f"write_restart   restart.{config.total_steps}   # with it the run can be lengthened\n"
+        f"write_restart   restart.{last}   # with it the run can be lengthened\n"
         f'print           "$(step)" file {FINISHED} screen no\n'
     )
 
