@@ -103,7 +103,7 @@ def known(paths: Paths, watched: Sequence[Watched | None], starts_ps: Sequence[f
     """
     segments = []
     for parts, run, start, frames in zip(paths.segments, watched, starts_ps, paths.displacements):
-        times = start + np.arange(len(frames)) * (paths.interval_fs / FS_PER_PS)
+        times = start + np.arange(len(frames), dtype=np.float64) * float(paths.interval_fs / FS_PER_PS)
         bad = np.zeros(len(frames), dtype=bool) if run is None else run.unknown(times)
         kept = [piece for part in parts for piece in _pieces(bad, *part)]
         segments.append(tuple(kept))

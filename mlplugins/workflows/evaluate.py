@@ -203,7 +203,8 @@ def _force_errors(structures: Sequence[Structure], model: Artifact) -> np.ndarra
     for chunk in _chunks([labelled_[k] for k in places]):
         results = model.evaluate([s.to_atoms() for s in chunk], wanted=(), probes=PROBES)
         for s, p in zip(chunk, results):
-            columns.append(np.stack([(p.forces - s.forces).ravel(), np.ravel(p.forces_uncertainty)]))
+            sigma: Any = p.forces_uncertainty
+            columns.append(np.stack([np.subtract(p.forces, np.asarray(s.forces)).ravel(), np.ravel(sigma)]))
     found: np.ndarray = np.concatenate(columns, axis=1)
     found = found[:, np.isfinite(found).all(axis=0) & (found[1] > 0)]
     return found if found.shape[1] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class StepWatch:
                 values = np.array([each for each, _ in self._pending])  # (beads, N)
                 worst = self._pending[int(values.max(axis=1).argmax())][1]
                 self._pending = []
-                self._recorder.look(step, values.max(axis=0), lambda worst=worst: _atoms(worst))
+                self._recorder.look(step, values.max(axis=0), partial(_atoms, worst))
 
     def _due(self, step: int) -> bool:
         return step % self._every == 0
