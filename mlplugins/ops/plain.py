@@ -101,7 +101,7 @@ class Copied(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        scaled = g * ctx.copies.factors.unsqueeze(1)
+        scaled = g * ctx.copies.factors.unsqueeze(1).to(g.dtype)  # those of the engine may have more digits
         return g.new_zeros(ctx.n_rows, g.shape[1]).index_add(0, ctx.copies.sources, scaled), None
 
 

@@ -187,8 +187,8 @@ def test_the_compute_is_that_of_lj_cut(tmp_path, ranks):
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model):
-    """Two layers in a skewed cell shorter than the range: fold, exchange and ghost."""
+def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model, passing_model32):
+    """Two layers in a skewed cell shorter than the range: fold, exchange and ghost; float32."""
     atoms = crystal(1)
     atoms.symbols[1:3] = "Kr"
     shear = np.array([[1.2, 0.0, 0.0], [0.2, 1.0, 0.0], [-0.1, 0.15, 1.1]])
@@ -202,9 +202,11 @@ def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model
     decks = {
         mode: exact(deck_head(passing_model, ["Ar", "Kr"], box.boundary, f"mode {mode}")) for mode in modes
     }
+    decks["single"] = exact(deck_head(passing_model32, ["Ar", "Kr"], box.boundary, "mode exchange"))
     values, _ = printed(tmp_path, decks, ranks)
     expected = (expected.reshape(2, 3) @ box.rotation).ravel()
     scale = np.abs(expected).max()
+    np.testing.assert_allclose(values["single"][0], expected, rtol=0, atol=1e-5 * scale)
     for mode in modes:
         both = values[mode][0] - expected
         np.testing.assert_allclose(both[:3] - both[3:], 0.0, rtol=0, atol=1e-8 * scale, err_msg=mode)

@@ -90,7 +90,9 @@ class Copied : public torch::autograd::Function<Copied> {
 
   static variable_list backward(AutogradContext *context, variable_list g)
   {
-    const Tensor sources = context->saved_data["sources"].toTensor(), factors = context->saved_data["factors"].toTensor();
+    const Tensor sources = context->saved_data["sources"].toTensor();
+    // of the engine, which may have more digits than the model
+    const Tensor factors = context->saved_data["factors"].toTensor().to(g[0].scalar_type());
     const Tensor zero = at::zeros({context->saved_data["rows"].toInt(), g[0].size(1)}, g[0].options());
     return {zero.index_add(0, sources, g[0] * factors.unsqueeze(1)), Tensor()};
   }
