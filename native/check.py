@@ -40,7 +40,7 @@ def _problems(wheel: Path) -> list[str]:
         if wheel.name.startswith("mlplugins_native-"):
             records = sorted(Path(folder).rglob(RECORD))
             found = [problem for record in records for problem in _of_build(record)]
-            found += [problem for library in libraries for problem in _of_library(library)]
+            found += [problem for library in libraries for problem in of_library(library)]
             return found + _of_tag(wheel) if records else ["no build in it"]
         named = next(Path(folder).glob("*.dist-info")) / "METADATA"
         native = f"Requires-Dist: mlplugins-native=={wheel.name.split('-')[1]};"
@@ -56,7 +56,7 @@ def _of_build(record: Path) -> list[str]:
     return problems
 
 
-def _of_library(library: Path) -> list[str]:
+def of_library(library: Path) -> list[str]:
     """Search paths, needed libraries and symbol versions of an ELF file."""
     name = f"{library.parent.name}/{library.name}"
     dynamic = _output("readelf", "-dW", str(library))

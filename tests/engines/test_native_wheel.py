@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -36,13 +37,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def make():
-    """native/make.py"""
-    spec = importlib.util.spec_from_file_location("make", ROOT / "native" / "make.py")
+def script(name):
+    """A script of native/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "native" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def make():
+    return script("make")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,16 @@ def test_metadata(wheels):
     asked = re.findall(r"Requires-Dist: mlplugins-native(.*)", text)
     linux = "sys_platform == 'linux' and platform_machine == 'x86_64'"
     assert asked == [f"=={version}; extra == '{extra}' and {linux}" for extra in ("lammps", "all")]
+
+
+@pytest.mark.skipif(
+    platform.libc_ver() > ("glibc", "2.36"), reason="this system gives old functions new versions"
+)
+def test_no_symbol_is_newer_than_the_wheel_promises(native_build):
+    check = script("check")
+    for name in (build.OPS_LIBRARY, build.PLUGIN_LIBRARY):
+        problems = check.of_library(build.state().directory / name)
+        assert not [problem for problem in problems if "glibc" in problem]
 
 
 def test_doctor_is_content_without_a_compiler(environment, tmp_path):

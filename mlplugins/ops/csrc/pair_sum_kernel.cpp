@@ -69,11 +69,11 @@ template <typename T> void becke_johnson(const PairSum<T> &sum, Chunk<T> &chunk,
   }
 }
 
-/// (x / r)^n of whole numbers by products.
+/// x^n, of whole numbers by products. `pow` would need glibc 2.29, newer than the wheels promise; `powl` is older.
 template <typename T> inline T power(T x, T n)
 {
   const int whole = int(n);
-  if (T(whole) != n || whole < 0 || whole > 64) return T(__builtin_pow(double(x), double(n)));
+  if (T(whole) != n || whole < 0 || whole > 64) return T(__builtin_powl(x, n));
   T product = T(1);
   for (int k = whole; k > 0; k >>= 1, x *= x)
     if (k & 1) product *= x;
