@@ -78,7 +78,7 @@ def test_schemas_are_those_of_old_files_and_one_in_both_forms(compiled):
 def _numbers(op, arguments):
     """All numbers of the result; of rows of edges, which rows they are is free, the edges' lengths."""
     result = op(*arguments)
-    if len(arguments) == 3 and isinstance(result, tuple):
+    if len(arguments) == 3 and all(isinstance(each, torch.Tensor) for each in arguments):
         return [arguments[2].norm(dim=1)[result[0]][result[1]]]
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
@@ -104,12 +104,13 @@ def _derivatives(function, arguments):
     def random(like):
         return torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
-    out = function(*arguments)
-    g = random(out).requires_grad_()
+    result = function(*arguments)
+    out = [result] if isinstance(result, torch.Tensor) else list(result)
+    g = [random(each).requires_grad_() for each in out]
     first = torch.autograd.grad(out, leaves, g, create_graph=True, materialize_grads=True, allow_unused=True)
     mix = sum((random(d) * d).sum() for d in first)
-    second = torch.autograd.grad(mix, [g, *leaves], materialize_grads=True, allow_unused=True)
-    return [out, *first, *second]
+    second = torch.autograd.grad(mix, [*g, *leaves], materialize_grads=True, allow_unused=True)
+    return [*out, *first, *second]
 
 
 @pytest.fixture
