@@ -94,6 +94,23 @@ def test_tables_committees_single_precision(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
+def test_members_of_several_cutoffs_are_left_to_the_other_way(tmp_path, monkeypatch):
+    """Convolutions of the shorter cutoff have fewer edges than the graph: against differences of forces."""
+    torch.manual_seed(3)
+    shorter = nequip.Hyperparameters(**{**NEQUIP, "cutoff": 2.6, "num_layers": 2})
+    members = [nequip.Model(["Na", "Cl"], shorter), of_nequip(num_layers=2)]
+    model = written(tmp_path, committee.Model.of(members, torch.zeros(2, 2, dtype=torch.float64)))
+    applied, found, _ = both(model, monkeypatch)
+    forces = []
+    for side in (1e-3, -1e-3):
+        moved = crystal()
+        moved.positions[2, 1] += side
+        forces.append(model.evaluate([moved])[0].forces.ravel())
+    assert not applied
+    expected = -(forces[0] - forces[1]) / 2e-3
+    np.testing.assert_allclose(found[7], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_what_has_no_convolution_or_too_many_atoms(tmp_path, monkeypatch):
     torch.manual_seed(3)
     argon = lennard_jones.Model(

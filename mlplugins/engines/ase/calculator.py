@@ -260,8 +260,9 @@ class MLCalculator(Calculator):
         """Second derivatives of the energy, (N, 3, N, 3), eV/Å², without finite differences.
 
         `ase.vibrations.VibrationsData(atoms, calc.get_hessian(atoms))` gives frequencies. Less than half an
-        evaluation of forces for each coordinate of a message-passing model, about two of others. Of a
-        committee: the mean. A file with radial tables is warned of: their second derivatives have steps.
+        evaluation of forces for each coordinate of a message-passing model, about two of others, of sums with
+        D3 and of members of different cutoffs. Of a committee: the mean. A file with radial tables is
+        warned of: their second derivatives have steps.
 
         Raises:
             BadInput: a model of others or of a whole molecule.
