@@ -87,8 +87,9 @@ class FreeEnergy(Observable[Landscape]):
         caption = (
             f"Lowest percolating paths of −kT ln ρ (voxels of {edges} Å, barriers extrapolated to no "
             "smoothing): highest over lowest point of the path, which ends at an image of its start moved "
-            "by so many cells. “≥”: ions were seen too seldom for a path with less smoothing, which "
-            f"lowers barriers; “about”: seen at the bottleneck fewer than {FEWEST_SEEN:.0f} times."
+            "by so many cells. “Smoothed”: ions were seen too seldom for a path with less smoothing, which "
+            "lowers barriers, so that only the lower end of the interval is a limit; “about”: seen at the "
+            f"bottleneck fewer than {FEWEST_SEEN:.0f} times."
         )
         return ["<h2>Free energy and percolating paths</h2>", table(header, rows, caption)]
 
@@ -119,7 +120,7 @@ class FreeEnergy(Observable[Landscape]):
 def _mark(barrier: PathBarrier, found: Landscape) -> str:
     """What to say of a barrier that is no plain number."""
     if barrier.width_a > found.width_a:
-        return "≥"
+        return "smoothed"
     return "about" if barrier.seen < FEWEST_SEEN else ""
 
 

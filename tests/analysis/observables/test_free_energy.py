@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlplugins.analysis.blocks import Paths
+from mlplugins.analysis.conductivity import analyse
 from mlplugins.analysis.landscape import Positions, landscape
 from mlplugins.analysis.observables.free_energy import OBSERVABLE
 from mlplugins.analysis.percolation import Bottleneck, bottlenecks, path, windings
@@ -84,6 +85,19 @@ def test_intervals_hold_the_barrier():
         value = landscape_of(fractions, np.diag([6.0, 1.6, 1.6])).barriers[0].value
         inside += value.low < 4 * KT < value.high
     assert inside >= 13
+
+
+def test_what_percolates_only_smoothed_is_bounded_by_its_interval_alone():
+    """8 kT from 300 positions: the wide Gaussian leaves too low a number, which is not called a bound."""
+    run = run_of(cosine((8.0, 8.0, 8.0), frames=30, ions=10), 6.0 * np.eye(3))
+    result = analyse([run], KELVIN, AnalysisSettings())
+    found = landscape_of(cosine((8.0, 8.0, 8.0), frames=30, ions=10), 6.0 * np.eye(3))
+    smoothed = [each for each in found.barriers if each and each.width_a > found.width_a]
+    assert smoothed
+    assert all(each.value.low < 8 * KT for each in smoothed)
+    text = OBSERVABLE.lines(result, found)[0]
+    assert text.count("smoothed") == len(smoothed)
+    assert "≥" not in text
 
 
 def test_an_observable_of_a_sample():
