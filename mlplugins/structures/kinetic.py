@@ -89,7 +89,8 @@ def _parts(tensors: Sequence[Array]) -> Array:
 
 
 def _by_work(found: ClosePairs) -> str:
-    """Between close frames of different volume the work of the labels lacks that of an ideal gas."""
+    """Between close frames of different volume the work of the labels lacks that of an ideal gas, beside what
+    large strains leave by themselves, in third order."""
     volumes = [np.array([s.volume for s in part]) for part in (found.first, found.second)]
     sizes = np.array([len(s) for s in found.first])
     gas = sizes * 2 * (volumes[1] - volumes[0]) / (volumes[0] + volumes[1]) if len(sizes) else sizes
@@ -97,12 +98,17 @@ def _by_work(found: ClosePairs) -> str:
     if strained.sum() < close_frames.MIN_PAIRS:
         return ""
     lacking = (found.change - found.work - found.strain_work)[strained]
-    gas = gas[strained]
-    thermal = float(gas @ lacking) / float(gas @ gas)
-    left = lacking - thermal * gas
-    error = np.sqrt(float(left @ left) / (len(gas) - 1) / float(gas @ gas))
+    gas, sizes = gas[strained], sizes[strained]
+    matrix = np.stack([gas, gas**3 / sizes**2], axis=1)  # third order: scans of the volume
+    solution, _, rank, _ = np.linalg.lstsq(matrix, lacking, rcond=1e-9)
+    if rank < 2 or len(gas) < 3:
+        return ""
+    thermal = float(solution[0])
+    left = lacking - matrix @ solution
+    error = np.sqrt(float(left @ left) / (len(gas) - 2) * np.linalg.inv(matrix.T @ matrix)[0, 0])
     kelvin = thermal / units.BOLTZMANN_EV_K
-    explained = float(left @ left) < LEFT**2 * float(lacking @ lacking)
+    part = left + thermal * gas
+    explained = float(left @ left) < LEFT**2 * float(part @ part)
     if not (HOT[0] < kelvin < HOT[1] and thermal > SURE * error and explained):
         return ""
     return (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from mlplugins.structures import kinetic
@@ -60,6 +61,17 @@ def test_without_momenta_energies_of_strained_frames_tell():
     kelvin = float(said.partition("ideal gas of ")[2].partition(" K")[0])
     assert kelvin == pytest.approx(KELVIN, rel=0.1)
     assert kinetic.check([labelled(atoms, -1) for atoms in frames], Keys()) == []
+
+
+def test_scans_of_the_volume_say_nothing():
+    """Labels that are exact: the rest of the work is the third order of elasticity, 300 K by a line."""
+    frames = []
+    for stretch in np.linspace(0.85, 0.99, 15):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell * stretch, scale_atoms=True)
+        atoms.calc = EMT()
+        frames.append(atoms)
+    assert kinetic.check([labelled(atoms, 0) for atoms in frames], Keys()) == []
 
 
 def test_molecules_and_few_frames_say_nothing(moving):
