@@ -81,10 +81,30 @@ OF_PROTEINS = set(
         "VAL",
         "ACE",
         "NME",
-        "NH2",
+        "NH",
+        "HSD",
+        "HSE",
+        "HSP",
+        "HISA",
+        "HISB",
+        "HISD",
+        "HISE",
+        "HISH",
+        "ASPH",
+        "ASPP",
+        "GLUH",
+        "GLUP",
+        "LYSH",
+        "LSN",
+        "CYSH",
+        "CYM",
     ]
 )
-"""Residues of which two-letter names are no such elements."""
+"""Residues of which two-letter names are no such elements, without their digits (NH2)."""
+IONS_OF_CHARMM = {"SOD": "Na", "POT": "K", "CES": "Cs", "RUB": "Rb"}
+"""Names of ions that begin like another element (sulfur, phosphorus, cerium, ruthenium)."""
+HYDROGEN = ("D", "T")
+"""What heavy hydrogen is called beside its mass."""
 LENGTHS_OF_NOTHING = "lj"
 """The units of LAMMPS of which ASE knows no lengths."""
 FULL = 0.99
@@ -231,11 +251,12 @@ def _correct_elements(atoms: Atoms, path: str) -> None:
     own = atoms.get_masses()
     for number in np.unique(types).tolist():
         mass, name = masses.get(number), names.get(number, "")
-        if name not in atomic_numbers and mass is None:
+        if name not in (*atomic_numbers, *HYDROGEN) and mass is None:
             raise BadInput(
                 f"{path}: type {number} has no mass, and ASE takes types for atomic numbers (1 = H, 2 = He): "
                 "write the section Masses, e.g. '1 6.94 # Li'"
             )
+        name = "H" if name in HYDROGEN else name
         element = atomic_numbers.get(name) or nearest_element(mass or 0.0)
         if not element:
             raise BadInput(
@@ -308,6 +329,8 @@ def element_of_name(name: str, residue: str) -> str:
     >>> names = (("OW", "SOL"), ("NA", "NA"), ("CA", "ALA"), ("CL1", "LIG"), ("HO", "X"))
     >>> [element_of_name(*pair) for pair in names]
     ['O', 'Na', 'C', '', 'H']
+    >>> element_of_name("SOD", "SOD"), element_of_name("CE1", "HSD")
+    ('Na', 'C')
     """
     letters, of_residue = (re.sub("[^A-Za-z]", "", text) for text in (name, residue))
     one, two = letters[:1].upper(), letters[:2].capitalize()
@@ -318,6 +341,8 @@ def element_of_name(name: str, residue: str) -> str:
         and (letters[1].islower() or is_ion or one not in atomic_numbers)
     ):
         return two
+    if is_ion and letters.upper() in IONS_OF_CHARMM:
+        return IONS_OF_CHARMM[letters.upper()]
     if two in TWO_LETTERS and of_residue.upper() not in OF_PROTEINS:
         return ""
     return one if one in atomic_numbers else ""

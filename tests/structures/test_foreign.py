@@ -82,6 +82,7 @@ def data(masses, labels=""):
     [
         ("Masses\n\n1 6.94\n2 32.06\n\n", [3, 16, 16], 32.06),
         ("Masses\n\n1 40.0 # Ca\n2 3.016 # H\n\n", [20, 1, 1], 3.016),  # by mass: Ar, He
+        ("Masses\n\n1 2.014 # D\n2 15.999 # O\n\n", [1, 8, 8], 15.999),
         ("Masses\n\n2 17.999 # O\n1 13.003 # C\n\n", [6, 8, 8], 17.999),  # by mass: C, F
     ],
 )
