@@ -257,8 +257,15 @@ def _read(
 ) -> list[Structure]:
     structures = energies.read(source, configuration)
     structures = structures if label is None else label(structures)
+    if configuration.needs_forces:
+        structures = [_at_rest(s) for s in structures]
     validation.check(structures, configuration.keys, configuration.needs_forces)
     return structures
+
+
+def _at_rest(s: Structure) -> Structure:
+    """An isolated atom without forces has none by symmetry; files of such atoms often hold energies alone."""
+    return replace(s, forces=np.zeros((1, 3))) if s.is_isolated_atom and s.forces is None else s
 
 
 def _without_prior(configuration: RunConfiguration) -> Labeller:

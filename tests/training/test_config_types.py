@@ -57,6 +57,19 @@ def test_isolated_atoms_are_the_baseline_if_asked_and_never_accused(tmp_path):
     assert "isolated" not in " ".join(found.warnings)
 
 
+def test_isolated_atoms_need_no_forces(tmp_path):
+    """As in the published sets of 3BPA and acetylacetone: energies of the atoms alone."""
+    alone = isolated()
+    del alone.calc.results["forces"]
+    found = sets(tmp_path, [alone, *argon(11, 0)], baseline="isolated")
+    [atom] = [s for s in [*found.train, *found.validation] if len(s) == 1]
+    np.testing.assert_array_equal(atom.forces, np.zeros((1, 3)))
+    pair = argon(2, 0)
+    del pair[1].calc.results["forces"]
+    with pytest.raises(BadInput, match="frame 1: no forces"):
+        sets(tmp_path, pair)
+
+
 def test_isolated_atoms_that_cannot_be_the_baseline(tmp_path):
     frames = argon(8, 0)
     with pytest.raises(BadInput, match="no training frame is an isolated Ar atom"):
