@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
 
 from mlplugins.analysis.readers._text import Frame
 from mlplugins.errors import BadInput
@@ -33,8 +34,8 @@ EITHER = {"S", "Se", "Cl", "Br", "I", "B", "Si", "Ge", "Sn", "P", "As", "Sb"}
 CHAINS = {"O": (1.65, -0.5), "S": (2.6, -0.25), "Se": (2.9, -0.25)}
 """Length (Å) of a bond between two of them, and the charge nearest to 0 in peroxides or polysulfides."""
 MOST_POSITIVE = {"S": 6.0, "Se": 6.0, "Cl": 7.0, "Br": 7.0, "I": 7.0}
-OTHER_MASS, SAME_MASS = 1.5, 0.05
-"""A factor that is no isotope, and a relative difference that is."""
+OTHER_MASS, SAME_MASS, TRITIUM = 1.5, 0.05, 4.0
+"""A factor that is no isotope, a relative difference that is, and the factor for those of hydrogen."""
 CHARGED = 0.2
 """Least charge (e) whose sign says something."""
 REMEDY = "correct --type-map (LAMMPS: dump_modify element), in the order of the types"
@@ -48,6 +49,17 @@ def doubts(frame: Frame, where: str) -> list[str]:
     """
     found = [*_masses(frame, where), *_charges(frame, where)]
     return found or _formula(Counter(frame.symbols.tolist()), _chained(frame))
+
+
+def masses(frame: Frame) -> NDArray[np.float64]:
+    """Of each atom (N,), u: those of the file, isotopes among them; standard ones where it has none, or none
+    that the element can have (reduced units)."""
+    standard = np.array([atomic_masses[atomic_numbers[str(name)]] for name in frame.symbols])
+    if frame.masses is None:
+        return standard
+    most = np.where(frame.symbols == "H", TRITIUM, OTHER_MASS)
+    possible = (frame.masses > standard / OTHER_MASS) & (frame.masses < most * standard)
+    return np.where(possible, frame.masses, standard)
 
 
 def _masses(frame: Frame, where: str) -> list[str]:

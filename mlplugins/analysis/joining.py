@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from mlplugins.analysis import identity, plausibility
@@ -60,6 +60,7 @@ class Joiner:
         self._cell: Floats = np.zeros((3, 3))
         self._bead: int | None = None
         self._numbered = False
+        self._mass_u = 0.0
         self._file_frames = 0
         self._overlap = _Overlap()
         self._identical = 0
@@ -116,7 +117,9 @@ class Joiner:
         self._groups = {name: np.flatnonzero(symbols == name) for name in names}
         self._kept = np.concatenate(list(self._groups.values()))
         self._mobile = np.isin(symbols, names)
-        self._weights = self._reference_weights(symbols)
+        masses = identity.masses(frame)
+        self._mass_u = float(masses[self._groups[self.settings.species]].mean())
+        self._weights = self._reference_weights(masses)
         self._bead, self._periodic = frame.bead, frame.periodic
         self._numbered = frame.step is not None and self.settings.interval is None
         self._require_times(frame)
@@ -136,15 +139,14 @@ class Joiner:
         if self.settings.timestep_fs is None:
             raise BadInput(f"{self.path}: {NO_TIMES}")
 
-    def _reference_weights(self, symbols: NDArray[np.str_]) -> Floats | None:
+    def _reference_weights(self, masses: Floats) -> Floats | None:
         if self.settings.drift == "none":
             return None
-        if len(symbols) == 1:
+        if len(masses) == 1:
             raise BadInput(
                 f"{self.path}: one atom only, which does not move relative to its own centre of mass: write "
                 "all atoms, or give --drift none"
             )
-        masses = np.array([atomic_masses[atomic_numbers[str(name)]] for name in symbols])
         if self.settings.drift == "framework" and not self._mobile.all():
             masses[self._mobile] = 0.0
         return masses / masses.sum()
@@ -323,6 +325,7 @@ class Joiner:
             cell=cell if all(self._periodic) else None,
             reading=self._unwrapper.reading,
             kinetic=self._witnesses.kinetic(),
+            mass_u=self._mass_u,
         )
 
 

@@ -63,6 +63,7 @@ class Trajectory:
         reading: what was taken as the motion of the atoms: image flags, nearest images, ….
         kinetic: temperature of the velocities of the mobile ions; None where the files hold none.
         snapshots: some frames with all atoms; None where the cell is not periodic in all directions.
+        mass_u: mean of the mobile ions, u; None: standard.
     """
 
     species: str
@@ -81,6 +82,7 @@ class Trajectory:
     reading: str = ""
     kinetic: Kinetic | None = None
     snapshots: Snapshots | None = None
+    mass_u: float | None = None
 
     @property
     def n_frames(self) -> int:

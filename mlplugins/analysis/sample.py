@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
 from mlplugins.analysis.blocks import Paths, collective_paths
@@ -130,6 +131,12 @@ class Sample:
         return self.trajectories[0].species
 
     @property
+    def mass_u(self) -> float:
+        """Of the mobile ions: that of the files, or the standard one."""
+        given = self.trajectories[0].mass_u
+        return float(atomic_masses[atomic_numbers[self.species]]) if given is None else given
+
+    @property
     def n_ions(self) -> int:
         """Number of mobile ions."""
         return self.trajectories[0].n_ions
@@ -168,7 +175,7 @@ class Sample:
     @cached_property
     def vibrations(self) -> Vibrations:
         """How far and how fast the ions vibrate about their sites."""
-        return vibrations(self.paths, self.visits, self.species, self.temperature_k)
+        return vibrations(self.paths, self.visits, self.mass_u, self.temperature_k)
 
     @property
     def estimated_hops(self) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 from scipy import fft
 
@@ -64,10 +63,10 @@ class Vibrations:
         return "amplitude" if self.from_amplitude_thz is not None else ""
 
 
-def vibrations(paths: Paths, visits: Visits, species: str, temperature_k: float) -> Vibrations:
+def vibrations(paths: Paths, visits: Visits, mass_u: float, temperature_k: float) -> Vibrations:
     """Amplitude from the visits of sites, spectrum from all steps."""
     # (Å/fs)², of one axis
-    thermal = BOLTZMANN_EV_K * temperature_k / float(atomic_masses[atomic_numbers[species]])
+    thermal = BOLTZMANN_EV_K * temperature_k / mass_u
     speed = float(np.sqrt(thermal)) * ASE_TIME_PER_FS
     amplitude = _amplitude(visits)
     harmonic = None

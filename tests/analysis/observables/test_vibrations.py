@@ -1,5 +1,7 @@
 """Harmonic traps: amplitude √(kT/k) and frequency √(k/m)/2π, from frames that resolve it and that do not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import units
@@ -67,6 +69,13 @@ def test_frames_that_do_not_resolve_it():
     assert entries["attempt_frequency_from"] == "amplitude"
     assert entries["frequency_from_spectrum_THz"] is None
     assert entries["vibration_amplitude_A"]["value"] == pytest.approx(AMPLITUDE_A, rel=0.03)
+
+
+def test_a_heavier_isotope_of_the_same_motion():
+    """ν = √(kT/m)/2πu: twice the mass at the same amplitude vibrates √2 more slowly."""
+    run = traps(100.0, 600)
+    light, heavy = (found(replace(run, mass_u=mass)).from_amplitude_thz.value for mass in (None, 2 * 6.94))
+    assert light / heavy == pytest.approx(2**0.5, rel=1e-6)
 
 
 def test_without_sites_and_spectrum_there_is_nothing():

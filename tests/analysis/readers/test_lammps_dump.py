@@ -134,3 +134,18 @@ def test_general_triclinic_boxes(tmp_path):
     np.testing.assert_allclose(frame.cell, [[0, 4, 0], [-4, 0, 0], [0, 0, 5]])
     np.testing.assert_allclose(frame.positions, [[-1, 2, 3.5]])
     assert frame.periodic == (True, True, False)
+
+
+def test_isotopes_of_the_file_are_used(tmp_path):
+    """Deuterium; one of two framework atoms is ³⁶S: the centre of mass is that of 36 and 32 u."""
+    frames = [
+        f"ITEM: TIMESTEP\n{10 * k}\nITEM: NUMBER OF ATOMS\n3\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+        "ITEM: ATOMS id element mass x y z\n"
+        f"1 H 2.014 {1 + 0.2 * k} 1 1\n2 S 36.0 {3 + 0.17 * k} 3 3\n3 S 32.0 6 6 6\n"
+        for k in range(3)
+    ]
+    (tmp_path / "run.dump").write_text("".join(frames))
+    run = read_trajectory([tmp_path / "run.dump"], ReadSettings("H", timestep_fs=1.0))
+    assert run.mass_u == 2.014
+    np.testing.assert_allclose(run.drift[-1], [0.34 * 36 / 68, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(run.displacements[-1, 0], [0.4 - 0.18, 0, 0], atol=1e-9)
