@@ -114,11 +114,26 @@ class RunConfiguration(Section):
             values = section.model_extra or {}
             own = config.hyperparameters(heads.settings(name, values), values, f"heads.{name}")
             found[name] = asdict(own)
+        self._require_own_energies()
         for name in [*self.energies][1:]:
             values = self.energies[name].model_extra or {}
             own = config.hyperparameters(heads.settings(ENERGY + name, values), values, f"energies.{name}")
             found[ENERGY + name] = asdict(own)
         return found
+
+    def _require_own_energies(self) -> None:
+        """Refuse the baseline of an energy that there is not, and sizes of the readout of the first."""
+        baseline = self.data.baseline
+        nested = isinstance(baseline, dict) and any(isinstance(value, dict) for value in baseline.values())
+        unknown = [name for name in baseline if name not in self.energies] if nested else []
+        if unknown and self.energies:
+            raise BadInput(f"data.baseline: {unknown[0]}: expected one of {', '.join(self.energies)}")
+        for name in [*self.energies][:1]:
+            for key in self.energies[name].model_extra or {}:
+                raise BadInput(
+                    f"energies: {name}: {key}: the first energy has the readout of the family, whose sizes "
+                    "stand in `model`: leave it out, or give it to one of the others"
+                )
 
     def _require_one_flow(self) -> None:
         """Refuse sizes of a flow for the dipole that are not those of the charges, whose flow it takes."""

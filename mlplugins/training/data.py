@@ -444,7 +444,7 @@ def _with_energy(structures: Sequence[Structure]) -> list[Structure]:
 
 
 def _residuals(structures: Sequence[Structure], baseline: Composition) -> list[float]:
-    return [(s.energy or 0.0) - baseline.predict(symbols(s)) for s in structures]
+    return [(s.energy or 0.0) - baseline.predict(symbols(s), s.head) for s in structures]
 
 
 def symbols(structure: Structure) -> list[str]:

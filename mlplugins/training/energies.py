@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from mlplugins import elements
 from mlplugins.errors import BadInput
 from mlplugins.structures import dataset, labels
 from mlplugins.structures.dataset import Keys, Structure
@@ -45,7 +46,7 @@ def _of_files(files: Sources, name: str, configuration: RunConfiguration) -> lis
     for each in sections:
         keys = _keys(configuration, each)
         frames = dataset.read(files, keys)
-        own = [s for s in frames if s.states.get(HEAD, each) == each and s.energy is not None]
+        own = [s for s in frames if str(s.states.get(HEAD, each)) == each and s.energy is not None]
         if each in keyed and not own:
             labels.require_named(frames, keys, f"energies: {each}: keys")
         found += [_placed(s, each, configuration) for s in own]
@@ -76,9 +77,9 @@ def _placed(s: Structure, name: str, configuration: RunConfiguration) -> Structu
 def _place(said: object, configuration: RunConfiguration, where: str) -> str:
     """Name of an energy as `Structure.head` has it: "" of the first."""
     names = list(configuration.energies)
-    if said is None or said == names[0]:
+    if said is None or str(said) == names[0]:
         return ""
-    if said not in names:
+    if str(said) not in names:
         raise BadInput(
             f"{where}: {HEAD} '{said}': expected one of {', '.join(names)} (the section `energies`); name it "
             "there, or leave the frame out"
@@ -109,7 +110,22 @@ def notes(
     if silent and not all(isinstance(source, dict | float | None) for source in files):
         said += f". {silent} frame(s) whose `info` names no {HEAD} are taken as of '{names[0]}' where their "
         said += "file is not given for another"
-    return [said]
+    return [said, *_unseen_elements(train, names)]
+
+
+def _unseen_elements(train: Sequence[Structure], names: Sequence[str]) -> list[str]:
+    """Energies of which no frame holds an element that those of others hold."""
+    seen: dict[str, set[int]] = {name: set() for name in names}
+    for s in train:
+        if s.energy is not None:
+            seen[s.head or names[0]].update(s.numbers.tolist())
+    every = set().union(*seen.values())
+    lacking = {name: sorted(every - own) for name, own in seen.items() if own and every - own}
+    return [
+        f"energies: no frame of '{name}' holds {', '.join(map(elements.symbol, missing))}: nothing says "
+        f"its energy of such atoms, so that '{name}' of structures with them means nothing; add frames"
+        for name, missing in lacking.items()
+    ]
 
 
 def names_of_labels(configuration: RunConfiguration) -> list[str]:

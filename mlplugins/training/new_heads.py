@@ -119,6 +119,12 @@ def _require_energies(base: Checkpoint, configuration: FinetuneConfiguration) ->
     others = [name.removeprefix(ENERGY) for name in own.variants]
     known = [own.energy_name, *others] if own.energy_name else []
     given = list(configuration.energies)
+    if own.variants and configuration.strategy in (*OWN_MODEL, "lora"):
+        raise BadInput(
+            f"'{configuration.strategy}' trains one energy, and the base has {', '.join(known)}: choose "
+            "'heads', 'freeze:N', 'full' or 'replay', or let the base label the frames (`mlplugins label`, "
+            "kind model, variant NAME) and train on these"
+        )
     if (given and known[:1] not in ([], given[:1])) or (own.variants and not {*known} <= {*given}):
         raise BadInput(
             f"energies: the base has {', '.join(known)}: name them, '{known[0]}' first, and then what is "

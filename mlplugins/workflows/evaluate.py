@@ -195,7 +195,7 @@ def _quality(
 
 def _force_errors(structures: Sequence[Structure], model: Artifact) -> np.ndarray | None:
     """Errors of force components and their predicted standard deviations, (2, n), of some of the frames."""
-    labelled_ = [s for s in structures if s.forces is not None]
+    labelled_ = [s for s in structures if s.forces is not None and not s.head]  # it is of the first energy
     if not labelled_:
         return None
     places = np.unique(np.linspace(0, len(labelled_) - 1, FRAMES_OF_FORCES).round().astype(int))

@@ -198,7 +198,7 @@ def _graphs(found: Checkpoint, structures: Sequence[Structure]) -> list[batches.
     cutoff, baseline = found.potential.cutoff, found.composition
     first = found.potential.energy_name
     for s in structures:
-        if first and (head := s.states.get("head", first)) != first:
+        if first and (head := str(s.states.get("head", first))) != first:
             raise BadInput(
                 f"{s.origin}: head '{head}', but the uncertainty is one of '{first}', the first of several "
                 "energies: leave the frame out"

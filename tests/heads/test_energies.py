@@ -149,11 +149,13 @@ def test_what_is_refused(tmp_path, model):
 @pytest.mark.usefixtures("native_build")
 @pytest.mark.parametrize("mode", MODES)
 def test_lammps(tmp_path, model, mode):
-    """`variant NAME` in every mode, per-atom values too; `compute pair` has all energies of one pass."""
+    """`variant NAME` in every mode, per-atom values too; `compute pair` has all energies of one pass. Modes
+    differ in how atoms are shared out: one energy shows that, and `fold` shows the others."""
     atoms, ranks = mixed(2), MODES[mode]
+    names = list(BASELINES) if mode == "fold" else ["scan"]
     columns = "step pe pxx pyy pzz pyz pxz pxy c_sum" + "".join(f" c_all[{k}]" for k in range(1, 7))
     lines = []
-    for name in (*BASELINES, "scan baseline off"):
+    for name in (*names, "scan baseline off"):
         lines += ["clear", *deck(tmp_path, model, atoms, f"mode {mode} variant {name}")]
         lines += [
             "compute all all pair mlplugins",
@@ -168,8 +170,8 @@ def test_lammps(tmp_path, model, mode):
     *tables, without = thermo(tmp_path, lines, ranks)
     loaded = artifact.load(model)
     [everything] = loaded.evaluate([atoms], wanted=(*loaded.energies, "dipole"))
-    for name, table in zip(BASELINES, tables, strict=True):
-        [expected] = artifact.load(model, output=name).evaluate([atoms])
+    for name, table in zip(names, tables, strict=True):
+        [expected] = loaded.of_energy(f"energy/{name}").evaluate([atoms])
         for column in ("PotEng", "c_sum"):
             assert table[column][0] == pytest.approx(expected.energy, abs=1e-9), name
         if name != "scan":  # overwritten without baseline: the same forces
@@ -185,7 +187,7 @@ def test_lammps(tmp_path, model, mode):
         bare = float(everything.get(f"energy/{name}")) - np.dot(counts, BASELINES[name])
         assert without[f"c_all[{4 + k}]"][0] == pytest.approx(bare, abs=1e-9)
     forces = np.loadtxt(tmp_path / "scan.dump", skiprows=9)[:, 1:]
-    [expected] = artifact.load(model, output="scan").evaluate([atoms])
+    [expected] = loaded.of_energy("energy/scan").evaluate([atoms])
     np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-9)
 
 

@@ -181,6 +181,8 @@ def test_multiple_time_steps(tmp_path, model, mode):
 @pytest.mark.slow
 def test_inner_models_are_refused_by_name(tmp_path, model):
     argon = write_model(tmp_path / "argon.pt")
+    record = {"configuration": {"data": {"keys": {"energy": None}}}}
+    charges = write_model(tmp_path / "charges.pt", record)
     atoms = mixed()
     head = deck(tmp_path, model, atoms)
     respa = "run_style respa 2 4 inner 1 1.0 2.0 outer 2"
@@ -196,6 +198,7 @@ def test_inner_models_are_refused_by_name(tmp_path, model):
             "elements": with_style(f"{model} inner {argon}"),
             "outer": with_style(f"{model} non_conservative on inner {argon}"),
             "none": with_style(str(model)),
+            "without": with_style(f"{model} inner {charges}"),
         },
     )
     for name, text in {
@@ -204,6 +207,7 @@ def test_inner_models_are_refused_by_name(tmp_path, model):
         "elements": f"inner '{argon}': pair_coeff: element Kr (atom type 2) is not in the model; it knows",
         "outer": "keyword 'inner': the outer steps need the gradients of the model",
         "none": "does not support rRESPA inner/middle/outer",
+        "without": "charges.pt' learned no energies, so that its forces are zero",
     }.items():
         assert text in found[name], found[name]
     assert "non_conservative_force" in found["head"]

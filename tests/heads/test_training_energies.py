@@ -142,6 +142,20 @@ def test_states_in_the_same_frames(folder, tmp_path, monkeypatch):
         ),
         ({"energies": ["pbe", "scan", "hse"]}, "no training frame has an energy of 'hse'"),
         ({"energies": ["pbe", "pbe"]}, "expected different names"),
+        ({"energies": {"pbe": {"width": 8}, "scan": {}}}, "pbe: width: the first energy has the readout of"),
+        (
+            {
+                "data": {
+                    **CONFIGURATION["data"],
+                    "baseline": dict.fromkeys([*LEVELS, "hse"], {"O": 0.0, "H": 0.0}),
+                }
+            },
+            "data.baseline: hse: expected one of pbe, scan",
+        ),
+        (
+            {"heads": {"charges": {"unit": "e", "channels": 4}, "dipole": {"unit": "Debye", "channels": 8}}},
+            "heads: dipole: channels: 8, but the charges, whose flow it takes, have 4",
+        ),
         ({"energies": ["a/b"]}, "expected names of letters, digits"),
         ({"model": {"family": "lennard-jones"}}, "'lennard-jones' has one energy: choose nequip or mace"),
         ({"add": {"d3": "pbe-bj"}}, "d3 is the dispersion of one functional"),
@@ -174,6 +188,33 @@ def test_frames_that_say_nothing_are_of_the_first_energy(folder, tmp_path, monke
     assert any(
         "3 frame(s) whose `info` names no head are taken as of 'pbe'" in text for text in sets.warnings
     )
+
+
+def test_elements_and_energies_of_each(tmp_path, monkeypatch):
+    """Heads called by numbers; energies 33 eV apart are no outliers; an element that one has never seen."""
+    monkeypatch.chdir(tmp_path)
+    frames = [*molecules(6, 3, "pbe", head="0"), *molecules(6, 4, "scan", head="1")]
+    frames[-1].numbers[0] = 16
+    write("numbers.extxyz", frames)
+    given = {**CONFIGURATION, "energies": ["0", "1"], "data": {"train": "numbers.extxyz", "validation": 0.0}}
+    sets = data.load(config.parse(given, "test"))
+    assert [s.head for s in sets.train] == [""] * 6 + ["1"] * 6
+    said = [text for text in sets.warnings if "holds S" in text]
+    assert len(said) == 1
+    assert "no frame of '0' holds S" in said[0]
+    assert not any("away from the rest" in text for text in sets.warnings)
+
+
+@pytest.mark.long
+def test_uncertainties_are_judged_by_frames_of_the_first_energy(folder, trained, tmp_path):
+    """Of energies and of forces; the posterior is none of the other energy."""
+    first = molecules(8, 1, "pbe")
+    mlplugins.uncertainty(trained / "model.pt", folder / "pbe.extxyz", tmp_path / "u.pt", first)
+    found = mlplugins.evaluate(tmp_path / "u.pt", folder / "test.extxyz")["uncertainty"]
+    assert {name: quality["n"] for name, quality in found.items()} == {"energy": 8, "forces": 8 * 9}
+    alone = mlplugins.evaluate(tmp_path / "u.pt", first)["uncertainty"]
+    for name, quality in found.items():
+        assert quality["z_rms"] == pytest.approx(alone[name]["z_rms"], rel=1e-4)
 
 
 def test_evaluation_of_each_energy(folder, trained):
@@ -223,3 +264,6 @@ def test_a_further_energy_on_a_trained_model(folder, trained, tmp_path, monkeypa
         mlplugins.finetune({**given, "energies": ["pbe", "hse"]}, tmp_path / "refused")
     with pytest.raises(BadInput, match="'lora' trains one energy"):
         mlplugins.finetune({**given, "finetune": {"strategy": "lora"}}, tmp_path / "refused")
+    alone = {name: given[name] for name in ("base", "data", "training")} | {"finetune": {"strategy": "lora"}}
+    with pytest.raises(BadInput, match="'lora' trains one energy, and the base has pbe, scan: choose"):
+        mlplugins.finetune(alone, tmp_path / "refused")
