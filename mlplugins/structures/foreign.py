@@ -22,6 +22,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 
 from mlplugins.errors import BadInput
 
+CARBON = 6
 DUMP, BINARY_DUMP, DATA, CIF = "lammps-dump-text", "lammps-dump-binary", "lammps-data", "cif"
 DATABASES = ("db", "json")
 PDB, NAMED = "proteindatabank", ("gromacs", "proteindatabank")
@@ -233,7 +234,7 @@ def _without_made_up_energy(atoms: Atoms) -> None:
 def _require_elements(atoms: Atoms, where: str) -> None:
     """Refuse the `C` that LAMMPS writes for all types where dump_modify named no elements."""
     types = atoms.arrays.get("type")
-    if types is not None and len(np.unique(types)) > 1 and set(atoms.symbols) == {"C"}:
+    if types is not None and (atoms.numbers == CARBON).all() and len(np.unique(types)) > 1:
         raise BadInput(
             f"{where}: atoms of {len(np.unique(types))} types are all called C, which LAMMPS does where "
             f"`dump_modify … element` was left out: {HOW}"
