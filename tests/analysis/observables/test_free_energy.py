@@ -44,6 +44,7 @@ def landscape_of(fractions, cell):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", [6.0 * np.eye(3), TILTED], ids=["cube", "tilted"])
 def test_barriers_of_a_cosine_potential(cell):
     heights = (3.0, 4.0, 5.0)
@@ -77,6 +78,7 @@ def test_where_no_ion_goes_there_is_a_lower_limit():
     assert entry["b"]["n_seen_at_bottleneck"] > 3
 
 
+@pytest.mark.long
 def test_intervals_hold_the_barrier():
     """16 short samples of 4 kT; the bottleneck that is taken is the one of two that was seen more often."""
     inside = 0
