@@ -261,13 +261,22 @@ def _interval(series: Sequence[Series], settings: Settings) -> float:
 
 
 def _common(series: Sequence[Series], column: str, given: float | None, name: str, tolerance: float) -> float:
-    """The value given, or the mean of a column, which is the same in all files to `tolerance`."""
-    if given is not None:
-        return given
+    """The value given, or the mean of a column, which is the same in all files to `tolerance`.
+
+    Raises:
+        BadInput: no value, runs of different states, a value that contradicts a file's own column.
+    """
     means = {each.path: each.mean(column) for each in series}
     for path, mean in means.items():
-        if mean is None:
+        if mean is None and given is None:
             raise BadInput(f"{path}: no column {column}: give --{name}")
+        if mean is not None and given is not None and abs(mean - given) > tolerance * given:
+            raise BadInput(
+                f"{path}: the mean of its column {column} is {mean:.5g}, --{name} says {given:.5g}: leave "
+                "that out, or the column if it is another quantity's"
+            )
+    if given is not None:
+        return given
     values = [mean for mean in means.values() if mean is not None]
     if max(values) - min(values) > tolerance * max(values):
         listed = ", ".join(f"{path.name} {mean:.5g}" for path, mean in means.items())

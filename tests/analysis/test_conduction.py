@@ -258,6 +258,10 @@ def test_runs_of_different_states_and_poor_sampling(tmp_path, flux):
         )
     with pytest.raises(BadInput, match=r"differ in their volume \(a.csv 1000, b.csv 1100\)"):
         thermal([tmp_path / "a.csv", tmp_path / "b.csv"], Settings(interval_fs=2.0))
+    with pytest.raises(BadInput, match=r"b.csv: the mean of its column Volume is 1100, --volume says 1000"):
+        thermal([tmp_path / "a.csv", tmp_path / "b.csv"], Settings(interval_fs=2.0, volume_a3=1000.0))
+    with pytest.raises(BadInput, match=r"a.csv: the mean of its column Temp is 300, --temperature says 600"):
+        thermal([tmp_path / "a.csv"], Settings(interval_fs=2.0, temperature_k=600.0))
     np.save(tmp_path / "sparse.npy", flux[::60, :3])
     sparse = thermal([tmp_path / "sparse.npy"], Settings(interval_fs=120.0, **STATE))
     assert any("too far apart" in text for text in sparse.warnings)
