@@ -46,7 +46,8 @@ bool Committee::remembers(const Graph &graph, const Request &request, int count)
   };
   return valid_ && count <= static_cast<int>(results_.size()) && request.exchange == request_.exchange &&
       request.all_centers == request_.all_centers && request.virial <= request_.virial &&
-      request.uncertainty <= request_.uncertainty && request.system_outputs <= request_.system_outputs &&
+      request.uncertainty <= request_.uncertainty && request.force_uncertainty <= request_.force_uncertainty &&
+      request.system_outputs <= request_.system_outputs &&
       graph.n_centers == g.n_centers && graph.n_nodes == g.n_nodes && graph.n_edges == g.n_edges &&
       graph.volume == g.volume && equal(g.cell, graph.cell, 9) && equal(g.periodic, graph.periodic, 3) &&
       graph.types == g.types && graph.positions == g.positions &&
@@ -70,6 +71,7 @@ Committee::Committee(const Settings &settings, int local_rank) :
   if (!one_layer_ && info_.interaction_range <= info_.cutoff) info_.interaction_range = (1 + 1e-6) * info_.cutoff;
   if (size() == 1) return;
   info_.atom_uncertainties = info_.atom_energies;
+  info_.force_floor = -1.0;    // they have their spread
   for (const auto &each : info_.system_outputs) info_.unused += " " + each.name;
   info_.system_outputs.clear();    // compute pair shows the model deviation
 }

@@ -253,16 +253,4 @@ void Deviation::write()
     error->one(FLERR, "Pair style mlplugins: cannot write '{}': {}", settings_.file, utils::getsyserror());
 }
 
-int Deviation::pack_reverse(int n, int first, double *buffer) const
-{
-  std::copy_n(&forces_[current_][3 * static_cast<std::size_t>(first)], 3 * static_cast<std::size_t>(n), buffer);
-  return 3 * n;
-}
-
-void Deviation::unpack_reverse(int n, const int *atoms, const double *buffer)
-{
-  for (int k = 0; k < n; k++)
-    for (int d = 0; d < 3; d++) forces_[current_][3 * static_cast<std::size_t>(atoms[k]) + d] += buffer[3 * k + d];
-}
-
 }    // namespace mlplugins

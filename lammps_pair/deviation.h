@@ -7,6 +7,7 @@
 
 #include "pointers.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -16,6 +17,20 @@ class Pair;
 }
 
 namespace mlplugins {
+
+/// Rows of three per atom, packed for LAMMPS' reverse communication.
+inline int pack_rows(const std::vector<double> &values, int n, int first, double *buffer)
+{
+  std::copy_n(&values[3 * static_cast<std::size_t>(first)], 3 * static_cast<std::size_t>(n), buffer);
+  return 3 * n;
+}
+
+/// Added to the rows of their owners.
+inline void unpack_rows(std::vector<double> &values, int n, const int *atoms, const double *buffer)
+{
+  for (int k = 0; k < n; k++)
+    for (int d = 0; d < 3; d++) values[3 * static_cast<std::size_t>(atoms[k]) + d] += buffer[3 * k + d];
+}
 
 /// Model deviation: how far the forces and virials of M models are apart, as DeePMD-kit and DP-GEN define it
 /// (standard deviations divided by M), and its file. In the units of the run.
@@ -52,8 +67,11 @@ class Deviation : protected LAMMPS_NS::Pointers {
   std::vector<double> &of_atoms() { return of_atoms_; }
 
   bool communicating() const { return current_ >= 0; }
-  int pack_reverse(int n, int first, double *buffer) const;
-  void unpack_reverse(int n, const int *atoms, const double *buffer);
+  int pack_reverse(int n, int first, double *buffer) const { return pack_rows(forces_[current_], n, first, buffer); }
+  void unpack_reverse(int n, const int *atoms, const double *buffer)
+  {
+    unpack_rows(forces_[current_], n, atoms, buffer);
+  }
 
  private:
   LAMMPS_NS::Pair *pair_;

@@ -94,6 +94,7 @@ void Evaluator::State::take_fast_way(const Entries &entries)
   }
   if (info.n_members > 1 && settings.drive_first) take_composition_of_first();
   if (!entries.dtype.empty()) info.dtype = entries.dtype;
+  find_force_uncertainty();
 }
 
 void Evaluator::State::load()
@@ -261,6 +262,11 @@ torch::Dict<std::string, mta::ModelOutput> Evaluator::State::wanted() const
     found.insert(format::EDGE_GRADIENTS, torch::make_intrusive<mta::ModelOutputHolder>());
   }
   if (request.uncertainty && info.atom_uncertainties) found.insert(uncertainty_name, all_outputs.at(uncertainty_name));
+  if (request.force_uncertainty) {
+    auto holder = torch::make_intrusive<mta::ModelOutputHolder>();
+    holder->set_sample_kind("atom");
+    found.insert(format::FORCE_PROBES, holder);
+  }
   if (request.system_outputs)
     for (const auto &each : info.system_outputs) found.insert(each.name, all_outputs.at(each.name));
   return found;
@@ -417,9 +423,14 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
   // an empty rank in exchange mode still takes part in every communication
   if ((ghosts && !request.all_centers) || request.exchange) atoms->add_data(format::N_CENTERS, n_centers);
 
+  if (request.force_uncertainty)
+    atoms->add_data(format::N_PROBES,
+                    system_data("n_probes", settings.probes, torch::TensorOptions().dtype(dtype).device(device)));
+
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);
   read_system_outputs(graph);
+  read_probes(vectors);
   gradients = edge_gradients(block->values(), vectors);
   result.edge_gradients = gradients.data_ptr<double>();
   result.finite = result.finite && all_finite(result.edge_gradients, 3 * graph.n_edges);

@@ -52,6 +52,7 @@ struct Settings {
   bool allow_exclusions = false;      ///< pairs may be missing between atoms that count
   double uncertainty_threshold = -1.0;    ///< eV per atom; negative: never asked for
   std::optional<double> charge, spin;     ///< of the whole system, e, and 2S + 1; for models that take them
+  int probes = 8;                     ///< of the uncertainty of forces, a backward pass each; 0: exactly
   bool drive_first = false;           ///< the first member of a committee drives, not the mean
   DeviationSettings deviation;
 };
@@ -77,6 +78,7 @@ struct ModelInfo {
   bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
+  double force_floor = -1.0;          ///< floor of the uncertainty of a force component, eV/Å; negative: there is none
   std::vector<SystemOutput> system_outputs;    ///< in the order of their values
   std::vector<int> numbers;           ///< atomic numbers it knows
   std::map<int, double> composition;  ///< composition energy of each element, eV; empty: the file does not say
@@ -89,6 +91,7 @@ struct Request {
   bool virial = false;
   bool exchange = false;              ///< fill ghost features through ghost_exchange (exchange mode)
   bool uncertainty = false;           ///< uncertainty of every atomic energy
+  bool force_uncertainty = false;     ///< gradients of the probes of that of the forces
   bool system_outputs = false;        ///< the owned atoms' share of them
   bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
 };
@@ -101,6 +104,7 @@ struct Result {
   const double *uncertainties = nullptr;   ///< (n_centers), or null
   std::vector<double> system_outputs;      ///< all components, if asked for
   const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
+  std::vector<const double *> probe_gradients;    ///< the same of each probe: their squares add up to a variance
   const double *forces = nullptr;          ///< (n_force_rows, 3): other models
   int n_force_rows = 0;
   double strain_gradient[9] = {};          ///< dE/dε of other models, if the virial was asked for

@@ -70,6 +70,7 @@ struct Evaluator::State {
   bool selection_heeded = false;           ///< a total energy was seen to change with the selection
   torch::Tensor gradients, forces, energies, uncertainties, baselines;    ///< what `result` points into
   torch::Tensor flux_energies;             ///< and a flux
+  std::vector<torch::Tensor> probe_gradients;    ///< and probes
 
   State(const Settings &s, int local_rank);
   void load();
@@ -96,6 +97,8 @@ struct Evaluator::State {
   void read_system_outputs(const Graph &graph);
   double composition_of(const std::string &output, const Graph &graph) const;
   torch::Tensor edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const;
+  void find_force_uncertainty();
+  void read_probes(const torch::Tensor &vectors);
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);
   Flux edge_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);

@@ -156,7 +156,7 @@ std::string identity(const Settings &settings)
     key << key_of(own) << '\n';
   }
   key << settings.direct_forces << settings.direct_stress << settings.check_consistency << settings.drive_first << ' '
-      << settings.variant_uncertainty << ' ' << settings.uncertainty_threshold;
+      << settings.variant_uncertainty << ' ' << settings.uncertainty_threshold << ' ' << settings.probes;
   for (const auto &given : {settings.charge, settings.spin}) key << ' ' << given.has_value() << ' ' << given.value_or(0.0);
   return key.str();
 }

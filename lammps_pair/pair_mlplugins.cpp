@@ -4,6 +4,7 @@
 
 #include "committee.h"
 #include "deviation.h"
+#include "force_uncertainty.h"
 #include "ghost_exchange.h"
 #include "settings.h"
 #include "system_adaptor.h"
@@ -140,6 +141,11 @@ void PairMLPlugins::prepare()
     deviation_ = std::make_unique<mlplugins::Deviation>(lmp, this, settings_->deviation, n_models);
     comm_reverse = std::max(comm_reverse, 3);
   }
+  force_uncertainty_.reset();
+  if (evaluator_->info().force_floor >= 0.0) {
+    force_uncertainty_ = std::make_unique<mlplugins::ForceUncertainty>(lmp, this);
+    comm_reverse = std::max(comm_reverse, 3);
+  }
   nextra = deviation_ ? mlplugins::Deviation::N_COLUMNS : 0;
   for (const auto &each : evaluator_->info().system_outputs) nextra += each.size;    // committees have none
   columns_.assign(nextra, 0.0);
@@ -273,6 +279,7 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   request.exchange = mode_ == Mode::exchange;
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
+  request.force_uncertainty = force_uncertainty_flag_ != 0;
   request.system_outputs = eflag_global && !deviation_ && nextra > 0;
   const bool deviation = deviation_due();
   if (deviation) request.virial = true;
@@ -299,6 +306,7 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   const int n_driving = settings_->drive_first ? 1 : evaluator_->size();
   for (int m = 0; m < n_driving; m++) add_results((*results)[m], 1.0 / n_driving);
   keep_uncertainties(results->front());
+  keep_force_uncertainties(results->front());
   if (deviation)
     keep_deviations(*results);
   else if (deviation_)    // what is there belongs to another step
@@ -375,49 +383,6 @@ void PairMLPlugins::heat_flux(const std::vector<double> &velocities, bool baseli
   }
 }
 
-/// `fix ID all pair N mlplugins uncertainty 1` reads them after the step.
-void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
-{
-  if (!uncertainty_flag_) return;
-  uncertainty_.assign(std::max(atom->nlocal, 1), 0.0);
-  for (int n = 0; result.uncertainties && n < adaptor_->n_centers(); n++)
-    uncertainty_[adaptor_->atom_of(n)] = std::fabs(energy_unit_) * result.uncertainties[n];
-}
-
-void *PairMLPlugins::extract(const char *name, int &dim)
-{
-  dim = 2;
-  if (strcmp(name, "scale") == 0) return scale_;
-  dim = 0;
-  if (strcmp(name, "deviation_flag") == 0) {
-    if (!deviation_)
-      error->all(FLERR, "Pair style mlplugins: the deviation is one of several models, and '{}' is one (`mlplugins "
-                 "committee` joins several)", settings_->path);
-    per_atom_asked_ = true;
-    return &deviation_flag_;
-  }
-  if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
-  if (!evaluator_->info().atom_uncertainties)
-    error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of atomic energies (output energy_uncertainty)",
-               settings_->path);
-  per_atom_asked_ = true;
-  return &uncertainty_flag_;
-}
-
-void *PairMLPlugins::extract_peratom(const char *name, int &ncol)
-{
-  ncol = 0;
-  if (strcmp(name, "deviation") == 0 && deviation_) {
-    auto &values = deviation_->of_atoms();
-    if (values.size() < static_cast<std::size_t>(atom->nlocal)) values.assign(std::max(atom->nlocal, 1), 0.0);
-    return values.data();
-  }
-  if (strcmp(name, "uncertainty") != 0) return nullptr;
-  // without the trigger the values would be of another step, or of none
-  if (uncertainty_.size() < static_cast<std::size_t>(atom->nlocal)) uncertainty_.assign(std::max(atom->nlocal, 1), 0.0);
-  return uncertainty_.data();
-}
-
 /// @param weight  of a model in the mean that drives
 void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
 {
@@ -491,6 +456,7 @@ void PairMLPlugins::unpack_forward_comm(int n, int first, double *buf)
 int PairMLPlugins::pack_reverse_comm(int n, int first, double *buf)
 {
   if (deviation_ && deviation_->communicating()) return deviation_->pack_reverse(n, first, buf);
+  if (force_uncertainty_ && force_uncertainty_->communicating()) return force_uncertainty_->pack_reverse(n, first, buf);
   return exchange_->pack_reverse(n, first, buf);
 }
 
@@ -498,6 +464,8 @@ void PairMLPlugins::unpack_reverse_comm(int n, int *list, double *buf)
 {
   if (deviation_ && deviation_->communicating())
     deviation_->unpack_reverse(n, list, buf);
+  else if (force_uncertainty_ && force_uncertainty_->communicating())
+    force_uncertainty_->unpack_reverse(n, list, buf);
   else
     exchange_->unpack_reverse(n, list, buf);
 }

@@ -14,6 +14,7 @@
 namespace mlplugins {
 class Committee;
 class Deviation;
+class ForceUncertainty;
 class LammpsExchange;
 class SystemAdaptor;
 struct Accumulators;
@@ -69,6 +70,8 @@ class PairMLPlugins : public Pair {
   bool per_atom_asked_ = false;   ///< a fix pair was defined
   int deviation_flag_ = 0;        ///< fix pair asks for the deviations of the next step
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
+  int force_uncertainty_flag_ = 0;     ///< fix pair asks for those of forces
+  std::unique_ptr<mlplugins::ForceUncertainty> force_uncertainty_;    ///< of one model that has them
   std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
   double **scale_ = nullptr;      ///< factor per pair of types, all equal: fix adapt and compute fep change them
   double energy_unit_ = 1.0;      ///< eV in the energy unit of the run, times that factor
@@ -105,6 +108,7 @@ class PairMLPlugins : public Pair {
   int models_wanted() const;
   void add_results(const mlplugins::Result &result, double weight);
   void keep_uncertainties(const mlplugins::Result &result);
+  void keep_force_uncertainties(const mlplugins::Result &result);
   void keep_deviations(const std::vector<mlplugins::Result> &results);
   void stop_if_above();
   void announce_committee();

@@ -107,10 +107,10 @@ double multiplicity(const std::string &value)
   return result;
 }
 
-int steps(const std::string &value)
+int whole_number(const std::string &keyword, const std::string &expected, const std::string &value)
 {
   if (value.empty() || value.size() > 9 || value.find_first_not_of("0123456789") != std::string::npos)
-    refuse_value("out_freq", "a number of steps, or 0 for no file", value);
+    refuse_value(keyword, expected, value);
   return std::stoi(value);
 }
 
@@ -144,12 +144,17 @@ const std::map<std::string, Handler> &handlers()
       {"spin", [](Settings &s, const std::string &v) { s.spin = multiplicity(v); }},
       {"drive", [](Settings &s, const std::string &v) { s.drive_first = parse_drive(v); }},
       {"out_file", [](Settings &s, const std::string &v) { deviation(s, "out_file").file = v; }},
-      {"out_freq", [](Settings &s, const std::string &v) { deviation(s, "out_freq").every = steps(v); }},
+      {"out_freq",
+       [](Settings &s, const std::string &v) {
+         deviation(s, "out_freq").every = whole_number("out_freq", "a number of steps, or 0 for no file", v);
+       }},
       {"relative", [](Settings &s, const std::string &v) { deviation(s, "relative").relative = positive("relative", v); }},
       {"relative_v",
        [](Settings &s, const std::string &v) { deviation(s, "relative_v").relative_virial = positive("relative_v", v); }},
       {"stop_above",
        [](Settings &s, const std::string &v) { deviation(s, "stop_above").stop_above = positive("stop_above", v); }},
+      {"probes",
+       [](Settings &s, const std::string &v) { s.probes = whole_number("probes", "their number, or 0 for all", v); }},
       {"scale", [](Settings &s, const std::string &v) { s.scale = number("scale", v); }},
       {"uncertainty_threshold",
        [](Settings &s, const std::string &v) {

@@ -35,6 +35,10 @@ N_CENTERS = "mlplugins::n_centers"
 # Output of the module alone (undeclared): direct forces along the edges in the place of energy gradients
 EDGE_GRADIENTS = "mlplugins::edge_gradients"
 
+# Likewise: energies whose gradients give the uncertainty of forces; and the system data that say how many
+FORCE_PROBES = "mlplugins::force_probes"
+N_PROBES = "mlplugins::n_probes"
+
 # Class of the module inside metatomic's wrapper if mlplugins wrote it; the second: up to format 3
 MODULE = "__torch__.mlplugins.model_file.module.MetatomicModel"
 MODULE_BEFORE_4 = "__torch__.mlplugins.export.metatomic.MetatomicModel"

@@ -50,6 +50,8 @@ class MetatomicModel(nn.Module):
         self.defaults: List[float] = list(ElectronicState())
         self.units: Dict[str, str] = dict(UNITS)
         self.edge_gradients_key: str = format.EDGE_GRADIENTS
+        self.probes_key: str = format.FORCE_PROBES
+        self.n_probes_key: str = format.N_PROBES
         self.energies: List[str] = ["energy", *potential.variants]  # in the order of `baselines`
         self.names: List[Tuple[str, str]] = [  # in the family's result and of the output
             (name, QUANTITIES[name].output or name)
@@ -90,19 +92,20 @@ class MetatomicModel(nn.Module):
     ) -> Dict[str, TensorMap]:
         results: Dict[str, TensorMap] = {}
         uncertain = self.predicts_variance and "energy_uncertainty" in outputs
+        probed = self.predicts_variance and self.probes_key in outputs
         feature = self.has_feature and "feature" in outputs
         if len(systems) == 0 or len(outputs) == 0:
             return results
         centers, neighbors, vectors = self._edges(systems)
         vectors = vectors.to(self.precision.dtype)
         species, system, atom = self._nodes(systems)
-        n_centers = self._n_centers(systems, species.shape[0])
+        n_centers = _counted(systems, self.n_centers_key, species.shape[0])
         rows = _rows(systems, selected_atoms, n_centers)
         samples = [system[rows], atom[rows]]
         state = self._state(systems)
         graph = Graph(species, centers, neighbors, vectors, system, n_centers, state)
         dtype = systems[0].positions.dtype  # of the results, as metatomic wants
-        found = self._predict(graph, outputs, uncertain or feature)
+        found = self._predict(graph, outputs, uncertain or probed or feature)
         if "direct_forces" in found:
             self._add_direct(results, found["direct_forces"], graph, systems, outputs, [rows] + samples)
         for name, output in self.names:
@@ -129,6 +132,9 @@ class MetatomicModel(nn.Module):
                 features = _by_system(features, samples[0], len(systems))
             deviation = torch.sqrt(residual + features.square().sum(dim=1))
             results["energy_uncertainty"] = _map(deviation.unsqueeze(1), samples, per_atom, dtype, "energy")
+        if probed:
+            probes = self.potential.force_probes(graph, found, _counted(systems, self.n_probes_key, 0))
+            results[self.probes_key] = _map(probes[rows], samples, True, dtype, self.probes_key)
         if feature:
             values = found["feature"][rows].to(torch.float64)
             per_atom = outputs["feature"].sample_kind == "atom"
@@ -188,12 +194,6 @@ class MetatomicModel(nn.Module):
                 stress = virial / torch.stack(volumes).to(torch.float64).reshape(-1, 1, 1)
                 results[output] = _map(stress.unsqueeze(-1), samples, False, dtype, output)
 
-    def _n_centers(self, systems: List[System], n_nodes: int) -> int:
-        """Number of nodes that are not ghosts."""
-        if len(systems) == 1 and self.n_centers_key in systems[0].known_data():
-            return int(systems[0].get_data(self.n_centers_key).block(0).values[0, 0].item())
-        return n_nodes
-
     def _state(self, systems: List[System]) -> Optional[Tensor]:
         """Charge and spin multiplicity of each system, (S, 2); None for models that take neither."""
         if len(self.inputs) == 0:
@@ -237,6 +237,13 @@ class MetatomicModel(nn.Module):
             atom_index.append(torch.arange(n, device=system.device))
         species = self.species_of_number.index_select(0, torch.cat(types))
         return [species, torch.cat(system_index), torch.cat(atom_index)]
+
+
+def _counted(systems: List[System], key: str, otherwise: int) -> int:
+    """A number in the data of the only system, such as that of the nodes that are not ghosts."""
+    if len(systems) == 1 and key in systems[0].known_data():
+        return int(systems[0].get_data(key).block(0).values[0, 0].item())
+    return otherwise
 
 
 def _rows(systems: List[System], selected_atoms: Optional[Labels], n_centers: int) -> Tensor:

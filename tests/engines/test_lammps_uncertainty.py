@@ -57,7 +57,7 @@ def network(tmp_path_factory):
     potential.average_neighbors.fill_(20.0)
     generator = torch.Generator().manual_seed(1)
     factor = torch.randn(potential.feature_width, 3, dtype=torch.float64, generator=generator)
-    potential.last_layer.set(factor, 0.01)
+    potential.last_layer.set(factor, 0.01, 0.6, 0.02)
     path = tmp_path_factory.mktemp("network") / "model.pt"
     save(potential, path, ModelCard("nequip", ["Cu"], [0.0]), "float64")
     return path
@@ -95,7 +95,45 @@ def test_dumped_uncertainty_is_that_of_ase(request, tmp_path, family, ranks):
         np.testing.assert_allclose(atoms.arrays["f_u"].ravel(), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "mode", "probes"),
+    [
+        pytest.param(1, "fold", 2, marks=pytest.mark.long),
+        pytest.param(2, "exchange", 0, marks=pytest.mark.long),
+        pytest.param(2, "ghost", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_dumped_force_uncertainty_is_that_of_ase(network, tmp_path, ranks, mode, probes):
+    """The norm over the components, on the steps that are asked for; also with other units."""
+    lines = [
+        *DECK,
+        f"pair_style mlplugins {network} probes {probes} mode {mode}",
+        "pair_coeff * * Cu",
+        "fix u all pair 2 mlplugins force_uncertainty 1",
+        "velocity all create 3000 1",
+        "fix md all nve",
+        "dump d all custom 2 u.dump id element x y z f_u fx",
+        'dump_modify d element Cu sort id format float "%.15g"',
+        "run 2",
+    ]
+    done = start(tmp_path, lines, ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    frames = read(tmp_path / "u.dump", index=":", format="lammps-dump-text")
+    assert len(frames) == 2
+    calculator = MLCalculator(network, skin=0.0)
+    calculator.probes = probes
+    for atoms in frames:
+        atoms.pbc = True
+        expected = np.linalg.norm(calculator.get_property("forces_uncertainty", atoms), axis=1)
+        assert expected.min() > np.sqrt(3) * 0.02
+        assert np.ptp(expected) > 1e-3
+        np.testing.assert_allclose(atoms.arrays["f_u"].ravel(), expected, rtol=0, atol=1e-8)
+
+
 def test_models_without_uncertainty_are_named(tmp_path):
     model = write_nequip(tmp_path / "nequip.pt", elements=("Cu",), layers=1)
-    lines = [*DECK, f"pair_style mlplugins {model}", "pair_coeff * * Cu", FIX]
-    assert "has no uncertainty of atomic energies" in errors_of(tmp_path, {"fix": lines})["fix"]
+    lines = [*DECK, f"pair_style mlplugins {model}", "pair_coeff * * Cu"]
+    decks = {"energy": [*lines, FIX], "forces": [*lines, FIX.replace("uncertainty 1", "force_uncertainty 1")]}
+    found = errors_of(tmp_path, decks)
+    assert "has no uncertainty of atomic energies" in found["energy"]
+    assert "has no uncertainty of forces: `mlplugins uncertainty` adds one" in found["forces"]

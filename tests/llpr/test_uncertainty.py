@@ -190,6 +190,29 @@ def test_another_reference_of_the_energy_is_no_error(folder, made):
     )
 
 
+def test_hot_frames_have_no_other_zero_of_energy(folder):
+    """Energies far off in the mean where the forces are, too: the model fails there. With good forces it is
+    another zero."""
+    rng, model = np.random.default_rng(3), load(folder / "model.pt")
+
+    def labelled(name, path, shift, force):
+        frames = read(folder / f"{name}.extxyz", ":")
+        for atoms, said in zip(frames, model.evaluate(frames)):
+            energy = said.energy + len(atoms) * (shift + rng.normal(0.0, 1e-3))
+            forces = said.forces + rng.normal(0.0, force, (len(atoms), 3))
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        write(folder / path, frames)
+
+    labelled("train", "cold.extxyz", 0.0, 0.01)
+    labelled("held", "hot.extxyz", 0.05, 0.3)
+    labelled("held", "moved.extxyz", 0.05, 0.01)
+    words = folder / "model.pt", folder / "cold.extxyz", folder / "hot.pt"
+    found = mlplugins.uncertainty(*words, folder / "hot.extxyz")
+    assert found["n_held_out"] == 12
+    with pytest.raises(BadInput, match="held-out frames are -(49|50).* meV/atom off, those of DATA are not"):
+        mlplugins.uncertainty(*words, folder / "moved.extxyz")
+
+
 @pytest.mark.parametrize(
     ("factor", "said"),
     [

@@ -97,6 +97,7 @@ def test_the_table_is_that_of_the_frames(unwatched):
     assert all(a.arrays["deviation"].argmax() + 1 == a.info["atom"] for a in kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", HOSTS)
 def test_a_run_is_stopped_alike_in_every_host_and_goes_on(tmp_path, unwatched, engine, capsys):
     _, whole, limit, last = unwatched

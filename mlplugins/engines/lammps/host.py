@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mlplugins.dynamics.output import cut_frames, cut_table, is_row, largest, last_lines, last_table_step
 from mlplugins.dynamics.run import Command, Run, Stage, require_axes
-from mlplugins.dynamics.watch import FORCE, TABLE
+from mlplugins.dynamics.watch import TABLE
 from mlplugins.engines.lammps import program
 from mlplugins.engines.lammps.data import restricted_box, type_order, write_data
 from mlplugins.engines.lammps.deck import DATA, DECK, FINISHED, KEPT, LOG, TRAJECTORY, deck
 from mlplugins.engines.lammps.output import restart_is_readable, whole_frames
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import RunFailed
 from mlplugins.units import ASE_TIME_PER_FS
 
 RESUME, SCREEN = "resume.lmp", "screen.out"
@@ -32,11 +32,6 @@ def require(run: Run) -> None:
     """Refuse if LAMMPS is not installed or the plug-in is not built."""
     program.require(ranks=run.config.ranks)
     require_axes(run, restricted_box(run.atoms).rotation, "LAMMPS")
-    if run.watch is not None and run.watch.measure is FORCE:
-        raise BadInput(
-            f"engine lammps: the {FORCE.words} of '{run.config.model.name}' are not watched there; use "
-            "engine ase or ipi, or a committee (`mlplugins committee`)"
-        )
 
 
 def trajectories(run: Run) -> list[Path]:
