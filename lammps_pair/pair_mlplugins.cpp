@@ -332,7 +332,10 @@ void PairMLPlugins::keep_deviations(const std::vector<mlplugins::Result> &result
   for (std::size_t m = 0; m < results.size(); m++)
     scatter(results[m], deviation_->of_model(static_cast<int>(m), std::fabs(energy_unit_)));
   deviation_->evaluate(*adaptor_, mode_ != Mode::fold);
-  if (comm->me == 0) std::copy_n(deviation_->columns(), nextra, columns_.begin());
+  if (comm->me == 0)
+    std::copy_n(deviation_->columns(), nextra, columns_.begin());
+  else    // not what a step without deviation left there
+    std::fill(columns_.begin(), columns_.end(), 0.0);
   if (const auto far = deviation_->zeros(results, std::fabs(energy_unit_)); comm->me == 0 && !far.empty())
     error->warning(FLERR, "energies of the models differ by far more than their forces let expect (model {} per atom from "
                    "model 1): models of several levels of theory or settings, or of other compositions than this one? "
