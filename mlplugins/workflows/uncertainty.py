@@ -38,6 +38,8 @@ LEFT = 0.25
 """Of the energy errors without a constant per element: less, and another reference is what they are."""
 OTHER_ZERO = 10
 """Mean error of the held-out energies over the RMS error on the data: more is another zero of energy."""
+PATH = 1.0
+"""Å, as far as atoms of hot frames are from those that the model knows."""
 DIRECTIONS = 8
 """Random directions in which the slopes of every frame enter the posterior."""
 FEWEST = 2
@@ -232,7 +234,10 @@ def _same_reference(
     free = len(n) - rank
     if free < FEWEST or np.sqrt(np.sum(after**2) / free) > LEFT * np.sqrt(np.mean(before**2)):
         off = of_held.energy_errors.nanmean() / of_held.n_atoms.mean()
-        if len(before) and abs(off) > OTHER_ZERO * _worse(of_data, of_held) * np.sqrt(np.mean(before**2)):
+        limit = (
+            max(OTHER_ZERO * np.sqrt(np.mean(before**2)), _from_forces(of_held)) if len(before) else np.inf
+        )
+        if abs(off) > limit:
             raise BadInput(
                 f"the energies of the held-out frames are {MILLI * off:+.4g} meV/atom off, those of DATA are "
                 "not: label both sets by the same method, with the same zero of energy"
@@ -252,18 +257,11 @@ def _same_reference(
     return replace(of_data, energy_errors=without[0]), replace(of_held, energy_errors=without[1]), note
 
 
-def _worse(of_data: FeatureRows, of_held: FeatureRows) -> float:
-    """How many times larger the errors of forces are on the held-out frames than on the data, 1 at least:
-    where the model fails, its energies are off without another zero."""
-    each = [
-        r.force_errors.square().nanmean(dim=1) / spread
-        for r, spread in (
-            (of_data, 3.0 * of_data.n_atoms),  # along directions of all atoms
-            (of_held, torch.ones_like(of_held.n_atoms)),  # along single coordinates
-        )
-    ]
-    data, held = (float(x.nanmean().sqrt()) for x in each)
-    return max(held / data, 1.0) if data > 0 and np.isfinite(held / data) else 1.0
+def _from_forces(held: FeatureRows) -> float:
+    """Error of the energies, eV/atom, that errors of the forces over `PATH` amount to: where the model fails,
+    its energies are off without another zero."""
+    found = float(held.force_errors.square().nanmean().sqrt())  # of components
+    return PATH * found if np.isfinite(found) else 0.0
 
 
 def _counts(symbols: Sequence[str], structures: Sequence[Structure]) -> np.ndarray:
