@@ -324,8 +324,7 @@ class MLCalculator(Calculator):
         if atoms is None:
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
         self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
-        inputs = {name for artifact in self._artifacts for name in artifact.inputs}
-        if inputs and (said := states.unsaid(atoms, inputs)):
+        if said := self._unsaid(atoms):
             raise BadInput(f"{self!r}: {said}")
         stresses = "stresses" in properties
         self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
@@ -383,7 +382,13 @@ class MLCalculator(Calculator):
         old, new = self._state, _State.of(atoms)
         if old is None or len(old.numbers) != len(new.numbers):
             return list(all_changes)
-        return [name for name, before, now in zip(_State._fields, old, new) if before != now]
+        changes = [name for name, before, now in zip(_State._fields, old, new) if before != now]
+        return changes + (["initial_charges"] if self._unsaid(atoms) else [])
+
+    def _unsaid(self, atoms: Atoms) -> str:
+        """What the atoms say of their charge or spin in a way that the model does not see."""
+        inputs = {name for artifact in self._artifacts for name in artifact.inputs}
+        return states.unsaid(atoms, inputs) if inputs else ""
 
     def export_properties(self) -> Properties:
         """ASE's standard properties (the uncertainties are not among them)."""
