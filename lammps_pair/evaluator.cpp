@@ -228,6 +228,9 @@ void Evaluator::State::pick_outputs()
     request(stress_name, "eV/A^3", "system");
   }
   uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
+  // `variant/energy NAME` alone: what stands under the plain name is how uncertain the first energy is
+  if (energy_name != "energy" && uncertainty_name == "energy_uncertainty" && capabilities->outputs().contains("energy"))
+    uncertainty_name.clear();
   info.atom_uncertainties =
       !uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() == "atom";
   if (info.atom_uncertainties) request(uncertainty_name, "eV", "atom", settings.uncertainty_threshold > 0.0);

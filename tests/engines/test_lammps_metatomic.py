@@ -150,6 +150,7 @@ def test_uncertainty_warning(tmp_path, direct):
         f"metatomic {direct}": True,  # upstream's default is 0.1 eV
         f"metatomic {direct} uncertainty_threshold off": False,
         f"metatomic {direct} uncertainty_threshold 0.3": False,
+        f"metatomic {direct} variant/energy double": False,  # it is that of the other energy
         f"mlplugins {direct}": False,
         f"mlplugins {direct} uncertainty_threshold 0.2": True,
     }
