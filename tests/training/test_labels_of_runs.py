@@ -16,7 +16,7 @@ from mlplugins.cli.main import main
 from mlplugins.errors import BadInput
 from mlplugins.models.composition import Composition
 from mlplugins.structures.dataset import read
-from mlplugins.training import config, data
+from mlplugins.training import config, data, sections
 from mlplugins.training.references import settle
 from mlplugins.training.run import train
 
@@ -169,7 +169,7 @@ def test_frames_without_forces_are_not_errors_of_zero(frames, tmp_path):
     from mlplugins.structures import batch
     from mlplugins.training.loss import residuals
 
-    s = read(frames_file(frames, tmp_path), config.KeySection(**ALL).names)[:2]
+    s = read(frames_file(frames, tmp_path), sections.KeySection(**ALL).names)[:2]
     s = [s[0], replace(s[1], forces=None)]
     joined = batch.concatenate([batch.single(x, ["Ar"], 5.0, 0.0, torch.float64) for x in s])
     errors = residuals({"forces": torch.ones(8, 3).double()}, joined)["forces"]

@@ -107,7 +107,7 @@ def registered() -> dict[str, Observable[Any]]:
     """All observables by name, in their order.
 
     >>> list(registered())[:2]
-    ['bayes', 'seeds']
+    ['bayes', 'known']
     """
     names = registry.available(PACKAGE, HIDDEN)
     loaded = {name: registry.load(PACKAGE, name, "observable", HIDDEN).OBSERVABLE for name in names}
