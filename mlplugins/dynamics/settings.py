@@ -195,10 +195,9 @@ class SimulationConfig(_Strict):
 
     def _require_watch(self) -> None:
         """Settings of a watch without one, and thresholds in the wrong order."""
-        given = self.model_fields_set
         if not self.watches:
             for name in ("watch_interval", "probes"):
-                if name in given and getattr(self, name) is not None:
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"'{name}' needs 'stop_above' or 'keep_above': nothing is watched")
         if self.stop_above and self.keep_above and self.keep_above >= self.stop_above:
             raise ValueError(

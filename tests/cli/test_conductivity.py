@@ -42,7 +42,7 @@ def test_one_run(walk, tmp_path, capsys):
     assert main(["conductivity", "run.dump", *OPTIONS, "--json", "out/result.json"]) == 0
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result == json.loads((tmp_path / "conductivity" / "results.json").read_text())
-    assert set(result) == {"species", "runs", "arrhenius", "warnings"}
+    assert set(result) == {"species", "runs", "arrhenius", "jump_activation", "warnings"}
     assert (result["species"], result["arrhenius"]) == ("Li", None)
     (run,) = result["runs"]
     assert (run["T_K"], run["n_frames"]) == (600, 800)
