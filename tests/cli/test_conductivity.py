@@ -56,8 +56,13 @@ def test_one_run(walk, tmp_path, capsys):
     assert interval(run["sigma_collective_mS_cm"])
     assert len(run["fit_window_ps"]) == 2
     names = {path.name for path in (tmp_path / "conductivity").iterdir()}
-    figures = {f"{name}.{kind}" for name in ("msd", "convergence", "motion") for kind in ("png", "pdf")}
-    assert names == {*figures, "msd.csv", "results.csv", "results.json", "report.html"}
+    drawn = ("msd", "convergence", "motion", "free_energy", "radial")
+    figures = {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    tables = {
+        f"{name}.csv"
+        for name in ("msd", "results", "vibrations", "jumps", "collective", "free_energy", "radial")
+    }
+    assert names == {*figures, *tables, "results.json", "report.html"}
     for name in ("D_bayes_cm2_s", "D_collective_bayes_cm2_s"):
         assert set(run[name]) == {"value", "low", "high"}
     assert run["D_bayes_cm2_s"]["low"] < walk.exact_cm2_s < run["D_bayes_cm2_s"]["high"]
