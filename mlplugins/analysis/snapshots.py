@@ -15,6 +15,8 @@ from mlplugins.units import FS_PER_PS
 Floats = NDArray[np.float64]
 SHARE = 10
 """One part in so many of the memory for displacements."""
+MOST = 128
+"""Snapshots, at most: distances need no more, and short runs no second copy of all of their frames."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SnapshotStore:
     """Takes every frame of a run, keeps some."""
 
     def __init__(self, memory_bytes: int) -> None:
-        self._store = FrameStore(memory_bytes // SHARE)
+        self._store = FrameStore(memory_bytes // SHARE, MOST)
 
     def add(self, fractions: Floats, cell: Floats) -> None:
         """The next frame: positions (N, 3) in fractions of its cell."""

@@ -22,10 +22,10 @@ class FrameStore:
     (4, [0.0, 4.0, 8.0, 12.0, 16.0])
     """
 
-    def __init__(self, budget: int = BUDGET_BYTES) -> None:
+    def __init__(self, budget: int = BUDGET_BYTES, most_rows: int | None = None) -> None:
         self.stride = 1
         self.seen = 0
-        self._budget = budget
+        self._budget, self._most_rows = budget, most_rows
         self._kept = 0
         self._data: Floats = np.zeros((0, 0))
 
@@ -43,6 +43,7 @@ class FrameStore:
 
     def _make_room(self, width: int) -> None:
         most = max(self._budget // (8 * width), 8)
+        most = min(most, self._most_rows or most)
         if self._kept == 0:
             self._data = np.empty((min(256, most), width))
         elif self._kept < most:
