@@ -55,8 +55,10 @@ def test_converted_in_single_precision(files, name, tmp_path):
         values = {"energy": result.energy, "forces": result.forces}
         if atoms.cell.rank == 3:
             values["stress"] = result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-        # beyond the fused convolution, and in linear maps by element, sums run in another order
-        tolerance = 2e-6 if name in ("degree_four", "elements") else 1e-6
+        # beyond the fused convolution sums run in another order
+        tolerance = 2e-6 if name == "degree_four" else 1e-6
+        if name == "elements" and "stress" in values:  # of a gas: what is left of large terms, 1.1e-6
+            assert_home(f"nequip_{name}", index, {"stress": values.pop("stress")}, 1.5e-6)
         assert_home(f"nequip_{name}", index, values, tolerance)
 
 
