@@ -31,7 +31,8 @@ constexpr double PER_DEVIATION = 5.0;    // the same, over the differences of fo
 }    // namespace
 
 Deviation::Deviation(LAMMPS *lmp, Pair *pair, const DeviationSettings &settings, int n_models) :
-    Pointers(lmp), pair_(pair), settings_(settings), n_models_(n_models), forces_(n_models), virials_(6 * n_models)
+    Pointers(lmp), pair_(pair), settings_(settings), n_models_(n_models), again_(lmp->update->first_update != 0),
+    forces_(n_models), virials_(6 * n_models)
 {
 }
 
@@ -40,8 +41,8 @@ Deviation::~Deviation()
   if (file_) std::fclose(file_);
 }
 
-/// A run that continues appends, without a second header: at a step above 0, or after the file was begun in this process
-/// (a style that is declared again after reset_timestep 0).
+/// A run that continues appends, without a second header: at a step above 0, or where the style is declared again after
+/// a run that began the file (with reset_timestep 0 between). A deck that starts anew (clear, another instance) does not.
 void Deviation::init()
 {
   if (settings_.atomic && !atom->tag_consecutive())
@@ -53,7 +54,7 @@ void Deviation::init()
   if (comm->me != 0) return;
   static std::set<std::filesystem::path> begun;
   const bool known = !begun.insert(std::filesystem::absolute(settings_.file)).second;
-  const bool append = update->beginstep > 0 || known;
+  const bool append = update->beginstep > 0 || (known && again_);
   file_ = std::fopen(settings_.file.c_str(), append ? "a" : "w");
   if (!file_)
     error->one(FLERR, "Pair style mlplugins: keyword out_file: cannot write '{}': {}", settings_.file,

@@ -77,6 +77,7 @@ class Deviation : protected LAMMPS_NS::Pointers {
   LAMMPS_NS::Pair *pair_;
   const DeviationSettings settings_;
   const int n_models_;
+  const bool again_;                           ///< declared after a run
   int current_ = -1;                           ///< model whose forces are communicated
   std::vector<std::vector<double>> forces_;    ///< of each model: (atoms and ghosts, 3)
   std::vector<double *> rows_;

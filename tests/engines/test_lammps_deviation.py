@@ -341,6 +341,15 @@ def test_rows_are_neither_lost_nor_of_another_step(tmp_path, members):
     assert values[0] != values[1]
 
 
+def test_a_deck_that_starts_anew_writes_a_new_file(tmp_path, members):
+    models = " ".join(map(str, members[:2]))
+    once = [line.replace('"', "") for line in deck(tmp_path, models, argon(), "out_file devi.out out_freq 1")]
+    once += ["fix md all nve", "run 2"]
+    done = start(tmp_path, [*once, "clear", *once])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert np.loadtxt(tmp_path / "devi.out")[:, 0].tolist() == [0, 1, 2]
+
+
 def test_bad_input_is_named(tmp_path, members, together):
     (tmp_path / "folder").mkdir()
     head = deck(tmp_path, together, argon())[:-2]
