@@ -77,7 +77,7 @@ class Limits:
         same_force: eV/Å, between equivalent structures.
         jump_energy: eV, at the cutoff.
         jump_force: eV/Å, at the cutoff.
-        drift: eV/atom/ps of a short NVE run, in which the integrator's own oscillation is larger than drift.
+        drift: eV/atom/ps of a short NVE run, beside the round-off of its energies over its length.
         rounding: eV, of a total energy.
     """
 
@@ -117,6 +117,6 @@ def limits(model: Artifact, result: Results) -> Limits:
         force,
         3 * energy,
         force,
-        1e-3 + rounding / n,
+        1e-3,
         rounding,
     )

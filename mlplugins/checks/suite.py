@@ -13,7 +13,7 @@ from ase import Atoms
 from mlplugins import engines
 from mlplugins.checks import parity
 from mlplugins.checks.md import NVE, md_checks
-from mlplugins.checks.physics import PhysicsChecks
+from mlplugins.checks.physics import NVE_FEWEST, PhysicsChecks
 from mlplugins.checks.result import Check
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput, RunFailed, nearest
@@ -34,7 +34,7 @@ class CheckOptions:
     Attributes:
         engines: which are compared with ASE's calculator; None: all of `engines.available()`.
         ranks: MPI ranks, for engines that have them.
-        nve_steps: steps of the short NVE in ASE; 0: none.
+        nve_steps: steps of the short NVE in ASE, 4 at least; 0: none.
         md: also 4 ps of NVE in LAMMPS, of the first structure.
         unconstrained: rotations and inversion are reported, not judged: for models that learn them.
     """
@@ -59,10 +59,10 @@ class CheckOptions:
                 raise BadInput(f"engines (--engines): unknown engine '{name}': {nearest(name, names)}")
         if not found:
             raise BadInput(f"engines (--engines): expected some of {', '.join(names)}")
-        if not self.ranks or min(self.ranks) < 1 or self.nve_steps < 0:
+        if not self.ranks or min(self.ranks) < 1 or (self.nve_steps != 0 and self.nve_steps < NVE_FEWEST):
             raise BadInput(
-                f"ranks (--ranks): expected numbers from 1, nve_steps (--nve-steps): from 0; "
-                f"got {' '.join(map(str, self.ranks))} and {self.nve_steps}"
+                f"ranks (--ranks): expected numbers from 1, nve_steps (--nve-steps): {NVE_FEWEST} at least, "
+                f"as fewer show no drift, or 0; got {' '.join(map(str, self.ranks))} and {self.nve_steps}"
             )
         if self.md and "lammps" not in found:
             raise BadInput("md (--md) runs in LAMMPS: add lammps to the engines (--engines)")

@@ -75,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MPI ranks of LAMMPS (default: 1 2; with --against: 1)",
     )
     parser.add_argument(
-        "--nve-steps", type=int, metavar="N", help="steps of the short NVE in ASE (default: 200)"
+        "--nve-steps",
+        type=int,
+        metavar="N",
+        help="steps of the short NVE in ASE, 4 at least; 0: none (default: 200)",
     )
     parser.add_argument("--md", action="store_true", help="also 4 ps of NVE in LAMMPS (first structure)")
     parser.add_argument(

@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.calculator import all_changes
 
-from mlplugins.checks.physics import PhysicsChecks
+from mlplugins import MLCalculator
+from mlplugins.checks import physics
+from mlplugins.checks.physics import NVE_FEWEST, PhysicsChecks
 from mlplugins.errors import RunFailed
 from mlplugins.model_file import artifact
 
@@ -132,6 +135,29 @@ def test_a_curl_is_found(model):
         return replace(result, forces=result.forces + 1e-5 * np.cross([0, 0, 1.0], centre))
 
     assert "forces = -dE/dr" in _failed(Defective(model, turn), _molecule())
+
+
+class Curl(MLCalculator):
+    """Adds forces to which no energy belongs."""
+
+    size = 0.0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        centre = atoms.positions - atoms.positions.mean(axis=0)
+        self.results["forces"] = self.results["forces"] + self.size * np.cross([0, 0, 1.0], centre)
+
+
+@pytest.mark.parametrize("steps", [NVE_FEWEST, 100])
+@pytest.mark.parametrize(("size", "passes"), [(0.0, True), (0.02, False)])
+def test_energy_drifts_where_forces_have_a_curl_and_else_not(model, monkeypatch, steps, size, passes):
+    """Whatever the number of steps; at these distances the slope of the energy itself is beyond the limit."""
+    monkeypatch.setattr(physics, "MLCalculator", Curl)
+    monkeypatch.setattr(Curl, "size", size)
+    close = _molecule()
+    close.positions *= 0.66
+    (row,) = PhysicsChecks(model, close, "x").nve(steps)
+    assert row.passed == passes, row
 
 
 def test_a_model_that_fails_on_one_structure_fails_that_row(model):
