@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mlplugins.checks.result import Check
 from mlplugins.engines import lammps
+from mlplugins.engines.lammps import deck
 from mlplugins.errors import MlpluginsError
 from mlplugins.model_file.artifact import Artifact
+from mlplugins.structures import state as states
 from mlplugins.units import FS_PER_PS
 
 Array = NDArray[np.float64]
@@ -44,7 +46,7 @@ class NVE:
 def total_energies(
     model: Artifact, atoms: Atoms, run: NVE, ranks: int, mode: str = "auto"
 ) -> tuple[Array, Array]:
-    """Steps and total energies (eV) of an NVE run in LAMMPS."""
+    """Steps and total energies (eV) of an NVE run in LAMMPS, with the charge and spin of the structure."""
     commands = [
         f"timestep {run.timestep / FS_PER_PS:.12g}",
         f"velocity all create {run.temperature:g} 1 mom yes rot no dist gaussian",
@@ -55,7 +57,8 @@ def total_energies(
         f"run {run.steps}",
     ]
     with tempfile.TemporaryDirectory(prefix="mlplugins-nve-") as folder:
-        keywords = f"device {model.device} mode {mode}"
+        state = deck.words(states.keywords(atoms.info, tuple(model.inputs)))
+        keywords = f"device {model.device} mode {mode} {state}"
         finished, _ = lammps.run_structure(model.path, atoms, commands, folder, ranks, keywords)
     table = finished.tables[-1]
     return table["Step"], table["TotEng"]

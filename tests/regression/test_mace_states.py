@@ -9,6 +9,7 @@ from ase.io import write
 from ipi.utils.units import unit_to_internal
 
 from mlplugins import MLCalculator, convert, info
+from mlplugins.checks.md import NVE, total_energies
 from mlplugins.engines import lammps
 from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.errors import BadInput, MlpluginsError
@@ -82,6 +83,13 @@ def test_lammps(model, cases, ranks, mode):
     found = lammps.evaluate_all(model, [c[0] for c in chosen], ranks, f"mode {mode}", of_model=load(model))
     for case, each in zip(chosen, found, strict=True):
         _close(each.energy, each.forces, case, 1e-9)
+
+
+def test_the_run_of_check_is_one_of_the_state(model, cases):
+    """`check --md`."""
+    atoms, energy, _ = cases[9]
+    _, total = total_energies(load(model), atoms, NVE(temperature=1e-9, steps=0), ranks=1)
+    assert total[0] == pytest.approx(energy, rel=1e-9)
 
 
 def test_ipi_takes_the_state_of_the_template_or_of_options(model, cases, tmp_path):
