@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -57,8 +58,23 @@ KEYS = {"atomic_numbers", "avg_n_neighbors", "hidden_irreps", "radial_polynomial
 """What the configuration of a Nequix model has and no other format's first line."""
 
 
+READ = KEYS | {"cutoff", "index_weights", "layer_norm", "lmax", "n_layers"}
+READ |= {"radial_basis_size", "radial_mlp_layers", "scale", "shift"}
+"""What the model of nequix 0.4.5 is made of."""
+
+TRAINING = re.compile(
+    r"atom_energies|avg_n_\w+|batch_size|cache_dir|checkpoint_\w+|ema_decay|extra_\w+|finetune_from|grad_clip_norm"
+    r"|hessian_weight|kernel|(energy|force|stress)_weight|learning_rate|log_every|loss_type|max_n_\w+|mlp_init_scale"
+    r"|n_epochs|n_graph|optimizer|readout_initialization|resume_from|state_path|(train|val|valid)_\w+|warmup_\w+"
+    r"|weight_decay"
+)
+"""Entries that say how a model was trained, and leave its function alone."""
+
+
 def recognises(path: Path | str) -> bool:
-    """Whether the file begins with the configuration of a Nequix model."""
+    """Whether the file begins with the configuration of a Nequix model, or is called one."""
+    if Path(path).suffix == ".nqx":
+        return True  # cut off or not: `read` says what is wrong
     with Path(path).open("rb") as file:
         if file.read(1) != b"{":
             return False
@@ -78,11 +94,13 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         The model as family `nequip` in float64; energies of the elements as composition energies.
 
     Raises:
-        BadInput: truncated or damaged, irreps that are not supported, or an unknown element.
+        BadInput: truncated or damaged, irreps that are not supported, an option of another generation, or an
+            unknown element.
     """
     path = Path(path)
     with _record.intact(path, "Nequix model"), path.open("rb") as file:
         config = json.loads(file.readline(LONGEST_LINE))
+        _require_known(config)
         known = [chemical_symbols[int(z)] for z in sorted(config["atomic_numbers"])]  # nequix sorts them
         symbols, rows = _record.kept(known, elements)
         hyperparameters = _hyperparameters(config)
@@ -99,6 +117,21 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
         details=_record.details(model, hyperparameters, source=source),
         references=REFERENCES,
     )
+
+
+def _require_known(config: dict[str, Any]) -> None:
+    """Refuse options that may change the function without an array of their own, as a repulsion would."""
+    unknown = {
+        key: value
+        for key, value in config.items()
+        if value and key not in READ and not TRAINING.fullmatch(key)
+    }
+    if unknown:
+        named = ", ".join(f"'{key}: {value}'" for key, value in unknown.items())
+        raise BadInput(
+            f"the option {named} is unknown (nequix 0.4.5 has none of this name): upgrade mlplugins; or, if "
+            "energies do not depend on it, take it out of the first line of the file"
+        )
 
 
 def _hyperparameters(config: dict[str, Any]) -> nequip.Hyperparameters:

@@ -9,6 +9,7 @@ term is made, and are stored in its file. Two differences to the reference progr
 left out (s9 = 0), and sums end smoothly, at shorter cutoffs.
 """
 
+import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -33,6 +34,9 @@ N_REFERENCES = 7
 
 ONSET = 0.9
 """Fraction of a cutoff where its switch begins."""
+
+SHORTEST = 4.0
+"""Shortest cutoff of pairs that is taken from a user, Å: those that touch, as van der Waals radii have it."""
 
 STEEPNESS = 16.0
 """k of the coordination number CN_i = Σ_j 1 / (1 + exp(−k (R_ij / r − 1)))."""
@@ -186,12 +190,18 @@ def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, A
         cutoff: of the pairs, Å; that of the coordination numbers is 8 Å, or this if it is shorter.
 
     Raises:
-        BadInput: no such functional (the nearest are listed), or none with this damping.
+        BadInput: no such functional (the nearest are listed), none with this damping, a cutoff that leaves
+            no dispersion.
         MissingDependency: tad-dftd3 is not installed.
     """
     functional, _, damping = name.lower().rpartition("-")
     if damping not in PARAMETERS or not functional:
         raise BadInput(f"d3 '{name}': expected a functional and its damping (bj, zero), e.g. pbe-bj")
+    if not SHORTEST <= cutoff < math.inf:
+        raise BadInput(
+            f"d3: expected a cutoff of the pairs from {SHORTEST:g} Å on (without one: "
+            f"{Hyperparameters.cutoff:g} Å), got {cutoff:g} Å"
+        )
     with needed("D3", "d3"):
         folder = resources.files("tad_dftd3.param")
     data = tomllib.loads(folder.joinpath("parameters.toml").read_text(encoding="utf-8"))

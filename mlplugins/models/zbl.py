@@ -4,6 +4,7 @@ E = ½ Σ_{i≠j} [Z_i Z_j e²/(4πε₀ r) φ(r/a) + S(r)], ended by the switch
 LAMMPS' `pair_style zbl`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Dict, List
 
@@ -64,6 +65,6 @@ def _ends(elements: List[str], h: Hyperparameters) -> List[Tensor]:
     radii = sum_of_radii(elements)
     if h.inner is None and h.outer is None:
         return [INNER * radii, OUTER * radii]
-    if h.inner is None or h.outer is None or not 0.0 < h.inner < h.outer:
+    if h.inner is None or h.outer is None or not 0.0 < h.inner < h.outer < math.inf:
         raise BadInput(f"zbl: expected 0 < inner < outer (Å), or neither, got {h.inner} and {h.outer}")
     return [torch.full_like(radii, h.inner), torch.full_like(radii, h.outer)]

@@ -1,4 +1,5 @@
 import copy
+import math
 import sys
 from math import exp, sqrt
 
@@ -121,6 +122,11 @@ class TestNames:
         assert d3.parameters("pbe-zero") | PBE["zero"] == d3.parameters("pbe-zero")
         assert d3.parameters("revPBE-bj", 15.0)["cutoff"] == 15.0
         assert d3.parameters("pbe0-bj") == d3.parameters("pbeh-bj")  # an alias
+
+    @pytest.mark.parametrize("cutoff", [1.2, math.inf, math.nan])
+    def test_a_cutoff_that_leaves_nothing_or_never_ends_is_refused(self, cutoff):
+        with pytest.raises(BadInput, match="expected a cutoff of the pairs from 4 Å on"):
+            d3.parameters("pbe-bj", cutoff)
 
     def test_wrong_names_are_named_with_the_nearest(self):
         with pytest.raises(BadInput, match="'pbee-bj': unknown functional; did you mean 'pbe'"):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from ase import Atoms
@@ -36,7 +38,7 @@ def test_core_of_the_default_is_the_bare_repulsion_but_for_a_constant():
     torch.testing.assert_close(shift[0], shift[1], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("ends", [(1.0, None), (None, 2.0), (2.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("ends", [(1.0, None), (None, 2.0), (2.0, 1.0), (0.0, 1.0), (1.0, math.inf)])
 def test_ends_in_the_wrong_order_are_refused(ends):
     with pytest.raises(BadInput, match="zbl: expected 0 < inner < outer"):
         zbl.Model(["C"], zbl.Hyperparameters(*ends))
