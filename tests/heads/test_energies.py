@@ -6,7 +6,7 @@ import torch
 from ase.stress import full_3x3_to_voigt_6_stress
 from metatomic_ase import MetatomicCalculator
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, committee
 from mlplugins.engines import lammps
 from mlplugins.engines.base import Way
 from mlplugins.engines.ipi import single_point
@@ -28,12 +28,12 @@ MACE = {"cutoff": 4.2, "num_channels": 4, "l_max": 1, "correlation": 2, "zbl": T
 MODES = {"fold": 1, "exchange": 2, "ghost": 2}
 
 
-def write(path, family=nequip, dtype="float64", repelled=False):
+def write(path, family=nequip, dtype="float64", repelled=False, seed=3):
     heads = {"energy/scan": {"width": 4}, "energy/hse": {"width": 0}, "dipole": {"width": 4, "channels": 2}}
     options = dict(NEQUIP if family is nequip else MACE, heads=heads, energy_name="pbe")
     name = family.__name__.rpartition(".")[2]
     with torch.random.fork_rng():
-        torch.manual_seed(3)
+        torch.manual_seed(seed)
         potential = family.Model(["Ar", "Kr"], family.Hyperparameters(**options))
         sizes = {name: LabelSizes((0.2,)) for name in potential.variants} | {"dipole": LabelSizes((1.0,))}
         statistics = TrainingStatistics(12.0, 0.3, sizes)
@@ -189,6 +189,32 @@ def test_lammps(tmp_path, model, mode):
     forces = np.loadtxt(tmp_path / "scan.dump", skiprows=9)[:, 1:]
     [expected] = loaded.of_energy("energy/scan").evaluate([atoms])
     np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.usefixtures("native_build")
+def test_a_committee_of_files_is_one_of_the_chosen_energy(tmp_path, model):
+    """Mean and deviation of `scan` in ASE and LAMMPS; one file for it is refused."""
+    other, atoms = write(tmp_path / "other.pt", seed=4), mixed(2)
+    each = [artifact.load(path).of_energy("energy/scan").evaluate([atoms])[0] for path in (model, other)]
+    forces = np.array([one.forces for one in each])
+    worst = np.linalg.norm(forces.std(axis=0), axis=1).max()
+    calculator = MLCalculator([model, other], variant="scan")
+    np.testing.assert_allclose(calculator.get_forces(atoms), forces.mean(axis=0), rtol=0, atol=1e-10)
+    assert calculator.results["max_devi_f"] == pytest.approx(worst, rel=1e-10)
+    assert calculator.results["energy_uncertainty"] == pytest.approx(np.std([e.energy for e in each], ddof=1))
+    lines = deck(tmp_path, model, atoms, f"{other} variant scan") + [
+        "compute all all pair mlplugins",
+        "thermo_style custom step pe c_all[4]",
+        "thermo_modify format float %.15g",
+        "run 0",
+    ]
+    [table] = thermo(tmp_path, lines)
+    assert table["PotEng"][0] == pytest.approx(np.mean([e.energy for e in each]), abs=1e-8)
+    assert table["c_all[4]"][0] == pytest.approx(worst, rel=1e-8)
+    with pytest.raises(BadInput, match="member 1 has several energies.*give engines the separate files"):
+        committee([model, other], tmp_path / "one.pt")
 
 
 @pytest.mark.slow

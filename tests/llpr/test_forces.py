@@ -7,9 +7,11 @@ from ase.io import read
 
 import mlplugins
 from mlplugins import MLCalculator
+from mlplugins.engines.ase.watching import Watcher
 from mlplugins.errors import BadInput
 from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.evaluate import EdgeGradientModel
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
 from mlplugins.models import sum as sums
@@ -165,3 +167,32 @@ def test_states_of_earlier_files_are_read():
     assert new.factor.equal(layer.factor)
     new.load_state_dict(layer.state_dict())
     assert (float(new.force_ratio), float(new.force_floor)) == (0.5, 0.1)
+
+
+def test_a_structure_is_evaluated_once(folder, made, tmp_path, monkeypatch):  # noqa: F811
+    """Energies' uncertainty comes with the forces once it was asked for, that of forces where a watched run
+    looks next: two evaluations of the structure at which it was asked first, one of all others."""
+    evaluations = []
+    evaluate = EdgeGradientModel.evaluate
+
+    def counted(self, structures, *arguments):
+        evaluations.append(arguments[-1])
+        return evaluate(self, structures, *arguments)
+
+    monkeypatch.setattr(EdgeGradientModel, "evaluate", counted)
+    monkeypatch.chdir(tmp_path)
+    atoms = read(folder / "held.extxyz")
+    atoms.calc = MLCalculator(folder / "u.pt")
+    for _ in range(4):
+        atoms.rattle(0.01, seed=len(evaluations))
+        forces = atoms.get_forces()
+        assert atoms.calc.get_property("energy_uncertainty", atoms) > 0
+        np.testing.assert_array_equal(forces, atoms.calc.results["forces"])
+    assert evaluations == [None] * 5
+    evaluations.clear()
+    watcher = Watcher(atoms, "force_uncertainty", 3, keep_above=1e3)
+    for step in range(9):
+        atoms.rattle(0.01, seed=step)
+        atoms.get_forces()
+        watcher.look(step)
+    assert evaluations == [None, 8, None, None, 8, None, None, 8, None, None]

@@ -56,6 +56,8 @@ class MLCalculator(Calculator):
     One model that predicts its own uncertainty gives, when asked for by `get_property`,
     `energy_uncertainty`, `energies_uncertainty` ((N,), eV) and, of networks, `forces_uncertainty` ((N, 3),
     eV/Å), from `probes` random ones (8, one backward pass each; 0: exactly, as many as there are features).
+    What is in the set `along` is computed with every energy, instead of by a second evaluation of the same
+    structure; energies' own of a network are in it from the first time on, since they cost nothing.
 
     Args:
         model: file, or a list of files for a committee.
@@ -133,6 +135,7 @@ class MLCalculator(Calculator):
         self._compared = False
         self._asked: set[str] = set()  # what is computed only if somebody wants it, and somebody did
         self.probes = PROBES
+        self.along: set[str] = set()
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
         self._n_models = sum(artifact.n_members for artifact in self._artifacts)
@@ -329,9 +332,9 @@ class MLCalculator(Calculator):
         stresses = "stresses" in properties
         self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
         self._asked |= {name for name in properties if name.startswith(ENERGY)}
-        uncertain = self._n_models == 1 and any(name in properties for name in (*UNCERTAINTIES, *SPREADS))
-        if uncertain:
-            probes = self.probes if SPREADS[1] in properties else None
+        own = self._own_uncertainties(properties)
+        if own:
+            probes = self.probes if SPREADS[1] in own else None
             self.committee = combine(
                 self._artifacts[0].evaluate([atoms], stresses, self._lists, True, self._asked, probes)
             )
@@ -362,12 +365,21 @@ class MLCalculator(Calculator):
                 results[QUANTITIES[name].ase or name] = mean.get(name)
             else:
                 results[name] = float(mean.get(name))
-        if uncertain:
-            own = (mean.uncertainty, mean.uncertainties, mean.forces_uncertainty)
-            results |= {k: v for k, v in zip((*UNCERTAINTIES, SPREADS[1]), own) if v is not None}
+        if own:
+            given = (mean.uncertainty, mean.uncertainties, mean.forces_uncertainty)
+            results |= {k: v for k, v in zip((*UNCERTAINTIES, SPREADS[1]), given) if v is not None}
         if self._n_models > 1:
             results |= _spreads(self.committee)
         self.results = results
+
+    def _own_uncertainties(self, properties: Sequence[str]) -> set[str]:
+        """What one model is to say of its uncertainty along with an energy."""
+        if self._n_models > 1:
+            return set()
+        wanted = {*properties, *self.along} & {*UNCERTAINTIES, *SPREADS}
+        if wanted and (self._artifacts[0].record.get("uncertainty") or {}).get("method") == "llpr":
+            self.along.add(SPREADS[0])
+        return wanted
 
     def _compare(self, committee: Committee) -> None:
         """Warn, once, of models that are one and the same, or of another zero of the energy."""
@@ -419,7 +431,7 @@ class MLCalculator(Calculator):
             key: np.array(value) if isinstance(value, np.ndarray) else value
             for key, value in self.results.items()
         }
-        copy._state, copy.probes = self._state, self.probes
+        copy._state, copy.probes, copy.along = self._state, self.probes, {*self.along}
         copy.committee = self.committee
         memo[id(self)] = copy
         return copy

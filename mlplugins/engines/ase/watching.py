@@ -9,10 +9,12 @@ import numpy as np
 from ase import Atoms
 
 from mlplugins.dynamics import watch
-from mlplugins.dynamics.watch import DEVIATION, FORCE, MEASURES, Recorder, Watch
+from mlplugins.dynamics.watch import DEVIATION, ENERGY, FORCE, MEASURES, Recorder, Watch
 from mlplugins.errors import RunStopped
 
 HERE = Path()
+ALONG = {FORCE.key: "forces_uncertainty", ENERGY.key: "energies_uncertainty"}
+"""Properties of the calculator that take an evaluation of their own, unless the forces are to bring them."""
 
 
 class Watcher:
@@ -46,7 +48,10 @@ class Watcher:
         watch.cut(HERE, step)
 
     def look(self, step: int) -> None:
-        """Record this step, if it is one to look at."""
+        """Record this step, if it is one to look at; the forces of the next one come with what it needs."""
+        if (name := ALONG.get(self._watch.measure.key)) is not None:
+            along: set[str] = self._atoms.calc.along
+            (along.discard if (step + 1) % self._watch.every else along.add)(name)
         if step % self._watch.every:
             return
         try:
@@ -62,5 +67,5 @@ def per_atom(atoms: Atoms, measure: str) -> np.ndarray:
     if measure == DEVIATION.key:
         return np.asarray(atoms.calc.get_property("devi_f", atoms))
     if measure == FORCE.key:
-        return np.asarray(np.linalg.norm(atoms.calc.get_property("forces_uncertainty", atoms), axis=1))
-    return np.asarray(atoms.calc.get_property("energies_uncertainty", atoms))
+        return np.asarray(np.linalg.norm(atoms.calc.get_property(ALONG[measure], atoms), axis=1))
+    return np.asarray(atoms.calc.get_property(ALONG[measure], atoms))
