@@ -12,13 +12,14 @@ import torch
 
 from mlplugins.ops import compiler
 
-from . import pictures, warm
+from . import pictures, scripting, warm
 from .budget import pytest_runtest_call, pytest_runtest_makereport  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 OPS = ROOT / "tests" / "ops"
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4e9
 pictures.switch_off()
+scripting.speed_up()
 # i-PI, campaigns and models wait for the disk at each line or file that they write
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

@@ -73,8 +73,13 @@ FORBIDDEN_PACKAGES = {
 
 
 @cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _nodes(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return list(ast.walk(_tree(path)))
 
 
 @cache
@@ -181,17 +186,36 @@ def test_conversion_factors_live_in_units():
             assert not name.startswith(("scipy.constants", "ase.units")), f"{path.relative_to(ROOT)}: {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_sizes(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 500, f"{path.relative_to(ROOT)} has more than 500 lines"
-    for node in ast.walk(ast.parse(text)):
+def _assert_small(path: Path, nodes: list[ast.AST]) -> None:
+    """As many lines, and arguments, as one can keep in mind."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, f"{path} has more than 500 lines"
+    for node in nodes:
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= 60, f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {length} lines"
+            assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
             names = [argument.arg for argument in node.args.args + node.args.kwonlyargs]
             count = len([name for name in names if name not in ("self", "cls")])
-            assert count <= 7, f"{path.relative_to(ROOT)}:{node.lineno} {node.name} takes {count} arguments"
+            assert count <= 7, f"{path}:{node.lineno} {node.name} takes {count} arguments"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sizes(path):
+    _assert_small(path, _nodes(path))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("folder", ["tests", "examples", "benchmarks", "native", "ipi_drivers"])
+def test_sizes_outside_the_package(folder):
+    paths = [
+        path
+        for path in sorted((Path(__file__).parents[1] / folder).rglob("*.py"))
+        if ".envs" not in path.parts
+    ]
+    assert paths
+    for path in paths:
+        top = ast.parse(path.read_text(encoding="utf-8")).body
+        methods = [node for each in top if isinstance(each, ast.ClassDef) for node in each.body]
+        _assert_small(path, [*top, *methods])
 
 
 def test_one_reader_of_yaml_and_one_writer_of_whole_files():
@@ -216,7 +240,7 @@ def test_a_class_name_means_one_thing():
     others: dict[str, str] = {}
     for path in FILES:
         name = str(path.relative_to(ROOT))
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in _tree(path).body:
             if isinstance(node, ast.ClassDef) and node.name not in OF_A_CONTRACT:
                 places.setdefault(node.name, []).append(name)
             elif isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
@@ -236,6 +260,6 @@ def test_no_assert_validates_input():
 @pytest.mark.long
 def test_every_public_module_says_what_it_holds():
     for path in FILES:
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        docstring = ast.get_docstring(_tree(path))
         assert docstring, f"{path.relative_to(ROOT)} has no docstring"
         assert "TODO" not in docstring

@@ -45,7 +45,6 @@ def arguments() -> dict[str, Arguments]:
     contraction = _contraction()
     dx, dc = (_leaf(*t.shape) for t in contraction[:2])
     packed = reference.pack_points(_leaf(10, 6).detach(), _leaf(10, 6).detach())
-    pairs = torch.stack([torch.arange(6), torch.randperm(6)])
     zero, count = ("zero", [0.9, 3.0, 0.5, 0.8, 0.7, 0.6, 4.0]), ("count", [0.9, 3.0, 0.5, 4.0])
     terms = [0, 0, 1, 3, 0, 0, 9, 0, 1, 2, 0, 3, 3, 4, 3, 2, 1, 0]
     return {
@@ -73,27 +72,15 @@ def arguments() -> dict[str, Arguments]:
         "symmetric_contraction_double_backward along x": (dx, None, _leaf(7, 6), *contraction, False),
         "kernel_sum": (_leaf(5, 6), packed, torch.randn(16, dtype=torch.float64), "gaussian", 0.7),
         "kernel_sum of forces": (_leaf(5, 6), packed, torch.zeros(0, dtype=torch.float64), "matern52", 0.7),
-        "molecular_kernel": (
-            _leaf(2, 4, 3),
-            [*torch.rand(2, 6, dtype=torch.float64), pairs, packed, torch.randn(16, dtype=torch.float64)],
-            "matern52",
-            0.7,
-        ),
+        "molecular_kernel": _molecular_kernel(packed),
         "pair_sum": _pair_sum(edges, 3, 2, "becke-johnson", [0.9, 3.0, 0.5, 0.8]),
         "pair_sum of zero damping": _pair_sum(edges, 2, 3, *zero),
         "pair_sum of coordination": _pair_sum(edges, 1, 0, *count),
         "pair_sum_backward": (_leaf(4), *_pair_sum(edges, 2, 3, *zero)),
         "ghost_exchange": (_leaf(4, 3),),
         "near_pairs": (_leaf(6, 3), _leaf(6, 3), _leaf(3, 3), _candidates(edges), 2.0),
-        "forces_and_virials": (
-            _leaf(11, 3),
-            _leaf(11, 3),
-            *edges,
-            torch.tensor([0, 0, 0, 0, 1, 1]),
-            2,
-            False,
-        ),
-        "forces_and_virials of atoms": (_leaf(11, 3), _leaf(11, 3), *edges, torch.zeros(6).long(), 1, True),
+        "forces_and_virials": _forces(edges, [0, 0, 0, 0, 1, 1], 2, False),
+        "forces_and_virials of atoms": _forces(edges, [0] * 6, 1, True),
     }
 
 
@@ -113,6 +100,18 @@ def _sums() -> Arguments:
     species = torch.tensor([0, 1, 1, 0, 1])
     weights = [packed.weights, packed.transposed]
     return [_leaf(5, 11), _leaf(5, 3)], species, weights, packed.plan, packed.back
+
+
+def _molecular_kernel(packed: Tensor) -> Arguments:
+    """Two symmetric copies of four atoms."""
+    pairs = torch.stack([torch.arange(6), torch.randperm(6)])
+    tables = [*torch.rand(2, 6, dtype=torch.float64), pairs, packed, torch.randn(16, dtype=torch.float64)]
+    return _leaf(2, 4, 3), tables, "matern52", 0.7
+
+
+def _forces(edges: list[Tensor], structures: list[int], count: int, of_atoms: bool) -> Arguments:
+    """Of six atoms in `count` structures."""
+    return _leaf(11, 3), _leaf(11, 3), *edges, torch.tensor(structures), count, of_atoms
 
 
 def operator(case: str) -> Any:
