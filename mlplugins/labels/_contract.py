@@ -194,6 +194,27 @@ def same_structure(asked: Atoms, got: Atoms, code: str) -> None:
         raise LabelFailed(f"{code} moved an atom by {np.abs(moved).max():.3g} Å: set it to a single point")
 
 
+def require_periodicity(atoms: Atoms, code: str, remedy: str) -> None:
+    """Refuse for a code that would compute it as periodic in three directions what is periodic in fewer.
+
+    Args:
+        atoms: the structure.
+        code: its name, with the version that was seen to do so.
+        remedy: what else can be done.
+
+    Raises:
+        LabelFailed: with the flags.
+
+    >>> require_periodicity(Atoms("H", cell=[9, 9, 9], pbc=True), "code", "")
+    """
+    if not atoms.pbc.all():
+        flags = " ".join("TF"[not periodic] for periodic in atoms.pbc)
+        raise LabelFailed(
+            f"pbc {flags}, but {code} computes the structure as periodic in all three directions, with the "
+            f"images that the cell leaves; {remedy}"
+        )
+
+
 def require_program(command: str) -> None:
     """Refuse a command whose program is not there.
 

@@ -13,7 +13,14 @@ from ase import Atoms
 from mlplugins import files
 from mlplugins.config import Positive
 from mlplugins.errors import BadInput
-from mlplugins.labels._contract import CodeResult, LabelFailed, LabelSettings, require_program, run_program
+from mlplugins.labels._contract import (
+    CodeResult,
+    LabelFailed,
+    LabelSettings,
+    require_periodicity,
+    require_program,
+    run_program,
+)
 from mlplugins.labels.command import read
 from mlplugins.structures import state
 
@@ -68,6 +75,9 @@ def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
     if missing:
         raise LabelFailed(f"'pseudopotentials' has no {', '.join(missing)}")
     _require_charge(state.of(atoms.info).charge, settings)
+    if "assume_isolated" not in settings.input_data.get("system", {}):
+        remedy = "set pbc to T T T, with the vacuum that you want, or 'system: assume_isolated' in 'input_data'"
+        require_periodicity(atoms, "pw.x", remedy)
     fixed = {"calculation": "scf", "tprnfor": True, "tstress": bool(atoms.pbc.all()), "outdir": "./out"}
     sections = {**settings.input_data}
     sections["control"] = {**sections.get("control", {}), **fixed, "pseudo_dir": settings.pseudo_dir}

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from mlplugins.config import Count, Positive
 from mlplugins.errors import needed
-from mlplugins.labels._contract import CodeResult, LabelSettings
+from mlplugins.labels._contract import CodeResult, LabelSettings, require_periodicity
 from mlplugins.labels.calculator import labelled
 from mlplugins.structures import state
 
@@ -40,6 +40,10 @@ def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
     """Label one structure of the charge and multiplicity that its `info` says."""
     from tblite.ase import TBLite
 
+    if atoms.pbc.any():
+        require_periodicity(
+            atoms, "tblite", "set pbc to T T T, with the vacuum that you want, or to F F F for a cluster"
+        )
     electrons = state.of(atoms.info)
     calculator = TBLite(
         method=settings.method,

@@ -251,12 +251,16 @@ def test_charge_and_spin_by_any_name_are_part_of_a_structure(tmp_path):
         label([wrong], EMT_KIND, store=tmp_path / "store")
 
 
-def test_espresso_is_for_one_charge(tmp_path):
+def test_espresso_is_for_one_charge_and_for_crystals(tmp_path):
     [ion] = _copper(1)
     ion.info["charge"] = 1
     settings = espresso.Settings(kind="espresso", pseudo_dir=".", pseudopotentials={"Cu": "Cu.upf"})
     with pytest.raises(LabelFailed, match="charge of 1, 'tot_charge' of 'input_data' is 0"):
         espresso.compute(settings, ion, tmp_path)
+    ion.pbc = [True, True, False]
+    charged = settings.model_copy(update={"input_data": {"system": {"tot_charge": 1}}})
+    with pytest.raises(LabelFailed, match="pbc T T F, but pw.x computes .*assume_isolated"):
+        espresso.compute(charged, ion, tmp_path)
 
 
 def test_another_model_labels(tmp_path):
@@ -280,6 +284,10 @@ def test_tblite(tmp_path):
     assert found.frames[0].get_potential_energy() == pytest.approx(-137.97, abs=0.02)  # -5.0704 hartree
     failed = label([water], {"kind": "tblite", "max_iterations": 2}, store=tmp_path / "b").failed
     assert "SCF not converged" in failed[0]["reason"]
+    water.set_cell([8, 8, 8])
+    water.pbc = [True, True, False]
+    slab = label([water], {"kind": "tblite"}, store=tmp_path / "c").failed
+    assert "pbc T T F, but tblite computes the structure as periodic in all three" in slab[0]["reason"]
 
 
 WRONG = {
