@@ -76,7 +76,7 @@ def compute(settings: Settings, atoms: Atoms, folder: Path) -> CodeResult:
         raise LabelFailed(f"'pseudopotentials' has no {', '.join(missing)}")
     _require_charge(state.of(atoms.info).charge, settings)
     if "assume_isolated" not in settings.input_data.get("system", {}):
-        remedy = "set pbc to T T T, with the vacuum that you want, or 'system: assume_isolated' in 'input_data'"
+        remedy = "set pbc to T T T, with the vacuum you want, or 'system: assume_isolated' in 'input_data'"
         require_periodicity(atoms, "pw.x", remedy)
     fixed = {"calculation": "scf", "tprnfor": True, "tstress": bool(atoms.pbc.all()), "outdir": "./out"}
     sections = {**settings.input_data}
