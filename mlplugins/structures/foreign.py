@@ -21,9 +21,11 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression, string2index
 
 from mlplugins.errors import BadInput
+from mlplugins.structures import lammps_data, poscar
 
 CARBON = 6
 DUMP, BINARY_DUMP, DATA, CIF = "lammps-dump-text", "lammps-dump-binary", "lammps-data", "cif"
+POSCAR = "vasp"
 DATABASES = ("db", "json")
 PDB, NAMED = "proteindatabank", ("gromacs", "proteindatabank")
 TWO_LETTERS = set(
@@ -134,7 +136,14 @@ def read(path: str, index: int | str) -> Atoms | list[Atoms]:
         more = _of_dump(path)
     elif known == BINARY_DUMP:
         raise BadInput(f"{path}: a binary dump does not say the elements of its types: {HOW}")
-    found = _rows(path, index) if known in DATABASES else ase.io.read(path, index=index, **more)
+    elif known == POSCAR:
+        poscar.require_elements(path)
+    if known in DATABASES:
+        found = _rows(path, index)
+    elif known == DATA:
+        found = _chosen(lammps_data.read(path), index)
+    else:
+        found = ase.io.read(path, index=index, **more)
     for number, atoms in enumerate(found if isinstance(found, list) else [found]):
         where = f"{path}, frame {number}" if isinstance(found, list) else path
         take_masses(atoms)
@@ -151,6 +160,12 @@ def read(path: str, index: int | str) -> Atoms | list[Atoms]:
             atoms.set_cell(None)
             atoms.pbc = False
     return found
+
+
+def _chosen(atoms: Atoms, index: int | str) -> Atoms | list[Atoms]:
+    """The only structure of a file, as a slice or a number chooses it."""
+    wanted = string2index(index) if isinstance(index, str) else index
+    return [atoms][wanted]
 
 
 def _rows(path: str, index: int | str) -> Atoms | list[Atoms]:
@@ -186,6 +201,8 @@ def take_masses(atoms: Atoms) -> None:
 
 
 def _format(path: str) -> str:
+    if lammps_data.recognises(path):
+        return DATA
     try:
         return str(filetype(path))
     except (UnknownFileTypeError, OSError, ValueError, KeyError, IndexError):
