@@ -160,7 +160,9 @@ def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
     factor /= 2.0 * volume * BOLTZMANN_EV_K * temperature**2
     skip = round(settings.discard_ps * FS_PER_PS / interval)
     currents = [_fluxes(each, settings, skip) for each in series]
-    twice.require_other_runs([str(each.path) for each in series], currents)
+    names = [str(each.path) for each in series]
+    twice.require_other_runs(names, currents)
+    twice.require_other_samples(names, currents)
     segments = _segments(currents)  # (runs, samples, 3, fluxes)
     n_runs, n, _, n_fluxes = segments.shape
     step = 1.0 / (n * interval)  # of frequency

@@ -122,7 +122,8 @@ def _doubts(sample: Sample) -> list[str]:
             "that of the scatter between runs"
         )
     texts += _curved(sample.diffusion)
-    texts += thermal.doubts(sample.paths, sample.species, sample.temperature_k)
+    if all(run.classical for run in sample.trajectories):
+        texts += thermal.doubts(sample.paths, sample.species, sample.mass_u, sample.temperature_k)
     known = [run.kinetic for run in sample.trajectories if run.kinetic is not None]
     said = [hotter_or_colder(each, sample.species, sample.temperature_k) for each in known]
     texts += [text for text in said if text]

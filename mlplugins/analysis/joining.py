@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from mlplugins.analysis import identity, plausibility
+from mlplugins.analysis import identity, neighbours, plausibility, twice
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.analysis.run import ReadSettings, Trajectory
 from mlplugins.analysis.snapshots import SnapshotStore
@@ -59,15 +60,18 @@ class Joiner:
         self._volume = 0.0
         self._cell: Floats = np.zeros((3, 3))
         self._bead: int | None = None
+        self._beads = False
         self._numbered = False
         self._mass_u = 0.0
         self._file_frames = 0
         self._overlap = _Overlap()
         self._identical = 0
+        self._marks: list[int] = []
 
     def start_file(self, path: Path) -> None:
         """The frames that follow are of this file."""
         self.path, self._file_frames, self._overlap = path, 0, _Overlap()
+        self.warnings += neighbours.doubts(path, self.settings.timestep_fs)
         self._unwrapper.start_file(path)
 
     def end_file(self) -> None:
@@ -121,6 +125,7 @@ class Joiner:
         self._mass_u = float(masses[self._groups[self.settings.species]].mean())
         self._weights = self._reference_weights(masses)
         self._bead, self._periodic = frame.bead, frame.periodic
+        self._beads = frame.bead is not None and _has_other_beads(self.path)
         self._numbered = frame.step is not None and self.settings.interval is None
         self._require_times(frame)
         others = sorted(set(symbols) - set(names))
@@ -205,7 +210,7 @@ class Joiner:
 
     def _keep(self, frame: Frame, place: Place) -> None:
         self._contacts.see(frame)
-        self._witnesses.see(frame, self._groups[self.settings.species])
+        self._witnesses.see(frame, self._groups[self.settings.species], self._unwrapper.candidates[0])
         number, interval = len(self.steps), self.settings.interval or 1
         step = int(frame.step or 0) if self._numbered else number * interval
         if abs(step) > MOST_STEPS or (frame.time_fs is not None and not np.isfinite(frame.time_fs)):
@@ -219,6 +224,7 @@ class Joiner:
         self._flush()
         self._filling.see(place)
         self._snapshots.add(place.fractions, place.lattice.cell)
+        self._marks.append(twice.mark(place.fractions))
         self._volume += place.lattice.volume
         self._cell += self._unwrapper.renaming @ place.lattice.cell
 
@@ -244,12 +250,15 @@ class Joiner:
         """The run, once all files are read."""
         count = len(self.steps)
         self._report(count)
+        marks = np.array(self._marks, dtype=np.uint64)
+        twice.require_new_frames(marks, str(self.path))
         if not self._numbered and self.settings.interval is None and None in self.times:
             raise BadInput(f"{self.path}: {NO_STEPS}")
         grid = uniform_grid(self.steps, self.times, self.settings.timestep_fs)
+        self.warnings += self._witnesses.of_velocities(self.steps, grid.step_fs)
         whole, grid = grid, thinned(grid, self._store.stride)
         self.warnings.extend(grid.warnings)
-        run = self._trajectory(grid, count)
+        run = replace(self._trajectory(grid, count), marks=marks)
         if self._symbols is None or not all(self._periodic):
             return run
         return replace(run, snapshots=self._snapshots.finish(self._symbols, self.steps, whole))
@@ -326,7 +335,14 @@ class Joiner:
             reading=self._unwrapper.reading,
             kinetic=self._witnesses.kinetic(),
             mass_u=self._mass_u,
+            classical=not self._beads,
         )
+
+
+def _has_other_beads(path: Path) -> bool:
+    """Whether files of other beads are beside this one, as i-PI calls them: pos_0.xyz, pos_1.xyz."""
+    names = re.compile(re.sub(r"_\d+$", r"_\\d+", re.escape(path.stem)) + re.escape(path.suffix))
+    return any(names.fullmatch(other.name) and other.name != path.name for other in path.parent.iterdir())
 
 
 def _formula(symbols: NDArray[np.str_]) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -77,8 +76,8 @@ def _way(a: NDArray[np.generic], b: NDArray[np.generic], n: int) -> NDArray[np.i
     return np.asarray(low * n + high)
 
 
-def kappa(parts: Sequence[Passage], species: str, temperature_k: float, interval_fs: float) -> float | None:
-    """Transmission coefficient of all stretches; None where it is not known."""
+def kappa(parts: Sequence[Passage], mass_u: float, temperature_k: float, interval_fs: float) -> float | None:
+    """Transmission coefficient of all stretches for ions of this mass; None where it is not known."""
     hops, frames = sum(part.hops for part in parts), sum(part.frames for part in parts)
     if hops < FEWEST_HOPS or hops > RESOLVED * frames:
         return None
@@ -86,8 +85,7 @@ def kappa(parts: Sequence[Passage], species: str, temperature_k: float, interval
     fewest = int(density.argmin())
     if sum(float(part.seen[fewest]) for part in parts) < FEWEST_SEEN:
         return None
-    mass = float(atomic_masses[atomic_numbers[species]])
-    speed = float(np.sqrt(2 * BOLTZMANN_EV_K * temperature_k / np.pi / mass)) * ASE_TIME_PER_FS
+    speed = float(np.sqrt(2 * BOLTZMANN_EV_K * temperature_k / np.pi / mass_u)) * ASE_TIME_PER_FS
     return hops / float(density[fewest] * speed * interval_fs)
 
 

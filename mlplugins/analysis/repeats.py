@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from mlplugins.analysis import twice
 from mlplugins.analysis.run import Trajectory
 from mlplugins.errors import BadInput
 
@@ -23,12 +24,13 @@ class Repeats:
 
     def __init__(self) -> None:
         self._files: dict[bytes, Sequence[str]] = {}
+        self._marks: list[tuple[twice.Marks, Sequence[str]]] = []
 
     def new(self, run: Trajectory, names: Sequence[str]) -> Trajectory:
         """The run, if it is none of those before.
 
         Raises:
-            BadInput: the same motion as that of another run: a file named twice, or copied.
+            BadInput: the same motion as that of another run (a file named twice, or copied), or frames of it.
         """
         if not run.displacements.any():
             return run
@@ -39,6 +41,15 @@ class Repeats:
                 "a run counts once, at one temperature; name each file once"
             )
         self._files[key] = names
+        if run.marks is None:
+            return run
+        for marks, others in self._marks:
+            if (again := twice.shared(marks, run.marks)) is not None:
+                raise BadInput(
+                    f"runs: {', '.join(names)} holds {again[2]} frames of {', '.join(others)} (those from "
+                    f"{again[0] + 1} on): each frame counts once; leave one of the files out, or cut it"
+                )
+        self._marks.append((run.marks, names))
         return run
 
 

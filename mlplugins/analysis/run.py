@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.snapshots import Snapshots
 from mlplugins.analysis.store import BUDGET_BYTES
@@ -64,6 +67,8 @@ class Trajectory:
         kinetic: temperature of the velocities of the mobile ions; None where the files hold none.
         snapshots: some frames with all atoms; None where the cell is not periodic in all directions.
         mass_u: mean of the mobile ions, u; None: standard.
+        marks: of every frame that was read, as `twice.mark` gives them; None: not known.
+        classical: not a bead of a path integral, which is hotter than the run.
     """
 
     species: str
@@ -83,6 +88,8 @@ class Trajectory:
     kinetic: Kinetic | None = None
     snapshots: Snapshots | None = None
     mass_u: float | None = None
+    classical: bool = True
+    marks: NDArray[np.uint64] | None = None
 
     @property
     def n_frames(self) -> int:

@@ -29,12 +29,14 @@ class TimeGrid:
         segments: [start, stop) among `frames` of each stretch without a gap.
         interval_fs: time between neighbouring frames, fs.
         warnings: what was dropped.
+        step_fs: length of an MD step, fs.
     """
 
     frames: NDArray[np.intp]
     segments: tuple[tuple[int, int], ...]
     interval_fs: float
     warnings: tuple[str, ...] = ()
+    step_fs: float = float("nan")
 
 
 def uniform_grid(
@@ -68,7 +70,8 @@ def uniform_grid(
     kept = numbers[frames]
     segments = _segments(kept, interval)
     warnings = _warnings(numbers, kept, interval, segments)
-    return TimeGrid(frames, segments, interval * _timestep(numbers, times_fs, timestep_fs), warnings)
+    step = _timestep(numbers, times_fs, timestep_fs)
+    return TimeGrid(frames, segments, interval * step, warnings, step)
 
 
 def thinned(grid: TimeGrid, stride: int) -> TimeGrid:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplugins.analysis.readers._text import Frame
+from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.units import ASE_TIME_PER_FS, ATOMIC_TIME_S, BOLTZMANN_EV_K, FS_PER_PS
 
 NEAR, CHANGED = 0.01, 0.05
@@ -28,6 +28,49 @@ LONGEST_FS = 1e10
 """10 µs: longer than any run of molecular dynamics of atoms for which a conductivity was computed."""
 OFF, SURE = 0.05, 4.0
 """A temperature that is off by this part, and by so many standard errors more, is not the one given."""
+
+
+OFF_TIME = 0.1
+"""Part by which the time between frames may differ from what velocities say."""
+PAIRS, GOES_ON = 64, 0.5
+"""Pairs of frames that are looked at, and the correlation of their velocities below which too much happens
+between them."""
+
+
+class Elapsed(NamedTuple):
+    """Time between frames over the one that was taken, and its standard error."""
+
+    factor: float
+    error: float
+
+
+def elapsed(sums: Floats, time_fs: Floats) -> Elapsed | None:
+    """The time that velocities v need for the steps Δ between frames: Δ = v̄ t (tan ½ωt)/½ωt of motion with
+    one frequency, cos ωt = ⟨v·v′⟩/⟨v²⟩; None where these are too far apart.
+
+    Args:
+        sums: of each pair of frames: numbers, Σ v̄², Σ v̄·Δ, Σ Δ², Σ v·v′, Σ (v² + v′²)/2.
+        time_fs: taken for each.
+
+    >>> v, step = np.ones(2), np.full(2, 5.0)  # straight on, 1 Å/fs
+    >>> rows = np.array([np.ones(2), v * v, v * step, step**2, v * v, v * v])
+    >>> elapsed(rows.T, np.full(2, 10.0))
+    Elapsed(factor=0.5, error=0.0)
+    """
+    numbers, own, along, moved, after, size = sums.T
+    if not size.sum() > 0:
+        return None
+    correlation = min(float(after.sum() / size.sum()), 1.0)
+    if correlation < GOES_ON:
+        return None
+    half = 0.5 * math.acos(correlation)
+    curved = math.tan(half) / half if half else 1.0
+    expected, squares = float((own * time_fs**2).sum()), float((along * time_fs).sum())
+    if not (expected > 0 and squares > 0):
+        return None
+    slope = squares / expected
+    left = max(float(moved.sum()) - slope * squares, 0.0)
+    return Elapsed(slope / curved, math.sqrt(left / expected / numbers.sum()))
 
 
 class Kinetic(NamedTuple):
@@ -59,20 +102,63 @@ class Witnesses:
         self._numbers: list[int] = []
         self._clock: list[float] = []
         self._kinetic: list[tuple[int, float]] = []
+        self._before: tuple[int, Floats, Floats] | None = None
+        self._units: tuple[float, ...] = (1.0,)
+        self._flights: list[tuple[float, ...]] = []
         self._seen = self._taken = 0
 
-    def see(self, frame: Frame, ions: NDArray[np.intp]) -> None:
-        """Look at a frame that is kept."""
+    def see(self, frame: Frame, ions: NDArray[np.intp], displaced: Floats) -> None:
+        """Look at a frame that is kept, with the displacements of all atoms so far (N, 3), Å."""
         self._seen += 1
         if self._interval is not None and frame.step is not None:
             self._numbers.append(frame.step)
         if frame.clock is not None:
             self._clock.append(frame.clock)
+        if frame.velocities is not None and np.isfinite(frame.velocities).all():
+            self._fly(frame.velocities, displaced)
+            self._units = frame.velocity_units
         if frame.kinetic is not None:
             weight, self._taken = self._seen - self._taken, self._seen
             n = len(frame.kinetic)  # at rest as a whole
             mean = float(frame.kinetic[ions].mean()) * (n / (n - 1) if n > 1 else 1.0)
             self._kinetic.append((weight, 2 * mean / 3 / BOLTZMANN_EV_K))
+
+    def _fly(self, velocities: Floats, displaced: Floats) -> None:
+        """Steps against the mean of the velocities before and after them."""
+        before, self._before = self._before, (self._seen, velocities, displaced.copy())
+        if before is None or before[0] != self._seen - 1 or len(self._flights) == PAIRS:
+            return
+        mean, moved = 0.5 * (before[1] + velocities), displaced - before[2]
+        products = ((mean, mean), (mean, moved), (moved, moved), (before[1], velocities))
+        sums = [float(np.einsum("ia,ia->", a, b)) for a, b in products]
+        both = 0.5 * float((before[1] ** 2).sum() + (velocities**2).sum())
+        self._flights.append((self._seen - 1, velocities.size, *sums, both))
+
+    def of_velocities(self, steps: list[int], step_fs: float) -> list[str]:
+        """A warning where atoms do not move as far between frames as their velocities say.
+
+        Args:
+            steps: MD step of each frame.
+            step_fs: length of a step, as it was taken.
+        """
+        if len(self._flights) < 2 or not step_fs > 0:
+            return []
+        table = np.array(self._flights)
+        ends = table[:, 0].astype(int)
+        time = (np.array(steps)[ends] - np.array(steps)[ends - 1]) * step_fs
+        found = elapsed(table[:, 1:], time)
+        if found is None:
+            return []
+        factor = min((found.factor / unit for unit in self._units), key=lambda each: abs(math.log(abs(each))))
+        if abs(factor - 1) < OFF_TIME + SURE * found.error:
+            return []
+        usual = float(np.median(time))
+        return [
+            f"the velocities in the file carry atoms as far as they go between frames in "
+            f"{usual * factor:.4g} fs, not in the {usual:.4g} fs that --timestep and the MD steps between "
+            f"frames make ({factor:.3g} times as long): are both right? D goes with "
+            "the inverse of the time"
+        ]
 
     def kinetic(self) -> Kinetic | None:
         """Mean over the run of the temperature of the ions' velocities; None if they are not known."""

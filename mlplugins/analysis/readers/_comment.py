@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,12 +16,21 @@ from mlplugins.units import A_PER_BOHR
 LENGTH_A = {"angstrom": 1.0, "atomic_unit": A_PER_BOHR, "bohr": A_PER_BOHR, "nanometer": 10.0, "ase": 1.0}
 INTEGER = re.compile(r"\b(Step|Bead):\s*(-?\d{1,18})\b")
 CLOCKS = ("time", "Time")
+MORE = {
+    **{name: ("velocities", 3) for name in ("velo", "vel", "velocity", "velocities")},
+    **{name: ("masses", 1) for name in ("mass", "masses")},
+    "momenta": ("momenta", 3),
+}
+"""Columns of a trajectory beside its positions: what they are, and their number."""
 STEPS = ("step", "Step", "Timestep")  # Timestep: LAMMPS' dump extxyz, OVITO
 
 
 @dataclass
 class Comment:
-    """What a comment line says: cell in Å, factor of the positions, step, time, bead, corner, columns."""
+    """What a comment line says: cell in Å, factor of the positions, step, time, bead, corner, columns.
+
+    `also` holds the first column of momenta, velocities or masses.
+    """
 
     cell: Floats
     length: float = 1.0
@@ -34,6 +43,7 @@ class Comment:
     columns: int = 4
     name_column: int = 0
     position_column: int = 1
+    also: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(text: str, where: str) -> Comment:
@@ -153,3 +163,4 @@ def _layout(info: Mapping[str, str], wanted: str, comment: Comment, where: str) 
             f"{where}: Properties={properties[:120]}; expected species and {wanted} (3 columns) among them"
         )
     comment.columns, comment.name_column, comment.position_column = start, columns["species"], columns[wanted]
+    comment.also = {MORE[name][0]: columns[name] for name in MORE if sizes.get(name) == MORE[name][1]}

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from mlplugins.analysis.unpacking import unpacker
 from mlplugins.errors import BadInput
+from mlplugins.units import ASE_TIME_PER_FS
 
 Floats = NDArray[np.float64]
 CHUNK_BYTES = 1 << 17
@@ -44,7 +45,8 @@ class Frame:
         time_fs: time, if the file holds it.
         bead: path-integral bead, if the file holds it.
         origin: corner of the cell (3,), Å; None is zero.
-        velocities: (N, 3), Å/fs, if the file holds them and their unit is known.
+        velocities: (N, 3), Å/fs, if the file holds them; not in every frame, unless asked for.
+        velocity_units: what their unit may be in that which was taken, where the file does not say it.
         clock: a time whose unit the file does not state.
         kinetic: kinetic energy of each atom (N,), eV, if the file holds velocities; not in every frame.
         masses: of each atom (N,), u, if the file holds them; in its first frame only.
@@ -63,6 +65,7 @@ class Frame:
     bead: int | None = None
     origin: Floats | None = None
     velocities: Floats | None = None
+    velocity_units: tuple[float, ...] = (1.0,)
     clock: float | None = None
     kinetic: Floats | None = None
     masses: Floats | None = None
@@ -298,6 +301,13 @@ class _Repeated:
         if self._column is not None and (found := words[self._column :: columns]) != self._words:
             self._words, self._array = found, self._read(found)
         return self._array
+
+
+def of_momenta(momenta: Floats, masses: Floats) -> dict[str, Floats]:
+    """Velocities (N, 3), Å/fs, and kinetic energies (N,), eV, of momenta in ASE's units, √(u eV)."""
+    velocities = momenta / masses[:, None]
+    kinetic = np.asarray(0.5 * (momenta * velocities).sum(axis=1))
+    return {"velocities": velocities * ASE_TIME_PER_FS, "kinetic": kinetic}
 
 
 def decimals(words: list[bytes]) -> Floats:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +14,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from mlplugins.analysis.readers._comment import Comment, ipi_title
-from mlplugins.analysis.readers._text import Floats, Frame, ReadOptions, head, open_bytes
+from mlplugins.analysis.readers._text import Frame, ReadOptions, head, of_momenta, open_bytes
 from mlplugins.errors import BadInput
 from mlplugins.structures import foreign
 
@@ -66,7 +67,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
                 periodic=(bool(periodic[0]), bool(periodic[1]), bool(periodic[2])),
                 step=int(step) if step is not None else None,
                 bead=title.bead,
-                kinetic=_kinetic(atoms),
+                **_motion(atoms),
             )
     except BadInput:
         raise
@@ -76,11 +77,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         options.warnings.append(f"{path}: unreadable after frame {number} ({error}); the rest was dropped")
 
 
-def _kinetic(atoms: Atoms) -> Floats | None:
-    if not atoms.has("momenta"):
-        return None
+def _motion(atoms: Atoms) -> dict[str, Any]:
+    """Masses that the file states, and what it says of the motion."""
     foreign.take_masses(atoms)
-    return np.asarray((atoms.get_momenta() ** 2).sum(axis=1) / (2 * atoms.get_masses()))
+    found = {"masses": atoms.get_masses()} if atoms.has("masses") else {}
+    return found | of_momenta(atoms.get_momenta(), atoms.get_masses()) if atoms.has("momenta") else found
 
 
 def _titles(path: Path, options: ReadOptions) -> Iterator[Comment]:

@@ -163,8 +163,11 @@ class _DumpReader:
             cell=cell,
             images=None if images is None else images[order],
             periodic=periodic,
-            velocities=self._velocities(column, order),
-            **(self._also(dict(zip(more, found.more[:, order]))) if more else {}),
+            **{
+                "velocities": self._velocities(column, order),
+                "velocity_units": (1.0,) if self.units else (1.0, FS_PER_PS),
+            }
+            | (self._also(dict(zip(more, found.more[:, order]))) if more else {}),
             step=header.step if header.step >= 0 else None,
             time_fs=header.time * factor if header.time is not None and factor else None,
             clock=None if factor else header.time,  # in units of the run, which the file does not state
@@ -207,6 +210,7 @@ class _DumpReader:
             self._masses = also.get("masses", self._masses)
             own = len(self._masses) == len(self._symbols)
             masses = self._masses if own else atomic_masses[[atomic_numbers.get(s, 0) for s in self._symbols]]
+            also["velocities"] = speeds.T
             kinetic = 0.5 * masses * ((speeds / ASE_TIME_PER_FS) ** 2).sum(axis=0)
             slow = self.units is None and kinetic.mean() < COLD_EV  # units real, which the file does not say
             also["kinetic"] = kinetic * FS_PER_PS**2 if slow else kinetic

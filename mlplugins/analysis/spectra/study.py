@@ -241,6 +241,7 @@ def _analyse(
             if kind.name == "vdos":
                 drift += _of_centre(values, run.sources[0].masses)
             estimate.add(values)
+        appended.end()
         run.samples -= kind.differenced
         run.unwrapped = dipoles.unwrapped
         if dipoles.doubtful:
