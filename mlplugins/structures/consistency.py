@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mlplugins import units
 from mlplugins.quantities import MILLI
-from mlplugins.structures import close_frames, pair_fit
+from mlplugins.structures import close_frames, magnitudes, pair_fit
 from mlplugins.structures.close_frames import Factors
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.pair_fit import Implied
@@ -39,6 +39,11 @@ STRONG, WEAK = 0.85, 0.65
 FEWEST_PAIRS, LEAST_CHANGE, UNEXPLAINED = 10, 2e-3, 0.7
 """Pairs of close frames, RMS difference of their energies (eV), and part of it that no work explains, from
 which on forces belong to something else."""
+
+RELATED, FEWEST_FRAMES, ROWS, LEAST_FORCE = 0.1, 12, 10, 0.05
+"""Share of the forces that such a potential explains at least where forces belong to the positions (0.4 to 1
+in real sets, less than 0.05 with those of other frames); frames, rows per coefficient and RMS force (eV/Å)
+from which on it is known."""
 
 SKEW, LEFT = 1e-4, 0.5
 """Asymmetry of cells that tells rows from columns; what a transposed lattice may leave of the unexplained
@@ -93,7 +98,7 @@ def check(structures: Sequence[Structure], keys: Keys) -> list[str]:
     rough = [fit for ridge in pair_fit.RIDGES if (fit := pair_fit.implied(structures, ridge)) is not None]
     energy = _energy_factor(near, rough)
     notes = [
-        _energy(energy, structures) or _other_energy(found) or _no_work(found),
+        _energy(energy, structures) or _other_energy(found) or _no_work(found) or _unrelated(rough),
         _large_forces(structures),
     ]
     notes += [_transposed(rough)]
@@ -169,6 +174,26 @@ def _no_work(found: close_frames.ClosePairs) -> str | None:
         f"differ by {MILLI * spread:.3g} meV (RMS), the work of forces and stress leaves {100 * left:.0f} % "
         "of that unexplained: forces in another order of atoms (sorted by element?), of turned positions, "
         "of another method, or energies that have not converged"
+    )
+
+
+def _unrelated(rough: Sequence[Implied]) -> str | None:
+    """Forces that have nothing to do with the positions."""
+    frames = rough[0].structures if rough else []
+    if len(frames) < FEWEST_FRAMES or len(rough) < 2 or max(fit.r2 for fit in rough) > RELATED:
+        return None
+    forces = np.concatenate([s.forces for s in frames if s.forces is not None])
+    elements = len(np.unique(np.concatenate([s.numbers for s in frames])))
+    coefficients = elements * (elements + 1) // 2 * pair_fit.N_RADIAL
+    if forces.size < ROWS * coefficients or np.sqrt(np.mean(forces**2)) < LEAST_FORCE:
+        return None
+    if magnitudes.bond_stiffness(frames):
+        return None
+    return (
+        "the forces do not belong to the positions: a pair potential explains "
+        f"{100 * max(rough[0].r2, 0):.2g} % of those in frames that it was not fitted to (expected 40 to "
+        "100 %), and no bond pulls back where it is longer: forces of other frames, of atoms in another "
+        "order (sorted by element?), or a wrong cell?"
     )
 
 

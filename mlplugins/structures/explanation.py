@@ -43,6 +43,12 @@ NO_UNIT = "; no unit that we know"
 ROUND_OFF = 1e-6
 """Differences of energies per atom (eV) that need no explanation."""
 
+FEWEST, GROUP, GAP = 12, 3, 8.0
+"""Frames that show whether energies follow, those of a group, and its distance over the scatter in it."""
+UNLEARNED, FOLLOWED, LEAST_EV = 0.1, 0.9, 2e-3
+"""Part of the squared forces, and of the RMS energy per atom, that a model which follows them leaves at most;
+differences of energies per atom (eV) below which nothing is said."""
+
 HOT = (20.0, 20_000.0)
 """Temperatures (K) of molecular dynamics."""
 
@@ -102,8 +108,46 @@ def explain(
                 _factor_of(name, [s for s, _ in both], [p for _, p in both])
                 or arrangement.otherwise(name, given, said)
             )
-    found.append(kinetic(structures, predictions))
+    found += [unfollowed(structures, predictions), kinetic(structures, predictions)]
     return [text for text in found if text]
+
+
+def unfollowed(structures: Sequence[Structure], predictions: Sequence[Results]) -> str | None:
+    """Energies that the model does not follow although it follows the forces: in two groups, or all."""
+    both = [(s, p) for s, p in zip(structures, predictions, strict=True) if not s.head]
+    both = [
+        (s, p) for s, p in both if None not in (s.energy, p.energy) and s.forces is not None and len(s) > 1
+    ]
+    both = [(s, p) for s, p in both if p.forces is not None]
+    if len(both) < FEWEST:
+        return None
+    given = np.concatenate([np.asarray(s.forces).ravel() for s, _ in both])
+    left = given - np.concatenate([np.asarray(p.forces).ravel() for _, p in both])
+    size = np.array([len(s) for s, _ in both], dtype=np.float64)
+    label = np.array([s.energy for s, _ in both]) / size
+    parts = _shares([s for s, _ in both])[1]
+    off = _without(parts, label - np.array([p.energy for _, p in both]) / size)
+    if left @ left > UNLEARNED * (given @ given) or _rms(off) < LEAST_EV:
+        return None
+    order = np.sort(off)
+    k = int(np.diff(order).argmax()) + 1
+    low, high = order[:k], order[k:]
+    apart, spread = float(high.mean() - low.mean()), max(float(low.std()), float(high.std()))
+    if min(k, len(off) - k) >= GROUP and apart > GAP * spread and high[0] - low[-1] > GAP / 2 * spread:
+        return (
+            f"energies: labels − model are in two groups, of {k} and {len(off) - k} frames, "
+            f"{MILLI * apart:.3g} meV/atom apart, though the forces agree: two levels of theory, settings or "
+            "zeros of the energy?"
+        )
+    if len(off) - np.linalg.matrix_rank(parts) < FEWEST or _rms(off) < FOLLOWED * _rms(
+        _without(parts, label)
+    ):
+        return None
+    return (
+        f"energies: the labels do not follow the model (differences of {MILLI * _rms(off):.3g} meV/atom, as "
+        "much as the labels themselves) though the forces do: energies of other frames, or with something "
+        "that the forces lack (kinetic energy, a bias)?"
+    )
 
 
 def kinetic(structures: Sequence[Structure], predictions: Sequence[Results]) -> str | None:

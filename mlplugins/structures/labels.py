@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlplugins.errors import BadInput
 from mlplugins.quantities import MILLI, QUANTITIES, VOIGT, Quantity, with_labels
 from mlplugins.quantities import labels as all_labels
-from mlplugins.structures import bonds, components
+from mlplugins.structures import bonds, components, digits
 from mlplugins.structures import state as states
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.neighbors import neighbor_list
@@ -89,7 +89,7 @@ def notes(structures: Sequence[Structure], keys: Keys, others: Iterable[str | No
         _unused(structures, keys, others),
     ]
     found += [_constrained(structures), _without_forces(structures), _partial(structures)]
-    found += [_unconverged(structures), _far_apart(structures)]
+    found += [_unconverged(structures), _far_apart(structures), *digits.check(structures)]
     return [note for note in found if note]
 
 

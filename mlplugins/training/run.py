@@ -190,7 +190,8 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
             + "; data.baseline is kept as given: leave it out to have it fitted, or train longer"
             for note in notes
         ]
-    notes += [text for text in [explanation.kinetic(sets.train, predicted)] if text]
+    odd = explanation.unfollowed(sets.train, predicted), explanation.kinetic(sets.train, predicted)
+    notes += [text for text in odd if text]
     for note in notes:
         observer.note(note)
     store.rebase(baseline)

@@ -267,3 +267,20 @@ def test_forces_that_do_no_work_of_the_energies_are_said(periodic):
     for wrong in (lambda f: f[[1, 2, 3, 0]], lambda f: f @ turn):
         notes = consistency.check([replace(s, forces=wrong(s.forces)) for s in frames], KEYS)
         assert [text for text in notes if "belong together" in text]
+
+
+REAL = read("examples/data/li6ps5cl_pbe/train.extxyz")
+OTHERS = {
+    "of the next frame": lambda k, s: REAL[(k + 1) % len(REAL)].forces,
+    "sorted by element": lambda k, s: s.forces[np.argsort(s.numbers, kind="stable")],
+    "turned": lambda k, s: s.forces[:, [1, 2, 0]],
+}
+
+
+@pytest.mark.parametrize("how", OTHERS)
+def test_forces_of_other_positions(how):
+    """Independent frames, none of which is close to another."""
+    wrong = [replace(s, forces=OTHERS[how](k, s)) for k, s in enumerate(REAL)]
+    [note] = [text for text in consistency.check(wrong, KEYS) if "positions" in text]
+    assert "the forces do not belong to the positions: a pair potential explains 0 %" in note
+    assert not [text for text in consistency.check(REAL, KEYS) if "positions" in text]

@@ -7,7 +7,7 @@ import pytest
 
 from mlplugins.quantities import Results
 from mlplugins.structures.dataset import read
-from mlplugins.structures.explanation import explain
+from mlplugins.structures.explanation import explain, unfollowed
 
 HARTREE, BOHR, GPA = 27.211386, 0.52917721, 160.21766  # eV, Å, eV/Å³
 
@@ -168,3 +168,30 @@ def test_transposed_tensors(frames, name):
     turned = [replace(s, more={name: s.more[name].transpose(0, 2, 1)}) for s in labelled]
     [text] = explain(turned, model)
     assert text.startswith(f"{name}: labels = transposed predictions")
+
+
+LI6 = read("examples/data/li6ps5cl_pbe/train.extxyz")
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (lambda k: 0.0, None),
+        (lambda k: 3.0 * (k % 2), "in two groups, of 19 and 19 frames, 59"),
+        (lambda k: 3.0 * (k % 9 == 0), "in two groups, of 33 and 5 frames, 5"),
+        (lambda k: LI6[37 - k].energy - LI6[k].energy, "do not follow the model"),
+    ],
+)
+def test_energies_that_the_forces_do_not_belong_to(shift, said):
+    """A model that is right to 5 % of the forces and 3 meV/atom."""
+    rng = np.random.default_rng(3)
+    size = [np.std(s.forces) for s in LI6]
+    predicted = [
+        Results(s.energy + 52 * rng.normal(0, 0.003), s.forces + rng.normal(0, 0.05 * x, s.forces.shape))
+        for s, x in zip(LI6, size)
+    ]
+    labels = [replace(s, energy=s.energy + shift(k)) for k, s in enumerate(LI6)]
+    text = unfollowed(labels, predicted)
+    assert text is None if said is None else said in text
+    poor = [replace(p, forces=0.4 * p.forces) for p in predicted]  # a model that has learned little
+    assert unfollowed(labels, poor) is None
