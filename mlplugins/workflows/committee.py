@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mlplugins import files, training
+from mlplugins.checkpoints import added
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
@@ -44,7 +45,8 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         What `mlplugins committee --json` writes.
 
     Raises:
-        BadInput: fewer than two files, models of different elements, precision, charge, spin or predictions,
+        BadInput: fewer than two files, models of different elements, precision, charge, spin, predictions or
+            dispersion, tasks of one file,
             one that is given twice, or a file that does not hold weights.
         RunFailed: the file cannot be written.
 
@@ -76,6 +78,7 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         found, kinds = [*found, one], [*kinds, other]
     _require_different(paths, found)
     _require_one_zero(paths, found)
+    _require_one_level(paths, found)
     (potential, card), kind = _joined(paths, found), _joint(kinds)
     radial = save(potential, output, card, kind.dtype, kind.portable, kind.tables)
     return {
@@ -183,6 +186,34 @@ def _require_one_zero(paths: Sequence[Path], found: Sequence[Checkpoint]) -> Non
                 f"{first[k]:.6g}, {path} {one.baseline[k]:.6g}): expected models of one level of theory, "
                 "whose energies have one zero"
             )
+
+
+def _require_one_level(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:
+    """The spread of two tasks of one file, or of models with and without dispersion, is no uncertainty."""
+    for path, one in zip(paths[1:], found[1:]):
+        heads = [(each.details.get("source") or {}).get("head") for each in (found[0], one)]
+        hashes = [(each.details.get("source") or {}).get("sha256") for each in (found[0], one)]
+        if hashes[0] == hashes[1] and heads[0] != heads[1]:
+            raise BadInput(
+                f"committee: {paths[0]} and {path} are '{heads[0]}' and '{heads[1]}' of one file, whose "
+                "energies are not comparable: expected models of one level of theory"
+            )
+        terms = [_dispersion(paths[0], found[0]), _dispersion(path, one)]
+        if None not in terms and terms[0] != terms[1]:
+            raise BadInput(
+                f"committee: the dispersion of {paths[0]} is {terms[0]}, that of {path} {terms[1]}: expected "
+                "models of one level of theory; `mlplugins convert --d3` adds it to one without (of one that "
+                "learned dispersion the name of the file must say so: model-d3.pt)"
+            )
+
+
+def _dispersion(path: Path, read: Checkpoint) -> str | None:
+    """Functional and damping of the term beside a model, or none; None where it may be learned."""
+    terms = [part for part in read.parts if part["family"] == "d3"]
+    if terms:
+        return f"{terms[0]['functional']}-{terms[0]['damping']}"
+    named = {"source": {"file": path.name}}
+    return None if any(map(added.learned_dispersion, (read.details, named))) else "none"
 
 
 def _state(read: Checkpoint) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Committees: the family, and the file that `mlplugins committee` writes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +148,27 @@ def test_what_is_no_committee_is_refused(members, together, tmp_path):
     assert not output.exists()
     with pytest.raises(BadInput, match="a committee stands alone"):
         convert(together, output, changes=Changes(zbl=True))
+
+
+def test_levels_of_theory_that_differ_are_refused(tmp_path):
+    """Tasks of one file; dispersion beside one member only, unless the other's name says that it has it."""
+    tasks = Path(__file__).parents[1] / "regression" / "sevennet_0130_tasks.pth"
+    other, pbe, output = (
+        tasks.with_name("sevennet_0130_parity.pth"),
+        tmp_path / "pbe.pt",
+        tmp_path / "model.pt",
+    )
+    convert(tasks, pbe, ["Li"], "PBE", "float64")
+    convert(tasks, tmp_path / "r2scan.pt", ["Li"], "r2SCAN", "float64")
+    with pytest.raises(BadInput, match="are 'PBE' and 'r2SCAN' of one file"):
+        committee([pbe, tmp_path / "r2scan.pt"], output)
+    pytest.importorskip("tad_dftd3", reason="pip install 'mlplugins[d3]'")
+    convert(other, tmp_path / "bj.pt", ["Li"], dtype="float64", changes=Changes(d3="pbe-bj"))
+    with pytest.raises(BadInput, match="is none, that of .* pbe-bj: expected models of one level"):
+        committee([pbe, tmp_path / "bj.pt"], output)
+    assert not output.exists()
+    pbe.rename(tmp_path / "pbe-d3.pt")
+    committee([tmp_path / "pbe-d3.pt", tmp_path / "bj.pt"], output)
 
 
 def test_members_predict_the_same(tmp_path):
