@@ -111,7 +111,7 @@ def finetune(
     trained = finished(record, directory, potential, outcome)
     if trained.is_main:
         trained.metrics["finetune"] = _report(task, made, fitted)
-        trained.metrics["forgetting"] = _forgetting(task, trained.potential, base_set, bool(inputs.base_set))
+        trained.metrics["forgetting"] = _forgetting(task, potential, base_set, bool(inputs.base_set))
     return trained
 
 
@@ -334,7 +334,10 @@ def _report(task: FinetuneTask, made: Plan, fitted: References) -> dict[str, Any
 def _forgetting(
     task: FinetuneTask, potential: Potential, base_set: Sequence[Structure], labelled: bool
 ) -> dict[str, Any]:
-    """Errors on the base set before and after; energies with the references of the base."""
+    """Errors on the base set before and after; energies with the references of the base.
+
+    `potential` is without the terms of `add`, as the base and its labels are.
+    """
     old = task.base.composition
     return {
         "set": "base.data" if labelled else "rattled copies of training frames, labelled by the base",

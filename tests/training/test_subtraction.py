@@ -96,6 +96,16 @@ def test_checkpoints_give_the_whole_model(folder):
     assert again == pytest.approx(whole, abs=1e-12)
 
 
+def test_forgetting_is_that_of_what_was_learned(folder, tmp_path):
+    """The base has no repulsion: where nothing was trained, nothing was forgotten."""
+    content = configuration(folder, add={"zbl": ENDS})
+    del content["model"]
+    content["training"]["lr"] = 1e-12
+    content |= {"base": {"checkpoint": str(folder / "without")}, "finetune": {"strategy": "full"}}
+    found = mlplugins.finetune(content, tmp_path / "run").metrics["forgetting"]
+    assert found["after"]["forces"]["rmse_meV_per_A"] < 1e-6
+
+
 def test_finetuning_adds_and_refuses_a_second_one(folder, tmp_path):
     def tune(base, **more):
         content = configuration(folder, **more)
