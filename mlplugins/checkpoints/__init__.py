@@ -93,7 +93,10 @@ def read(
             named = ", ".join(
                 f"{name.removeprefix('total_')} {value:g}" for name, value in conditions.items()
             )
-            raise BadInput(f"{named}: {path} is of a format without charges and spins; give none")
+            raise BadInput(
+                f"{named}: {path} is of a format without charges and spins, or a model.pt, which keeps its "
+                "own: give none, or convert the checkpoint that it was made from"
+            )
         chosen["conditions"] = conditions
     checkpoint: Checkpoint = found.read(path, elements, **chosen)
     return checkpoint
