@@ -45,9 +45,8 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         What `mlplugins committee --json` writes.
 
     Raises:
-        BadInput: fewer than two files, models of different elements, precision, charge, spin, predictions or
-            dispersion, tasks of one file,
-            one that is given twice, or a file that does not hold weights.
+        BadInput: fewer than two files, models of different elements, precision, charge, spin, predictions,
+            dispersion, one that is given twice, or a file that does not hold weights.
         RunFailed: the file cannot be written.
 
     >>> import tempfile
@@ -77,7 +76,6 @@ def committee(models: Sequence[Path | str], output: Path | str = "model.pt") -> 
         _require_alike((paths[0], first, kind.dtype), (path, one, other.dtype))
         found, kinds = [*found, one], [*kinds, other]
     _require_different(paths, found)
-    _require_one_zero(paths, found)
     _require_one_level(paths, found)
     (potential, card), kind = _joined(paths, found), _joint(kinds)
     radial = save(potential, output, card, kind.dtype, kind.portable, kind.tables)
@@ -190,6 +188,7 @@ def _require_one_zero(paths: Sequence[Path], found: Sequence[Checkpoint]) -> Non
 
 def _require_one_level(paths: Sequence[Path], found: Sequence[Checkpoint]) -> None:
     """The spread of two tasks of one file, or of models with and without dispersion, is no uncertainty."""
+    _require_one_zero(paths, found)
     for path, one in zip(paths[1:], found[1:]):
         heads = [(each.details.get("source") or {}).get("head") for each in (found[0], one)]
         hashes = [(each.details.get("source") or {}).get("sha256") for each in (found[0], one)]
