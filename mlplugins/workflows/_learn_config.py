@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ RECORD = "learn.json"
 FREE = ("control", "until.rounds", "until.labels", "labels.parallel", "labels.timeout", "labels.retries")
 FREE_OF_LABELS = ("labels.jobs", "labels.command", "labels.max_force", "labels.energy_window")
 """What may change from one call to the next."""
+WARM_RATE = 0.3
+"""Learning rate of a training that begins with trained weights, over the one from the start."""
 OURS = ("structures", "segments", "grow", "stop_above")
 
 
@@ -43,12 +46,17 @@ class UncertaintySection(Section):
 
     Attributes:
         method: `committee`: spread of the forces of several models, each of which leaves out another part of
-            the frames; `gp`: the variance of soap-gap; `llpr`: the posterior of the readout of a network.
+            the frames; `gp`: the variance of soap-gap; `llpr`: the posterior of the readout of a network;
+            `auxiliary`: difference in energy to a network that learned from energies alone.
         members: of the committee.
+        threshold: which frames are candidates: `expected`: those of larger expected errors than
+            `until.expected_error`; `mad`: those of larger deviations than the median and three times the
+            median absolute deviation of the frames set aside in the first round.
     """
 
-    method: Literal["committee", "gp", "llpr"] = "committee"
+    method: Literal["committee", "gp", "llpr", "auxiliary"] = "committee"
     members: Annotated[int, Field(ge=2)] = 4
+    threshold: Literal["expected", "mad"] = "expected"
 
 
 class ExploreSection(BaseModel):
@@ -120,6 +128,8 @@ class LearnConfig(Section):
             None: a tenth of the labels of every round is set aside.
         labels: of `mlplugins label`.
         model, training: as in `train`.
+        warm: share of the epochs for which the models of a round are trained, which then begin with those of
+            the round before; None: all rounds begin anew, as the first and the last models always do.
         control: also train on as many labels of frames chosen at random.
     """
 
@@ -128,6 +138,7 @@ class LearnConfig(Section):
     labels: dict[str, Any]
     model: dict[str, Any]
     training: dict[str, Any] = {}
+    warm: Annotated[float, Field(gt=0, le=1)] | None = None
     uncertainty: UncertaintySection = UncertaintySection()
     explore: ExploreSection
     select: SelectSection = SelectSection()
@@ -145,6 +156,11 @@ class LearnConfig(Section):
         if "retries" not in self.labels and "kind" not in self.labels:
             raise ValueError("'labels': missing key 'kind'")
         return self
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the second model is there to differ from the first."""
+        return self.uncertainty.method == "auxiliary"
 
     def dynamics(self, structure: str, temperature: float, seed: int, steps: int) -> dict[str, Any]:
         """Configuration of one run, without its model."""
@@ -187,7 +203,21 @@ def load(source: Path | str | Mapping[str, Any]) -> LearnConfig:
     simulation.parse({**first, "model": "model.pt"}, f"{where}: explore")
     training.parse(train_content(config, Path("train.extxyz"), 0.2, 0), where)
     _require_method(config.uncertainty.method, str(config.model.get("family")), where)
+    _require_warm(config, where)
     return config
+
+
+def _require_warm(config: LearnConfig, where: str) -> None:
+    """Refuse to begin with weights that have no beginning."""
+    if config.warm is None:
+        return
+    family = str(config.model.get("family"))
+    if training.solver_of(family) is not None:
+        raise BadInput(f"{where}: 'warm': '{family}' is solved in closed form, with no weights to begin with")
+    if config.training.get("stages"):
+        raise BadInput(
+            f"{where}: 'warm': the stages of 'training' are those of a training from the start; leave one out"
+        )
 
 
 def _require_method(method: str, family: str, where: str) -> None:
@@ -197,6 +227,7 @@ def _require_method(method: str, family: str, where: str) -> None:
         "committee": True,
         "gp": issubclass(model, PredictsVariance) and training.solver_of(family) is not None,
         "llpr": issubclass(model, HasLastLayer),
+        "auxiliary": training.solver_of(family) is None,
     }
     if not possible[method]:
         having = " or ".join(f"'{name}'" for name, has in possible.items() if has)
@@ -224,6 +255,22 @@ def train_content(config: LearnConfig, train: Path, validation: Path | float, se
     return {**content, "training": more, "seed": config.seed + seed}
 
 
+def auxiliary_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration of a training that learns from energies alone."""
+    loss = {**content["training"].get("loss", {}), "forces": 0.0, "stress": 0.0}
+    return {**content, "training": {**content["training"], "loss": loss}}
+
+
+def warm_content(config: LearnConfig, content: Mapping[str, Any], before: Path) -> dict[str, Any]:
+    """Configuration of one training, as a fine-tuning of what the same training gave in the round before."""
+    rest = {key: value for key, value in content.items() if key != "model"}
+    given = training.TrainingSection(**content["training"])
+    epochs = max(round((config.warm or 1.0) * given.epochs), 1)
+    more = {**content["training"], "epochs": epochs, "lr": WARM_RATE * given.lr}
+    begun = {"base": {"checkpoint": str(before)}, "finetune": {"strategy": "full"}}
+    return {**rest, **begun, "training": more}
+
+
 def keep(config: LearnConfig, folder: Path) -> None:
     """Record the configuration in a new folder; refuse another one in a folder that has one.
 
@@ -234,6 +281,8 @@ def keep(config: LearnConfig, folder: Path) -> None:
     now = files.plain(config.model_dump(mode="json"))
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(ValueError):  # keys that were not there yet have their defaults
+            before = files.plain(LearnConfig.model_validate(before).model_dump(mode="json"))
         free = (*FREE, *FREE_OF_LABELS)
         differences = [text for key, text in _differences(before, now) if not key.startswith(free)]
         if differences:

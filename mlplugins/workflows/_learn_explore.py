@@ -41,6 +41,7 @@ class Scene:
         folder: `explore` of the round.
         models: the first drives, all judge.
         scale: from deviations to expected errors.
+        target: expected error above which a frame is a candidate, eV/Å.
         closest: smallest distance in the labelled frames, Å.
         number: of the round.
         steps: of one run.
@@ -50,6 +51,7 @@ class Scene:
     folder: Path
     models: Sequence[Path]
     scale: float
+    target: float
     closest: float
     number: int
     steps: int
@@ -57,7 +59,7 @@ class Scene:
 
 def explore(scene: Scene, observer: Observer) -> list[dict[str, Any]]:
     """Run what is not done; one record for each run: `run`, `frames` (list of files), `halted`, `seconds`."""
-    judge = Judge(scene.models)
+    judge = Judge(scene.models, scene.config.has_auxiliary)
     explored = scene.config.explore
     jobs = [(k, s, t) for k, s in enumerate(explored.structures) for t in explored.temperatures]
     found = []
@@ -122,7 +124,7 @@ def _segment(scene: Scene, judge: Judge, name: str, content: dict[str, Any]) -> 
         plain.info |= {"run": name, "frame": number}
         beyond = plain.info["expected_error"] > scene.config.explore.stop_above
         kept.append(plain)
-        above += plain.info["expected_error"] > scene.config.until.expected_error
+        above += plain.info["expected_error"] > scene.target
         if beyond:
             halted = f"expected error {plain.info['expected_error']:.3g} eV/Å at frame {number}"
             break

@@ -1,9 +1,10 @@
 """What models say of frames that have no labels: the expected error of a force, in eV/Å.
 
 Every atom has a deviation D: of a committee the norm of the sample standard deviation of its force, of a
-network with a posterior the norm of the predicted one, else the standard deviation of its energy. On
-labelled frames that were not learned from, the scale a is that for which a·D and the errors |ΔF| have the
-same root mean square; a·D is the expected error.
+network with a posterior the norm of the predicted one, beside an auxiliary model the difference of the two
+total energies (the same for all atoms), else the standard deviation of its energy. On labelled frames that
+were not learned from, the scale a is that for which a·D and the errors |ΔF| have the same root mean square;
+a·D is the expected error.
 """
 
 from __future__ import annotations
@@ -47,13 +48,18 @@ class Judge:
 
     Args:
         paths: their files.
+        auxiliary: the second is no member of a committee, but one whose difference to the first counts.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], auxiliary: bool = False) -> None:
         self.models = artifact.load_all(list(paths))
+        self._auxiliary = auxiliary
 
     def of(self, atoms: Atoms) -> Opinion:
         """What they say of a frame."""
+        if self._auxiliary:
+            main, other = (model.evaluate([atoms])[0] for model in self.models)
+            return Opinion(main.forces, main.energy, np.full(len(atoms), abs(main.energy - other.energy)))
         single = len(self.models) == 1
         probes = PROBES if single and self.models[0].has_force_uncertainty else None
         members = [model.evaluate([atoms], uncertainty=single, probes=probes)[0] for model in self.models]
@@ -122,6 +128,18 @@ def scale_of(found: Surprise) -> float:
     3.0
     """
     return float(np.sqrt(np.sum(found.errors**2) / max(float(np.sum(found.deviations**2)), SMALLEST**2)))
+
+
+def unusual(found: Surprise) -> float:
+    """Median of the largest deviations of the frames and three times their median absolute deviation.
+
+    >>> frames = np.array([[1.0, 0], [2.0, 0], [3.0, 0], [4.0, 0], [100.0, 0]])
+    >>> unusual(Surprise(np.zeros(0), np.zeros(0), frames, np.zeros(0)))
+    6.0
+    """
+    largest = found.worst[:, 0]
+    middle = np.median(largest)
+    return float(middle + 3.0 * np.median(np.abs(largest - middle)))
 
 
 def as_lists(found: Surprise) -> dict[str, Any]:

@@ -19,9 +19,16 @@ from mlplugins.observer import SILENT, Observer, Silent
 from mlplugins.structures import dataset, selection
 from mlplugins.training.config import solver_of
 from mlplugins.workflows import _learn_judge as judging
-from mlplugins.workflows._learn_config import RECORD, LearnConfig, train_content
+from mlplugins.workflows._learn_config import (
+    RECORD,
+    LearnConfig,
+    auxiliary_content,
+    train_content,
+    warm_content,
+)
 from mlplugins.workflows._learn_explore import Scene, all_frames, closest, explore
 from mlplugins.workflows._learn_files import read_frames, read_json, write_frames
+from mlplugins.workflows.finetune import finetune
 from mlplugins.workflows.select import mean_soap
 from mlplugins.workflows.uncertainty import uncertainty
 
@@ -35,6 +42,7 @@ VALIDATION = 0.2
 CHECKED = "start_checked.json"
 SAME_ENERGY, SAME_FORCES = 0.01, 0.1
 """Differences (eV per atom, RMS in eV/Å) of labels of one level of theory, with other cutoffs and grids."""
+FEWEST_ASIDE = 5
 POOL = 4
 """Frames of the largest expected errors, per frame to choose, among which the diverse ones are chosen."""
 
@@ -209,17 +217,27 @@ def sets_of(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atom
     return Sets(train, held)
 
 
-def train(loop: Loop, folder: Path, sets: Sets, final: bool = False) -> list[Path]:
-    """The models of a round; with `final` one model where a committee does not fit into one file."""
+def train(
+    loop: Loop, folder: Path, sets: Sets, final: bool = False, before: Path | None = None
+) -> list[Path]:
+    """The models of a round; with `final` one model where a committee does not fit into one file.
+
+    Args:
+        loop: its settings.
+        folder: of the models.
+        sets: what they learn from.
+        final: they are what the loop gives.
+        before: folder of the models that these begin with; None: begin anew.
+    """
     method, config = loop.config.uncertainty.method, loop.config
     if final and method == "committee" and solver_of(str(config.model.get("family"))):
         method = "gp"
     if not (folder / "train.extxyz").is_file():
         write_frames(folder / "held_out.extxyz", sets.held)
         write_frames(folder / "train.extxyz", sets.train)
-    if method != "committee":
+    if method in ("gp", "llpr"):
         content = train_content(config, folder / "train.extxyz", VALIDATION, 0)
-        training.train(content, folder / "model_0", Told(loop))
+        _fit(loop, content, folder / "model_0", before)
         if method == "gp":
             return [folder / "model_0" / "model.pt"]
         path = folder / "llpr.pt"
@@ -228,6 +246,12 @@ def train(loop: Loop, folder: Path, sets: Sets, final: bool = False) -> list[Pat
             uncertainty(folder / "model_0", folder / "train.extxyz", path, held, observer=Told(loop))
         return [path]
     paths = []
+    if config.has_auxiliary:
+        content = train_content(config, folder / "train.extxyz", VALIDATION, 0)
+        for number, each in enumerate((content, auxiliary_content(content))):
+            paths.append(folder / f"model_{number}" / "model.pt")
+            _fit(loop, each, paths[-1].parent, before)
+        return paths
     for member in range(config.uncertainty.members):
         left, kept = (folder / f"{name}_{member}.extxyz" for name in ("left_out", "kept"))
         parts = max(LEFT_OUT, config.uncertainty.members)
@@ -235,26 +259,56 @@ def train(loop: Loop, folder: Path, sets: Sets, final: bool = False) -> list[Pat
             write_frames(left, sets.train[member::parts])
             write_frames(kept, [a for k, a in enumerate(sets.train) if k % parts != member])
         content = train_content(config, kept, left, member)
-        training.train(content, folder / f"model_{member}", Told(loop))
+        _fit(loop, content, folder / f"model_{member}", before)
         paths.append(folder / f"model_{member}" / "model.pt")
     return paths
+
+
+def _fit(loop: Loop, content: dict[str, Any], folder: Path, before: Path | None) -> None:
+    """Train one model, from the start or from the model of the same name in the round before."""
+    if before is None:
+        training.train(content, folder, Told(loop))
+    else:
+        finetune(warm_content(loop.config, content, before / folder.name), folder, Told(loop))
 
 
 def calibrate(loop: Loop, number: int, models: Sequence[Path], held: Sequence[Atoms]) -> dict[str, Any]:
     """Scale of the expected errors, from the frames set aside."""
     path = loop.round(number) / "calibration.json"
     if not path.is_file():
-        of_held = judging.surprise(judging.Judge(models), held)
+        of_held = judging.surprise(_judge(loop, models), held)
         scale = judging.scale_of(of_held)
         expected = scale * of_held.worst[:, 0]
-        record = {"scale": scale, "held_out": of_held.record(scale)}
+        record = {"scale": scale, "held_out": of_held.record(scale), "unusual": judging.unusual(of_held)}
         record["expected_95"] = float(np.quantile(expected, 0.95))
         files.write_json(path, {**record, "values": judging.as_lists(of_held)})
     return dict(read_json(path))
 
 
-def select(loop: Loop, number: int, runs: Sequence[dict[str, Any]], sets: Sets) -> list[Atoms]:
-    """Choose the frames to label, and say why."""
+def _judge(loop: Loop, models: Sequence[Path]) -> judging.Judge:
+    return judging.Judge(models, loop.config.has_auxiliary)
+
+
+def target_of(loop: Loop, scale: float) -> float:
+    """Expected error above which a frame is a candidate, eV/Å.
+
+    Raises:
+        BadInput: too few frames are set aside to say what is unusual.
+    """
+    if loop.config.uncertainty.threshold == "expected":
+        return loop.config.until.expected_error
+    first = read_json(loop.round(0) / "calibration.json")
+    n = first["held_out"]["n_frames"]
+    if n < FEWEST_ASIDE:
+        raise BadInput(
+            f"'uncertainty.threshold': 'mad' is of the frames set aside in the first round, which are {n}: "
+            f"name a 'test' of {FEWEST_ASIDE} frames or more, or choose 'expected'"
+        )
+    return scale * float(first["unusual"])
+
+
+def select(loop: Loop, number: int, runs: Sequence[dict[str, Any]], sets: Sets, target: float) -> list[Atoms]:
+    """Choose the frames to label, of expected errors above `target`, and say why."""
     folder = loop.round(number)
     path, settings = folder / "selected.extxyz", loop.config.select
     if path.is_file():
@@ -268,7 +322,7 @@ def select(loop: Loop, number: int, runs: Sequence[dict[str, Any]], sets: Sets) 
         frames = {fingerprint(a): a for a in all_frames(folder / "explore", record)}
         frames = {name: a for name, a in frames.items() if name not in known and name not in explored}
         explored |= frames
-        above = [name for name, a in frames.items() if _error(a) > loop.config.until.expected_error]
+        above = [name for name, a in frames.items() if _error(a) > target]
         above.sort(key=lambda name: _rank(loop, explored[name]))
         candidates += list(frames) if settings.diversity == "random" else above[: settings.per_trajectory]
     candidates.sort(key=lambda name: _rank(loop, explored[name]))
@@ -346,21 +400,23 @@ def run(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atoms], 
     timer = _timer()
     sets = sets_of(loop, number, start, test)
     say(f"round {number}: {len(sets.train)} frames to learn from, {len(sets.held)} set aside")
-    models = train(loop, folder, sets)
+    warm = number > 0 and loop.config.warm is not None
+    models = train(loop, folder, sets, before=loop.round(number - 1) if warm else None)
     trained = timer()
     calibration = calibrate(loop, number, models, sets.held)
     nearest = closest([*sets.train, *sets.held])
-    scene = Scene(loop.config, folder / "explore", models, calibration["scale"], nearest, number, steps)
+    scale = calibration["scale"]
+    target = target_of(loop, scale)
+    scene = Scene(loop.config, folder / "explore", models, scale, target, nearest, number, steps)
     runs = explore(scene, loop.observer)
     explored = timer()
-    chosen = select(loop, number, runs, sets)
+    chosen = select(loop, number, runs, sets, target)
     labelled = loop.label(chosen) if chosen else None
     if labelled is not None and labelled.waiting:
         raise Waiting(labelled)
     frames = labelled.frames if labelled else []
     failed = labelled.failed if labelled else []
-    found = judging.surprise(judging.Judge(models), frames) if frames else None
-    scale = calibration["scale"]
+    found = judging.surprise(_judge(loop, models), frames) if frames else None
     files.write_json(
         folder / "surprise.json",
         {"values": judging.as_lists(found) if found else None, "scale": scale},

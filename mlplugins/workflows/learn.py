@@ -160,17 +160,17 @@ def _final(
     sets = rounds.sets_of(loop, number, start, test)
     paths = rounds.train(loop, folder, sets, final=True)
     if not (folder / "final.json").is_file():
-        if len(paths) > 1:
+        if len(paths) > 1 and not loop.config.has_auxiliary:
             committee(paths, model)
         else:
             files.write_bytes(model, paths[0].read_bytes())
         write_frames(loop.folder / "dataset.extxyz", [*sets.train, *sets.held])
-        files.write_json(folder / "final.json", _errors(paths, sets))
+        files.write_json(folder / "final.json", _errors(loop, paths, sets))
     return dict(read_json(folder / "final.json")), model
 
 
-def _errors(paths: Sequence[Path], sets: Sets) -> dict[str, Any]:
-    found = judging.surprise(judging.Judge(paths), sets.held)
+def _errors(loop: Loop, paths: Sequence[Path], sets: Sets) -> dict[str, Any]:
+    found = judging.surprise(judging.Judge(paths, loop.config.has_auxiliary), sets.held)
     return {"n_train": len(sets.train), "held_out": found.record(judging.scale_of(found))}
 
 
@@ -198,5 +198,5 @@ def _control(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Ato
     sets = Sets([*begun.train, *(found.frames if found else [])], ours.held)
     paths = rounds.train(loop, folder, sets, final=True)
     if not (folder / "control.json").is_file():
-        files.write_json(folder / "control.json", _errors(paths, sets))
+        files.write_json(folder / "control.json", _errors(loop, paths, sets))
     return dict(read_json(folder / "control.json"))

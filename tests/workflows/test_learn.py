@@ -188,6 +188,7 @@ WRONG = {
         {"uncertainty": {"method": "llpr"}},
         "no 'llpr', expected 'committee' or 'gp'",
     ),
+    "warm kernels": ({"warm": 0.5}, "'soap-gap' is solved in closed form, with no weights to begin with"),
     "thresholds that leave nothing": ({"explore": {"stop_above": 0.05}}, "no frame would be a candidate"),
 }
 
@@ -197,7 +198,7 @@ def test_wrong_configurations_are_refused_before_the_work(tmp_path, case):
     change, message = WRONG[case]
     content = _config(tmp_path)
     for key, value in change.items():
-        content[key] = {**content[key], **value}
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
     with pytest.raises(BadInput, match=message):
         learn(content, tmp_path / "loop")
     assert not (tmp_path / "loop").exists()
@@ -207,6 +208,64 @@ def test_a_network_is_no_gaussian_process(tmp_path):
     content = _config(tmp_path, model={"family": "nequip", "cutoff": 4.0}, training={"epochs": 1})
     with pytest.raises(BadInput, match="'nequip' has no 'gp', expected 'committee' or 'llpr'"):
         load(content)
+
+
+def test_rounds_with_an_auxiliary_model_begin_with_those_before(tmp_path, warm_start):
+    """Warm: for a part of the epochs, with a lower rate; the model of all labels begins anew. The auxiliary
+    model learns from energies alone, the first one drives, and is what the loop gives."""
+    content = _config(tmp_path, model={"family": "nequip", "cutoff": 3.8, "num_layers": 1, "num_features": 4})
+    content |= {"training": {"epochs": 4, "lr": 0.02}, "warm": 0.5, "test": str(tmp_path / "start.extxyz")}
+    content["uncertainty"] = {"method": "auxiliary", "threshold": "mad"}
+    content["explore"] = {**content["explore"], "temperatures": [300], "steps": 20, "segments": 1}
+    content["select"] = {**content["select"], "n": 2, "checks": 2}
+    frames = read(tmp_path / "start.extxyz", ":")
+    for atoms in frames:
+        atoms.rattle(0.03, seed=9)
+    write(tmp_path / "begin.extxyz", frames)
+    content["start"] = {"frames": str(tmp_path / "begin.extxyz")}
+    found = learn(content, tmp_path / "loop")
+    assert len(found.rounds) == 2
+    for number, weight in enumerate((True, False)):
+        runs = {}
+        for name in ("round_00", "round_01", "final"):
+            metrics = json.loads((found.folder / name / f"model_{number}/metrics.json").read_text())
+            training = metrics["configuration"]["training"]
+            assert (training["loss"]["forces"] > 0) == (training["loss"]["stress"] > 0) == weight
+            base = metrics["configuration"].get("base", {}).get("checkpoint")
+            runs[name] = base, metrics["epochs"], training["lr"]
+        assert runs["round_00"] == runs["final"] == (None, 4, 0.02)
+        before = str(found.folder / f"round_00/model_{number}")
+        assert runs["round_01"] == (before, 2, pytest.approx(0.006))
+    folder = found.folder / "round_00"
+    said = json.loads((folder / "calibration.json").read_text())
+    energies = [
+        [MLCalculator(folder / f"model_{k}/model.pt").get_potential_energy(atoms) for atoms in frames_of_test]
+        for k in range(2)
+        for frames_of_test in [read(folder / "held_out.extxyz", ":")]
+    ]
+    apart = np.abs(np.subtract(*energies))
+    limit = np.median(apart) + 3 * np.median(np.abs(apart - np.median(apart)))
+    assert said["unusual"] == pytest.approx(limit, rel=1e-5)
+    for each in found.rounds:
+        explored = [
+            a
+            for run in each["runs"]
+            for name in run["files"]
+            for a in read(found.folder / f"round_{each['round']:02d}/explore" / name, ":")
+        ]
+        above = [a.info["expected_error"] > each["scale"] * said["unusual"] for a in explored]
+        assert sum(above) == each["n_above"]
+    driver = MLCalculator(found.folder / "final/model_0/model.pt")
+    assert MLCalculator(found.model).get_potential_energy(frames[0]) == driver.get_potential_energy(frames[0])
+
+
+def test_what_a_warm_start_or_an_auxiliary_model_cannot_be(tmp_path):
+    content = _config(tmp_path, model={"family": "nequip", "cutoff": 3.8}, uncertainty={})
+    stages = {"training": {"stages": [{"name": "a", "epochs": 2}]}, "warm": 0.5}
+    with pytest.raises(BadInput, match="'warm': the stages of 'training' are those of a training"):
+        load({**content, **stages})
+    with pytest.raises(BadInput, match="'soap-gap' has no 'auxiliary', expected 'committee' or 'gp'"):
+        load(_config(tmp_path, uncertainty={"method": "auxiliary"}))
 
 
 def test_labels_computed_elsewhere(tmp_path, capsys):
