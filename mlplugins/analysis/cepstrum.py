@@ -92,9 +92,12 @@ def spectra(segments: Floats, interval: float) -> Floats:
 
 def transformed(segments: Floats, interval: float) -> NDArray[np.complex128]:
     """Fourier components (realisations, F, M), of which `power` makes what `spectra` returns."""
-    n = segments.shape[1]
-    centred = segments - segments.mean(axis=1, keepdims=True)
-    found: NDArray[np.complex128] = fft.rfft(centred, axis=1)[:, 1 : (n + 1) // 2] * np.sqrt(interval / n)
+    realisations, n, fluxes = segments.shape
+    found = np.empty((realisations, (n + 1) // 2 - 1, fluxes), dtype=np.complex128)
+    for k, m in np.ndindex(realisations, fluxes):  # one at a time fits into the cache
+        series = segments[k, :, m]
+        found[k, :, m] = fft.rfft(series - series.mean())[1 : (n + 1) // 2]
+        found[k, :, m] *= np.sqrt(interval / n)
     return found
 
 

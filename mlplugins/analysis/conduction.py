@@ -172,8 +172,8 @@ def of_series(series: Sequence[Series], settings: Settings) -> Conduction:
     single = n_runs >= n_fluxes  # enough realisations for one axis alone
     axes = [_zero(waves[:, [k]], step, settings) for k in range(3) if single]
     alone = [_zero(each[None], step, settings) for each in waves if n_runs > 1]
-    correlation = np.mean([green_kubo.autocorrelation(each[..., 0]) for each in segments], axis=0)
-    correlation = correlation[: max(int(n * green_kubo.LONGEST_SHARE), green_kubo.SHORTEST // 2)]
+    times = max(int(n * green_kubo.LONGEST_SHARE), green_kubo.SHORTEST // 2)
+    correlation = np.mean([green_kubo.autocorrelation(each[..., 0], times) for each in segments], axis=0)
     cut, reason = green_kubo.plateau(correlation, interval, settings.cut_ps, n_runs * n)
     running = green_kubo.integral(correlation, interval)
     unit = 2.0 * factor / 3.0
@@ -327,8 +327,7 @@ def _blocked(currents: Floats, interval: float, cut: int, integral: float, unit:
     per_run = max(1, min(-(-green_kubo.BLOCKS // len(currents)), n // (4 * (cut + 1))))
     parts = [part for each in currents for part in np.array_split(each, per_run)]
     values = [
-        green_kubo.integral(green_kubo.autocorrelation(part)[: cut + 1], interval)[-1] * unit
-        for part in parts
+        green_kubo.integral(green_kubo.autocorrelation(part, cut + 1), interval)[-1] * unit for part in parts
     ]
     kappa = integral * unit
     if len(values) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from mlplugins.errors import BadInput, nearest
 Floats = NDArray[np.float64]
 OF_RUN = re.compile(r"\s*(Unit style|Time step)\s+:\s+([\w.+-]+)\s*$")
 """What LAMMPS prints at the start of every run."""
+LINES = 4096
+Table = tuple[tuple[str, ...], list[Floats], dict[str, str]]
+"""Head, rows in pieces (n, columns), and what LAMMPS said before it."""
 SHORTEST = 200
 """Samples below which no spectrum can be told."""
 
@@ -125,41 +129,20 @@ def _numpy(path: Path) -> Series:
 
 def _text(path: Path) -> Series:
     """Tables: a head of names, then rows of as many numbers; of a log the longest one with a vector."""
-    tables: list[tuple[tuple[str, ...], list[list[float]], dict[str, str]]] = []
-    said: dict[str, str] = {}
-    head: tuple[str, ...] = ()
-    words_before: tuple[str, ...] = ()  # a head if a row of as many numbers follows
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("WARNING"):  # LAMMPS', between rows
-                continue
-            if match := OF_RUN.match(line):
-                said[match[1]] = match[2]
-            words = line.replace(",", " ").lstrip("# ").split()
-            try:
-                row = [float(word) for word in words]
-            except ValueError:
-                words_before = tuple(words)
-                continue
-            if len(row) == len(words_before):
-                head, words_before = words_before, ()
-            if not row or len(row) != len(head):
-                continue
-            if not tables or tables[-1][0] is not head:
-                tables.append((head, [], dict(said)))
-            tables[-1][1].append(row)
+    tables = _tables(path)
     if not tables:
         raise BadInput(
             f"{path}: no table: expected a LAMMPS log with c_J[1] … in its thermo output, the output of fix "
             "ave/time, CSV with a head of names, or .npy"
         )
-    place = max(range(len(tables)), key=lambda k: len(tables[k][1]))
+    sizes = [sum(map(len, rows)) for _, rows, _ in tables]
+    place = int(np.argmax(sizes))
     columns, rows, of_run = tables[place]
-    same = [k for k, table in enumerate(tables) if table[0] == columns]
-    lengths = sorted(len(tables[k][1]) for k in same)
+    table = np.concatenate(rows)
+    same = [k for k, (head, _, _) in enumerate(tables) if head == columns]
+    lengths = sorted(sizes[k] for k in same)
     number = same.index(place) + 1
-    chosen = f"the longest of {len(same)} tables, number {number}: {len(rows)} of {sum(lengths)} rows"
-    table = np.array(rows)
+    chosen = f"the longest of {len(same)} tables, number {number}: {len(table)} of {sum(lengths)} rows"
     step = of_run.get("Time step")
     return Series(
         path,
@@ -171,6 +154,49 @@ def _text(path: Path) -> Series:
         chosen=chosen if len(same) > 1 else "",
         doubtful=len(same) > 1 and (place != same[-1] or 2 * lengths[-2] >= lengths[-1]),
     )
+
+
+def _tables(path: Path) -> list[Table]:
+    """All tables of a text, some thousand lines at a time: those in the midst of a table go the fast way."""
+    tables: list[Table] = []
+    said: dict[str, str] = {}
+    head: tuple[str, ...] = ()
+    words_before: tuple[str, ...] = ()  # a head if a row of as many numbers follows
+    with open(path, encoding="utf-8", errors="replace") as text:
+        while lines := list(itertools.islice(text, LINES)):
+            if head and not words_before and (rows := _rows(lines, len(head))) is not None:
+                tables[-1][1].append(rows)
+                continue
+            for line in lines:
+                if line.startswith("WARNING") or line.isspace():  # LAMMPS', between rows
+                    continue
+                if match := OF_RUN.match(line):
+                    said[match[1]] = match[2]
+                words = line.replace(",", " ").lstrip("# ").split()
+                try:
+                    row = [float(word) for word in words]
+                except ValueError:
+                    words_before = tuple(words)
+                    continue
+                if len(row) == len(words_before):
+                    head, words_before = words_before, ()
+                if len(row) != len(head):
+                    continue
+                if not tables or tables[-1][0] is not head:
+                    tables.append((head, [], dict(said)))
+                tables[-1][1].append(np.array([row]))
+    return tables
+
+
+def _rows(lines: Sequence[str], width: int) -> Floats | None:
+    """Lines that all are rows of so many numbers; None if any is not."""
+    if lines[0].isspace():  # perhaps all of them
+        return None
+    try:
+        found = np.loadtxt((line.replace(",", " ") for line in lines), ndmin=2, comments=None)
+    except ValueError:
+        return None
+    return found if found.shape == (len(lines), width) else None
 
 
 def _interval(path: Path, columns: Sequence[str], table: Floats) -> int | None:

@@ -75,7 +75,10 @@ class Appended:
             BadInput: a stretch of them was there before.
         """
         found = marks(values)
-        for number, mark in enumerate(found.tolist(), self._seen):
+        numbers = np.arange(self._seen, self._seen + len(found))
+        known = np.fromiter(self._marks, np.uint64, len(self._marks))
+        looked_at = np.isin(found, np.concatenate([known, found[numbers % ANCHORS == 0]]))
+        for number, mark in zip(numbers[looked_at].tolist(), found[looked_at].tolist(), strict=True):
             place = self._marks.get(mark)
             if place is None:
                 if number % ANCHORS == 0:

@@ -13,6 +13,7 @@ import pytest
 from ase import units
 
 from mlplugins import thermal
+from mlplugins.analysis import heat_series
 from mlplugins.analysis.cepstrum import cepstrum, spectra
 from mlplugins.analysis.conduction import Settings
 from mlplugins.cli.main import main
@@ -66,6 +67,34 @@ def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux):
     np.save(tmp_path / "j.npy", flux[:4000, :3] / STATE["volume_a3"])
     found = thermal([tmp_path / "j.npy"], Settings(interval_fs=2.0, **STATE))
     assert any("J seems to be divided by the volume" in text for text in found.warnings)
+
+
+def test_rows_read_many_at_a_time_are_those_read_one_by_one(tmp_path, flux, monkeypatch):
+    """Between rows, where pieces of 50 lines end or begin: warnings, empty lines, another run or table."""
+    rows = [f"{k} {' '.join(map(repr, row))}\n" for k, row in enumerate(flux[:900, :3].tolist())]
+    title = "   Step c_J[1] c_J[2] c_J[3]\n"
+    other = "Step Temp\n" + "".join(f"{k} 300\n" for k in range(250))
+    middle = [rows[0], "WARNING: neighbours\n", *rows[1:299], "\n", *rows[299:]]
+    text = (
+        title
+        + "".join(rows[:298])
+        + "Loop time of 1\n"
+        + other
+        + title
+        + "".join(middle)
+        + "Loop time of 1\n"
+    )
+    log, table = tmp_path / "log.lammps", tmp_path / "j.csv"
+    log.write_text(text)
+    table.write_text("step,J[1],J[2],J[3]\n" + "".join(row.replace(" ", ",") for row in rows))
+    monkeypatch.setattr(heat_series, "LINES", 50)
+    fast = [heat_series.read(path) for path in (log, table)]
+    monkeypatch.setattr(heat_series, "_rows", lambda lines, width: None)
+    for path, found in zip((log, table), fast):
+        slow = heat_series.read(path)
+        assert np.array_equal(found.table[:, 1:], flux[:900, :3])
+        assert np.array_equal(found.table, slow.table)
+        assert (found.columns, found.chosen, found.doubtful) == (slow.columns, slow.chosen, slow.doubtful)
 
 
 def test_which_run_of_a_log_was_taken_is_said(tmp_path, flux):
