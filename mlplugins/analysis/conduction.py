@@ -41,6 +41,10 @@ KNOWN_W_MK = (1e-3, 1e4)
 AXES = "xyz"
 SAME_TEMPERATURE = 0.05
 """Relative difference of the mean temperatures of runs of one state."""
+DEPENDENT = 1e-8
+"""Eigenvalue of a matrix of correlations below which one flux is the sum of others, to the printed digits."""
+STEADY = 5.0
+"""Standard errors from zero up to which the mean of a flux is taken for noise."""
 CORRELATIONS = 50.0
 """Correlation times that a run has to have."""
 
@@ -79,7 +83,7 @@ class Conduction:
 
     Attributes:
         kappa: W/(m K), with its 95 % interval.
-        axes: the same of x, y and z.
+        axes: the same of x, y and z; empty where there are more fluxes than runs.
         runs: of every run; empty for one run.
         integral: κ by the running integral.
         cut_ps, reason: where it was read, and why.
@@ -112,7 +116,7 @@ class Conduction:
         """The result of `--json`; all intervals are 95 %."""
         return {
             "kappa_W_mK": self.kappa.as_json(),
-            "kappa_axes_W_mK": {axis: value.as_json() for axis, value in zip(AXES, self.axes, strict=True)},
+            "kappa_axes_W_mK": {axis: value.as_json() for axis, value in zip(AXES, self.axes)},
             "kappa_runs_W_mK": [value.as_json() for value in self.runs],
             "integral": {"kappa_W_mK": self.integral.as_json(), "cut_ps": self.cut_ps, "reason": self.reason},
             "temperature_K": self.temperature_k,
@@ -248,6 +252,7 @@ def _interval(series: Sequence[Series], settings: Settings) -> float:
     found = set()
     for each in series:
         if settings.interval_fs is not None:
+            _require_clock(each, settings.interval_fs, settings.timestep_fs)
             found.add(settings.interval_fs)
         elif each.step is None:
             raise BadInput(f"{each.path}: the time between samples is not in the file: give --interval (fs)")
@@ -260,6 +265,18 @@ def _interval(series: Sequence[Series], settings: Settings) -> float:
             f"runs with samples every {', '.join(f'{x:g}' for x in sorted(found))} fs: expected one"
         )
     return found.pop()
+
+
+def _require_clock(series: Series, interval: float, timestep: float | None) -> None:
+    """Refuse an interval that the steps of a file contradict, with the time step that is given or its own."""
+    if timestep is None and series.time_step is not None and series.units in FS_PER_STEP:
+        timestep = series.time_step * FS_PER_STEP[series.units]
+    if series.step is None or timestep is None or abs(series.step * timestep / interval - 1) < 1e-6:
+        return
+    raise BadInput(
+        f"{series.path}: {series.step} steps of {timestep:g} fs are {series.step * timestep:g} fs between "
+        f"samples, --interval is {interval:g} fs: leave that out"
+    )
 
 
 def _common(series: Sequence[Series], column: str, given: float | None, name: str, tolerance: float) -> float:
@@ -297,6 +314,13 @@ def _fluxes(series: Series, settings: Settings, skip: int) -> Floats:
         )
     if not np.isfinite(table).all() or not (np.ptp(table, axis=0) > 0).all():
         raise BadInput(f"{series.path}: the fluxes {', '.join(names)} must be finite and not constant")
+    for axis in range(3 if settings.others else 0):
+        if np.linalg.eigvalsh(np.corrcoef(table[:, axis::3].T)).min() < DEPENDENT:
+            raise BadInput(
+                f"{series.path}: the fluxes {', '.join(names[axis::3])} depend on one another and cannot be "
+                "projected out: leave one out of --others (where the momentum is zero, those of all "
+                "components add up to nothing)"
+            )
     return np.ascontiguousarray(table.reshape(len(table), -1, 3).transpose(0, 2, 1))
 
 
@@ -308,9 +332,14 @@ def _segments(currents: Sequence[Floats]) -> Floats:
 
 
 def _zero(waves: NDArray[np.complex128], step: float, settings: Settings) -> Cepstrum:
-    """S(0) of the Fourier components of some pieces and axes (pieces, axes, frequencies, fluxes)."""
+    """S(0) of the Fourier components of some pieces and axes (pieces, axes, frequencies, fluxes).
+
+    The sum over axes that differ scatters as one of fewer (Satterthwaite, Biometrics 2, 110 (1946)).
+    """
     together = waves.reshape(-1, *waves.shape[2:])
-    degrees = len(together) - together.shape[2] + 1
+    of_axes = (np.abs(waves[..., 0]) ** 2).mean(axis=(0, 2))
+    alike = float(of_axes.sum() ** 2 / (of_axes**2).sum() / len(of_axes))  # 1/3 if one axis conducts alone
+    degrees = max(1.0, alike * len(together) - together.shape[2] + 1)
     highest = None if settings.highest_thz is None else settings.highest_thz / FS_PER_PS
     return cepstrum.cepstrum(cepstrum.power(together), step, degrees, highest)
 
@@ -372,6 +401,7 @@ def _doubts(result: Conduction, currents: Sequence[Floats], n: int) -> list[str]
             f"runs of {length:.3g} ps are short for a correlation time of {result.correlation_ps:.3g} ps: "
             f"expected {least:.3g} ps or more"
         )
+    texts += _steady(result, currents)
     if "not decayed" in result.reason:
         texts.append(f"running integral: {result.reason}")
     for name, value in (("by blocks of the running integral", result.integral), *named_runs(result)):
@@ -381,6 +411,23 @@ def _doubts(result: Conduction, currents: Sequence[Floats], n: int) -> list[str]
                 f"{result.kappa.value:.3g} [{result.kappa.low:.3g}, {result.kappa.high:.3g}], do not overlap"
             )
     return texts
+
+
+def _steady(result: Conduction, currents: Sequence[Floats]) -> list[str]:
+    """A warning about a flux that does not vanish on the average, as it does in equilibrium."""
+    together = np.concatenate(currents)[..., 0]
+    mean = together.mean(axis=0)
+    blocks = np.array([part.mean(axis=0) for part in np.array_split(together, 2 * green_kubo.BLOCKS)])
+    error = float(np.sqrt(np.exp(result.cepstrum.log_zero) / (len(together) * result.interval_fs)))
+    error = max(error, float(blocks.std(axis=0, ddof=1).max() / np.sqrt(len(blocks))))
+    if np.abs(mean).max() < STEADY * error:
+        return []
+    listed = ", ".join(f"{value:.3g}" for value in mean)
+    return [
+        f"the mean of J, ({listed}), is {np.abs(mean).max() / error:.3g} standard errors from zero: expected "
+        "zero in equilibrium. The spectrum leaves it out, the running integral does not: does the system "
+        "drift (velocity all zero linear), or is it driven?"
+    ]
 
 
 def _absurd(result: Conduction) -> list[str]:

@@ -90,6 +90,12 @@ def read(path: Path, columns: Sequence[str] = ()) -> Series:
         raise BadInput(f"{path}: sample {int(np.argmin(np.isfinite(flux).all(axis=1)))} is not finite")
     if len(flux) < SHORTEST:
         raise BadInput(f"{path}: {len(flux)} samples of the flux, expected at least {SHORTEST}: run longer")
+    for name, column in zip(names, flux.T):
+        if (np.diff(column) > 0).all():
+            raise BadInput(
+                f"{path}: '{name}' rises in every sample, as a time does: expected the components of a flux "
+                "(name them with --columns)"
+            )
     twice.require_other_columns(path, names, flux)
     if series.step is None:
         twice.in_one_piece(path, flux)
@@ -114,11 +120,15 @@ def _vector(series: Series) -> tuple[str, ...]:
 
 def _numpy(path: Path) -> Series:
     try:
-        table = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        loaded = np.load(path, allow_pickle=False)
+        table = np.asarray(loaded, dtype=np.float64) if np.isrealobj(loaded) else np.empty(0)
     except (ValueError, OSError, EOFError) as error:
         raise BadInput(f"{path}: not an array of numpy ({error})") from error
     if table.ndim != 2 or table.shape[1] < 3:
-        raise BadInput(f"{path}: expected an array (samples, 3 or more), got {table.shape}")
+        kind = f"{loaded.dtype} {loaded.shape}"
+        raise BadInput(f"{path}: expected an array of real numbers (samples, 3 or more), got {kind}")
+    if len(table) < SHORTEST <= table.shape[1]:
+        raise BadInput(f"{path}: expected an array (samples, 3 or more), got {table.shape}: transpose it")
     names = tuple(f"J[{k}]" for k in range(1, min(table.shape[1], 6) + 1))
     more = tuple(f"column{k}" for k in range(len(names) + 1, table.shape[1] + 1))
     names = (

@@ -204,6 +204,29 @@ def test_runs_add_up_and_the_report_says_all(tmp_path, flux, capsys):
     assert page.count("<figure>") == 2
 
 
+def test_axes_that_differ_scatter_as_fewer(tmp_path, flux):
+    """A crystal that conducts along z alone, and a flux that particles carry, each of one run."""
+    layered = ornstein_uhlenbeck(np.random.default_rng(5), (20000, 3), PARTS) * [0.1, 0.1, 1.0]
+    np.save(tmp_path / "j.npy", layered)
+    found = thermal([tmp_path / "j.npy"], Settings(interval_fs=2.0, **STATE))
+    assert found.kappa.low < truth(PARTS) * 1.02 / 3 < found.kappa.high
+    assert found.axes[2].low / 3 < found.kappa.value < found.axes[2].high / 3
+    np.save(tmp_path / "mixed.npy", flux + 3 * np.roll(flux, 3, axis=1))
+    names = tuple(f"J[{k}]" for k in range(4, 7))
+    mixed = thermal([tmp_path / "mixed.npy"], Settings(interval_fs=2.0, others=names, **STATE))
+    assert mixed.as_json()["kappa_axes_W_mK"] == {}  # of one run, the axes together are enough
+
+
+def test_a_flux_that_does_not_vanish_on_the_average_is_said(tmp_path, flux):
+    given = Settings(interval_fs=2.0, **STATE)
+    for name, mean in {"still": 0.0, "drifting": 3.0}.items():
+        np.save(tmp_path / f"{name}.npy", flux[:, :3] + [0, mean, 0])
+        found = thermal([tmp_path / f"{name}.npy"], given)
+        assert any("standard errors from zero" in text for text in found.warnings) == (mean > 0)
+    assert found.kappa.low < truth(PARTS) < found.kappa.high
+
+
+C_J = ("c_J[1]", "c_J[2]", "c_J[3]")
 WRONG = {
     "none": ({}, "time between samples is not in the file: give --interval"),
     "no temperature": ({"interval_fs": 2.0, "volume_a3": 1000.0}, "no column Temp: give --temperature"),
@@ -230,6 +253,9 @@ def test_files_that_do_not_fit_are_named(tmp_path, flux):
     np.save(tmp_path / "flat.npy", flux[:, 0])
     np.save(tmp_path / "nan.npy", np.where(np.arange(12000)[:, None] == 7, np.nan, flux[:, :3]))
     np.save(tmp_path / "still.npy", flux[:, :3] * [1, 1, 0])
+    np.save(tmp_path / "complex.npy", flux[:, :3] + 0j)
+    np.save(tmp_path / "turned.npy", flux[:, :3].T)
+    np.save(tmp_path / "timed.npy", np.column_stack([2.0 * np.arange(12000), flux[:, :3]]))
     (tmp_path / "text.npy").write_text("hello")
     (tmp_path / "prose.txt").write_text("no numbers here\n")
     steps = 20 * np.arange(12000)
@@ -241,7 +267,12 @@ def test_files_that_do_not_fit_are_named(tmp_path, flux):
     np.savetxt(tmp_path / "both.dat", table, "%.8g", header=head)
     for files, settings, text in (
         (["short.npy"], given, "150 samples of the flux, expected at least 200"),
-        (["flat.npy"], given, r"expected an array \(samples, 3 or more\), got \(12000,\)"),
+        (["flat.npy"], given, r"expected .* real numbers \(samples, 3 or more\), got float64 \(12000,\)"),
+        (["complex.npy"], given, r"expected an array of real numbers .* got complex128"),
+        (["turned.npy"], given, r"got \(3, 12000\): transpose it"),
+        (["timed.npy"], given, r"'J\[1\]' rises in every sample, as a time does"),
+        (["even.dat"], Settings(interval_fs=3.0, timestep_fs=0.1, **STATE), "20 steps of 0.1 fs are 2 fs"),
+        (["both.dat"], replace(timed, columns=C_J, others=C_J), "depend on one another"),
         (["nan.npy"], given, "sample 7 is not finite"),
         (["still.npy"], given, "must be finite and not constant"),
         (["text.npy"], given, "not an array of numpy"),
