@@ -24,16 +24,15 @@ torch::Tensor doubles(const std::vector<double> &values, int64_t rows)
 /// While it lives, the exchange gives every edge a row of its own.
 class MessageCopies {
  public:
-  MessageCopies(const torch::Tensor &sources, const torch::Tensor &factors, int64_t n_nodes)
-  {
-    op().call(sources, factors, n_nodes);
-  }
-  ~MessageCopies() { op().call(std::nullopt, std::nullopt, 0); }
+  MessageCopies(const torch::Tensor &sources, int64_t n_nodes) { op().call(sources, n_nodes); }
+  ~MessageCopies() { op().call(std::nullopt, 0); }
+  /// What was sent along the edges, by each layer: (E, D).
+  static std::vector<torch::Tensor> taken() { return op().call(std::nullopt, 0); }
   MessageCopies(const MessageCopies &) = delete;
   MessageCopies &operator=(const MessageCopies &) = delete;
 
  private:
-  using Signature = void(const std::optional<torch::Tensor> &, const std::optional<torch::Tensor> &, int64_t);
+  using Signature = std::vector<torch::Tensor>(const std::optional<torch::Tensor> &, int64_t);
   static const c10::TypedOperatorHandle<Signature> &op()
   {
     static const auto handle =
@@ -65,7 +64,7 @@ Flux Evaluator::State::edge_flux(const Graph &graph, const Request &request, con
   return flux;
 }
 
-/// Several layers: and the moments of the gradients, as a derivative with respect to kappa.
+/// Several layers: and the moments of the gradients, by one more backward pass for each component.
 Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
 {
   const auto n = static_cast<int64_t>(graph.n_edges);
@@ -73,7 +72,6 @@ Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, 
   const auto x = doubles(graph.vectors, n).to(device);
   const auto ends = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
   const auto centers = ends.select(1, 0).to(device, torch::kLong), neighbors = ends.select(1, 1).to(device, torch::kLong);
-  const auto kappa = torch::zeros({3}, x.options()).requires_grad_(true);
   const auto vectors = to_model(x).requires_grad_(true);
 
   // the neighbour of every edge becomes a node of its own, behind those that have edges
@@ -91,19 +89,31 @@ Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, 
   for (const auto &[name, value] : inputs) atoms->add_data(name, value);
 
   torch::Tensor values;
+  std::vector<torch::Tensor> sent{vectors};
   {
-    const MessageCopies copies(neighbors, (1.0 - x.matmul(kappa)).to(vectors.scalar_type()), graph.n_nodes);
+    const MessageCopies copies(neighbors, graph.n_nodes);
     const auto chosen = request.all_centers ? torch::IValue(selected) : torch::IValue();
     last = inner.forward({std::vector<mta::System>{atoms}, outputs, chosen}).toGenericDict();
     values = mts::TensorMapHolder::block_by_id(last.at(energy_name).toCustomClass<mts::TensorMapHolder>(), 0)->values();
+    for (const auto &each : MessageCopies::taken())
+      if (each.requires_grad()) sent.push_back(each);
   }
-  const auto g = torch::autograd::grad({values.sum()}, {vectors}, {}, /*retain_graph=*/true, /*create_graph=*/true)[0];
+  const auto back = torch::autograd::grad({values.sum()}, sent, {}, /*retain_graph=*/true);
+  const auto &g = back.front();
   const auto v = doubles(velocities, graph.n_nodes).to(device);
   const auto v_neighbor = v.index_select(0, neighbors), w = v_neighbor - v.index_select(0, centers);
-  const auto moment = torch::autograd::grad({(g.to(torch::kDouble) * w).sum()}, {kappa})[0];
+  auto j = -(g.to(torch::kDouble) * v_neighbor).sum(1).matmul(x);
+  const std::vector<torch::Tensor> copies(sent.begin() + 1, sent.end());
+  for (int64_t axis = 0; axis < 3 && !copies.empty(); axis++) {
+    std::vector<torch::Tensor> moved;
+    for (std::size_t k = 1; k < back.size(); k++)
+      moved.push_back(-x.narrow(1, axis, 1).to(back[k].scalar_type()) * back[k]);
+    const auto moment = torch::autograd::grad(copies, {vectors}, moved, /*retain_graph=*/true)[0];
+    j[axis] += (moment.to(torch::kDouble) * w).sum();
+  }
 
   Flux flux;
-  set_potential(flux, moment - (g.detach().to(torch::kDouble) * v_neighbor).sum(1).matmul(x));
+  set_potential(flux, j);
   flux_energies = values.detach().to(torch::kCPU, torch::kDouble).flatten().contiguous();
   if (flux_energies.numel() != graph.n_centers) throw std::runtime_error("the model gave energies of other atoms");
   flux.energies = flux_energies.data_ptr<double>();

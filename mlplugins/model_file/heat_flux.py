@@ -8,13 +8,15 @@ With atomic energies U_i, velocities v, edges e = (c → n) with vectors x_e and
 
 (Hardy, J. Chem. Phys. 76, 622 (1982); positions unfolded; of semi-local models Langer, Frank and Knoop, Phys.
 Rev. B 108, L100302 (2023)). A_e says how far from its edge the atoms are whose energy the edge changes: zero
-for one layer. What flows back along a message from n to c moves by x_e, so that with every gradient along
-a message multiplied by s_e = 1 − κ · x_e, G_e(κ) has the derivative dG_e/dκ^α = A_e^α at κ = 0:
+for one layer. Of the features h_n that a layer sends, let a = ∂Σ_i U_i/∂h_n be the adjoint and
+A^α = Σ_i (r_i − r_n)^α ∂U_i/∂h_n its first moment. What flows back along an edge from c, a_e, moves by x_e:
+to the moment at n it adds A_c^α − x_e^α a_e. The moments are thus one more backward pass for each α, into
+which −x_e^α a_e enters at the copy h_e that every edge of every layer gets:
 
-    Σ_e A_e^α · (v_n − v_c) = ∂/∂κ^α Σ_e G_e(κ) · (v_n − v_c).
+    Σ_e A_e^α · (v_n − v_c) = Σ_e (v_n − v_c) · ∂/∂x_e Σ_messages (−x^α a)_fixed · h_e.
 
-One double backward pass, in which no position appears but the edges' own vectors: it holds in a folded cell.
-For it every edge gets a copy of its neighbour's features from the exchange (`mlplugins::message_copies`).
+All derivatives are first ones, and no position appears but the edges' own vectors: it holds in a folded cell.
+The copies are made by the exchange (`mlplugins::message_copies`).
 """
 
 from __future__ import annotations
@@ -59,31 +61,38 @@ def potential_flux(
         messages: whether there are features that the model exchanges between layers.
     """
     x, v_neighbor = graph.vectors.detach().double(), velocities.index_select(0, graph.neighbors)
-    kappa = torch.zeros(3, dtype=torch.float64, device=x.device, requires_grad=messages)
+    copies: list[Tensor] = []
     if messages:
-        with _copies(graph, (1.0 - x @ kappa).to(graph.vectors.dtype)) as split:
+        with _copied(graph, copies) as split:
             u = energies(split)
     else:
         u = energies(graph)
+    copies = [each for each in copies if each.requires_grad]
+    flux = torch.zeros(3, dtype=torch.float64, device=x.device)
     if not u.requires_grad:  # no edges
-        return u, kappa.detach()
-    (g,) = torch.autograd.grad(u.sum(), graph.vectors, create_graph=messages, allow_unused=True)
-    if g is None:
-        return u, kappa.detach()
-    along = (g.detach().double() * v_neighbor).sum(dim=1)
-    flux = -(along @ x)
-    if messages and g.requires_grad:
-        w = v_neighbor - velocities.index_select(0, graph.centers)
-        (moment,) = torch.autograd.grad((g.double() * w).sum(), kappa, allow_unused=True)
-        flux = flux if moment is None else flux + moment
+        return u, flux
+    g, *back = torch.autograd.grad(
+        u.sum(), [graph.vectors, *copies], retain_graph=len(copies) > 0, allow_unused=True
+    )
+    if g is not None:
+        flux -= (g.double() * v_neighbor).sum(dim=1) @ x
+    sent = [(copy, a) for copy, a in zip(copies, back) if a is not None]
+    w = v_neighbor - velocities.index_select(0, graph.centers)
+    for axis in range(3 if sent else 0):
+        moved = [-x[:, axis : axis + 1].to(a.dtype) * a for _, a in sent]
+        (moment,) = torch.autograd.grad(
+            [copy for copy, _ in sent], graph.vectors, moved, retain_graph=True, allow_unused=True
+        )
+        flux[axis] += 0.0 if moment is None else (moment.double() * w).sum()
     return u.detach(), flux
 
 
 @contextmanager
-def _copies(graph: Graph, factors: Tensor) -> Iterator[Graph]:
-    """The graph in which the neighbour of every edge is a copy of its own, for the time of its evaluation."""
+def _copied(graph: Graph, copies: list[Tensor]) -> Iterator[Graph]:
+    """The graph in which the neighbour of every edge is a copy of its own, for the time of its evaluation;
+    `copies` are the features (E, D) that were sent along edges, of every layer."""
     n, n_edges, device = graph.n_centers, graph.neighbors.shape[0], graph.neighbors.device
-    torch.ops.mlplugins.message_copies(graph.neighbors, factors, n)
+    torch.ops.mlplugins.message_copies(graph.neighbors, n)
     try:
         yield graph._replace(
             species=torch.cat([graph.species, graph.species.index_select(0, graph.neighbors)]),
@@ -91,4 +100,4 @@ def _copies(graph: Graph, factors: Tensor) -> Iterator[Graph]:
             system=torch.cat([graph.system, graph.system.index_select(0, graph.neighbors)]),
         )
     finally:
-        torch.ops.mlplugins.message_copies(None, None, 0)
+        copies += torch.ops.mlplugins.message_copies(None, 0)

@@ -64,10 +64,10 @@ def _table_convolution(
 
 
 class _Copies(NamedTuple):
-    """A row of its own for every edge: the node it is a copy of (E,), and factors (E,) of what flows back."""
+    """A row of its own for every edge: the node it is a copy of (E,), and the copies of every exchange."""
 
     sources: Tensor
-    factors: Tensor
+    made: list[Tensor]
 
 
 class _Thread(threading.local):
@@ -77,10 +77,10 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def _message_copies(sources: Tensor | None, factors: Tensor | None, n_nodes: int) -> None:
-    if (sources is None) != (factors is None):
-        raise RuntimeError("message_copies: expected sources and factors, or neither")
-    _thread.copies = None if sources is None or factors is None else _Copies(sources, factors)
+def _message_copies(sources: Tensor | None, n_nodes: int) -> list[Tensor]:
+    made = [] if _thread.copies is None else _thread.copies.made
+    _thread.copies = None if sources is None else _Copies(sources, [])
+    return made
 
 
 def _ghost_exchange(h: Tensor) -> Tensor:
@@ -88,21 +88,8 @@ def _ghost_exchange(h: Tensor) -> Tensor:
     if copies is None:
         return h.clone()
     rows = h[: h.shape[0] - copies.sources.shape[0]]
-    return torch.cat([rows, Copied.apply(rows, copies)])
-
-
-class Copied(torch.autograd.Function):
-    """Rows (N, D) → (E, D). The factors are no input: the value does not depend on them."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, copies: _Copies) -> Tensor:
-        ctx.copies, ctx.n_rows = copies, rows.shape[0]
-        return rows.index_select(0, copies.sources)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        scaled = g * ctx.copies.factors.unsqueeze(1).to(g.dtype)  # those of the engine may have more digits
-        return g.new_zeros(ctx.n_rows, g.shape[1]).index_add(0, ctx.copies.sources, scaled), None
+    copies.made.append(rows.index_select(0, copies.sources))
+    return torch.cat([rows, copies.made[-1]])
 
 
 FOLLOWED: dict[str, Callable[..., Any]] = {
@@ -128,7 +115,7 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "pair_sum(Tensor vectors, Tensor[] factors, Tensor kind, Tensor[] edges, Tensor pairs, str form, "
     "float[] constants) -> Tensor": reference.pair_sum,
     "ghost_exchange(Tensor h) -> Tensor": _ghost_exchange,
-    "message_copies(Tensor? sources, Tensor? factors, int n_nodes) -> ()": _message_copies,
+    "message_copies(Tensor? sources, int n_nodes) -> Tensor[]": _message_copies,
     "near_pairs(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
     "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)": (
         reference.near_pairs

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Op mlplugins::ghost_exchange(Tensor h) -> Tensor: identity, or communication of ghost rows with its adjoint.
 // Op mlplugins::message_copies: from then on, until it is called with None, the exchange gives every edge a row of its
-// own, and scales what flows back along it. The heat flux is a derivative with respect to these scales.
+// own. It returns these rows, whose gradients are what flows back along each edge; the heat flux is made of them.
 
 #include "exchange_api.h"
 #include "ops.h"
@@ -70,37 +70,15 @@ variable_list Exchange::backward(AutogradContext *, variable_list gradients)
 /// A row of its own for every edge.
 struct Copies {
   Tensor sources;    ///< (E,) node of which it is a copy
-  Tensor factors;    ///< (E,) of what flows back
   int64_t n_nodes;
+  std::vector<Tensor> made;    ///< (E, D) by each exchange
 };
 
 thread_local std::optional<Copies> copies;
 
-/// Rows (N, D) → (E, D). The value does not depend on the factors, so they are no input of this node: second
-/// derivatives then follow the paths of gradients only.
-class Copied : public torch::autograd::Function<Copied> {
- public:
-  static Tensor forward(AutogradContext *context, const Tensor &rows, const Copies &wanted)
-  {
-    context->saved_data["sources"] = wanted.sources;
-    context->saved_data["factors"] = wanted.factors;
-    context->saved_data["rows"] = rows.size(0);
-    return rows.index_select(0, wanted.sources);
-  }
-
-  static variable_list backward(AutogradContext *context, variable_list g)
-  {
-    const Tensor sources = context->saved_data["sources"].toTensor();
-    // of the engine, which may have more digits than the model
-    const Tensor factors = context->saved_data["factors"].toTensor().to(g[0].scalar_type());
-    const Tensor zero = at::zeros({context->saved_data["rows"].toInt(), g[0].size(1)}, g[0].options());
-    return {zero.index_add(0, sources, g[0] * factors.unsqueeze(1)), Tensor()};
-  }
-};
-
 /// The rows of the centres, and those of the edges.
-template <typename Exchanged, typename Copy>
-Tensor with_copies(const Tensor &h, const Copies &wanted, Exchanged &&exchanged, Copy &&copy)
+template <typename Exchanged>
+Tensor with_copies(const Tensor &h, Copies &wanted, Exchanged &&exchanged)
 {
   const int64_t n_centers = h.size(0) - wanted.sources.size(0), n_ghosts = wanted.n_nodes - n_centers;
   TORCH_CHECK(h.dim() == 2 && n_centers >= 0 && n_ghosts >= 0, "message_copies: ", wanted.n_nodes, " nodes and ",
@@ -108,7 +86,8 @@ Tensor with_copies(const Tensor &h, const Copies &wanted, Exchanged &&exchanged,
   const Tensor owned = h.narrow(0, 0, n_centers);
   const Tensor all = n_ghosts ? at::cat({owned, at::zeros({n_ghosts, h.size(1)}, h.options())}) : owned;
   const Tensor rows = installed.load() ? exchanged(all) : all;
-  return at::cat({rows.narrow(0, 0, n_centers), copy(rows, wanted)});
+  wanted.made.push_back(rows.index_select(0, wanted.sources));
+  return at::cat({rows.narrow(0, 0, n_centers), wanted.made.back()});
 }
 
 }    // namespace
@@ -119,33 +98,32 @@ Tensor reference::ghost_exchange(const Tensor &h)
     const mlplugins_exchange *exchange = installed.load();
     return communicated(rows, *exchange, exchange->forward);
   };
-  const auto copy = [](const Tensor &rows, const Copies &wanted) { return rows.index_select(0, wanted.sources); };
-  if (copies) return with_copies(h, *copies, exchanged, copy);
+  if (copies) return with_copies(h, *copies, exchanged);
   return installed.load() ? exchanged(h) : h.clone();
 }
 
 Tensor autograd::ghost_exchange(const Tensor &h)
 {
   const auto exchanged = [](const Tensor &rows) { return Exchange::apply(rows); };
-  const auto copy = [](const Tensor &rows, const Copies &wanted) { return Copied::apply(rows, wanted); };
-  if (copies) return with_copies(h, *copies, exchanged, copy);
+  if (copies) return with_copies(h, *copies, exchanged);
   return installed.load() ? exchanged(h) : h.clone();
 }
 
-void reference::message_copies(const std::optional<Tensor> &sources, const std::optional<Tensor> &factors, int64_t n_nodes)
+std::vector<Tensor> reference::message_copies(const std::optional<Tensor> &sources, int64_t n_nodes)
 {
-  TORCH_CHECK(sources.has_value() == factors.has_value(), "message_copies: expected sources and factors, or neither");
+  std::vector<Tensor> made;
+  if (copies) made.swap(copies->made);
   copies.reset();
-  if (!sources) return;
-  TORCH_CHECK(sources->dim() == 1 && sources->scalar_type() == at::kLong && factors->sizes() == sources->sizes(),
-              "message_copies: expected int64 sources (E,) and factors (E,), got ", sources->sizes(), " and ",
-              factors->sizes());
-  copies.emplace(Copies{*sources, *factors, n_nodes});
+  if (!sources) return made;
+  TORCH_CHECK(sources->dim() == 1 && sources->scalar_type() == at::kLong,
+              "message_copies: expected int64 sources (E,), got ", sources->scalar_type(), " ", sources->sizes());
+  copies.emplace(Copies{*sources, n_nodes, {}});
+  return made;
 }
 
-void autograd::message_copies(const std::optional<Tensor> &sources, const std::optional<Tensor> &factors, int64_t n_nodes)
+std::vector<Tensor> autograd::message_copies(const std::optional<Tensor> &sources, int64_t n_nodes)
 {
-  reference::message_copies(sources, factors, n_nodes);    // the factors keep what they depend on
+  return reference::message_copies(sources, n_nodes);    // the copies keep what they depend on
 }
 
 }    // namespace mlplugins

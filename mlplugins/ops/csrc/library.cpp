@@ -38,7 +38,7 @@ const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", n
                                      TORCH_FN(reference::ghost_exchange), TORCH_FN(autograd::ghost_exchange));
 
 [[maybe_unused]] const bool ops[] = {
-    define("message_copies", "(Tensor? sources, Tensor? factors, int n_nodes) -> ()", nullptr,
+    define("message_copies", "(Tensor? sources, int n_nodes) -> Tensor[]", nullptr,
            TORCH_FN(reference::message_copies), TORCH_FN(autograd::message_copies)),
     MLPLUGINS_OP(convolution, "(Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH ") -> Tensor"),
     MLPLUGINS_OP(convolution_backward, "(Tensor g, Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH

@@ -81,9 +81,8 @@ MLPLUGINS_DECLARE(Three, pair_sum_backward, const Tensor &g, const Tensor &vecto
                   at::ArrayRef<double> constants)
 MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
 /// Let `ghost_exchange` on this thread return (n_centers, D) and behind it, for every edge, a copy of the row of its
-/// neighbour `sources` among the nodes; gradients that come back along an edge are multiplied by its factor.
-MLPLUGINS_DECLARE(void, message_copies, const std::optional<Tensor> &sources, const std::optional<Tensor> &factors,
-                  int64_t n_nodes)
+/// neighbour `sources` among the nodes; without sources, no longer. Returns the copies (E, D) of every exchange since.
+MLPLUGINS_DECLARE(std::vector<Tensor>, message_copies, const std::optional<Tensor> &sources, int64_t n_nodes)
 MLPLUGINS_DECLARE(Five, near_pairs, const Tensor &positions, const Tensor &expected, const Tensor &cell,
                   const Tensor &samples, double cutoff)
 MLPLUGINS_DECLARE(Three, forces_and_virials, const Tensor &gradient, const Tensor &vectors, const Tensor &centers,
