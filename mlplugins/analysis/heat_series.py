@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 OF_RUN = re.compile(r"\s*(Unit style|Time step)\s+:\s+([\w.+-]+)\s*$")
 """What LAMMPS prints at the start of every run."""
 LINES = 4096
-Table = tuple[tuple[str, ...], list[Floats], dict[str, str]]
+TextTable = tuple[tuple[str, ...], list[Floats], dict[str, str]]
 """Head, rows in pieces (n, columns), and what LAMMPS said before it."""
 SHORTEST = 200
 """Samples below which no spectrum can be told."""
@@ -166,9 +166,9 @@ def _text(path: Path) -> Series:
     )
 
 
-def _tables(path: Path) -> list[Table]:
+def _tables(path: Path) -> list[TextTable]:
     """All tables of a text, some thousand lines at a time: those in the midst of a table go the fast way."""
-    tables: list[Table] = []
+    tables: list[TextTable] = []
     said: dict[str, str] = {}
     head: tuple[str, ...] = ()
     words_before: tuple[str, ...] = ()  # a head if a row of as many numbers follows
