@@ -24,8 +24,6 @@ RECORD = "learn.json"
 FREE = ("control", "until.rounds", "until.labels", "labels.parallel", "labels.timeout", "labels.retries")
 FREE_OF_LABELS = ("labels.jobs", "labels.command", "labels.max_force", "labels.energy_window")
 """What may change from one call to the next."""
-WARM_RATE = 0.3
-"""Learning rate of a training that begins with trained weights, over the one from the start."""
 OURS = ("structures", "segments", "grow", "stop_above")
 
 
@@ -266,7 +264,7 @@ def warm_content(config: LearnConfig, content: Mapping[str, Any], before: Path) 
     rest = {key: value for key, value in content.items() if key != "model"}
     given = training.TrainingSection(**content["training"])
     epochs = max(round((config.warm or 1.0) * given.epochs), 1)
-    more = {**content["training"], "epochs": epochs, "lr": WARM_RATE * given.lr}
+    more = {**content["training"], "epochs": epochs, "lr": given.lr}  # else the one of fine-tuning
     begun = {"base": {"checkpoint": str(before)}, "finetune": {"strategy": "full"}}
     return {**rest, **begun, "training": more}
 
