@@ -25,7 +25,6 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from hessian import CASES, water, written
 
 from mlplugins import MLCalculator
@@ -62,7 +61,7 @@ def stepped(case: str, folder: Path, args: argparse.Namespace) -> None:
     ase.io.write(folder / "water.data", water(24), format="lammps-data", masses=True, specorder=["H", "O"])
     idle = lammps(folder, "none", 0)[1]
     atoms = water(args.atoms)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    atoms.set_velocities(np.random.default_rng(0).normal(scale=0.01, size=(len(atoms), 3)))
     given = {"format": "lammps-data", "masses": True, "specorder": ["H", "O"], "velocities": True}
     ase.io.write(folder / "water.data", atoms, units="metal", **given)
     lammps(folder, "every", 0)
