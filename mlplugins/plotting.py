@@ -109,10 +109,14 @@ def finish(axes: Any, keep_top: bool = False) -> None:
 
 
 def rendered(figure: Figure, kind: str = "png") -> bytes:
-    """The figure as a file (`png`, `pdf`, `svg`); without dates, so that equal results give equal files."""
+    """The figure as a file (`png`, `pdf`, `svg`); without dates, so that equal results give equal files.
+
+    Its parts are laid out the first time: finding their places takes as long as drawing them.
+    """
     buffer = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else None
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 

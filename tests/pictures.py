@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from mlplugins import plotting
 
 _draw = plotting.rendered
-_drawn = False
+_drawn: tuple[str, ...] = ()
 
 
 @contextmanager
-def drawn() -> Iterator[None]:
-    """Pictures are drawn inside."""
+def drawn(*kinds: str) -> Iterator[None]:
+    """Pictures of these kinds are drawn inside (default: all)."""
     global _drawn
-    before, _drawn = _drawn, True
+    before, _drawn = _drawn, kinds or plotting.KINDS
     try:
         yield
     finally:
@@ -27,7 +27,7 @@ def drawn() -> Iterator[None]:
 
 
 def _rendered(figure: Figure, kind: str = "png") -> bytes:
-    return _draw(figure, kind) if _drawn else b"not drawn in this test"
+    return _draw(figure, kind) if kind in _drawn else b"not drawn in this test"
 
 
 def switch_off() -> None:

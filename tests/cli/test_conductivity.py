@@ -16,6 +16,7 @@ from mlplugins.analysis.trajectory import Trajectory
 from mlplugins.cli.conductivity import _print as print_report
 from mlplugins.cli.main import main
 from mlplugins.testing.walks import Crystal, LatticeWalk, crystal, write_lammps_dump
+from tests import pictures
 
 OPTIONS = ["--species", "Li", "--charge", "1", "--temperature", "600", "--timestep", "2"]
 
@@ -123,10 +124,11 @@ def series(tmp_path):
 
 
 @pytest.mark.slow
-def test_several_temperatures(series, tmp_path, monkeypatch, capsys, drawn):
+def test_several_temperatures(series, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir("/")  # the files are found beside the configuration
     out = str(tmp_path / "out")
-    assert main(["conductivity", str(series), "-o", out, "--json", str(tmp_path / "r.json")]) == 0
+    with pictures.drawn("png"):
+        assert main(["conductivity", str(series), "-o", out, "--json", str(tmp_path / "r.json")]) == 0
     result = json.loads((tmp_path / "r.json").read_text())
     assert [run["T_K"] for run in result["runs"]] == [500, 600, 750]
     assert [run["n_frames"] for run in result["runs"]] == [700, 1400, 700]
