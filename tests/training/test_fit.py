@@ -68,12 +68,18 @@ def numbers(rows):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("saves", [1, 5, 7, 11])
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_run_broken_off_at_any_step_ends_as_if_it_had_not_been(saves, schedule):
-    settings = {"schedule": ScheduleSection(name=schedule, patience=1, warmup_steps=2)}
+@pytest.fixture(scope="module", params=["cosine", "plateau"])
+def schedule(request):
+    """Settings, and the run with them that nothing breaks off."""
+    settings = {"schedule": ScheduleSection(name=request.param, patience=1, warmup_steps=2)}
     whole, store = parts(**settings), Memory()
     fit(whole, store, store)
+    return settings, whole, store
+
+
+@pytest.mark.parametrize("saves", [1, 5, 7, 11])
+def test_a_run_broken_off_at_any_step_ends_as_if_it_had_not_been(saves, schedule):
+    settings, whole, store = schedule
     broken = Memory(saves=saves)
     with pytest.raises(InterruptedError):
         fit(parts(**settings), broken, broken)
