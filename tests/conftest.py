@@ -1,5 +1,6 @@
 """Fixtures for all tests: the native build, the reference data, quiet threads."""
 
+import gc
 import os
 import shutil
 import warnings
@@ -41,6 +42,11 @@ def pytest_collection_modifyitems(items):
     engines = Counter(item.path for item in slow if item.get_closest_marker("engine"))
     others = Counter(item.path for item in slow)
     items.sort(key=lambda item: (-engines[item.path], -others[item.path]))
+
+
+def pytest_collection_finish():
+    """What has been imported and collected stays: no garbage is looked for there, no fork copies it."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
