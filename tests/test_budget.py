@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from . import budget
+from mlplugins.engines import lammps
+
+from . import budget, warm
 
 pytest_plugins = "pytester"
 
@@ -83,3 +85,32 @@ def test_a_warm_program_is_a_process_of_its_own(tmp_path):
         [sys.executable, "-c", "import sys; print('torch' in sys.modules)"], capture_output=True
     )
     assert version.stdout == b"False\n"  # anything but a program starts anew
+
+
+DECKS = {
+    "ends": ["units metal", 'print "atoms of argon"'],
+    "quits": ['print "two words"', "quit 3"],
+    "fails": ["units metal", "pair_style mlplugins nowhere.pt"],
+}
+
+
+@pytest.mark.parametrize("deck", DECKS)
+def test_a_warm_lmp_ends_as_a_cold_one(tmp_path, native_build, deck):
+    """With its plug-in, its words, its log and its exit status."""
+    (tmp_path / "in.deck").write_text("\n".join(DECKS[deck]))
+    [words], extra = lammps.command()
+
+    def run(log: str) -> tuple[int, list[str], list[str]]:
+        command = [words, "-in", "in.deck", "-log", log]
+        environment = {**os.environ, **extra}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        said, logged = done.stdout.splitlines(), (tmp_path / log).read_text().splitlines()
+        assert any(line.startswith("Loaded 1 plugins") for line in said)
+        return done.returncode, *(
+            [line for line in each if "wall time" not in line] for each in (said, logged)
+        )
+
+    cold = run("cold.log")
+    assert cold[0] == {"ends": 0, "quits": 3, "fails": 1}[deck]
+    with warm.starts():
+        assert run("warm.log") == cold

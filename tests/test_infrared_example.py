@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "11_infrared.py"
 
 
 @pytest.mark.exhaustive  # labels, a training and two runs: a minute
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_from_labels_to_a_spectrum(tmp_path):
     pytest.importorskip("tblite", reason="labels by tblite: pip install 'mlplugins[labels]'")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

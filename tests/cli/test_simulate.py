@@ -10,7 +10,7 @@ from mlplugins.cli.main import main
 
 from ..simulation.argon import write_model as write_argon
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 
 @pytest.fixture

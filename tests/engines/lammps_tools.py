@@ -85,8 +85,9 @@ json.dump(errors, open("errors.json", "w"))
 def errors_of(folder: Path, decks: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The error of each deck that fails, all in one Python process (an error there is an exception)."""
     (folder / "decks.json").write_text(json.dumps(decks))
+    (folder / "collect.py").write_text(COLLECT)
     result = subprocess.run(
-        [sys.executable, "-c", COLLECT],
+        [sys.executable, "collect.py"],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ import pytest
 from .conftest import CUTOFF, EPSILON, SIGMA, write_lennard_jones
 from .lammps_tools import errors_of, printed
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 E0 = -15.0
 CRYSTAL = [

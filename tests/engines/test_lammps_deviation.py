@@ -15,7 +15,7 @@ from mlplugins.models import lennard_jones, nequip
 from mlplugins.workflows.convert import convert
 from tests.engines.lammps_tools import deck, errors_of, start, velocities
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 EVERY = 2
 FORMAT = 'format float "%.16g"'

@@ -11,7 +11,7 @@ from mlplugins.engines import lammps
 from .conftest import crystal, triclinic
 from .lammps_tools import deck, start, thermo, velocities
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 DIGITS = "thermo_modify format float %.16g"
 

@@ -18,7 +18,7 @@ from mlplugins.models import lennard_jones
 from .conftest import EPSILON, SIGMA, write_lennard_jones
 from .lammps_tools import deck, printed, start
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 CUTOFF, PLAIN = 5.0, 0.9999999  # a plain truncation, as the closed forms have it
 E0 = {"Ar": -1.5, "Kr": -3.0}

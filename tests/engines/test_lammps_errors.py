@@ -22,7 +22,7 @@ from .conftest import crystal
 from .lammps_tools import deck, errors_of, start, write_nequip
 from .test_archive import data_start, rewrite, with_metadata
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 
 def refused(folder: Path, lines: list[str], ranks: int = 1) -> str:

@@ -14,7 +14,7 @@ from mlplugins.models import lennard_jones
 from .conftest import CUTOFF, EPSILON, SIGMA
 from .lammps_tools import errors_of, printed
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 CRYSTAL = [
     "units metal",

@@ -22,7 +22,7 @@ from mlplugins.models import lennard_jones
 from .conftest import CUTOFF, EPSILON, SIGMA, crystal
 from .lammps_tools import errors_of, printed, velocities, write_nequip
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 DFT = [-200.0, -2000.0]  # eV, the size of absolute energies
 MIXTURE = [

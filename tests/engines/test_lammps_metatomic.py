@@ -12,7 +12,7 @@ from . import direct_model, general_model
 from .conftest import STRUCTURES, crystal, triclinic
 from .lammps_tools import deck, errors_of, start, thermo
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 REPORT = ["thermo_style custom step pe pxx pyy pxy fmax", "thermo_modify format float %.16g", "run 0"]
 

@@ -15,7 +15,7 @@ from mlplugins.models import lennard_jones
 from .conftest import CUTOFF, EPSILON, SIGMA, write_lennard_jones
 from .lammps_tools import printed
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 PLAIN = 0.9999999  # onset of the switch: a plain truncation, as lj/cut has it
 E0 = -15.0  # eV: exp(-E0/kT) is still a number at 300 K

@@ -23,7 +23,7 @@ from .conftest import (
 )
 from .lammps_tools import TOLERANCE, assert_parity, deck, start, thermo, velocities, write_nequip
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 MODES = [(1, "fold"), (1, "ghost"), (1, "exchange"), (2, "ghost"), (2, "exchange")]
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "properties.md"
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_the_cell_of_box_relax_is_that_of_ase(argon_model, tmp_path):
     """From another cell along each axis, with atoms off their places."""
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (2, 2, 2)

@@ -14,7 +14,7 @@ from mlplugins.structures.batch import graph_of
 from mlplugins.training.solvers._soap_rows import whiten
 from tests.engines.lammps_tools import errors_of, start, write_nequip
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 DECK = [
     "units metal",

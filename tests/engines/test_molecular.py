@@ -85,7 +85,7 @@ def test_what_is_not_the_molecule_is_refused(model, atoms, expected):
         load(model).evaluate([atoms])
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_lammps_takes_the_atoms_by_id(model, tmp_path):
     """Over a run in which LAMMPS sorts its atoms at every step."""
     end = [
@@ -116,7 +116,7 @@ def test_lammps_takes_the_atoms_by_id(model, tmp_path):
         np.testing.assert_allclose(np.delete(rows, 2, 0)[:, 4:], atoms.get_forces(), rtol=0, atol=1e-8)
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_lammps_refuses_two_ranks(model, tmp_path):
     result = start(tmp_path, write_deck(tmp_path, model, ["run 0"]), ranks=2)
     assert result.returncode == 1

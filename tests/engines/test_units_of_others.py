@@ -43,7 +43,7 @@ def test_in_python(files, options):
     np.testing.assert_allclose(theirs.energies, ours.energies, **SAME)
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize("keywords", ["variant double", "non_conservative on"])
 def test_in_lammps(files, keywords):
     ours, theirs = (lammps.evaluate_all(path, [triclinic()], 1, keywords)[0] for path in files)

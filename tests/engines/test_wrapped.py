@@ -92,7 +92,7 @@ def test_variants_in_ase(files):
         MLCalculator(files["mix"], variant="third")
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize(("name", "keywords"), [("d3", ""), ("mix", "variant/energy half"), ("mix", "")])
 def test_lammps_equals_ase(files, name, keywords):
     atoms = crystal()
@@ -140,7 +140,7 @@ def _metatomic_energy(path: Path, atoms: Atoms) -> float:
     return atoms.get_potential_energy()
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_float32_keeps_energies_in_lammps(all_electron):
     steps = [wurtzite(step) for step in (0.0, 1.0)]
     exact = [result.energy for result in load(all_electron["float64"]).evaluate(steps)]

@@ -146,7 +146,7 @@ def test_what_is_refused(tmp_path, model):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 @pytest.mark.parametrize("mode", MODES)
 def test_lammps(tmp_path, model, mode):
     """`variant NAME` in every mode, per-atom values too; `compute pair` has all energies of one pass. Modes
@@ -193,7 +193,7 @@ def test_lammps(tmp_path, model, mode):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_a_committee_of_files_is_one_of_the_chosen_energy(tmp_path, model):
     """Mean and deviation of `scan` in ASE and LAMMPS; one file for it is refused."""
     other, atoms = write(tmp_path / "other.pt", seed=4), mixed(2)
@@ -219,7 +219,7 @@ def test_a_committee_of_files_is_one_of_the_chosen_energy(tmp_path, model):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_lammps_names_the_energies_that_there_are(tmp_path, model):
     decks = {"unknown": deck(tmp_path, model, mixed(2), "variant b3lyp")}
     said = errors_of(tmp_path, decks)["unknown"]

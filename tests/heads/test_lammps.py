@@ -19,7 +19,7 @@ from tests.engines.conftest import crystal
 from tests.engines.lammps_tools import deck, errors_of, start, thermo
 from tests.simulation.argon import write_model
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 
 STATISTICS = TrainingStatistics(
     12.0,

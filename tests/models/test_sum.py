@@ -86,7 +86,7 @@ def test_exports_and_runs_in_the_calculator(tmp_path):
 
 
 @pytest.mark.slow
-def test_equal_in_lammps_on_two_ranks(native_build, tmp_path):
+def test_equal_in_lammps_on_two_ranks(native_build, warm_start, tmp_path):
     """Two terms of different cutoffs exchange their features in turn."""
     torch.manual_seed(0)
     model = _model(["Li", "S"], {**DEEP, "cutoff": 4.0}, {**WIDE, "num_layers": 2})

@@ -17,6 +17,7 @@ from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
 from mlplugins.models.base import energy_derivatives
 from mlplugins.structures.batch import graph_of
+from tests import warm
 
 from .stored import structures
 
@@ -130,8 +131,10 @@ def converted(files):
     words = {name: ["--head", "b"] for name in FILES if name.endswith(("two_heads", "_soft", "_heads"))}
     words["charge_spin"] = ["--charge", "-1", "--spin", "2"]
     todo = [(str(files / f"{name}.model"), words.get(name, [])) for name in FILES]
-    code = CONVERT.format(files=todo)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    script = files / "convert.py"
+    script.write_text(CONVERT.format(files=todo))
+    with warm.starts():
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return files
 

@@ -72,7 +72,7 @@ def test_published_models_in_float32(name, tmp_path):
             np.testing.assert_allclose(result.stress * volume, virial, rtol=0, atol=2e-5 * len(atoms))
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 def test_check_passes_in_all_engines(tmp_path, monkeypatch):
     """In float64; LAMMPS on 1 rank, and on 2 with features exchanged."""
     monkeypatch.setattr(single_point, "LARGEST_GHOST", 0)

@@ -218,7 +218,7 @@ def test_both_conventions_and_orders_are_covered():
 
 
 @pytest.mark.slow
-def test_sevenn_is_not_needed(tmp_path):
+def test_sevenn_is_not_needed(tmp_path, warm_start):
     """The same conversion in a process where importing the foreign packages fails."""
     checkpoint = str(HERE / f"{SMALL[0]}.pth")
     code = (
@@ -227,6 +227,8 @@ def test_sevenn_is_not_needed(tmp_path):
         "from mlplugins.cli.main import main\n"
         f"sys.exit(main(['convert', {checkpoint!r}, '-o', {str(tmp_path / 'm.pt')!r}]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    (tmp_path / "convert.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "convert.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m.pt").is_file()

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from .argon import write_model
 
-pytestmark = pytest.mark.usefixtures("native_build")
+pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 DOCS = Path(__file__).parents[2] / "docs"
 PRINTED = {"simulation.md": "T0300_seed1 finished 30\n", "check.md": "True\n"}
 

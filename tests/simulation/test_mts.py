@@ -85,7 +85,7 @@ def test_lammps_and_ipi_agree_and_times_are_of_outer_steps(tmp_path):
         assert f" {evaluations} structures in" in (items["ipi"].directory / name).read_text()
 
 
-@pytest.mark.usefixtures("native_build")
+@pytest.mark.usefixtures("native_build", "warm_start")
 class TestRefusals:
     @pytest.mark.parametrize(
         ("engine", "changes", "text"),
