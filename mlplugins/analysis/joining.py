@@ -312,6 +312,7 @@ class Joiner:
         if len(grid.frames) < len(rows):
             rows = rows[grid.frames]
         moved = rows[:, :width].reshape(len(rows), -1, 3)
+        self.warnings += [text for text in [twice.copied(moved)] if text]
         ends = np.cumsum([len(chosen) for chosen in self._groups.values()])
         parts = dict(zip(self._groups, np.split(moved, ends[:-1], axis=1)))
         species = self.settings.species

@@ -19,6 +19,8 @@ MOST_TIMES = 5
 """A series that is there more often is periodic: a model, not molecular dynamics."""
 PLACES = 1 << 12
 """Positions are told apart to this part of a cell vector: copies differ by their digits."""
+LOOKED_AT, MOVES_A, SAME_A = 16, 0.2, 1e-3
+"""Frames in which ions are compared, how far they have to move, and how much copies differ, Å."""
 ATOMS, IN_A_ROW = 24, 5
 """Atoms of a frame that are looked at, and frames at one distance that are no chance."""
 
@@ -191,6 +193,27 @@ joined to itself, or a restart that was appended? Expected each frame once; remo
             "file joined to itself, or a restart that was appended? Expected each frame once; remove the "
             "repeated ones"
         )
+
+
+def copied(moved: Floats) -> str:
+    """A warning about ions whose displacements (frames, ions, 3), Å, are those of others, as in a supercell
+    that was made of a trajectory.
+
+    >>> walk = np.cumsum(np.random.default_rng(1).normal(size=(100, 4, 3)), axis=0)
+    >>> copied(walk), copied(np.tile(walk, (1, 2, 1)))[:32]
+    ('', '4 of 8 ions move exactly as othe')
+    """
+    some = np.linspace(0, len(moved) - 1, LOOKED_AT).astype(int)
+    rows = moved[some].transpose(1, 0, 2).reshape(moved.shape[1], -1)
+    rows = np.rint(rows[np.ptp(rows, axis=1) > MOVES_A] / SAME_A)
+    counts = np.unique(rows, axis=0, return_counts=True)[1] if len(rows) else np.zeros(0, dtype=int)
+    if len(counts) < 2 or counts.min() < 2:  # atoms at rest move alike relative to others
+        return ""
+    number = len(rows) - len(counts)
+    return (
+        f"{number} of {moved.shape[1]} ions move exactly as others: a supercell made of a trajectory? Copies "
+        "are no further ions: intervals are too short, σ collective is too large; give the cell that was run"
+    )
 
 
 def require_other_runs(names: Sequence[str], runs: Sequence[Floats]) -> None:

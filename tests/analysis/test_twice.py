@@ -93,3 +93,11 @@ def test_series_that_begin_anew(tmp_path, copies, said):
         return
     with pytest.raises(BadInput, match=said):
         twice.in_one_piece(tmp_path / "j.npy", values)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_supercell_made_of_a_trajectory(frames, tmp_path, copies):
+    write(tmp_path / "md.extxyz", [atoms * (copies, 1, 1) for atoms in frames])
+    run = read_trajectory([tmp_path / "md.extxyz"], ReadSettings("Li", timestep_fs=1.0, interval=100))
+    found = [text for text in run.warnings if "8 of 16 ions move exactly as others" in text]
+    assert len(found) == copies - 1
