@@ -295,6 +295,7 @@ class Joiner:
         reason = without_volume(self._periodic, empty, heights)
         if not reason:
             self.warnings += plausibility.density(self._volume / count, len(self._mobile))
+            self.warnings += [] if self._mobile.all() else self._filling.doubts()
             return self._volume / count
         self.warnings.append(
             f"no conductivity: {reason}; D is kept (the mean of its three axes, though "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
+from scipy.spatial import cKDTree
 
 from mlplugins.analysis.readers._text import Floats
 from mlplugins.analysis.unwrapping import AXES, Place
@@ -13,6 +16,10 @@ GAP_A = 6.0
 """No condensed phase has wider layers without the centre of an atom (graphite 3.4 Å, caesium about 4)."""
 SPACINGS = 2.5
 """… nor layers of more than this many mean distances of atoms: a dilute gas has gaps without being a slab."""
+HOLE_A = 4.0
+"""From the nearest atom; the widest holes of dense phases have 3.4 Å (caesium)."""
+EMPTY, CLUSTERED, POINTS = 0.3, 2.0, 12
+"""Share of a cell that is in holes, in all and against that of atoms at random; points along each axis."""
 SHAPES = {1: "a slab", 2: "a wire", 3: "a cluster"}
 
 
@@ -34,6 +41,7 @@ class Filling:
         self._gaps: Floats = np.full(3, np.inf)
         self._heights: Floats = np.zeros(3)
         self._volume = 0.0
+        self._last: Place | None = None
 
     def see(self, place: Place) -> None:
         """Look at a frame; only some of them are used."""
@@ -43,6 +51,7 @@ class Filling:
             gaps = np.diff(sorted_, axis=0, append=sorted_[:1] + 1.0).max(axis=0)
             self._gaps = np.minimum(self._gaps, np.where(lattice.periodic, gaps, 0.0) * lattice.heights)
             self._heights, self._volume = lattice.heights, lattice.volume
+            self._last = place
         self._seen += 1
 
     def vacuum(self, atoms: int) -> dict[str, float]:
@@ -52,6 +61,36 @@ class Filling:
         full = self._volume * float(np.prod(np.maximum(1 - self._gaps / self._heights, 1e-3)))
         limit = max(GAP_A, SPACINGS * (full / atoms) ** (1 / 3))
         return {AXES[k]: float(gap) for k, gap in enumerate(self._gaps) if gap > limit}
+
+    def doubts(self) -> list[str]:
+        """A warning about a cell of which a large part is far from every atom, though the atoms are close."""
+        if self._last is None or not self._last.lattice.periodic.all():
+            return []
+        number = len(self._last.fractions)
+        share = _in_holes(self._last)
+        at_random = np.exp(-4 / 3 * np.pi * HOLE_A**3 * number / self._volume)
+        if share < max(EMPTY, CLUSTERED * at_random):
+            return []
+        return [
+            f"{share:.0%} of the cell is farther than {HOLE_A:g} Å from every atom "
+            f"({self._volume / number:.3g} Å³ per atom): a porous material, or a cell that is not that of "
+            "these positions (in bohr, its volume would be 6.7 times too large, σ as much too small)? Its "
+            "volume was taken; give --volume if it is another"
+        ]
+
+
+def _in_holes(place: Place) -> float:
+    """Share of the points of a grid in the cell that are farther than HOLE_A from all atoms."""
+    lattice = place.lattice
+    inside = place.fractions % 1.0
+    margin = HOLE_A / lattice.heights
+    shifts = [np.arange(-np.ceil(width), np.ceil(width) + 1) for width in margin]
+    images = np.concatenate([inside + shift for shift in product(*shifts)])
+    near = images[((images > -margin) & (images < 1 + margin)).all(axis=1)]
+    steps = (np.arange(POINTS) + 0.5) / POINTS
+    points = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    distances, _ = cKDTree(near @ lattice.cell).query(points @ lattice.cell, distance_upper_bound=HOLE_A)
+    return float(np.isinf(distances).mean())
 
 
 def without_volume(periodic: tuple[bool, bool, bool], empty: dict[str, float], heights: Floats) -> str:

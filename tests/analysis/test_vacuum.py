@@ -67,6 +67,32 @@ def test_a_full_cell_and_a_dilute_gas_keep_their_volume(tmp_path):
     assert run.warnings == ()
 
 
+def test_a_cell_that_is_not_that_of_the_positions(tmp_path):
+    """A cell in bohr: ions that have left the cell fill the gap that would give it away."""
+    random = np.random.default_rng(0)
+    sites = 3.0 * np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
+    walk = random.uniform(-2, 11, size=(10, 3)) + np.cumsum(random.normal(0, 0.3, (100, 10, 3)), axis=0)
+    found = {}
+    for edge in (9.0, 9.0 * 1.8897):
+        frames = [
+            Atoms(
+                "S27Li10",
+                np.concatenate([sites + random.normal(0, 0.1, (27, 3)), ions]),
+                cell=[edge] * 3,
+                pbc=True,
+            )
+            for ions in walk
+        ]
+        ase.io.write(tmp_path / f"{edge}.traj", frames)
+        found[edge] = read_trajectory([tmp_path / f"{edge}.traj"], SETTINGS)
+    right, wrong = found.values()
+    assert right.warnings == ()
+    assert wrong.volume_a3 / right.volume_a3 == pytest.approx(6.748, abs=1e-2)
+    (text,) = wrong.warnings
+    assert "of the cell is farther than 4 Å from every atom (133 Å³ per atom)" in text
+    assert "in bohr" in text
+
+
 def test_a_wire_and_a_cluster_are_named(tmp_path):
     slab(tmp_path / "wire.extxyz", [9, 24, 24], move=(0.4, 0.0, 0.0))
     assert "along b and" in read_trajectory([tmp_path / "wire.extxyz"], SETTINGS).warnings[0]
