@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -135,7 +136,7 @@ class PhysicsChecks:
         reference, *results = self._evaluate([base, *variants, shifted, base[order]])
         same = np.eye(3)
         learned = (np.inf, "learned, not exact") if self.unconstrained else (None, "")
-        even = self.model.record.get("hyperparameters", {}).get("parity") == "even"
+        even = _without_parity(self.model.record.get("hyperparameters", {}))
         mirrored = (np.inf, "without parity by construction") if even and not self.unconstrained else learned
         rows = self._equal("rotation", [*zip(results[:3], rotations)], reference, *learned)
         rows += self._equal("inversion", [(results[3], -same)], reference, *mirrored)
@@ -360,3 +361,9 @@ def _cluster(symbols: tuple[str, str], cutoff: float, offset: float, third: bool
         positions.append([0.5 * cutoff, 0.45 * cutoff, 0.1 * cutoff])
         names.append(symbols[0])
     return Atoms(names, positions)
+
+
+def _without_parity(hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether a model, or a part of a `sum` or `committee`, tells mirror images apart by construction."""
+    parts = [*hyperparameters.get("terms", []), *hyperparameters.get("members", [])]
+    return hyperparameters.get("parity") == "even" or any(map(_without_parity, parts))

@@ -107,14 +107,21 @@ def test_a_defect_is_found(model, change, expected):
     assert _failed(Defective(model, change), _crystal()) >= expected
 
 
-def test_mirror_images_of_a_model_without_parity_are_only_reported(model):
+EVEN = {"family": "nequip", "parity": "even"}
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [EVEN, {"terms": [EVEN, {"family": "d3"}]}, {"members": [{"family": "sum", "terms": [EVEN]}]}],
+)
+def test_mirror_images_of_a_model_without_parity_are_only_reported(model, hyperparameters):
     def change(atoms, result):
         handed = np.sign(np.linalg.det(atoms.cell.array))
         return _extra_energy(result, np.full(len(atoms), 1e-3 * handed))
 
     defective = Defective(model, change)
     assert "inversion: energy" in _failed(defective, _crystal())
-    defective.record = {"hyperparameters": {"parity": "even"}}
+    defective.record = {"hyperparameters": hyperparameters}
     assert "inversion: energy" not in _failed(defective, _crystal())
     rows = PhysicsChecks(defective, _crystal(), "x").symmetry()
     (row,) = [row for row in rows if row.name == "inversion: energy"]
