@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import torch
 
 from mlplugins import models
 from mlplugins.config import hyperparameters
@@ -20,6 +22,18 @@ from mlplugins.models import sum as sums
 from mlplugins.models import zbl as repulsion
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import of_whole_molecule
+from mlplugins.nn.distance import sum_of_radii
+
+AMBIGUOUS = {"bop", "bp", "hf", "m11", "ms2", "n12", "scan"}
+"""Functionals whose names mean other things in names of files."""
+
+SHORT, NON_METALS = 0.77, {"B", "C", "N", "O", "Si", "P", "S", "Se", "As"}
+"""Shortest bonds (N₂) in sums of covalent radii, and elements with multiple bonds; of others 1."""
+
+NOBLE = {"He", "Ne", "Ar", "Kr", "Xe"}
+
+SLIGHT = 0.01
+"""eV that a core repulsion may add to a bond."""
 
 Card = TypeVar("Card", bound=ModelCard)
 
@@ -77,8 +91,10 @@ def _dispersion(words: list[Any]) -> Term:
     return dispersion.parameters(name, *numbers)
 
 
-def add(potential: Potential, card: Card, new: Sequence[Term]) -> tuple[Potential, Card]:
+def add(potential: Potential, card: Card, new: Sequence[Term], file: str = "") -> tuple[Potential, Card]:
     """A model and its card with `new` beside it, as a `sum`; without terms what came.
+
+    `file` is the name that the file of the model has now; its record holds that of its origin.
 
     Raises:
         BadInput: the model has such a term already, learned it, is one of a whole molecule, or a term is not
@@ -86,6 +102,8 @@ def add(potential: Potential, card: Card, new: Sequence[Term]) -> tuple[Potentia
     """
     if not new:
         return potential, card
+    if any(term["family"] == "d3" for term in new) and _says_dispersion(file):
+        raise BadInput(_twice(file, file))
     require_possible(potential, card, new)
     old: list[Term] = [{"family": card.family, **card.hyperparameters}]
     parts = [potential]
@@ -100,6 +118,55 @@ def add(potential: Potential, card: Card, new: Sequence[Term]) -> tuple[Potentia
         references=list(dict.fromkeys([*card.references, *references])),
     )
     return sums.Model.of(parts).eval(), changed
+
+
+def doubts(card: ModelCard, new: Sequence[Term]) -> list[str]:
+    """What of the terms does not fit a model that was trained without them, as warnings.
+
+    These are parameters of D3 of another functional than head or file say, and a repulsion within bonds.
+    """
+    found = []
+    for term in new:
+        said = _functionals(card.details) if term["family"] == "d3" else {}
+        if said and term["functional"] not in said:
+            functional, name = next(iter(said.items()))
+            found.append(
+                f"d3: '{name}' says {functional}, and the parameters are those of {term['functional']}; "
+                f"expected --d3 {functional}-{term['damping']}"
+            )
+        if term["family"] == "zbl" and term["outer"] is not None:
+            found += _within_bonds(term, card.elements)
+    return found
+
+
+def _functionals(details: Mapping[str, Any]) -> dict[str, str]:
+    """Functionals that the head names, or else the file; each with that name."""
+    source = _section(details, "source")
+    for key, left_out in (("head", set()), ("file", AMBIGUOUS)):
+        name = str(source.get(key) or "")
+        found = [word for word in dispersion.functionals(name) if word not in left_out]
+        if found:
+            return dict.fromkeys(found, name)
+    return {}
+
+
+def _within_bonds(term: Term, elements: list[str]) -> list[str]:
+    elements = [symbol for symbol in elements if symbol not in NOBLE]
+    if not elements:
+        return []
+    i, j = torch.triu_indices(len(elements), len(elements))
+    multiple = torch.tensor([symbol in NON_METALS for symbol in elements])
+    bond = sum_of_radii(elements)[i, j] * torch.where(multiple[i] & multiple[j], SHORT, 1.0)
+    energy = cast(repulsion.Model, made(term, elements)).repulsion.pair_energy(i, j, bond)
+    k, n = int(energy.argmax()), int((energy > SLIGHT).sum())
+    if n == 0:
+        return []
+    pair = f"{elements[int(i[k])]}–{elements[int(j[k])]}"
+    return [
+        f"zbl: the repulsion up to {term['outer']:g} Å reaches into bonds that the model has "
+        f"learned without it ({energy[k]:.3g} eV for {pair} at {bond[k]:.2f} Å; {n} of {len(bond)} pairs): "
+        "give smaller numbers or none, or train with it (`finetune --zbl`)"
+    ]
 
 
 def made(term: Term, elements: list[str]) -> Potential:
@@ -138,10 +205,14 @@ def require_possible(
             )
     found = learned_dispersion(card.details)
     if found is not None and any(term["family"] == "d3" for term in new):
-        raise BadInput(
-            f"d3: {name} was trained with dispersion ('{found}'), which would count twice: "
-            "leave d3 out (rename the file or head if its name is wrong)"
-        )
+        raise BadInput(_twice(name, found))
+
+
+def _twice(name: str, found: str) -> str:
+    return (
+        f"d3: {name} was trained with dispersion ('{found}'), which would count twice: "
+        "leave d3 out (rename the file or head if its name is wrong)"
+    )
 
 
 def learned_dispersion(details: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ example:
   mlplugins convert 2023-12-03-mace-128-L1_epoch-199.model -o model.pt
   mlplugins convert finetuned.model --head Default --radial-tables off
   mlplugins convert checkpoint_sevennet_mf_0.pth --task PBE
-  mlplugins convert checkpoint_sevennet_0.pth --zbl 0.8 1.4
+  mlplugins convert checkpoint_sevennet_0.pth --elements Li P S Cl --zbl 0.7 1.4
 
 The format is found by the content of the file. Nothing in the file is executed. A model.pt of mlplugins is
 taken, too: to keep fewer elements, in another precision, portable, or with tables.
@@ -102,3 +102,5 @@ def _print(record: dict) -> None:
             "torch, about 6 times slower, and holds all messages of a step in memory",
             soft_wrap=True,
         )
+    for text in record["warnings"]:
+        console.print(f"warning: {text}", style="yellow", soft_wrap=True)

@@ -10,10 +10,11 @@ left out (s9 = 0), and sums end smoothly, at shorter cutoffs.
 """
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Dict, List, Literal
+from typing import Any, Dict, List, Literal, Tuple
 
 import torch
 from torch import Tensor
@@ -202,11 +203,7 @@ def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, A
             f"d3: expected a cutoff of the pairs from {SHORTEST:g} Å on (without one: "
             f"{Hyperparameters.cutoff:g} Å), got {cutoff:g} Å"
         )
-    with needed("D3", "d3"):
-        folder = resources.files("tad_dftd3.param")
-    data = tomllib.loads(folder.joinpath("parameters.toml").read_text(encoding="utf-8"))
-    alias = tomllib.loads(folder.joinpath("aliases.toml").read_text(encoding="utf-8"))["alias"]
-    names = {key: entry["d3"] for key, entry in data["parameter"].items() if "d3" in entry}
+    names, alias = _reference_parameters()
     functional = functional.replace("-", "")
     functional = alias.get(functional, functional)
     if functional not in names:
@@ -214,10 +211,36 @@ def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, A
     if damping not in names[functional]:
         there = ", ".join(f"{functional}-{key}" for key in names[functional] if key in PARAMETERS) or "none"
         raise BadInput(f"d3 '{name}': no parameters of this damping for {functional}; there are: {there}")
-    values = data["default"]["parameter"]["d3"][damping] | names[functional][damping]
+    values = names[functional][damping]
     own = {key: float(values[key]) for key in PARAMETERS[damping]}
     cutoffs = {"cutoff": cutoff, "cn_cutoff": min(cutoff, Hyperparameters.cn_cutoff)}
     return {"damping": damping, "functional": functional, **own, **cutoffs}
+
+
+def functionals(text: str) -> List[str]:
+    """Functionals that a name of a level of theory, a file or a head consists of, as `parameters` calls them.
+
+    Raises:
+        MissingDependency: tad-dftd3 is not installed.
+    """
+    names, alias = _reference_parameters()
+    words = [alias.get(word, word) for word in re.split(r"[^a-z0-9]+", text.lower())]
+    return [word for word in words if word in names]
+
+
+def _reference_parameters() -> Tuple[Dict[str, Any], Dict[str, str]]:
+    """Parameters of every functional and damping, defaults included, and other names of functionals."""
+    with needed("D3", "d3"):
+        folder = resources.files("tad_dftd3.param")
+    data = tomllib.loads(folder.joinpath("parameters.toml").read_text(encoding="utf-8"))
+    alias = tomllib.loads(folder.joinpath("aliases.toml").read_text(encoding="utf-8"))["alias"]
+    default = data["default"]["parameter"]["d3"]
+    names = {
+        key: {damping: default.get(damping, {}) | own for damping, own in entry["d3"].items()}
+        for key, entry in data["parameter"].items()
+        if "d3" in entry
+    }
+    return names, alias
 
 
 def _validate(h: Hyperparameters) -> None:

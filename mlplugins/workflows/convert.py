@@ -95,7 +95,9 @@ def convert(
     found = checkpoints.read(path, kept, variant.head, variant.conditions())
     source = found.details["source"]
     name = f"{source['format']} ({path.name})"
-    potential, found = added.add(found.potential, found, added.terms(changes.zbl, changes.d3))
+    terms = added.terms(changes.zbl, changes.d3)
+    warnings = added.doubts(found, terms)
+    potential, found = added.add(found.potential, found, terms, path.name if path.is_file() else "")
     found = replace(found, potential=potential)
     stored = _write(found, Path(output), _Options(name, dtype, portable, changes.tables))
     return {
@@ -111,6 +113,7 @@ def convert(
         "source": source,
         "inputs": states.ranges(found.potential.inputs),
         "unfused_degree": unfused_degree(found.potential),
+        "warnings": warnings,
         **stored,
     }
 
