@@ -39,6 +39,7 @@ def reader(path: Path) -> ModuleType:
     if not files.exists(path, file=True):
         folder = _elsewhere.what_folder_it_is(path)
         raise BadInput(f"{path}: {folder}" if folder else f"no such checkpoint: '{path}'")
+    _elsewhere.require_arrived(path)
     for name in formats():
         module = registry.load(__name__, name, "checkpoint format", NOT_FORMATS)
         if module.recognises(path):

@@ -62,6 +62,22 @@ def what_it_is(path: Path) -> str | None:
     return None
 
 
+def require_arrived(path: Path) -> None:
+    """Refuse what a download leaves in the place of a file.
+
+    Raises:
+        BadInput: an empty file, a pointer of Git LFS, a web page.
+    """
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if not head and path.is_file():
+        raise BadInput(f"{path}: the file is empty; copy or download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise BadInput(f"{path}: a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise BadInput(f"{path}: a web page, not the file itself; download it again")
+
+
 def what_folder_it_is(path: Path) -> str | None:
     """The same of a folder."""
     inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()

@@ -70,9 +70,10 @@ def kept(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[list[str],
     """
     if wanted is None:
         return list(known), list(range(len(known)))
-    if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(known):
+    wrong = [s for k, s in enumerate(wanted) if s not in known or s in wanted[:k]]
+    if wrong or not wanted:
         raise BadInput(
-            f"elements {' '.join(wanted)}: expected different symbols that the model knows; "
+            f"elements {' '.join(wrong) or 'none'}: expected different symbols that the model knows; "
             f"it knows {' '.join(sorted(known))}"
         )
     return list(wanted), [list(known).index(symbol) for symbol in wanted]

@@ -67,6 +67,8 @@ TRAINING = re.compile(
     r"|hessian_weight|kernel|(energy|force|stress)_weight|learning_rate|log_every|loss_type|max_n_\w+|mlp_init_scale"
     r"|n_epochs|n_graph|optimizer|readout_initialization|resume_from|state_path|(train|val|valid)_\w+|warmup_\w+"
     r"|weight_decay"
+    r"|author|comment|date|description|experiment\w*|license|lr\w*|name|notes?|num_workers|patience|project|run_\w+"
+    r"|\w*scheduler\w*|seed|tags?|test_\w+|wandb\w*|\w+_(path|dir)"  # a user's own
 )
 """Entries that say how a model was trained, and leave its function alone."""
 
@@ -99,7 +101,7 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
     """
     path = Path(path)
     with _record.intact(path, "Nequix model"), path.open("rb") as file:
-        config = json.loads(file.readline(LONGEST_LINE))
+        config = dict(json.loads(file.readline(LONGEST_LINE)))
         _require_known(config)
         known = [chemical_symbols[int(z)] for z in sorted(config["atomic_numbers"])]  # nequix sorts them
         symbols, rows = _record.kept(known, elements)
@@ -121,6 +123,9 @@ def read(path: Path | str, elements: list[str] | None = None) -> Checkpoint:
 
 def _require_known(config: dict[str, Any]) -> None:
     """Refuse options that may change the function without an array of their own, as a repulsion would."""
+    missing = sorted(READ - set(config))
+    if missing:
+        raise BadInput(f"not an intact Nequix model: its first line has no entry {', '.join(missing)}")
     unknown = {
         key: value
         for key, value in config.items()

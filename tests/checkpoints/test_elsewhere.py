@@ -85,6 +85,22 @@ def test_files_that_are_no_archives_are_named(tmp_path):
             checkpoints.read(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>Not Found", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.nqx", "model.pth"])
+def test_what_a_download_left_is_named(name, content, text, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=text):
+        checkpoints.read(path)
+
+
 def test_folders_are_named(tmp_path):
     for folder, names in {
         "grace": ["saved_model.pb"],
