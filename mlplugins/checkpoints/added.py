@@ -102,9 +102,9 @@ def add(potential: Potential, card: Card, new: Sequence[Term], file: str = "") -
     """
     if not new:
         return potential, card
+    require_possible(potential, card, new)
     if any(term["family"] == "d3" for term in new) and _says_dispersion(file):
         raise BadInput(_twice(file, file))
-    require_possible(potential, card, new)
     old: list[Term] = [{"family": card.family, **card.hyperparameters}]
     parts = [potential]
     if isinstance(potential, sums.Model):
