@@ -72,6 +72,7 @@ Committee::Committee(const Settings &settings, int local_rank) :
   if (size() == 1) return;
   info_.atom_uncertainties = info_.atom_energies;
   info_.force_floor = -1.0;    // they have their spread
+  info_.first_uncertain = false;
   for (const auto &each : info_.system_outputs) info_.unused += " " + each.name;
   info_.system_outputs.clear();    // compute pair shows the model deviation
 }

@@ -201,6 +201,14 @@ std::string Evaluator::State::output(const std::string &quantity, const std::str
   }
 }
 
+/// The inner level of respa may have direct forces that were learned with another energy than the `variant` of the whole
+/// model.
+std::string Evaluator::State::direct(const std::string &quantity, const std::string &variant, bool needed) const
+{
+  const auto found = settings.is_inner ? output(quantity, variant, false) : "";
+  return found.empty() ? output(quantity, settings.is_inner ? "" : variant, needed) : found;
+}
+
 /// metatomic declares direct forces by both names.
 const char *const OTHER_SPELLING = "non_conservative_forces";
 
@@ -218,19 +226,22 @@ void Evaluator::State::pick_outputs()
   info.atom_energies = capabilities->outputs().at(energy_name)->sample_kind() == "atom";
   request(energy_name, "eV", info.atom_energies ? "atom" : "system");
   if (settings.direct_forces) {
-    forces_name = output("non_conservative_force", settings.variant_forces, true);
+    forces_name = direct("non_conservative_force", settings.variant_forces, true);
     request(forces_name, "eV/A", "atom");
   }
   // the pressure is that of the whole model
-  if (settings.direct_stress) stress_name = output("non_conservative_stress", settings.variant_stress, !settings.is_inner);
+  if (settings.direct_stress) stress_name = direct("non_conservative_stress", settings.variant_stress, !settings.is_inner);
   if (settings.direct_stress && stress_name.empty()) settings.direct_stress = false;
   if (settings.direct_stress) {
     request(stress_name, "eV/A^3", "system");
   }
-  uncertainty_name = output("energy_uncertainty", settings.variant_uncertainty, false);
-  // `variant/energy NAME` alone: what stands under the plain name is how uncertain the first energy is
-  if (energy_name != "energy" && uncertainty_name == "energy_uncertainty" && capabilities->outputs().contains("energy"))
+  // of several energies the first is uncertain, under the plain name whatever its own
+  const bool first = loaded->baseline.defined() && place_of(energy_name) == 0;
+  const bool own_name = first && settings.variant_uncertainty == settings.variant_energy;
+  uncertainty_name = output("energy_uncertainty", own_name ? "" : settings.variant_uncertainty, false);
+  if (energy_name != "energy" && !first && uncertainty_name == "energy_uncertainty" && capabilities->outputs().contains("energy"))
     uncertainty_name.clear();
+  info.first_uncertain = uncertainty_name.empty() && capabilities->outputs().contains("energy_uncertainty");
   info.atom_uncertainties =
       !uncertainty_name.empty() && capabilities->outputs().at(uncertainty_name)->sample_kind() == "atom";
   if (info.atom_uncertainties) request(uncertainty_name, "eV", "atom", settings.uncertainty_threshold > 0.0);
@@ -376,17 +387,18 @@ void Evaluator::State::read_energies(const mts::TensorBlock &block, const Graph 
   }
 }
 
-/// Of the energies: with composition energies, unless they are left out everywhere.
+/// Energies with their composition energies, which copies of the style with `baseline off` take off.
 void Evaluator::State::read_system_outputs(const Graph &graph)
 {
   result.system_outputs.clear();
+  result.system_baselines.clear();
   if (!request.system_outputs) return;
   for (const auto &each : info.system_outputs) {
     auto values = block(each.name)->values().detach().to(torch::kCPU, torch::kDouble).contiguous();
     if (each.is_energy) {    // per atom, if it is the one that is evaluated
-      const bool inside = !info.edge_model, wanted = settings.baseline != Choice::off;
-      const double composition = inside == wanted ? 0.0 : composition_of(each.name, graph);
-      values = values.sum().reshape({1}) + (wanted ? composition : -composition);
+      const double composition = composition_of(each.name, graph);
+      values = values.sum().reshape({1}) + (info.edge_model ? composition : 0.0);
+      result.system_baselines.push_back(composition);
     }
     if (values.numel() != each.size)
       throw std::runtime_error("the output '" + each.name + "' has " + std::to_string(values.numel()) +

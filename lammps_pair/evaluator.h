@@ -78,6 +78,7 @@ struct ModelInfo {
   bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
+  bool first_uncertain = false;       ///< those of the first of several energies do, and another is evaluated
   double force_floor = -1.0;          ///< floor of the uncertainty of a force component, eV/Å; negative: there is none
   std::vector<SystemOutput> system_outputs;    ///< in the order of their values
   std::vector<int> numbers;           ///< atomic numbers it knows
@@ -103,6 +104,7 @@ struct Result {
   const double *baselines = nullptr;       ///< (n_centers) composition energies within `energies`; or null: unknown
   const double *uncertainties = nullptr;   ///< (n_centers), or null
   std::vector<double> system_outputs;      ///< all components, if asked for
+  std::vector<double> system_baselines;    ///< composition energy in each energy among them, in their order
   const double *edge_gradients = nullptr;  ///< (n_edges, 3): edge models
   std::vector<const double *> probe_gradients;    ///< the same of each probe: their squares add up to a variance
   const double *forces = nullptr;          ///< (n_force_rows, 3): other models

@@ -83,6 +83,7 @@ struct Evaluator::State {
   void pick_system_outputs(const Entries &entries);
   torch::Dict<std::string, mta::ModelOutput> wanted() const;
   std::string output(const std::string &quantity, const std::string &variant, bool needed) const;
+  std::string direct(const std::string &quantity, const std::string &variant, bool needed) const;
 
   torch::Tensor to_model(const torch::Tensor &values) const { return values.to(device, dtype); }
   mta::System system(const Graph &graph, const torch::Tensor &positions, const torch::Tensor &cell) const;

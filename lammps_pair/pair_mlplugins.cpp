@@ -146,6 +146,10 @@ void PairMLPlugins::prepare()
     force_uncertainty_ = std::make_unique<mlplugins::ForceUncertainty>(lmp, this);
     comm_reverse = std::max(comm_reverse, 3);
   }
+  if (settings_->uncertainty_threshold > 0.0 && settings_->uncertainty_threshold != default_threshold_ &&
+      !evaluator_->info().atom_uncertainties && comm->me == 0)
+    error->warning(FLERR, "uncertainty_threshold: '{}' has no uncertainty of the energies that are evaluated: there will be "
+                   "no warning", settings_->path);
   nextra = deviation_ ? mlplugins::Deviation::N_COLUMNS : 0;
   for (const auto &each : evaluator_->info().system_outputs) nextra += each.size;    // committees have none
   columns_.assign(nextra, 0.0);
@@ -273,6 +277,7 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   ev_init(eflag, vflag);
   refuse_unsupported();
   warn_about_ghosts();
+  ask_again_for_fix_pair();
   const auto &model = evaluator_->info();
   mlplugins::Request request;
   request.virial = vflag_global;
@@ -402,9 +407,13 @@ void PairMLPlugins::add_results(const mlplugins::Result &result, double weight)
   }
   if (eflag_global) eng_vdwl += unit * energy;
   std::copy(result.system_outputs.begin(), result.system_outputs.end(), columns_.begin());
-  std::size_t column = 0;
+  std::size_t column = 0, energies = 0;
   for (const auto &each : evaluator_->info().system_outputs) {
-    if (each.is_energy && column < result.system_outputs.size()) columns_[column] *= energy_unit_;
+    if (each.is_energy && column < result.system_outputs.size()) {
+      if (!total) columns_[column] -= result.system_baselines[energies];
+      columns_[column] *= energy_unit_;
+      energies++;
+    }
     column += each.size;
   }
 

@@ -7,6 +7,7 @@
 #include "pair.h"
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,6 +72,7 @@ class PairMLPlugins : public Pair {
   int deviation_flag_ = 0;        ///< fix pair asks for the deviations of the next step
   int uncertainty_flag_ = 0;      ///< fix pair asks for the uncertainties of the next step
   int force_uncertainty_flag_ = 0;     ///< fix pair asks for those of forces
+  std::int64_t step_asked_ = -1;       ///< of the last evaluation for fix pair
   std::unique_ptr<mlplugins::ForceUncertainty> force_uncertainty_;    ///< of one model that has them
   std::vector<double> uncertainty_;    ///< of every atom, in the energy unit of the run
   double **scale_ = nullptr;      ///< factor per pair of types, all equal: fix adapt and compute fep change them
@@ -107,6 +109,8 @@ class PairMLPlugins : public Pair {
   bool deviation_due() const;
   int models_wanted() const;
   void add_results(const mlplugins::Result &result, double weight);
+  void ask_again_for_fix_pair();
+  std::string without_uncertainty() const;
   void keep_uncertainties(const mlplugins::Result &result);
   void keep_force_uncertainties(const mlplugins::Result &result);
   void keep_deviations(const std::vector<mlplugins::Result> &results);

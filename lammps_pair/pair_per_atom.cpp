@@ -11,6 +11,9 @@
 
 #include "atom.h"
 #include "error.h"
+#include "fix.h"
+#include "modify.h"
+#include "update.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +21,31 @@
 
 using namespace LAMMPS_NS;
 using mlplugins::Mode;
+
+/// `fix pair` asks and reads once in a step: not after moves of Monte Carlo or of a line search, nor in a run that begins
+/// at the step at which it read last. Called as at another step it does so again.
+void PairMLPlugins::ask_again_for_fix_pair()
+{
+  const bool asked = uncertainty_flag_ || force_uncertainty_flag_ || deviation_flag_;
+  const auto step = update->ntimestep;
+  if (per_atom_asked_ && !asked && step == step_asked_)
+    for (Fix *fix : modify->get_fix_by_style("^pair$")) {
+      if (step % fix->nevery) continue;
+      update->ntimestep = step - fix->nevery;
+      fix->post_force(0);
+      update->ntimestep = step;
+      fix->pre_force(0);
+    }
+  if (asked) step_asked_ = step;
+}
+
+std::string PairMLPlugins::without_uncertainty() const
+{
+  const auto &model = evaluator_->info();
+  if (!model.first_uncertain) return "";
+  return fmt::format("Pair style mlplugins: '{}' has an uncertainty of its first energy only, and '{}' is evaluated: "
+                     "leave the variant or fix pair out", settings_->path, model.energy_output);
+}
 
 /// `fix ID all pair N mlplugins uncertainty 1` reads them after the step.
 void PairMLPlugins::keep_uncertainties(const mlplugins::Result &result)
@@ -49,6 +77,7 @@ void *PairMLPlugins::extract(const char *name, int &dim)
     return &deviation_flag_;
   }
   if (strcmp(name, "force_uncertainty_flag") == 0) {
+    if (const auto why = without_uncertainty(); !why.empty()) error->all(FLERR, why);
     if (!force_uncertainty_)
       error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of forces: {}", settings_->path,
                  deviation_ ? "several models have their deviation (`fix pair ... deviation 1`)"
@@ -57,6 +86,7 @@ void *PairMLPlugins::extract(const char *name, int &dim)
     return &force_uncertainty_flag_;
   }
   if (strcmp(name, "uncertainty_flag") != 0) return nullptr;
+  if (const auto why = without_uncertainty(); !why.empty()) error->all(FLERR, why);
   if (!evaluator_->info().atom_uncertainties)
     error->all(FLERR, "Pair style mlplugins: '{}' has no uncertainty of atomic energies (output energy_uncertainty)",
                settings_->path);

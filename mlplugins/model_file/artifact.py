@@ -108,32 +108,37 @@ class Artifact:
 
     @property
     def n_layers(self) -> int | None:
-        """Number of layers, each of the whole cutoff, that the range takes; None for models that are not
-        ours."""
+        """Number of layers, each of the whole cutoff, that the range takes; None for models of others."""
         return None if self.family is None else layers(self.interaction_range, self.cutoff)
 
     @property
     def has_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its energies."""
-        first = self.energy_output in ("energy", *self.energies[:1])
-        return self.family is not None and first and "energy_uncertainty" in self.outputs
+        first = self.family is not None and self.energy_output in ("energy", *self.energies[:1])
+        return first and "energy_uncertainty" in self.outputs
 
     @property
     def has_force_uncertainty(self) -> bool:
         """Whether it predicts the standard deviation of its forces; a committee has that of its spread."""
-        if not self.has_uncertainty or self.non_conservative or self.n_members > 1:
-            return False
-        return isinstance(self._model, EdgeGradientModel) and self._model.has_force_uncertainty
+        own = self.has_uncertainty and not self.non_conservative and self.n_members == 1
+        return own and isinstance(self._model, EdgeGradientModel) and self._model.has_force_uncertainty
 
     @property
     def without_force_uncertainty(self) -> str:
         """Why there is none, and what to do."""
+        if "energy_uncertainty" in self.outputs and self.energies and not self.has_uncertainty:
+            return (
+                f"it has that of '{self.energies[0]}', not of '{self.energy_output}': leave the variant out"
+            )
+        if self.has_uncertainty and self.non_conservative:
+            return "direct forces have none: leave non_conservative out"
         if self.n_members > 1:
             return "a committee has the spread of its members (`forces_uncertainty` of MLCalculator)"
         if self.has_uncertainty and (self.record.get("uncertainty") or {}).get("method") == "llpr":
             return "its file has none for forces: run `mlplugins uncertainty` again, with force labels"
-        other = "add one with `mlplugins uncertainty` (networks), or join models with `mlplugins committee`"
-        return f"{self.family} has one of atomic energies only" if self.has_uncertainty else other
+        if self.has_uncertainty:
+            return f"{self.family} has one of atomic energies only"
+        return "add one with `mlplugins uncertainty` (networks), or join models with `mlplugins committee`"
 
     @property
     def repels(self) -> bool:
@@ -194,10 +199,7 @@ class Artifact:
         -1.0
         """
         if uncertainty and not self.has_uncertainty:
-            raise BadInput(
-                f"'{self.path.name}' predicts no uncertainty (no output energy_uncertainty): add it with "
-                "`mlplugins uncertainty`, or give several models, whose spread stands for it"
-            )
+            raise BadInput(f"'{self.path.name}' predicts no uncertainty: {self.without_force_uncertainty}")
         if probes is not None:
             self._require_probes(probes)
         asked = lists or NeighborCache(), virials, uncertainty, wanted, probes

@@ -22,6 +22,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from mlplugins import MLCalculator
+from mlplugins.engines.ase.state import Evaluated
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard
@@ -384,3 +385,20 @@ def test_spread_of_a_committee_in_files(argon_model, argon_committee, tmp_path):
     assert first.get_potential_energy() != last.get_potential_energy()
     with pytest.raises(BadInput, match="one model has no spread"):
         MLCalculator(argon_model).annotated(atoms)
+
+
+def test_what_would_change_nothing_is_refused(argon_model):
+    """ASE's own `set` notes any parameter, and the energy stays that of the model as it was loaded."""
+    calculator = MLCalculator(argon_model)
+    with pytest.raises(
+        BadInput, match=r"set\(baseline=False\) would change nothing: make a new MLCalculator"
+    ):
+        calculator.set(baseline=False)
+    assert calculator.set() == {}
+
+
+def test_a_charge_that_is_changed_in_place_is_seen():
+    atoms = Atoms("Ar", info={"charge": np.array(1)})
+    before = Evaluated.of(atoms)
+    atoms.info["charge"][...] = 2
+    assert before != Evaluated.of(atoms)

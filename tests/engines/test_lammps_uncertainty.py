@@ -130,6 +130,44 @@ def test_dumped_force_uncertainty_is_that_of_ase(network, tmp_path, ranks, mode,
         np.testing.assert_allclose(atoms.arrays["f_u"].ravel(), expected, rtol=0, atol=1e-8)
 
 
+MOVES = {
+    "the same step": ["displace_atoms all random 0.1 0.1 0.1 5", "run 0"],
+    "gcmc": [
+        "velocity all create 900 1",
+        "fix md all nve",
+        "fix mc all gcmc 1 5 5 1 4711 900 0 0.5 full_energy overlap_cutoff 1.5",
+        "run 2",
+    ],
+}
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_fix_pair_reads_again_what_changed_within_a_step(network, tmp_path, ranks):
+    """`fix pair` itself reads once in a step: of the first evaluation, before moves were accepted."""
+    lines = []
+    for name, moves in MOVES.items():
+        lines += [
+            "clear",
+            *DECK[:2],
+            "atom_modify map array",
+            *DECK[2:],
+            f"pair_style mlplugins {network} baseline off probes 0",
+        ]
+        lines += ["pair_coeff * * Cu", FIX.replace("pair 2", "pair 1"), "run 0", *moves]
+        kept = f"{name[:4].strip()}.dump id type x y z f_u"
+        lines += [f"write_dump all custom {kept} modify sort id format float %.15g"]
+    done = start(tmp_path, lines, ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sizes = []
+    for name in MOVES:
+        atoms = read(tmp_path / f"{name[:4].strip()}.dump", format="lammps-dump-text")
+        atoms.numbers[:], atoms.pbc = 29, True
+        sizes.append(len(atoms))
+        expected = MLCalculator(network).get_property("energies_uncertainty", atoms)
+        np.testing.assert_allclose(atoms.arrays["f_u"].ravel(), expected, rtol=0, atol=1e-8, err_msg=name)
+    assert sizes[1] != sizes[0]  # atoms came
+
+
 def test_models_without_uncertainty_are_named(tmp_path):
     model = write_nequip(tmp_path / "nequip.pt", elements=("Cu",), layers=1)
     lines = [*DECK, f"pair_style mlplugins {model}", "pair_coeff * * Cu"]

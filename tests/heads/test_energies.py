@@ -28,17 +28,26 @@ MACE = {"cutoff": 4.2, "num_channels": 4, "l_max": 1, "correlation": 2, "zbl": T
 MODES = {"fold": 1, "exchange": 2, "ghost": 2}
 
 
-def write(path, family=nequip, dtype="float64", repelled=False, seed=3):
+def write(path, family=nequip, dtype="float64", repelled=False, seed=3, unsure=False):
     heads = {"energy/scan": {"width": 4}, "energy/hse": {"width": 0}, "dipole": {"width": 4, "channels": 2}}
+    if unsure:  # three columns of energies, then direct forces, in compute pair
+        heads = {**heads, "direct_forces": {}}
+        del heads["dipole"]
     options = dict(NEQUIP if family is nequip else MACE, heads=heads, energy_name="pbe")
     name = family.__name__.rpartition(".")[2]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         potential = family.Model(["Ar", "Kr"], family.Hyperparameters(**options))
-        sizes = {name: LabelSizes((0.2,)) for name in potential.variants} | {"dipole": LabelSizes((1.0,))}
+        sizes = {name: LabelSizes((0.2,)) for name in potential.variants} | {
+            "dipole": LabelSizes((1.0,)),
+            "direct_forces": LabelSizes((0.3,)),
+        }
         statistics = TrainingStatistics(12.0, 0.3, sizes)
         potential.initialise(statistics)
         potential.initialise_heads(statistics)
+        if unsure:
+            factor = torch.randn(potential.feature_width, 3, dtype=torch.float64)
+            potential.last_layer.set(factor, 0.01, 0.6, 0.02)
         if repelled:
             terms = [{"family": name, **options}, {"family": "zbl", "inner": 1.0, "outer": 3.9}]
             whole = sums.Model(["Ar", "Kr"], sums.Hyperparameters(terms))
@@ -104,6 +113,64 @@ def test_each_energy_has_its_forces(tmp_path, model, kind):
     plain = MLCalculator(model)
     assert plain.get_property("energy", atoms) == found["energy/pbe"]
     assert "energy/scan" not in plain.results  # nobody asked
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("unsure") / "unsure.pt", unsure=True)
+
+
+def test_the_uncertainty_is_that_of_the_first_energy(unsure):
+    """By either of its names; asked of another energy it is refused, naming the reason."""
+    atoms = mixed()
+    plain, named = MLCalculator(unsure), MLCalculator(unsure, variant="pbe")
+    for name in ("energies_uncertainty", "forces_uncertainty"):
+        expected = plain.get_property(name, atoms)
+        np.testing.assert_allclose(named.get_property(name, atoms), expected, rtol=0, atol=1e-12)
+    other = artifact.load(unsure, output="scan")
+    reason = "it has that of 'energy/pbe', not of 'energy/scan': leave the variant out"
+    for asked in ({"uncertainty": True}, {"probes": 2}):
+        with pytest.raises(BadInput, match=reason):
+            other.evaluate([atoms], **asked)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("native_build", "warm_start")
+def test_lammps_has_the_uncertainty_of_the_first_energy(tmp_path, unsure):
+    """By either name; two copies of the style agree on energies with and without composition energies; an
+    inner level of direct forces goes with any energy."""
+    atoms = mixed(2)
+    fixes = [
+        f"fix {x} all pair 1 mlplugins {word} 1"
+        for x, word in (("u", "uncertainty"), ("w", "force_uncertainty"))
+    ]
+    sums = ["compute u all reduce max f_u", "compute w all reduce max f_w"]
+    table = ["thermo_style custom step pe c_u c_w", "thermo_modify format float %.15g", "run 0"]
+    both = f"mlplugins {unsure} baseline on 0.5 mlplugins {unsure} baseline off"
+    two = [f"pair_style hybrid/scaled 0.5 {both}", *(f"pair_coeff * * mlplugins {k} Ar Kr" for k in (1, 2))]
+    pairs = [f"compute e{k} all pair mlplugins {k}" for k in (1, 2)]
+    columns = "thermo_style custom step c_e1[2] c_e2[2] c_e1[3] c_e2[3]"
+    respa = ["run_style respa 2 2 inner 1 3.0 4.0 outer 2", "thermo_style custom step pe", table[1], "run 0"]
+    lines = [*deck(tmp_path, unsure, atoms, "variant pbe probes 0"), *fixes, *sums, *table, "clear"]
+    lines += [*deck(tmp_path, unsure, atoms)[:-2], *two, *pairs, columns, *table[1:], "clear"]
+    lines += [*deck(tmp_path, unsure, atoms, "variant scan inner direct"), *respa]
+    first, second, third = thermo(tmp_path, lines)
+    calculator = MLCalculator(unsure)
+    calculator.probes = 0
+    assert first["c_u"][0] == pytest.approx(
+        calculator.get_property("energies_uncertainty", atoms).max(), abs=1e-8
+    )
+    largest = np.linalg.norm(calculator.get_property("forces_uncertainty", atoms), axis=1).max()
+    assert first["c_w"][0] == pytest.approx(largest, abs=1e-8)
+    for k, name in ((2, "scan"), (3, "hse")):
+        for copy, baseline in ((1, True), (2, False)):
+            expected = MLCalculator(unsure, variant=name, baseline=baseline).get_property("energy", atoms)
+            assert second[f"c_e{copy}[{k}]"][0] == pytest.approx(expected, abs=1e-8)
+    expected = MLCalculator(unsure, variant="scan").get_property("energy", atoms)
+    assert third["PotEng"][0] == pytest.approx(expected, abs=1e-8)
+    decks = {fix: [*deck(tmp_path, unsure, atoms, "variant scan"), fix] for fix in fixes}
+    for said in errors_of(tmp_path, decks).values():
+        assert "uncertainty of its first energy only, and 'energy/scan' is evaluated" in said
 
 
 def _shifted(atoms, shift, step):

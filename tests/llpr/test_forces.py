@@ -1,5 +1,7 @@
 """The uncertainty of forces: exact against closed forms, random probes against the exact one, in ASE."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -134,7 +136,15 @@ def test_the_command_calibrates_forces_and_evaluate_finds_it_so(folder, made):  
 def test_ase_gives_it_when_asked(folder, made):  # noqa: F811
     atoms = read(folder / "held.extxyz")
     calc = MLCalculator(folder / "u.pt")
-    calc.probes = 0
+    calc.probes = 2
+    estimated = calc.get_property("forces_uncertainty", atoms)
+    calc.probes = 0  # what was estimated is forgotten
+    assert np.abs(calc.get_property("forces_uncertainty", atoms) / estimated - 1).max() > 1e-3
+    copied = copy.copy(calc)
+    copied.along.add("force_uncertainty")
+    with pytest.raises(BadInput, match="along: it has no 'force_uncertainty', expected some of"):
+        copied.get_property("forces", atoms[:3])
+    assert not {"force_uncertainty"} & calc.along
     found = calc.get_property("forces_uncertainty", atoms)
     assert found.shape == (4, 3)
     [exact] = load(folder / "u.pt").evaluate([atoms], probes=0)

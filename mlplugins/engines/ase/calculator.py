@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mlplugins.engines.ase.state import Evaluated
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import (
     Committee,
@@ -122,7 +123,7 @@ class MLCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         _refuse_unknown(kwargs)
-        self._state: _State | None = None
+        self._state: Evaluated | None = None
         if not isinstance(baseline, bool):
             raise BadInput(f"MLCalculator: baseline: expected True or False, got {baseline!r}")
         if not isinstance(non_conservative, bool):
@@ -134,7 +135,7 @@ class MLCalculator(Calculator):
         self.committee: Committee | None = None
         self._compared = False
         self._asked: set[str] = set()  # what is computed only if somebody wants it, and somebody did
-        self.probes = PROBES
+        self._probes = PROBES
         self.along: set[str] = set()
         super().__init__(**kwargs)
         paths = [str(artifact.path) for artifact in self._artifacts]
@@ -307,7 +308,29 @@ class MLCalculator(Calculator):
 
     @atoms.setter
     def atoms(self, atoms: Atoms | None) -> None:
-        self._state = None if atoms is None else _State.of(atoms)
+        self._state = None if atoms is None else Evaluated.of(atoms)
+
+    @property
+    def probes(self) -> int:
+        """Random probes of `forces_uncertainty` of one model; 0: exactly."""
+        return self._probes
+
+    @probes.setter
+    def probes(self, probes: int) -> None:
+        if probes != self._probes and self._n_models == 1:
+            self.results.pop(SPREADS[1], None)
+        self._probes = probes
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refused: ASE would note other parameters, and the model would stay what it is.
+
+        Raises:
+            BadInput: any keyword.
+        """
+        if kwargs:
+            given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            raise BadInput(f"{self!r}: set({given}) would change nothing: make a new MLCalculator")
+        return {}
 
     @property
     def artifacts(self) -> tuple[Any, ...]:
@@ -330,8 +353,7 @@ class MLCalculator(Calculator):
         if said := self._unsaid(atoms):
             raise BadInput(f"{self!r}: {said}")
         stresses = "stresses" in properties
-        self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in properties}
-        self._asked |= {name for name in properties if name.startswith(ENERGY)}
+        self._ask({*properties, *self.along})
         own = self._own_uncertainties(properties)
         if own:
             probes = self.probes if SPREADS[1] in own else None
@@ -372,11 +394,20 @@ class MLCalculator(Calculator):
             results |= _spreads(self.committee)
         self.results = results
 
-    def _own_uncertainties(self, properties: Sequence[str]) -> set[str]:
+    def _ask(self, wanted: Collection[str]) -> None:
+        """From now on compute these of what is computed only if somebody wants it."""
+        for name in self.along:
+            if name not in self.implemented_properties:
+                known = ", ".join(dict.fromkeys(self.implemented_properties))
+                raise BadInput(f"{self!r}: along: it has no '{name}', expected some of {known}")
+        self._asked |= {name for name, q in QUANTITIES.items() if (q.ase or name) in wanted}
+        self._asked |= {name for name in wanted if name.startswith(ENERGY)}
+
+    def _own_uncertainties(self, properties: Sequence[str]) -> frozenset[str]:
         """What one model is to say of its uncertainty along with an energy."""
         if self._n_models > 1:
-            return set()
-        wanted = {*properties, *self.along} & {*UNCERTAINTIES, *SPREADS}
+            return frozenset()
+        wanted = frozenset({*properties, *self.along} & {*UNCERTAINTIES, *SPREADS})
         if wanted and (self._artifacts[0].record.get("uncertainty") or {}).get("method") == "llpr":
             self.along.add(SPREADS[0])
         return wanted
@@ -391,10 +422,10 @@ class MLCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Changes among the properties of the atoms that a model depends on."""
-        old, new = self._state, _State.of(atoms)
+        old, new = self._state, Evaluated.of(atoms)
         if old is None or len(old.numbers) != len(new.numbers):
             return list(all_changes)
-        changes = [name for name, before, now in zip(_State._fields, old, new) if before != now]
+        changes = [name for name, before, now in zip(Evaluated._fields, old, new) if before != now]
         return changes + (["initial_charges"] if self._unsaid(atoms) else [])
 
     def _unsaid(self, atoms: Atoms) -> str:
@@ -410,7 +441,7 @@ class MLCalculator(Calculator):
         # neighbour lists and TorchScript modules cannot be copied: a copy loads the same files again
         state = self.__dict__.copy()
         del state["_artifacts"], state["_lists"]
-        return state
+        return state | {"along": {*self.along}, "_asked": {*self._asked}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -431,7 +462,7 @@ class MLCalculator(Calculator):
             key: np.array(value) if isinstance(value, np.ndarray) else value
             for key, value in self.results.items()
         }
-        copy._state, copy.probes, copy.along = self._state, self.probes, {*self.along}
+        copy._state, copy._probes, copy.along = self._state, self._probes, {*self.along}
         copy.committee = self.committee
         memo[id(self)] = copy
         return copy
@@ -444,31 +475,6 @@ def _spreads(committee: Committee) -> dict[str, Any]:
         found[UNCERTAINTIES[1]] = committee.energies_spread
     deviation = committee.deviation()
     return found | {name: getattr(deviation, name) for name in DEVIATIONS}
-
-
-class _State(NamedTuple):
-    """What a model depends on, as bytes: copied and compared in a tenth of the time of an `Atoms`."""
-
-    positions: bytes
-    numbers: bytes
-    cell: bytes
-    pbc: bytes
-    info: dict[str, Any]
-
-    @classmethod
-    def of(cls, atoms: Atoms) -> _State:
-        arrays = atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc
-        positions, numbers, cell, pbc = (array.tobytes() for array in arrays)
-        return cls(positions, numbers, cell, pbc, states.entries(atoms.info))
-
-    def atoms(self) -> Atoms:
-        return Atoms(
-            np.frombuffer(self.numbers, dtype=int),
-            np.frombuffer(self.positions).reshape(-1, 3),
-            cell=np.frombuffer(self.cell).reshape(3, 3),
-            pbc=np.frombuffer(self.pbc, dtype=bool),
-            info=self.info,
-        )
 
 
 def _refuse_unknown(keywords: Mapping[str, Any]) -> None:
