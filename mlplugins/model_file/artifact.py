@@ -127,9 +127,7 @@ class Artifact:
     def without_force_uncertainty(self) -> str:
         """Why there is none, and what to do."""
         if "energy_uncertainty" in self.outputs and self.energies and not self.has_uncertainty:
-            return (
-                f"it has that of '{self.energies[0]}', not of '{self.energy_output}': leave the variant out"
-            )
+            return f"it has that of '{self.energies[0]}', not '{self.energy_output}': leave the variant out"
         if self.has_uncertainty and self.non_conservative:
             return "direct forces have none: leave non_conservative out"
         if self.n_members > 1:

@@ -135,7 +135,7 @@ MOVES = {
     "gcmc": [
         "velocity all create 900 1",
         "fix md all nve",
-        "fix mc all gcmc 1 5 5 1 4711 900 0 0.5 full_energy overlap_cutoff 1.5",
+        "fix mc all gcmc 1 40 5 1 4711 900 0 0.5 full_energy overlap_cutoff 1.0",
         "run 2",
     ],
 }

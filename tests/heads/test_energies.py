@@ -128,7 +128,7 @@ def test_the_uncertainty_is_that_of_the_first_energy(unsure):
         expected = plain.get_property(name, atoms)
         np.testing.assert_allclose(named.get_property(name, atoms), expected, rtol=0, atol=1e-12)
     other = artifact.load(unsure, output="scan")
-    reason = "it has that of 'energy/pbe', not of 'energy/scan': leave the variant out"
+    reason = "it has that of 'energy/pbe', not 'energy/scan': leave the variant out"
     for asked in ({"uncertainty": True}, {"probes": 2}):
         with pytest.raises(BadInput, match=reason):
             other.evaluate([atoms], **asked)
