@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <stdexcept>
 
 namespace mlplugins {
@@ -196,7 +197,9 @@ Settings parse_settings(const std::vector<std::string> &arguments, double defaul
     if (arguments[k] == "variant")
       settings.variant_energy = settings.variant_uncertainty = settings.variant_forces = settings.variant_stress =
           variant(arguments[k + 1]);
+  std::set<std::string> given;
   for (std::size_t k = first; k < arguments.size(); k += 2) {
+    if (!given.insert(arguments[k]).second) refuse("keyword '" + arguments[k] + "' is given twice");
     if (arguments[k] == ATOMIC) {
       deviation(settings, ATOMIC).atomic = true;
       k--;    // it has no value

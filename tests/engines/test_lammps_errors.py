@@ -51,6 +51,7 @@ STYLE_ERRORS = {
     "missing file": ("nowhere.pt", "no such model file: 'nowhere.pt'"),
     "unknown keyword": ("{model} modus fold", "unknown keyword 'modus' (and no file of this name); valid:"),
     "no value": ("{model} mode", "keyword 'mode' has no value"),
+    "given twice": ("{model} mode fold mode ghost", "keyword 'mode' is given twice"),
     "unknown mode": (
         "{model} mode fast",
         "keyword 'mode': expected auto, fold, exchange or ghost, got 'fast'",
