@@ -25,6 +25,7 @@ COLUMNS = {"atomic": (1, 2), "charge": (1, 3), "molecular": (2, 3), "full": (2, 
 NUMBER = re.compile(r"^\s*(\d{1,18})\s+atoms\b", re.MULTILINE)
 TYPES = re.compile(r"^\s*(\d{1,9})\s+atom\s+types\b", re.MULTILINE)
 BOX = re.compile(r"^[^#\n]*\bxlo\s+xhi\b|^[^#\n]*\bavec\b", re.MULTILINE)
+LABELLED = re.compile(r"^\s*Atom\s+Type\s+Labels\b", re.MULTILINE)
 STATED = re.compile(r"\bunits\s*=\s*(\w+)")
 ATOMS = re.compile(r"\s*Atoms\s*(?:#\s*(\w+).*)?$")
 LOOKED_AT = 2000
@@ -78,16 +79,20 @@ def _described(path: str) -> tuple[str | None, str]:
         raise BadInput(
             f"{path}: a LAMMPS data file in units {units[1]}: expected {' or '.join(UNITS)} (Å); convert it"
         )
+    if LABELLED.search(text) and any(word[:1].isalpha() for row in rows for word in row[1:4]):
+        raise BadInput(
+            f"{path}: a LAMMPS data file whose types are labels, which ASE gives to other atoms where they "
+            "are not sorted: write it with numbers (write_data without `types labels`)"
+        )
     style = match[1] or _style(rows, int((TYPES.findall(text) or ["0"])[0]), path)
     return units[1] if units else None, style
 
 
 def _rows(lines: Iterator[str], number: int) -> Iterator[list[str]]:
-    """Columns of the first atoms; the others are passed over."""
+    """Columns of the first atoms."""
     next(lines, None)
-    for k, line in enumerate(islice(lines, number)):
-        if k < LOOKED_AT:
-            yield line.partition("#")[0].split()
+    for line in islice(lines, min(number, LOOKED_AT)):
+        yield line.partition("#")[0].split()
 
 
 def _style(rows: list[list[str]], n_types: int, path: str) -> str:

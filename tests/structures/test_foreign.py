@@ -261,6 +261,17 @@ def test_data_files_by_their_content(tmp_path, name):
     np.testing.assert_allclose(frame.cell, 9 * np.eye(3))
 
 
+def test_types_that_are_labels_are_refused(tmp_path):
+    """ASE 3.29 gives the element of the first line, S, to the atom of the lowest number, Li."""
+    labels, atoms = "Atom Type Labels\n\n1 Li\n2 S\n\n", "3 S 1 1 1\n1 Li 2 2 2\n2 Li 3 3 3\n"
+    head = "of types\n\n3 atoms\n2 atom types\n" + "".join(f"0 9 {a}lo {a}hi\n" for a in "xyz")
+    (tmp_path / "x.data").write_text(
+        f"{head}\n{labels}Masses\n\n1 6.94\n2 32.06\n\nAtoms # atomic\n\n{atoms}"
+    )
+    with pytest.raises(BadInput, match="types are labels, .* write it with numbers"):
+        read(tmp_path / "x.data")
+
+
 STYLES = {
     "atomic": ("{id} {type} {x}", ""),
     "charge": ("{id} {type} 0.5 {x}", ""),
