@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from mlplugins.units import ATOMIC_TIME_S, FS_PER_PS
 
-MOST_FILES, MOST_BYTES = 200, 20_000_000
-"""Of a folder, which are looked at, and of a file."""
+MOST_FILES, MOST_BYTES = 20, 20_000_000
+"""Inputs and logs of a folder that are looked at, and of each."""
 SAME = 1e-6
 LAMMPS_FS = {"metal": FS_PER_PS, "real": 1.0}
 UNSAID = {"metal": 0.001, "real": 1.0}
@@ -53,20 +54,23 @@ def doubts(path: Path, timestep_fs: float | None) -> list[str]:
 
 def said(path: Path) -> Iterator[Said]:
     """All time steps that files beside a trajectory say of it."""
-    beside = [other for other in sorted(path.parent.iterdir())[:MOST_FILES] if other.is_file()]
-    for other in beside:
-        name = other.name
-        if name == path.name or other.stat().st_size > MOST_BYTES:
-            continue
-        step = None
-        if "log" in name.lower() or other.suffix == ".out":
-            step = _of_lammps(_text(other), path.name)
-        elif other.suffix == ".xml" or name == "RESTART":
-            step = _of_ipi(_text(other), path.name)
-        elif name == "INCAR" and "XDATCAR" in path.name:
-            step = _of_vasp(_text(other))
-        if step is not None and step > 0:
-            yield Said(step, name)
+    beside = ((other, read) for other in sorted(path.parent.iterdir()) if (read := _reader(other, path.name)))
+    for other, read in islice(beside, MOST_FILES):
+        if other.is_file() and other.stat().st_size <= MOST_BYTES:
+            step = read(_text(other), path.name)
+            if step is not None and step > 0:
+                yield Said(step, other.name)
+
+
+def _reader(other: Path, name: str) -> Callable[[str, str], float | None] | None:
+    """What finds the time step of the trajectory `name` in a file beside it."""
+    if other.name == name:
+        return None
+    if "log" in other.name.lower() or other.suffix == ".out":
+        return _of_lammps
+    if other.suffix == ".xml" or other.name == "RESTART":
+        return _of_ipi
+    return _of_vasp if other.name == "INCAR" and "XDATCAR" in name else None
 
 
 def _text(path: Path) -> str:
@@ -92,7 +96,7 @@ def _of_ipi(text: str, name: str) -> float | None:
     return _number(value) * IPI_FS[unit or "atomic_unit"] if (unit or "atomic_unit") in IPI_FS else None
 
 
-def _of_vasp(text: str) -> float | None:
+def _of_vasp(text: str, name: str) -> float | None:
     found = POTIM.findall(text)
     return _number(found[0]) if len(found) == 1 and VASP_MD.search(text) else None
 

@@ -85,8 +85,8 @@ def _in_holes(place: Place) -> float:
     inside = place.fractions % 1.0
     margin = HOLE_A / lattice.heights
     shifts = [np.arange(-np.ceil(width), np.ceil(width) + 1) for width in margin]
-    images = np.concatenate([inside + shift for shift in product(*shifts)])
-    near = images[((images > -margin) & (images < 1 + margin)).all(axis=1)]
+    images = (inside + shift for shift in product(*shifts))
+    near = np.concatenate([each[((each > -margin) & (each < 1 + margin)).all(axis=1)] for each in images])
     steps = (np.arange(POINTS) + 0.5) / POINTS
     points = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     distances, _ = cKDTree(near @ lattice.cell).query(points @ lattice.cell, distance_upper_bound=HOLE_A)

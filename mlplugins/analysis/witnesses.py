@@ -125,8 +125,10 @@ class Witnesses:
 
     def _fly(self, velocities: Floats, displaced: Floats) -> None:
         """Steps against the mean of the velocities before and after them."""
+        if len(self._flights) == PAIRS:
+            return
         before, self._before = self._before, (self._seen, velocities, displaced.copy())
-        if before is None or before[0] != self._seen - 1 or len(self._flights) == PAIRS:
+        if before is None or before[0] != self._seen - 1:
             return
         mean, moved = 0.5 * (before[1] + velocities), displaced - before[2]
         products = ((mean, mean), (mean, moved), (moved, moved), (before[1], velocities))
