@@ -202,7 +202,7 @@ def _config(model: Mapping[str, Any]) -> dict[str, Any]:
     pair = config.get("pair_potential")
     if pair is not None:
         zbl = isinstance(pair, Mapping) and pair.get("_target_") in REPULSIONS
-        only = "only ZBL: models with another one can be neither built nor rightly evaluated with nequip 0.19.1"
+        only = "only ZBL: nequip 0.19.1 itself can neither build nor rightly evaluate models with another one"
         _require(config, "pair_potential", zbl, only)
         _require(pair, "units", pair["units"] == "metal", "only 'metal': energies in eV, lengths in Å")
     return config
