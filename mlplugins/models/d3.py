@@ -9,7 +9,6 @@ term is made, and are stored in its file. Two differences to the reference progr
 left out (s9 = 0), and sums end smoothly, at shorter cutoffs.
 """
 
-import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -38,6 +37,9 @@ ONSET = 0.9
 
 SHORTEST = 4.0
 """Shortest cutoff of pairs that is taken from a user, Å: those that touch, as van der Waals radii have it."""
+
+LONGEST = 60.0
+"""Longest, Å: programs of DFT take 50.2 (95 bohr); what is more is another unit or a slip."""
 
 STEEPNESS = 16.0
 """k of the coordination number CN_i = Σ_j 1 / (1 + exp(−k (R_ij / r − 1)))."""
@@ -191,16 +193,16 @@ def parameters(name: str, cutoff: float = Hyperparameters.cutoff) -> Dict[str, A
         cutoff: of the pairs, Å; that of the coordination numbers is 8 Å, or this if it is shorter.
 
     Raises:
-        BadInput: no such functional (the nearest are listed), none with this damping, a cutoff that leaves
-            no dispersion.
+        BadInput: no such functional (the nearest are listed), none with this damping, a cutoff
+            shorter than touching atoms or longer than anybody's.
         MissingDependency: tad-dftd3 is not installed.
     """
     functional, _, damping = name.lower().rpartition("-")
     if damping not in PARAMETERS or not functional:
         raise BadInput(f"d3 '{name}': expected a functional and its damping (bj, zero), e.g. pbe-bj")
-    if not SHORTEST <= cutoff < math.inf:
+    if not SHORTEST <= cutoff <= LONGEST:
         raise BadInput(
-            f"d3: expected a cutoff of the pairs from {SHORTEST:g} Å on (without one: "
+            f"d3: expected a cutoff of the pairs from {SHORTEST:g} to {LONGEST:g} Å (without one: "
             f"{Hyperparameters.cutoff:g} Å), got {cutoff:g} Å"
         )
     names, alias = _reference_parameters()
