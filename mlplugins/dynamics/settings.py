@@ -122,7 +122,7 @@ class Mobile(_Strict):
 
 
 class Cluster(_Strict):
-    """Where the runs are executed through Parsl; without it they run on this machine.
+    """Where runs, or labels, are executed through Parsl; without it this is this machine.
 
     `options` are those of Parsl's provider: partition, account, walltime, worker_init, scheduler_options, …
     `address` is that of this machine which the jobs connect to (default: of its host name); Parsl listens on
@@ -132,7 +132,8 @@ class Cluster(_Strict):
     provider: Literal["local", "slurm", "pbspro", "torque", "lsf", "grid_engine", "condor"] = "local"
     options: dict[str, Any] = {}
     address: IPvAnyAddress | None = None
-    workers: Count = 1  # runs at a time in one job
+    workers: Count = 1  # runs or labels at a time in one job
+    drain: Positive | None = None  # s after which a job begins nothing new, of its time limit
     jobs: Count = 1  # jobs at a time
     retries: CountOrZero = 1  # a job that hits its time limit is submitted again and continues
 

@@ -22,6 +22,7 @@ from mlplugins.config import Count, Positive, Section, validated
 from mlplugins.dynamics.output import last_lines
 from mlplugins.dynamics.process import RunningStage
 from mlplugins.dynamics.run import Command, Stage
+from mlplugins.dynamics.settings import Cluster
 from mlplugins.errors import BadInput, RunFailed
 
 PACKAGE = "mlplugins.labels"
@@ -71,6 +72,7 @@ class LabelSettings(Section):
         retries: keys of the kind with other values, one mapping for each further attempt; then the structure
             is given up.
         jobs: number of jobs of a scheduler's array: write the script, compute nothing here.
+        cluster: of `mlplugins simulate`: label in jobs of a scheduler, through Parsl, and wait for them.
         max_force: larger forces are no label, eV/Å.
         energy_window: energies farther from the median of their composition are no label, eV per atom.
     """
@@ -81,6 +83,7 @@ class LabelSettings(Section):
     parallel: Count = 1
     retries: list[dict[str, Any]] = []
     jobs: Count | None = None
+    cluster: Cluster | None = None
     max_force: Positive = 100.0
     energy_window: Positive = 5.0
 
@@ -165,6 +168,8 @@ def settings_of(content: Mapping[str, Any], where: str) -> LabelSettings:
     if not isinstance(name, str):
         raise BadInput(f"{where}: missing key 'kind': which code labels; one of {', '.join(kinds())}")
     settings: LabelSettings = validated(load_kind(name).Settings, content, where)
+    if settings.jobs and settings.cluster:
+        raise BadInput(f"{where}: 'jobs' writes a script, 'cluster' submits by itself; leave one of them out")
     for number, change in enumerate(settings.retries, 1):
         fixed = sorted(set(change) & (set(LabelSettings.model_fields) - {"timeout", "max_force"}))
         if fixed:

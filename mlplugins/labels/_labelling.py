@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shlex
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +17,10 @@ from ase import Atoms
 
 from mlplugins import files
 from mlplugins.config import read
-from mlplugins.dynamics.output import last_lines
-from mlplugins.dynamics.process import RunningStage
-from mlplugins.dynamics.run import Command, Stage
-from mlplugins.errors import BadInput, RunFailed
+from mlplugins.errors import BadInput
 from mlplugins.labels._contract import LabelSettings, settings_of
-from mlplugins.labels._store import LOCK, LabelStore
+from mlplugins.labels._fanout import WORKER, compute
+from mlplugins.labels._store import LabelStore
 from mlplugins.observer import SILENT, Observer
 from mlplugins.structures import dataset, state
 
@@ -33,8 +28,6 @@ EXPECTED = "keys such as kind, timeout and parallel"
 SCRIPT = "submit.sh"
 KEPT = ("config_type",)
 """Entries of the input's `info` that the output has, too; others may be labels of another code."""
-WORKER = (sys.executable, "-m", "mlplugins.labels._worker")
-POLL_S = 0.1
 BY_HAND = "files"
 DENSE_A3 = 60.0
 """Volume per atom above which a cell is no solid's."""
@@ -125,7 +118,7 @@ def label(
     if pending and settings.jobs and settings.job() is None and settings.kind != BY_HAND:
         script = _write_script(place, pending, settings)
     elif pending:
-        _compute(place, names, pending, settings, observer)
+        compute(place, names, pending, settings, observer)
     found = _collected(place, names, settings, script)
     given = dict(zip(reversed(added), reversed(structures)))
     for atoms in found.frames:
@@ -183,45 +176,6 @@ def _place(settings: LabelSettings, store: Path | str | None, output: Path | str
     if output is None:
         raise BadInput("labels: name the folder of the labels ('store'), or an output beside which it may be")
     return Path(output).with_suffix(".labels")
-
-
-def _compute(
-    store: LabelStore,
-    names: Sequence[str],
-    pending: Sequence[str],
-    settings: LabelSettings,
-    observer: Observer,
-) -> None:
-    """Label in `parallel` processes, and wait for them."""
-    attempts = 1 + len(settings.retries)
-    count = min(settings.parallel, len(pending))
-    listed = store.path / f"pending_{os.getpid()}.txt"
-    files.write_text(listed, "\n".join(pending) + "\n")
-    outputs = [f"worker_{os.getpid()}_{part}.out" for part in range(count)]
-    descriptor = os.open(store.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    workers: list[RunningStage] = []
-    try:
-        for part, output in enumerate(outputs):
-            words = (*WORKER, str(store.path), listed.name, str(part), str(count))
-            workers.append(RunningStage(Stage(output, Command(words, output)), store.path, descriptor))
-        observer.start(len(names) - len(pending), len(names))
-        while any([worker.poll() is None for worker in workers]):  # all of them are looked at
-            observer.step(len(names) - len(store.pending(pending, attempts)), len(names))
-            time.sleep(POLL_S)
-    finally:
-        for worker in workers:
-            worker.stop()
-        os.close(descriptor)
-        said = [line for output in outputs for line in last_lines(store.path / output, 3)]
-        for path in (listed, *(store.path / output for output in outputs)):
-            path.unlink(missing_ok=True)
-    left = len(store.pending(pending, attempts))
-    observer.step(len(names) - left, len(names))
-    if left:
-        raise RunFailed(
-            f"{left} of {len(names)} structures have no label, and the processes that label have ended: "
-            + (" / ".join(said) or "they said nothing, and were ended from outside; the same call continues")
-        )
 
 
 def _write_script(store: LabelStore, pending: Sequence[str], settings: LabelSettings) -> Path:

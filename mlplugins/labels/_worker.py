@@ -1,6 +1,7 @@
 """A process that labels structures of a store: `python -m mlplugins.labels._worker STORE LIST PART OF`.
 
-It labels every OF-th structure of STORE/LIST from the PART-th on (counted from 0). They are computed in a
+It labels every OF-th structure of STORE/LIST from the PART-th on (counted from 0), or the one that is named
+instead of LIST and what follows. They are computed in a
 child: if a code crashes, hangs or uses up the memory, the child goes, its attempt has failed, and the next
 child goes on.
 """
@@ -155,7 +156,11 @@ def _frame(name: str, atoms: Atoms, label: CodeResult, facts: dict[str, Any]) ->
 
 def main(words: Sequence[str]) -> None:
     """Label this process' part of what is pending."""
-    store, part, of = LabelStore(Path(words[0])), int(words[2]), int(words[3])
+    store = LabelStore(Path(words[0]))
+    if len(words) == 2:
+        work(store, [words[1]])
+        return
+    part, of = int(words[2]), int(words[3])
     names = (store.path / words[1]).read_text(encoding="utf-8").split()
     work(store, names[part::of])
 

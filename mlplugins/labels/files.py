@@ -8,6 +8,7 @@ from typing import ClassVar
 import ase.io
 from ase import Atoms
 
+from mlplugins.errors import BadInput
 from mlplugins.labels._contract import CodeResult, LabelSettings
 from mlplugins.labels.command import read, require_format
 
@@ -33,8 +34,10 @@ class Settings(LabelSettings):
     WORK: ClassVar = ("structure", "structure_format", "command", "output")
 
     def require(self) -> None:
-        """Refuse a format that ASE does not write."""
+        """Refuse a format that ASE does not write, and to label what somebody else does."""
         require_format(self.structure, self.structure_format)
+        if self.cluster:
+            raise BadInput("labels: 'cluster': with 'kind: files' somebody else labels; leave it out")
 
     def is_awaited(self, folder: Path, atoms: Atoms) -> bool:
         """Whether there is no result yet; the file of the structure is written."""

@@ -22,7 +22,13 @@ from mlplugins.training import config as training
 EXPECTED = "keys such as start, labels, model, explore and until"
 RECORD = "learn.json"
 FREE = ("control", "until.rounds", "until.labels", "labels.parallel", "labels.timeout", "labels.retries")
-FREE_OF_LABELS = ("labels.jobs", "labels.command", "labels.max_force", "labels.energy_window")
+FREE_OF_LABELS = (
+    "labels.jobs",
+    "labels.cluster",
+    "labels.command",
+    "labels.max_force",
+    "labels.energy_window",
+)
 """What may change from one call to the next."""
 OURS = ("structures", "segments", "grow", "stop_above")
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 import yaml
 
+from mlplugins.dynamics import jobs
 from mlplugins.errors import BadInput
 from mlplugins.simulation import campaign as campaigns
-from mlplugins.simulation import cluster as cluster_module
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
 
@@ -41,7 +41,7 @@ def test_options_that_the_provider_does_not_know_are_refused(tmp_path):
 def test_parsl_encrypts_and_listens_on_one_address(tmp_path, monkeypatch, cluster, host, address):
     monkeypatch.setattr("socket.gethostbyname", lambda name: host)
     config = load(write_campaign(tmp_path, cluster=cluster)).cluster
-    [executor] = cluster_module._parsl_config(config, tmp_path).executors
+    [executor] = jobs._config(config, tmp_path).executors
     assert executor.encrypted
     assert executor.address == address
     assert set(executor.all_addresses) == {address}
