@@ -39,6 +39,10 @@ SETTINGS, STRUCTURE, LABEL, FAILED, OUTCOME, LOCK = (
     "outcome.json",
     ".lock",
 )
+AGAIN = (
+    "put a copy back or, if the settings are certainly those of before, write null into it; nothing is lost"
+)
+"""Of the settings that a folder was begun with."""
 PLACES = 8
 """Decimals of the lengths, in Å, that files of extended xyz hold; structures that agree in them are one."""
 
@@ -62,7 +66,7 @@ class LabelStore:
         path = self.path / SETTINGS
         now = files.plain(settings.physics())
         if path.is_file():
-            before = _read_json(path)["physics"]
+            before = (read_record(path) or {"physics": now})["physics"]
             names = sorted({*before, *now})
             differences = [
                 f"'{n}' was {before.get(n)!r}, is {now.get(n)!r}"
@@ -74,6 +78,8 @@ class LabelStore:
                     f"the labels in '{self.path}' were made with other settings: {'; '.join(differences)}. "
                     "Put the old settings back, or name another folder ('store')"
                 )
+        elif any(self.path.glob(f"*/{STRUCTURE}")):
+            raise BadInput(f"'{path}' is missing: {AGAIN}")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise BadInput(f"'{self.path}' is not empty and holds no labels; name another folder ('store')")
         record = {"physics": now, "settings": settings.model_dump(mode="json")}
@@ -84,7 +90,7 @@ class LabelStore:
         path = self.path / SETTINGS
         if not path.is_file():
             raise BadInput(f"'{self.path}' is no store of labels: it has no {SETTINGS}")
-        return settings_of(_read_json(path)["settings"], str(path))
+        return settings_of(read_record(path)["settings"], str(path))
 
     def add(self, atoms: Atoms) -> str:
         """The name of the folder of a structure, made if there is none."""
@@ -98,12 +104,12 @@ class LabelStore:
 
     def structure(self, name: str) -> Atoms:
         """What is, or was, to be labelled."""
-        return _read_frame(self.path / name / STRUCTURE)
+        return _read_frame(self.path / name / STRUCTURE, name, "it is written again")
 
     def label(self, name: str) -> Atoms | None:
         """The labelled structure, None if there is no label."""
         path = self.path / name / LABEL
-        return _read_frame(path) if path.is_file() else None
+        return _read_frame(path, name, "the structure is labelled again") if path.is_file() else None
 
     def put(self, name: str, labelled: Atoms) -> None:
         """Write a label: the folder is done."""
@@ -192,10 +198,16 @@ def _write_frame(path: Path, atoms: Atoms) -> None:
     files.write_bytes(path, stream.getvalue().encode(), lasting=True)
 
 
-def _read_frame(path: Path) -> Atoms:
-    found = extxyz.read(path, 0)
-    if not isinstance(found, Atoms):
-        raise BadInput(f"{path}: expected one frame")
+def _read_frame(path: Path, name: str, then: str) -> Atoms:
+    try:
+        found = extxyz.read(path, 0)
+    except Exception as error:  # of text that is no frame any more readers raise anything
+        raise BadInput(f"'{path}' is damaged: {error}; remove it, and {then}") from error
+    if not isinstance(found, Atoms) or fingerprint(found) != name:
+        raise BadInput(
+            f"'{path}' is damaged: it holds another structure than the one that its folder is named after; "
+            f"remove it, and {then}"
+        )
     return found
 
 
@@ -209,3 +221,15 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(f"'{path}' is damaged: not JSON ({error}); move its folder away") from error
+
+
+def read_record(path: Path) -> Any:
+    """What a folder was begun with; None where the user says so.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"'{path}' is damaged: not JSON ({error}): {AGAIN}") from error

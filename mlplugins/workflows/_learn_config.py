@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from mlplugins.config import Count, Positive, Section, Seed, read, validated
 from mlplugins.dynamics.start import read_structure
 from mlplugins.errors import BadInput
 from mlplugins.labels import settings_of
+from mlplugins.labels._store import AGAIN, read_record
 from mlplugins.models.capabilities import HasLastLayer, PredictsVariance
 from mlplugins.simulation import config as simulation
 from mlplugins.training import config as training
@@ -284,7 +284,7 @@ def keep(config: LearnConfig, folder: Path) -> None:
     path = folder / RECORD
     now = files.plain(config.model_dump(mode="json"))
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_record(path) or now
         with contextlib.suppress(ValueError):  # keys that were not there yet have their defaults
             before = files.plain(LearnConfig.model_validate(before).model_dump(mode="json"))
         free = (*FREE, *FREE_OF_LABELS)
@@ -295,6 +295,8 @@ def keep(config: LearnConfig, folder: Path) -> None:
                 f"values back, or choose another folder (-o); {', '.join(FREE[:3])} and how labels are "
                 "computed may change"
             )
+    elif (folder / "round_00").is_dir():
+        raise BadInput(f"'{path}' is missing: {AGAIN}")
     elif folder.is_dir() and any(path.name != "lock" for path in folder.iterdir()):
         raise BadInput(f"'{folder}' is not empty and holds no learning loop; choose another folder (-o)")
     files.write_json(path, now)

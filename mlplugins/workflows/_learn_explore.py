@@ -160,4 +160,6 @@ def closest(frames: Sequence[Atoms], within: float = 6.0) -> float:
 
 def all_frames(folder: Path, record: dict[str, Any]) -> list[Atoms]:
     """The frames of one run."""
-    return [atoms for name in record["files"] for atoms in read_frames(folder / name)]
+    paths = [folder / name for name in record["files"]]
+    counts = [read_json(path.with_suffix(".json"))["n_frames"] for path in paths]
+    return [atoms for path, count in zip(paths, counts) for atoms in read_frames(path, count)]

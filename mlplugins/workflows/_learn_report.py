@@ -14,7 +14,7 @@ from mlplugins.analysis.markup import figure, numbered, pairs, table
 from mlplugins.analysis.page import STYLE
 from mlplugins.dynamics.settings import label as printed
 from mlplugins.quantities import MILLI
-from mlplugins.workflows._learn_files import read_frames, read_json
+from mlplugins.workflows._learn_files import SELECTED, read_frames, read_json
 from mlplugins.workflows._learn_round import Loop
 
 MOST_ROWS = 60
@@ -174,7 +174,7 @@ def _chosen(loop: Loop, done: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for each in done:
         folder = loop.round(each["round"])
-        frames = read_frames(folder / "selected.extxyz")
+        frames = read_frames(folder / SELECTED)
         values = read_json(folder / "surprise.json")["values"]
         true = [row[1] for row in values["worst"]] if values else []
         complete = len(true) == len(frames)  # none failed

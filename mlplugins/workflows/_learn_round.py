@@ -27,7 +27,7 @@ from mlplugins.workflows._learn_config import (
     warm_content,
 )
 from mlplugins.workflows._learn_explore import Scene, all_frames, closest, explore
-from mlplugins.workflows._learn_files import read_frames, read_json, write_frames
+from mlplugins.workflows._learn_files import DONE, SELECTED, read_frames, read_json, write_frames
 from mlplugins.workflows.finetune import finetune
 from mlplugins.workflows.select import mean_soap
 from mlplugins.workflows.uncertainty import uncertainty
@@ -66,6 +66,11 @@ class Loop:
     def round(self, number: int) -> Path:
         """The folder of a round."""
         return self.folder / f"round_{number:02d}"
+
+    def chosen(self, number: int) -> list[Atoms]:
+        """What a complete round has chosen."""
+        folder = self.round(number)
+        return read_frames(folder / SELECTED, read_json(folder / DONE[0])["n_chosen"])
 
     def label(self, frames: Sequence[Atoms]) -> Labelled:
         """Labels of frames; those that are there are not computed again."""
@@ -192,7 +197,7 @@ def sets_of(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atom
     """
     groups = [list(start)]
     for before in range(number):
-        groups.append(read_frames(loop.round(before) / "selected.extxyz"))
+        groups.append(loop.chosen(before))
     found = loop.label([*test, *(atoms for group in groups for atoms in group)])
     if found.waiting:
         raise Waiting(found)
@@ -232,6 +237,8 @@ def train(
     method, config = loop.config.uncertainty.method, loop.config
     if final and method == "committee" and solver_of(str(config.model.get("family"))):
         method = "gp"
+    if final and (folder / "train.extxyz").is_file():
+        _require_same(folder, sets.train)
     if not (folder / "train.extxyz").is_file():
         write_frames(folder / "held_out.extxyz", sets.held)
         write_frames(folder / "train.extxyz", sets.train)
@@ -262,6 +269,16 @@ def train(
         _fit(loop, content, folder / f"model_{member}", before)
         paths.append(folder / f"model_{member}" / "model.pt")
     return paths
+
+
+def _require_same(folder: Path, frames: Sequence[Atoms]) -> None:
+    """Remove models of a folder that have not learned from just these frames: the loop has gone on since."""
+    before = [atoms.info["label_hash"] for atoms in read_frames(folder / "train.extxyz")]
+    if before == [atoms.info["label_hash"] for atoms in frames]:
+        return
+    old = [path for path in folder.iterdir() if path.name != SELECTED]
+    for path in sorted(old, key=lambda path: (path.name not in DONE, path.name == "train.extxyz")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _fit(loop: Loop, content: dict[str, Any], folder: Path, before: Path | None) -> None:
@@ -310,7 +327,7 @@ def target_of(loop: Loop, scale: float) -> float:
 def select(loop: Loop, number: int, runs: Sequence[dict[str, Any]], sets: Sets, target: float) -> list[Atoms]:
     """Choose the frames to label, of expected errors above `target`, and say why."""
     folder = loop.round(number)
-    path, settings = folder / "selected.extxyz", loop.config.select
+    path, settings = folder / SELECTED, loop.config.select
     if path.is_file():
         return read_frames(path)
     known = {fingerprint(atoms) for atoms in [*sets.train, *sets.held]} | _given_up(loop)
@@ -380,7 +397,7 @@ def _error(atoms: Atoms) -> float:
 
 
 def _chosen_before(loop: Loop, number: int) -> list[Atoms]:
-    return [a for k in range(number) for a in read_frames(loop.round(k) / "selected.extxyz")]
+    return [a for k in range(number) for a in loop.chosen(k)]
 
 
 def _given_up(loop: Loop) -> set[str]:

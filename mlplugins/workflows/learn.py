@@ -19,7 +19,7 @@ from mlplugins.workflows import _learn_report as report
 from mlplugins.workflows import _learn_round as rounds
 from mlplugins.workflows._learn_config import LearnConfig, keep, load
 from mlplugins.workflows._learn_explore import all_frames
-from mlplugins.workflows._learn_files import read_frames, read_json, write_frames
+from mlplugins.workflows._learn_files import SELECTED, read_frames, read_json, write_frames
 from mlplugins.workflows._learn_round import Loop, Sets, Waiting
 from mlplugins.workflows.committee import committee
 
@@ -28,6 +28,7 @@ INSIDE, QUIET = 0.01, 2
 MOST_FAILED, FEWEST_FAILED = 0.5, 5
 """Share and number of failed labels of a round that end the loop."""
 LOCK_WAIT_S = 15.0
+DATASET = "dataset.extxyz"
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,12 @@ def _final(
     folder, model = loop.folder / "final", loop.folder / "model.pt"
     sets = rounds.sets_of(loop, number, start, test)
     paths = rounds.train(loop, folder, sets, final=True)
-    if not (folder / "final.json").is_file():
+    if not all(path.is_file() for path in (model, loop.folder / DATASET, folder / "final.json")):
         if len(paths) > 1 and not loop.config.has_auxiliary:
             committee(paths, model)
         else:
             files.write_bytes(model, paths[0].read_bytes())
-        write_frames(loop.folder / "dataset.extxyz", [*sets.train, *sets.held])
+        write_frames(loop.folder / DATASET, [*sets.train, *sets.held])
         files.write_json(folder / "final.json", _errors(loop, paths, sets))
     return dict(read_json(folder / "final.json")), model
 
@@ -177,18 +178,18 @@ def _errors(loop: Loop, paths: Sequence[Path], sets: Sets) -> dict[str, Any]:
 def _control(loop: Loop, number: int, start: Sequence[Atoms], test: Sequence[Atoms]) -> dict[str, Any]:
     """As many labels of explored frames chosen at random, and what a training gives with them."""
     folder = loop.folder / "control"
-    path = folder / "selected.extxyz"
+    path = folder / SELECTED
     ours = rounds.sets_of(loop, number, start, test)
     begun = rounds.sets_of(loop, 0, start, test)
     held = {fingerprint(atoms) for atoms in ours.held}
-    if not path.is_file():
+    count = len(ours.train) - len(begun.train)
+    if not path.is_file() or len(read_frames(path)) != count:
         pool: dict[str, Atoms] = {}
         for k in range(number):
             for record in read_json(loop.round(k) / "round.json")["runs"]:
                 for atoms in all_frames(loop.round(k) / "explore", record):
                     pool[fingerprint(atoms)] = atoms
         names = sorted(set(pool) - held)
-        count = len(ours.train) - len(begun.train)
         order = np.random.default_rng([loop.config.seed, 1]).permutation(len(names))[:count]
         write_frames(path, [pool[names[k]] for k in order])
     frames = read_frames(path)
