@@ -24,7 +24,7 @@ per atom (eV) differ by, where they count from different zeros: models of one le
 class ModelDeviation:
     """How far M models are apart; **standard deviations divided by M**, as in DeePMD-kit's `model_devi.out`.
 
-    With f_i^m the force on atom i in model m, D_i = √(1/M Σ_m |f_i^m − f̄_i|²).
+    With f_i^m the force on atom i in model m, D_i = √(1/M Σ_m ‖f_i^m − f̄_i‖²).
 
     Attributes:
         max_devi_v, min_devi_v: largest and smallest standard deviation of a component of the virial, eV per
@@ -82,7 +82,7 @@ class Committee:
         """The model deviation.
 
         Args:
-            relative: ε, eV/Å: D_i / (|f̄_i| + ε) in place of D_i.
+            relative: ε, eV/Å: D_i / (‖f̄_i‖ + ε) in place of D_i.
             relative_v: ε, eV per atom: likewise of each component of the virial.
 
         Raises:
