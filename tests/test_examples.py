@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms, units
 from ase.io import read
+from ase.optimize import BFGS
+from ase.thermochemistry import IdealGasThermo
+from ase.vibrations import Vibrations
 
+from mlplugins import MLCalculator
 from mlplugins.engines.lammps import read_log
 
 from . import warm
@@ -72,9 +77,22 @@ def test_training_learns_something(examples):
 @pytest.mark.skipif(
     not os.environ.get("MLPLUGINS_REFERENCE_DATA"), reason="needs MLPLUGINS_REFERENCE_DATA (h2_fci/)"
 )
-def test_h2_from_20_points(examples):
+def test_h2_from_20_points(examples, tmp_path):
     output = _run("python 06_h2_kernel.py", examples)
     assert float(output.split()[-2]) < 3e-4  # hartree
+    # as in docs/properties.md: an element's heat of formation is zero
+    h2 = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], calculator=MLCalculator(examples / "h2" / "model.pt"))
+    BFGS(h2, logfile=None).run(fmax=1e-4)
+    assert h2.get_distance(0, 1) == pytest.approx(0.741, abs=0.002)
+    vibrations = Vibrations(h2, name=str(tmp_path / "vibrations"), delta=0.005)
+    vibrations.run()
+    stretch = vibrations.get_energies()[-1].real
+    assert stretch / units.invcm == pytest.approx(4401, rel=0.01)
+    energy = h2.get_potential_energy()
+    gas = IdealGasThermo([stretch], "linear", energy, h2, symmetrynumber=2, spin=0)
+    atoms = 2 * (-0.5 * units.Hartree + 2.5 * units.kB * 298.15)
+    atomisation = (atoms - gas.get_enthalpy(298.15, verbose=False)) / (units.kJ / units.mol)
+    assert 2 * 217.998 - atomisation == pytest.approx(0, abs=2)  # kJ/mol
 
 
 def test_ase_script(examples):

@@ -68,12 +68,18 @@ class Jumped:
 
 @dataclass(frozen=True)
 class JumpKind:
-    """Jumps between two sorts of sites with lengths between `low` and `high`, Å."""
+    """Jumps between two sorts of sites with lengths between `low` and `high`, Å.
+
+    Attributes:
+        usual: of these lengths, those that count as ways from a site. Two jumps seen as one are within
+            `high`, but as long are no ways.
+    """
 
     origin: int
     target: int
     low: float
     high: float
+    usual: tuple[float, float] = (0.0, np.inf)
 
     def of(self, jumped: Jumped) -> NDArray[np.bool_]:
         """Which jumps are of this kind."""
@@ -83,7 +89,8 @@ class JumpKind:
     def ways(self, jumped: Jumped) -> float:
         """Ways of this kind that start from a site of its sort, in the mean."""
         a, b, length = jumped.ways.T
-        inside = (length >= self.low) & (length < self.high) & (a == self.origin) & (b == self.target)
+        low, high = max(self.low, self.usual[0]), min(self.high, self.usual[1])
+        inside = (length >= low) & (length < high) & (a == self.origin) & (b == self.target)
         return float(inside.sum() / max(jumped.sites[self.origin], 1))
 
 
@@ -212,9 +219,19 @@ def kinds(several: Sequence[Jumped]) -> list[JumpKind]:
                 ]
                 for each in several
             ]
-            edges = modes(np.concatenate(lengths))
-            found += [JumpKind(a, b, low, high) for low, high in zip(edges[:-1], edges[1:])]
+            both = np.concatenate(lengths)
+            edges = modes(both)
+            found += [
+                JumpKind(a, b, low, high, _usual(both[(both >= low) & (both < high)]))
+                for low, high in zip(edges[:-1], edges[1:])
+            ]
     return found
+
+
+def _usual(lengths: Floats) -> tuple[float, float]:
+    """Without a share at either end that would be no mode of its own."""
+    low, high = np.quantile(lengths, (LEAST_SHARE, 1 - LEAST_SHARE))
+    return float(low) - WIDTH_A, float(high) + WIDTH_A
 
 
 def rate(kind: JumpKind, jumped: Jumped) -> Rate:

@@ -80,6 +80,20 @@ class RatesOfJumps(Observable[JumpRates]):
             return JumpRates(data, (), sample.vibrations.attempt_thz, (), reason)
         return _of(data, kinds([data]), sample.vibrations.attempt_thz, sample.temperature_k)
 
+    def doubts(self, found: JumpRates | None, sample: Sample) -> list[str]:
+        """Sites so close that the distribution of ions which vibrate about both has one maximum."""
+        amplitude = sample.vibrations.amplitude_a
+        if found is None or found.jumped is None or not len(found.jumped.ways) or amplitude is None:
+            return []
+        apart = float(found.jumped.ways[:, 2].min())
+        if apart >= 2 * amplitude.value:
+            return []
+        return [
+            f"sites {apart:.2g} Å apart, closer than twice the amplitude of vibrations "
+            f"({amplitude.value:.2g} Å along an axis), are one: jumps between them are vibrations; expected "
+            "one site in their place"
+        ]
+
     def as_json(self, found: JumpRates) -> dict[str, object]:
         """Every kind of this temperature."""
         each = [

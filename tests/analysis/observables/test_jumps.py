@@ -9,7 +9,7 @@ from ase import units
 from ase.data import atomic_masses, atomic_numbers
 
 from mlplugins.analysis.conductivity import AnalysisSettings, analyse
-from mlplugins.analysis.jump_kinds import Jumped, JumpKind, activation, rate
+from mlplugins.analysis.jump_kinds import Jumped, JumpKind, activation, kinds, rate
 from mlplugins.analysis.observables.base import found_in, registered, summaries
 from mlplugins.analysis.observables.jumps import OBSERVABLE
 from mlplugins.analysis.sample import Sample
@@ -113,6 +113,31 @@ def test_sites_with_names_tell_kinds_apart():
     assert named["up", "up", 3.5]["ways_per_site"] == 3
     true = rates(600.0)[1] / 4
     assert named["down", "up", 3.5]["rate_ps"]["low"] < true < named["down", "up", 3.5]["rate_ps"]["high"]
+
+
+def test_two_jumps_seen_as_one_are_no_way():
+    """Of 400 jumps to the 6 neighbours, three go on to the next before the next frame."""
+    length = np.full(403, 3.0)
+    length[:3] = 3.0 * 2**0.5
+    zeros = np.zeros(len(length), dtype=np.intp)
+    near = [[0, 0, d] for d in [3.0] * 6 + [3.0 * 2**0.5] * 12]
+    data = Jumped(
+        ("",), zeros, zeros, length, zeros, zeros, np.ones((10, 1)), 1, np.array([1.0]), np.array(near)
+    )
+    [kind] = kinds([data])
+    found = rate(kind, data)
+    assert (found.count, found.ways) == (403, 6)
+
+
+def test_sites_that_are_one_are_named():
+    """Two in place of each, closer than ions vibrate; and half as far apart as neighbours."""
+    run = walk(600.0, 3, frames=500)
+    amplitude = np.sqrt(units.kB * 600.0 / MASS) * units.fs * 1000 / (2 * np.pi * THZ)
+    for apart, named in ((1.5 * amplitude, True), (1.2, False)):
+        twins = np.concatenate([GRID, GRID + [apart / 10.0, 0, 0]])
+        sample = Sample.of([run], 600.0, AnalysisSettings(sites=twins))
+        doubts = OBSERVABLE.doubts(OBSERVABLE.compute(sample, []), sample)
+        assert [each.startswith(f"sites {apart:.2g} Å apart") for each in doubts] == [True] * named
 
 
 def test_what_cannot_be_said_is_named():
