@@ -121,7 +121,7 @@ def taped(tape: Tape) -> Iterator[None]:
     def table(h: Any, y: Any, x: Any, knots: Any, edges: Any, n: Any, tables: Any) -> Tensor:
         if _thread.tape is None:
             return reference.table_convolution(h, y, x, knots, edges, n, tables)
-        return _thread.tape.take(h, y, lambda: reference.interpolate(x, knots), edges[:2], n, tables)
+        return _thread.tape.take(h, y, lambda: reference.interpolate(x, knots, edges), edges[:2], n, tables)
 
     with torch.library._scoped_library("mlplugins", "IMPL") as library:
         for name, function in zip(OPS, (convolution, radial, table), strict=True):

@@ -29,6 +29,7 @@ from mlplugins.models.capabilities import (
     HasRadialNetworks,
     kinks,
     learned_parts,
+    n_tables,
     radial_weights,
     require_knots,
     unfused_degree,
@@ -111,8 +112,7 @@ def _certified(measure: _Measure, most_bytes: int) -> RadialFunctions:
     while True:
         intervals = on_knots(intervals, measure.kinks)
         if (intervals + 1) * measure.bytes_per_knot > most_bytes:
-            why = f"tables of {intervals + 1} knots would take more than {most_bytes / 2**20:.3g} MiB"
-            return RadialFunctions(why=why)
+            return RadialFunctions(why=_too_large(intervals + 1, measure.n_tables, most_bytes))
         found = measure.error(intervals + 1)
         if measure.excess <= SHARE:
             return found
@@ -120,6 +120,12 @@ def _certified(measure: _Measure, most_bytes: int) -> RadialFunctions:
         if not growth * intervals <= MOST_INTERVALS:  # nor if it is not a number
             return found if found.certified else RadialFunctions(why=_not_certified(found))
         intervals = math.ceil(growth * intervals)
+
+
+def _too_large(n_knots: int, n_tables: int, most_bytes: int) -> str:
+    each = f", of {n_tables} kinds of pairs of elements," if n_tables > 1 else ""
+    advice = "; a file of fewer elements has fewer (--elements)" if n_tables > 1 else ""
+    return f"tables of {n_knots} knots{each} would take more than {most_bytes / 2**20:.3g} MiB{advice}"
 
 
 def _not_certified(found: RadialFunctions) -> str:
@@ -161,7 +167,8 @@ class _Measure:
     ) -> None:
         self.model = exact
         self.kinks = kinks(exact)
-        self.bytes_per_knot = 12 * radial_weights(exact)
+        self.n_tables = n_tables(exact)
+        self.bytes_per_knot = 12 * radial_weights(exact) * self.n_tables
         self.batches = pack(
             [
                 single(_structure(atoms), elements, exact.cutoff, 0.0, torch.float64)

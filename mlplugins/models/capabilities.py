@@ -111,17 +111,18 @@ class WholeMolecule:
 
 
 class HasRadialNetworks:
-    """Radial networks, which are functions of the distance alone unless `beyond_distance` says otherwise."""
+    """Radial networks: functions of the distance and, at most, of the elements of a pair."""
 
     @torch.jit.unused
-    def beyond_distance(self) -> Optional[str]:
-        """What makes a radial network of this model see more than the distance, in words; None: nothing."""
+    def tables_of_pairs(self) -> Optional[Tensor]:
+        """(S, S) int64, a number for every pair of elements (centre, neighbour) with functions of its own,
+        from 0 without gaps; None: all pairs have the same."""
         return None
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        """Replace every radial network, a function of the distance alone, by a cubic table of `n_knots`
-        knots: faster, never exact."""
+        """Replace every radial network by a cubic table of `n_knots` knots, or by one for every of
+        `tables_of_pairs`: faster, never exact."""
         raise NotImplementedError("a family with radial networks implements use_radial_tables()")
 
 
@@ -175,7 +176,7 @@ def use_radial_tables(potential: Potential, n_knots: int) -> None:
     """Replace every radial network of the model by a cubic table of `n_knots` knots.
 
     Raises:
-        BadInput: a part without radial networks of the distance alone, or too few knots.
+        BadInput: a part without radial networks, or too few knots.
     """
     require_knots(potential, n_knots)
     for part in learned_parts(potential):
@@ -187,7 +188,7 @@ def require_knots(potential: Potential, n_knots: int) -> None:
     """Refuse radial tables that cannot be.
 
     Raises:
-        BadInput: a part without radial networks of the distance alone, or too few knots.
+        BadInput: a part without radial networks, or too few knots.
     """
     if n_knots < FEWEST_KNOTS:
         raise BadInput(f"radial tables: expected {FEWEST_KNOTS} knots or more, got {n_knots}")
@@ -198,12 +199,16 @@ def require_knots(potential: Potential, n_knots: int) -> None:
 def untabulated(potential: Potential) -> Optional[str]:
     """Why the radial networks of the model cannot become tables; None if they can."""
     for part in learned_parts(potential):
-        family = type(part).__module__.rpartition(".")[2]
         if not isinstance(part, HasRadialNetworks):
+            family = type(part).__module__.rpartition(".")[2]
             return f"{family} has no radial network to tabulate"
-        if (what := part.beyond_distance()) is not None:
-            return f"with {what}, {family} has radial functions of more than the distance"
     return None
+
+
+def n_tables(potential: Potential) -> int:
+    """Tables that stand for one radial network of a part: one, or one for every kind of pair of elements."""
+    found = [part.tables_of_pairs() for part in potential.parts() if isinstance(part, HasRadialNetworks)]
+    return max([1, *(int(which.max()) + 1 for which in found if which is not None)])
 
 
 def kinks(potential: Potential) -> List[float]:

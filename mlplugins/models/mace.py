@@ -4,6 +4,7 @@ One layer: A = convolution of the neighbours, B = symmetric contraction of up to
 h' = linear(B) + residual of h; every layer's invariants are read out (eqs. 8–13).
 """
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
 from mlplugins.heads import Trunk
+from mlplugins.models._mace_interactions import NON_LINEAR, Interaction, NonLinearInteraction
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
 from mlplugins.nn.contraction import SymmetricContraction
-from mlplugins.nn.convolution import Convolution, EdgeGeometry, tabulate
+from mlplugins.nn.convolution import EdgeGeometry
 from mlplugins.nn.distance import TRANSFORMS
-from mlplugins.nn.edge_rows import EdgeRows, per_edge
+from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
-from mlplugins.nn.gate import Gate
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
@@ -27,18 +28,18 @@ from mlplugins.nn.modes import HasNativeOps
 from mlplugins.nn.radial import (
     BesselBasis,
     BiasedMLP,
-    NormedMLP,
+    NoBasis,
     RadialMLP,
     polynomial_cutoff,
     radial_slopes,
 )
+from mlplugins.nn.radial_table import TableOfPair, interpolation
 from mlplugins.nn.state import StateEmbedding
 from mlplugins.nn.sums import LinearSum
 from mlplugins.nn.zbl import ROUNDED, ZBL
 from mlplugins.structures.graph import Graph
 
 REFERENCES = ["https://doi.org/10.48550/arXiv.2206.07697"]
-NON_LINEAR = "RealAgnosticResidualNonLinear"
 INTERACTIONS = (
     ["RealAgnostic", "RealAgnosticResidual", "RealAgnosticDensity", "RealAgnosticDensityResidual"]
     + [NON_LINEAR]  # of the models of several levels of theory (2025)
@@ -99,128 +100,6 @@ class Hyperparameters:
     state_readout: bool = False
     heads: Dict[str, Dict[str, Any]] | None = None
     energy_name: str | None = None
-
-
-class Interaction(HasNativeOps, nn.Module):
-    """A_i = linear(Σ_j R(r_ij) ⊙ (u_j ⊗ Y(r̂_ij))) / neighbours, for mixed node features u.
-
-    The divisor is the average number of neighbours or, in the density variants, 1 + Σ_j tanh(d(r_ij)²) with a
-    learnt linear function d of the radial basis.
-    """
-
-    average_neighbors: Tensor
-
-    def __init__(
-        self,
-        irreps_in: o3.Irreps,
-        irreps_a: o3.Irreps,
-        kind: str,
-        n_species: int,
-        hyperparameters: Hyperparameters,
-    ) -> None:
-        super().__init__()
-        widths = [hyperparameters.num_basis, *hyperparameters.radial_mlp]
-        given = hyperparameters.envelope_on_weights
-        self.convolution = Convolution(irreps_in, hyperparameters.l_max, irreps_a, [] if given else widths)
-        self.radial = RadialMLP([*widths, self.convolution.n_weights]) if given else None
-        self.linear = Linear(self.convolution.irreps_out, irreps_a)
-        self.density = RadialMLP([hyperparameters.num_basis, 1]) if "Density" in kind else None
-        self.element_mix = None if "Residual" in kind else Linear(irreps_a, irreps_a, n_species)
-        self.register_buffer("average_neighbors", torch.ones((), dtype=torch.float64))
-        self.mean: Optional[nn.Module] = None
-
-    @torch.jit.unused
-    def use_native_ops(self) -> None:
-        """Folded, the division by the average number of neighbours is part of the linear map."""
-        if self.linear.folded and self.density is None:
-            self.mean = LinearSum([self.linear], [1.0 / float(self.average_neighbors)])
-            self.linear.clear()
-
-    def forward(
-        self,
-        up: Tensor,
-        species: Tensor,
-        n_centers: int,
-        edges: List[Tensor],
-        harmonics: Tensor,
-        radial: List[Tensor],
-    ) -> Tensor:
-        weights = radial
-        if self.radial is not None:
-            weights = [radial[0], self.radial(radial[1]) * radial[2]]
-        a = self.convolution(up, harmonics, weights, edges, n_centers)  # (n_centers, Σ_paths)
-        species = species[:n_centers]
-        if self.mean is not None:
-            a = self.mean([a], species)  # (n_centers, num_channels (l_max + 1)²)
-        else:
-            a = self._normalised(self.linear(a, species), edges, radial)
-        if self.element_mix is not None:
-            a = self.element_mix(a, species)
-        return a
-
-    def _normalised(self, a: Tensor, edges: List[Tensor], radial: List[Tensor]) -> Tensor:
-        if self.density is not None:
-            row_density = torch.tanh(self.density(radial[1]) ** 2)
-            if self.radial is not None:
-                row_density = row_density * radial[2]
-            edge_density = per_edge(row_density, edges)  # (E, 1)
-            density = torch.zeros(a.shape[0], 1, dtype=a.dtype, device=a.device)
-            a = a / (1.0 + density.index_add(0, edges[0], edge_density))
-        else:
-            a = a / self.average_neighbors
-        return a
-
-
-class NonLinearInteraction(nn.Module):
-    """A_i = linear(gate(linear(Σ_j R_ij ⊙ (u_j ⊗ Y(r̂_ij))) / (α + β ρ_i) + linear(u_i))).
-
-    The radial weights R_ij and the terms of the density ρ_i = Σ_j tanh(d_ij²) are networks with layer norms
-    of the radial basis, an embedding of the neighbour's element and another one of the centre's.
-    """
-
-    def __init__(
-        self, irreps_in: o3.Irreps, irreps_a: o3.Irreps, n_species: int, hyperparameters: Hyperparameters
-    ) -> None:
-        super().__init__()
-        n = hyperparameters.num_channels
-        n_inputs = hyperparameters.num_basis + 2 * n
-        self.of_neighbor = nn.Parameter(1e-3 * torch.randn(n_species, n, dtype=torch.float64))
-        self.of_center = nn.Parameter(1e-3 * torch.randn(n_species, n, dtype=torch.float64))
-        self.convolution = Convolution(irreps_in, hyperparameters.l_max, irreps_a, [])
-        self.radial = NormedMLP([n_inputs, *hyperparameters.radial_mlp, self.convolution.n_weights])
-        self.density = NormedMLP([n_inputs, 64, 1])
-        self.gate = Gate(irreps_a, sigmoid=True)
-        self.linear = Linear(self.convolution.irreps_out, self.gate.irreps_in)
-        self.linear_self = Linear(irreps_in, self.gate.irreps_in)
-        self.linear_out = Linear(irreps_a, irreps_a)
-        self.alpha = nn.Parameter(torch.tensor(20.0, dtype=torch.float64))
-        self.beta = nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
-        self.envelope_on_weights = hyperparameters.envelope_on_weights
-
-    def forward(
-        self,
-        up: Tensor,
-        species: Tensor,
-        n_centers: int,
-        edges: List[Tensor],
-        harmonics: Tensor,
-        radial: List[Tensor],
-    ) -> Tensor:
-        i, j = species.index_select(0, edges[0]), species.index_select(0, edges[1])
-        pair = torch.cat(
-            [radial[1], self.of_neighbor.index_select(0, j), self.of_center.index_select(0, i)], dim=1
-        )  # (E, num_basis + 2 num_channels)
-        weights = self.radial(pair)  # (E, Σ_paths)
-        edge_density = torch.tanh(self.density(pair) ** 2)  # (E, 1)
-        if self.envelope_on_weights:
-            weights, edge_density = weights * radial[2], edge_density * radial[2]
-        species = species[:n_centers]
-        a = self.convolution(up, harmonics, [radial[0], weights], edges, n_centers)
-        density = torch.zeros(n_centers, 1, dtype=a.dtype, device=a.device)
-        density = density.index_add(0, edges[0], edge_density)
-        a = self.linear(a, species) / (self.alpha + self.beta * density)
-        a = self.gate(a + self.linear_self(up[:n_centers], species))
-        return self.linear_out(a, species)  # (n_centers, num_channels (l_max + 1)²)
 
 
 class Layer(HasNativeOps, nn.Module):
@@ -371,19 +250,34 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
         return int(part[1]) + 1 if part[0] in ("linear_up", "layers") else 0
 
     @torch.jit.unused
-    def beyond_distance(self) -> str | None:
-        plain = (Interaction, NonLinearInteraction)
-        blocks = [module for module in self.modules() if isinstance(module, plain)]
-        if self.transform is not None:
-            return "a distance transform by elements"
-        if any(block.density is not None for block in blocks):
-            return "density normalisation"
-        return "the envelope on the weights" if self.envelope_on_weights else None
+    def tables_of_pairs(self) -> Optional[Tensor]:
+        n_species = self.embedding.shape[0]
+        if self.edge_rows.directed:
+            return torch.arange(n_species**2).reshape(n_species, n_species)
+        if self.transform is None:
+            return None
+        radii = self.transform.range.double().round(decimals=6)  # type: ignore[operator]
+        return torch.unique(radii, return_inverse=True)[1]
 
     @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        tabulate(self, self.basis, self.cutoff, n_knots)
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+        which, n_species = self.tables_of_pairs(), self.embedding.shape[0]
+        pair = TableOfPair(torch.zeros(n_species, n_species, dtype=torch.long) if which is None else which)
+        for own, layer in zip(self.layers, exact.layers):
+
+            def rows(x: Tensor, block: Any = layer.interaction) -> Tensor:
+                graph = pair.one_edge_each(n_species, x.shape[0])
+                radial = [x * self.cutoff]
+                radial += exact._radial(radial[0], graph.species, graph, torch.arange(x.shape[0]))
+                found: Tensor = block.rows(radial, graph.species, [graph.centers, graph.neighbors])
+                return found
+
+            knots = interpolation(rows, n_knots, pair.n_tables).to(self.embedding.dtype)
+            own.interaction.use_radial_table(knots[0] if which is None else knots)  # type: ignore
+        self.edge_rows.table_of_pair = None if which is None else pair
         self.table_cutoff = self.cutoff
+        self.add_module("basis", NoBasis())
 
     @torch.jit.unused
     def readouts(self) -> List[RadialMLP]:

@@ -1,5 +1,6 @@
 """NequIP: E(3)-equivariant message passing (Batzner et al., Nat. Commun. 13, 2453 (2022), fig. 1)."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Literal, Optional
@@ -11,7 +12,7 @@ from mlplugins.errors import BadInput
 from mlplugins.heads import Trunk
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.models.capabilities import HasHead, HasLastLayer, HasRadialNetworks
-from mlplugins.nn.convolution import Convolution, EdgeGeometry, reachable_irreps, tabulate
+from mlplugins.nn.convolution import Convolution, EdgeGeometry, reachable_irreps
 from mlplugins.nn.distance import PairCutoffs
 from mlplugins.nn.edge_rows import EdgeRows
 from mlplugins.nn.exchange import with_ghost_rows
@@ -21,7 +22,8 @@ from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.layer_norm import RMSLayerNorm
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.modes import Foldable, HasNativeOps
-from mlplugins.nn.radial import BesselBasis, RadialMLP
+from mlplugins.nn.radial import BesselBasis, NoBasis, RadialMLP
+from mlplugins.nn.radial_table import interpolation
 from mlplugins.nn.sums import LinearSum
 from mlplugins.nn.zbl import ZBL
 from mlplugins.structures.graph import Graph
@@ -216,13 +218,20 @@ class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
         return self.n_layers + 1 if part[0] in ("readout", "shift", "energy_scale", "heads") else 0
 
     @torch.jit.unused
-    def beyond_distance(self) -> str | None:
-        return None if self.transform is None else "cutoffs per pair of elements"
-
-    @torch.jit.unused
     def use_radial_tables(self, n_knots: int) -> None:
-        tabulate(self, self.basis, self.cutoff, n_knots)
+        convolutions = [module for module in self.modules() if isinstance(module, Convolution)]
+        for convolution in convolutions:
+            network = nn.Sequential(self.basis, convolution.radial)
+            exact = copy.deepcopy(network).double().requires_grad_(False)
+
+            def rows(x: Tensor, exact: nn.Module = exact) -> Tensor:
+                found: Tensor = exact(x * self.cutoff)
+                return found
+
+            knots = interpolation(rows, n_knots)[0]
+            convolution.use_radial_table(knots.to(self.embedding.dtype))
         self.table_cutoff = self.cutoff
+        self.add_module("basis", NoBasis())
 
     @torch.jit.unused
     def fold(self) -> None:
@@ -239,7 +248,8 @@ class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
         r, harmonics = self.geometry(graph.vectors)  # (E,), (E, (l_max + 1)²)
         edges, first = self.edge_rows(graph)
         if self.table_cutoff > 0.0:
-            radial = [r / self.table_cutoff]
+            x = r if self.transform is None else self.transform(r, graph.species, edges)
+            radial = [x / self.table_cutoff]
         else:
             radial = [r] + self._radial(r, graph, first)
         normalisation = self.average_neighbors.sqrt()

@@ -10,7 +10,8 @@ from mlplugins import ops
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.linear import blocks
 from mlplugins.nn.modes import HasNativeOps
-from mlplugins.nn.radial import NoBasis, RadialMLP, RadialTable
+from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.radial_table import RadialTable
 from mlplugins.ops import reference
 
 FUSED_DEGREE = 3
@@ -114,7 +115,7 @@ class TensorProduct(nn.Module):
         tables: List[Tensor],
     ) -> Tensor:
         if self.table:  # a row for every edge
-            w = reference.interpolate(radial[0], weights[0])
+            w = reference.interpolate(radial[0], weights[0], edges)
             edges = edges[:2]
         else:
             w = reference.perceptron(radial[1], weights)
@@ -215,9 +216,9 @@ class Convolution(HasNativeOps, nn.Module):
         if self.degree <= FUSED_DEGREE:
             self.product = NativeTensorProduct(self.table)
 
-    def use_radial_table(self, basis: nn.Module, cutoff: float, n_knots: int) -> None:
-        """Replace the radial network by a cubic table of R(basis(r)), a function of r / r_c."""
-        self.add_module("radial", RadialTable(basis, self.radial, cutoff, n_knots))
+    def use_radial_table(self, knots: Tensor) -> None:
+        """Interpolate the radial weights, functions of r / r_c, between knots (see `interpolation`)."""
+        self.add_module("radial", RadialTable(knots))
         self.table = True
         self.product = TensorProduct(self.table)
 
@@ -226,14 +227,6 @@ class Convolution(HasNativeOps, nn.Module):
     ) -> Tensor:
         tables = [self.paths, self.entries, self.values]
         return self.product(h, y, radial, self.radial.matrices(), edges, n_centers, tables)
-
-
-def tabulate(model: nn.Module, basis: nn.Module, cutoff: float, n_knots: int) -> None:
-    """Replace the radial networks of all convolutions of `model`, functions of its `basis`, by tables."""
-    for module in model.modules():
-        if isinstance(module, Convolution):
-            module.use_radial_table(basis, cutoff, n_knots)
-    model.add_module("basis", NoBasis())
 
 
 def reachable_irreps(irreps_in: o3.Irreps, l_max: int, irreps_target: o3.Irreps) -> Set[o3.Irrep]:

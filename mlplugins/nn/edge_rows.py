@@ -1,12 +1,13 @@
 """Shared by the convolutions of a model: one row of radial weights for i → j and j → i."""
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from mlplugins import ops
 from mlplugins.nn.modes import HasNativeOps
+from mlplugins.nn.radial_table import TableOfPair
 from mlplugins.structures.graph import Graph
 
 
@@ -54,16 +55,20 @@ class DirectedRows(nn.Module):
 
 
 class EdgeRows(HasNativeOps, nn.Module):
-    """Edges [centers, neighbors (, row of each)] and the first edge of every row (U,).
+    """Edges [centers, neighbors (, row (, radial table of each))] and the first edge of every row (U,).
 
     Args:
         directed: i → j and j → i never share a row.
+
+    Attributes:
+        table_of_pair: which of several radial tables an edge has.
     """
 
     def __init__(self, directed: bool = False) -> None:
         super().__init__()
         self.directed = directed
         self.rows: OwnRows | SharedRows | DirectedRows = OwnRows()
+        self.table_of_pair: Optional[TableOfPair] = None
 
     @torch.jit.unused
     def use_native_ops(self) -> None:
@@ -71,8 +76,10 @@ class EdgeRows(HasNativeOps, nn.Module):
         self.rows = (DirectedRows() if self.directed else SharedRows()).train(self.training)
 
     def forward(self, graph: Graph) -> Tuple[List[Tensor], Tensor]:
-        found: Tuple[List[Tensor], Tensor] = self.rows(graph)
-        return found
+        edges, first = self.rows(graph)
+        if self.table_of_pair is not None:
+            edges = self.table_of_pair(edges, graph.species)
+        return edges, first
 
     @torch.jit.export
     def wants_slopes(self) -> bool:

@@ -1,6 +1,5 @@
 """Radial basis, cutoff envelope and the network that turns distances into convolution weights."""
 
-import copy
 import math
 from typing import List, Optional, Tuple
 
@@ -262,30 +261,3 @@ class NoBasis(nn.Module):
     @torch.jit.export
     def waves(self, r: Tensor) -> Tensor:
         return self.forward(r)
-
-
-class RadialTable(nn.Module):
-    """Cubic Hermite table of radial weights w(x), x = r / r_c; never exact.
-
-    Attributes:
-        knots: (K, 3, W), at x = k / (K − 1) the value, slope dw/dx · step, and the rise to the next value,
-            rounded by itself: the difference of rounded values has a noise in dw/dx that grows with K.
-    """
-
-    knots: Tensor
-
-    def __init__(self, basis: nn.Module, radial: nn.Module, cutoff: float, n_knots: int) -> None:
-        super().__init__()
-        x = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64)
-        x[0] = 1e-6  # bases divide by r, and are even functions of it to second order
-        network = copy.deepcopy(nn.ModuleList([basis, radial])).double().requires_grad_(False)
-        value, slope = torch.autograd.functional.jvp(
-            lambda s: network[1](network[0](s * cutoff)), (x,), (torch.ones_like(x),)
-        )
-        dtype = next(radial.parameters()).dtype
-        rise = torch.diff(value, dim=0, append=value[-1:])
-        self.register_buffer("knots", torch.stack([value, slope / (n_knots - 1), rise], dim=1).to(dtype))
-
-    def matrices(self) -> List[Tensor]:
-        """The one table."""
-        return [self.knots]

@@ -59,7 +59,7 @@ def _table_convolution(
     n_centers: int,
     tables: list[Tensor],
 ) -> Tensor:
-    w = reference.interpolate(x, knots)
+    w = reference.interpolate(x, knots, edges)
     return torch.ops.mlplugins.convolution(h, y, w, edges[:2], n_centers, tables)
 
 

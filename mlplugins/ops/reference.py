@@ -3,7 +3,7 @@
 TorchScript-able, so that `mlplugins export --portable` can write files free of our ops.
 """
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -92,21 +92,24 @@ def edge_rows(centers: Tensor, neighbors: Tensor, vectors: Tensor) -> Tuple[Tens
     return own, own.clone()
 
 
-def interpolate(x: Tensor, knots: Tensor) -> Tensor:
+def interpolate(x: Tensor, knots: Tensor, edges: Optional[List[Tensor]] = None) -> Tensor:
     """Cubic Hermite interpolation between knots at x = 0, 1/(K−1), …, 1; zero from x = 1 on.
 
     Args:
         x: (E,)
         knots: (K, 3, W), at each knot the value, slope · step, and the rise to the next value; or, in older
-            files, (K, 2, W) without rises, which then have the round-off of the values.
+            files, (K, 2, W) without rises, which then have the round-off of the values. Of several tables,
+            (P, K, 3, W), the fourth of `edges` (E,) int64 says which one an x belongs to.
 
     Returns:
         (E, W).
     """
-    last = knots.shape[0] - 1
+    last = knots.shape[-3] - 1
     place = x.clamp(0, 1) * last
     knot = place.detach().floor().clamp_max(last - 1).to(torch.long)
     t = (place - knot).unsqueeze(1)
+    if edges is not None and len(edges) == 4:
+        knot, knots = knot + edges[3] * (last + 1), knots.flatten(0, 1)
     a, b = knots.index_select(0, knot), knots.index_select(0, knot + 1)  # (E, 3 or 2, W)
     rise = a[:, 2] if knots.shape[1] == 3 else b[:, 0] - a[:, 0]
     w = a[:, 0] + t * t * (3 - 2 * t) * rise
@@ -123,8 +126,8 @@ def table_convolution(
     n_centers: int,
     tables: List[Tensor],
 ) -> Tensor:
-    """`convolution` with w = interpolate(x, knots), x (E,)."""
-    return convolution(h, y, interpolate(x, knots), edges[:2], n_centers, tables)
+    """`convolution` with w = interpolate(x, knots, edges), x (E,)."""
+    return convolution(h, y, interpolate(x, knots, edges), edges[:2], n_centers, tables)
 
 
 def symmetric_contraction(

@@ -38,14 +38,20 @@ ELEMENTS = {
     "sevennet": ["Na", "Cl"],
 }
 SHIFTS = [-1.0, -2.5]
+OF_PAIRS = {
+    "distance_transform": "agnesi",
+    "interaction_first": "RealAgnosticDensity",
+    "interaction": "RealAgnosticDensityResidual",
+}
+"""Radial tables for every pair of elements, and of densities."""
 
 
-def small_mace() -> mace.Model:
+def small_mace(**more: str) -> mace.Model:
     """Two layers, vectors between them, and ZBL that reaches the atoms of the test structures."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         parameters = mace.Hyperparameters(
-            cutoff=5.0, num_channels=4, l_max=2, radial_mlp=[8], readout_mlp=4, zbl=True
+            cutoff=5.0, num_channels=4, l_max=2, radial_mlp=[8], readout_mlp=4, zbl=True, **more
         )
         model = mace.Model(ELEMENTS["mace"], parameters).double()
     model.initialise(TrainingStatistics(average_neighbors=12.0, force_rms=0.8))
@@ -94,7 +100,7 @@ def potential(name: str) -> torch.nn.Module:
         return sevennet.read(CHECKPOINT, ELEMENTS[name]).potential
     if name in ("nequip", "mace of 2025"):
         return small_nequip() if name == "nequip" else non_linear_mace()
-    return small_mace()
+    return small_mace(**(OF_PAIRS if name == "mace with tables" else {}))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from mlplugins.model_file.tables import chosen, on_knots, samples
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones, mace, nequip, zbl
 from mlplugins.models import sum as sums
-from mlplugins.models.base import energy_derivatives
+from mlplugins.models.base import TrainingStatistics, energy_derivatives
+from mlplugins.nn.radial_table import RadialTable
 from mlplugins.ops.reference import interpolate
 from mlplugins.structures.batch import graph_of
 
@@ -113,18 +114,56 @@ def test_what_is_written_exact_and_why(model, tmp_path):
         inside, radial = measured(model, knots, dtype=dtype)
         assert inside is model
         assert str(radial).startswith(f"radial functions: exact ({why}")
-    pairs = nequip_model(pair_cutoffs={"Li": {"S": 4.0}})
-    assert (
-        "with cutoffs per pair of elements"
-        in chosen(pairs, ELEMENTS, "float32", False, RadialTables())[1].why
-    )
-    parameters = mace.Hyperparameters(num_channels=2, l_max=1, correlation=1, distance_transform="agnesi")
-    agnesi = mace.Model(ELEMENTS, parameters)
-    assert "a distance transform by elements, mace has radial functions of more than" in (
-        chosen(agnesi, ELEMENTS, "float32", False, RadialTables())[1].why
-    )
     argon = lennard_jones.Model(["Ar"], lennard_jones.Hyperparameters(cutoff=6.0))
     assert chosen(argon, ["Ar"], "float32", False, RadialTables())[1] is None
+
+
+DENSITY = {"interaction_first": "RealAgnosticDensity", "interaction": "RealAgnosticDensityResidual"}
+NON_LINEAR = dict.fromkeys(DENSITY, "RealAgnosticResidualNonLinear")
+PAIRS = {  # hyper-parameters, tables of three elements
+    "agnesi, density": ({**DENSITY, "distance_transform": "agnesi"}, 6),
+    "density": (DENSITY, 1),
+    "envelope on the weights": ({"envelope_on_weights": True, "interaction": DENSITY["interaction"]}, 1),
+    "non-linear": ({**NON_LINEAR, "envelope_on_weights": True}, 9),
+}
+
+
+def mace_model(elements, **more):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parameters = mace.Hyperparameters(num_channels=2, l_max=1, correlation=2, **more)
+        made = mace.Model(elements, parameters).double()
+        for name, embedding in made.named_parameters():
+            if name.endswith(("of_neighbor", "of_center")):
+                torch.nn.init.normal_(embedding)
+    made.initialise(TrainingStatistics(average_neighbors=30.0, force_rms=1.0))
+    return made.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_tables_of_pairs_of_elements(name):
+    """Certified on exact forces that depend on the pair; on the compiled ops they are derivatives."""
+    hyperparameters, n_tables = PAIRS[name]
+    elements = ["Li", "O", "S"]
+    exact = mace_model(elements, **hyperparameters)
+    table, radial = chosen(exact, elements, "float32", False, RadialTables())
+    assert radial.certified
+    knots = [block.knots for block in table.modules() if isinstance(block, RadialTable)]
+    assert {k.shape[0] if k.dim() == 4 else 1 for k in knots} == {n_tables}
+    assert {k.shape[-3] for k in knots} == {radial.n_knots}
+    table.use_native_ops()
+    graph = graph_of(samples(elements, exact.cutoff)[2], elements, exact.cutoff)
+
+    def energy(model, vectors):
+        return model(graph._replace(vectors=vectors))["energy"].sum()
+
+    vectors = graph.vectors.requires_grad_()
+    expected, found = (torch.autograd.grad(energy(m, vectors), vectors)[0] for m in (exact, table))
+    assert float(expected.abs().max()) > 1e4 * radial.force_eV_A
+    torch.testing.assert_close(found, expected, rtol=0, atol=2 * radial.force_eV_A)
+    step = 1e-4 * found / found.norm()
+    ends = [float(energy(table, (vectors + sign * step).detach())) for sign in (1, -1)]
+    assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(found.norm()), rel=1e-6)
 
 
 def test_no_certificate_without_an_end(model, monkeypatch):

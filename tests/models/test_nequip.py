@@ -142,10 +142,18 @@ def test_radial_tables_of_degree_four_are_read_by_edge():
     torch.testing.assert_close(model(x)["energy"], exact, rtol=0, atol=1e-6)
 
 
-def test_radial_tables_with_cutoffs_of_pairs_are_refused():
-    model = _model(["Li"], num_layers=1, pair_cutoffs={"Li": {"Li": 4.0}})
-    with pytest.raises(BadInput, match="radial tables: with cutoffs per pair of elements"):
-        use_radial_tables(model, 33)
+def test_one_table_serves_cutoffs_of_pairs():
+    """It is a function of r / c_ij, here from 3 to 4.5 Å."""
+    atoms = standard_structures(["Li", "S"])["triclinic"]
+    torch.manual_seed(0)
+    model = _model(["Li", "S"], num_layers=2, num_features=2, pair_cutoffs={"Li": {"Li": 4.0, "S": 3.0}})
+    x = graph_of(atoms, ["Li", "S"], 4.5)
+    exact = model(x)["energy"]
+    use_radial_tables(model, 2049)
+    model.use_native_ops()
+    torch.testing.assert_close(model(x)["energy"], exact, rtol=0, atol=1e-6)
+    model.transform = None
+    assert float((model(x)["energy"] - exact).detach().abs().max()) > 1e-3
 
 
 def test_only_the_even_model_tells_mirror_images_apart():

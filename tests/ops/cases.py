@@ -41,6 +41,7 @@ def arguments() -> dict[str, Arguments]:
     radial = [_leaf(11), _leaf(6, 5), torch.randn(6, 5, dtype=torch.float64)]
     weights = [_leaf(5, 7).detach(), _leaf(7, 6).detach()]
     x, knots = torch.rand(11, dtype=torch.float64).requires_grad_(), _leaf(9, 3, 6).detach()
+    several = [*edges, torch.arange(11), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0])]
     g, wanted = _leaf(4, 17), [True, True, True]
     contraction = _contraction()
     dx, dc = (_leaf(*t.shape) for t in contraction[:2])
@@ -57,6 +58,7 @@ def arguments() -> dict[str, Arguments]:
         "radial_convolution_backward": (g, h, y, radial, weights, *shared, wanted),
         "table_convolution": (h, y, x, knots, *graph),
         "table_convolution of shared rows": (h, y, x.detach()[row].requires_grad_(), knots, *shared),
+        "table_convolution of several tables": (h, y, x, torch.stack([knots, -knots]), several, 4, tables),
         "table_convolution_backward": (g, h, y, x, knots, *graph, wanted),
         "edge_rows": (*edges, _leaf(11, 3)),
         "linear": (_leaf(5, 11), [_leaf(5, 4), _leaf(2, 3)], terms, 14),

@@ -62,6 +62,13 @@ def table_convolution(generator: torch.Generator) -> Arguments:
     return [h, y, basis[:, 0].abs() / 2, _normal(generator, 9, 3, layer.n_weights), edges, n_centers, tables]
 
 
+def tables_convolution(generator: torch.Generator) -> Arguments:
+    h, y, x, knots, edges, *rest = table_convolution(generator)
+    knots = _normal(generator, 3, *knots.shape)
+    which = torch.randint(0, 3, (len(y),), generator=generator)
+    return [h, y, x, knots, [*edges, torch.arange(len(y)), which], *rest]
+
+
 def symmetric_contraction(generator: torch.Generator) -> Arguments:
     layer = SymmetricContraction(o3.Irreps("3x0e+3x1o"), o3.Irreps("3x0e+3x1o"), 3, 2)
     coefficients, monomials = layer.folded_weights()
@@ -150,6 +157,7 @@ OPS: dict[str, tuple[Callable[[torch.Generator], Arguments], Callable[..., Tenso
     "convolution_rows": (convolution_rows, reference.convolution),
     "radial_convolution": (radial_convolution, reference.radial_convolution),
     "table_convolution": (table_convolution, reference.table_convolution),
+    "tables_convolution": (tables_convolution, reference.table_convolution),
     "symmetric_contraction": (symmetric_contraction, reference.symmetric_contraction),
     "edge_rows": (edge_rows, _lengths(reference.edge_rows)),
     "linear": (linear, reference.linear),
@@ -169,7 +177,8 @@ WRAPPED = {
 
 
 def native(op: str) -> Callable[..., Tensor]:
-    compiled = getattr(torch.ops.mlplugins, "convolution" if op == "convolution_rows" else op)
+    names = {"convolution_rows": "convolution", "tables_convolution": "table_convolution"}
+    compiled = getattr(torch.ops.mlplugins, names.get(op, op))
     return WRAPPED[op](compiled) if op in WRAPPED else compiled
 
 
@@ -298,7 +307,7 @@ def _tables(op: str, arguments: Arguments) -> list[Tensor]:
     if op == "linear":
         return [torch.tensor(arguments[2])]
     tables = arguments[-1] if "convolution" in op else []
-    return [*tables, *arguments[4][2:]] if op == "table_convolution" else tables
+    return [*tables, *arguments[4][2:]] if op.startswith("table") else tables
 
 
 def attempt(op: str, seed: int, wanted: int, changes: list[tuple[int, str, int]]) -> None:

@@ -17,6 +17,7 @@ OPS = [
     "convolution_rows",
     "radial_convolution",
     "table_convolution",
+    "tables_convolution",
     "symmetric_contraction",
     "edge_rows",
     "linear",

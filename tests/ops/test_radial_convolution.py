@@ -12,7 +12,7 @@ from mlplugins.ops import reference
 from .comparison import assert_equal
 
 pytestmark = pytest.mark.usefixtures("compiled")
-KINDS = ["perceptron", "table", "table without rises"]
+KINDS = ["perceptron", "table", "tables", "table without rises"]
 
 
 def _case(kind, irreps, l_max, sizes, widths, dtype=torch.float64):
@@ -35,7 +35,11 @@ def _case(kind, irreps, l_max, sizes, widths, dtype=torch.float64):
     row = torch.unique(row, return_inverse=True)[1]
     n_rows = len(torch.unique(row))
     length = (1.1 * torch.rand(n_rows, dtype=dtype, generator=generator)).requires_grad_()
-    if kind != "perceptron":
+    edges = [centers, neighbors, row]
+    if kind == "tables":
+        weights = normal(4, 19, 3, layer.n_weights).detach()
+        edges.append(torch.randint(0, 4, (n_rows,), generator=generator)[row])
+    elif kind != "perceptron":
         weights = normal(19, 3 if kind == "table" else 2, layer.n_weights).detach()
     else:
         weights = [matrix.detach() for matrix in layer.radial.matrices()]
@@ -44,7 +48,7 @@ def _case(kind, irreps, l_max, sizes, widths, dtype=torch.float64):
         y,
         length,
         weights,
-        [centers, neighbors, row],
+        edges,
         n_centers,
         [layer.paths, layer.entries, layer.values],
     )
@@ -102,7 +106,7 @@ def test_equals_reference_for_random_shapes(kind, irreps, l_max, sizes, widths, 
         _assert_equal(kind, case, create_graph)
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", KINDS[:3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("irreps", "l_max"),
@@ -189,5 +193,15 @@ def test_bad_input_is_refused():
         op(h, y, [r, *(torch.cat([t, t]) for t in radial[1:])], weights, edges, n_centers, tables)
     with pytest.raises(RuntimeError, match="shorter than path"):
         op(h, y, radial, [weights[0], weights[1][:, :-1]], edges, n_centers, tables)
+    op = torch.ops.mlplugins.table_convolution
     with pytest.raises(RuntimeError, match="expected a table"):
-        torch.ops.mlplugins.table_convolution(h, y, r, weights[0], edges, n_centers, tables)
+        op(h, y, r, weights[0], edges, n_centers, tables)
+    several, which = torch.rand(2, 9, 3, weights[1].shape[1], dtype=r.dtype), torch.zeros_like(edges[0])
+    for knots, of_edges in ((several, edges), (several[0], [*edges, which])):
+        with pytest.raises(RuntimeError, match="several, .* if edges say which"):
+            op(h, y, r, knots, of_edges, n_centers, tables)
+    with pytest.raises(RuntimeError, match="must be int64, one per edge"):
+        op(h, y, r, several, [*edges, which[1:]], n_centers, tables)
+    for unknown in (which + 2, which - 1):
+        with pytest.raises(RuntimeError, match="an edge has none of the 2 tables"):
+            op(h, y, r, several, [*edges, unknown], n_centers, tables)

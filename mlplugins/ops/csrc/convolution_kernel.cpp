@@ -224,7 +224,7 @@ template <typename T> class RadialBlock {
   {
     if (perceptron) return perceptron->forward(c.radial.x, c.radial.slopes, row, n);
     for (int64_t k = 0; k < n; k++)    // a table is larger than the cache: the next row's knots are fetched ahead
-      interpolate(c.radial.x[row(k)], c.radial.x[row(k + 1 < n ? k + 1 : k)], memory + k * stride,
+      interpolate(row(k), row(k + 1 < n ? k + 1 : k), memory + k * stride,
                   slope ? memory + (size + k) * stride : nullptr);
   }
 
@@ -245,12 +245,19 @@ template <typename T> class RadialBlock {
     return x > T(0) ? (x < T(1) ? x * last : last) : T(0);
   }
 
-  /// w(x) and, if `slope` is not null, dw/dx; both zero beyond the last knot.
-  void interpolate(T x, T next_x, T *w, T *slope) const
+  /// The first knot of the table of a row.
+  const T *knots(int64_t row) const
+  {
+    const Table<T> &table = *c.radial.table;
+    return table.knots + (c.radial.which ? c.radial.which[row] * table.n_knots * table.n_rows * c.w_width : 0);
+  }
+
+  /// w(x) of a row and, if `slope` is not null, dw/dx; both zero beyond the last knot.
+  void interpolate(int64_t row, int64_t next_row, T *w, T *slope) const
   {
     const int64_t last = c.radial.table->n_knots - 1, rows = c.radial.table->n_rows, width = c.w_width;
-    const T place = this->place(x), next_place = this->place(next_x);
-    const T *next = c.radial.table->knots;
+    const T place = this->place(c.radial.x[row]), next_place = this->place(c.radial.x[next_row]);
+    const T *next = knots(next_row);
     if (next_place < T(last)) next += (int64_t) next_place * rows * width;
     if (!(place < T(last))) {
       for (int64_t k = 0; k < width; k++) w[k] = T(0);
@@ -259,12 +266,12 @@ template <typename T> class RadialBlock {
     }
     const int64_t knot = (int64_t) place;
     const T t = place - T(knot), u = T(1) - t;
-    const T *v0 = c.radial.table->knots + knot * rows * width;
+    const T *v0 = knots(row) + knot * rows * width;
     const T rise = t * t * (T(3) - T(2) * t), p = t * u * u, q = -t * t * u;
     const T steep = T(last) * T(6) * t * u, dp = T(last) * u * (T(1) - T(3) * t), dq = T(last) * t * (T(3) * t - T(2));
     for (int64_t k = 0; k < width; k += Lanes<T>::count) {
       const int n = width - k < Lanes<T>::count ? (int) (width - k) : Lanes<T>::count;
-      for (int row = 0; row < 5; row++) __builtin_prefetch(next + row * width + k);
+      for (int ahead = 0; ahead < 5; ahead++) __builtin_prefetch(next + ahead * width + k);
       const Vector<T> a = load(v0 + k, n), s0 = load(v0 + width + k, n), s1 = load(v0 + (rows + 1) * width + k, n);
       Vector<T> step = load(v0 + 2 * width + k, n);    // the rise, or the next value where a table has no rises
       if (rows == 2) step -= a;

@@ -53,6 +53,7 @@ template <typename T> struct Radial {
   const Perceptron<T> *perceptron;
   const Table<T> *table;
   const T *x, *slopes;      ///< perceptron: basis (U, widths[0]) and its derivative; table: place (U)
+  const int64_t *which;     ///< table: of several, that of a row (U); null: there is one
   const int64_t *row;       ///< (E) row of an edge
   const int64_t *first;     ///< (U) first edge of a row …
   const int64_t *next;      ///< (E) … and the one after each; -1 ends

@@ -32,10 +32,11 @@ template <> const Kernels<double> &kernels<double>()
 
 Graph Graph::of(at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
-  TORCH_CHECK(edges.size() == 2 || edges.size() == 3, "convolution: edges are (centers, neighbors) or (centers, "
-              "neighbors, row), got ", edges.size(), " tensors");
+  TORCH_CHECK(edges.size() >= 2 && edges.size() <= 4, "convolution: edges are (centers, neighbors) and maybe the row and "
+              "the table of each, got ", edges.size(), " tensors");
   TORCH_CHECK(tables.size() == 3, "convolution: tables are (paths, entries, values), got ", tables.size(), " tensors");
-  return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2], edges.size() == 3 ? edges[2] : Tensor()};
+  return {edges[0], edges[1], n_centers, tables[0], tables[1], tables[2], edges.size() > 2 ? edges[2] : Tensor(),
+          edges.size() > 3 ? edges[3] : Tensor()};
 }
 
 RadialInput perceptron_input(at::TensorList radial, at::TensorList weights)
@@ -45,15 +46,27 @@ RadialInput perceptron_input(at::TensorList radial, at::TensorList weights)
   return {RadialInput::perceptron, radial[1], weights.vec(), radial[2]};
 }
 
+RadialInput table_input(const Tensor &x, const Tensor &knots, const Graph &graph)
+{
+  return {RadialInput::table, x, {knots}, Tensor(), graph.which};
+}
+
 namespace {
 
 void check_weights(const RadialInput &radial)
 {
   if (radial.kind == RadialInput::rows) return;
   if (radial.kind == RadialInput::table) {
-    TORCH_CHECK(radial.weights.size() == 1 && radial.weights[0].dim() == 3 && radial.weights[0].size(0) >= 2 &&
-                    (radial.weights[0].size(1) == 3 || radial.weights[0].size(1) == 2),
-                "convolution: expected a table (knots, 3, weights), or 2 without rises, of two knots or more");
+    const Tensor &knots = radial.weights[0];
+    TORCH_CHECK(radial.weights.size() == 1 && knots.dim() == (radial.which.defined() ? 4 : 3) && knots.size(-3) >= 2 &&
+                    (knots.size(-2) == 3 || knots.size(-2) == 2),
+                "convolution: expected a table (knots, 3, weights), or 2 without rises, of two knots or more; several, ",
+                "(tables, knots, 3, weights), if edges say which");
+    TORCH_CHECK(!radial.which.defined() || (radial.which.layout() == at::kStrided &&
+                                            radial.which.sizes() == radial.x.sizes() &&
+                                            radial.which.scalar_type() == at::kLong &&
+                                            radial.which.device() == radial.x.device()),
+                "convolution: the tables of the edges must be int64, one per edge");
     return;
   }
   TORCH_CHECK(!radial.slopes.defined() || (radial.slopes.sizes() == radial.x.sizes() &&
@@ -86,7 +99,7 @@ void check_rows(const Graph &graph, const RadialInput &radial)
 int64_t weights_per_edge(const RadialInput &radial)
 {
   if (radial.kind == RadialInput::rows) return radial.x.size(1);
-  return radial.weights.back().size(radial.kind == RadialInput::table ? 2 : 1);
+  return radial.weights.back().size(-1);
 }
 
 }    // namespace
@@ -145,9 +158,16 @@ template <typename T> class PreparedRadial {
     set_rows(input, graph);
     x = input.x.contiguous();
     if (input.kind == RadialInput::table) {
-      if (graph.row.defined()) x = x.index_select(0, at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong));
+      const Tensor firsts = at::from_blob(first.data(), {(int64_t) first.size()}, at::kLong);
+      if (graph.row.defined()) x = x.index_select(0, firsts);
       knots = input.weights[0].contiguous();
-      table = {knots.template data_ptr<T>(), knots.size(0), knots.size(1)};
+      table = {knots.template data_ptr<T>(), knots.size(-3), knots.size(-2)};
+      if (input.which.defined()) {
+        which = input.which.index_select(0, firsts);
+        const bool known = which.numel() == 0 || (which.min().item<int64_t>() >= 0 &&
+                                                  which.max().item<int64_t>() < knots.size(0));
+        TORCH_CHECK(known, "convolution: an edge has none of the ", knots.size(0), " tables");
+      }
     } else if (input.kind == RadialInput::perceptron) {
       pack(input.weights);
       if (input.slopes.defined()) slopes = input.slopes.contiguous();
@@ -159,6 +179,7 @@ template <typename T> class PreparedRadial {
               is_table ? &table : nullptr,
               data,
               slopes.defined() ? slopes.template data_ptr<T>() : nullptr,
+              which.defined() ? which.template data_ptr<int64_t>() : nullptr,
               row.data(),
               first.data(),
               next.data(),
@@ -170,7 +191,7 @@ template <typename T> class PreparedRadial {
   Radial<T> radial;
 
  private:
-  Tensor x, slopes, knots;
+  Tensor x, slopes, knots, which;
   std::vector<int64_t> row, first, next;
   std::vector<Tensor> packed;
   Perceptron<T> perceptron;
@@ -443,7 +464,7 @@ Tensor cpu::table_convolution(const Tensor &h, const Tensor &y, const Tensor &x,
                               at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
   const Graph graph = Graph::of(edges, n_centers, tables);
-  const RadialInput table{RadialInput::table, x, {knots}, Tensor()};
+  const RadialInput table = table_input(x, knots, graph);
   check(graph, h, y, table);
   return convolve(graph, h, y, table);
 }
@@ -453,7 +474,7 @@ Three cpu::table_convolution_backward(const Tensor &g, const Tensor &h, const Te
                                       at::TensorList tables, Wanted wanted)
 {
   const Graph graph = Graph::of(edges, n_centers, tables);
-  const RadialInput table{RadialInput::table, x, {knots}, Tensor()};
+  const RadialInput table = table_input(x, knots, graph);
   check(graph, h, y, table);
   return convolve_backward(graph, g, h, y, table, wanted);
 }

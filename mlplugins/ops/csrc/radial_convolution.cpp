@@ -53,7 +53,7 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
                         const Tensor &source, const RadialInput &radial, const Graph &graph)
   {
     variable_list saved{h,           y,           distance,      source,       radial.slopes, graph.centers,
-                        graph.neighbors, graph.paths, graph.entries, graph.values, graph.row};
+                        graph.neighbors, graph.paths, graph.entries, graph.values, graph.row, graph.which};
     saved.insert(saved.end(), radial.weights.begin(), radial.weights.end());
     context->save_for_backward(saved);
     context->saved_data["n_centers"] = graph.n_centers;
@@ -65,9 +65,9 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
   static variable_list backward(AutogradContext *context, variable_list g)
   {
     const auto s = context->get_saved_variables();
-    const Graph graph{s[5], s[6], context->saved_data["n_centers"].toInt(), s[7], s[8], s[9], s[10]};
+    const Graph graph{s[5], s[6], context->saved_data["n_centers"].toInt(), s[7], s[8], s[9], s[10], s[11]};
     const RadialInput radial{context->saved_data["table"].toBool() ? RadialInput::table : RadialInput::perceptron, s[3],
-                             variable_list(s.begin() + 11, s.end()), s[4]};
+                             variable_list(s.begin() + 12, s.end()), s[4], s[11]};
     const Tensor none;
     const bool recorded = at::GradMode::is_enabled();
     const Wanted wanted{context->needs_input_grad(0), context->needs_input_grad(1),
@@ -130,7 +130,8 @@ Tensor autograd::radial_convolution(const Tensor &h, const Tensor &y, at::Tensor
 Tensor autograd::table_convolution(const Tensor &h, const Tensor &y, const Tensor &x, const Tensor &knots,
                                    at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
-  return convolution_with(Graph::of(edges, n_centers, tables), h, y, x, {RadialInput::table, x, {knots}, Tensor()});
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  return convolution_with(graph, h, y, x, table_input(x, knots, graph));
 }
 
 Three autograd::radial_convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, at::TensorList radial,
@@ -149,8 +150,8 @@ Three autograd::table_convolution_backward(const Tensor &g, const Tensor &h, con
                                            const Tensor &knots, at::TensorList edges, int64_t n_centers,
                                            at::TensorList tables, Wanted wanted)
 {
-  const RadialInput input{RadialInput::table, x, {knots}, Tensor()};
   const Graph graph = Graph::of(edges, n_centers, tables);
+  const RadialInput input = table_input(x, knots, graph);
   const auto d = without_derivatives(variable_list{g, h, y, x, knots}, SECOND,
                                      [&] { return list(radial_backward(graph, g, h, y, x, input, wanted)); });
   return {d[0], d[1], d[2]};

@@ -94,14 +94,15 @@ Tensor perceptron(Tensor x, at::TensorList weights)
 }
 
 /// Cubic Hermite interpolation between knots at x = 0, 1/(K−1), …, 1; zero beyond. Rows of a knot: value, slope · step
-/// and, but for older files, rise to the next value.
-Tensor interpolated(const Tensor &x, const Tensor &knots)
+/// and, but for older files, rise to the next value. Of several tables, (P, K, 3, W), `which` (E,) says the one of each x.
+Tensor interpolated(const Tensor &x, const Tensor &tables, const Tensor &which)
 {
-  const int64_t last = knots.size(0) - 1;
+  const int64_t last = tables.size(-3) - 1;
+  const Tensor knots = tables.dim() == 4 ? tables.flatten(0, 1) : tables;
   const Tensor place = x.clamp(0, 1) * last;
   const Tensor knot = place.detach().floor().clamp_max(last - 1).to(at::kLong);
-  const Tensor t = (place - knot).unsqueeze(1);
-  const Tensor a = knots.index_select(0, knot), b = knots.index_select(0, knot + 1);
+  const Tensor t = (place - knot).unsqueeze(1), from = which.defined() ? knot + which * (last + 1) : knot;
+  const Tensor a = knots.index_select(0, from), b = knots.index_select(0, from + 1);
   const Tensor rise = knots.size(1) == 3 ? a.select(1, 2) : b.select(1, 0) - a.select(1, 0);
   const Tensor w = a.select(1, 0) + t * t * (3 - 2 * t) * rise + t * (1 - t) * (1 - t) * a.select(1, 1) +
                    t * t * (t - 1) * b.select(1, 1);
@@ -196,7 +197,7 @@ Three kernel_derivatives(bool gaussian, double sigma, const Tensor &s)
 
 Tensor weights_of(const RadialInput &radial)
 {
-  return radial.kind == RadialInput::table ? interpolated(radial.x, radial.weights[0])
+  return radial.kind == RadialInput::table ? interpolated(radial.x, radial.weights[0], radial.which)
                                            : perceptron(radial.x, radial.weights);
 }
 
@@ -314,8 +315,9 @@ Tensor reference::table_convolution(const Tensor &h, const Tensor &y, const Tens
                                     at::TensorList edges, int64_t n_centers, at::TensorList tables)
 {
   const Graph graph = Graph::of(edges, n_centers, tables);
-  check(graph, h, y, {RadialInput::table, x, {knots}, Tensor()});
-  return convolved(graph.with_own_rows(), h, y, interpolated(x, knots));
+  const RadialInput input = table_input(x, knots, graph);
+  check(graph, h, y, input);
+  return convolved(graph.with_own_rows(), h, y, weights_of(input));
 }
 
 Three reference::table_convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &x,
@@ -323,9 +325,10 @@ Three reference::table_convolution_backward(const Tensor &g, const Tensor &h, co
                                             at::TensorList tables, Wanted wanted)
 {
   const Graph graph = Graph::of(edges, n_centers, tables);
-  check(graph, h, y, {RadialInput::table, x, {knots}, Tensor()});
+  check(graph, h, y, table_input(x, knots, graph));
   const Differentiation by({h, y, x});
-  return chosen(by.gradients({convolved(graph.with_own_rows(), by[0], by[1], interpolated(by[2], knots))}, {g}), wanted);
+  const Tensor w = interpolated(by[2], knots, graph.which);
+  return chosen(by.gradients({convolved(graph.with_own_rows(), by[0], by[1], w)}, {g}), wanted);
 }
 
 Tensor reference::linear(const Tensor &x, at::TensorList weights, at::IntArrayRef terms, int64_t n_out)
