@@ -68,7 +68,7 @@ def write_model(path: Path) -> Path:
 
 
 def structure(n_atoms: int, element: str) -> Atoms:
-    """A rattled fcc crystal with about 43 neighbours within 5 Å."""
+    """A rattled fcc crystal with 18 neighbours within 5 Å."""
     repeat = round((n_atoms / 4) ** (1 / 3))
     atoms = bulk(element, "fcc", a=4.6, cubic=True) * (repeat, repeat, repeat)
     atoms.rattle(0.1, seed=0)
