@@ -29,7 +29,7 @@ from mlplugins.models.capabilities import (
     HasRadialNetworks,
     kinks,
     learned_parts,
-    n_tables,
+    of_pairs,
     radial_weights,
     require_knots,
     unfused_degree,
@@ -47,6 +47,7 @@ ORDER = 3
 """Forces of cubic tables err with this power of the distance between knots."""
 SHARE = 0.5
 """Of the round-off, which the error of a certified table is to stay below: other structures ask for more."""
+FEWER = "; a file of fewer elements has fewer (--elements)"
 NOBLE = ("He", "Ne", "Ar", "Kr", "Xe", "Rn")
 
 
@@ -108,6 +109,8 @@ def _worst(found: Sequence[RadialFunctions]) -> RadialFunctions:
 
 def _certified(measure: _Measure, most_bytes: int) -> RadialFunctions:
     """A table with about as few knots as suffice, or why there is none."""
+    if (unseen := measure.unseen_tables()) > 0:
+        return RadialFunctions(why=_unseen(unseen, measure.n_tables))
     intervals = FEWEST_INTERVALS
     while True:
         intervals = on_knots(intervals, measure.kinks)
@@ -124,8 +127,12 @@ def _certified(measure: _Measure, most_bytes: int) -> RadialFunctions:
 
 def _too_large(n_knots: int, n_tables: int, most_bytes: int) -> str:
     each = f", of {n_tables} kinds of pairs of elements," if n_tables > 1 else ""
-    advice = "; a file of fewer elements has fewer (--elements)" if n_tables > 1 else ""
+    advice = FEWER if n_tables > 1 else ""
     return f"tables of {n_knots} knots{each} would take more than {most_bytes / 2**20:.3g} MiB{advice}"
+
+
+def _unseen(unseen: int, n_tables: int) -> str:
+    return f"{unseen} of {n_tables} kinds of pairs of elements are in no structure to measure on{FEWER}"
 
 
 def _not_certified(found: RadialFunctions) -> str:
@@ -167,7 +174,7 @@ class _Measure:
     ) -> None:
         self.model = exact
         self.kinks = kinks(exact)
-        self.n_tables = n_tables(exact)
+        self.n_tables = max([1, *(int(which.max()) + 1 for which in of_pairs(exact))])
         self.bytes_per_knot = 12 * radial_weights(exact) * self.n_tables
         self.batches = pack(
             [
@@ -181,6 +188,14 @@ class _Measure:
             rounded = copy.deepcopy(exact).to(DTYPES[dtype])
             self.round_off = self._differences(self._evaluate(rounded))[0]
         self.excess = math.nan
+
+    def unseen_tables(self) -> int:
+        """Tables for pairs of elements that are in no structure."""
+        seen: set[int] = set()
+        for which in of_pairs(self.model):
+            for batch in self.batches:
+                seen.update(which[batch.species[batch.centers], batch.species[batch.neighbors]].tolist())
+        return self.n_tables - max(1, len(seen))
 
     def error(self, n_knots: int) -> RadialFunctions:
         """Of tables of `n_knots` knots."""

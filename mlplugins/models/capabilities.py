@@ -205,10 +205,10 @@ def untabulated(potential: Potential) -> Optional[str]:
     return None
 
 
-def n_tables(potential: Potential) -> int:
-    """Tables that stand for one radial network of a part: one, or one for every kind of pair of elements."""
+def of_pairs(potential: Potential) -> List[Tensor]:
+    """`tables_of_pairs` of the parts whose radial networks depend on the pair."""
     found = [part.tables_of_pairs() for part in potential.parts() if isinstance(part, HasRadialNetworks)]
-    return max([1, *(int(which.max()) + 1 for which in found if which is not None)])
+    return [which for which in found if which is not None]
 
 
 def kinks(potential: Potential) -> List[float]:

@@ -166,6 +166,23 @@ def test_tables_of_pairs_of_elements(name):
     assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(found.norm()), rel=1e-6)
 
 
+def test_no_certificate_of_pairs_that_no_structure_holds():
+    """Of very many elements the samples hold not all; fewer elements are the way out."""
+    elements = ["Li", "O", "S"]
+    exact = mace_model(elements, **PAIRS["agnesi, density"][0])
+    oxide = bulk("LiO", "rocksalt", a=4.1)
+    inside, radial = chosen(exact, elements, "float32", False, RadialTables(None, [oxide]))
+    assert inside is exact
+    assert (
+        "3 of 6 kinds of pairs of elements are in no structure to measure on; a file of fewer" in radial.why
+    )
+    several = mace_model(chemical_symbols[1:90], distance_transform="agnesi")
+    assert (
+        "kinds of pairs of elements are in no"
+        in chosen(several, chemical_symbols[1:90], "float32", False, RadialTables())[1].why
+    )
+
+
 def test_no_certificate_without_an_end(model, monkeypatch):
     """Tables that would be too large, or never good enough, are not written."""
     monkeypatch.setattr("mlplugins.model_file.tables.MOST_BYTES", 10_000)
