@@ -82,9 +82,15 @@ def test_it_is_what_differentiating_twice_gives(tmp_path, monkeypatch, case):
 
 def test_tables_committees_single_precision(tmp_path, monkeypatch):
     torch.manual_seed(3)
-    applied, found, expected = both(written(tmp_path, of_nequip(num_layers=2), knots=64), monkeypatch)
-    assert applied
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+    tables = {  # one; by pair of elements; with densities
+        "one": (of_nequip(num_layers=2), True),
+        "by pair": (of_mace(distance_transform="agnesi"), True),
+        "density": (of_mace(interaction="RealAgnosticDensityResidual"), False),
+    }
+    for model, applies in tables.values():
+        applied, found, expected = both(written(tmp_path, model, knots=64), monkeypatch)
+        assert applied == applies
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
     members = committee.Model.of([of_nequip(num_layers=2), of_mace()], torch.zeros(2, 2, dtype=torch.float64))
     applied, found, expected = both(written(tmp_path, members), monkeypatch)
     assert applied
