@@ -182,13 +182,11 @@ def main() -> None:
     print(" atoms ranks      grid  most atoms  ghosts   edges  MB per step  ms per step  efficiency")
     for n_atoms in args.atoms:
         atoms = structure(n_atoms, "Ar")
-        alone = None
         for ranks in args.ranks:
             share = decompose(atoms, ranks)
             parts = milliseconds(share, args)
             total = sum(parts.values())
-            alone = alone or total * ranks
-            efficiency = alone / (ranks * total)
+            efficiency = len(atoms) * args.atom_ms / (ranks * total)
             volume = bytes_per_step(share, args.layers, args.width) / 1e6 if ranks > 1 else 0.0
             grid = "×".join(map(str, share.grid))
             print(
