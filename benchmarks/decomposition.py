@@ -1,7 +1,7 @@
 """What LAMMPS' domains make of a box on many ranks: nodes, edges, bytes and seconds per step of a rank.
 
     python benchmarks/decomposition.py [--atoms 500 4000 32000] [--ranks 1 2 8 16 32 64 128 256 512]
-                                       [--atom-ms 0.08] [--ghost-ms 0] [--layers 3 --width 128]
+                                       [--atom-ms 0.0165] [--ghost-ms 0.002] [--layers 3 --width 128]
                                        [--latency-us 2] [--gigabytes 5] [--verify 8] [--json scaling.json]
 
 The box is that of lammps_ranks.py: a rattled fcc crystal with 18 neighbours within 5 Å. Ranks have the bricks
@@ -170,8 +170,8 @@ def main() -> None:
     parser.add_argument("--verify", type=int, default=0)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--width", type=int, default=128, help="numbers of an atom in an exchange")
-    parser.add_argument("--atom-ms", type=float, default=0.08)
-    parser.add_argument("--ghost-ms", type=float, default=0.0)
+    parser.add_argument("--atom-ms", type=float, default=0.0165)
+    parser.add_argument("--ghost-ms", type=float, default=0.002)
     parser.add_argument("--latency-us", type=float, default=2.0)
     parser.add_argument("--gigabytes", type=float, default=5.0, help="per second and rank")
     parser.add_argument("--json", type=Path)
