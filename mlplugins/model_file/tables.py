@@ -24,6 +24,7 @@ from torch import Tensor
 from mlplugins.elements import covalent_radius, require_known
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.model_file.radial import AS_ASKED, RadialFunctions, RadialTables
+from mlplugins.models import committee
 from mlplugins.models.base import Potential, energy_derivatives
 from mlplugins.models.capabilities import (
     HasRadialNetworks,
@@ -84,14 +85,21 @@ def chosen(
     structures = _read(wanted.structures, elements)
     table = _copy(exact)
     parts, found = learned_parts(table), []
-    for original, part in zip(learned_parts(exact), parts, strict=True):
-        measure = _Measure(original, elements, structures, dtype)
+    measures = [_Measure(original, elements, structures, dtype) for original in learned_parts(exact)]
+    for measure in measures:
         fixed = wanted.knots if isinstance(wanted.knots, int) else None
         one = measure.error(fixed) if fixed else _certified(measure, MOST_BYTES // len(parts))
         if one.n_knots is None:
             return exact, one
-        _tabulated(part, one.n_knots)
-        found.append(measure.in_float32(one) if dtype == "float32" else one)
+        found.append(one)
+    if isinstance(table, committee.Model):  # members of one shape are computed side by side
+        most = max(one.n_knots or 0 for one in found)
+        finer = [m.error(most) if one.n_knots != most else one for m, one in zip(measures, found)]
+        found = finer if all(one.certified for one in finer) else found
+    for part, one in zip(parts, found, strict=True):
+        _tabulated(part, one.n_knots or 0)
+    if dtype == "float32":
+        found = [measure.in_float32(one) for measure, one in zip(measures, found)]
     return table, _worst(found)
 
 

@@ -6,15 +6,18 @@ members have of their own are left out, as where separate files are evaluated to
 
 # mypy: disable-error-code=operator
 # (to mypy the methods of a ModuleList's modules are tensors, and TorchScript has no casts)
+import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlplugins.errors import BadInput
+from mlplugins.models import nequip
 from mlplugins.models._composite import Composite, built
+from mlplugins.models._stacked import stacked
 from mlplugins.models.base import Potential
 from mlplugins.models.capabilities import PredictsVariance, of_whole_molecule
 from mlplugins.structures.graph import Graph
@@ -47,6 +50,8 @@ class Model(PredictsVariance, Composite):
 
     n_members: int
     offsets: Tensor
+    scales: Tensor
+    constants: Tensor
 
     def __init__(self, elements: List[str], hyperparameters: Hyperparameters) -> None:
         terms = built(elements, hyperparameters.members, "committee: member")
@@ -69,6 +74,22 @@ class Model(PredictsVariance, Composite):
         self.names: List[str] = list(self.predicts)
         self.n_members = len(terms)
         self.register_buffer("offsets", offsets)
+        self.wide: Optional[nn.Module] = None
+        self.readouts = nn.ModuleList()
+
+    @torch.jit.unused
+    def use_native_ops(self) -> None:
+        """Members of one shape are computed side by side where the derivatives of their mean are wanted."""
+        wide = stacked(self.potentials()) if self.wide is None else None
+        if wide is not None:
+            self.wide, self.last = wide, wide.layer_names[-1]
+            self.exchange_width = wide.exchange_width
+            members = [term for term in self.potentials() if isinstance(term, nequip.Model)]
+            self.readouts = nn.ModuleList([copy.deepcopy(member.readout) for member in members])
+            self.register_buffer("scales", torch.stack([m.energy_scale.detach() for m in members]))
+            shifts = torch.stack([m.shift.detach() for m in members])
+            self.register_buffer("constants", shifts * self.scales + self.offsets.to(shifts.dtype))
+        super().use_native_ops()
 
     @torch.jit.unused
     def has_variance(self) -> bool:
@@ -76,6 +97,8 @@ class Model(PredictsVariance, Composite):
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
         """Means of what the members predict; and the energies of all, `members` (n_centers, M)."""
+        if self.wide is not None:
+            return self._side_by_side(graph)
         each = self.members(graph, graph.vectors.unsqueeze(0).expand(self.n_members, -1, -1))
         found: Dict[str, Tensor] = {}
         for name in self.names:
@@ -85,6 +108,19 @@ class Model(PredictsVariance, Composite):
             self.keep(found, one, index)
         found["members"] = torch.stack([one["energy"] for one in each], dim=1)
         return found
+
+    def _side_by_side(self, graph: Graph) -> Dict[str, Tensor]:
+        """The same from one network, the readout of each member from its own features."""
+        features = self.wide(graph)[self.last]  # type: ignore[misc]
+        species = graph.species[: graph.n_centers]
+        n = features.shape[1] // self.n_members
+        energies: List[Tensor] = []
+        for index, readout in enumerate(self.readouts):
+            e = readout.readout(features[:, index * n : (index + 1) * n])[0].squeeze(1)
+            scale, constant = self.scales[index], self.constants[index]
+            energies.append(scale.index_select(0, species) * e + constant.index_select(0, species))
+        members = torch.stack(energies, dim=1)
+        return {"energy": members.mean(dim=1), "members": members}
 
     @torch.jit.export
     def of_heads(self, graph: Graph, found: Dict[str, Tensor], wanted: List[str]) -> Dict[str, Tensor]:
