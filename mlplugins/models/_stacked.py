@@ -17,7 +17,8 @@ from mlplugins.nn.gate import split
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
-from mlplugins.nn.radial import RadialMLP, RadialTable
+from mlplugins.nn.radial import RadialMLP
+from mlplugins.nn.radial_table import RadialTable
 
 WIDEST = 64
 """Scalar channels of all members together; wider rows gain nothing, and the zeros of the maps cost."""
@@ -59,6 +60,7 @@ def _is_plain(member: nequip.Model) -> bool:
     maps = [module for module in member.modules() if isinstance(module, Linear)]
     return (
         member.table_cutoff > 0.0
+        and member.transform is None
         and member.repulsion is None
         and not member.heads
         and member.average_neighbors.dim() == 0
