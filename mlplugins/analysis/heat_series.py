@@ -15,8 +15,11 @@ from mlplugins.analysis import twice
 from mlplugins.errors import BadInput, nearest
 
 Floats = NDArray[np.float64]
-OF_RUN = re.compile(r"\s*(Unit style|Time step)\s+:\s+([\w.+-]+)\s*$")
-"""What LAMMPS prints at the start of every run."""
+OF_RUN = re.compile(
+    r"\s*(?:(?:Unit style\s+:|units)\s+(?P<units>[a-z]+)|(?:Time step\s+:|timestep)\s+(?P<step>[\d.eE+-]+))"
+    r"\s*(?:#.*)?$"
+)
+"""What LAMMPS prints on the screen at the start of every run, and the commands that its log repeats."""
 LINES = 4096
 TextTable = tuple[tuple[str, ...], list[Floats], dict[str, str]]
 """Head, rows in pieces (n, columns), and what LAMMPS said before it."""
@@ -153,13 +156,13 @@ def _text(path: Path) -> Series:
     lengths = sorted(sizes[k] for k in same)
     number = same.index(place) + 1
     chosen = f"the longest of {len(same)} tables, number {number}: {len(table)} of {sum(lengths)} rows"
-    step = of_run.get("Time step")
+    step = of_run.get("step")
     return Series(
         path,
         columns,
         table,
         _interval(path, columns, table),
-        units=of_run.get("Unit style"),
+        units=of_run.get("units"),
         time_step=None if step is None else float(step),
         chosen=chosen if len(same) > 1 else "",
         doubtful=len(same) > 1 and (place != same[-1] or 2 * lengths[-2] >= lengths[-1]),
@@ -181,7 +184,7 @@ def _tables(path: Path) -> list[TextTable]:
                 if line.startswith("WARNING") or line.isspace():  # LAMMPS', between rows
                     continue
                 if match := OF_RUN.match(line):
-                    said[match[1]] = match[2]
+                    said |= {name: word for name, word in match.groupdict().items() if word}
                 words = line.replace(",", " ").lstrip("# ").split()
                 try:
                     row = [float(word) for word in words]

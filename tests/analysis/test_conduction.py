@@ -51,10 +51,14 @@ def test_intervals_hold_the_truth():
         assert abs(np.mean(scores)) < 0.75
 
 
-def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux):
-    """LAMMPS' own example divides J by the volume; its logs say `Unit style` and `Time step`."""
+SCREEN = "Setting up Verlet run ...\n  Unit style    : {}\n  Current step  : 0\n  Time step     : {}\n"
+LOG_FILE = "LAMMPS (22 Jul 2025)\nunits {}\ntimestep ${{dt}}\ntimestep {} # ps or fs\nrun 4000\n"
+
+
+@pytest.mark.parametrize("head", [SCREEN, LOG_FILE])
+def test_a_log_says_its_units_and_a_flux_per_volume_is_seen(tmp_path, flux, head):
+    """LAMMPS' own example divides J by the volume. `Unit style` is on the screen, commands in the log."""
     rows = "\n".join(f"{k} " + " ".join(map(repr, row)) for k, row in enumerate(flux[:4000, :3].tolist()))
-    head = "Setting up Verlet run ...\n  Unit style    : {}\n  Current step  : 0\n  Time step     : {}\n"
     log = tmp_path / "log.lammps"
     later = head.format("metal", 0.001) + "   Step Temp\n0 90.0\n"  # a run after it, with another step
     log.write_text(head.format("metal", 0.002) + "   Step c_J[1] c_J[2] c_J[3]\n" + rows + "\n" + later)
