@@ -224,6 +224,14 @@ QUANTITIES: dict[str, Quantity] = {
             description="stress of the direct forces",
             learns="stress",
         ),
+        Quantity(
+            name="gap",
+            noun="gap to the energy before",
+            symbol="ΔE",
+            unit="eV",
+            loss=0.0,
+            made=True,
+        ),
     )
 }
 """By name, in the order of tables, columns and plots."""
@@ -244,7 +252,7 @@ def with_labels() -> list[Quantity]:
     >>> [quantity.name for quantity in with_labels()][:3]
     ['energy', 'forces', 'stress']
     """
-    return [quantity for quantity in QUANTITIES.values() if quantity.learns is None]
+    return [each for each in QUANTITIES.values() if each.learns is None and not each.made]
 
 
 def with_derivatives(names: Iterable[str]) -> list[str]:

@@ -118,6 +118,8 @@ class Quantity:
         along_edges: the head returns a vector g_e for every edge of the graph, of which forces and stress are
             made as of the gradients of an energy (`models.base.edge_sums`).
         learns: the quantity whose labels it learns from; None: its own.
+        made: its labels and predictions are made of those of other quantities: files do not hold it, models
+            do not return it.
         file_units: units that data files may have it in → how many of `unit` one of them is. If there are
             any, it is read only where the user names the label and its unit: neither is ever guessed.
     """
@@ -151,6 +153,7 @@ class Quantity:
     head: str | None = None
     along_edges: bool = False
     learns: str | None = None
+    made: bool = False
     file_units: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -160,10 +163,10 @@ class Quantity:
             ValueError: irreps that are not those of a tensor of this shape, or no name of an output.
         """
         self.turned(np.zeros(self.full_shape(1)), np.eye(3))
-        if self.derivative is None and self.output is None:
+        if self.derivative is None and self.output is None and not self.made:
             raise ValueError(
                 f"{self.name}: its values need an `output`, a name of metatomic's or mlplugins::{self.name}; "
-                "only derivatives have none"
+                "only derivatives, and what is made of others, have none"
             )
 
     @property
@@ -174,7 +177,7 @@ class Quantity:
         >>> [(label.option, label.key) for label in QUANTITIES["stress"].labels]
         [('stress', 'stress'), ('virial', None)]
         """
-        if self.learns is not None:
+        if self.learns is not None or self.made:
             return ()
         key = None if self.file_units else self.key or self.name
         return (Label(self.name, key), *self.other_labels)

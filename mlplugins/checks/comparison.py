@@ -107,12 +107,15 @@ class CompareOptions:
         ranks: MPI ranks, for engines that have them.
         keys: names of the labels in the files, e.g. `{"energy": "REF_energy"}`.
         tolerances: largest difference of each quantity (eV/atom, eV/Å, eV/Å³); others are only shown.
+        variant: which of several energies the labels are of; None: that which `model` has been loaded with,
+            or its default.
     """
 
     engines: tuple[str, ...] | None = None
     ranks: tuple[int, ...] = (1,)
     keys: Mapping[str, str] = field(default_factory=dict)
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    variant: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.tolerances.items():
@@ -162,7 +165,7 @@ def compare(
     for name in options.tolerances:
         if all(s.get(name) is None for s in structures):
             raise BadInput(f"tolerances (--tolerance): no frame has a label of '{name}'")
-    loaded = model if isinstance(model, Artifact) else artifact.load(model, device=device)
+    loaded = _loaded(model, device, options.variant)
     for s in structures:
         known = f"; it knows {', '.join(loaded.elements)}"
         require_known(s.numbers, loaded.elements, f"{s.origin}: the model does not know ", known)
@@ -182,6 +185,13 @@ def compare(
         said |= dict.fromkeys(explain([s for s, _ in done], [found for _, found in done]))
     notes = labels.notes(structures, keys) + labels.unseen_states(structures, loaded.inputs)
     return LabelComparison(loaded, tuple(rows), tuple(said), tuple(notes))
+
+
+def _loaded(model: str | Path | Artifact, device: str, variant: str | None) -> Artifact:
+    """The file, with the energy that is meant."""
+    if not isinstance(model, Artifact):
+        return artifact.load(model, device, variant)
+    return model if variant is None else artifact.load(model.path, model.device, variant)
 
 
 def _rows(

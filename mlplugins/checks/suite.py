@@ -20,6 +20,7 @@ from mlplugins.errors import BadInput, RunFailed, nearest
 from mlplugins.model_file import artifact
 from mlplugins.model_file.artifact import Artifact
 from mlplugins.model_file.card import RADIAL
+from mlplugins.quantities import ENERGY
 from mlplugins.structures import extxyz
 
 Named = tuple[str, Atoms]
@@ -37,6 +38,8 @@ class CheckOptions:
         nve_steps: steps of the short NVE in ASE, 4 at least; 0: none.
         md: also 4 ps of NVE in LAMMPS, of the first structure.
         unconstrained: rotations and inversion are reported, not judged: for models that learn them.
+        variants: which of several energies (`pbe` of `energy/pbe`), one after another; `all` of them; none:
+            the one that `model` has been loaded with, or its default.
     """
 
     engines: tuple[str, ...] | None = None
@@ -44,6 +47,7 @@ class CheckOptions:
     nve_steps: int = 200
     md: bool = False
     unconstrained: bool = False
+    variants: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class CheckReport:
     """What was found.
 
     Attributes:
-        model: the loaded file.
+        model: the loaded file, with the first of the energies that were checked.
         rows: one per check; one that could not be done failed, with the reason as its note.
     """
 
@@ -112,7 +116,7 @@ def check(
         report: called with what is checked next, and which step of how many that is.
 
     Raises:
-        BadInput: no such file, engine, structure, or an element that the model does not know.
+        BadInput: no such file, engine, structure or energy, or an element that the model does not know.
 
     >>> check("model.pt", ["no-such-structure.xyz"])
     Traceback (most recent call last):
@@ -128,22 +132,49 @@ def check(
     for label, atoms in named:
         known = f"; it knows {', '.join(loaded.elements)}"
         require_known(atoms.symbols, loaded.elements, f"{label}: the model does not know ", known)
+    models = _of_each_energy(loaded, options.variants)
     ranks = (1,) if loaded.molecular else options.ranks  # a whole molecule refuses more
-    total = PHYSICS_STEPS * len(named) + parity.steps(loaded, named, chosen, ranks) + options.md
-    step = 0
+    each = PHYSICS_STEPS * len(named) + parity.steps(loaded, named, chosen, ranks) + options.md
+    rows: list[Check] = []
+    for k, one in enumerate(models):
+        said = f", {one.energy_output}" if options.variants else ""
+        own = [(label + said, atoms) for label, atoms in named]
+        rows += _of_one(one, own, options, ranks, _Steps(report, k * each, each, each * len(models)))
+    return CheckReport(models[0], tuple(rows))
 
-    def tell(text: str) -> None:
-        nonlocal step
-        step = min(step + 1, total)
-        report(text, step, total)
 
-    rows = [row for one in named for row in _physics(loaded, one, options, tell)]
-    step = PHYSICS_STEPS * len(named)
-    rows += parity.parity(loaded, named, chosen, ranks, tell)
+class _Steps:
+    """Progress of the checks of one energy: steps `done` + 1 … `done` + `own` of `total`."""
+
+    def __init__(self, report: Callable[[str, int, int], None], done: int, own: int, total: int) -> None:
+        self.report, self.step, self.last, self.total = report, done, done + own, total
+
+    def __call__(self, text: str) -> None:
+        self.step = min(self.step + 1, self.last)
+        self.report(text, self.step, self.total)
+
+
+def _of_one(
+    model: Artifact, named: list[Named], options: CheckOptions, ranks: tuple[int, ...], tell: _Steps
+) -> list[Check]:
+    """All checks of one energy."""
+    first = tell.step
+    rows = [row for one in named for row in _physics(model, one, options, tell)]
+    tell.step = first + PHYSICS_STEPS * len(named)
+    rows += parity.parity(model, named, options.chosen, ranks, tell)
     if options.md:
         tell("NVE in LAMMPS")
-        rows += md_checks(loaded, *named[0], ranks, NVE())
-    return CheckReport(loaded, tuple(rows))
+        rows += md_checks(model, *named[0], ranks, NVE())
+    return rows
+
+
+def _of_each_energy(model: Artifact, names: tuple[str, ...]) -> list[Artifact]:
+    """The file loaded with each of these energies."""
+    if "all" in names:
+        names = tuple(model.energies or (name for name in model.outputs if name.startswith(ENERGY)))
+        if not names:
+            raise BadInput(f"variants (--variant): '{model.path.name}' has one energy only: leave it out")
+    return [artifact.load(model.path, model.device, name) for name in names] or [model]
 
 
 def _physics(model: Artifact, one: Named, options: CheckOptions, tell: Callable[[str], None]) -> list[Check]:

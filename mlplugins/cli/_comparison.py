@@ -29,8 +29,17 @@ def work(args: argparse.Namespace, progress: Callable[[str, int, int], None]) ->
         raise BadInput(
             f"--tolerance: expected LABEL=X with a number X, got '{' '.join(args.tolerance)}'"
         ) from error
+    if len(args.variant) > 1 or "all" in args.variant:
+        raise BadInput(
+            f"--variant: labels are of one energy: expected one name with --against, got "
+            f"'{' '.join(args.variant)}'"
+        )
     options = CompareOptions(
-        tuple(args.engines), tuple(args.ranks or (1,)), named("--keys", args.keys), limits
+        tuple(args.engines),
+        tuple(args.ranks or (1,)),
+        named("--keys", args.keys),
+        limits,
+        variant=next(iter(args.variant), None),
     )
     return compare(args.model, args.against, options, args.device, progress)
 

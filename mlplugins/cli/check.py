@@ -4,6 +4,7 @@ Example:
   mlplugins check model.pt Li6PS5Cl.extxyz molecule.xyz
   mlplugins check model.pt frames.extxyz@0 --engines ase,lammps --ranks 1 2 4 --json check.json
   mlplugins check model.pt crystal.cif --md              # also NVE in LAMMPS
+  mlplugins check model.pt molecule.xyz --variant all    # each of several energies
   mlplugins check model.pt --against dft.extxyz --tolerance energy=0.001 forces=0.05
 
 STRUCTURE is a file that ASE reads (all its frames) or FILE@INDEX. Checked: forces and stress against finite
@@ -86,6 +87,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only report rotations and inversion: for models, such as PET, that learn these symmetries",
     )
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        action=Items,
+        default=[],
+        metavar="NAME",
+        help="which of several energies, one after another, or `all` (default: the first)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     add_json(parser)
 
@@ -134,7 +143,8 @@ def _work(args: argparse.Namespace, progress: Callable[[str, int, int], None]) -
     from mlplugins.checks.suite import CheckOptions, check
 
     ranks, steps = tuple(args.ranks or (1, 2)), 200 if args.nve_steps is None else args.nve_steps
-    options = CheckOptions(tuple(args.engines), ranks, steps, args.md, args.unconstrained)
+    variants = tuple(args.variant)
+    options = CheckOptions(tuple(args.engines), ranks, steps, args.md, args.unconstrained, variants)
     return check(args.model, args.structures, options, args.device, progress)
 
 

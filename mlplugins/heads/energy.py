@@ -5,6 +5,9 @@
 with the scalars x_i,l of layer l: linear readouts, and a network for the last layer. s is the size of the
 forces of its own frames; the energies of its elements are its own as well (`ModelCard.baselines`). What has
 no weights, such as a core repulsion, all energies have in common.
+
+With `coupled` these are diagonal elements of a matrix, whose others are linear readouts as well, and the
+energies, the first of them included, are its eigenvalues (`heads/_coupled.py`).
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from mlplugins.errors import BadInput
 from mlplugins.heads import LabelSizes, Trunk
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.radial import BiasedMLP, RadialMLP
+from mlplugins.quantities import ENERGY
 from mlplugins.structures.graph import Graph
 
 
@@ -27,10 +31,13 @@ class Hyperparameters:
     Attributes:
         width: hidden width of the readout of the last layer; 0: it is linear, too.
         biased: a second hidden layer, and constants behind it, as in MACE's models of several levels.
+        coupled: the energies are electronic states, lowest first, that may cross: eigenvalues of a matrix. Of
+            all energies or none.
     """
 
     width: int = 16
     biased: bool = False
+    coupled: bool = False
 
 
 class Head(nn.Module):
@@ -61,6 +68,10 @@ class Head(nn.Module):
         last = BiasedMLP([n, h.width, h.width, 1]) if h.biased else RadialMLP([n, *hidden, 1])
         self.readouts = nn.ModuleList([*(RadialMLP([count, 1]) for count in self.counts[:-1]), last])
         self.shift = nn.Parameter(torch.zeros(trunk.n_species, dtype=torch.float64))
+        before = [each for each in trunk.heads if each.startswith(ENERGY)]
+        n_couplings = len(before) + 1 if h.coupled else 0
+        self.coupled = h.coupled
+        self.couplings = RadialMLP([n, max(h.width, 1), n_couplings]) if h.coupled else None
         self.register_buffer("energy_scale", torch.ones(trunk.n_species, dtype=torch.float64))
         # of what all energies have in common: MACE multiplies its repulsion by the scale of each
         self.register_buffer("common_scale", torch.ones((), dtype=torch.float64))
@@ -68,6 +79,18 @@ class Head(nn.Module):
     @torch.jit.unused
     def initialise(self, sizes: LabelSizes) -> None:
         self.energy_scale.fill_(sizes.rms[0])
+        if self.coupled and sizes.constants:  # states lie eV apart
+            with torch.no_grad():
+                self.shift.fill_(sizes.constants[0] / sizes.rms[0])
+
+    @torch.jit.export
+    def to_those_before(self, graph: Graph, found: Dict[str, Tensor]) -> Tensor:
+        """Elements of the matrix of this energy and each before it, (n_centers, k), eV."""
+        couplings = self.couplings
+        if couplings is None:
+            raise RuntimeError("this energy is not coupled")
+        scale = self.energy_scale.index_select(0, graph.species[: graph.n_centers]).unsqueeze(1)
+        return scale * couplings(found[self.layers[-1]][:, : self.counts[-1]])
 
     def forward(self, graph: Graph, found: Dict[str, Tensor]) -> Tensor:
         species = graph.species[: graph.n_centers]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mlplugins import heads
 from mlplugins.errors import BadInput
+from mlplugins.heads._coupled import adiabatic, symmetric
 from mlplugins.nn.exchange import GhostExchange
 from mlplugins.nn.modes import Foldable, HasNativeOps
 from mlplugins.quantities import ENERGY, QUANTITIES
@@ -54,6 +55,7 @@ class Potential(nn.Module):
         feature_width: width T of the entry `feature` of its results, 0 if there is none (`HasLastLayer`).
         energy_name: what its energy is called where there are others; "" without a name.
         variants: the other energies, `energy/scan`, which heads give.
+        coupled: whether all energies are eigenvalues of one matrix (`heads/_coupled.py`).
     """
 
     predicts = ("energy",)  # type: Tuple[str, ...]  # no annotation: TorchScript knows no tuples of any length
@@ -65,6 +67,7 @@ class Potential(nn.Module):
     feature_width: int
     energy_name: str
     variants: List[str]
+    coupled: bool
 
     def __init__(self, cutoff: float, n_layers: int = 1, exchange_width: int = 0) -> None:
         super().__init__()
@@ -76,8 +79,10 @@ class Potential(nn.Module):
         self.feature_width = 0
         self.energy_name = ""
         self.variants = []
+        self.coupled = False
         self.exchange: nn.Module = nn.Identity()
         self.heads = nn.ModuleDict()
+        self.of_matrix = nn.ModuleList()  # of `heads` those whose energies are coupled
 
     @torch.jit.unused
     def add_heads(
@@ -103,6 +108,27 @@ class Potential(nn.Module):
                 f"energies: expected a name of the first that differs from {', '.join(self.variants)}, got "
                 f"'{self.energy_name}'"
             )
+        coupled = [bool(getattr(self.heads[name], "coupled", False)) for name in self.variants]
+        self.coupled = any(coupled)
+        if self.coupled and not all(coupled):
+            raise BadInput(
+                "energies: coupled: expected of all but the first, or none: they are of one matrix"
+            )
+        if self.coupled:  # eigenvalues are not linear in the features of the last layer
+            self.feature_width = 0
+            self.of_matrix.extend(self.heads[name] for name in self.variants)
+
+    def coupled_energies(self, graph: Graph, found: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """What a family found; if its energies are coupled, with the lowest one as `energy`, and all as
+        `states` (n_centers, states). Families return this."""
+        if self.coupled:
+            rows: List[Tensor] = [found["energy"].unsqueeze(1)]
+            for head in self.of_matrix:
+                own = head.to_those_before(graph, found)  # type: ignore[operator]
+                rows.append(torch.cat([own, head(graph, found).unsqueeze(1)], dim=1))
+            found["states"] = adiabatic(symmetric(rows), graph)
+            found["energy"] = found["states"][:, 0]
+        return found
 
     @torch.jit.unused
     def initialise_heads(self, statistics: TrainingStatistics) -> None:
@@ -166,7 +192,10 @@ class Potential(nn.Module):
         values: Dict[str, Tensor] = {}
         for name, head in self.heads.items():
             if name in wanted:
-                values[name] = head(graph, found)
+                if self.coupled and name in self.variants:
+                    values[name] = found["states"][:, self.variants.index(name) + 1]
+                else:
+                    values[name] = head(graph, found)
         return values
 
     @torch.jit.unused

@@ -78,6 +78,15 @@ class Composition:
         table = dict(zip(self.elements, energies, strict=True))
         return float(sum(table[symbol] for symbol in symbols))
 
+    def gap(self, symbols: Sequence[str], head: str) -> float:
+        """Baseline energy (eV) of the energy called `head` less that of the one before it.
+
+        >>> round(Composition(["Li"], [-0.7], 1, {"s1": [-0.5]}).gap(["Li", "Li"], "s1"), 6)
+        0.4
+        """
+        before = self.heads[self.heads.index(head) - 1]
+        return self.predict(symbols, head) - self.predict(symbols, before)
+
 
 def fit(counts: ArrayLike, energies: ArrayLike, elements: Sequence[str]) -> Composition:
     """Least-squares energies per element, each structure weighted by its energy per atom.

@@ -319,7 +319,7 @@ class Model(HasRadialNetworks, HasHead, HasLastLayer, Potential):
             energy = energy + own
             found["common"] = found["common"] + own if "common" in found else own
         found["energy"], found["feature"] = energy, self.energy_scale * torch.cat(features, dim=1)
-        return found
+        return self.coupled_energies(graph, found)
 
     def _radial(self, r: Tensor, species: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:
         """Of the rows of weights (U,): the basis (U, num_basis), and what goes with it: its slopes (for the

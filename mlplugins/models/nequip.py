@@ -276,7 +276,7 @@ class Model(Foldable, HasRadialNetworks, HasHead, HasLastLayer, Potential):
             found["common"] = self.repulsion(graph, r)
             energy = energy + found["common"]
         found["energy"], found["feature"] = energy, scale.unsqueeze(1) * features
-        return found
+        return self.coupled_energies(graph, found)
 
     def _radial(self, r: Tensor, graph: Graph, first: Tensor) -> List[Tensor]:
         """The basis of the rows of weights (U, num_basis) and, for the fused ops, its slopes."""

@@ -43,24 +43,39 @@ def pairs(structures: Sequence[Structure], predictions: Sequence[Results]) -> Pa
     }
 
 
+def pairs_of_energies(
+    structures: Sequence[Structure], predictions: Sequence[Results], first: str
+) -> dict[str, Pairs]:
+    """`pairs` of the frames of each of several energies, by its name; arguments as of `of_energies`."""
+    return {name: pairs(*own) for name, own in _by_energy(structures, predictions, first).items()}
+
+
 def of_energies(
     structures: Sequence[Structure], predictions: Sequence[Results], first: str
 ) -> dict[str, Any]:
-    """The same of the frames of each of several energies, as the entry `energies`; of one nothing.
+    """`metrics` of the frames of each of several energies, as the entry `energies`; of one nothing.
 
     Args:
         structures: frames, whose labels are of the energy `head`.
         predictions: of these energies.
-        first: name of the first energy.
+        first: name of the first energy; "" if it has none.
     """
-    names = list(dict.fromkeys(s.head for s in structures))
-    if not first or not any(names):
+    if not first or not any(s.head for s in structures):
         return {}
-    found = {}
-    for name in names:
-        own = [(s, p) for s, p in zip(structures, predictions, strict=True) if s.head == name]
-        found[name or first] = metrics([s for s, _ in own], [p for _, p in own])
-    return {"energies": found}
+    of_each = _by_energy(structures, predictions, first)
+    return {"energies": {name: metrics(*own) for name, own in of_each.items()}}
+
+
+def _by_energy(
+    structures: Sequence[Structure], predictions: Sequence[Results], first: str
+) -> dict[str, tuple[list[Structure], list[Results]]]:
+    """Frames and predictions of each energy, in the order in which these come first."""
+    found: dict[str, tuple[list[Structure], list[Results]]] = {}
+    for s, p in zip(structures, predictions, strict=True):
+        frames, predicted = found.setdefault(s.head or first, ([], []))
+        frames.append(s)
+        predicted.append(p)
+    return found
 
 
 def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> dict[str, Any]:
@@ -77,7 +92,7 @@ def metrics(structures: Sequence[Structure], predictions: Sequence[Results]) -> 
     found = pairs(structures, predictions)
     for name, quantity in QUANTITIES.items():
         if name not in found:
-            if quantity.learns is None and not quantity.file_units:  # what every model has
+            if not (quantity.learns or quantity.made or quantity.file_units):  # what every model has
                 result[name] = None
             continue
         labels, predicted = found[name]

@@ -20,6 +20,9 @@ from mlplugins.training.gradient_config import LossSection
 CHARGE_OFF = 0.02
 """Rounding of the sum of charges in files, e."""
 
+STATES_OFF = 1e-4
+"""Rounding of energies of equal states in files, eV."""
+
 
 def require_learnable(
     configuration: RunConfiguration,
@@ -50,11 +53,15 @@ def require_learnable(
     _require_sums(everything, inputs)
     _require_origin(configuration, everything)
     _require_taught(configuration, sets.train)
+    if configuration.coupled:
+        _require_order(everything)
     learned = with_derivatives(predicts)
     notes = _stages(configuration, sets, learned)
     asked = _asked(configuration)
     for name, where in asked.items():
-        if name not in learned:
+        if QUANTITIES[name].made:
+            _require_gaps(where, sets.train)
+        elif name not in learned:
             raise BadInput(
                 f"{where}: the model does not predict '{name}', it predicts {', '.join(learned)}: leave this "
                 f"key out, or choose a model.family that predicts '{name}'"
@@ -104,6 +111,28 @@ def _require_origin(configuration: RunConfiguration, frames: Iterable[Structure]
                 f"{frame.origin}: the dipole of a structure of charge {charge:g} e depends on the origin, "
                 "but the model's does not: take charge × reference point off the labels, and say heads: "
                 "{dipole: {origin: centre of mass}} (in words, for those who use the model)"
+            )
+
+
+def _require_gaps(where: str, frames: Iterable[Structure]) -> None:
+    """Refuse the loss of gaps where no frame has labels of two energies."""
+    if all(s.get("gap") is None for s in frames):
+        raise BadInput(
+            f"{where}: gaps are learned of frames with the labels of two adjacent energies, and no training "
+            "frame has these: give each energy its `keys` (energies: {s0: {keys: {energy: E0}}, s1: …}), or "
+            "leave this weight out"
+        )
+
+
+def _require_order(frames: Iterable[Structure]) -> None:
+    """Refuse states that are not in the order of their energies, as eigenvalues are."""
+    for frame in frames:
+        gap = frame.get("gap")
+        if gap is not None and gap < -STATES_OFF:
+            raise BadInput(
+                f"{frame.origin}: the energy of '{frame.head}' is {-gap:.4g} eV below that of the state "
+                "before, but coupled energies are eigenvalues, lowest first: sort the labels of every frame, "
+                "with their forces, or leave `coupled` out"
             )
 
 

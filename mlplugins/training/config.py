@@ -121,6 +121,11 @@ class RunConfiguration(Section):
             found[ENERGY + name] = asdict(own)
         return found
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the energies are eigenvalues of one matrix."""
+        return any((section.model_extra or {}).get("coupled") for section in self.energies.values())
+
     def _require_own_energies(self) -> None:
         """Refuse the baseline of an energy that there is not, and sizes of the readout of the first."""
         baseline = self.data.baseline
@@ -128,6 +133,12 @@ class RunConfiguration(Section):
         unknown = [name for name in baseline if name not in self.energies] if nested else []
         if unknown and self.energies:
             raise BadInput(f"data.baseline: {unknown[0]}: expected one of {', '.join(self.energies)}")
+        of_each = {str(value) for value in baseline.values()} if isinstance(baseline, dict) else set()
+        if nested and self.coupled and len(of_each) > 1:
+            raise BadInput(
+                "data.baseline: coupled energies have one zero: expected the same energies of the elements "
+                "for " + ", ".join(baseline)
+            )
         for name in [*self.energies][:1]:
             for key in self.energies[name].model_extra or {}:
                 raise BadInput(

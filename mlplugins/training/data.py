@@ -89,9 +89,12 @@ def _baselines(configuration: RunConfiguration, parts: Split) -> Composition:
     """The baseline of every energy, of its own frames."""
     frames = energies.by_head([*parts.train, *parts.validation])
     names = list(configuration.energies) or [""]
-    found = {}
+    found: dict[str, Composition] = {}
     for k, name in enumerate(names):
         head = name if k else ""
+        if k and configuration.coupled:  # elements of one matrix have one zero
+            found[head] = found[""]
+            continue
         given = given_baseline(configuration.data, frames.get(head, []), name)
         found[head] = _baseline(given, [s for s in parts.train if s.head == head], parts.elements)
     return Composition.joined(found)
@@ -180,12 +183,14 @@ def graphs(
 ) -> list[Batch]:
     """One batch of one structure each, neighbour lists computed."""
     places = {head: k for k, head in enumerate(baseline.heads)}
-    return [
-        batch.single(
-            s, baseline.elements, cutoff, baseline.predict(symbols(s), s.head), dtype, places[s.head]
-        )
-        for s in structures
-    ]
+    found = []
+    for s in structures:
+        offset, head = baseline.predict(symbols(s), s.head), places[s.head]
+        one = batch.single(s, baseline.elements, cutoff, offset, dtype, head)
+        if s.get("gap") is not None:
+            one.labels["gap"] -= baseline.gap(symbols(s), s.head)
+        found.append(one)
+    return found
 
 
 def statistics(graphs: Sequence[Batch], n_species: int, variants: Sequence[str] = ()) -> TrainingStatistics:
@@ -196,8 +201,17 @@ def statistics(graphs: Sequence[Batch], n_species: int, variants: Sequence[str] 
     of_heads = [[g for g in graphs if int(g.head[0]) == k] for k in range(1 + len(variants))]
     found = {name: label_sizes(graphs, QUANTITIES[name], n_species) for name in heads.predictable()}
     sizes = {name: each for name, each in found.items() if each}
-    sizes |= {name: LabelSizes((force_rms(own),)) for name, own in zip(variants, of_heads[1:])}
+    sizes |= {
+        name: LabelSizes((force_rms(own),), (_mean_energy(own),)) for name, own in zip(variants, of_heads[1:])
+    }
     return TrainingStatistics(edges / atoms, force_rms(of_heads[0]), sizes)
+
+
+def _mean_energy(graphs: Sequence[Batch]) -> float:
+    """Mean label of the energy per atom, without the composition energies, eV; zero without any."""
+    known = torch.cat([g.labels["energy"].double() / g.n_atoms.double() for g in graphs] or [torch.zeros(1)])
+    known = known[~known.isnan()]
+    return float(known.mean()) if known.numel() > 0 else 0.0
 
 
 def force_rms(graphs: Sequence[Batch]) -> float:

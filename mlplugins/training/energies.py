@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from mlplugins import elements
 from mlplugins.errors import BadInput
 from mlplugins.structures import dataset, labels
@@ -43,16 +45,26 @@ def _of_files(files: Sources, name: str, configuration: RunConfiguration) -> lis
         keys = _keys(configuration, name) if name in keyed else configuration.keys
         return [_placed(s, name, configuration) for s in dataset.read(files, keys)]
     found = []
+    before: dict[str, float] = {}
     for each in sections:
         keys = _keys(configuration, each)
         frames = dataset.read(files, keys)
         own = [s for s in frames if str(s.states.get(HEAD, each)) == each and s.energy is not None]
         if each in keyed and not own:
             labels.require_named(frames, keys, f"energies: {each}: keys")
+        own = [_with_gap(s, before) for s in own]
+        before = {s.origin: s.energy for s in own if s.energy is not None}
         found += [_placed(s, each, configuration) for s in own]
     if not found:
         raise BadInput(f"{files}: no frame has an energy of {', '.join(sections)}")
     return found
+
+
+def _with_gap(s: Structure, before: Mapping[str, float]) -> Structure:
+    """The frame with the label of its gap to the energy `before` this one, by origin, if it has that too."""
+    if s.origin not in before or s.energy is None:
+        return s
+    return replace(s, more={**s.more, "gap": np.float64(s.energy - before[s.origin])})
 
 
 def _keys(configuration: RunConfiguration, name: str) -> Keys:

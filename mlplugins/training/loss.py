@@ -6,6 +6,9 @@ of the root mean square of its labels; of a tensor each irrep in its own. For en
 
 L = w_E ⟨(ΔE/N)²⟩ + w_F ⟨ΔF²⟩ + w_σ ⟨(V Δσ/N)²⟩.
 
+Of several energies with labels in the same frames, `gap` adds w ⟨(Δ(E_k − E_{k−1}))²⟩ over adjacent ones, not
+per atom: what a gap is off does not become less in a larger molecule.
+
 The stress enters as the virial per atom, so that energy and stress weights compare the same unit (eV/atom);
 w_F/w_E is in Å². With `huber` = δ the square of an error x becomes δ (2|x| − δ) beyond |x| = δ.
 """
@@ -55,8 +58,10 @@ class Predictor(nn.Module):
         found = self.potential(graph)
         wanted = self._learning() if create_graph else list(self.potential.predicts)
         found |= self.potential.of_heads(graph, found, wanted)
-        found["energy"] = self._chosen(found, graph, batch)
         predicted, derived = {}, {}
+        if bool(batch.has("gap").any()) and ("gap" in self.learned or not create_graph):
+            predicted["gap"] = self._gaps(found, graph, batch)
+        found["energy"] = self._chosen(found, graph, batch)
         if derivatives:
             forces, virial = energy_derivatives(found["energy"], graph, n_systems, create_graph)
             derived = {("energy", "positions"): forces, ("energy", "strain"): virial}
@@ -77,6 +82,15 @@ class Predictor(nn.Module):
         """What is learned from, and of what a derivative is."""
         sources = (QUANTITIES[name].derivative for name in self.learned)
         return [*self.learned, *(source.of for source in sources if source is not None)]
+
+    def _gaps(self, found: Predicted, graph: Graph, batch: Batch) -> Tensor:
+        """Of each structure the energy that its labels are of less the one before; (S,), zero of the first.
+        With its sign: energies in the wrong order are wrong by more than the gap."""
+        others = self.potential.of_heads(graph, found, list(self.potential.variants))
+        energies = torch.stack([found["energy"], *(others[n] for n in self.potential.variants)], dim=1)
+        place = batch.head.index_select(0, batch.system).unsqueeze(1)
+        gaps = energies.gather(1, place) - energies.gather(1, (place - 1).clamp(min=0))
+        return _by_system(gaps.squeeze(1), batch.system, batch.n_systems)
 
     def _chosen(self, found: Predicted, graph: Graph, batch: Batch) -> Tensor:
         """Energies of the atoms: of each structure that which its labels are of."""

@@ -67,30 +67,43 @@ def data_curve(rows: Sequence[dict[str, float]], laws: dict[str, dict[str, float
         plotting.save(figure, path)
 
 
-def parity(found: Pairs, path: Path, title: str) -> None:
-    """Prediction against label, one panel per quantity; many points become a density.
+def parity(found: Mapping[str, Pairs], path: Path, title: str) -> None:
+    """Prediction against label, one panel per quantity; many points become a density. Of several energies a
+    row each.
 
     Args:
-        found: (label, prediction) of each quantity, from `mlplugins.structures.metrics.pairs`.
+        found: (label, prediction) of each quantity, by the name of the energy that the structures are
+            labelled with (`mlplugins.structures.metrics.pairs_of_energies`); the names are shown if there
+            are several.
         path: what to write, see `plotting.save`.
         title: what the structures are.
     """
-    panels = [
+    rows = {name: (own, _panels(own)) for name, own in found.items() if _panels(own)}
+    if not rows:
+        return
+    width = max(len(panels) for _, panels in rows.values())
+    with plotting.style():
+        figure = plotting.canvas(PANEL * width, PANEL * len(rows))
+        grid = figure.subplots(len(rows), width, squeeze=False)
+        for axes, (name, (own, panels)) in zip(grid, rows.items()):
+            for ax, (quantity, part) in zip(axes, panels):
+                _parity_panel(ax, quantity, *own[f"{quantity.name} {part}".strip()])
+                said = f"{quantity.noun}, {part}" if part else quantity.components_text
+                ax.set_title(f"{name}: {said}" if len(rows) > 1 else said)
+            for ax in axes[len(panels) :]:
+                ax.set_axis_off()
+        figure.suptitle(title, x=0.01, ha="left")
+        plotting.save(figure, path)
+
+
+def _panels(found: Pairs) -> list[tuple[Quantity, str]]:
+    """Quantities, and the parts of tensors among them."""
+    return [
         (quantity, part)
         for name, quantity in QUANTITIES.items()
         if name in found
         for part in [part.name for part in quantity.parts] or [""]
     ]
-    if not panels:
-        return
-    with plotting.style():
-        figure, axes = _figure(len(panels))
-        for ax, (quantity, part) in zip(axes, panels):
-            _parity_panel(ax, quantity, *found[f"{quantity.name} {part}".strip()])
-            if part:
-                ax.set_title(f"{quantity.noun}, {part}")
-        figure.suptitle(title, x=0.01, ha="left")
-        plotting.save(figure, path)
 
 
 def z_scores(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:

@@ -138,10 +138,13 @@ def settle(
 
 
 def settle_each(
-    structures: Sequence[Structure], predicted: Sequence[float], baseline: Composition
+    structures: Sequence[Structure], predicted: Sequence[float], baseline: Composition, coupled: bool
 ) -> tuple[Composition, list[str]]:
-    """As `settle`, the baseline of every energy by its own frames."""
+    """As `settle`, the baseline of every energy by its own frames; one for all if they are `coupled`."""
     parts, notes = {}, []
+    if coupled:
+        one, note = settle(structures, predicted, baseline.of_head(""))
+        return Composition.joined(dict.fromkeys(baseline.heads, one)), [note] if note else []
     for head in baseline.heads:
         rows = [k for k, s in enumerate(structures) if s.head == head]
         own = [structures[k] for k in rows], [predicted[k] for k in rows]

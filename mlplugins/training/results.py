@@ -43,17 +43,17 @@ def predict(
             parts[name] = values.numpy() if whole else [part.numpy() for part in values.split(sizes)]
         for k in range(len(sizes)):
             s = structures[len(rows)]
-            offset = baseline.predict(s.to_atoms().get_chemical_symbols(), s.head)
-            rows.append(
-                Results.of({name: _finished(QUANTITIES[name], parts[name][k], s, offset) for name in parts})
-            )
+            found = {name: _finished(QUANTITIES[name], parts[name][k], s, baseline) for name in parts}
+            rows.append(Results.of(found))
     return rows
 
 
-def _finished(quantity: Quantity, value: Any, structure: Structure, offset: float) -> Any:
+def _finished(quantity: Quantity, value: Any, structure: Structure, baseline: Composition) -> Any:
     """A prediction as labels are: with its baseline, over the volume (None without one)."""
     if quantity.baseline:
-        value = value + offset
+        value = value + baseline.predict(structure.to_atoms().get_chemical_symbols(), structure.head)
+    if quantity.made:
+        value = value + baseline.gap(structure.to_atoms().get_chemical_symbols(), structure.head)
     if quantity.per_volume:
         return value / structure.volume if structure.volume > 0.0 else None
     return value if quantity.full_shape(len(structure)) else float(value)

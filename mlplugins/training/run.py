@@ -25,7 +25,7 @@ from mlplugins.quantities import with_derivatives
 from mlplugins.structures import explanation, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
-from mlplugins.structures.metrics import metrics, of_energies, pairs
+from mlplugins.structures.metrics import metrics, of_energies, pairs_of_energies
 from mlplugins.training import checkpoint, data, is_helper, loggers, plots, references, results
 from mlplugins.training.asked import require_learnable
 from mlplugins.training.config import Configuration, RunConfiguration
@@ -182,7 +182,8 @@ def settled(record: Record, potential: Potential, store: Files, observer: Traini
     """
     sets, graphs = record.sets, record.graphs["train"]
     predicted = results.predict(potential, sets.train, graphs, sets.baseline)
-    baseline, notes = references.settle_each(sets.train, [p.energy for p in predicted], sets.baseline)
+    found, coupled = [p.energy for p in predicted], record.configuration.coupled
+    baseline, notes = references.settle_each(sets.train, found, sets.baseline, coupled)
     if record.configuration.data.baseline != "fit":
         baseline = sets.baseline
         notes = [
@@ -340,9 +341,8 @@ def _written(directory: Path, trained: Trained, record: Record, history: Sequenc
     if history:
         plots.learning_curves(history, report["best_epoch"], directory / "learning")
     structures, predicted, name = shown
-    plots.parity(
-        pairs(structures, predicted), directory / "parity", f"{name} set, {len(structures)} structures"
-    )
+    found = pairs_of_energies(structures, predicted, trained.potential.energy_name)
+    plots.parity(found, directory / "parity", f"{name} set, {len(structures)} structures")
     errors = {name: report[name] for name in named_sets(sets) if report[name]}
     trained = replace(trained, card=replace(trained.card, details={"errors": errors, **trained.card.details}))
     trained = _with_terms(trained, record.configuration.added)

@@ -22,7 +22,13 @@ from mlplugins.quantities import ENERGY, Results
 from mlplugins.structures import dipoles, labelled, labels
 from mlplugins.structures.dataset import Keys, Structure
 from mlplugins.structures.explanation import explain
-from mlplugins.structures.metrics import by_config_type, by_element, metrics, of_energies, pairs
+from mlplugins.structures.metrics import (
+    by_config_type,
+    by_element,
+    metrics,
+    of_energies,
+    pairs_of_energies,
+)
 from mlplugins.uncertainties.quality import quality
 
 ATOMS_PER_CALL = 512
@@ -54,7 +60,7 @@ def evaluate(
         data: files that ASE reads (`file@:100` takes the first 100 frames), or frames.
         keys: names of the labels in the files, e.g. `{"energy": "energy_xtb"}`.
         device: `cpu` or `cuda`, where a file is loaded.
-        plot: picture to write, parity plots; .png, .pdf or .svg.
+        plot: picture to write, parity plots, of several energies a row each; .png, .pdf or .svg.
         observer: told of the progress, and of what is odd about the data.
         predictions: extended XYZ file to write: the frames with their labels as `REF_energy`, `REF_forces`, …
             and the predictions as `predicted_energy`, `predicted_forces`, …
@@ -93,7 +99,7 @@ def evaluate(
     for note in _notes(structures, names, predicted, loaded):
         observer.note(note)
     if plot is not None:
-        _plot(structures, predicted, Path(plot), loaded.path.name)
+        _plot(structures, predicted, Path(plot), loaded)
     if predictions is not None:
         _write(structures, predicted, Path(predictions))
     return result
@@ -148,10 +154,16 @@ def _of_which(structures: Sequence[Structure], model: Artifact) -> str:
     return f"of the energies {', '.join(model.energies)} labels are compared: {said}"
 
 
-def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, name: str) -> None:
+def _plot(structures: Sequence[Structure], predicted: Sequence[Results], path: Path, model: Artifact) -> None:
     from mlplugins.training import plots
 
-    plots.parity(pairs(structures, predicted), path, f"{name}, {len(structures)} structures")
+    found = pairs_of_energies(structures, predicted, _first(model))
+    plots.parity(found, path, f"{model.path.name}, {len(structures)} structures")
+
+
+def _first(model: Artifact) -> str:
+    """Name of the first of several energies; "" of one."""
+    return "".join(model.energies[:1]).removeprefix(ENERGY)
 
 
 def _require_outputs(plot: Path | str | None, predictions: Path | str | None, inputs: Any) -> None:
@@ -173,7 +185,7 @@ def _grouped(
     kinds, symbols = by_config_type(structures, predicted), by_element(structures, predicted)
     found: dict[str, Any] = {"files": files_} if len(parts) > 1 else {}
     found |= {"config_types": kinds} if kinds else {}
-    found |= of_energies(structures, predicted, "".join(model.energies[:1]).removeprefix(ENERGY))
+    found |= of_energies(structures, predicted, _first(model))
     return found | ({"elements": symbols} if len(symbols) > 1 else {})
 
 

@@ -137,6 +137,11 @@ def _last_layer(found: Checkpoint) -> Any:
             f"uncertainty: {found.family} has {has} with a last layer, expected one (nequip, mace); soap-gap "
             "predicts its uncertainty itself, and several models as a committee have that of their spread"
         )
+    if layers[0].coupled:
+        raise BadInput(
+            "uncertainty: coupled energies are eigenvalues, not linear in the last layer: train "
+            "several models, and give engines the separate files"
+        )
     return layers[0].last_layer
 
 

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from metatomic_ase import MetatomicCalculator
 
 from mlplugins import MLCalculator, committee
+from mlplugins.checks.comparison import CompareOptions, compare
+from mlplugins.checks.suite import CheckOptions, check
 from mlplugins.engines import lammps
 from mlplugins.engines.base import Way
 from mlplugins.engines.ipi import single_point
@@ -20,6 +24,7 @@ from mlplugins.models import sum as sums
 from mlplugins.models.base import TrainingStatistics
 from tests.engines.conftest import crystal
 from tests.engines.lammps_tools import deck, errors_of, thermo
+from tests.simulation.argon import write_model as write_lj
 
 BASELINES = {"pbe": [-1.0, -2.0], "scan": [-3.0, 5.0], "hse": [0.25, -7.0]}
 ENERGIES = tuple(f"energy/{name}" for name in BASELINES)
@@ -28,7 +33,7 @@ MACE = {"cutoff": 4.2, "num_channels": 4, "l_max": 1, "correlation": 2, "zbl": T
 MODES = {"fold": 1, "exchange": 2, "ghost": 2}
 
 
-def write(path, family=nequip, dtype="float64", repelled=False, seed=3, unsure=False):
+def write(path, family=nequip, dtype="float64", repelled=False, seed=3, unsure=False, broken=None):
     heads = {"energy/scan": {"width": 4}, "energy/hse": {"width": 0}, "dipole": {"width": 4, "channels": 2}}
     if unsure:  # three columns of energies, then direct forces, in compute pair
         heads = {**heads, "direct_forces": {}}
@@ -45,6 +50,8 @@ def write(path, family=nequip, dtype="float64", repelled=False, seed=3, unsure=F
         statistics = TrainingStatistics(12.0, 0.3, sizes)
         potential.initialise(statistics)
         potential.initialise_heads(statistics)
+        if broken is not None:
+            potential.heads[broken].energy_scale.fill_(float("inf"))
         if unsure:
             factor = torch.randn(potential.feature_width, 3, dtype=torch.float64)
             potential.last_layer.set(factor, 0.01, 0.6, 0.02)
@@ -195,6 +202,42 @@ def test_float32_files_keep_the_digits_of_every_baseline(tmp_path, model):
     [double] = exact.evaluate([atoms], wanted=exact.energies)
     for name in ENERGIES:
         assert float(single.get(name)) == pytest.approx(float(double.get(name)), abs=2e-5 * len(atoms))
+
+
+def test_check_of_each_energy(tmp_path, model):
+    """All of them on the name `all`; an energy that is not a number fails its own rows only; labels of one
+    energy are compared with that one."""
+    path, atoms = write(tmp_path / "broken.pt", broken="energy/scan"), mixed()
+    options = CheckOptions(("ase",), nve_steps=0, variants=("all",))
+    rows = check(path, [atoms], options).rows
+    failed = {row.structure.rpartition("energy/")[2] for row in rows if not row.passed}
+    assert failed == {"scan"}
+    assert {row.structure.rpartition("energy/")[2] for row in rows} == {*BASELINES}
+    [expected] = artifact.load(model, output="scan").evaluate([atoms])
+    atoms.calc = SinglePointCalculator(atoms, energy=expected.energy, forces=expected.forces)
+    found = {
+        name: compare(model, [atoms], CompareOptions(("ase",), variant=name)) for name in ("scan", "hse")
+    }
+    worst = {name: max(row.largest for row in report.rows) for name, report in found.items()}
+    assert worst["scan"] < 1e-12
+    assert worst["hse"] > 0.1
+    with pytest.raises(BadInput, match="no output 'scam'.*energy/scan"):
+        check(model, [atoms], CheckOptions(("ase",), variants=("scam",)))
+    write_lj(tmp_path / "one.pt")
+    with pytest.raises(BadInput, match="'one.pt' has one energy only: leave it out"):
+        check(tmp_path / "one.pt", [bulk("Ar", "fcc", a=5.3)], options)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.usefixtures("native_build", "warm_start")
+def test_check_of_an_energy_in_lammps(model):
+    """All rows of another energy than the first, on two ranks, and with it those of the others."""
+    options = CheckOptions(("lammps",), (2,), nve_steps=0, variants=("hse",))
+    report = check(model, [mixed(2)], options)
+    rows = [row for row in report.rows if row.engine == "lammps"]
+    assert report.passed, [row for row in report.rows if not row.passed]
+    assert {"energy", "forces", "stress", *ENERGIES} <= {row.name.split()[0] for row in rows}
 
 
 def test_what_is_refused(tmp_path, model):

@@ -1,9 +1,11 @@
 """Training of several energies: levels of theory in files of their own, states in the same frames."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -12,7 +14,12 @@ import mlplugins
 from mlplugins import MLCalculator
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.models import nequip
+from mlplugins.structures.batch import concatenate
 from mlplugins.training import config, data
+from mlplugins.training.gradient_config import LossSection
+from mlplugins.training.loss import Predictor, loss, residuals
+from mlplugins.training.results import predict
 
 LEVELS = {"pbe": (20.0, 0.96, 0.0), "scan": (26.0, 0.93, -11.0)}  # spring constant, bond length, eV per atom
 CONFIGURATION = {
@@ -126,6 +133,56 @@ def test_states_in_the_same_frames(folder, tmp_path, monkeypatch):
     assert sets.baseline.predict(["O", "H", "H"], "s1") - sets.baseline.predict(["O", "H", "H"]) < -30
     first = next(s for s in sets.train if s.head == "s1" and s.origin.endswith("frame 0"))
     np.testing.assert_allclose(first.forces, frames[0].arrays["F1"])
+    _gaps(sets, config.parse(given, "test"), {f"states.extxyz, frame {k}": a for k, a in enumerate(frames)})
+    asked = {**given, "training": {**given["training"], "epochs": 1, "loss": {"gap": 2.0}}}
+    mlplugins.train(asked, "run")
+    found = report(tmp_path / "run")["validation"]
+    assert found["gap"]["rmse_meV"] > 0
+    swapped = {"s0": energies["s1"], "s1": {**energies["s0"], "coupled": True}}
+    mlplugins.train({**asked, "energies": swapped}, "coupled")
+    loaded = artifact.load(tmp_path / "coupled/model.pt")
+    [lowest] = loaded.evaluate([frames[0]], wanted=loaded.energies)
+    assert lowest.energy == float(lowest.get("energy/s0")) < float(lowest.get("energy/s1"))
+    assert loaded.record["baselines_eV"]["s1"] == loaded.record["baseline_eV"]
+    wrong = {**energies, "s1": {**energies["s1"], "coupled": True}}
+    with pytest.raises(BadInput, match="the energy of 's1' is 32.* eV below that of the state before"):
+        mlplugins.train({**asked, "energies": wrong}, "refused")
+    one = {**asked, "energies": ["pbe", "scan"], "data": {"train": str(folder / "test.extxyz")}}
+    with pytest.raises(BadInput, match="loss: {gap: 2}: gaps are learned of frames with the labels of two"):
+        mlplugins.train(one, "refused")
+
+
+def _gaps(sets, configuration, frames):
+    """The label of a gap is the difference of two labels of one frame; the error of what is predicted is the
+    difference of the errors of two energies, and the loss its square, not per atom."""
+    labelled = [s for s in sets.train if s.head == "s1"]
+    assert all(s.get("gap") is None for s in sets.train if s.head == "")
+    for s in labelled:
+        info = frames[s.origin].info
+        assert s.get("gap") == pytest.approx(info["E1"] - info["E0"], abs=1e-9)
+    heads = {"energy/s1": {}}
+    options = nequip.Hyperparameters(cutoff=3.0, num_layers=1, num_features=4, heads=heads, energy_name="s0")
+    potential = nequip.Model(sets.baseline.elements, options).double()
+    batch = concatenate(data.graphs(labelled, sets.baseline, 3.0, torch.float64))
+    predicted = Predictor(potential, ["gap"])(batch, True)
+    error = residuals(predicted, batch)["gap"].error.detach()
+    [lower, upper] = (
+        predict(
+            potential, [replace(s, head=head) for s in labelled], _graphs(labelled, head, sets), sets.baseline
+        )
+        for head in ("", "s1")
+    )
+    for k, s in enumerate(labelled):
+        gap = upper[k].energy - lower[k].energy
+        assert upper[k].get("gap") == pytest.approx(gap, abs=1e-9)
+        assert float(error[k]) == pytest.approx(gap - s.get("gap"), abs=1e-9)
+    only = LossSection(energy=0, forces=0, stress=0, gap=3.0)
+    value = float(loss(residuals(predicted, batch), only, {}).detach())
+    assert value == pytest.approx(3.0 * float(error.square().mean()))
+
+
+def _graphs(structures, head, sets):
+    return data.graphs([replace(s, head=head) for s in structures], sets.baseline, 3.0, torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +215,16 @@ def test_states_in_the_same_frames(folder, tmp_path, monkeypatch):
         ),
         ({"energies": ["a/b"]}, "expected names of letters, digits"),
         ({"model": {"family": "lennard-jones"}}, "'lennard-jones' has one energy: choose nequip or mace"),
+        (
+            {
+                "energies": {"pbe": {}, "scan": {"coupled": True}},
+                "data": {
+                    **CONFIGURATION["data"],
+                    "baseline": {"pbe": {"O": 0.0, "H": 0.0}, "scan": {"O": 1.0, "H": 0.0}},
+                },
+            },
+            "data.baseline: coupled energies have one zero: expected the same energies of the elements for",
+        ),
         ({"add": {"d3": "pbe-bj"}}, "d3 is the dispersion of one functional"),
         (
             {"data": {**CONFIGURATION["data"], "baseline": {"O": -1.0, "H": 0.0}}},
