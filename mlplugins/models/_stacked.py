@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from mlplugins.models import nequip
 from mlplugins.models.base import Potential
-from mlplugins.nn.convolution import TensorProduct
 from mlplugins.nn.gate import split
 from mlplugins.nn.irreps import o3
 from mlplugins.nn.last_layer import LastLayer
 from mlplugins.nn.linear import Linear
 from mlplugins.nn.radial import RadialMLP
-from mlplugins.nn.radial_table import RadialTable
 
 WIDEST = 64
 """Scalar channels of all members together; wider rows gain nothing, and the zeros of the maps cost."""
@@ -102,10 +100,8 @@ def _side_by_side(parts: List[nequip.Interaction], wide: nequip.Model) -> nequip
         whole.folded = True
     sizes = [int(row[4]) for row in first.convolution.paths]  # channels of every path
     tables = [part.convolution.radial.matrices()[0].split(sizes, dim=2) for part in parts]
-    table = cast(RadialTable, copy.deepcopy(first.convolution.radial))
-    table.knots = torch.cat([each[k] for k in range(len(sizes)) for each in tables], dim=2)
-    block.convolution.add_module("radial", table)
-    block.convolution.table, block.convolution.product = True, TensorProduct(True)
+    knots = torch.cat([each[k] for k in range(len(sizes)) for each in tables], dim=2)
+    block.convolution.use_radial_table(knots)
     return block
 
 

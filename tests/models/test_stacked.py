@@ -73,6 +73,9 @@ def test_energies_and_gradients_are_those_of_the_members(change):
             torch.testing.assert_close(theirs, ours, rtol=1e-12, atol=1e-12)
 
 
+BETWEEN = {"layer_norm", "scalar_bias", "zbl", "pair_cutoffs", "neighbors_by_element", "heads"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -82,6 +85,7 @@ def test_energies_and_gradients_are_those_of_the_members(change):
         {"layer_norm": True},
         {"scalar_bias": True},
         {"zbl": True},
+        {"pair_cutoffs": {"Li": {"S": 3.0}}},
         {"neighbors_by_element": True},
         {"self_connection": "linear"},
         {"heads": {"dipole": {}}},
@@ -91,7 +95,7 @@ def test_others_stay_apart(change):
     """The second member differs in shape, or both have a part that sees all channels at once."""
     other = replace(PLAIN, **change)
     assert stacked(_members(PLAIN, other)) is None
-    if set(change) & {"layer_norm", "scalar_bias", "zbl", "neighbors_by_element", "heads"}:
+    if set(change) & BETWEEN:
         assert stacked(_members(other, other)) is None
 
 
