@@ -40,14 +40,14 @@ HEADS: dict[str, dict[str, Any]] = {
     "cocaine": {"isotropic_shielding": {"unit": "ppm", "key": "CS"}},
 }
 MODELS: dict[str, dict[str, Any]] = {
-    "qm7x": {"family": "nequip", "cutoff": 5.0, "num_layers": 3, "l_max": 2, "num_features": 16},
+    "qm7x": {"family": "nequip", "cutoff": 5.0, "num_layers": 3, "l_max": 2, "num_features": 32},
     "cocaine": {"family": "nequip", "cutoff": 4.5, "num_layers": 2, "l_max": 1, "num_features": 16},
 }
 TRAINING: dict[str, dict[str, Any]] = {
     "qm7x": {
-        "epochs": 60,
+        "epochs": 80,
         "batch_size": 4,
-        "lr": 0.01,
+        "lr": 0.005,
         "optimizer": "adamw",
         "weight_decay": 0.1,
         "loss": {"huber": 0.1},
