@@ -22,14 +22,13 @@ from mlplugins.cli.main import main
 from mlplugins.engines import lammps
 from mlplugins.model_file.artifact import load
 from mlplugins.structures.batch import graph_of
-from tests.compatibility.machine import machine
 
 pytestmark = pytest.mark.usefixtures("native_build", "warm_start")
 DATA = Path(__file__).parent / "data"
 RECORD = json.loads((DATA / "numbers.json").read_text())
 RUNS = RECORD.pop("runs")
-SAME_MACHINE = RECORD.pop("machine") == machine()
-BOUNDS = {"float64": 1e-12, "float32": 1e-6}
+del RECORD["machine"]  # where they were made: for the reader
+BOUNDS = {"float64": 1e-12, "float32": 1e-6}  # of the largest number
 
 
 def unpack(name, folder):
@@ -39,10 +38,10 @@ def unpack(name, folder):
 
 
 def same(found, stored, dtype, what):
-    if stored is None or SAME_MACHINE:
-        np.testing.assert_array_equal(found, stored, err_msg=what)
+    if stored is None:
+        assert found is None, what
         return
-    bound = BOUNDS[dtype] * max(1.0, float(np.abs(stored).max()))
+    bound = BOUNDS[dtype] * max(1e-3, float(np.abs(stored).max()))
     np.testing.assert_allclose(found, stored, rtol=0, atol=bound, err_msg=what)
 
 
