@@ -32,6 +32,7 @@ from mlplugins.units import ASE_TIME_PER_FS, BOLTZMANN_EV_K, CM2_S_PER_A2_PS
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("-o", "--output", type=Path, default=Path("course"))
 parser.add_argument("--campaign", type=Path, help="folder of `mlplugins simulate`")
+parser.add_argument("--frames", type=int, default=1600, help="of each trajectory of the model electrolyte")
 arguments = parser.parse_args()
 folder: Path = arguments.output
 folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ print(
 TEMPERATURES = (600, 800, 1000)
 BARRIERS = np.array([0.28, 0.28, 0.17])  # eV, along a, b, c
 REPEAT = np.array([8.79 / 2, 8.79 / 2, 12.66 / 4])  # Å between sites
-IONS, STEP_FS, EVERY, FRAMES, FRICTION = 80, 4.0, 25, 1600, 0.005  # friction in 1/fs
+IONS, STEP_FS, EVERY, FRAMES, FRICTION = 80, 4.0, 25, arguments.frames, 0.005  # friction in 1/fs
 ACCELERATION = ASE_TIME_PER_FS**2 / 6.94  # eV/(Å u) → Å/fs², for Li
 
 
@@ -104,14 +105,15 @@ def langevin(temperature: float, seed: int) -> np.ndarray:
     position = REPEAT * noise.integers(0, 4, (IONS, 3)).astype(float)
     velocity = spread * noise.normal(size=(IONS, 3))
     stored = np.empty((FRAMES, IONS, 3))
+    strength = -0.25 * STEP_FS * ACCELERATION * BARRIERS * wave  # of half a step
+    force = strength * np.sin(wave * position)
     for step in range(FRAMES * EVERY):
-        for part in range(2):
-            force = -0.5 * BARRIERS * wave * np.sin(wave * position)
-            velocity += 0.5 * STEP_FS * ACCELERATION * force
-            if part == 0:
-                position += 0.5 * STEP_FS * velocity
-                velocity = keep * velocity + kick * noise.normal(size=velocity.shape)
-                position += 0.5 * STEP_FS * velocity
+        velocity += force
+        position += 0.5 * STEP_FS * velocity
+        velocity = keep * velocity + kick * noise.normal(size=velocity.shape)
+        position += 0.5 * STEP_FS * velocity
+        force = strength * np.sin(wave * position)
+        velocity += force
         if step % EVERY == 0:
             stored[step // EVERY] = position
     return stored

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "06_course.py"
 @pytest.mark.usefixtures("warm_start")
 def test_the_course_exercise(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "-o", "course"],
+        [sys.executable, str(SCRIPT), "-o", "course", "--frames", "800"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
