@@ -102,7 +102,10 @@ def test_ase_script(examples):
     assert np.isfinite(frames[-1].get_potential_energy())
 
 
-@pytest.mark.parametrize("launcher", ["", "mpirun -np 2 "])
+@pytest.mark.parametrize(
+    "launcher",
+    ["", pytest.param("mpirun -np 2 ", marks=pytest.mark.exhaustive)],  # ranks: tests/engines
+)
 def test_lammps_deck(examples, launcher):
     _run(f"{launcher}lmp -in 03_lammps.in -log log.lammps", examples)
     log = (examples / "log.lammps").read_text()

@@ -365,13 +365,19 @@ def test_too_few_frames_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("together", [pytest.param(1, marks=pytest.mark.exhaustive), 4])
-def test_intervals_cover_the_truth(together):
-    """200 walks; with `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
+@pytest.mark.parametrize(
+    ("together", "walks"),
+    [
+        (4, 100),
+        pytest.param(4, 200, marks=pytest.mark.exhaustive),
+        pytest.param(1, 200, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_intervals_cover_the_truth(together, walks):
+    """With `together` = 4 the ions hop in rigid groups, which a bootstrap over ions would not see.
 
     `benchmarks/coverage.py` does the same with more walks and more kinds of motion.
     """
-    walks = 200
     inside, undefined = np.zeros(3), 0
     for seed in range(walks):
         walk = LatticeWalk(frames=1000, ions=16 // together, rate=0.3, seed=seed, vibration=0.0)

@@ -116,7 +116,7 @@ def test_from_a_foreign_checkpoint_with_the_elements_of_the_data(lithium_sulphid
     ("file", "format_", "more"),
     [
         ("mace_two_heads.model.xz", "MACE", ", head: b"),
-        pytest.param("nequip_average.ckpt.xz", "NequIP", "", marks=pytest.mark.slow),
+        pytest.param("nequip_average.ckpt.xz", "NequIP", "", marks=pytest.mark.exhaustive),
         ("nequip_parity.nequip.zip.xz", "NequIP", ""),
     ],
 )

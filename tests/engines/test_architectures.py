@@ -132,8 +132,15 @@ def test_the_repulsion_acts_in_the_test_structures():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(ELEMENTS))
-@pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (1, "exchange"), (2, "exchange"), (2, "ghost")])
+@pytest.mark.parametrize(
+    ("name", "ranks", "mode"),
+    [
+        *((name, *mode) for name in ELEMENTS for mode in ((1, "fold"), (1, "exchange"), (2, "exchange"))),
+        ("mace", 2, "ghost"),
+        # nothing is exchanged: the ghosts are those of test_lammps_parity
+        *(pytest.param(n, 2, "ghost", marks=pytest.mark.exhaustive) for n in ELEMENTS if n != "mace"),
+    ],
+)
 def test_lammps_in_every_mode(files, name, ranks, mode):
     assert_parity(files[name], structures(name), ranks, f"mode {mode}", TOLERANCE)
 

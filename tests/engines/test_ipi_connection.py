@@ -41,7 +41,10 @@ def steps(folder) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)],  # as SIGTERM
+)
 def test_a_killed_driver_makes_room_for_another(processes, argon_model, tmp_path, number):  # noqa: F811
     """Killed in an evaluation; without exit_on_disconnect i-PI waits for the next driver."""
     if signal.getsignal(number) is signal.SIG_IGN:

@@ -92,9 +92,14 @@ IMPORTS = {
 }
 
 
+REPEATED = {"alone", "our ops first"}
+"""As "torch after" and as `test_exchange_mode_inside_python` start."""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
-    [name if name == "torch first" else pytest.param(name, marks=pytest.mark.slow) for name in IMPORTS],
+    [pytest.param(name, marks=pytest.mark.exhaustive) if name in REPEATED else name for name in IMPORTS],
 )
 def test_import_lammps(prepared, order):
     folder, energy = prepared

@@ -220,7 +220,7 @@ PLACE = np.array([1.3, 2.1, 0.7])
 @pytest.mark.parametrize(
     ("ranks", "keywords"),
     [(1, "mode fold"), pytest.param(2, "mode exchange", marks=pytest.mark.slow),
-     pytest.param(2, "mode ghost", marks=pytest.mark.slow)],
+     pytest.param(2, "mode ghost", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
 )  # fmt: skip
 def test_insertions_cost_what_two_evaluations_say(tmp_path, passing_model, ranks, keywords):
     """Message passing: all other atoms change. One insertion, in a region too small to miss."""

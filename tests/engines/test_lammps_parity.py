@@ -59,9 +59,15 @@ def test_message_passing_on_two_ranks(passing_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "mode"), MODES)
-def test_message_passing_in_every_mode(passing_model, ranks, mode):
-    cases = structures() if mode != "ghost" else hard_structures()
+@pytest.mark.parametrize(
+    ("ranks", "mode", "which"),
+    [
+        *[(*mode, structures if mode[0] == 1 and mode[1] != "ghost" else hard_structures) for mode in MODES],
+        pytest.param(2, "exchange", structures, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_message_passing_in_every_mode(passing_model, ranks, mode, which):
+    cases = which()
     assert_parity(passing_model, cases, ranks, f"mode {mode}", TOLERANCE)
 
 

@@ -79,7 +79,7 @@ def _step(directory):
 @pytest.mark.parametrize(
     ("engine", "ranks"),
     [
-        ("lammps", 1),
+        pytest.param("lammps", 1, marks=pytest.mark.exhaustive),
         ("lammps", 2),
         pytest.param("ase", 1, marks=pytest.mark.exhaustive),
         pytest.param("ipi", 1, marks=pytest.mark.exhaustive),
