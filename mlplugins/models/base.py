@@ -80,6 +80,7 @@ class Potential(nn.Module):
         self.energy_name = ""
         self.variants = []
         self.coupled = False
+        self.states: List[str] = ["energy"]  # the coupled ones; TorchScript asks for a type: never empty
         self.exchange: nn.Module = nn.Identity()
         self.heads = nn.ModuleDict()
         self.of_matrix = nn.ModuleList()  # of `heads` those whose energies are coupled
@@ -117,6 +118,7 @@ class Potential(nn.Module):
         if self.coupled:  # eigenvalues are not linear in the features of the last layer
             self.feature_width = 0
             self.of_matrix.extend(self.heads[name] for name in self.variants)
+            self.states += self.variants
 
     def coupled_energies(self, graph: Graph, found: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """What a family found; if its energies are coupled, with the lowest one as `energy`, and all as
@@ -192,8 +194,8 @@ class Potential(nn.Module):
         values: Dict[str, Tensor] = {}
         for name, head in self.heads.items():
             if name in wanted:
-                if self.coupled and name in self.variants:
-                    values[name] = found["states"][:, self.variants.index(name) + 1]
+                if name in self.states:
+                    values[name] = found["states"][:, self.states.index(name)]
                 else:
                     values[name] = head(graph, found)
         return values
