@@ -7,7 +7,9 @@ may hold (labels, the rest of `info`, tags) stays behind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,10 +40,12 @@ class ForModel(NamedTuple):
     Attributes:
         repulsive: it holds a repulsion of nuclei, so that atoms may start on top of each other.
         inputs: `charge`, `spin_multiplicity`, if it takes them.
+        closest: the shortest distance of each pair of elements (`Li-S`) in its training frames, Å.
     """
 
     repulsive: bool = False
     inputs: tuple[str, ...] = ()
+    closest: Mapping[str, float] = MappingProxyType({})
 
 
 class Start(NamedTuple):
@@ -120,7 +124,7 @@ def prepare(
             move; velocities asked for that are not there, or that a supercell would repeat.
     """
     model = model or ForModel()
-    doubts = _doubts(given, source, model.repulsive)
+    doubts = _doubts(given, source, model)
     mask = _fixed(given, source)
     if any(n > 1 and not periodic for n, periodic in zip(supercell, given.pbc)):
         raise BadInput(f"'supercell': {list(supercell)} repeats a direction that is not periodic")
@@ -145,10 +149,10 @@ def prepare(
     return Start(atoms, tuple(notes))
 
 
-def _doubts(atoms: Atoms, source: str, repulsive: bool) -> list[str]:
+def _doubts(atoms: Atoms, source: str, model: ForModel) -> list[str]:
     """Refuse distances and periodic flags that no material has; notes on those that few have: close atoms of
     a model made for them, and a film or wire without vacuum."""
-    from mlplugins.structures import bonds, labels  # they need torch, which `doctor` does without
+    from mlplugins.structures import bonds, labels, nearest  # they need torch, which `doctor` does without
 
     s = from_atoms(atoms, NO_LABELS, f"structure '{source}'")
     labels.check_lengths(s)
@@ -157,13 +161,15 @@ def _doubts(atoms: Atoms, source: str, repulsive: bool) -> list[str]:
         raise BadInput(said)
     notes = [f"{said} (the run starts with free surfaces there)"] if said else []
     ratio = bonds.closest(s.numbers, s.positions, s.cell, s.pbc, reach=bonds.CLOSEST)
+    if said := nearest.too_close(model.closest, atoms):
+        notes.append(f"structure '{source}': {said}")
     if ratio >= bonds.CLOSEST:
         return notes
     close = (
         f"structure '{source}': the closest atoms are {ratio:.2f} lengths of bonds of their elements apart: "
         "atoms on top of each other, or lengths in nm? Expected Å"
     )
-    if not repulsive:
+    if not model.repulsive:
         raise BadInput(
             f"{close}. Such pairs are for models with a repulsion of nuclei: `mlplugins convert MODEL --zbl`"
         )

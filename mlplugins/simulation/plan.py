@@ -22,6 +22,7 @@ from mlplugins.dynamics.start import read_structure
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.model_file.doubts import closest
 from mlplugins.simulation import provenance, time_steps, watching
 from mlplugins.simulation.config import require_able
 
@@ -111,7 +112,7 @@ def plan(config: SimulationConfig, directory: Path) -> Campaign:
     )
     _check_cell(config, given)
     model.state(given.info, f"structure '{config.structure}'")
-    taken = start.ForModel(model.repels, tuple(model.inputs))
+    taken = start.ForModel(model.repels, tuple(model.inputs), closest(model.record, model.cutoff))
     atoms, notes = start.prepare(given, config.structure, config.supercell, config.velocities, taken)
     _check_start(config, atoms)
     notes = (*notes, *_turned(config, atoms))

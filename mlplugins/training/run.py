@@ -15,6 +15,7 @@ from mlplugins.checkpoints import added, native
 from mlplugins.checkpoints.added import Term
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import RADIAL, ModelCard
+from mlplugins.model_file.doubts import CLOSEST
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save as export
@@ -22,7 +23,7 @@ from mlplugins.models._bounded import like_this_machine
 from mlplugins.models.base import Potential
 from mlplugins.models.composition import Composition
 from mlplugins.quantities import with_derivatives
-from mlplugins.structures import explanation, validation
+from mlplugins.structures import explanation, nearest, validation
 from mlplugins.structures.batch import Batch
 from mlplugins.structures.dataset import Structure
 from mlplugins.structures.metrics import metrics, of_energies, pairs_of_energies
@@ -299,11 +300,18 @@ def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
             "sha256": sets.sha256,
             **{f"n_{name}": len(s) for name, s in named_sets(sets).items()},
             "train_frames": validation.frame_marks(sets.train),
+            **_closest(record),
         },
         "versions": results.versions(),
         **record.card.details,
     }
     return replace(record.card, details=details)
+
+
+def _closest(record: Record) -> dict[str, Any]:
+    """How close elements come in the frames; of a fine-tuned model its base knows more."""
+    found = {} if "finetune" in record.card.details else nearest.shortest(record.sets.train)
+    return {CLOSEST: {pair: round(r, 4) for pair, r in found.items()}} if found else {}
 
 
 def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
 from mlplugins.model_file.archive import layers
 from mlplugins.model_file.card import RADIAL
+from mlplugins.model_file.doubts import CLOSEST, closest
 from mlplugins.model_file.made_for import conditions
 from mlplugins.model_file.radial import DEFAULT
 from mlplugins.model_file.write import save
 from mlplugins.models import committee as committees
 from mlplugins.observer import SILENT
+from mlplugins.structures import nearest
 from mlplugins.training import config
 from mlplugins.workflows import _models
 
@@ -266,6 +268,8 @@ def _joined(paths: Sequence[Path], found: Sequence[Checkpoint]) -> tuple[committ
         "n_parameters": sum(p.numel() for p in potential.parameters()),
         "source": source,
     }
+    if known := nearest.merged([closest(one.details) for one in found]):
+        details["data"] = {CLOSEST: known}
     card = Checkpoint(
         family="committee",
         elements=first.elements,

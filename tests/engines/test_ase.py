@@ -26,8 +26,10 @@ from mlplugins.engines.ase.state import Evaluated
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.artifact import load
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.doubts import CLOSEST
 from mlplugins.model_file.write import save
 from mlplugins.models import lennard_jones
+from mlplugins.structures import nearest
 
 from . import general_model
 from .conftest import (
@@ -293,6 +295,49 @@ def test_copies(argon_committee, tmp_path):
     assert calc.todict() == {"model": [str(p) for p in argon_committee], "device": "cpu", "skin": 0.7}
     duplicate = copy.deepcopy(atoms)
     assert duplicate.get_potential_energy() == energy
+
+
+def test_edited_parameters_and_replaced_files_are_refused(argon_committee, tmp_path):
+    """Neither takes effect on a calculator that is there; a copy would be of another model."""
+    file = tmp_path / "model.pt"
+    file.write_bytes(argon_committee[0].read_bytes())
+    atoms = crystal()
+    atoms.calc = calc = MLCalculator(file)
+    energy = atoms.get_potential_energy()
+    packed = pickle.dumps(calc)
+    assert pickle.loads(packed).get_potential_energy(crystal()) == energy
+    file.write_bytes(argon_committee[2].read_bytes())
+    for again in (copy.deepcopy, lambda _: pickle.loads(packed)):
+        with pytest.raises(
+            BadInput, match=r"model.pt' has changed since the calculator that is copied loaded"
+        ):
+            again(calc)
+    assert calc.get_potential_energy(crystal()) == energy  # its own model is still the first
+    calc.parameters["skin"] = 0.1
+    for use in (copy.deepcopy, pickle.dumps, lambda c: c.get_potential_energy(molecule())):
+        with pytest.raises(BadInput, match=r"its parameters were edited \(skin\)"):
+            use(calc)
+
+
+def test_elements_closer_than_in_training_are_named(li6ps5cl, tmp_path, recwarn):
+    """P and S exchanged: every bond is as long as before, but no training frame has P atoms so close."""
+    frames = read(li6ps5cl / "train.extxyz", ":5")
+    elements = ["Li", "P", "S", "Cl"]
+    model = lennard_jones.Model(elements, lennard_jones.Hyperparameters(epsilon=0.01, sigma=2.0, cutoff=5.0))
+    record = {"data": {CLOSEST: nearest.shortest(frames)}}
+    save(model, tmp_path / "m.pt", ModelCard("lennard-jones", elements, [0.0] * 4, details=record), "float64")
+    atoms = read(li6ps5cl / "test.extxyz", 0)
+    atoms.calc = MLCalculator(tmp_path / "m.pt")
+    atoms.get_potential_energy()
+    assert not recwarn
+    wrong = {"P": "S", "S": "P"}
+    atoms.symbols = [wrong.get(symbol, symbol) for symbol in atoms.symbols]
+    atoms.calc = MLCalculator(tmp_path / "m.pt")
+    with pytest.warns(UserWarning, match=r"P and P are 3\.\d\d Å apart, in no training frame"):
+        atoms.get_potential_energy()
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()  # said once
+    assert len(recwarn) == 0
 
 
 def test_ase_files(argon_committee, tmp_path):

@@ -116,6 +116,9 @@ def test_the_constant_of_a_short_run_goes_into_the_baseline(frames, tmp_path):
     stored = native.read(tmp_path / "run" / "checkpoint.ckpt").baseline
     assert stored == trained.sets.baseline.energies == trained.card.baseline
     assert stored == list(trained.metrics["composition_eV"].values())
+    (recorded,) = [artifact.record["data"]["closest_A"] for artifact in model.artifacts]
+    pairs = [s.to_atoms().get_all_distances(mic=True)[np.triu_indices(4, 1)] for s in trained.sets.train]
+    assert recorded == {"Ar-Ar": pytest.approx(np.min(pairs), abs=1e-4)}
 
 
 def test_a_given_baseline_stays_and_the_constant_is_said(frames, tmp_path):

@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlplugins.engines.ase.state import Evaluated
+from mlplugins.engines.ase.state import Evaluated, Made
 from mlplugins.errors import BadInput, nearest
 from mlplugins.model_file.artifact import (
     Committee,
@@ -25,7 +25,8 @@ from mlplugins.model_file.artifact import (
     sources,
 )
 from mlplugins.model_file.card import RADIAL
-from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation, copies, zeros
+from mlplugins.model_file.committee import DEVIATIONS, ModelDeviation
+from mlplugins.model_file.doubts import of_first
 from mlplugins.model_file.heat_flux import HeatFlux
 from mlplugins.quantities import ENERGY, QUANTITIES, VOIGT
 from mlplugins.structures import state as states
@@ -161,6 +162,7 @@ class MLCalculator(Calculator):
             self.parameters["baseline"] = False
         if non_conservative:
             self.parameters["non_conservative"] = True
+        self._made = Made.of(self)
 
     def __repr__(self) -> str:
         """Which models these are, e.g. `<MLCalculator model.pt: nequip for Li P S Cl, float32 on cpu>`."""
@@ -347,6 +349,7 @@ class MLCalculator(Calculator):
         for, the latter from then on always."""
         # ASE's own method copies all of the atoms and asks the disk for a folder, in every step
         atoms = self.atoms if atoms is None else atoms
+        self._made.require_parameters(self)
         if atoms is None:
             raise BadInput(f"{self!r}: no structure was given, and there are no results of an earlier one")
         self.atoms, self.results = atoms, {}  # if this fails, those of the last structure are not of this one
@@ -364,7 +367,7 @@ class MLCalculator(Calculator):
             (self.committee,) = evaluate_together(
                 self._artifacts, [atoms], stresses, self._lists, self._asked
             )
-            self._compare(self.committee)
+        self._compare(atoms, self.committee)
         mean = self.committee.mean
         results: dict[str, Any] = {
             "energy": mean.energy,
@@ -412,13 +415,12 @@ class MLCalculator(Calculator):
             self.along.add(SPREADS[0])
         return wanted
 
-    def _compare(self, committee: Committee) -> None:
-        """Warn, once, of models that are one and the same, or of another zero of the energy."""
-        if self._n_models > 1 and not self._compared:
+    def _compare(self, atoms: Atoms, committee: Committee) -> None:
+        """Warn, once, of a structure unlike those of the training, and of a committee that is none."""
+        if not self._compared:
             self._compared = True
-            for compare in (copies, zeros):
-                if said := compare(sources(self._artifacts), committee.members):
-                    warnings.warn(said, stacklevel=3)
+            for said in of_first(self._artifacts, sources(self._artifacts), atoms, committee):
+                warnings.warn(said, stacklevel=3)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Changes among the properties of the atoms that a model depends on."""
@@ -438,6 +440,7 @@ class MLCalculator(Calculator):
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:
+        self._made.require_parameters(self)
         # neighbour lists and TorchScript modules cannot be copied: a copy loads the same files again
         state = self.__dict__.copy()
         del state["_artifacts"], state["_lists"]
@@ -455,9 +458,12 @@ class MLCalculator(Calculator):
             given.get("non_conservative", False),
         )
         self._lists = NeighborCache(self.parameters["skin"])
+        self._made.require_files(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MLCalculator:
+        self._made.require_parameters(self)
         copy = type(self)(**self.parameters)
+        self._made.require_files(copy)
         copy.results = {
             key: np.array(value) if isinstance(value, np.ndarray) else value
             for key, value in self.results.items()

@@ -35,7 +35,7 @@ from mlplugins.model_file.artifact import (
     sources,
 )
 from mlplugins.model_file.card import has_no_energy
-from mlplugins.model_file.committee import copies, zeros
+from mlplugins.model_file.doubts import of_first
 from mlplugins.structures import state as states
 
 try:
@@ -191,8 +191,8 @@ class MLDriver(Dummy_driver):
             committees = [combine([result]) for result in results]
         else:
             committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=self._sent)
-        for compare in (copies, zeros) if not self.n_calls else ():
-            if said := compare(sources(self.artifacts), committees[0].members):
+        if not self.n_calls:
+            for said in of_first(self.artifacts, sources(self.artifacts), structures[0], committees[0]):
                 self.say(f"warning: {said}")
         if self._watch is not None:
             self._watch.look(structures, committees)
