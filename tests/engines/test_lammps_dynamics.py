@@ -70,7 +70,7 @@ def test_minimize(tmp_path, argon_model, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_npt_conserves_its_invariant(tmp_path, argon_model, ranks):
     atoms = triclinic()
     lines = deck(tmp_path, argon_model, atoms, velocities=velocities(atoms, 40.0))
