@@ -95,6 +95,7 @@ void Committee::combine(const ModelInfo &other)
   info_.exchange_width = std::max(info_.exchange_width, other.exchange_width);
   info_.edge_model = info_.edge_model && other.edge_model;
   info_.by_tag = info_.by_tag || other.by_tag;
+  info_.together = info_.together || other.together;
   info_.atom_energies = info_.atom_energies && other.atom_energies;
   const auto unknown = [&](int number) {
     return std::find(other.numbers.begin(), other.numbers.end(), number) == other.numbers.end();

@@ -76,6 +76,7 @@ struct ModelInfo {
   int n_members = 1;                  ///< of a committee
   bool direct_edges = false;          ///< its direct forces act along the neighbour vectors, in place of gradients
   bool by_tag = false;                ///< of a whole molecule: atoms in the order of their IDs
+  bool together = false;              ///< energies of atoms are shares of one of all atoms
   bool atom_energies = false;         ///< per-atom energies exist
   bool atom_uncertainties = false;    ///< so do their uncertainties
   bool first_uncertain = false;       ///< those of the first of several energies do, and another is evaluated

@@ -115,6 +115,7 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
   entries.exchange_width = static_cast<int>(entry(path, metadata, format::EXCHANGE_WIDTH, 0, 1e6));
   entries.no_energy = text(format::ENERGY, "") == "none";
   entries.by_tag = text(format::ATOM_ORDER, "") == format::BY_TAG;
+  entries.together = text(format::TOGETHER, "") == format::ALL_ATOMS;
   std::istringstream words(text(format::SYSTEM_OUTPUTS, ""));
   for (std::string word; words >> word;) {
     const auto colon = word.rfind(':');

@@ -26,6 +26,7 @@ struct Entries {
   double cutoff = 0.0;
   int exchange_width = 0;
   bool by_tag = false;
+  bool together = false;              ///< energies of atoms are shares of one of all atoms
   bool no_energy = false;             ///< none were learned: energy and gradients are zero
   std::vector<SystemOutput> system_outputs;    ///< names and sizes
 };

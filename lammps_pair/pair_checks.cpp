@@ -196,7 +196,7 @@ void PairMLPlugins::require_heat_flux()
     why = "it is what several files say, or the first member of a committee: use one file, and `drive mean`";
   else if (!model.edge_model || model.direct_edges)
     why = "it is not one of mlplugins' (or not conservative), so that its energy cannot be split";
-  else if (!std::isfinite(model.interaction_range))
+  else if (!std::isfinite(model.interaction_range) || model.together)
     why = "its energy is one of the whole molecule, without energies of atoms";
   else if (layers && model.exchange_width == 0)
     why = "this portable file hides its messages: export it again without --portable";

@@ -173,6 +173,9 @@ void PairMLPlugins::choose_mode()
   ghost_edges_ = mode_ == Mode::ghost && !one_layer;
   ghostneigh = ghost_edges_ ? 1 : 0;
 
+  if (model.together && (mode_ != Mode::fold || comm->nprocs > 1))
+    error->all(FLERR, "Pair style mlplugins: the coupled energies of '{}' are of all atoms together and run on one MPI "
+               "rank in mode fold only", settings_->path);
   if (mode_ == Mode::fold && comm->nprocs > 1)
     error->all(FLERR, "Pair style mlplugins: mode fold works on one MPI rank, got {}; use mode {}", comm->nprocs,
                can_exchange ? "exchange" : "ghost");

@@ -15,7 +15,7 @@ from metatomic.torch import (
 )
 from torch import Tensor
 
-from mlplugins.errors import RunFailed
+from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.heat_flux import potential_flux
 from mlplugins.model_file.hessian import hessian
 from mlplugins.model_file.pairs import NeighborCache, NeighborPairs
@@ -329,6 +329,8 @@ class EdgeGradientModel:
     ) -> tuple[Array, Array, Array]:
         """Energies of the atoms (N,) as the family gives them, their baseline (N,), and the potential part of
         the heat flux (3,); `velocities` (N, 3) in any unit."""
+        if getattr(self._program.potential, "coupled", False):
+            raise BadInput("heat flux: coupled energies are of all atoms together: expected those of atoms")
         atoms = self._composed([structure])
         pairs = lists.pairs(0, structure, self._cutoff, True)
         graph = self._graph(pairs, atoms, [structure])

@@ -18,6 +18,9 @@ EXCHANGE_WIDTH = "mlplugins::exchange_width"
 DTYPE = "mlplugins::dtype"
 ATOM_ORDER = "mlplugins::atom_order"
 BY_TAG = "tag"
+# "atoms" if the energies of atoms are shares of one energy of all, so that no process may hold only some
+TOGETHER = "mlplugins::together"
+ALL_ATOMS = "atoms"
 RECORD = "mlplugins::metadata"
 # "none" if no energies were learned, so that energy and gradients are zero
 ENERGY = "mlplugins::energy"

@@ -160,10 +160,12 @@ def _finished(potential: Potential, dtype: str, portable: bool) -> Potential:
 
 
 def _state(potential: Potential, card: ModelCard) -> dict[str, str]:
-    """What the model takes of a structure as a whole, or was made for."""
+    """What the model takes of a structure as a whole, or was made for; whether it needs all atoms at once."""
     keys = {CHARGE: format.CHARGE, SPIN: format.SPIN}
     fixed = {keys[MADE_FOR[name]]: f"= {value:g}" for name, value in conditions(card.details).items()}
-    return fixed | {keys[name]: f"{low:g} {high:g}" for name, (low, high) in potential.inputs.items()}
+    together = any(part.coupled for part in potential.parts())
+    whole = {format.TOGETHER: format.ALL_ATOMS} if together else {}
+    return fixed | whole | {keys[n]: f"{low:g} {high:g}" for n, (low, high) in potential.inputs.items()}
 
 
 def _outputs(potential: Potential) -> dict[str, ModelOutput]:
