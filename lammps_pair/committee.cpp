@@ -91,6 +91,11 @@ void Committee::combine(const ModelInfo &other)
   if (info_.family != other.family) info_.family = "several families";
   if (info_.dtype != other.dtype) info_.dtype = "several precisions";
   info_.cutoff = std::max(info_.cutoff, other.cutoff);
+  std::map<std::pair<int, int>, double> closest;    // of what all of them know
+  for (const auto &[pair, distance] : other.closest)
+    if (const auto found = info_.closest.find(pair); found != info_.closest.end())
+      closest[pair] = std::min(distance, found->second);
+  info_.closest = closest;
   info_.interaction_range = std::max(info_.interaction_range, other.interaction_range);
   info_.exchange_width = std::max(info_.exchange_width, other.exchange_width);
   info_.edge_model = info_.edge_model && other.edge_model;

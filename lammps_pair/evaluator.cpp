@@ -42,6 +42,7 @@ Evaluator::State::State(const Settings &s, int local_rank) :
   info.name = metadata->name;
   info.by_tag = entries.by_tag;
   info.together = entries.together;
+  info.closest = entries.closest;
   for (const auto &entry : metadata->references)
     for (const std::string &reference : entry.value()) info.references.push_back(reference);
   pick_device(local_rank);

@@ -83,6 +83,8 @@ struct ModelInfo {
   double force_floor = -1.0;          ///< floor of the uncertainty of a force component, eV/Å; negative: there is none
   std::vector<SystemOutput> system_outputs;    ///< in the order of their values
   std::vector<int> numbers;           ///< atomic numbers it knows
+  /// How close elements come in the training frames, Å, by atomic numbers, the lower first; empty: the file does not say
+  std::map<std::pair<int, int>, double> closest;
   std::map<int, double> composition;  ///< composition energy of each element, eV; empty: the file does not say
   std::vector<std::string> references;
   std::vector<std::pair<std::string, double>> inputs;    ///< keywords of what it is given of the whole system

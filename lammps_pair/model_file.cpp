@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -116,6 +117,13 @@ Entries read_entries(const std::string &path, const mta::ModelMetadata &metadata
   entries.no_energy = text(format::ENERGY, "") == "none";
   entries.by_tag = text(format::ATOM_ORDER, "") == format::BY_TAG;
   entries.together = text(format::TOGETHER, "") == format::ALL_ATOMS;
+  std::istringstream pairs(text(format::CLOSEST, ""));
+  for (std::string word; pairs >> word;) {
+    int first = 0, second = 0;
+    double distance = 0.0;
+    if (std::sscanf(word.c_str(), "%d-%d:%lf", &first, &second, &distance) == 3 && distance > 0.0)
+      entries.closest[{std::min(first, second), std::max(first, second)}] = distance;
+  }
   std::istringstream words(text(format::SYSTEM_OUTPUTS, ""));
   for (std::string word; words >> word;) {
     const auto colon = word.rfind(':');

@@ -6,8 +6,11 @@
 
 #include <metatomic/torch.hpp>
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace mlplugins {
 
@@ -28,6 +31,7 @@ struct Entries {
   bool by_tag = false;
   bool together = false;              ///< energies of atoms are shares of one of all atoms
   bool no_energy = false;             ///< none were learned: energy and gradients are zero
+  std::map<std::pair<int, int>, double> closest;    ///< see ModelInfo
   std::vector<SystemOutput> system_outputs;    ///< names and sizes
 };
 

@@ -4,6 +4,8 @@
 #include "pair_mlplugins.h"
 
 #include "committee.h"
+#include "elements.h"
+#include "graph.h"
 #include "settings.h"
 
 #include "atom.h"
@@ -28,6 +30,7 @@ using mlplugins::Mode;
 namespace {
 
 constexpr double BOLTZMANN = 8.617333262e-5;    // eV/K
+constexpr double TOO_CLOSE = 0.72;              // as in mlplugins/structures/nearest.py
 constexpr double LARGEST_EXPONENT = 700.0;      // exp(709.8) is the largest number in double precision
 
 const char *name_of(Mode mode)
@@ -227,4 +230,38 @@ void PairMLPlugins::warn_about_ghosts()
     error->warning(FLERR, "mode ghost: rank 0 computes {} nodes for {} local atoms (nodes/local {:.1f}); mode "
                    "exchange, fewer ranks or a larger system are faster", atom->nlocal + atom->nghost,
                    atom->nlocal, static_cast<double>(atom->nlocal + atom->nghost) / atom->nlocal);
+}
+
+/// Elements that are closer than in any training frame at the first step: exchanged in pair_coeff, perhaps.
+void PairMLPlugins::warn_of_closeness(const mlplugins::Graph *graph)
+{
+  const auto &limits = evaluator_->info().closest;
+  if (closeness_told_ || limits.empty() || settings_->is_inner) return;
+  closeness_told_ = true;
+  struct {
+    double share;
+    int rank;
+  } own = {1.0, comm->me}, worst = own;
+  double found[4] = {0.0, 0.0, 0.0, 0.0};    // atomic numbers, distance, limit
+  for (std::size_t e = 0; graph && e < graph->n_edges; e++) {
+    const int one = graph->types[graph->samples[5 * e]], other = graph->types[graph->samples[5 * e + 1]];
+    const auto limit = limits.find({std::min(one, other), std::max(one, other)});
+    if (limit == limits.end()) continue;
+    const double *v = &graph->vectors[3 * e];
+    const double distance = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+    if (distance >= own.share * limit->second) continue;
+    own.share = distance / limit->second;
+    found[0] = limit->first.first;
+    found[1] = limit->first.second;
+    found[2] = distance;
+    found[3] = limit->second;
+  }
+  MPI_Allreduce(&own, &worst, 1, MPI_DOUBLE_INT, MPI_MINLOC, world);
+  if (worst.share >= TOO_CLOSE) return;
+  MPI_Bcast(found, 4, MPI_DOUBLE, worst.rank, world);
+  const auto symbol = [](double number) { return mlplugins::ELEMENTS[static_cast<int>(number) - 1].symbol; };
+  if (comm->me == 0)
+    error->warning(FLERR, "{} and {} are {:.2f} A apart, in no training frame closer than {:.2f} A: elements exchanged in "
+                   "pair_coeff, lengths in another unit, or a structure unlike all that the model has learned from",
+                   symbol(found[0]), symbol(found[1]), found[2], found[3]);
 }

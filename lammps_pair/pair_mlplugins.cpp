@@ -202,6 +202,7 @@ void PairMLPlugins::coeff(int narg, char **arg)
                                          evaluator_->info().numbers);
   });
   if (!problem.empty()) error->all(FLERR, "{}: {}", title(), problem);
+  closeness_told_ = false;
   if (inner_) inner_->coeff(narg, arg);
   for (int i = 1; i <= atom->ntypes; i++)
     for (int j = 1; j <= atom->ntypes; j++) setflag[i][j] = numbers_[i] != 0 && numbers_[j] != 0;
@@ -295,14 +296,17 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   update_scale();
   const std::vector<mlplugins::Result> *results = nullptr;
   std::string missing;
+  const mlplugins::Graph *seen = nullptr;
   const auto problem = attempt([&] {
     const auto &graph = adaptor_->update(*list, numbers_, model.cutoff, mode_, ghost_edges_);
+    seen = &graph;
     // a sum over pairs stays one when some are left out
     if (!settings_->allow_exclusions && model.family != mlplugins::PAIRWISE) missing = adaptor_->missing_pair(*list, model.cutoff);
     if (!missing.empty()) return;
     results = &results_of(graph, request);
   });
   if (!missing.empty()) stop(missing);
+  warn_of_closeness(seen);
   if (!problem.empty()) stop(fmt::format("the model failed at step {}: {}", update->ntimestep, problem));
   if (std::any_of(results->begin(), results->end(), [](const auto &each) { return !each.finite; }))
     stop(fmt::format("energy or forces are not finite at step {} (atoms too close, or far outside the model's "

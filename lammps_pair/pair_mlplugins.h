@@ -104,6 +104,7 @@ class PairMLPlugins : public Pair {
   std::string title() const;
   void report() const;
   void warn_about_ghosts();
+  void warn_of_closeness(const mlplugins::Graph *graph);
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
   bool deviation_due() const;
@@ -122,7 +123,7 @@ class PairMLPlugins : public Pair {
   bool ghosts_told_ = false;
   bool respa_ = false;            ///< of the last run
   bool levels_told_ = false;
-  bool flux_told_ = false, monte_carlo_told_ = false;
+  bool flux_told_ = false, monte_carlo_told_ = false, closeness_told_ = false;
 };
 
 }    // namespace LAMMPS_NS

@@ -27,6 +27,9 @@ ENERGY = "mlplugins::energy"
 # Outputs of whole systems that heads predict, `NAME:COMPONENTS` with blanks between them
 SYSTEM_OUTPUTS = "mlplugins::system_outputs"
 
+# Shortest distances of elements in the training frames, Å: `15-16:1.88`, blanks between them
+CLOSEST = "mlplugins::closest"
+
 # What a model takes of a structure as a whole: its lowest and highest value ("-2 2", "-inf inf"), or
 # "= -1" if the model was made for one
 CHARGE = "mlplugins::charge"

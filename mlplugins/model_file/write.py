@@ -22,6 +22,7 @@ from mlplugins import files
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file import format
 from mlplugins.model_file.card import RADIAL, ModelCard, has_no_energy
+from mlplugins.model_file.doubts import closest
 from mlplugins.model_file.made_for import MADE_FOR, conditions
 from mlplugins.model_file.module import MetatomicModel
 from mlplugins.model_file.precision import DTYPES
@@ -195,6 +196,12 @@ def _outputs(potential: Potential) -> dict[str, ModelOutput]:
     return outputs
 
 
+def _closest(card: ModelCard) -> str:
+    """The shortest distances of the training frames, as LAMMPS reads them."""
+    found = closest(card.details).items()
+    return " ".join(f"{'-'.join(str(atomic_numbers[s]) for s in pair.split('-'))}:{r:g}" for pair, r in found)
+
+
 def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> AtomisticModel:
     whole = of_whole_molecule(potential)
     exchange_width = 0 if portable else potential.exchange_width
@@ -227,6 +234,7 @@ def _wrap(potential: Potential, card: ModelCard, dtype: str, portable: bool) -> 
             **_state(potential, card),
             **({format.ENERGY: "none"} if has_no_energy(card.details) else {}),
             **({format.SYSTEM_OUTPUTS: totals} if (totals := _system_outputs(potential)) else {}),
+            **({format.CLOSEST: pairs} if (pairs := _closest(card)) else {}),
             format.RECORD: json.dumps(
                 {
                     "elements": card.elements,

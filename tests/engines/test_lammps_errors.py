@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io import read
 
 from mlplugins.engines import lammps
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.doubts import CLOSEST
 from mlplugins.model_file.write import save
+from mlplugins.models import lennard_jones
 from mlplugins.models.base import Potential
+from mlplugins.structures import nearest
 from mlplugins.structures.graph import Graph
 
 from .conftest import crystal
@@ -127,6 +131,23 @@ def test_isotope_masses_only_warn(tmp_path, lines):
     result = start(tmp_path, lines)
     assert result.returncode == 0
     assert "WARNING: atom type 1: Ar has mass 36, expected 39.948" in result.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_elements_closer_than_in_training_are_named(li6ps5cl, tmp_path, ranks):
+    """P and S exchanged, masses too: bonds are as long as before, but no training frame has P so close."""
+    elements = ["Li", "P", "S", "Cl"]
+    model = lennard_jones.Model(elements, lennard_jones.Hyperparameters(epsilon=0.01, sigma=2.0, cutoff=5.0))
+    record = {"data": {CLOSEST: nearest.shortest(read(li6ps5cl / "train.extxyz", ":5"))}}
+    save(model, tmp_path / "m.pt", ModelCard("lennard-jones", elements, [0.0] * 4, details=record), "float64")
+    atoms = read(li6ps5cl / "test.extxyz", 0)
+    wrong = atoms.copy()
+    wrong.symbols = [{"P": "S", "S": "P"}.get(symbol, symbol) for symbol in atoms.symbols]
+    said = r"WARNING: P and P are 3\.\d\d A apart, in no training frame closer than \d\.\d\d A: elements exch"
+    for given, times in ((atoms, 0), (wrong, 1)):
+        result = start(tmp_path, [*deck(tmp_path, tmp_path / "m.pt", given), "run 0", "run 1"], ranks)
+        assert result.returncode == 0, result.stdout
+        assert len(re.findall(said, re.sub(r"\s+", " ", result.stdout))) == times, result.stdout
 
 
 def test_broken_model_files(tmp_path, lines, passing_model):

@@ -141,7 +141,7 @@ def test_engines_agree_and_several_ranks_are_refused(tmp_path):
     assert {row.engine for row in report.rows} == {"ase", "ipi", "lammps"}
     rows = check(tmp_path / "model.pt", [atoms], CheckOptions(("lammps",), (2,), nve_steps=0)).rows
     notes = {row.note for row in rows if row.engine == "lammps" and not row.passed}
-    assert any("'model.pt' are of all atoms together" in note for note in notes), notes
+    assert any("are of all atoms together and run on one MPI rank" in note for note in notes), notes
     with pytest.raises(BadInput, match="heat flux: coupled energies are of all atoms together"):
         MLCalculator(tmp_path / "model.pt").heat_flux(atoms)
 
