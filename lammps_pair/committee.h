@@ -48,11 +48,19 @@ class Committee {
 
   /// Whether `heat_flux` is that of what drives: of one file, not of its first member alone.
   bool has_heat_flux() const { return evaluators_.size() == 1 && !(first_drives_ && size() > 1); }
-  /// See Evaluator::heat_flux.
-  Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
+  /// Evaluate, keeping what the heat flux needs.
+  void prepare_heat_flux(const Graph &graph, const Request &request)
   {
     valid_ = false;
-    return evaluators_.front()->heat_flux(graph, request, velocities);
+    evaluators_.front()->evaluate(graph, request);
+  }
+  /// See Evaluator::keeps_heat_flux.
+  bool keeps_heat_flux() const { return evaluators_.front()->keeps_heat_flux(); }
+  /// See Evaluator::heat_flux.
+  Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities, bool copies)
+  {
+    if (copies) valid_ = false;
+    return evaluators_.front()->heat_flux(graph, request, velocities, copies);
   }
 
  private:

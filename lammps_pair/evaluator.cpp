@@ -412,13 +412,14 @@ void Evaluator::State::read_system_outputs(const Graph &graph)
 }
 
 /// dE/dv of every neighbour vector by one backward pass, or what a head of direct forces puts in its place.
-torch::Tensor Evaluator::State::edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const
+/// @param again  whether other passes follow
+torch::Tensor Evaluator::State::edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors, bool again) const
 {
   torch::Tensor found;
   if (info.direct_edges)
     found = block(format::EDGE_GRADIENTS)->values().detach();
   else if (energy.requires_grad())
-    found = torch::autograd::grad({energy.sum()}, {vectors}, {}, /*retain_graph=*/false, /*create_graph=*/false,
+    found = torch::autograd::grad({energy.sum()}, {vectors}, {}, /*retain_graph=*/again, /*create_graph=*/false,
                                   /*allow_unused=*/true)[0];
   if (!found.defined()) return torch::zeros(vectors.sizes(), torch::kDouble);
   return found.to(torch::kCPU, torch::kDouble).contiguous();
@@ -444,11 +445,13 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
     atoms->add_data(format::N_PROBES,
                     system_data("n_probes", settings.probes, torch::TensorOptions().dtype(dtype).device(device)));
 
+  const auto notes = request.heat_flux ? notes_of_messages(samples, vectors) : nullptr;
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);
   read_system_outputs(graph);
   read_probes(vectors);
-  gradients = edge_gradients(block->values(), vectors);
+  gradients = edge_gradients(block->values(), vectors, request.heat_flux && has_messages());
+  if (request.heat_flux) keep_messages(vectors);
   result.edge_gradients = gradients.data_ptr<double>();
   result.finite = result.finite && all_finite(result.edge_gradients, 3 * graph.n_edges);
 }
@@ -470,6 +473,7 @@ const Result &Evaluator::evaluate(const Graph &graph, const Request &request)
   torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   state_->renew_selection(graph);
   state_->request = request;
+  state_->kept = {};
   if (state_->info.edge_model)
     state_->edge_evaluation(graph, request);
   else

@@ -97,6 +97,7 @@ struct Request {
   bool uncertainty = false;           ///< uncertainty of every atomic energy
   bool force_uncertainty = false;     ///< gradients of the probes of that of the forces
   bool system_outputs = false;        ///< the owned atoms' share of them
+  bool heat_flux = false;             ///< keep what a heat flux of the same graph needs
   bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
 };
 
@@ -139,9 +140,13 @@ class Evaluator {
 
   const ModelInfo &info() const;
   const Result &evaluate(const Graph &graph, const Request &request);
-  /// Heat flux of a model of ours (`edge_model`), exact for any number of layers.
+  /// Whether the last evaluation, which was asked for a heat flux, has kept all that it needs. Where it has not, edges
+  /// need copies of what is sent along them. To be the same on all ranks, which communicate within a flux.
+  bool keeps_heat_flux() const;
+  /// Heat flux of a model of ours (`edge_model`), exact for any number of layers: of the last evaluation, once, or, with
+  /// copies of the messages, of one of its own.
   /// @param velocities  (n_nodes, 3)
-  Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
+  Flux heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities, bool copies);
   /// Results of the first `count` members of a committee in one file, by one backward pass for all of them.
   const std::vector<Result> &members(const Graph &graph, const Request &request, int count);
 

@@ -71,6 +71,12 @@ struct Evaluator::State {
   torch::Tensor gradients, forces, energies, uncertainties, baselines;    ///< what `result` points into
   torch::Tensor flux_energies;             ///< and a flux
   std::vector<torch::Tensor> probe_gradients;    ///< and probes
+  /// Of the last evaluation, for a heat flux.
+  struct Kept {
+    bool whole = false;
+    torch::Tensor vectors;
+    std::vector<torch::Tensor> sent, moments;    ///< (N, D) and (3, N, D) of every exchange
+  } kept;
 
   State(const Settings &s, int local_rank);
   void load();
@@ -97,13 +103,16 @@ struct Evaluator::State {
   void read_energies(const mts::TensorBlock &block, const Graph &graph);
   void read_system_outputs(const Graph &graph);
   double composition_of(const std::string &output, const Graph &graph) const;
-  torch::Tensor edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors) const;
+  torch::Tensor edge_gradients(const torch::Tensor &energy, const torch::Tensor &vectors, bool again = false) const;
   void find_force_uncertainty();
   void read_probes(const torch::Tensor &vectors);
   void edge_evaluation(const Graph &graph, const Request &request);
   void strain_evaluation(const Graph &graph, const Request &request);
-  Flux edge_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
-  Flux message_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
+  bool has_messages() const { return info.exchange_width > 0 && info.interaction_range > info.cutoff; }
+  std::shared_ptr<void> notes_of_messages(const torch::Tensor &samples, const torch::Tensor &vectors) const;
+  void keep_messages(const torch::Tensor &vectors);
+  Flux kept_flux(const Graph &graph, const std::vector<double> &velocities);
+  Flux copied_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities);
   void add_lists(const Graph &graph, const mta::System &system) const;
   void read_direct(const Graph &graph, bool virial);
 

@@ -47,25 +47,62 @@ void set_potential(Flux &flux, const torch::Tensor &j)
   std::copy_n(host.data_ptr<double>(), 3, flux.potential);
 }
 
+/// Op mlplugins::message_moments: without edges, the end of its notes, which it returns.
+std::vector<torch::Tensor> message_moments(const std::vector<torch::Tensor> &edges)
+{
+  using Signature = std::vector<torch::Tensor>(at::TensorList);
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mlplugins::message_moments", "").typed<Signature>();
+  return op.call(edges);
+}
+
 }    // namespace
 
-/// One layer: J = - sum of x_e (G_e . v_n), with the gradients that forces come from.
-Flux Evaluator::State::edge_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
+/// Messages are noted until the result is gone, or notes are taken.
+std::shared_ptr<void> Evaluator::State::notes_of_messages(const torch::Tensor &samples, const torch::Tensor &vectors) const
 {
-  edge_evaluation(graph, request);
+  if (!device.is_cpu()) return nullptr;
+  message_moments({samples.select(1, 0).to(torch::kLong), samples.select(1, 1).to(torch::kLong), vectors.detach()});
+  return {nullptr, [](void *) { message_moments({}); }};
+}
+
+void Evaluator::State::keep_messages(const torch::Tensor &vectors)
+{
+  const auto found = message_moments({});
+  kept = {!has_messages() || !found.empty(), vectors, {}, {}};
+  for (std::size_t k = 0; k < found.size(); k += 2) {
+    kept.sent.push_back(found[k]);
+    kept.moments.push_back(found[k + 1]);
+    kept.whole = kept.whole && found[k + 1].dim() == 3;
+  }
+}
+
+/// J = - sum of x_e (G_e . v_n), with the gradients G that forces come from, and with several layers the moments of
+/// these gradients, by one more backward pass for each component.
+Flux Evaluator::State::kept_flux(const Graph &graph, const std::vector<double> &velocities)
+{
   const auto n = static_cast<int64_t>(graph.n_edges);
-  const auto x = doubles(graph.vectors, n);
-  const auto samples = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
-  const auto v = doubles(velocities, graph.n_nodes).index_select(0, samples.select(1, 1).to(torch::kLong));
+  const auto x = doubles(graph.vectors, n), v = doubles(velocities, graph.n_nodes);
+  const auto ends = torch::from_blob(const_cast<int32_t *>(graph.samples.data()), {n, 5}, torch::kInt);
+  const auto v_neighbor = v.index_select(0, ends.select(1, 1).to(torch::kLong));
+  auto j = -(gradients * v_neighbor).sum(1).matmul(x);
+  const auto w = v_neighbor - v.index_select(0, ends.select(1, 0).to(torch::kLong));
+  for (int64_t axis = 0; axis < 3 && !kept.sent.empty(); axis++) {
+    std::vector<torch::Tensor> from;
+    for (const auto &each : kept.moments) from.push_back(each.select(0, axis));
+    const auto moment = torch::autograd::grad(kept.sent, {kept.vectors}, from, /*retain_graph=*/axis < 2)[0];
+    j[axis] += (moment.to(torch::kCPU, torch::kDouble) * w).sum();
+  }
+  kept = {};
   Flux flux;
-  set_potential(flux, -(gradients * v).sum(1).matmul(x));
+  set_potential(flux, j);
   flux_energies = energies.flatten() - baselines;
   flux.energies = flux_energies.data_ptr<double>();
   return flux;
 }
 
-/// Several layers: and the moments of the gradients, by one more backward pass for each component.
-Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
+/// The same where something else than a convolution reads the messages: every edge has a copy of its own of them.
+Flux Evaluator::State::copied_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
 {
   const auto n = static_cast<int64_t>(graph.n_edges);
   const int64_t with_edges = request.all_centers ? graph.n_nodes : graph.n_centers;
@@ -120,14 +157,22 @@ Flux Evaluator::State::message_flux(const Graph &graph, const Request &request, 
   return flux;
 }
 
-Flux Evaluator::heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities)
+bool Evaluator::keeps_heat_flux() const
 {
-  torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
+  return state_->kept.whole;
+}
+
+Flux Evaluator::heat_flux(const Graph &graph, const Request &request, const std::vector<double> &velocities, bool copies)
+{
   State &state = *state_;
+  if (!copies) {
+    if (!state.kept.whole) throw std::logic_error("nothing was kept for a heat flux");
+    return state.kept_flux(graph, velocities);
+  }
+  torch::jit::GraphOptimizerEnabledGuard unoptimised(false);
   state.renew_selection(graph);
   state.request = request;
-  const bool messages = state.info.exchange_width > 0 && state.info.interaction_range > state.info.cutoff;
-  return messages ? state.message_flux(graph, request, velocities) : state.edge_flux(graph, request, velocities);
+  return state.copied_flux(graph, request, velocities);
 }
 
 }    // namespace mlplugins

@@ -6,13 +6,13 @@
 #include "deviation.h"
 #include "force_uncertainty.h"
 #include "ghost_exchange.h"
+#include "pair_attempt.h"
 #include "settings.h"
 #include "system_adaptor.h"
 
 #include "atom.h"
 #include "comm.h"
 #include "error.h"
-#include "exceptions.h"
 #include "force.h"
 #include "input.h"
 #include "memory.h"
@@ -67,20 +67,6 @@ PairMLPlugins::~PairMLPlugins()
   memory->destroy(cutsq);
   memory->destroy(cutghost);
   memory->destroy(scale_);
-}
-
-/// The wall between exceptions and LAMMPS: LAMMPS' own pass, of all others the text is returned, so that the
-/// caller reports it outside the handler.
-template <class Work> std::string PairMLPlugins::attempt(Work &&work)
-{
-  try {
-    work();
-    return "";
-  } catch (const LAMMPSException &) {
-    throw;
-  } catch (...) {
-    return mlplugins::describe_current_exception();
-  }
 }
 
 void PairMLPlugins::allocate()
@@ -290,6 +276,7 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   request.uncertainty = uncertainty_flag_ != 0;
   request.force_uncertainty = force_uncertainty_flag_ != 0;
   request.system_outputs = eflag_global && !deviation_ && nextra > 0;
+  request.heat_flux = heat_flux_due();
   const bool deviation = deviation_due();
   if (deviation) request.virial = true;
 
@@ -368,34 +355,6 @@ void PairMLPlugins::stop_if_above()
   error->all(FLERR, "Pair style mlplugins: stop_above: at step {} the model deviation of the force on atom {} is {:.4g}, "
              "above {:.4g}: the models do not agree here. The frame is in '{}'", update->ntimestep, deviation_->worst(),
              deviation_->largest_force(), given.stop_above, frame);
-}
-
-void PairMLPlugins::heat_flux(const std::vector<double> &velocities, bool baseline, double *potential,
-                              std::vector<double> &energies)
-{
-  if (!list) error->all(FLERR, "compute mlplugins/heat/flux: there are no forces yet: use it in a run");
-  mlplugins::Request request;
-  request.exchange = mode_ == Mode::exchange;
-  request.all_centers = ghost_edges_;
-  update_scale();
-  mlplugins::Flux flux;
-  const auto problem = attempt([&] {
-    const auto &graph = adaptor_->update(*list, numbers_, evaluator_->info().cutoff, mode_, ghost_edges_);
-    std::vector<double> of_nodes(3 * static_cast<std::size_t>(graph.n_nodes));
-    for (int n = 0; n < graph.n_nodes; n++)
-      std::copy_n(&velocities[3 * static_cast<std::size_t>(adaptor_->atom_of(n))], 3,
-                  &of_nodes[3 * static_cast<std::size_t>(n)]);
-    std::optional<mlplugins::LammpsExchange::Installed> installed;
-    if (exchange_) installed.emplace(*exchange_);
-    flux = evaluator_->heat_flux(graph, request, of_nodes);
-  });
-  if (!problem.empty()) stop(fmt::format("the heat flux failed at step {}: {}", update->ntimestep, problem));
-  for (int d = 0; d < 3; d++) potential[d] = energy_unit_ * flux.potential[d];
-  energies.assign(atom->nlocal, 0.0);
-  for (int n = 0; n < adaptor_->n_centers(); n++) {
-    const int i = adaptor_->atom_of(n);
-    energies[i] = energy_unit_ * (flux.energies[n] + (baseline ? composition_[atom->type[i]] : 0.0));
-  }
 }
 
 /// @param weight  of a model in the mean that drives

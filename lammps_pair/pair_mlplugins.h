@@ -79,6 +79,7 @@ class PairMLPlugins : public Pair {
   double energy_unit_ = 1.0;      ///< eV in the energy unit of the run, times that factor
   std::vector<double> composition_;    ///< composition energy of each type, eV
   bool heat_flux_ = false;        ///< a compute heat/flux is defined
+  bool copied_messages_ = false;  ///< compute mlplugins/heat/flux needs copies of the messages
   std::vector<int> numbers_;      ///< atomic number of each type, 0: not seen by the model
 
   void allocate();
@@ -108,6 +109,8 @@ class PairMLPlugins : public Pair {
   void refuse_unsupported();
   [[noreturn]] void stop(const std::string &reason);
   bool deviation_due() const;
+  bool heat_flux_due() const;
+  void prepare_heat_flux(const mlplugins::Graph &graph, const mlplugins::Request &request);
   int models_wanted() const;
   void add_results(const mlplugins::Result &result, double weight);
   void ask_again_for_fix_pair();

@@ -105,7 +105,7 @@ const std::vector<mlplugins::Result> &PairMLPlugins::results_of(const mlplugins:
   std::optional<mlplugins::LammpsExchange::Installed> installed;
   if (exchange_) installed.emplace(*exchange_);
   const auto &results = evaluator_->evaluate(graph, request, count);
-  if (shares_results()) evaluator_->remember(graph, request);
+  if (shares_results() || request.heat_flux) evaluator_->remember(graph, request);
   return results;
 }
 

@@ -16,7 +16,8 @@ which −x_e^α a_e enters at the copy h_e that every edge of every layer gets:
     Σ_e A_e^α · (v_n − v_c) = Σ_e (v_n − v_c) · ∂/∂x_e Σ_messages (−x^α a)_fixed · h_e.
 
 All derivatives are first ones, and no position appears but the edges' own vectors: it holds in a folded cell.
-The copies are made by the exchange (`mlplugins::message_copies`).
+Where a convolution is all that reads h, its backward pass sums −x_e^α a_e for every node
+(`mlplugins::message_moments`); elsewhere the exchange makes the copies h_e (`mlplugins::message_copies`).
 """
 
 from __future__ import annotations
@@ -60,31 +61,68 @@ def potential_flux(
         velocities: (N, 3).
         messages: whether there are features that the model exchanges between layers.
     """
+    found = _by_moments(energies, graph, messages)
+    if found is None:
+        found = _by_copies(energies, graph)
     x, v_neighbor = graph.vectors.detach().double(), velocities.index_select(0, graph.neighbors)
-    copies: list[Tensor] = []
-    if messages:
-        with _copied(graph, copies) as split:
-            u = energies(split)
-    else:
-        u = energies(graph)
-    copies = [each for each in copies if each.requires_grad]
     flux = torch.zeros(3, dtype=torch.float64, device=x.device)
-    if not u.requires_grad:  # no edges
-        return u, flux
+    if found.gradients is not None:
+        flux -= (found.gradients.double() * v_neighbor).sum(dim=1) @ x
+    w = v_neighbor - velocities.index_select(0, graph.centers)
+    for axis in range(3 if found.sent else 0):
+        (moment,) = torch.autograd.grad(
+            found.sent, graph.vectors, found.moved(axis), retain_graph=True, allow_unused=True
+        )
+        flux[axis] += 0.0 if moment is None else (moment.double() * w).sum()
+    return found.energies.detach(), flux
+
+
+class _Found(NamedTuple):
+    """Energies, their gradients G (E, 3), what was sent, and for each axis what goes back into it: −x^α a."""
+
+    energies: Tensor
+    gradients: Tensor | None
+    sent: list[Tensor]
+    moved: Callable[[int], list[Tensor]]
+
+
+def _by_moments(energies: Callable[[Graph], Tensor], graph: Graph, messages: bool) -> _Found | None:
+    """Sent are the features of nodes (N, D); None on GPUs, and where not only a convolution reads them."""
+    if messages and not graph.vectors.is_cpu:
+        return None
+    op = torch.ops.mlplugins.message_moments
+    op([graph.centers, graph.neighbors, graph.vectors.detach()])
+    g = None
+    try:
+        u = energies(graph)
+        if u.requires_grad:
+            (g,) = torch.autograd.grad(u.sum(), graph.vectors, retain_graph=messages, allow_unused=True)
+    finally:
+        noted = op([])
+    if not messages or not u.requires_grad:
+        return _Found(u, g, [], lambda axis: [])
+    moments = noted[1::2]
+    if not noted or any(moment.dim() != 3 for moment in moments):
+        return None
+    return _Found(u, g, noted[::2], lambda axis: [moment[axis] for moment in moments])
+
+
+def _by_copies(energies: Callable[[Graph], Tensor], graph: Graph) -> _Found:
+    """Sent are copies (E, D) for every edge."""
+    copies: list[Tensor] = []
+    with _copied(graph, copies) as split:
+        u = energies(split)
+    copies = [each for each in copies if each.requires_grad]
     g, *back = torch.autograd.grad(
         u.sum(), [graph.vectors, *copies], retain_graph=len(copies) > 0, allow_unused=True
     )
-    if g is not None:
-        flux -= (g.double() * v_neighbor).sum(dim=1) @ x
     sent = [(copy, a) for copy, a in zip(copies, back) if a is not None]
-    w = v_neighbor - velocities.index_select(0, graph.centers)
-    for axis in range(3 if sent else 0):
-        moved = [-x[:, axis : axis + 1].to(a.dtype) * a for _, a in sent]
-        (moment,) = torch.autograd.grad(
-            [copy for copy, _ in sent], graph.vectors, moved, retain_graph=True, allow_unused=True
-        )
-        flux[axis] += 0.0 if moment is None else (moment.double() * w).sum()
-    return u.detach(), flux
+    x = graph.vectors.detach()
+
+    def moved(axis: int) -> list[Tensor]:
+        return [-x[:, axis : axis + 1].to(a.dtype) * a for _, a in sent]
+
+    return _Found(u, g, [copy for copy, _ in sent], moved)
 
 
 @contextmanager

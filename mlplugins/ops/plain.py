@@ -83,6 +83,10 @@ def _message_copies(sources: Tensor | None, n_nodes: int) -> list[Tensor]:
     return made
 
 
+def _message_moments(edges: list[Tensor]) -> list[Tensor]:
+    return []  # of no exchange: copies have to do
+
+
 def _ghost_exchange(h: Tensor) -> Tensor:
     copies = _thread.copies
     if copies is None:
@@ -116,6 +120,7 @@ FOLLOWED: dict[str, Callable[..., Any]] = {
     "float[] constants) -> Tensor": reference.pair_sum,
     "ghost_exchange(Tensor h) -> Tensor": _ghost_exchange,
     "message_copies(Tensor? sources, int n_nodes) -> Tensor[]": _message_copies,
+    "message_moments(Tensor[] edges) -> Tensor[]": _message_moments,
     "near_pairs(Tensor positions, Tensor expected, Tensor cell, Tensor samples, float cutoff) "
     "-> (Tensor rows, Tensor centers, Tensor neighbors, Tensor vectors, Tensor farthest)": (
         reference.near_pairs

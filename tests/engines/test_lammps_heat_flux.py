@@ -214,6 +214,18 @@ def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model
         np.testing.assert_allclose(both, 0.0, rtol=0, atol=1e-7 * scale, err_msg=mode)
 
 
+def test_a_step_with_forces_leaves_its_flux(tmp_path, passing_model):
+    """Along a run J is made of what the forces left; a run begins with an evaluation of its own."""
+    pair = [*MIXTURE, f"pair_style mlplugins {passing_model} mode exchange", "pair_coeff * * Ar Kr"]
+    deck = exact([*pair, "velocity all create 40 4711 mom yes loop geom"], steps=10)
+    values, _ = printed(tmp_path, {"both": [*deck, "run 0", "displace_atoms all move 0.1 0 0", "run 0"]})
+    start, left, again, moved = values["both"]
+    scale = np.abs(left).max()
+    assert np.abs(left - start).max() > 1e-3 * scale
+    np.testing.assert_allclose(again, left, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(moved, left, rtol=0, atol=1e-10 * scale)
+
+
 def test_the_compute_refuses_what_it_would_miss(tmp_path, argon_model, passing_model):
     portable = write_nequip(tmp_path / "portable.pt", portable=True)
     one = [*MIXTURE, f"pair_style mlplugins {passing_model}", "pair_coeff * * Ar Kr"]

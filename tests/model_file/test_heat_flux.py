@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 
 from mlplugins import ops
+from mlplugins.model_file import heat_flux
 from mlplugins.model_file.heat_flux import potential_flux
 from mlplugins.model_file.write import for_inference
 from mlplugins.models import lennard_jones, mace, nequip, sum, zbl
@@ -33,11 +34,11 @@ def _nequip(layers: int) -> nequip.Model:
     return nequip.Model(ELEMENTS, nequip.Hyperparameters(cutoff=CUTOFF, **sizes))
 
 
-def _mace(interaction: str) -> mace.Model:
-    sizes = {"num_channels": 2, "l_max": 2, "max_L": 1, "correlation": 2, "num_interactions": 2}
+def _mace(interaction: str, layers: int = 2, on_weights: bool = False) -> mace.Model:
+    sizes = {"num_channels": 2, "l_max": 2, "max_L": 1, "correlation": 2, "num_interactions": layers}
+    kinds = {"interaction_first": interaction, "interaction": interaction}
     return mace.Model(
-        ELEMENTS,
-        mace.Hyperparameters(cutoff=CUTOFF, interaction_first=interaction, interaction=interaction, **sizes),
+        ELEMENTS, mace.Hyperparameters(cutoff=CUTOFF, envelope_on_weights=on_weights, **kinds, **sizes)
     )
 
 
@@ -52,6 +53,9 @@ MODELS = {
     "mace": (lambda: _mace("RealAgnosticDensityResidual"), 2),
     "mace, non-linear": (lambda: _mace("RealAgnosticResidualNonLinear"), 2),
     "sum": (_sum, 2),
+    # i → j and j → i share what is not made in the convolution
+    "mace, 1 layer": (lambda: _mace("RealAgnosticDensityResidual", 1), 1),
+    "mace, envelope on weights": (lambda: _mace("RealAgnosticResidual", 2, on_weights=True), 2),
     "nequip, 1 layer": (lambda: _nequip(1), 1),
     "lennard-jones": (
         lambda: lennard_jones.Model(ELEMENTS, lennard_jones.Hyperparameters(cutoff=CUTOFF, sigma=3.0)),
@@ -85,6 +89,10 @@ def folded_flux(model: torch.nn.Module, graph: Graph, velocities: torch.Tensor) 
     return potential_flux(lambda given: model(given)["energy"], graph, velocities, messages)[1].numpy()
 
 
+# D3 sends coordination numbers: no convolution reads them; atoms of non-linear blocks read their own features
+COPIED = ["sum", "mace, non-linear"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_derivative_of_the_unfolded_crystal(name):
     ops.load()
@@ -96,11 +104,47 @@ def test_every_derivative_of_the_unfolded_crystal(name):
     expected = unfolded_flux(model, crystal(), VELOCITIES, layers)
     assert np.abs(expected).min() > 1e-6
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
-    if layers > 1:  # what per-edge gradients alone give is another flux
+    if layers > 1:
         graph = graph_of(crystal(), ELEMENTS, CUTOFF)
         graph.vectors.requires_grad_()
+        summed = heat_flux._by_moments(lambda given: model(given)["energy"], graph, True)
+        assert (summed is None) == (name in COPIED)
+        # what per-edge gradients alone give is another flux
         edges = potential_flux(lambda given: model(given)["energy"], graph, VELOCITIES, False)[1].numpy()
         assert np.abs(edges - expected).max() > 1e-4 * np.abs(expected).max()
+
+
+def test_copies_of_the_messages_give_the_same(monkeypatch):
+    """As where the compiled ops are missing."""
+    ops.load()
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = for_inference(_nequip(3), "float64")
+    summed, copied = [], []
+    for found in (summed, copied):
+        found.append(folded_flux(model, graph_of(crystal(), ELEMENTS, CUTOFF), VELOCITIES))
+        monkeypatch.setattr(heat_flux, "_by_moments", lambda *of: None)
+    np.testing.assert_allclose(copied, summed, rtol=0, atol=1e-12 * np.abs(summed).max())
+
+
+def test_a_model_in_single_precision():
+    """Its edges come in double precision."""
+    ops.load()
+    fluxes = {}
+    for dtype, to in (("float32", torch.float32), ("float64", torch.float64)):
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            model = for_inference(_nequip(3), dtype)
+        graph = graph_of(crystal(), ELEMENTS, CUTOFF)
+        graph.vectors.requires_grad_()
+
+        def energies(given: Graph, model=model, to=to) -> torch.Tensor:
+            return model(given._replace(vectors=given.vectors.to(to)))["energy"]
+
+        assert heat_flux._by_moments(energies, graph, True) is not None
+        fluxes[dtype] = potential_flux(energies, graph, VELOCITIES, True)[1].numpy()
+    scale = np.abs(fluxes["float64"]).max()
+    np.testing.assert_allclose(fluxes["float32"], fluxes["float64"], rtol=0, atol=1e-5 * scale)
 
 
 def test_an_exchange_outlives_no_flux():
@@ -110,10 +154,12 @@ def test_an_exchange_outlives_no_flux():
     h = torch.randn(4, 2, dtype=torch.float64)
 
     def broken(given: Graph) -> torch.Tensor:
-        assert torch.ops.mlplugins.ghost_exchange(torch.ones(len(given.species), 1)).shape[0] > 4
+        ones = torch.ones(len(given.species), 1, requires_grad=True)
+        assert torch.ops.mlplugins.ghost_exchange(ones).shape[0] >= 4
         raise ZeroDivisionError
 
     graph.vectors.requires_grad_()
     with pytest.raises(ZeroDivisionError):
         potential_flux(broken, graph, VELOCITIES, True)
     assert torch.equal(torch.ops.mlplugins.ghost_exchange(h), h)
+    assert torch.ops.mlplugins.message_moments([]) == []

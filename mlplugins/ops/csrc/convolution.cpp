@@ -3,6 +3,7 @@
 // It is linear in h, y and w, so every derivative, of any order, is made of the same two passes.
 
 #include "convolution.h"
+#include "message_moments.h"
 #include "ops.h"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -87,9 +88,11 @@ class ConvolutionBackward : public torch::autograd::Function<ConvolutionBackward
 class ConvolutionForward : public torch::autograd::Function<ConvolutionForward> {
  public:
   static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &w,
-                        const Graph &graph)
+                        const Graph &graph, const Noted &noted)
   {
     save(context, graph, {h, y, w});
+    context->saved_data["record"] = noted.record;
+    context->saved_data["place"] = noted.place;
     at::AutoDispatchBelowADInplaceOrView guard;
     return forward_of(graph, h, y, w);
   }
@@ -99,11 +102,14 @@ class ConvolutionForward : public torch::autograd::Function<ConvolutionForward> 
     const auto saved = context->get_saved_variables();
     const Graph graph = saved_graph(context, saved, 3);
     const Wanted wanted{context->needs_input_grad(0), context->needs_input_grad(1), context->needs_input_grad(2)};
-    auto d = list(backward_of(graph, g[0], saved[0], saved[1], saved[2], wanted));
+    Sent *sent = open_note({context->saved_data["record"].toInt(), context->saved_data["place"].toInt()});
+    auto d = sent && !at::GradMode::is_enabled() && wanted[0]
+        ? noting(*sent, graph, g[0], saved[0], saved[1], {RadialInput::rows, saved[2], {}, Tensor()}, wanted)
+        : list(backward_of(graph, g[0], saved[0], saved[1], saved[2], wanted));
     const Tensor none;
     for (int k = 0; k < 3; k++)
       if (!wanted[k]) d[k] = none;
-    return {d[0], d[1], d[2], none};
+    return {d[0], d[1], d[2], none, none};
   }
 };
 
@@ -112,7 +118,8 @@ class ConvolutionForward : public torch::autograd::Function<ConvolutionForward> 
 Tensor autograd::convolution(const Tensor &h, const Tensor &y, const Tensor &w, at::TensorList edges,
                              int64_t n_centers, at::TensorList tables)
 {
-  return ConvolutionForward::apply(h, y, w, Graph::of(edges, n_centers, tables));
+  const Graph graph = Graph::of(edges, n_centers, tables);
+  return ConvolutionForward::apply(h, y, w, graph, read_by_convolution(h, graph));
 }
 
 Three autograd::convolution_backward(const Tensor &g, const Tensor &h, const Tensor &y, const Tensor &w,

@@ -59,6 +59,12 @@ void check(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const R
 void check_perceptron(const Graph &graph, const at::Tensor &h, const at::Tensor &y, const at::Tensor &r,
                       const RadialInput &radial);
 
+/// Gradients as those of the ops' backward pass on the CPU, h among them, and (3, N, D): Σ_e −x_e a_e of what flows back
+/// to each row of h along its edges, `vectors` (E, 3).
+std::vector<at::Tensor> backward_with_moments(const Graph &graph, const at::Tensor &g, const at::Tensor &h,
+                                              const at::Tensor &y, const RadialInput &radial, Wanted wanted,
+                                              const at::Tensor &vectors);
+
 /// The weights (U or E, W) of a perceptron or a table, differentiable.
 at::Tensor weights_of(const RadialInput &radial);
 

@@ -377,6 +377,20 @@ template <typename T> void couple_rows(const Convolution<T> &c, int64_t start, i
       couple(c, c.y + e * c.y_width, m);
 }
 
+/// What flowed back along an edge, to the gradient of its sender's row and its moments.
+template <typename T> void add_moments(const T *along, int64_t width, const T *x, T *h, T *moments, int64_t plane)
+{
+  for (int64_t u = 0; u < width; u += Lanes<T>::count) {
+    const int n = width - u < Lanes<T>::count ? (int) (width - u) : Lanes<T>::count;
+    const Vector<T> a = load(along + u, n);
+    store(h + u, Vector<T>(load(h + u, n) + a), n);
+    for (int k = 0; k < 3; k++) {
+      T *to = moments + k * plane + u;
+      store(to, Vector<T>(load(to, n) - x[k] * a), n);
+    }
+  }
+}
+
 template <typename T>
 void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, const Gradients<T> &to)
 {
@@ -387,6 +401,8 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
   Aligned<T> couplings;
   Aligned<Vector<T>> gm;
   gm.reserve(c.coupling_size);
+  Aligned<T> flowed;
+  T *along = to.moments ? flowed.reserve(c.h_width) : nullptr;
   for (int64_t k = 0; k < c.coupling_size; k++) gm[k] = Vector<T>{};
   for (int64_t start = first; start < last; start += radial.size) {
     const int64_t stop = start + radial.size < last ? start + radial.size : last;
@@ -399,9 +415,11 @@ void backward(const Convolution<T> &c, int64_t first, int64_t last, const T *g, 
       for (int64_t e = rows.first[row]; e >= 0; e = rows.next[e], m += c.coupling_size) {
         const int64_t sender = c.neighbors[e] * c.h_width;
         Vector<T> along_slope = {};
+        for (int64_t u = 0; along && u < c.h_width; u++) along[u] = T(0);
         const Pull<T> edge{m, c.h + sender, w, g + c.centers[e] * c.out_width, slope, gm, &along_slope,
-                           to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + row * c.w_width : nullptr};
+                           along ? along : to.h ? to.h + sender : nullptr, rows.rows && to.w ? to.w + row * c.w_width : nullptr};
         for (int64_t k = 0; k < c.n_paths; k++) table[c.paths[k].d1 / 2][c.paths[k].d3 / 2](edge, c.paths[k]);
+        if (along) add_moments(along, c.h_width, to.vectors + 3 * e, to.h + sender, to.moments + sender, to.plane);
         if (to.y) pull_harmonics(gm, to.y + e * c.y_width);
         if (slope) to.w[e] = sum_of_lanes<T>(along_slope);
       }

@@ -73,9 +73,13 @@ template <typename T> struct Convolution {
 };
 
 /// Gradients of ⟨g, m⟩; a null pointer is not computed. `h` accumulates, and so does `w` where the weights are given,
-/// (U, w_width); where they are made it is written, for the distance or place (E), as is `y`.
+/// (U, w_width); where they are made it is written, for the distance or place (E), as is `y`. Beside `h`, `moments`
+/// accumulates −x_e of what an edge adds to `h`, one plane of `plane` numbers for each component of its vector x_e.
 template <typename T> struct Gradients {
   T *h, *y, *w;
+  const T *vectors = nullptr;    ///< (E, 3)
+  T *moments = nullptr;          ///< (3, n_nodes, h_width)
+  int64_t plane = 0;
 };
 
 template <typename T> struct Matrix {

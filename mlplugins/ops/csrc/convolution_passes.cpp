@@ -378,7 +378,7 @@ Tensor forward_pass(const Graph &graph, const Tensor &h, const Tensor &y, const 
 
 template <typename T>
 std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
-                                  const RadialInput &radial, std::array<bool, 3> wanted)
+                                  const RadialInput &radial, std::array<bool, 3> wanted, const Tensor &vectors)
 {
   const Prepared<T> p(graph, h, y, radial);
   const Tensor g_rows = g.contiguous();
@@ -387,7 +387,8 @@ std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Ten
   // one copy per thread: no atomics, and the same bits for a given number of threads
   Tensor gh = wanted[0] ? at::zeros({threads, h.size(0), h.size(1)}, h.options()) : Tensor();
   Tensor gy = wanted[1] ? at::empty_like(p.y) : Tensor();
-  Tensor gw;
+  const bool moved = wanted[0] && vectors.defined();
+  Tensor moments = moved ? at::zeros({threads, 3, h.size(0), h.size(1)}, h.options()) : Tensor(), gw;
   if (wanted[2]) {
     const bool given = radial.kind == RadialInput::rows;
     TORCH_CHECK(radial.kind != RadialInput::perceptron || radial.slopes.defined(),
@@ -396,11 +397,14 @@ std::vector<Tensor> backward_pass(const Graph &graph, const Tensor &g, const Ten
   }
   in_threads(threads, [&](int64_t k) { return n_rows * k / threads; }, [&](int64_t thread, int64_t first, int64_t last) {
     const Gradients<T> to{wanted[0] ? gh.data_ptr<T>() + thread * h.numel() : nullptr,
-                          wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gw.data_ptr<T>() : nullptr};
+                          wanted[1] ? gy.data_ptr<T>() : nullptr, wanted[2] ? gw.data_ptr<T>() : nullptr,
+                          moved ? vectors.data_ptr<T>() : nullptr,
+                          moved ? moments.data_ptr<T>() + 3 * thread * h.numel() : nullptr, h.numel()};
     kernels<T>().backward(p.convolution, first, last, g_rows.data_ptr<T>(), to);
   });
   if (wanted[0]) gh = threads == 1 ? gh.select(0, 0) : gh.sum(0);
-  return {gh, gy, gw};
+  if (moved) moments = threads == 1 ? moments.select(0, 0) : moments.sum(0);
+  return {gh, gy, gw, moments};
 }
 
 Tensor convolve(const Graph &graph, const Tensor &h, const Tensor &y, const RadialInput &radial)
@@ -410,18 +414,32 @@ Tensor convolve(const Graph &graph, const Tensor &h, const Tensor &y, const Radi
                                        : forward_pass<double>(graph, h, y, radial);
 }
 
-Three convolve_backward(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
-                        const RadialInput &radial, Wanted wanted)
+std::vector<Tensor> gradients_of(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                                 const RadialInput &radial, Wanted wanted, const Tensor &vectors)
 {
   TORCH_CHECK(g.dim() == 2 && g.scalar_type() == h.scalar_type() && g.device() == h.device(),
               "convolution: wrong gradient");
   at::AutoDispatchBelowADInplaceOrView guard;
-  const auto d = h.scalar_type() == at::kFloat ? backward_pass<float>(graph, g, h, y, radial, wanted)
-                                               : backward_pass<double>(graph, g, h, y, radial, wanted);
+  return h.scalar_type() == at::kFloat ? backward_pass<float>(graph, g, h, y, radial, wanted, vectors)
+                                       : backward_pass<double>(graph, g, h, y, radial, wanted, vectors);
+}
+
+Three convolve_backward(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                        const RadialInput &radial, Wanted wanted)
+{
+  const auto d = gradients_of(graph, g, h, y, radial, wanted, Tensor());
   return {given(d[0], h), given(d[1], h), given(d[2], h)};
 }
 
 }    // namespace
+
+std::vector<Tensor> backward_with_moments(const Graph &graph, const Tensor &g, const Tensor &h, const Tensor &y,
+                                          const RadialInput &radial, Wanted wanted, const Tensor &vectors)
+{
+  auto d = gradients_of(graph, g, h, y, radial, wanted, vectors);
+  for (int k = 0; k < 3; k++) d[k] = given(d[k], h);
+  return d;
+}
 
 Tensor cpu::convolution(const Tensor &h, const Tensor &y, const Tensor &w, at::TensorList edges, int64_t n_centers,
                         at::TensorList tables)

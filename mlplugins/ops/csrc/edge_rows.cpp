@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Op mlplugins::edge_rows: edges of the same length, i → j and j → i, share one row of radial weights.
+// While the moments of messages are asked for, none do.
 
+#include "message_moments.h"
 #include "ops.h"
 
 #include <ATen/ATen.h>
@@ -63,6 +65,7 @@ void check(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors
 Two cpu::edge_rows(const Tensor &centers, const Tensor &neighbors, const Tensor &vectors)
 {
   check(centers, neighbors, vectors);
+  if (moments_wanted()) return reference::edge_rows(centers, neighbors, vectors);    // edges have gradients of their own
   const int64_t n_edges = centers.size(0);
   const Tensor i = centers.contiguous(), j = neighbors.contiguous(), v = vectors.detach().contiguous();
   const int64_t *from = i.data_ptr<int64_t>();

@@ -4,6 +4,7 @@
 // own. It returns these rows, whose gradients are what flows back along each edge; the heat flux is made of them.
 
 #include "exchange_api.h"
+#include "message_moments.h"
 #include "ops.h"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -106,7 +107,7 @@ Tensor autograd::ghost_exchange(const Tensor &h)
 {
   const auto exchanged = [](const Tensor &rows) { return Exchange::apply(rows); };
   if (copies) return with_copies(h, *copies, exchanged);
-  return installed.load() ? exchanged(h) : h.clone();
+  return noted(installed.load() ? exchanged(h) : h.clone());
 }
 
 std::vector<Tensor> reference::message_copies(const std::optional<Tensor> &sources, int64_t n_nodes)

@@ -40,6 +40,8 @@ const bool exchange_is_ours = define("ghost_exchange", "(Tensor h) -> Tensor", n
 [[maybe_unused]] const bool ops[] = {
     define("message_copies", "(Tensor? sources, int n_nodes) -> Tensor[]", nullptr,
            TORCH_FN(reference::message_copies), TORCH_FN(autograd::message_copies)),
+    define("message_moments", "(Tensor[] edges) -> Tensor[]", nullptr, TORCH_FN(reference::message_moments),
+           TORCH_FN(autograd::message_moments)),
     MLPLUGINS_OP(convolution, "(Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH ") -> Tensor"),
     MLPLUGINS_OP(convolution_backward, "(Tensor g, Tensor h, Tensor y, Tensor w, " MLPLUGINS_GRAPH
                                        ", bool[3] wanted) -> (Tensor, Tensor, Tensor)"),

@@ -83,6 +83,11 @@ MLPLUGINS_DECLARE(Tensor, ghost_exchange, const Tensor &h)
 /// Let `ghost_exchange` on this thread return (n_centers, D) and behind it, for every edge, a copy of the row of its
 /// neighbour `sources` among the nodes; without sources, no longer. Returns the copies (E, D) of every exchange since.
 MLPLUGINS_DECLARE(std::vector<Tensor>, message_copies, const std::optional<Tensor> &sources, int64_t n_nodes)
+/// Let exchanges on this thread note the features that they return, and convolutions of them, in backward passes, the
+/// moments Σ_e −x_e a_e of what flows back to each node along `edges`: centres, neighbours and vectors x; without edges,
+/// no longer. Returns of every exchange since that mattered its features (N, D) and moments (3, N, D) in the last
+/// backward pass; empty ones (0) where a single convolution over all edges was not all that read the features.
+MLPLUGINS_DECLARE(std::vector<Tensor>, message_moments, at::TensorList edges)
 MLPLUGINS_DECLARE(Five, near_pairs, const Tensor &positions, const Tensor &expected, const Tensor &cell,
                   const Tensor &samples, double cutoff)
 MLPLUGINS_DECLARE(Three, forces_and_virials, const Tensor &gradient, const Tensor &vectors, const Tensor &centers,

@@ -6,6 +6,7 @@
 // asked for, the weights are made first and mlplugins::convolution is used.
 
 #include "convolution.h"
+#include "message_moments.h"
 #include "ops.h"
 
 #include <torch/csrc/autograd/autograd.h>
@@ -50,8 +51,10 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
   /// `distance` is r (perceptron) or radial.x (table): what first derivatives are taken with respect to. `source` is
   /// radial.x: what second derivatives go through.
   static Tensor forward(AutogradContext *context, const Tensor &h, const Tensor &y, const Tensor &distance,
-                        const Tensor &source, const RadialInput &radial, const Graph &graph)
+                        const Tensor &source, const RadialInput &radial, const Graph &graph, const Noted &noted)
   {
+    context->saved_data["record"] = noted.record;
+    context->saved_data["place"] = noted.place;
     variable_list saved{h,           y,           distance,      source,       radial.slopes, graph.centers,
                         graph.neighbors, graph.paths, graph.entries, graph.values, graph.row, graph.which};
     saved.insert(saved.end(), radial.weights.begin(), radial.weights.end());
@@ -72,12 +75,18 @@ class RadialConvolution : public torch::autograd::Function<RadialConvolution> {
     const bool recorded = at::GradMode::is_enabled();
     const Wanted wanted{context->needs_input_grad(0), context->needs_input_grad(1),
                         context->needs_input_grad(recorded ? 3 : 2)};
-    auto d = recorded ? differentiable(graph, g[0], s[0], s[1], radial, wanted)
-                      : list(radial_backward(graph, g[0], s[0], s[1], s[2], radial, wanted));
+    Sent *sent = open_note({context->saved_data["record"].toInt(), context->saved_data["place"].toInt()});
+    variable_list d;
+    if (recorded)
+      d = differentiable(graph, g[0], s[0], s[1], radial, wanted);
+    else if (sent && wanted[0])
+      d = noting(*sent, graph, g[0], s[0], s[1], radial, wanted);
+    else
+      d = list(radial_backward(graph, g[0], s[0], s[1], s[2], radial, wanted));
     for (int k = 0; k < 3; k++)
       if (!wanted[k]) d[k] = none;
-    if (recorded) return {d[0], d[1], none, d[2], none, none};
-    return {d[0], d[1], d[2], none, none, none};
+    if (recorded) return {d[0], d[1], none, d[2], none, none, none};
+    return {d[0], d[1], d[2], none, none, none, none};
   }
 
  private:
@@ -103,7 +112,8 @@ Tensor convolution_with(const Graph &graph, const Tensor &h, const Tensor &y, co
   bool made_first = false;
   if (at::GradMode::is_enabled())
     for (const Tensor &matrix : radial.weights) made_first |= matrix.requires_grad();
-  if (!made_first) return RadialConvolution::apply(h, y, distance, radial.x, radial, graph);
+  if (!made_first)
+    return RadialConvolution::apply(h, y, distance, radial.x, radial, graph, read_by_convolution(h, graph));
   static const auto op = dispatched<decltype(cpu::convolution)>("convolution");
   check(graph, h, y, radial);
   const Graph q = graph_of(radial, graph);
