@@ -91,4 +91,4 @@ class EdgeRows(HasNativeOps, nn.Module):
 
 def per_edge(rows: Tensor, edges: List[Tensor]) -> Tensor:
     """(E, …) of rows (U, …)."""
-    return rows.index_select(0, edges[2]) if len(edges) == 3 else rows
+    return rows.index_select(0, edges[2]) if len(edges) > 2 else rows

@@ -34,7 +34,7 @@ def convolution(
         (n_centers, Σ_paths channels · (2 l3 + 1)).
     """
     centers, neighbors = edges[0], edges[1]
-    if len(edges) == 3:
+    if len(edges) > 2:
         w = w.index_select(0, edges[2])
     entries, values = tables[1], tables[2]
     table: List[List[int]] = tables[0].tolist()
