@@ -77,6 +77,7 @@ def test_ase_follows_the_info_of_the_atoms(model, cases):
         atoms.get_potential_energy()
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("ranks", "mode"), [(1, "fold"), (2, "exchange")])
 def test_lammps(model, cases, ranks, mode):
     chosen = cases[::2] if ranks == 1 else cases[8:9]
@@ -85,6 +86,7 @@ def test_lammps(model, cases, ranks, mode):
         _close(each.energy, each.forces, case, 1e-9)
 
 
+@pytest.mark.engine
 def test_the_run_of_check_is_one_of_the_state(model, cases):
     """`check --md`."""
     atoms, energy, _ = cases[9]
@@ -92,6 +94,7 @@ def test_the_run_of_check_is_one_of_the_state(model, cases):
     assert total[0] == pytest.approx(energy, rel=1e-9)
 
 
+@pytest.mark.engine
 def test_ipi_takes_the_state_of_the_template_or_of_options(model, cases, tmp_path):
     atoms, energy, _ = cases[9]
     bohr = unit_to_internal("length", "angstrom", 1.0)
