@@ -47,7 +47,7 @@ bool Committee::remembers(const Graph &graph, const Request &request, int count)
   return valid_ && count <= static_cast<int>(results_.size()) && request.exchange == request_.exchange &&
       request.all_centers == request_.all_centers && request.virial <= request_.virial &&
       request.uncertainty <= request_.uncertainty && request.force_uncertainty <= request_.force_uncertainty &&
-      request.system_outputs <= request_.system_outputs &&
+      request.system_outputs <= request_.system_outputs && request.own_gradients <= request_.own_gradients &&
       graph.n_centers == g.n_centers && graph.n_nodes == g.n_nodes && graph.n_edges == g.n_edges &&
       graph.volume == g.volume && equal(g.cell, graph.cell, 9) && equal(g.periodic, graph.periodic, 3) &&
       graph.types == g.types && graph.positions == g.positions &&

@@ -445,7 +445,7 @@ void Evaluator::State::edge_evaluation(const Graph &graph, const Request &reques
     atoms->add_data(format::N_PROBES,
                     system_data("n_probes", settings.probes, torch::TensorOptions().dtype(dtype).device(device)));
 
-  const auto notes = request.heat_flux ? notes_of_messages(samples, vectors) : nullptr;
+  const auto notes = request.heat_flux || request.own_gradients ? notes_of_messages(samples, vectors) : nullptr;
   const auto block = run(atoms, request.all_centers);
   read_energies(block, graph);
   read_system_outputs(graph);

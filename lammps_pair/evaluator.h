@@ -97,6 +97,7 @@ struct Request {
   bool uncertainty = false;           ///< uncertainty of every atomic energy
   bool force_uncertainty = false;     ///< gradients of the probes of that of the forces
   bool system_outputs = false;        ///< the owned atoms' share of them
+  bool own_gradients = false;         ///< the gradient of an edge is not that of its reverse too (centroid virials)
   bool heat_flux = false;             ///< keep what a heat flux of the same graph needs
   bool all_centers = false;           ///< ghosts have edges too; only the owned atoms' energies count (ghost mode)
 };

@@ -70,6 +70,8 @@ const std::vector<Result> &Evaluator::members(const Graph &graph, const Request 
   if (!s.inputs.empty())
     state = torch::tensor({{s.settings.charge.value_or(0.0), s.settings.spin.value_or(1.0)}}, torch::kDouble).to(s.device);
   const auto input = graph_of(graph, species, shared, request.all_centers, state, type);
+  const auto samples = rows(graph.samples, n, 5, torch::kInt);
+  const auto notes = request.own_gradients ? s.notes_of_messages(samples, shared) : nullptr;
   const auto found = method({input, vectors}).toList();
   std::vector<torch::Tensor> each;
   for (const torch::IValue one : found)

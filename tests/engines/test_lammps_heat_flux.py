@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import units
 
-from mlplugins import MLCalculator
+from mlplugins import MLCalculator, committee
 from mlplugins.engines.lammps.data import write_data
 from mlplugins.engines.lammps.deck import DATA, deck_head
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.radial import RadialTables
 from mlplugins.model_file.write import save
-from mlplugins.models import lennard_jones
+from mlplugins.models import lennard_jones, mace
 
 from .conftest import CUTOFF, EPSILON, SIGMA, crystal
 from .lammps_tools import errors_of, printed, velocities, write_nequip
@@ -139,6 +142,51 @@ def test_limits_are_said(tmp_path):
     messages, virial = "leaves out the energy that the messages", "use compute centroid/stress/atom"
     found = {name: (messages in part, virial in part) for name, part in text.items()}
     assert found == {"flat": (False, False), "deep": (True, False), "stress": (False, True)}
+
+
+def write_mace(path: Path, seed: int, **kinds: Any) -> Path:
+    """One layer without tables: densities, or weights with the envelope, are made outside the convolution."""
+    torch.manual_seed(seed)
+    kinds |= {"cutoff": 5.0, "num_channels": 4, "l_max": 2, "correlation": 2, "num_interactions": 1}
+    model = mace.Model(["Ar", "Kr"], mace.Hyperparameters(**kinds))
+    card = ModelCard("mace", ["Ar", "Kr"], [0.0, 0.0], details={"hyperparameters": kinds})
+    save(model, path, card, "float64", tables=RadialTables(None))
+    return path
+
+
+def test_centroid_virials_of_edges_that_share_their_weights(tmp_path):
+    """Of one layer they make the exact flux, also of two models and of two in one file."""
+    density = {"interaction_first": "RealAgnosticDensityResidual"}
+    one, two = (write_mace(tmp_path / f"{seed}.pt", seed, **density) for seed in (1, 2))
+    committee([one, two], tmp_path / "both.pt")
+    models = {
+        "density": ours(one),
+        "envelope": ours(write_mace(tmp_path / "envelope.pt", 3, envelope_on_weights=True)),
+        "two": ours(two),
+        "files": ours(one, f"{two} out_freq 0"),
+        "committee": ours(tmp_path / "both.pt", "out_freq 0"),
+    }
+    moving = [
+        "velocity all create 40 4711 mom yes loop geom",
+        "compute ke all ke/atom",
+        "compute pe all pe/atom",
+    ]
+    stock = [f"compute stress all {STRESS} NULL virial", "compute stock all heat/flux ke pe stress"]
+    decks = {name: exact([*MIXTURE, *pair, *moving, *stock], name="c_stock") for name, pair in models.items()}
+    decks = {
+        name: [x.replace("c_j[1]", "c_stock[1]") for x in deck if "mlplugins/heat" not in x]
+        for name, deck in decks.items()
+    }
+    decks |= {
+        f"exact {name}": exact([*MIXTURE, *models[name], *moving]) for name in ("density", "envelope", "two")
+    }
+    values, _ = printed(tmp_path, decks)
+    exact_of = {name: values[f"exact {name}"] for name in ("density", "envelope", "two")}
+    exact_of["files"] = exact_of["committee"] = (exact_of["density"] + exact_of["two"]) / 2
+    for name, expected in exact_of.items():
+        scale = np.abs(expected).max()
+        assert np.abs(expected[:, :3] - expected[:, 3:]).max() > 0.01 * scale
+        np.testing.assert_allclose(values[name], expected, rtol=0, atol=1e-8 * scale, err_msg=name)
 
 
 def exact(lines: list[str], keywords: str = "", name: str = "c_j", steps: int = 0) -> list[str]:
