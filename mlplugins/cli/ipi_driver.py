@@ -85,6 +85,7 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
         "--baseline": ("on", "off: energies without the composition energies"),
         "--non-conservative": ("off", "on: the model's direct forces, for the inner of multiple time steps"),
         "--energies": ("off", "on: all energies of a model that has several in the extras"),
+        "--bec": ("off", "on: Born effective charges in the extras, for driven dynamics"),
     }
     for name, (default, text) in switches.items():
         parser.add_argument(
@@ -150,6 +151,7 @@ def _serve(args: argparse.Namespace) -> int:
         spin=args.spin,
         non_conservative=args.non_conservative,
         energies=args.energies,
+        bec=args.bec,
         **{name: getattr(args, name) for name in WATCHED if getattr(args, name) is not None},
     )
     host = "localhost" if args.host is None else args.host
