@@ -45,6 +45,13 @@ except SystemExit as end:
 
 
 @pytest.mark.slow
+def test_analysis_of_trajectories_needs_no_torch():
+    """vesin, which lists neighbours elsewhere, loads it: 200 MB for a dump of 40."""
+    code = "import mlplugins.analysis.study, mlplugins.analysis.thermal, mlplugins.analysis.spectra.study"
+    assert _imported(code, HEAVY[:4]) == []
+
+
+@pytest.mark.slow
 def test_models_do_without_the_compiler_of_torch():
     code = "import mlplugins.models.mace, mlplugins.models.nequip, mlplugins.checkpoints.sevennet"
     assert _imported(code, ("e3nn", "torch._dynamo")) == ["e3nn"]

@@ -6,7 +6,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import ArrayLike, NDArray
 
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.distances import distances
 from mlplugins.units import A_PER_BOHR
 
 FARTHEST = 1.4
@@ -21,9 +21,8 @@ def ratios(
 ) -> NDArray[np.float64]:
     """Distances of pairs over the sums of their covalent radii, each pair once, all up to `reach`."""
     radii = covalent_radii[numbers]
-    edges = neighbor_list(positions, cell, pbc, reach * 2 * float(radii.max()))
-    bonds = radii[edges.centers] + radii[edges.neighbors]
-    return np.asarray(np.sort(np.linalg.norm(edges.vectors, axis=1) / bonds)[::2])
+    first, second, apart = distances(positions, cell, pbc, reach * 2 * float(radii.max()))
+    return np.asarray(np.sort(apart / (radii[first] + radii[second]))[::2])
 
 
 def closest(
