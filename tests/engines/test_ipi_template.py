@@ -344,3 +344,31 @@ def test_not_finite(argon_model, tmp_path, where):
     driver(*sent(crystal()))
     with pytest.raises(RunFailed, match="not finite"):
         driver(cell, positions)
+
+
+def test_further_systems_of_one_driver(passing_model, tmp_path):
+    """i-PI serves several systems by one force field and does not say whose a structure is."""
+    atoms, other = salt(), make_supercell(bulk("ArKr", "cesiumchloride", a=3.6), np.diag([3, 2, 2]))
+    said: list[str] = []
+    write(tmp_path / "template.extxyz", atoms)
+    driver = MLDriver(model=str(passing_model), template=str(tmp_path / "template.extxyz"))
+    driver.say = said.append
+    hot = atoms.copy()
+    for _ in range(8):  # two systems in turn, one of them moves away
+        driver(*sent(atoms))
+        hot.rattle(0.2, seed=4)
+        driver(*sent(hot))
+    swapped = atoms.copy()
+    swapped.positions[[4, 9]] = atoms.positions[[9, 4]]  # tried and rejected
+    for each in (swapped, atoms):
+        driver(*sent(each))
+    assert len(said) == 1
+    with pytest.raises(BadInput, match=ANOTHER_ORDER):
+        driver(*sent(by_element(atoms)))
+    for _ in range(2):
+        driver(*sent(other))
+    (warning,) = said[1:]
+    assert "a structure that continues none of those before" in warning
+    other.positions[0] = np.nan
+    with pytest.raises(RunFailed, match="not finite"):
+        driver(*sent(other))

@@ -44,6 +44,7 @@ try:
     from ipi.utils.softexit import softexit
 
     from mlplugins.engines.ipi import template as _ipi_template
+    from mlplugins.engines.ipi.meeting import Meeting
 except ImportError as error:
     raise MissingDependency(f"the i-PI driver needs i-PI ({error}): pip install 'mlplugins[ipi]'") from error
 
@@ -75,7 +76,6 @@ class MLDriver(Dummy_driver):
         template: what the template file says.
         numbers: (N,) atomic numbers.
         info: charge and spin multiplicity, of the options or else of the template.
-        pbc: (3,) booleans; None before the first structure.
 
     Raises:
         BadInput: an unknown option, an unreadable model or template, an element that the model does not know;
@@ -106,7 +106,10 @@ class MLDriver(Dummy_driver):
         self.template = _ipi_template.read_template(str(options.template))
         self.numbers = self.template.numbers
         self.info = self._info()
-        self.pbc: NDArray[np.bool_] | None = None
+        self._said: set[str] = set()
+        ours = all(artifact.family is not None for artifact in self.artifacts)
+        reach = max(artifact.cutoff if ours else artifact.interaction_range for artifact in self.artifacts)
+        self._meeting = Meeting(self.template, options, reach, self._tell)
         self._sent = SENT | {BORN} if options.bec else SENT
         self._sent |= all_energies(self.artifacts) if options.energies else frozenset()
         for artifact in self.artifacts:
@@ -162,8 +165,16 @@ class MLDriver(Dummy_driver):
             + (f"; outputs that are not passed on: {', '.join(first.unused)}" if first.unused else "")
         )
 
+    @property
+    def pbc(self) -> NDArray[np.bool_] | None:
+        """Periodic directions; None before the first structure."""
+        return self._meeting.pbc
+
     def say(self, text: str) -> None:
-        """Called with what is odd or to be known about the first structure; prints nothing here."""
+        """Called with what is odd or to be known about first structures; prints nothing here."""
+
+    def _tell(self, text: str) -> None:
+        self.say(text)  # which classes and callers replace
 
     def compute_structure(self, cell: Array, pos: Array) -> Reply:
         """Evaluate one structure: cell (3, 3) with the vectors as columns, positions (N, 3), bohr."""
@@ -183,7 +194,8 @@ class MLDriver(Dummy_driver):
 
     def _evaluate(self, cells: Sequence[Array], positions: Sequence[Array]) -> list[Reply]:
         start = time.perf_counter()
-        structures = [self._structure(cell, pos) for cell, pos in zip(cells, positions)]
+        self._new: list[int] = []
+        structures = [self._structure(k, *each) for k, each in enumerate(zip(cells, positions))]
         first = self.artifacts[0]
         if len(self.artifacts) == 1 and first.n_members == 1 and first.has_uncertainty:
             probes = watching.probes(self.options, self._watch, len(structures))
@@ -191,9 +203,11 @@ class MLDriver(Dummy_driver):
             committees = [combine([result]) for result in results]
         else:
             committees = evaluate_together(self.artifacts, structures, lists=self._lists, wanted=self._sent)
-        if not self.n_calls:
-            for said in of_first(self.artifacts, sources(self.artifacts), structures[0], committees[0]):
-                self.say(f"warning: {said}")
+        for k in self._new:
+            for said in of_first(self.artifacts, sources(self.artifacts), structures[k], committees[k]):
+                if said not in self._said:
+                    self.say(f"warning: {said}")
+                self._said.add(said)
         if self._watch is not None:
             self._watch.look(structures, committees)
         replies = [self._reply(committee) for committee in committees]
@@ -202,13 +216,14 @@ class MLDriver(Dummy_driver):
         self.seconds += time.perf_counter() - start
         return replies
 
-    def _structure(self, cell: Array, pos: Array) -> PlainStructure:
+    def _structure(self, index: int, cell: Array, pos: Array) -> PlainStructure:
         points = (np.asarray(pos) / _ipi_template.ANGSTROM).reshape(-1, 3)
         self.require_count(len(points))
         rows = np.asarray(cell).T / _ipi_template.ANGSTROM
-        if self.pbc is None:
-            self.pbc = self._meet(rows, points)
-        return PlainStructure(self.numbers, points, rows, self.pbc, self.info)
+        pbc, is_new = self._meeting.look(rows, points)
+        if is_new:
+            self._new.append(index)
+        return PlainStructure(self.numbers, points, rows, pbc, self.info)
 
     def require_count(self, n_atoms: int) -> None:
         """Refuse structures whose size differs from that of the template."""
@@ -217,25 +232,6 @@ class MLDriver(Dummy_driver):
                 f"i-PI sends {n_atoms} atoms, but the template '{self.options.template}' has "
                 f"{len(self.numbers)}; give the structure that i-PI starts from"
             )
-
-    def _meet(self, cell: Array, positions: Array) -> NDArray[np.bool_]:
-        """Compare the first structure with the template; returns the periodicity."""
-        options, template = self.options, self.template
-        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-        if len(bad) or not np.isfinite(cell).all():
-            what = f"position of atom {bad[0]}" if len(bad) else "cell"
-            raise RunFailed(f"i-PI's first structure: the {what} is not finite: look at its start file")
-        match = "not compared with the template"
-        if options.order == "check":
-            match = _ipi_template.compare(template, cell, positions)
-        ours = all(artifact.family is not None for artifact in self.artifacts)
-        reach = max(artifact.cutoff if ours else artifact.interaction_range for artifact in self.artifacts)
-        pbc = _ipi_template.periodicity(template, options.pbc, cell, positions, reach)
-        images = " (no atom feels an image, as if not periodic)" if pbc.all() else ""
-        if not _ipi_template.isolated_in(cell, positions, reach):
-            images = ""
-        self.say(f"first structure: {_ipi_template.describe(pbc, cell)}{images}; {match}")
-        return pbc
 
     def _reply(self, committee: Committee) -> Reply:
         mean, options = committee.mean, self.options
