@@ -361,8 +361,8 @@ def _without_part(given: Atoms, inputs: tuple[str, ...]) -> list[str]:
     ]
     notes += [
         f"column '{name}' of the structure is not used: ASE's name for velocities is 'momenta'"
-        for name in VELOCITY_COLUMNS
-        if name in given.arrays
+        for name in given.arrays
+        if name.lower() in VELOCITY_COLUMNS
     ]
     notes += [
         f"'{name}' of the structure ({given.info[name]}) has no part: the potential takes none"

@@ -188,7 +188,7 @@ def _with_keys(row: Any) -> Atoms:
 
 
 def take_masses(atoms: Atoms) -> None:
-    """Masses of a column `mass`, as other programs call it in extended xyz; ASE knows `masses` only.
+    """Masses of a column `mass` (other programs in extended xyz) or `Mass` (OVITO); ASE knows `masses` only.
 
     >>> atoms = Atoms("H")
     >>> atoms.new_array("mass", np.array([2.014]))
@@ -196,8 +196,9 @@ def take_masses(atoms: Atoms) -> None:
     >>> float(atoms.get_masses()[0])
     2.014
     """
-    if "mass" in atoms.arrays and not atoms.has("masses"):
-        atoms.set_masses(atoms.arrays["mass"])
+    named = [name for name in ("mass", "Mass") if name in atoms.arrays]
+    if named and not atoms.has("masses"):
+        atoms.set_masses(atoms.arrays[named[0]])
 
 
 def _format(path: str) -> str:

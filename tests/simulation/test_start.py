@@ -368,11 +368,12 @@ def test_what_has_no_part_is_said():
     atoms = bulk("Ar", "fcc", a=5.5, cubic=True)
     assert _prepare(atoms).notes == ()
     atoms.set_initial_charges([1, -1, 1, -1])
-    atoms.arrays["vel"] = np.ones((4, 3))
+    atoms.arrays["vel"] = atoms.arrays["Velocity"] = np.ones((4, 3))
     atoms.info["charge"] = 1
     text = " ".join(_prepare(atoms).notes)
     assert "charges of the structure have no part" in text
     assert "column 'vel' of the structure is not used" in text
+    assert "column 'Velocity' of the structure is not used" in text
     assert "'charge' of the structure (1) has no part" in text
     atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 3.7]])
     atoms.set_masses([39.948, 36.0])

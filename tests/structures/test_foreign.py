@@ -142,10 +142,11 @@ def test_a_disordered_crystal_is_no_start(tmp_path):
         read_structure(str(path))
 
 
-def test_masses_by_the_name_of_other_programs(tmp_path):
+@pytest.mark.parametrize("name", ["mass", "Mass"])
+def test_masses_by_the_name_of_other_programs(tmp_path, name):
     path = tmp_path / "x.extxyz"
     path.write_text(
-        '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:mass:R:1:momenta:R:3 energy=0\n'
+        f'2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:{name}:R:1:momenta:R:3 energy=0\n'
         "H 0 0 0 2.0 1 0 0\nH 0 0 0.8 2.0 0 0 3\n"
     )
     [found] = read(path)
