@@ -17,6 +17,7 @@ from mlplugins.checkpoints import _record, added, unpickle
 from mlplugins.config import hyperparameters
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import ModelCard
+from mlplugins.model_file.doubts import CLOSEST
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.models._bounded import like_its_file
 from mlplugins.models.base import Potential
@@ -88,7 +89,7 @@ def read(path: Path | str) -> Checkpoint:
                 "hyperparameters": content["hyperparameters"],
                 "n_parameters": sum(p.numel() for p in potential.parameters()),
                 "best_epoch": int(counters["best_epoch"]),
-                "data": {"sha256": content["sha256"]},
+                "data": {name: content[name] for name in ("sha256", CLOSEST) if name in content},
                 "configuration": content["configuration"],
                 "versions": content["versions"],
                 **({"finetune": content["finetune"]} if "finetune" in content else {}),
@@ -158,6 +159,9 @@ def load(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: 'elements': expected different chemical symbols, got {elements}")
     if len(baseline) != len(elements) or not all(_is_finite(energy) for energy in baseline):
         raise BadInput(f"{path}: 'baseline': expected {len(elements)} energies in eV, got {baseline}")
+    near = content.get(CLOSEST, {})
+    if not isinstance(near, dict) or not all(isinstance(k, str) and _is_finite(near[k]) for k in near):
+        raise BadInput(f"{path}: '{CLOSEST}': expected distances in Å by pair, got {near}")
     for name in ("best", "average"):
         _require_weights(path, f"state.{name}", content["state"][name])
     if not (content["state"]["best"] or content["state"]["average"]):

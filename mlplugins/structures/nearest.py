@@ -68,6 +68,16 @@ def merged(records: Sequence[Mapping[str, float]]) -> Pairs:
     return {pair: min(float(record[pair]) for record in records) for pair in common}
 
 
+def joined(records: Sequence[Mapping[str, float]]) -> Pairs:
+    """Of one model that has learned from all of these frames: the least of what any of them knows.
+
+    >>> joined([{"H-H": 1.3, "H-O": 0.9}, {"H-H": 1.4}])
+    {'H-H': 1.3, 'H-O': 0.9}
+    """
+    pairs = {pair: None for record in records for pair in record}
+    return {pair: min(float(record[pair]) for record in records if pair in record) for pair in pairs}
+
+
 def too_close(known: Mapping[str, float], structure: Framed) -> str:
     """What is odd about a structure that has a pair of elements closer than the frames that its model learned
     from; "" if nothing is.

@@ -15,6 +15,7 @@ from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.elements import require_known
 from mlplugins.errors import BadInput
 from mlplugins.model_file.card import NO_ENERGIES, has_no_energy
+from mlplugins.model_file.doubts import closest
 from mlplugins.model_file.made_for import conditions, contradiction
 from mlplugins.model_file.precision import DTYPES
 from mlplugins.models.base import Potential
@@ -299,9 +300,10 @@ def _record(task: FinetuneTask, made: Plan) -> Record:
         origin["dispersion"] = learned
     if has_no_energy(task.base.details):
         origin |= NO_ENERGIES
+    known = {} if task.configuration.strategy == "distill" else closest(task.base.details)
     papers = task.base.references
     card = first_card(
-        task.configuration, task.sets, made.family, made.hyperparameters, papers, finetune=origin
+        task.configuration, task.sets, made.family, made.hyperparameters, papers, known, finetune=origin
     )
     return Record(task.configuration, task.sets, graphs, card)
 

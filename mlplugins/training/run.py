@@ -161,10 +161,13 @@ def first_card(
     family: str,
     hyperparameters: dict[str, Any],
     references: list[str],
+    known: nearest.Pairs | None = None,
     **details: Any,
 ) -> ModelCard:
-    """The card of the model that a run will write."""
+    """The card of the model that a run will write; `known`: how close elements came in training before."""
     described = {"hyperparameters": hyperparameters, "configuration": configuration.model_dump(mode="json")}
+    if found := nearest.joined([nearest.shortest(sets.train), known or {}]):
+        details["data"] = {CLOSEST: {pair: round(r, 4) for pair, r in found.items()}}
     return ModelCard(
         family,
         sets.elements,
@@ -242,6 +245,7 @@ class Files:
             "configuration": record.configuration.model_dump(mode="json"),
             "sha256": sets.sha256,
             "versions": results.versions(),
+            **record.card.details.get("data", {}),
             **({"added": terms} if (terms := record.configuration.added) else {}),
             **(more or {}),
         }
@@ -292,26 +296,20 @@ class Files:
 
 
 def _card(record: Record, potential: Potential, outcome: Outcome) -> ModelCard:
-    sets = record.sets
+    sets, details = record.sets, record.card.details
     details = {
         "n_parameters": results.n_parameters(potential),
         "best_epoch": outcome.counters.best_epoch,
+        "versions": results.versions(),
+        **details,
         "data": {
             "sha256": sets.sha256,
             **{f"n_{name}": len(s) for name, s in named_sets(sets).items()},
             "train_frames": validation.frame_marks(sets.train),
-            **_closest(record),
+            **details.get("data", {}),
         },
-        "versions": results.versions(),
-        **record.card.details,
     }
     return replace(record.card, details=details)
-
-
-def _closest(record: Record) -> dict[str, Any]:
-    """How close elements come in the frames; of a fine-tuned model its base knows more."""
-    found = {} if "finetune" in record.card.details else nearest.shortest(record.sets.train)
-    return {CLOSEST: {pair: round(r, 4) for pair, r in found.items()}} if found else {}
 
 
 def _report(record: Record, potential: Potential, outcome: Outcome) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from ase.io import write
 from mlplugins import MLCalculator
 from mlplugins.checkpoints import native
 from mlplugins.errors import BadInput
+from mlplugins.model_file import doubts
 from mlplugins.models import lennard_jones, mace
 from mlplugins.models import sum as sums
+from mlplugins.structures import nearest
 from mlplugins.training import finetune_config, forgetting
 from mlplugins.training.data import DataSets
 from mlplugins.training.finetune import finetune
@@ -154,6 +156,18 @@ def test_delta_is_trained_on_what_the_log_says(folder, tmp_path):
     assert trained.metrics["validation"]["forces"]["mae_meV_per_A"] == pytest.approx(logged, rel=1e-9)
 
 
+def test_what_the_base_knows_of_close_atoms_stays(folder, tmp_path):
+    """A record of the fine-tuning frames alone would call its frames odd."""
+    base = toy.base()
+    before = {"Ne-Ar": 0.123, "Ar-Ar": 5.5}
+    base = replace(base, details={**base.details, "data": {doubts.CLOSEST: before}})
+    tuned = finetune(configuration(folder, "heads", epochs=1), lambda elements: base, tmp_path, toy.Quiet())
+    own = nearest.shortest(tuned.sets.train)
+    expected = {"Ne-Ne": own["Ne-Ne"], "Ne-Ar": 0.123, "Ar-Ar": own["Ar-Ar"]}
+    assert doubts.closest(tuned.card.details) == pytest.approx(expected, abs=1e-4)
+    assert own["Ar-Ar"] < 4
+
+
 @pytest.mark.parametrize("strategy", ["heads", "lora", "delta"])
 def test_checkpoint_model_and_memory_agree(folder, tmp_path, strategy):
     """The exported file, the checkpoint read by `export`, and the trained model are one function."""
@@ -162,6 +176,8 @@ def test_checkpoint_model_and_memory_agree(folder, tmp_path, strategy):
     read = native.read(tmp_path / "checkpoint.ckpt")
     assert read.family == trained.card.family
     assert read.details["finetune"] == trained.card.details["finetune"]
+    assert doubts.closest(read.details) == doubts.closest(trained.card.details)
+    assert doubts.closest(read.details).keys() == {"Ne-Ne", "Ne-Ar", "Ar-Ar"}
     structure = toy.frames(1, 9)
     references = trained.sets.baseline
     expected = forgetting.evaluate(trained.potential, structure, references)[0]
