@@ -114,8 +114,16 @@ def _label(structure: Structure, name: str) -> Any:
 
 
 def _require_energies(base: Checkpoint, configuration: FinetuneConfiguration) -> None:
-    """Refuse energies that leave out those of the base, or call its first by another name."""
+    """Refuse energies that leave out those of the base, or call its first by another name, and coupled ones:
+    they have one composition baseline, and the references fitted here are of each energy."""
     own = base.potential
+    if configuration.coupled or any(part.coupled for part in own.parts()):
+        whose = "those asked for" if configuration.coupled else "those of the base"
+        raise BadInput(
+            f"energies: coupled: {whose} are eigenvalues of one matrix, which finetune cannot continue: its "
+            "energies get a zero each. Train them from the start (`mlplugins train`), or take energies "
+            "that are not coupled"
+        )
     others = [name.removeprefix(ENERGY) for name in own.variants]
     known = [own.energy_name, *others] if own.energy_name else []
     given = list(configuration.energies)

@@ -145,6 +145,11 @@ def test_states_in_the_same_frames(folder, tmp_path, monkeypatch):
     assert lowest.energy == float(lowest.get("energy/s0")) < float(lowest.get("energy/s1"))
     assert loaded.record["baselines_eV"]["s1"] == loaded.record["baseline_eV"]
     wrong = {**energies, "s1": {**energies["s1"], "coupled": True}}
+    for base, of, said in (("coupled", energies, "those of the base"), ("run", wrong, "those asked for")):
+        further = {"base": {"checkpoint": f"{base}/model.pt"}, "finetune": {"strategy": "full"}}
+        further |= {"data": given["data"], "energies": of}
+        with pytest.raises(BadInput, match=f"coupled: {said} are eigenvalues of one matrix"):
+            mlplugins.finetune(further, "refused")
     with pytest.raises(BadInput, match="the energy of 's1' is 32.* eV below that of the state before"):
         mlplugins.train({**asked, "energies": wrong}, "refused")
     one = {**asked, "energies": ["pbe", "scan"], "data": {"train": str(folder / "test.extxyz")}}
