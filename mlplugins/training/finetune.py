@@ -78,7 +78,7 @@ def finetune(
         RunFailed: training diverged, or a file could not be written.
     """
     inputs = _inputs(configuration, read)
-    new_heads.require_possible(configuration, inputs.parts.train)
+    new_heads.require_possible(inputs.base, configuration, inputs.parts.train)
     inputs = replace(inputs, base=new_heads.added(inputs.base, configuration, inputs.parts.train))
     fitted = _references(configuration, inputs)
     sets = _sets(configuration, inputs, fitted)

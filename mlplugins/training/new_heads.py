@@ -12,6 +12,7 @@ import torch
 from mlplugins import models
 from mlplugins.checkpoints.native import Checkpoint
 from mlplugins.errors import BadInput
+from mlplugins.model_file.card import has_no_energy
 from mlplugins.models import capabilities
 from mlplugins.models.base import Potential, TrainingStatistics
 from mlplugins.nn.radial import BiasedMLP
@@ -24,7 +25,9 @@ from mlplugins.training.finetune_config import OWN_MODEL, FinetuneConfiguration
 Settings = dict[str, Any]
 
 
-def require_possible(configuration: FinetuneConfiguration, train: Sequence[Structure]) -> None:
+def require_possible(
+    base: Checkpoint, configuration: FinetuneConfiguration, train: Sequence[Structure]
+) -> None:
     """Refuse strategies that do not train heads, or that would spoil energies that no frame has.
 
     Raises:
@@ -36,7 +39,8 @@ def require_possible(configuration: FinetuneConfiguration, train: Sequence[Struc
             f"finetune: strategy '{strategy}' trains no heads: choose 'heads' (the trunk stays), 'freeze:N', "
             "'full' or 'replay'"
         )
-    if strategy != "heads" and all(s.energy is None for s in train):
+    kept = strategy == "heads" or has_no_energy(base.details)
+    if not kept and all(s.energy is None for s in train):
         raise BadInput(
             f"finetune: strategy '{strategy}' changes the trunk, and with it the energies of the base, of "
             "which no training frame has one: choose 'heads'"

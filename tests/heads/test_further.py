@@ -20,6 +20,7 @@ from mlplugins.engines.ipi.driver import MLDriver
 from mlplugins.engines.ipi.extras import in_atomic_units
 from mlplugins.errors import BadInput
 from mlplugins.model_file import artifact
+from mlplugins.model_file.card import has_no_energy
 from tests.heads.further import (
     CONFIGURATION,
     ORDER,
@@ -172,6 +173,21 @@ def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path
     run = {"model": str(folder / "run/model.pt"), "structure": str(tmp_path / "water.extxyz")}
     with pytest.raises(BadInput, match="'model.pt' was trained without energies, so that no forces move"):
         mlplugins.simulate({**run, "temperatures": 300, "steps": 90}, tmp_path / "run")
+
+
+def test_a_trunk_without_energies_may_change(trained, tmp_path, monkeypatch):
+    """Heads alone, pre-trained on other labels: there are no energies that fine-tuning all could spoil."""
+    folder, test = trained
+    monkeypatch.chdir(folder)
+    further = {**CONFIGURATION, "training": {"epochs": 1, "batch_size": 10, "dtype": "float64"}}
+    del further["model"]
+    further |= {"base": {"checkpoint": "run/checkpoint.ckpt"}, "finetune": {"strategy": "full"}}
+    mlplugins.finetune(further, tmp_path / "run")
+    loaded, before = artifact.load(tmp_path / "run/model.pt"), artifact.load(folder / "run/model.pt")
+    [found], [old] = loaded.evaluate(test[:1]), before.evaluate(test[:1])
+    assert np.abs(found.get("dipole") - old.get("dipole")).max() > 1e-6
+    assert found.energy == 0.0
+    assert has_no_energy(loaded.record)
 
 
 def test_check_turns_and_mirrors_them_all(trained):
