@@ -90,7 +90,7 @@ def main() -> int:
         seconds = time.process_time() - before
         for what, q in quality.items():
             shares = f"{100 * q['coverage_68']:.0f} | {100 * q['coverage_95']:.0f}"
-            rank = f"{q['rll_percent']:.0f} | {q['spearman']:.2f}"
+            rank = f"{q['rll_percent']:.0f} | {q['rll_exact_percent']:.0f} | {q['spearman']:.2f}"
             print(f"| {name} | {what} | {q['n']} | {q['z_rms']:.2f} | {shares} | {rank} |", flush=True)
         print(f"{name}: {seconds:.0f} CPU-s", flush=True)
     return 0

@@ -193,6 +193,34 @@ def test_molten_copper_from_cold_frames(examples):
     assert "chosen at random" in (examples / "learning" / "report.html").read_text()
 
 
+def test_lithium_argyrodite_from_five_frames(examples):
+    """With a trained potential in the place of CP2K, which takes a minute a label (H2: tests/labels)."""
+    path = examples / "14_cp2k.yaml"
+    text, count = re.subn(
+        r"(?s)\n  kind: cp2k\n.*?\n(?=model:)",
+        "\n  {kind: model, model: potential/model.pt}\n",
+        path.read_text(),
+    )
+    assert count == 1
+    assert text.count(", labelled: true") == 2
+    path.write_text(text.replace(", labelled: true", ""))
+    _shorten(
+        path,
+        structures="[start.extxyz@0]",
+        steps="20",
+        dump_interval="5",
+        until="{expected_error: 0.2, rounds: 1}",
+    )
+    _shorten(path, select="{n: 2}", training="{epochs: 2}")
+    shutil.copytree(examples / "potential", examples / "potential_38")
+    output = _run("python 14_cp2k.py 40", examples)
+    assert output.count("$ mlplugins") == 7
+    rows = dict(re.findall(r"(?m)^(38 frames, \S.*?) {2,}(\S+)", output))
+    assert float(rows["38 frames, 1000 K"]) == 0.0  # it has made these labels
+    assert float(rows["38 frames, test frames"]) > 0.1
+    assert len(read(examples / "learned" / "dataset.extxyz", ":")) == 5 + 2 + 9
+
+
 def test_a_hop_and_the_heat_flux_of_argon(examples):
     _run("python 12_argon.py", examples)
     _shorten(examples / "12_barrier.yaml", supercell="[2, 2, 2]", images="1")

@@ -57,11 +57,12 @@ def by_element(rows: dict[str, dict[str, Any]]) -> Table:
 def quality(rows: dict[str, dict[str, Any]], title: str) -> Table:
     """How good predicted standard deviations are, one row per quantity."""
     result = Table(title=f"predicted uncertainty {title}", box=None, title_justify="left")
-    for name in ("", "values", "rms z", "in 68 %", "in 95 %", "RLL %", "Spearman"):
+    for name in ("", "values", "rms z", "in 68 %", "in 95 %", "RLL %", "of an exact σ", "Spearman"):
         result.add_column(name, justify="right" if name else "left")
     for name, found in rows.items():
         shares = (f"{100 * found[key]:.0f} %" for key in ("coverage_68", "coverage_95"))
         rank = "–" if found["spearman"] is None else f"{found['spearman']:.2f}"
-        cells = (f"{found['z_rms']:.2f}", *shares, f"{found['rll_percent']:.0f}", rank)
+        rll = (f"{found[key]:.0f}" for key in ("rll_percent", "rll_exact_percent"))
+        cells = (f"{found['z_rms']:.2f}", *shares, *rll, rank)
         result.add_row(name, str(found["n"]), *cells)
     return result

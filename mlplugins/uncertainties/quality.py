@@ -18,6 +18,10 @@ REMOVED = np.linspace(0.0, 0.95, 20)
 """Fractions of the values left out by `sparsification`."""
 
 
+NORMAL_LOG = 0.5 * (np.euler_gamma + math.log(2.0))
+"""−E ln|z| of a standard normal z: so much smaller is an error than its σ, in the mean of logarithms."""
+
+
 def quality(errors: Array, deviations: Array) -> dict[str, Any]:
     """Calibration, sharpness and ranking in one table.
 
@@ -28,8 +32,9 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
     Returns:
         `n`; `z_mean`, `z_rms` of z = ε/σ (0, 1); `coverage_68`, `coverage_95`: share of values within the
         central 68.27 and 95 % intervals; `nll`: mean negative log likelihood; `rll_percent`: relative log
-        likelihood, 0 as good as one constant σ, 100 if σ = |ε| (Kellner and Ceriotti 2024); `spearman` of σ
-        and |ε|; `ause`: area between the sparsification curve and the one by true errors, over the RMSE (0:
+        likelihood, 0 as good as one constant σ, 100 if σ = |ε| (Kellner and Ceriotti 2024); `rll_exact_percent`:
+        what σ known exactly would reach, were these errors normal ones of it (0: they have one σ); `spearman`
+        of σ and |ε|; `ause`: area between the sparsification curve and the one by true errors, over the RMSE (0:
         best; a σ that tells nothing: `ause_random`); `conformal_95`: factor q for which ε lies within ± q σ
         in 95 % of values exchangeable with these; None of fewer than 19.
 
@@ -38,6 +43,8 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
     >>> found = quality(rng.normal(0.0, s), s)
     >>> [round(found[key], 1) for key in ("z_rms", "coverage_68", "coverage_95", "conformal_95")]
     [1.0, 0.7, 0.9, 2.0]
+    >>> abs(found["rll_percent"] - found["rll_exact_percent"]) < 1.0
+    True
     """
     z = errors / deviations
     constant = np.full(len(errors), math.sqrt(float(np.mean(errors**2))))
@@ -52,6 +59,9 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
         "coverage_95": float(np.mean(np.abs(z) < norm.ppf(0.975))),
         "nll": own,
         "rll_percent": 100.0 * (own - none) / (best - none) if best < none else 0.0,
+        "rll_exact_percent": 100.0 * max(0.0, 1.0 - NORMAL_LOG / spread)
+        if (spread := none - best) > 0
+        else 0.0,
         "spearman": float(spearmanr(deviations, np.abs(errors))[0]) if ranked else None,
         "ause": _area(errors, deviations),
         "ause_random": _area(errors, None),

@@ -45,6 +45,10 @@ class StartSection(Section):
     labelled: bool = False
 
 
+class TestSection(StartSection):
+    """Frames that nothing is learned from, as those of the start."""
+
+
 class UncertaintySection(Section):
     """How the models say what they do not know.
 
@@ -128,8 +132,8 @@ class LearnConfig(Section):
 
     Attributes:
         start: frames of the first model.
-        test: frames that nothing is learned from, which calibrate the uncertainty; they are labelled, too.
-            None: a tenth of the labels of every round is set aside.
+        test: frames that nothing is learned from, which calibrate the uncertainty; they are labelled, too,
+            unless said to be `labelled`. None: a tenth of the labels of every round is set aside.
         labels: of `mlplugins label`.
         model, training: as in `train`.
         warm: share of the epochs for which the models of a round are trained, which then begin with those of
@@ -138,7 +142,7 @@ class LearnConfig(Section):
     """
 
     start: StartSection
-    test: str | list[str] | None = None
+    test: str | list[str] | TestSection | None = None
     labels: dict[str, Any]
     model: dict[str, Any]
     training: dict[str, Any] = {}
@@ -160,6 +164,12 @@ class LearnConfig(Section):
         if "retries" not in self.labels and "kind" not in self.labels:
             raise ValueError("'labels': missing key 'kind'")
         return self
+
+    @property
+    def test_section(self) -> TestSection | None:
+        """The frames of the test, with what is said of their labels."""
+        given = self.test
+        return given if given is None or isinstance(given, TestSection) else TestSection(frames=given)
 
     @property
     def has_auxiliary(self) -> bool:
@@ -188,8 +198,8 @@ def load(source: Path | str | Mapping[str, Any]) -> LearnConfig:
         raise BadInput(f"{where}: 'labels.store': the labels are in the folder of the loop; leave it out")
     labels.require()
     update = {
-        "start": config.start.model_copy(update={"frames": training.located(config.start.frames, base)}),
-        "test": config.test and training.located(config.test, base),
+        "start": _located(config.start, base),
+        "test": _located(config.test, base),
         "labels": {**config.labels, **{k: getattr(labels, k) for k in (*labels.FILES, *_paths(labels))}},
         "explore": config.explore.model_copy(
             update={"structures": [_structure(item, base) for item in config.explore.structures]}
@@ -209,6 +219,13 @@ def load(source: Path | str | Mapping[str, Any]) -> LearnConfig:
     _require_method(config.uncertainty.method, str(config.model.get("family")), where)
     _require_warm(config, where)
     return config
+
+
+def _located(given: Any, base: Path) -> Any:
+    """Frames by paths that hold anywhere."""
+    if isinstance(given, StartSection):
+        return given.model_copy(update={"frames": training.located(given.frames, base)})
+    return given and training.located(given, base)
 
 
 def _require_warm(config: LearnConfig, where: str) -> None:

@@ -14,13 +14,12 @@ from ase import Atoms
 
 from mlplugins import files, training
 from mlplugins.errors import BadInput, RunFailed
-from mlplugins.labels import Labelled, LabelStore, fingerprint, label, settings_of
+from mlplugins.labels import Labelled, fingerprint, label
 from mlplugins.observer import SILENT, Observer, Silent
 from mlplugins.structures import dataset, selection
 from mlplugins.training.config import solver_of
 from mlplugins.workflows import _learn_judge as judging
 from mlplugins.workflows._learn_config import (
-    RECORD,
     LearnConfig,
     auxiliary_content,
     train_content,
@@ -39,9 +38,6 @@ ASIDE_OF_START = 2
 LEFT_OUT = 5
 """A member of a committee leaves out every fifth frame, another fifth than the next one."""
 VALIDATION = 0.2
-CHECKED = "start_checked.json"
-SAME_ENERGY, SAME_FORCES = 0.01, 0.1
-"""Differences (eV per atom, RMS in eV/Å) of labels of one level of theory, with other cutoffs and grids."""
 FEWEST_ASIDE = 5
 POOL = 4
 """Frames of the largest expected errors, per frame to choose, among which the diverse ones are chosen."""
@@ -109,7 +105,8 @@ def start_frames(loop: Loop) -> tuple[list[Atoms], list[Atoms]]:
         BadInput: too few to learn from.
     """
     start = [atoms for atoms, _ in dataset.frames(loop.config.start.frames)]
-    test = [atoms for atoms, _ in dataset.frames(loop.config.test)] if loop.config.test else []
+    section = loop.config.test_section
+    test = [atoms for atoms, _ in dataset.frames(section.frames)] if section else []
     found = len({*map(fingerprint, start)} - {*map(fingerprint, test)}) - (0 if test else ASIDE_OF_START)
     if found < _fewest(loop.config):
         raise BadInput(
@@ -123,61 +120,6 @@ def start_frames(loop: Loop) -> tuple[list[Atoms], list[Atoms]]:
 def _fewest(config: LearnConfig) -> int:
     """Frames to learn from: what every model holds out has to be there."""
     return max(2, config.uncertainty.members if config.uncertainty.method == "committee" else 2)
-
-
-def import_labels(loop: Loop, start: Sequence[Atoms]) -> None:
-    """Put the labels that the start frames have into the store."""
-    store = LabelStore(loop.folder / "labels")
-    store.open(settings_of(loop.config.labels, "labels"))
-    for number, atoms in enumerate(start):
-        name = store.add(atoms)
-        if not store.is_done(name):
-            labelled = _labels_of(atoms, number).to_atoms()
-            labelled.info |= {"label_hash": name, "label_code": "start.frames", "label_cpu_s": 0.0}
-            store.put(name, labelled)
-
-
-def _labels_of(atoms: Atoms, number: int) -> dataset.Structure:
-    structure = dataset.from_atoms(atoms, origin=f"start frame {number}")
-    if structure.energy is None or structure.forces is None:
-        raise BadInput(f"{structure.origin}: 'start.labelled' is true, but it has no energy or no forces")
-    return structure
-
-
-def require_same_level(loop: Loop, start: Sequence[Atoms]) -> None:
-    """Label one of the start frames again: all labels of a loop are of one level of theory.
-
-    Raises:
-        BadInput: the labels of the frame differ from those of the code; nothing of them is kept then.
-        Waiting: a job is to do it.
-    """
-    done = loop.folder / CHECKED
-    if done.exists():
-        return
-    # single atoms are often computed with other settings
-    number = min(range(len(start)), key=lambda k: (len(start[k]) == 1, len(start[k])))
-    frame, given = start[number], _labels_of(start[number], number)
-    found = label([frame], loop.config.labels, store=loop.folder / "labels_checked")
-    if found.waiting and found.script:
-        raise Waiting(found)
-    if not found.frames:
-        loop.observer.note(
-            "'start.labelled': that the labels are of the code of 'labels' could not be checked"
-        )
-        return
-    again = dataset.from_atoms(found.frames[0], origin="start frame")
-    apart = abs(float(given.energy) - float(again.energy)) / len(frame)  # type: ignore[arg-type]
-    off = float(np.sqrt(np.mean(np.subtract(given.forces, again.forces) ** 2)))  # type: ignore[arg-type]
-    if apart > SAME_ENERGY or off > SAME_FORCES:
-        shutil.rmtree(found.store)
-        (loop.folder / RECORD).unlink(missing_ok=True)  # free for other settings
-        raise BadInput(
-            f"'start.labelled': of the frame with {len(frame)} atoms the labels and those of "
-            f"'labels: {{kind: {loop.config.labels['kind']}}}' differ by {apart:.3g} eV/atom and "
-            f"{off:.3g} eV/Å (RMS): expected one level of theory (within {SAME_ENERGY:g} and "
-            f"{SAME_FORCES:g}); give the settings with which the start was labelled, or leave 'labelled' out"
-        )
-    files.write_json(done, {"eV_per_atom": apart, "eV_per_A": off})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from mlplugins.structures.metrics import (
     of_energies,
     pairs_of_energies,
 )
+from mlplugins.uncertainties.llpr import is_determined
 from mlplugins.uncertainties.quality import quality
 
 ATOMS_PER_CALL = 512
@@ -206,7 +207,8 @@ def _quality(
 
 
 def _force_errors(structures: Sequence[Structure], model: Artifact) -> np.ndarray | None:
-    """Errors of force components and their predicted standard deviations, (2, n), of some of the frames."""
+    """Errors of force components and their predicted standard deviations, (2, n), of some of the frames.
+    Components that symmetry makes zero, in any model and in the labels, are left out."""
     labelled_ = [s for s in structures if s.forces is not None and not s.head]  # it is of the first energy
     if not labelled_:
         return None
@@ -219,6 +221,8 @@ def _force_errors(structures: Sequence[Structure], model: Artifact) -> np.ndarra
             columns.append(np.stack([np.subtract(p.forces, np.asarray(s.forces)).ravel(), np.ravel(sigma)]))
     found: np.ndarray = np.concatenate(columns, axis=1)
     found = found[:, np.isfinite(found).all(axis=0) & (found[1] > 0)]
+    floor = model.record["uncertainty"]["calibration"]["forces"]["floor"]
+    found = found[:, is_determined(found[0], found[1] ** 2 - floor**2)]
     return found if found.shape[1] else None
 
 

@@ -20,6 +20,7 @@ from mlplugins.workflows import _learn_round as rounds
 from mlplugins.workflows._learn_config import LearnConfig, keep, load
 from mlplugins.workflows._learn_explore import all_frames
 from mlplugins.workflows._learn_files import SELECTED, read_frames, read_json, write_frames
+from mlplugins.workflows._learn_given import given_labels
 from mlplugins.workflows._learn_round import Loop, Sets, Waiting
 from mlplugins.workflows.committee import committee
 
@@ -91,9 +92,7 @@ def learn(
         keep(settings, folder)
         done: list[dict[str, Any]] = []
         try:
-            if settings.start.labelled:
-                rounds.require_same_level(loop, start)
-                rounds.import_labels(loop, start)
+            given_labels(loop, start, test)
             return _until_enough(loop, start, test, done)
         except Waiting as waiting:
             found = waiting.labelled

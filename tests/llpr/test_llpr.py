@@ -176,6 +176,9 @@ def test_quality_of_standard_deviations():
         quality(errors, x) for x in (s, np.full(4000, errors.std()), rng.permutation(s))
     )
     assert right["rll_percent"] > 40
+    assert right["rll_percent"] == pytest.approx(right["rll_exact_percent"], abs=1.5)
+    of_one = rng.normal(0.0, 0.3, 4000)
+    assert quality(of_one, np.exp(rng.normal(size=4000)))["rll_exact_percent"] < 4
     assert abs(constant["rll_percent"]) < 0.1
     assert shuffled["rll_percent"] < 0
     assert right["spearman"] > 0.5

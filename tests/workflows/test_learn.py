@@ -22,6 +22,7 @@ from mlplugins import MLCalculator
 from mlplugins.cli import main
 from mlplugins.errors import BadInput, RunFailed
 from mlplugins.observer import Silent
+from mlplugins.workflows import _learn_given as given
 from mlplugins.workflows import _learn_judge as judging
 from mlplugins.workflows import _learn_round as rounds
 from mlplugins.workflows import learn as module
@@ -59,6 +60,21 @@ def _config(folder, **changes):
         "until": {"expected_error": 0.1, "rounds": 2},
     }
     return {**content, **changes}
+
+
+def _auxiliary(folder):
+    """Warm networks, beside which a second one learns from energies alone; what is unusual is a candidate."""
+    content = _config(folder, model={"family": "nequip", "cutoff": 3.8, "num_layers": 1, "num_features": 4})
+    content |= {"training": {"epochs": 4, "lr": 0.02}, "warm": 0.5, "test": str(folder / "start.extxyz")}
+    content["uncertainty"] = {"method": "auxiliary", "threshold": "mad"}
+    content["explore"] = {**content["explore"], "temperatures": [300], "steps": 20, "segments": 1}
+    content["select"] = {**content["select"], "n": 2, "checks": 2}
+    frames = read(folder / "start.extxyz", ":")
+    for atoms in frames:
+        atoms.rattle(0.03, seed=9)
+    write(folder / "begin.extxyz", frames)
+    content["start"] = {"frames": str(folder / "begin.extxyz")}
+    return content
 
 
 @pytest.fixture(scope="module")
@@ -229,16 +245,8 @@ def test_frames_at_which_runs_were_left_come_last(tmp_path):
 def test_rounds_with_an_auxiliary_model_begin_with_those_before(tmp_path, warm_start):
     """Warm: for a part of the epochs; the model of all labels begins anew. The auxiliary
     model learns from energies alone, the first one drives, and is what the loop gives."""
-    content = _config(tmp_path, model={"family": "nequip", "cutoff": 3.8, "num_layers": 1, "num_features": 4})
-    content |= {"training": {"epochs": 4, "lr": 0.02}, "warm": 0.5, "test": str(tmp_path / "start.extxyz")}
-    content["uncertainty"] = {"method": "auxiliary", "threshold": "mad"}
-    content["explore"] = {**content["explore"], "temperatures": [300], "steps": 20, "segments": 1}
-    content["select"] = {**content["select"], "n": 2, "checks": 2}
-    frames = read(tmp_path / "start.extxyz", ":")
-    for atoms in frames:
-        atoms.rattle(0.03, seed=9)
-    write(tmp_path / "begin.extxyz", frames)
-    content["start"] = {"frames": str(tmp_path / "begin.extxyz")}
+    content = _auxiliary(tmp_path)
+    frames = read(tmp_path / "begin.extxyz", ":")
     found = learn(content, tmp_path / "loop")
     assert len(found.rounds) == 2
     for number, weight in enumerate((True, False)):
@@ -307,7 +315,7 @@ def test_too_few_frames_are_refused(tmp_path):
 
 
 def test_labels_of_another_level_of_theory_are_refused(tmp_path, monkeypatch):
-    """Start frames that have energies 0.2 eV/atom apart from those of the code, then its own."""
+    """Start frames that have energies 0.2 eV/atom apart from those of the code, then its own; then a test."""
     config = _config(tmp_path)
     config["start"]["labelled"] = True
     folder = tmp_path / "loop"
@@ -332,8 +340,24 @@ def test_labels_of_another_level_of_theory_are_refused(tmp_path, monkeypatch):
         else:
             for _ in range(2):
                 assert learn(config, folder) == 7
-            assert (folder / rounds.CHECKED).exists()
+            assert (folder / f"start{given.CHECKED}").exists()
             assert len(list((folder / "labels").glob("*/label.extxyz"))) == 7
+    of_test = {"frames": str(tmp_path / "test.extxyz"), "labelled": True}
+    atoms = frames[0].copy()
+    atoms.rattle(0.02)
+    atoms.calc = EMT()
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    for shift in (5.0, 0.0):
+        atoms.calc = SinglePointCalculator(atoms, energy=energy + shift, forces=forces)
+        write(of_test["frames"], atoms)
+        if shift:
+            with pytest.raises(
+                BadInput, match=r"'test.labelled': of the frame with 8 atoms .* 0.625 eV/atom"
+            ):
+                learn({**config, "test": of_test}, tmp_path / "with_test")
+        else:
+            learn({**config, "test": of_test}, tmp_path / "with_test")
+            assert len(list((tmp_path / "with_test/labels").glob("*/label.extxyz"))) == 8
 
 
 @pytest.mark.long
@@ -403,11 +427,12 @@ def _number_of_files(folder):
 
 
 @pytest.mark.exhaustive
-def test_killed_at_random_moments(learned, tmp_path, warm_start):
+@pytest.mark.parametrize("content", [_config, _auxiliary])
+def test_killed_at_random_moments(content, tmp_path, warm_start):
     """The same data set as undisturbed, each label computed once. Moments are counted in files that appear,
     and a random part of a second more: on any machine they are spread over the whole loop."""
-    found, folder = learned
-    (tmp_path / "learn.json").write_text(json.dumps(_config(folder)))
+    (tmp_path / "learn.json").write_text(json.dumps(content(tmp_path)))
+    found = learn(json.loads((tmp_path / "learn.json").read_text()), tmp_path / "undisturbed")
     (tmp_path / "driver.py").write_text(DRIVER)
     loop = tmp_path / "loop"
     words = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "learn.json"), str(loop)]
