@@ -32,11 +32,11 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
     Returns:
         `n`; `z_mean`, `z_rms` of z = ε/σ (0, 1); `coverage_68`, `coverage_95`: share of values within the
         central 68.27 and 95 % intervals; `nll`: mean negative log likelihood; `rll_percent`: relative log
-        likelihood, 0 as good as one constant σ, 100 if σ = |ε| (Kellner and Ceriotti 2024); `rll_exact_percent`:
-        what σ known exactly would reach, were these errors normal ones of it (0: they have one σ); `spearman`
-        of σ and |ε|; `ause`: area between the sparsification curve and the one by true errors, over the RMSE (0:
-        best; a σ that tells nothing: `ause_random`); `conformal_95`: factor q for which ε lies within ± q σ
-        in 95 % of values exchangeable with these; None of fewer than 19.
+        likelihood, 0 as good as one constant σ, 100 if σ = |ε| (Kellner and Ceriotti 2024);
+        `rll_exact_percent`: what σ known exactly would reach, were these errors normal ones of it (0: they
+        have one σ); `spearman` of σ and |ε|; `ause`: area between the sparsification curve and the one by
+        true errors, over the RMSE (0: best; a σ that tells nothing: `ause_random`); `conformal_95`: factor q
+        for which ε lies within ± q σ in 95 % of values exchangeable with these; None of fewer than 19.
 
     >>> rng = np.random.default_rng(0)
     >>> s = rng.uniform(0.1, 2.0, 20000)
@@ -50,6 +50,7 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
     constant = np.full(len(errors), math.sqrt(float(np.mean(errors**2))))
     oracle = np.maximum(np.abs(errors), 1e-6 * constant)
     own, none, best = (_nll(errors, s) for s in (deviations, constant, oracle))
+    spread = none - best
     ranked = len(errors) > 2 and np.ptp(deviations) > 0
     return {
         "n": len(errors),
@@ -58,7 +59,7 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
         "coverage_68": float(np.mean(np.abs(z) < 1.0)),
         "coverage_95": float(np.mean(np.abs(z) < norm.ppf(0.975))),
         "nll": own,
-        "rll_percent": 100.0 * (own - none) / (best - none) if best < none else 0.0,
+        "rll_percent": 100.0 * (none - own) / spread if spread > 0 else 0.0,
         "rll_exact_percent": 100.0 * max(0.0, 1.0 - NORMAL_LOG / spread)
         if (spread := none - best) > 0
         else 0.0,
