@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from mlplugins.analysis import identity, neighbours, plausibility, twice
+from mlplugins.analysis.following import Following
 from mlplugins.analysis.readers._text import Floats, Frame
 from mlplugins.analysis.run import ReadSettings, Trajectory
 from mlplugins.analysis.snapshots import SnapshotStore
@@ -52,6 +53,7 @@ class Joiner:
         self._filling = Filling()
         self._flags = plausibility.LostFlags()
         self._contacts = plausibility.Contacts()
+        self._following = Following()
         self._witnesses = Witnesses(self.settings.interval, self.settings.timestep_fs)
         self._last_step_before = 0
         self._store = FrameStore(self.settings.memory_bytes)
@@ -210,6 +212,7 @@ class Joiner:
 
     def _keep(self, frame: Frame, place: Place) -> None:
         self._contacts.see(frame)
+        self._following.see(place)
         self._witnesses.see(frame, self._groups[self.settings.species], self._unwrapper.candidates[0])
         number, interval = len(self.steps), self.settings.interval or 1
         step = int(frame.step or 0) if self._numbered else number * interval
@@ -309,7 +312,7 @@ class Joiner:
         width = 3 * len(self._kept)
         self.warnings += plausibility.seams(rows, len(self._kept), self.steps)
         if self._symbols is not None:
-            self.warnings += self._contacts.doubts(self._symbols)
+            self.warnings += [*self._contacts.doubts(self._symbols), *self._following.doubts()]
         if len(grid.frames) < len(rows):
             rows = rows[grid.frames]
         moved = rows[:, :width].reshape(len(rows), -1, 3)
