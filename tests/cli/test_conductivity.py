@@ -75,6 +75,7 @@ def test_one_run(walk, tmp_path, capsys):
     assert "report: conductivity/report.html" in shown
 
 
+@pytest.mark.long
 def test_several_files_of_one_run_and_the_options(tmp_path):
     known = crystal(LatticeWalk(frames=800, ions=15, rate=0.4))
     frames = list(known.wrapped().atoms())
@@ -225,6 +226,7 @@ def test_the_help_shows_an_example(capsys):
     )
 
 
+@pytest.mark.long
 def test_long_files_show_progress(walk, monkeypatch, capsys):
     monkeypatch.setattr("mlplugins.analysis.study.BYTES_WITH_PROGRESS", 0)
     assert main(["conductivity", "run.dump", *OPTIONS]) == 0

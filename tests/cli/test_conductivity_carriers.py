@@ -38,6 +38,7 @@ def result(folder="conductivity"):
     return json.loads(Path(folder, "results.json").read_text())
 
 
+@pytest.mark.long
 def test_two_carriers_give_l_ij(capsys):
     """And the table says that it is one species alone."""
     ase.io.write("a.extxyz", list(salt(8)))

@@ -183,6 +183,7 @@ def test_impossible_addresses(tmp_path):
         connect("a", prefix=prefix, wait=float("nan"))
 
 
+@pytest.mark.long
 def test_waiting_is_named_at_once(tmp_path, capsys):
     with pytest.raises(RunFailed, match="no i-PI at unix socket .* within 1.1 s: start `i-pi input.xml`"):
         connect("later", prefix=str(tmp_path / "s_"), wait=1.1)

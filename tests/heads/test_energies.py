@@ -204,6 +204,7 @@ def test_float32_files_keep_the_digits_of_every_baseline(tmp_path, model):
         assert float(single.get(name)) == pytest.approx(float(double.get(name)), abs=2e-5 * len(atoms))
 
 
+@pytest.mark.long
 def test_check_of_each_energy(tmp_path, model):
     """All of them on the name `all`; an energy that is not a number fails its own rows only; labels of one
     energy are compared with that one."""

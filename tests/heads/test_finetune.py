@@ -84,6 +84,7 @@ def test_what_is_refused(base, tmp_path, changes, said):
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.long
 def test_heads_and_trunk_together(base, tmp_path):
     """Frames with energies, some of which have a dipole: all of it is trained further."""
     frames = read(base / "train.extxyz", ":")

@@ -71,6 +71,7 @@ def trained(tmp_path_factory):
     return folder, test
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPECTED)
 def test_what_is_learned(trained, name):
     """A tensor in another unit, order or sign would be off by more than it varies."""
@@ -83,6 +84,7 @@ def test_what_is_learned(trained, name):
     assert error < share * np.sqrt(np.mean(labels**2))
 
 
+@pytest.mark.long
 def test_charges_add_up_and_are_those_of_the_dipole(trained):
     folder, test = trained
     for atoms in (test[0], molecules(1, 5)[0]):
@@ -92,6 +94,7 @@ def test_charges_add_up_and_are_those_of_the_dipole(trained):
         np.testing.assert_allclose(found.get("dipole"), points, rtol=0, atol=1e-13)
 
 
+@pytest.mark.long
 def test_born_charges_are_differences_of_the_dipole(trained):
     """Z_iab = ∂μ_a/∂r_ib in ASE; i-PI's rows are coordinates."""
     folder, test = trained
@@ -122,6 +125,7 @@ def test_born_charges_are_differences_of_the_dipole(trained):
     np.testing.assert_allclose(own, sent["BEC"], rtol=0, atol=2e-7)
 
 
+@pytest.mark.long
 def test_six_components_on_the_command_line(trained, tmp_path, capsys):
     """As docs/heads.md says: commas part keys, and the components of an order."""
     folder, test = trained
@@ -142,6 +146,7 @@ def test_six_components_on_the_command_line(trained, tmp_path, capsys):
     assert "for symmetric tensors only" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):
     """What `evaluate --predictions` writes is read again as labels, by the rules of data files."""
     folder, test = trained
@@ -162,6 +167,7 @@ def test_predictions_are_written_in_rows_of_nine(trained, tmp_path):
     assert "born_effective_charges" not in other.implemented_properties
 
 
+@pytest.mark.long
 def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path, capsys):
     folder, test = trained
     assert main(["info", str(folder / "run/model.pt")]) == 0
@@ -175,6 +181,7 @@ def test_no_forces_were_learned_and_no_one_moves_atoms_by_them(trained, tmp_path
         mlplugins.simulate({**run, "temperatures": 300, "steps": 90}, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_trunk_without_energies_may_change(trained, tmp_path, monkeypatch):
     """Heads alone, pre-trained on other labels: there are no energies that fine-tuning all could spoil."""
     folder, test = trained
@@ -190,6 +197,7 @@ def test_a_trunk_without_energies_may_change(trained, tmp_path, monkeypatch):
     assert has_no_energy(loaded.record)
 
 
+@pytest.mark.long
 def test_check_turns_and_mirrors_them_all(trained):
     folder, test = trained
     rows = PhysicsChecks(artifact.load(folder / "model64.pt"), test[0], "water").run(0, lambda name: None)
@@ -210,6 +218,7 @@ class Mixed(EMT):
         return super().get_property(name, atoms, allow_calculation)
 
 
+@pytest.mark.long
 def test_raman_in_ase(trained, tmp_path, monkeypatch):
     """The example of docs/heads.md; activities against derivatives of the polarizability along the modes."""
     folder, test = trained

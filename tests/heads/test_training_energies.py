@@ -111,6 +111,7 @@ def test_a_trained_file_and_its_checkpoint_hold_both(folder, trained, tmp_path):
             assert rmse == pytest.approx(errors[name]["energy"]["rmse_meV_per_atom"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_states_in_the_same_frames(folder, tmp_path, monkeypatch):
     """Labels of several energies under names of their own; random frames stay together."""
     monkeypatch.chdir(tmp_path)

@@ -80,6 +80,7 @@ def test_it_is_what_differentiating_twice_gives(tmp_path, monkeypatch, case):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
 
 
+@pytest.mark.long
 def test_tables_committees_single_precision(tmp_path, monkeypatch):
     torch.manual_seed(3)
     tables = {  # one; by pair of elements; with densities

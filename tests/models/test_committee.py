@@ -150,6 +150,7 @@ def test_what_is_no_committee_is_refused(members, together, tmp_path):
         convert(together, output, changes=Changes(zbl=True))
 
 
+@pytest.mark.long
 def test_levels_of_theory_that_differ_are_refused(tmp_path):
     """Tasks of one file; dispersion beside one member only, unless the other's name says that it has it."""
     tasks = Path(__file__).parents[1] / "regression" / "sevennet_0130_tasks.pth"

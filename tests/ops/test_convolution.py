@@ -74,6 +74,7 @@ def test_equals_reference_for_real_layers(irreps, dtype):
         _assert_equal(_case(irreps, 3 if "3e" in irreps else 2, 20, 5, 900, dtype, shared=shared))
 
 
+@pytest.mark.long
 def test_two_threads_equal_one_and_repeat_bit_by_bit():
     case = _case("32x0e+32x1o+32x2e", 2, 60, 10, 3000, torch.float32, shared=True)
     before = torch.get_num_threads()

@@ -55,6 +55,7 @@ def test_published_models(case):
         assert_checkpoint_is_home(checkpoint, case, index, atoms)
 
 
+@pytest.mark.long
 @pytest.mark.reference
 @pytest.mark.parametrize("name", PUBLISHED.values())
 def test_published_models_in_float32(name, tmp_path):

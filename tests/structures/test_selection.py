@@ -11,6 +11,7 @@ def _features(n=60):
     return rng.normal(size=(n, 4)) @ rng.normal(size=(4, 12)) + 1e-3 * rng.normal(size=(n, 12))
 
 
+@pytest.mark.long
 def test_every_farthest_point_is_farthest_from_those_before():
     x = _features()
     chosen = choose(x, 10, "fps", seed=5)

@@ -159,6 +159,7 @@ def test_a_committee_says_how_far_its_barriers_spread(folder, tmp_path):
     assert "±" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_too_few_steps_are_said_and_the_same_command_goes_on(folder, tmp_path, capsys):
     path = tmp_path / "barrier.yaml"
     words = ["barrier", str(path), "-o", str(tmp_path / "out")]

@@ -90,6 +90,7 @@ def learned(tmp_path_factory):
     return found, folder
 
 
+@pytest.mark.long
 def test_it_learns_what_the_exploration_meets(learned):
     found, _ = learned
     assert "2 rounds ('until.rounds')" in found.stopped
@@ -116,6 +117,7 @@ def _forces(atoms, calculator):
     return atoms.get_forces()
 
 
+@pytest.mark.long
 def test_the_surprise_is_before_learning(learned):
     """Recomputed here from the model of the round and the labels."""
     found, _ = learned
@@ -127,6 +129,7 @@ def test_the_surprise_is_before_learning(learned):
         assert each["surprise"]["forces_rmse_eV_A"] == pytest.approx(rmse, rel=1e-3)
 
 
+@pytest.mark.long
 def test_nothing_set_aside_is_learned_from(learned):
     found, _ = learned
     held = {atoms.info["label_hash"] for atoms in read(found.folder / "final/held_out.extxyz", ":")}
@@ -135,6 +138,7 @@ def test_nothing_set_aside_is_learned_from(learned):
         assert not held & {atoms.info["label_hash"] for atoms in read(path, ":")}
 
 
+@pytest.mark.long
 def test_the_report(learned):
     found, _ = learned
     text = (found.folder / "report.html").read_text()
@@ -174,6 +178,7 @@ DAMAGED = (
 OF_A_ROUND = ("selected.extxyz", "surprise.json", "round.json", "explore/0_T2500_0.extxyz")
 
 
+@pytest.mark.long
 def test_damaged_files_are_named_and_made_again_as_the_message_says(learned, tmp_path, warm_start):
     """One after the other, half of each file gone; no label is lost, and the end is the same."""
     found, folder = learned
@@ -208,6 +213,7 @@ def test_damaged_files_are_named_and_made_again_as_the_message_says(learned, tmp
     assert len(list(loop.glob("labels/*/attempt_*"))) == len(theirs) + 1
 
 
+@pytest.mark.long
 def test_another_configuration_is_refused(learned):
     found, folder = learned
     other = _config(folder)
@@ -242,6 +248,7 @@ def test_frames_at_which_runs_were_left_come_last(tmp_path):
     assert [atoms.info["expected_error"] for atoms in ranked] == [2.9, 1.0, 0.2, 50.0]
 
 
+@pytest.mark.long
 def test_rounds_with_an_auxiliary_model_begin_with_those_before(tmp_path, warm_start):
     """Warm: for a part of the epochs; the model of all labels begins anew. The auxiliary
     model learns from energies alone, the first one drives, and is what the loop gives."""
@@ -314,6 +321,7 @@ def test_too_few_frames_are_refused(tmp_path):
         learn(wrong, tmp_path / "loop")
 
 
+@pytest.mark.long
 def test_labels_of_another_level_of_theory_are_refused(tmp_path, monkeypatch):
     """Start frames that have energies 0.2 eV/atom apart from those of the code, then its own; then a test."""
     config = _config(tmp_path)

@@ -115,6 +115,7 @@ def test_names_that_are_no_text_are_refused(tmp_path, frame):
         read(tmp_path / "a", text(frame).encode().replace(b"Li", b"\xff\xfe"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frame", [DUMP, EXTXYZ, IPI, XDATCAR])
 def test_frames_cut_in_the_middle_are_dropped(tmp_path, frame):
     """At every byte: either fewer frames and a warning, or a refusal; never other numbers."""
