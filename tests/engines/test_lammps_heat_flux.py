@@ -262,6 +262,33 @@ def test_the_compute_is_that_of_ase_in_every_mode(tmp_path, ranks, passing_model
         np.testing.assert_allclose(both, 0.0, rtol=0, atol=1e-7 * scale, err_msg=mode)
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_the_compute_is_the_same_on_any_number_of_ranks(tmp_path):
+    """1 = 2 = 4 along a run: three layers in a skewed cell shorter than their range; exchange and ghost."""
+    model = write_nequip(tmp_path / "deep.pt", layers=3)
+    atoms = crystal(2)
+    atoms.symbols[::3] = "Kr"
+    shear = np.array([[1.1, 0.0, 0.0], [0.1, 1.0, 0.0], [-0.1, 0.1, 1.0]])
+    atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+    atoms.rattle(0.1, seed=3)
+    box = write_data(tmp_path / DATA, atoms, ["Ar", "Kr"], velocities(atoms, 300))
+    decks = {
+        mode: exact(deck_head(model, ["Ar", "Kr"], box.boundary, f"mode {mode}"), steps=20)
+        for mode in ("exchange", "ghost")
+    }
+    found = {ranks: printed(tmp_path, decks, ranks)[0] for ranks in (1, 2, 4)}
+    expected = found[1]["exchange"]
+    assert expected.shape == (3, 6)
+    scale = np.abs(expected).max(axis=0)  # of each component: the potential part is the smaller one
+    assert (np.abs(expected[2] - expected[0]) > 1e-3 * scale).all()
+    for ranks, by_mode in found.items():
+        for mode, values in by_mode.items():
+            np.testing.assert_allclose(
+                values / scale, expected / scale, atol=1e-10, err_msg=f"{mode} {ranks}"
+            )
+
+
 def test_a_step_with_forces_leaves_its_flux(tmp_path, passing_model):
     """Along a run J is made of what the forces left; a run begins with an evaluation of its own."""
     pair = [*MIXTURE, f"pair_style mlplugins {passing_model} mode exchange", "pair_coeff * * Ar Kr"]
