@@ -28,8 +28,9 @@ BEYOND_CUT = 4.0
 METHODS = (
     "The thermal conductivity κ = S(0)/(2 V k T²) was obtained from the spectral density S of the components "
     "of the heat flux (times the volume) at zero frequency (Green and Kubo). The logarithm of the "
-    "periodogram was expanded in cosines of a warped frequency with a Gaussian prior, averaged over its "
-    "width and size by their evidence, a form of cepstral analysis [1]; 95 % intervals are those of ln S(0). "
+    "periodogram was expanded in cosines of a warped frequency with a Gaussian prior, averaged over the "
+    "warp and over size and smoothness of the prior, with the root of their evidence as weights, a form of "
+    "cepstral analysis [1]; 95 % intervals are those of ln S(0). "
     "{projected}As a check, the integral of the autocorrelation was read at {cut:.3g} ps, with the error of "
     "blocks of time."
 )

@@ -44,6 +44,7 @@ figure{margin:1.5rem 0}figure img{max-width:100%;height:auto;background:#fff}
 .key{background:var(--key);border-color:var(--keyline)}.key p{margin:.15rem 0;font-size:1.1rem}
 .key .mark{font-size:1rem;font-weight:700}
 .warn{background:var(--warn);border-color:var(--warnline)}.warn ul{margin:.3rem 0;padding-left:1.2rem}
+@media screen and (min-width:45rem){.text td:first-child{width:15em}}
 @media screen and (max-width:45rem){figure img{width:100%!important}caption{max-width:calc(100vw - 2rem)}}
 @page{margin:16mm 14mm}
 @media print{:root{--ink:#000;--dim:#444;--line:#bbb;--page:#fff;--key:#eef5f9;--keyline:#0072b2;
