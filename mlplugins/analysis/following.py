@@ -26,13 +26,17 @@ ALONE, FLIP = 1e-6, 0.1
 
 
 class Following:
-    """Strain of the fractions, compared with that of the cells, from frame to frame."""
+    """Strain of the fractions, compared with that of the cells, from frame to frame.
+
+    Attributes:
+        changed: whether the cell has changed.
+    """
 
     def __init__(self) -> None:
         self._before: Place | None = None
         self._fractions: list[Floats] = []
         self._cells: list[Floats] = []
-        self._changed = False
+        self.changed = False
 
     def see(self, place: Place) -> None:
         """Compare a frame with the one before."""
@@ -40,8 +44,8 @@ class Following:
         if before is None or len(self._cells) >= MOST or not place.lattice.periodic.all():
             return
         strain = np.linalg.solve(before.lattice.cell, place.lattice.cell - before.lattice.cell)
-        self._changed |= bool(np.abs(strain).max() > ALONE)
-        if not self._changed or np.abs(strain).max() > FLIP:
+        self.changed |= bool(np.abs(strain).max() > ALONE)
+        if not self.changed or np.abs(strain).max() > FLIP:
             return
         each = -(-len(place.fractions) // ATOMS)
         x = before.fractions[::each] @ before.lattice.cell

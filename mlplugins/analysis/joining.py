@@ -313,6 +313,8 @@ class Joiner:
         self.warnings += plausibility.seams(rows, len(self._kept), self.steps)
         if self._symbols is not None:
             self.warnings += [*self._contacts.doubts(self._symbols), *self._following.doubts()]
+        if not self._following.changed and count > 1:
+            self.warnings += neighbours.lost_cells(self.path)
         if len(grid.frames) < len(rows):
             rows = rows[grid.frames]
         moved = rows[:, :width].reshape(len(rows), -1, 3)

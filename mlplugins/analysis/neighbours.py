@@ -26,6 +26,8 @@ IPI_STEP = re.compile(r"<timestep(?:\s+units\s*=\s*['\"](\w+)['\"])?\s*>\s*([\d.
 POTIM = re.compile(r"^[^#!\n]*\bPOTIM\s*=\s*([\d.eE+-]+)", re.MULTILINE)
 VASP_MD = re.compile(r"^[^#!\n]*\bIBRION\s*=\s*0\b", re.MULTILINE)
 
+FREE_CELL = re.compile(r"^[^#!\n]*\bISIF\s*=\s*[3-8]\b", re.MULTILINE)
+
 
 class Said(NamedTuple):
     """A time step, fs, and the file that says it."""
@@ -49,6 +51,22 @@ def doubts(path: Path, timestep_fs: float | None) -> list[str]:
     return [
         f"{path}: {first.file} beside it says a time step of {first.timestep_fs:.6g} fs, and --timestep is "
         f"{timestep_fs:g} fs, which was taken: is it right? D goes with its inverse"
+    ]
+
+
+def lost_cells(path: Path) -> list[str]:
+    """A warning where an XDATCAR of one cell lies beside an INCAR that lets the cell change: VASP writes the
+    cell of every frame then, converters once."""
+    incar = path.parent / "INCAR"
+    if "XDATCAR" not in path.name or not incar.is_file() or incar.stat().st_size > MOST_BYTES:
+        return []
+    text = _text(incar)
+    if not (VASP_MD.search(text) and FREE_CELL.search(text)):
+        return []
+    return [
+        f"{path}: the cell is the same in all frames, but INCAR beside it (IBRION = 0, ISIF ≥ 3) lets it "
+        "change: were the cells lost when the file was converted? The volume is that of the one cell; take "
+        "VASP's own XDATCAR"
     ]
 
 

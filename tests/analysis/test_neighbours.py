@@ -73,3 +73,17 @@ def test_inputs_of_ipi_and_vasp(tmp_path, name, file, content, told, said):
     found = neighbours.doubts(tmp_path / name, told)
     assert len(found) == (said is not None)
     assert not found or f"{file} beside it says a time step of {said:g} fs" in found[0]
+
+
+@pytest.mark.parametrize(("each", "isif", "said"), [(False, 3, True), (True, 3, False), (False, 2, False)])
+def test_cells_that_a_converter_has_lost(tmp_path, each, isif, said):
+    head = "x\n1.0\n{a} 0 0\n0 {a} 0\n0 0 {a}\nLi S\n1 1\n"
+    frames = (f"Direct configuration= {k}\n0.1 0.2 0.{k}\n0.5 0.5 0.5\n" for k in range(1, 9))
+    text = "".join(
+        (head.format(a=6 + 0.01 * k) if each or not k else "") + frame for k, frame in enumerate(frames)
+    )
+    (tmp_path / "XDATCAR").write_text(text)
+    (tmp_path / "INCAR").write_text(f"IBRION = 0\nMDALGO = 3\nISIF = {isif}\nPOTIM = 2.0\n")
+    settings = ReadSettings("Li", timestep_fs=2.0, interval=1, drift="none")
+    run = read_trajectory([tmp_path / "XDATCAR"], settings)
+    assert any("were the cells lost" in text for text in run.warnings) == said
