@@ -11,7 +11,7 @@ site.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -281,11 +281,19 @@ def barrier_of_one(found: Rate, attempt_thz: Value, temperature_k: float) -> Val
     return Value(float(middle), float(middle - down), float(middle + up), float((up + down) / 2 / Z / middle))
 
 
+def _root(function: Callable[[float], float], start: float, end: float) -> float | None:
+    """Where the function is zero; None if it has one sign at both ends."""
+    if function(start) * function(end) > 0:
+        return None
+    return float(optimize.brentq(function, start, end))
+
+
 def activation(temperatures_k: Floats, rates: Sequence[Rate]) -> tuple[Value, Value] | None:
     """Activation energy (eV) and prefactor (1/ps) of Γ = A exp(−E/kT), most likely for the counts.
 
     The interval of E is that of its profile likelihood; from three temperatures on it also allows for the
-    scatter of the counts about the line. None with jumps at fewer than two temperatures, or fewer than 10.
+    scatter of the counts about the line. None with jumps at fewer than two temperatures, or fewer than 10,
+    and where E or an end of its interval is beyond 10 eV: then the counts do not determine it.
     """
     x = 1.0 / (BOLTZMANN_EV_K * np.asarray(temperatures_k, dtype=float))
     counts = np.array([each.count for each in rates], dtype=float)
@@ -305,7 +313,9 @@ def activation(temperatures_k: Floats, rates: Sequence[Rate]) -> tuple[Value, Va
         logs = np.log(times) - energy * (x - mean)
         return -float(total * special.logsumexp(logs))
 
-    middle = float(optimize.brentq(lambda energy: float(share(energy) @ x) - mean, -FARTHEST_EV, FARTHEST_EV))
+    middle = _root(lambda energy: float(share(energy) @ x) - mean, -FARTHEST_EV, FARTHEST_EV)
+    if middle is None:
+        return None
     expected = total * share(middle)
     allowed = Z**2 * max(each.dispersion for each in rates)
     if freedom := len(x) - 2:
@@ -316,7 +326,9 @@ def activation(temperatures_k: Floats, rates: Sequence[Rate]) -> tuple[Value, Va
     def below(energy: float) -> float:
         return 2 * (top - likelihood(energy)) - allowed
 
-    low, high = (float(optimize.brentq(below, middle, middle + side)) for side in (-FARTHEST_EV, FARTHEST_EV))
+    low, high = (_root(below, middle, middle + side) for side in (-FARTHEST_EV, FARTHEST_EV))
+    if low is None or high is None:
+        return None
     variance = 1 / total + mean**2 / float(expected @ (x - mean) ** 2)
     half = float(np.sqrt(allowed * variance))
     prefactor = total / float(np.exp(special.logsumexp(np.log(times) - middle * x)))

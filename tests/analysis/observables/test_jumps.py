@@ -195,3 +195,5 @@ def test_activation_energies_of_few_counts():
     assert np.mean(values) == pytest.approx(0.3, abs=0.015)
     cold = [type(one)(kind, 0, 10.0, 1.0, 1.0, 1.0, one.rate_ps) for one in found[:3]]
     assert activation(kelvin, [*cold, found[3]]) is None
+    bent = [type(one)(kind, count, 10.0, 1.0, 1.0, 1.0, one.rate_ps) for count in (100, 1, 100)]
+    assert activation(np.array([800.0, 1000.0, 1200.0]), bent) is None  # the scatter allows over 10 eV
