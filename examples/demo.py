@@ -1,7 +1,7 @@
 """The main job: PBE frames of Li6PS5Cl → potential → checks → MD in three engines → conductivity.
 
-    python examples/demo.py            about eleven minutes on two cores
-    python examples/demo.py --full     hours: longer training, three seeds and 200 ps per temperature
+    python examples/demo.py            about five minutes on two cores
+    python examples/demo.py --full     hours: longer training, three seeds of 300 ps per temperature
 
 Every step is one `mlplugins` command, printed before it runs; all results are under demo/.
 """
@@ -68,8 +68,8 @@ def write_configurations(output: Path, full: bool) -> None:
     train = yaml.safe_load((EXAMPLES / "01_train.yaml").read_text())
     train["data"].update(train=str(DATA / "train.extxyz"), test=str(DATA / "test.extxyz"))
     campaign = yaml.safe_load((EXAMPLES / "05_simulate.yaml").read_text())
-    campaign.update(model=str(output / "potential" / "model.pt"), structure=f"{DATA}/train.extxyz@31")
-    one = {**campaign, "temperatures": [COMPARED_AT], "parallel": 1, "steps": campaign["steps"] * 2 // 5}
+    campaign.update(model=str(output / "potential" / "model.pt"), structure=f"{DATA}/train.extxyz@13")
+    one = {**campaign, "temperatures": [COMPARED_AT], "parallel": 1, "steps": campaign["steps"] // 4}
     if full:
         train["training"]["epochs"] *= 4
         for each in (campaign, one):
