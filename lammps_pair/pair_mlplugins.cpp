@@ -275,7 +275,7 @@ void PairMLPlugins::evaluate_and_add(int eflag, int vflag)
   request.all_centers = ghost_edges_;
   request.uncertainty = uncertainty_flag_ != 0;
   request.force_uncertainty = force_uncertainty_flag_ != 0;
-  request.system_outputs = eflag_global && !deviation_ && nextra > 0;
+  request.system_outputs = eflag_global && !deviation_ && nextra > 0 && !modify->get_compute_by_style("^pair$").empty();
   request.own_gradients = cvflag_atom != 0;
   request.heat_flux = heat_flux_due();
   const bool deviation = deviation_due();
