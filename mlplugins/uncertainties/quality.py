@@ -60,9 +60,7 @@ def quality(errors: Array, deviations: Array) -> dict[str, Any]:
         "coverage_95": float(np.mean(np.abs(z) < norm.ppf(0.975))),
         "nll": own,
         "rll_percent": 100.0 * (none - own) / spread if spread > 0 else 0.0,
-        "rll_exact_percent": 100.0 * max(0.0, 1.0 - NORMAL_LOG / spread)
-        if (spread := none - best) > 0
-        else 0.0,
+        "rll_exact_percent": 100.0 * max(0.0, 1.0 - NORMAL_LOG / spread) if spread > 0 else 0.0,
         "spearman": float(spearmanr(deviations, np.abs(errors))[0]) if ranked else None,
         "ause": _area(errors, deviations),
         "ause_random": _area(errors, None),
