@@ -22,7 +22,7 @@ from mlplugins.simulation import campaign as campaigns
 from mlplugins.simulation.config import load
 from mlplugins.simulation.plan import plan
 from mlplugins.structures import bonds
-from mlplugins.structures.neighbors import neighbor_list
+from mlplugins.structures.distances import distances
 
 from .argon import write_campaign
 
@@ -471,6 +471,6 @@ def test_only_pairs_that_matter_are_searched(monkeypatch):
     """All of them below 0.55 bond lengths: none, of the dozens per atom within two."""
     salt = bulk("CsCl", "cesiumchloride", a=4.12) * (4, 4, 4)
     seen = []
-    monkeypatch.setattr(bonds, "neighbor_list", lambda *a: seen.append(neighbor_list(*a)) or seen[-1])
+    monkeypatch.setattr(bonds, "distances", lambda *a: seen.append(distances(*a)) or seen[-1])
     _prepare(salt)
-    assert [len(edges.centers) for edges in seen] == [0]
+    assert [len(first) for first, _, _ in seen] == [0]

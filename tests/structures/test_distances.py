@@ -43,3 +43,10 @@ def test_atoms_at_one_place_are_a_pair():
 def test_what_has_no_distances(positions, width, said):
     with pytest.raises(BadInput, match=said):
         distances(positions, width * np.eye(3), [True] * 3, 5.0)
+
+
+def test_atoms_inside_count_for_nothing(monkeypatch):
+    """As many of them as fit into memory: only the images around a cell make it too thin."""
+    monkeypatch.setattr("mlplugins.structures.distances.MOST", 2000)
+    lattice = np.argwhere(np.ones((10, 10, 10)))
+    assert len(distances(3.0 * lattice, 30 * np.eye(3), [True] * 3, 3.1)[0]) == 6000
