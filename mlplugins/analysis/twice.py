@@ -244,7 +244,7 @@ def require_other_samples(names: Sequence[str], runs: Sequence[Floats]) -> None:
     mlplugins.errors.BadInput: end.csv holds 200 samples of all.csv: each counts once
     """
     known = [marks(run.reshape(len(run), -1)) for run in runs]
-    every = np.uint64(max(1, *(len(found) // FEW for found in known)))
+    every = np.uint64(max([1, *(len(found) // FEW for found in known)]))
     some = [np.unique(found[(found * MIXER >> np.uint64(32)) % every == 0]) for found in known]
     for k in range(len(runs)):
         for j in range(k):

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from mlplugins.errors import BadInput
 
-MOST = 1e7
-"""Images of atoms outside the cell that are looked at."""
+MOST, SHIFTS = 1e7, 1e5
+"""Images of atoms outside the cell that are looked at, and of the cell."""
 
 
 def distances(
@@ -46,7 +46,8 @@ def distances(
     points, fractions = points - whole @ vectors, fractions - whole
     margin = reach * np.linalg.norm(inverse, axis=0)  # over the heights of the cell
     counts = np.ceil(margin)
-    if not len(points) * (np.prod(1 + 2 * margin) - 1) < MOST:
+    images_outside = len(points) * (np.prod(1 + 2 * margin) - 1)
+    if not (images_outside < MOST and np.prod(2 * counts + 1) < SHIFTS):
         raise BadInput(f"the cell {vectors.tolist()} is too thin for distances up to {reach:.3g} Å")
     images, owners = [points], [np.arange(len(points))]
     for shift in product(*(range(-int(n), int(n) + 1) for n in counts)):

@@ -38,7 +38,7 @@ def test_atoms_at_one_place_are_a_pair():
 
 @pytest.mark.parametrize(
     ("positions", "width", "said"),
-    [([[0, np.nan, 0]], 3.0, "position of atom 0"), ([[0, 0, 0]], 1e-3, "thin")],
+    [([[0, np.nan, 0]], 3.0, "position of atom 0"), ([[0, 0, 0]], 1e-3, "thin"), ([[0, 0, 0]], 0.1, "thin")],
 )
 def test_what_has_no_distances(positions, width, said):
     with pytest.raises(BadInput, match=said):
