@@ -1,6 +1,6 @@
 """Li6PS5Cl from five labelled frames and at most 24 labels by CP2K, beside the model of the whole data set.
 
-    python 15_cp2k.py          about an hour and a half on one core; killed, it goes on where it was
+    python 15_cp2k.py          one to two minutes of a core for each label; killed, it goes on where it was
 
 Installs CP2K where it is missing (Debian, Ubuntu; as root). Every step is a command, printed before it runs.
 """
